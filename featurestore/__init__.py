@@ -1,0 +1,6 @@
+"""A feature store over Parquet tile artifacts: label, threshold and fold views on DuckDB."""
+
+from featurestore.errors import FeatureStoreError
+from featurestore.store import FeatureStore, StoreSpec, TileSet
+
+__all__ = ["FeatureStore", "FeatureStoreError", "StoreSpec", "TileSet"]

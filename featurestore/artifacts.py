@@ -1,0 +1,267 @@
+"""Artifacts: from a URI to Parquet files, and from a build to a URI.
+
+The one file of the library that talks to MLflow (imported late: it costs more than a second).
+"""
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import ArtifactError, TrackingError
+
+HOME = Path(".featurestore")
+"""What is kept between runs in the working folder: downloads, synthetic cohorts, digests."""
+
+DEFAULT_TRACKING = "sqlite:///mlflow.db"
+EXPERIMENT = "feature-store"
+DIGEST_TAG = "featurestore.digest"
+SERVER_PATIENCE = 5.0  # seconds
+
+
+def use_tracking(uri: str | None = None) -> str:
+    """Point MLflow at a tracking store, after making sure that it answers.
+
+    Parameters
+    ----------
+    uri
+        A tracking URI; by default ``MLFLOW_TRACKING_URI``, else a sqlite file in the working
+        folder.
+
+    Raises
+    ------
+    TrackingError
+        An HTTP server does not answer within five seconds.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING
+    if urlsplit(uri).scheme in ("http", "https"):
+        _answers(uri)
+    import mlflow
+
+    # Its INFO lines on tables made and versions created would drown what the user asked for.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri)
+    return uri
+
+
+def _answers(uri: str) -> None:
+    try:
+        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SERVER_PATIENCE).close()
+    except urllib.error.HTTPError:
+        return  # an answer, if not a friendly one: MLflow's own errors are the better ones
+    except (OSError, ValueError) as error:
+        raise TrackingError(
+            f"The MLflow tracking server at {uri} does not answer",
+            found=str(getattr(error, "reason", error)),
+            fix="start it (mlflow server), correct MLFLOW_TRACKING_URI or tracking.uri, "
+            "or set tracking.enabled=false",
+        ) from error
+
+
+def local_path(uri: str) -> str:
+    """Return where an artifact lies on this machine, downloading it once if need be.
+
+    Parameters
+    ----------
+    uri
+        A path or glob, ``file://``, ``runs:/RUN/path``, ``mlflow-artifacts:/...`` or
+        ``models:/NAME/VERSION``.
+
+    Raises
+    ------
+    ArtifactError
+        The scheme is not known, or MLflow has no such artifact.
+    """
+    scheme = urlsplit(uri).scheme
+    if len(scheme) < 2:  # none, or a Windows drive letter
+        return uri
+    if scheme == "file":
+        return unquote(urlsplit(uri).path)
+    if scheme not in ("runs", "mlflow-artifacts", "models"):
+        raise ArtifactError(
+            f"The URI {uri} has a scheme that is not known here",
+            found=f"{scheme}:",
+            fix="use a path, a glob, file://, runs:/RUN/path or mlflow-artifacts:/...",
+        )
+    return _from_mlflow(uri, scheme)
+
+
+def _from_mlflow(uri: str, scheme: str) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if scheme == "runs":
+            run_id, _, inside = uri.removeprefix("runs:/").partition("/")
+            root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
+            if urlsplit(root).scheme in ("", "file"):
+                return str(Path(local_path(root)) / inside)
+        kept = HOME / "downloads" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+        # A registered model's version never changes, a run's artifact hardly ever does.
+        if not kept.exists():
+            with fresh_folder(kept) as folder:
+                mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
+        inside = Path(urlsplit(uri).path).name
+        return str(kept / inside if (kept / inside).exists() else kept)
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(
+            f"MLflow has no artifact {uri}",
+            found=str(error).splitlines()[0],
+            fix=f"check the run id, the path and the tracking URI ({mlflow.get_tracking_uri()})",
+        ) from error
+
+
+def parquet_files(uri: str) -> list[Path]:
+    """Return the Parquet files behind a URI, sorted, each with a readable footer.
+
+    Raises
+    ------
+    ArtifactError
+        There is none, or one is not whole.
+    """
+    path = local_path(uri)
+    if Path(path).is_dir():
+        files = sorted(Path(path).rglob("*.parquet"))
+    elif Path(path).exists():
+        files = [Path(path)]
+    else:
+        files = sorted(Path(match) for match in glob.glob(path, recursive=True))
+    if not files:
+        raise ArtifactError(
+            f"There is no Parquet file at {uri}",
+            found=_neighbours(Path(path)),
+            fix="correct the URI: a file, a folder of *.parquet or a glob",
+        )
+    for file in files:
+        columns(file)
+    return files
+
+
+def columns(file: Path) -> list[str]:
+    """Return the column names of a Parquet file, read from its footer.
+
+    Raises
+    ------
+    ArtifactError
+        The file is not Parquet, or is cut off.
+    """
+    try:
+        return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"{file} is not a whole Parquet file",
+            found=f"{file.stat().st_size} bytes; {str(error).splitlines()[0]}",
+            fix="write or copy the file again",
+        ) from error
+
+
+def _neighbours(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    names = sorted(entry.name for entry in folder.iterdir())
+    return f"in {folder}: {', '.join(names[:8]) or 'nothing'}"
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Return one SHA-256 over the names and contents of some files.
+
+    A file's own digest is remembered under `HOME` by path, size and time of change: a cohort of
+    20 GB is hashed once, not at each run.
+    """
+    memory = HOME / "digests.json"
+    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+    whole, before = hashlib.sha256(), len(known)
+    for file in files:
+        stat = file.stat()
+        label = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if label not in known:
+            with file.open("rb") as stream:
+                known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
+        whole.update(f"{file.name}:{known[label]}\n".encode())
+    if len(known) > before:
+        write_bytes(memory, json.dumps(known, indent=0).encode())
+    return whole.hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file by temporary name and rename: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
+        stream.write(content)
+    Path(stream.name).replace(path)
+
+
+@contextmanager
+def fresh_folder(final: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes its final name only if the block ends well."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
+    try:
+        yield folder
+        try:
+            folder.rename(final)
+        except OSError:
+            # Another process built the same content first; either copy will do.
+            if not final.exists():
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+    """Return the folder of a build under `HOME`, building it the first time.
+
+    Parameters
+    ----------
+    name
+        What it is, for people.
+    content
+        A digest of all that determines the result.
+    build
+        Writes the result into the folder that it is given.
+    """
+    folder = HOME / f"{name}-{content[:16]}"
+    if not folder.exists():
+        with fresh_folder(folder) as fresh:
+            build(fresh)
+    return folder
+
+
+def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
+    """Return ``runs:/RUN`` of a build logged to MLflow, building and logging it the first time.
+
+    The parameters are those of `built`; the run is found again by a tag with the digest.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
+    earlier = client.search_runs(
+        [experiment],
+        f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    if earlier:
+        return f"runs:/{earlier[0].info.run_id}"
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder))
+        run = client.create_run(
+            experiment, run_name=name, tags={DIGEST_TAG: f"{name}-{content}"}
+        ).info.run_id
+        client.log_artifacts(run, folder)
+        client.set_terminated(run)  # only now can the search above find it
+    return f"runs:/{run}"

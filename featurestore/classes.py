@@ -1,0 +1,116 @@
+"""Classes: the suffixes of the coverage columns, each with an index and a threshold."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from featurestore.errors import SchemaError, UnknownClassError
+
+COVERAGE = "roi_coverage_"
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class of tissue.
+
+    Parameters
+    ----------
+    name
+        The suffix of its coverage column; any text.
+    index
+        Its number as a training target, 0 .. K-1.
+    threshold
+        Least coverage, in [0, 1], for a tile to carry this label.
+    """
+
+    name: str
+    index: int
+    threshold: float
+
+    @property
+    def column(self) -> str:
+        """Name of the coverage column."""
+        return COVERAGE + self.name
+
+
+def class_names(columns: Iterable[str]) -> list[str]:
+    """Return the classes that the coverage columns name, in column order."""
+    return [column.removeprefix(COVERAGE) for column in columns if column.startswith(COVERAGE)]
+
+
+def class_specs(
+    found: Sequence[str], indices: Mapping[str, int], thresholds: Mapping[str, float]
+) -> tuple[ClassSpec, ...]:
+    """Match the classes of the data with their configured indices and thresholds.
+
+    Parameters
+    ----------
+    found
+        Classes of the tiles artifact, in column order, which also breaks ties.
+    indices
+        Class name to target, a permutation of 0 .. K-1.
+    thresholds
+        Class name to least coverage.
+
+    Raises
+    ------
+    SchemaError
+        The data has no coverage column, or a class bears the reserved name ``background``.
+    UnknownClassError
+        The three do not name the same classes, or a number is out of its range.
+    """
+    if not found:
+        raise SchemaError(
+            f"The tiles have no {COVERAGE}<Class> column, so no tile has a label",
+            found="no column whose name starts with " + COVERAGE,
+            fix="write one coverage column per class, doubles in [0, 1]",
+        )
+    if BACKGROUND in found:
+        raise SchemaError(
+            f"A class may not be named {BACKGROUND!r}: that is the label of tiles without coverage",
+            found=f"column {COVERAGE + BACKGROUND}",
+            fix="rename the column",
+        )
+    _same(found, indices, "class_indices")
+    _same(found, thresholds, "thresholds")
+    if sorted(indices.values()) != list(range(len(indices))):
+        raise UnknownClassError(
+            "class_indices must number the classes 0 .. K-1, each once",
+            found=str(dict(indices)),
+            fix=f"use each of 0 .. {len(indices) - 1} once",
+        )
+    for name, value in thresholds.items():
+        if not 0 <= value <= 1:
+            raise UnknownClassError(
+                f"The threshold of class {name!r} is not a share",
+                found=f"{value}",
+                fix=f"set thresholds.{name} to a number in [0, 1]",
+            )
+    return tuple(ClassSpec(name, indices[name], thresholds[name]) for name in found)
+
+
+def _same(found: Sequence[str], configured: Mapping[str, object], key: str) -> None:
+    for name in found:
+        if name not in configured:
+            raise UnknownClassError(
+                f"Class {name!r} of the data has no entry in {key}",
+                found=_listed(key, configured) + _nearest(name, configured),
+                fix=f"set {key}.{name}=..., or pick the right classes=...",
+            )
+    for name in configured:
+        if name not in found:
+            raise UnknownClassError(
+                f"{key} names a class that is not in the data: {name!r}",
+                found=_listed("classes in the data", found) + _nearest(name, found),
+                fix=f"remove {key}.{name}, or pick the right classes=...",
+            )
+
+
+def _listed(title: str, names: Iterable[str]) -> str:
+    return f"{title}: {', '.join(names) or 'none'}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,68 @@
+"""Every refusal of this project: what was wrong, what is there, what to do."""
+
+
+class FeatureStoreError(Exception):
+    """A refusal that a user can act on.
+
+    Parameters
+    ----------
+    wrong
+        What was wrong, in one sentence.
+    found
+        What is there instead.
+    fix
+        What to do about it.
+    """
+
+    def __init__(self, wrong: str, *, found: str, fix: str) -> None:
+        self.wrong, self.found, self.fix = wrong, found, fix
+        super().__init__(wrong, found, fix)
+
+    def __str__(self) -> str:
+        return f"{self.wrong}\n  found: {self.found}\n  to do: {self.fix}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between processes; the keyword-only arguments need help to be pickled.
+        return _rebuild, (type(self), self.wrong, self.found, self.fix)
+
+
+def _rebuild(
+    kind: type[FeatureStoreError], wrong: str, found: str, fix: str
+) -> FeatureStoreError:
+    return kind(wrong, found=found, fix=fix)
+
+
+class ArtifactError(FeatureStoreError):
+    """An artifact is missing, unreadable, or its URI is not understood."""
+
+
+class SchemaError(FeatureStoreError):
+    """An artifact's columns, types, key or values break the input contract."""
+
+
+class EmbeddingError(SchemaError):
+    """Embeddings of unequal length, or with values that are not finite."""
+
+
+class UnknownClassError(FeatureStoreError):
+    """Classes, thresholds and class indices do not name the same set."""
+
+
+class EmptyViewError(FeatureStoreError):
+    """No tile is left."""
+
+
+class FoldError(FeatureStoreError):
+    """A fold that does not exist or cannot be assigned."""
+
+
+class LeakageError(FeatureStoreError):
+    """A group stands on both sides of a split that promised otherwise."""
+
+
+class QueryError(FeatureStoreError):
+    """The engine refused a query."""
+
+
+class TrackingError(FeatureStoreError):
+    """The MLflow tracking server does not answer."""

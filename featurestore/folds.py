@@ -1,0 +1,151 @@
+"""Folds: assignment by scikit-learn, the split of one fold, and the check for leaks."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.errors import FoldError
+
+KEY = ("slide_id", "x", "y")
+RARE = "rare_class"
+Strategy = Literal["stratified", "stratified_group"]
+
+
+def fold_view(thresholds: ir.Table, folds: ir.Table | None = None) -> ir.Table:
+    """Add ``fold`` to the threshold view.
+
+    Parameters
+    ----------
+    thresholds
+        The threshold view. Where the artifact itself has a column ``fold``, pass no ``folds``.
+    folds
+        ``slide_id, x, y, fold`` of an assignment. A survivor without a fold in it belongs to a
+        class with too few groups and is dropped by ``rare_class``.
+    """
+    if folds is None:
+        return thresholds
+    joined = thresholds.left_join(folds, list(KEY), rname="{name}_assigned")
+    unassigned = joined.dropped_by.isnull() & joined.fold.isnull()
+    return joined.mutate(dropped_by=ibis.ifelse(unassigned, RARE, joined.dropped_by)).select(
+        *thresholds.columns, "fold"
+    )
+
+
+def split_view(folds: ir.Table, fold: int) -> ir.Table:
+    """Add ``split``: ``validation`` where ``fold`` is this one, else ``train``; null if dropped."""
+    return folds.mutate(
+        split=ibis.cases(
+            (folds.dropped_by.notnull(), ibis.null("string")),
+            (folds.fold == fold, "validation"),
+            else_="train",
+        )
+    )
+
+
+def shared_groups(split: ir.Table, group: str) -> ir.Table:
+    """Return the groups with kept tiles on both sides of a split, one row each.
+
+    Columns: the group's, ``train`` and ``validation`` (numbers of tiles).
+    """
+    sides = split.group_by(group).aggregate(
+        train=(split.split == "train").sum().fill_null(0),
+        validation=(split.split == "validation").sum().fill_null(0),
+    )
+    return sides.filter((sides.train > 0) & (sides.validation > 0)).order_by(group)
+
+
+def assign_folds(
+    tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: int
+) -> tuple[pa.Table, dict[str, int]]:
+    """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
+
+    Parameters
+    ----------
+    tiles
+        ``slide_id, x, y, label`` and the group's column, sorted by key so that the seed alone
+        decides.
+    strategy
+        ``stratified`` (`sklearn.model_selection.StratifiedKFold`, tiles on their own) or
+        ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
+    group
+        Column that must not be divided under ``stratified_group``.
+    k
+        Number of folds.
+    seed
+        Seed of the shuffle.
+
+    Returns
+    -------
+    folds : pa.Table
+        ``slide_id, x, y, fold``; ``fold`` is null for the tiles of a rare class.
+    rare : dict
+        Class in fewer than ``k`` groups (tiles, under ``stratified``) -> how many it is in.
+
+    Raises
+    ------
+    FoldError
+        There are fewer than ``k`` groups, or a fold would stay empty.
+    """
+    # scikit-learn costs more than a second to import; few commands assign folds.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = strategy == "stratified_group"
+    labels = np.asarray(tiles["label"].combine_chunks().dictionary_encode().indices)
+    names = tiles["label"].combine_chunks().dictionary_encode().dictionary.to_pylist()
+    groups = (
+        np.asarray(tiles[group].combine_chunks().dictionary_encode().indices)
+        if grouped
+        else np.arange(len(tiles))
+    )
+    spread = {
+        name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)
+    }
+    rare = {name: count for name, count in spread.items() if count < k}
+    kept = ~np.isin(labels, [names.index(name) for name in rare])
+    if len(np.unique(groups[kept])) < k:
+        raise FoldError(
+            f"{k} folds cannot be assigned: no class is in {k} {group + 's' if grouped else 'tiles'}",
+            found=_counts(spread),
+            fix=f"set k to at most {max(spread.values(), default=0)}, or loosen the thresholds",
+        )
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+        n_splits=k, shuffle=True, random_state=seed
+    )
+    folds = np.full(len(tiles), -1, dtype=np.int64)
+    rows = np.flatnonzero(kept)
+    groups = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
+    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], groups)):
+        if len(held) == 0:
+            raise FoldError(
+                f"Fold {fold} of {k} would have no tile",
+                found="groups of very unequal size",
+                fix="set a smaller k, another seed, or kfold_strategy=stratified",
+            )
+        folds[rows[held]] = fold
+    column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
+    return tiles.select(list(KEY)).append_column("fold", column), rare
+
+
+def _counts(spread: dict[str, int]) -> str:
+    return "; ".join(f"{name} in {count}" for name, count in spread.items())
+
+
+def check_fold(fold: int, folds: Sequence[int]) -> None:
+    """Refuse a fold that is not there.
+
+    Raises
+    ------
+    FoldError
+        ``fold`` is none of ``folds``.
+    """
+    if fold not in folds:
+        raise FoldError(
+            f"Fold {fold} does not exist",
+            found=f"folds {', '.join(map(str, folds))}",
+            fix=f"set fold to one of them, for example fold={folds[-1]}",
+        )

@@ -1,0 +1,51 @@
+"""The fate of each tile, and the funnel that counts the fates."""
+
+import ibis
+import ibis.expr.types as ir
+
+from featurestore.folds import KEY, RARE
+from featurestore.thresholds import REASONS
+
+NO_EMBEDDING = "no_embedding"
+FATES = (*REASONS, RARE, NO_EMBEDDING)
+
+
+def fate_view(tiles: ir.Table, embeddings: ir.Table) -> ir.Table:
+    """Give the last reason: a survivor whose key has no embedding is dropped by `NO_EMBEDDING`.
+
+    Parameters
+    ----------
+    tiles
+        A threshold or fold view.
+    embeddings
+        Any table with the key; its embedding column is not read.
+    """
+    there = embeddings.select(*KEY).mutate(embedded=True)
+    joined = tiles.left_join(there, list(KEY), rname="{name}_embedding")
+    missing = joined.dropped_by.isnull() & joined.embedded.isnull()
+    return joined.mutate(dropped_by=ibis.ifelse(missing, NO_EMBEDDING, joined.dropped_by)).select(
+        *tiles.columns
+    )
+
+
+def funnel_view(fates: ir.Table) -> ir.Table:
+    """Count the fates: ``step, reason, tiles``, one row a reason, from ``input`` to ``kept``.
+
+    ``input`` equals ``kept`` and the sum over the reasons.
+    """
+    counts = fates.aggregate(
+        [
+            fates.count().name("input"),
+            *((fates.dropped_by == reason).sum().fill_null(0).name(reason) for reason in FATES),
+            fates.dropped_by.isnull().sum().fill_null(0).name("kept"),
+        ]
+    )
+    rows = [
+        counts.select(
+            ibis.literal(step, "int64").name("step"),
+            ibis.literal(reason, "string").name("reason"),
+            counts[reason].cast("int64").name("tiles"),
+        )
+        for step, reason in enumerate(counts.columns)
+    ]
+    return ibis.union(*rows).order_by("step")

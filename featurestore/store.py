@@ -1,0 +1,433 @@
+"""FeatureStore: reads the artifacts, composes the views and names them for SQL."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from featurestore import artifacts, backend, contract
+from featurestore.classes import ClassSpec, class_names, class_specs
+from featurestore.errors import ArtifactError, EmptyViewError, LeakageError, SchemaError
+from featurestore.folds import (
+    KEY,
+    Strategy,
+    assign_folds,
+    check_fold,
+    fold_view,
+    shared_groups,
+    split_view,
+)
+from featurestore.funnel import fate_view, funnel_view
+from featurestore.labels import LabelRule, coverage_view, label_view
+from featurestore.thresholds import threshold_view
+
+MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """All that determines the views: where the artifacts are, and the rules.
+
+    Parameters
+    ----------
+    tiles, test_tiles, predict_tiles
+        URIs of tiles artifacts: for folds, held out, and without need of labels.
+    embeddings, test_embeddings
+        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
+    slides
+        URI of the slides artifact, shown to SQL.
+    class_indices, thresholds
+        Class name to target and to least coverage.
+    tissue_prop_min, single_class, label_rule
+        See `featurestore.thresholds.threshold_view`.
+    kfold_strategy, kfold_group, k, seed
+        See `featurestore.folds.assign_folds`.
+    """
+
+    tiles: str | None = None
+    test_tiles: str | None = None
+    predict_tiles: str | None = None
+    embeddings: str | None = None
+    test_embeddings: str | None = None
+    slides: str | None = None
+    class_indices: Mapping[str, int] | None = None
+    thresholds: Mapping[str, float] | None = None
+    tissue_prop_min: float = 0.2
+    single_class: bool = True
+    label_rule: LabelRule = "dominant"
+    kfold_strategy: Strategy = "stratified"
+    kfold_group: str = "slide_id"
+    k: int = 5
+    seed: int = 0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
+        """Pick a spec out of a resolved configuration (its root and its section ``data``)."""
+        flat = {**config, **config.get("data", {})}
+        return cls(**{field.name: flat[field.name] for field in fields(cls) if field.name in flat})
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """Tiles chosen for a purpose, not yet joined with their embeddings.
+
+    Parameters
+    ----------
+    keys
+        ``slide_id, x, y, target, split``, sorted by key; ``target`` is null where unknown.
+    files
+        The Parquet files of the embeddings.
+    dim
+        Length of an embedding.
+    """
+
+    keys: pa.Table
+    files: list[Path]
+    dim: int
+
+
+class FeatureStore:
+    """The views over one set of artifacts.
+
+    Views are lazy Ibis tables, made when first asked for: ``store.view("labels")``. Those of the
+    held-out tiles bear the prefix ``test_``.
+
+    Parameters
+    ----------
+    spec
+        Artifacts and rules.
+    threads, memory_limit, temp_folder
+        See `featurestore.backend.connect`.
+    """
+
+    def __init__(
+        self,
+        spec: StoreSpec,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        temp_folder: str | None = None,
+    ) -> None:
+        self.spec = spec
+        self.connection = backend.connect(threads, memory_limit, temp_folder)
+        self.rare: dict[str, int] = {}
+        self._files: dict[str, list[Path]] = {}
+        self._views: dict[str, ir.Table] = {}
+
+    # -- artifacts -----------------------------------------------------------------------------
+
+    def files(self, name: str) -> list[Path]:
+        """Return the Parquet files of an artifact, by the name of its key in the spec."""
+        if name not in self._files:
+            uri = getattr(self.spec, name)
+            if name == "test_embeddings" and uri is None:
+                return self.files("embeddings")
+            if uri is None:
+                raise ArtifactError(
+                    f"This needs the artifact {name}, and none is configured",
+                    found=f"data.{name} is not set",
+                    fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
+                )
+            self._files[name] = artifacts.parquet_files(uri)
+        return self._files[name]
+
+    def sources(self) -> dict[str, tuple[str, str]]:
+        """Return URI and SHA-256 of each artifact that was read."""
+        return {
+            name: (str(getattr(self.spec, name)), artifacts.digest(files))
+            for name, files in self._files.items()
+        }
+
+    def _tiles(self, name: str) -> ir.Table:
+        files = self.files(name)
+        title = name.replace("_", " ")
+        contract.check_names(artifacts.columns(files[0]), title)
+        tiles = backend.read_parquet(self.connection, files)
+        contract.check_key(tiles, title)
+        clash = [column for column in tiles.columns if column in MADE_HERE]
+        if clash:
+            warnings.warn(
+                f"The {title} bring columns that the views make: {', '.join(clash)}; "
+                "the views' own are used",
+                stacklevel=2,
+            )
+        return tiles.drop(*clash)
+
+    def _embeddings(self, name: str) -> ir.Table:
+        embeddings = backend.read_parquet(self.connection, self.files(name))
+        contract.check_key(embeddings, name.replace("_", " "))
+        contract.check_embedding_column(embeddings)
+        return embeddings.select(*KEY, "embedding")
+
+    # -- views ---------------------------------------------------------------------------------
+
+    def view(self, name: str) -> ir.Table:
+        """Return a view by name, checked and made on its first use."""
+        if name not in self._views:
+            prefix = "test_" if name.startswith("test_") else ""
+            view = self._make(name.removeprefix(prefix), prefix)
+            self._views[name] = backend.create_view(self.connection, name, view)
+        return self._views[name]
+
+    def _make(self, name: str, prefix: str) -> ir.Table:
+        spec = self.spec
+        classes = self.classes(prefix) if name not in ("tiles", "embeddings", "slides") else ()
+        match name:
+            case "tiles":
+                return self._tiles(prefix + "tiles")
+            case "embeddings":
+                return self._embeddings(prefix + "embeddings")
+            case "slides":
+                return backend.read_parquet(self.connection, self.files("slides"))
+            case "coverages":
+                return coverage_view(self.view(prefix + "tiles"), classes)
+            case "labels":
+                return label_view(self.view(prefix + "tiles"), classes, spec.label_rule)
+            case "thresholds":
+                return threshold_view(
+                    self.view(prefix + "labels"),
+                    classes,
+                    spec.tissue_prop_min,
+                    spec.single_class,
+                    spec.label_rule,
+                )
+            case "folds":
+                return fold_view(self.view("thresholds"), self.assignment)
+            case "fates":
+                tiles = self.view("test_thresholds" if prefix else "folds")
+                return fate_view(tiles, self.view(prefix + "embeddings"))
+            case "funnel":
+                return funnel_view(self.view(prefix + "fates"))
+        raise KeyError(name)
+
+    def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
+        """Return the classes in the column order of the tiles, their coverages checked."""
+        tiles = self.view(prefix + "tiles")
+        specs = class_specs(
+            class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
+        )
+        if prefix not in self._covered:
+            title = (prefix + "tiles").replace("_", " ")
+            contract.check_coverage(tiles, specs, title)
+            if "fold" in tiles.columns and not prefix:
+                contract.check_fold_column(tiles)
+            self._covered.add(prefix)
+        return specs
+
+    @cached_property
+    def _covered(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def assignment(self) -> ir.Table | None:
+        """The assigned folds, or None where the tiles have a column ``fold`` of their own."""
+        if "fold" in self.view("tiles").columns:
+            return None
+        spec, survivors = self.spec, self._survivors("")
+        if spec.kfold_group not in survivors.columns:
+            raise SchemaError(
+                f"The tiles have no column {spec.kfold_group} to group folds by",
+                found=f"columns {', '.join(survivors.columns[:12])}",
+                fix="set kfold_group=slide_id, or write the column",
+            )
+        wanted = dict.fromkeys([*KEY, "label", spec.kfold_group])
+        table = survivors.select(*wanted).order_by(list(KEY))
+        with backend.translated():
+            rows = table.to_pyarrow()
+        folds, self.rare = assign_folds(
+            rows, spec.kfold_strategy, spec.kfold_group, spec.k, spec.seed
+        )
+        for name, count in self.rare.items():
+            warnings.warn(
+                f"Class {name!r} is in {count} of the {spec.k} groups that {spec.k} folds need; "
+                "its tiles are dropped (rare_class)",
+                stacklevel=2,
+            )
+        return backend.register(self.connection, "assigned_folds", folds)
+
+    def _survivors(self, prefix: str) -> ir.Table:
+        """Return the threshold survivors, after making sure that some can be trained on."""
+        thresholds = self.view(prefix + "thresholds")
+        kept = thresholds.filter(thresholds.dropped_by.isnull())
+        embeddings = self.view(prefix + "embeddings")
+        with backend.translated():
+            if not kept.count().to_pyarrow().as_py():
+                reasons = funnel_view(thresholds).to_pyarrow().to_pylist()
+                raise EmptyViewError(
+                    "Every tile is dropped before training",
+                    found="; ".join(f"{r['reason']} {r['tiles']:,}" for r in reasons),
+                    fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
+                )
+            if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
+                ours, theirs = (
+                    contract.key_text(side.select(*KEY).limit(1).to_pyarrow().to_pylist()[0])
+                    if side.count().to_pyarrow().as_py()
+                    else "no row at all"
+                    for side in (kept, embeddings)
+                )
+                raise EmptyViewError(
+                    "No surviving tile has an embedding: the join is empty",
+                    found=f"a tile at {ours}; an embedding at {theirs}",
+                    fix="check that both artifacts are of one cohort and spell their keys alike",
+                )
+        return kept
+
+    # -- what training asks for ----------------------------------------------------------------
+
+    def folds(self) -> list[int]:
+        """Return the folds that there are."""
+        if self.assignment is not None:
+            return list(range(self.spec.k))
+        tiles = self.view("tiles")
+        with backend.translated():
+            return sorted(tiles.select("fold").distinct().to_pyarrow()["fold"].to_pylist())
+
+    def split(self, fold: int) -> ir.Table:
+        """Return the fates with ``split``: train or validation (null for a dropped tile)."""
+        self._survivors("")
+        check_fold(fold, self.folds())
+        return split_view(self.view("fates"), fold)
+
+    def fit_set(self, fold: int) -> TileSet:
+        """Return the training and validation tiles of a fold.
+
+        Raises
+        ------
+        EmptyViewError
+            One of the two sides has no tile.
+        LeakageError
+            A group stands on both sides though the strategy promises otherwise.
+        """
+        self.check_leakage(fold)
+        view = self.split(fold)
+        tiles = self._tile_set(view.filter(view.dropped_by.isnull()), "embeddings")
+        sides = tiles.keys["split"].value_counts().to_pylist()
+        if len(sides) < 2:
+            raise EmptyViewError(
+                f"Fold {fold} leaves one side of the split without a tile",
+                found=", ".join(f"{side['counts']:,} {side['values']}" for side in sides),
+                fix="choose another fold, or loosen the thresholds",
+            )
+        return tiles
+
+    def test_set(self) -> TileSet:
+        """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
+        self._survivors("test_")
+        fates = self.view("test_fates")
+        kept = fates.filter(fates.dropped_by.isnull()).mutate(split="test")
+        return self._tile_set(kept, "test_embeddings")
+
+    def predict_set(self) -> TileSet:
+        """Return every tile with an embedding, labelled or not (``split`` is ``predict``)."""
+        name = "predict_tiles" if self.spec.predict_tiles else "test_tiles"
+        tiles = self._tiles(name)
+        if class_names(tiles.columns):
+            specs = class_specs(
+                class_names(tiles.columns),
+                self.spec.class_indices or {},
+                self.spec.thresholds or {},
+            )
+            contract.check_coverage(tiles, specs, name.replace("_", " "))
+            tiles = label_view(tiles, specs, self.spec.label_rule)
+        else:
+            tiles = tiles.mutate(target=None)
+        embeddings = self.view("test_embeddings")
+        kept = tiles.semi_join(embeddings, list(KEY)).mutate(split="predict")
+        chosen = self._tile_set(kept, "test_embeddings")
+        if not len(chosen.keys):
+            raise EmptyViewError(
+                "No tile has an embedding: the join is empty",
+                found=f"{len(self.files(name))} tile files, {len(chosen.files)} embedding files",
+                fix="check that both artifacts are of one cohort and spell their keys alike",
+            )
+        return chosen
+
+    def _tile_set(self, view: ir.Table, embeddings: str) -> TileSet:
+        chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split")
+        with backend.translated():
+            keys = chosen.order_by(list(KEY)).to_pyarrow()
+            first = self.view(embeddings).limit(1)
+            length = first.select(dim=first.embedding.length()).to_pyarrow()["dim"].to_pylist()
+        return TileSet(keys, self.files(embeddings), (length[0] if length else 0) or 0)
+
+    def check_leakage(self, fold: int) -> dict[str, int]:
+        """Count the slides, and the fold groups, on both sides of a fold's split.
+
+        Returns
+        -------
+        dict
+            ``slide_id`` and ``kfold_group`` -> number shared.
+
+        Raises
+        ------
+        LeakageError
+            Groups are shared under ``stratified_group``.
+        """
+        split = self.split(fold)
+        shared = {}
+        for group in dict.fromkeys(["slide_id", self.spec.kfold_group]):
+            if group not in split.columns:
+                continue
+            with backend.translated():
+                rows = shared_groups(split, group).to_pyarrow()
+            shared[group] = len(rows)
+            promised = self.spec.kfold_strategy == "stratified_group"
+            if len(rows) and promised and group == self.spec.kfold_group:
+                raise LeakageError(
+                    f"Fold {fold} shares groups between training and validation, "
+                    "though kfold_strategy=stratified_group promises that it does not",
+                    found=f"{len(rows)} shared {group}: "
+                    + ", ".join(str(v) for v in rows[group].to_pylist()[:5]),
+                    fix="correct the column fold of the tiles, or set kfold_strategy=stratified",
+                )
+        return shared
+
+    def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
+        """Return the rows of a funnel: ``step, reason, tiles``."""
+        self._survivors(prefix)
+        with backend.translated():
+            return self.view(prefix + "funnel").to_pyarrow().to_pylist()
+
+    def label_distribution(self) -> pa.Table:
+        """Return ``fold, label, tiles, slides`` of the kept tiles."""
+        fates = self.view("fates")
+        kept = fates.filter(fates.dropped_by.isnull())
+        counts = kept.group_by(["fold", "label"]).aggregate(
+            tiles=kept.count(), slides=kept.slide_id.nunique()
+        )
+        with backend.translated():
+            return counts.order_by(["fold", "label"]).to_pyarrow()
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def sql(self, query: str) -> ir.Table:
+        """Ask one SELECT statement of the named views; the answer is lazy.
+
+        Raises
+        ------
+        QueryError
+            It is not a single SELECT, or the engine refuses it.
+        """
+        self.name_views()
+        return backend.select(self.connection, query)
+
+    def name_views(self) -> list[tuple[str, str]]:
+        """Create each view that the artifacts allow; return names and columns."""
+        names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
+        if self.spec.tiles:
+            self._survivors("")
+            for name in [*names, "folds", "fates", "funnel"]:
+                self.view(name)
+            rows = [{"name": c.name, "index": c.index, "threshold": c.threshold}
+                    for c in self.classes()]
+            backend.register(self.connection, "classes", pa.Table.from_pylist(rows))
+        if self.spec.test_tiles:
+            for name in [*names, "fates", "funnel"]:
+                self.view("test_" + name)
+        if self.spec.slides:
+            self.view("slides")
+        return backend.columns(self.connection)
