@@ -175,11 +175,11 @@ def _neighbours(path: Path) -> str:
     return f"in {folder}: {', '.join(names[:8]) or 'nothing'}"
 
 
-def digest(files: Iterable[Path]) -> str:
+def digest(files: Iterable[Path], remember: bool = True) -> str:
     """Return one SHA-256 over the names and contents of some files.
 
     A file's own digest is remembered under `HOME` by path, size and time of change: a cohort of
-    20 GB is hashed once, not at each run.
+    20 GB is hashed once, not at each run. ``remember=False`` writes nothing.
     """
     memory = HOME / "digests.json"
     known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
@@ -191,7 +191,7 @@ def digest(files: Iterable[Path]) -> str:
             with file.open("rb") as stream:
                 known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
         whole.update(f"{file.name}:{known[label]}\n".encode())
-    if len(known) > before:
+    if remember and len(known) > before:
         write_bytes(memory, json.dumps(known, indent=0).encode())
     return whole.hexdigest()
 
@@ -240,6 +240,23 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     return folder
 
 
+def found(name: str, content: str) -> str | None:
+    """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return None
+    runs = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    return f"runs:/{runs[0].info.run_id}" if runs else None
+
+
 def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     """Return ``runs:/RUN`` of a build logged to MLflow, building and logging it the first time.
 
@@ -247,21 +264,15 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     """
     import mlflow
 
+    earlier = found(name, content)
+    if earlier:
+        return earlier
     client = mlflow.MlflowClient()
     experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
-    earlier = client.search_runs(
-        [experiment],
-        f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
-    if earlier:
-        return f"runs:/{earlier[0].info.run_id}"
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
-        run = client.create_run(
-            experiment, run_name=name, tags={DIGEST_TAG: f"{name}-{content}"}
-        ).info.run_id
+        tags = {DIGEST_TAG: f"{name}-{content}"}
+        run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         client.log_artifacts(run, folder)
-        client.set_terminated(run)  # only now can the search above find it
+        client.set_terminated(run)  # only now can `found` find it
     return f"runs:/{run}"

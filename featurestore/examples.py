@@ -93,7 +93,7 @@ def write_digits(folder: Path) -> None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cohort:
     """Shape of a synthetic cohort.
 

@@ -1,5 +1,6 @@
 """Folds: assignment by scikit-learn, the split of one fold, and the check for leaks."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
@@ -61,7 +62,7 @@ def shared_groups(split: ir.Table, group: str) -> ir.Table:
 
 def assign_folds(
     tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: int
-) -> tuple[pa.Table, dict[str, int]]:
+) -> pa.Table:
     """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
 
     Parameters
@@ -81,10 +82,9 @@ def assign_folds(
 
     Returns
     -------
-    folds : pa.Table
-        ``slide_id, x, y, fold``; ``fold`` is null for the tiles of a rare class.
-    rare : dict
-        Class in fewer than ``k`` groups (tiles, under ``stratified``) -> how many it is in.
+    pa.Table
+        ``slide_id, x, y, fold``; ``fold`` is null for the tiles of a rare class, one in fewer
+        than ``k`` groups (tiles, under ``stratified``); see `rare_classes`.
 
     Raises
     ------
@@ -128,7 +128,13 @@ def assign_folds(
             )
         folds[rows[held]] = fold
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
-    return tiles.select(list(KEY)).append_column("fold", column), rare
+    table = tiles.select(list(KEY)).append_column("fold", column)
+    return table.replace_schema_metadata({RARE: json.dumps(rare)})
+
+
+def rare_classes(folds: pa.Table) -> dict[str, int]:
+    """Return the classes that an assignment dropped, with the number of groups each is in."""
+    return json.loads((folds.schema.metadata or {}).get(RARE.encode(), b"{}"))
 
 
 def _counts(spread: dict[str, int]) -> str:

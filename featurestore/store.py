@@ -1,5 +1,7 @@
 """FeatureStore: reads the artifacts, composes the views and names them for SQL."""
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,6 +11,7 @@ from typing import Any
 
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featurestore import artifacts, backend, contract
 from featurestore.classes import ClassSpec, class_names, class_specs
@@ -19,6 +22,7 @@ from featurestore.folds import (
     assign_folds,
     check_fold,
     fold_view,
+    rare_classes,
     shared_groups,
     split_view,
 )
@@ -26,6 +30,18 @@ from featurestore.funnel import fate_view, funnel_view
 from featurestore.labels import LabelRule, coverage_view, label_view
 from featurestore.thresholds import threshold_view
 
+FOLDS_FILE = "folds.parquet"
+RULES = (
+    "class_indices",
+    "thresholds",
+    "tissue_prop_min",
+    "single_class",
+    "label_rule",
+    "kfold_strategy",
+    "kfold_group",
+    "k",
+    "seed",
+)
 MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
 
 
@@ -103,6 +119,8 @@ class FeatureStore:
         Artifacts and rules.
     threads, memory_limit, temp_folder
         See `featurestore.backend.connect`.
+    remember
+        Whether to look for an earlier assignment of folds in MLflow before making one.
     """
 
     def __init__(
@@ -111,10 +129,13 @@ class FeatureStore:
         threads: int | None = None,
         memory_limit: str | None = None,
         temp_folder: str | None = None,
+        remember: bool = False,
     ) -> None:
         self.spec = spec
         self.connection = backend.connect(threads, memory_limit, temp_folder)
-        self.rare: dict[str, int] = {}
+        self.remember = remember
+        self._folds: pa.Table | None = None
+        self._covered: set[str] = set()
         self._files: dict[str, list[Path]] = {}
         self._views: dict[str, ir.Table] = {}
 
@@ -219,10 +240,6 @@ class FeatureStore:
         return specs
 
     @cached_property
-    def _covered(self) -> set[str]:
-        return set()
-
-    @cached_property
     def assignment(self) -> ir.Table | None:
         """The assigned folds, or None where the tiles have a column ``fold`` of their own."""
         if "fold" in self.view("tiles").columns:
@@ -234,20 +251,43 @@ class FeatureStore:
                 found=f"columns {', '.join(survivors.columns[:12])}",
                 fix="set kfold_group=slide_id, or write the column",
             )
-        wanted = dict.fromkeys([*KEY, "label", spec.kfold_group])
-        table = survivors.select(*wanted).order_by(list(KEY))
-        with backend.translated():
-            rows = table.to_pyarrow()
-        folds, self.rare = assign_folds(
-            rows, spec.kfold_strategy, spec.kfold_group, spec.k, spec.seed
-        )
-        for name, count in self.rare.items():
+        earlier = artifacts.found("folds", self._fold_content()) if self.remember else None
+        if earlier:
+            table = pq.read_table(artifacts.local_path(f"{earlier}/{FOLDS_FILE}"))
+        else:
+            wanted = dict.fromkeys([*KEY, "label", spec.kfold_group])
+            with backend.translated():
+                rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
+            table = assign_folds(rows, spec.kfold_strategy, spec.kfold_group, spec.k, spec.seed)
+        self._folds = table
+        for name, count in rare_classes(table).items():
             warnings.warn(
                 f"Class {name!r} is in {count} of the {spec.k} groups that {spec.k} folds need; "
                 "its tiles are dropped (rare_class)",
                 stacklevel=2,
             )
-        return backend.register(self.connection, "assigned_folds", folds)
+        return backend.register(self.connection, "assigned_folds", table)
+
+    def keep_folds(self) -> str | None:
+        """Log the assigned folds as an artifact with a run of its own; return its URI.
+
+        The same tiles, rules and seed find it again. None where the tiles bring their folds.
+        """
+        if self.assignment is None:
+            return None
+        root = artifacts.logged(
+            "folds",
+            self._fold_content(),
+            lambda folder: pq.write_table(self._folds, folder / FOLDS_FILE),
+        )
+        return f"{root}/{FOLDS_FILE}"
+
+    def _fold_content(self) -> str:
+        """Digest all that determines the assignment: the tiles and the rules, no embedding."""
+        rules = {f.name: getattr(self.spec, f.name) for f in fields(StoreSpec) if f.name in RULES}
+        tiles = artifacts.digest(self.files("tiles"), remember=False)
+        text = json.dumps([tiles, rules], sort_keys=True, default=dict)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""

@@ -1,0 +1,1 @@
+"""The application: scripts run from a checkout, `probe.py` first."""

@@ -1,0 +1,86 @@
+"""Checkpoints: weights as safetensors, with all that is needed to rebuild the head."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from featurestore.errors import ArtifactError
+from train.heads import HEADS, backbone, classifier
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the weights fit into.
+
+    Parameters
+    ----------
+    head, hidden, normalize
+        As in the configuration.
+    dim
+        Length of an embedding.
+    classes
+        Class names, by index.
+    """
+
+    head: str
+    hidden: int
+    normalize: str
+    dim: int
+    classes: list[str]
+
+    def build(self) -> nn.Module:
+        """Return the network, its weights yet to be trained or loaded."""
+        head = HEADS[self.head](self.dim, len(self.classes), self.hidden)
+        return classifier(backbone(self.normalize, self.dim), head)
+
+
+def save(path: Path, network: nn.Module, blueprint: Blueprint) -> Path:
+    """Write a checkpoint by temporary name and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(state, fresh, metadata={"blueprint": json.dumps(dataclasses.asdict(blueprint))})
+    fresh.replace(path)
+    return path
+
+
+def load(path: Path) -> tuple[nn.Module, Blueprint]:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path
+        The file, or a folder with one below it (a run's or a registered model's).
+
+    Raises
+    ------
+    ArtifactError
+        There is no such file, or it is not a checkpoint of this project.
+    """
+    file = next(iter(sorted(path.rglob(FILE))), path / FILE) if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as opened:
+            blueprint = Blueprint(**json.loads((opened.metadata() or {})["blueprint"]))
+        network = blueprint.build()
+        network.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path} is not a checkpoint",
+            found=str(error).splitlines()[0] or type(error).__name__,
+            fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
+        ) from error
+    return network.eval().requires_grad_(False), blueprint
+
+
+def copy_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights as they are now, untouched by later steps."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,330 @@
+"""The configuration: its schema, its defaults, and how the pieces in configs/ compose.
+
+    python -m train.config data=virchow2 data.runs.tiles=... > store.yaml    # print it resolved
+
+Each YAML in configs/ overlays the whole configuration. `data=NAME`, `classes=NAME` and
+`experiment=NAME` pick one (or name a file); its section `use` may pick others. In order, the later
+wins: the schema below, configs/probe.yaml, data, classes, experiment, the command line.
+"""
+
+import dataclasses
+import difflib
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from featurestore.errors import FeatureStoreError
+from featurestore.examples import Cohort
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# Spelled here too, since their own files import torch; a test holds the two alike.
+HEADS = ("linear", "mlp")
+OPTIMIZERS = ("adamw", "sgd")
+GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
+
+
+class ConfigError(FeatureStoreError):
+    """An argument, a key or a value of the configuration that is not understood."""
+
+
+def _key(default: Any, doc: str) -> Any:
+    """Declare a key with its default and the line that --help prints."""
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: default, metadata={"doc": doc})
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"doc": doc})
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass
+class Data:
+    """Where the artifacts are: paths, globs, file://, runs:/RUN/path, mlflow-artifacts:/..."""
+
+    name: str = _key(MISSING, "name of the cohort, shown in MLflow")
+    builder: Literal["none", "digits", "synthetic"] = _key("none", "what makes the artifacts")
+    runs: dict[str, str] = _key({}, "run ids that the URIs below are made of")
+    tiles: str | None = _key(None, "training tiles with coverages")
+    test_tiles: str | None = _key(None, "held-out tiles")
+    predict_tiles: str | None = _key(None, "tiles for mode=predict, labels not needed")
+    embeddings: str | None = _key(None, "embeddings, a folder of Parquet files")
+    test_embeddings: str | None = _key(None, "embeddings of held-out tiles, if elsewhere")
+    slides: str | None = _key(None, "slides, for SQL")
+    synthetic: Cohort = _key(Cohort, "shape of a synthetic cohort")
+
+
+@dataclass
+class Tracking:
+    """Where runs are recorded."""
+
+    enabled: bool = _key(True, "false: no MLflow, files stay in `output`")
+    uri: str | None = _key(None, "tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)")
+    experiment: str = _key("tissue-probe", "MLflow experiment")
+    run_name: str | None = _key(None, "name of the run")
+    model: str = _key("tissue-probe", "name in the model registry")
+    register: bool = _key(True, "register the model of a fit")
+
+
+@dataclass
+class Config:
+    """Every key, its type and its default."""
+
+    mode: Literal["fit", "validate", "test", "predict"] = _key("fit", "what to do")
+    fold: int | None = _key(None, "fold to validate on (fit, validate)")
+    checkpoint: str | None = _key(None, "path, runs:/ or models:/ URI (validate, test, predict)")
+    output: str | None = _key(None, "folder for checkpoint and predictions, besides MLflow")
+    seed: int = _key(0, "seed of folds, order of tiles and initial weights")
+    data: Data = _key(Data, "artifacts; data=NAME picks configs/data/NAME.yaml")
+    class_indices: dict[str, int] = _key({}, "class -> target, 0 .. K-1; classes=NAME")
+    thresholds: dict[str, float] = _key({}, "class -> least coverage; 0.0 never matches 0.0")
+    tissue_prop_min: float = _key(0.2, "least sum of coverages")
+    single_class: bool = _key(True, "drop tiles with more than one class")
+    label_rule: Literal["dominant", "any_passing"] = _key("dominant", "which class is the label")
+    kfold_strategy: Literal["stratified", "stratified_group"] = _key(
+        "stratified", "how folds are assigned where the tiles bring none"
+    )
+    kfold_group: str = _key("slide_id", "column that stratified_group keeps together")
+    k: int = _key(5, "number of folds")
+    head: str = _key("linear", "linear or mlp (train/heads.py)")
+    hidden: int = _key(256, "hidden width of head=mlp")
+    normalize: Literal["none", "zscore"] = _key("none", "fitted on training tiles alone")
+    optimizer: str = _key("adamw", "train/optimizers.py")
+    learning_rate: float = _key(1e-4, "learning rate")
+    weight_decay: float = _key(1e-3, "decoupled weight decay")
+    batch_size: int = _key(1024, "tiles a step, over all processes together")
+    max_epochs: int = _key(500, "most epochs")
+    patience: int = _key(1, "epochs without a better validation/loss before stopping")
+    min_delta: float = _key(1e-4, "what counts as better")
+    threads: int | None = _key(None, "threads of the engine, a process (default: its cores)")
+    memory_limit: str | None = _key(None, "memory of the engine, for example 4GB")
+    tracking: Tracking = _key(Tracking, "MLflow")
+
+
+def load(argv: list[str]) -> Config:
+    """Return the configuration that configs/ and ``key=value`` arguments make, resolved.
+
+    Raises
+    ------
+    ConfigError
+        A key, value, file or argument that is not understood, with the nearest one that is; or a
+        mandatory key (``???``) that is missing, with an example.
+    """
+    return _settled(_composed(argv))
+
+
+def _composed(argv: list[str]) -> DictConfig:
+    for argument in argv:
+        if "=" not in argument or argument.startswith("-"):
+            raise ConfigError(
+                f"The argument {argument!r} is not of the form key=value",
+                found=" ".join(argv),
+                fix="write for example fold=4 learning_rate=3e-4; --help lists the keys",
+            )
+    picked = dict(a.split("=", 1) for a in argv if a.split("=", 1)[0] in GROUPS)
+    rest = [a for a in argv if a.split("=", 1)[0] not in GROUPS]
+    base = _read(CONFIGS / "probe.yaml")
+    overlays, chosen = {}, {**base.pop("use", {}), **picked}
+    for group in ("experiment", "data", "classes"):  # in the order in which they may pick others
+        if group in chosen:
+            overlays[group] = _read(_file(group, chosen[group]))
+            chosen = {**overlays[group].pop("use", {}), **chosen}
+    layers = [base, *(overlays[group] for group in GROUPS if group in overlays)]
+    try:
+        config = OmegaConf.structured(Config)
+        for layer in layers:
+            config = OmegaConf.merge(config, layer)
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise _explained(error) from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _settled(config: DictConfig) -> Config:
+    unset = [key for key in OmegaConf.missing_keys(config) if _is_mandatory(config, key)]
+    for key in sorted(unset):
+        raise ConfigError(
+            f"{key} is not set",
+            found=f"data={config.data.name} needs it: {_use_of(config, key)}",
+            fix=f"set it on the command line, for example {key}=5f1c0d9a7e8b4c62",
+        )
+    try:
+        settled = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise _explained(error) from error
+    assert isinstance(settled, Config)
+    _check_mode(settled)
+    return settled
+
+
+def _check_mode(config: Config) -> None:
+    """Refuse a mode without the key that it needs, and numbers that make no sense."""
+    if config.mode in ("fit", "validate") and config.fold is None:
+        raise ConfigError(
+            f"mode={config.mode} needs a fold to validate on",
+            found="fold is not set",
+            fix=f"set fold to one of 0 .. {config.k - 1}, for example fold={config.k - 1}",
+        )
+    if (config.mode == "fit") != (config.checkpoint is None):
+        raise ConfigError(
+            f"mode={config.mode} {'takes no' if config.mode == 'fit' else 'needs a'} checkpoint",
+            found=f"checkpoint={config.checkpoint}",
+            fix="set for example mode=test checkpoint=models:/tissue-probe/1",
+        )
+    for key, named in (("head", HEADS), ("optimizer", OPTIMIZERS)):
+        name = getattr(config, key)
+        if name not in named:
+            raise ConfigError(
+                f"There is no {key} {name!r}",
+                found=f"{key}: {', '.join(named)}{_nearest(name, list(named))}",
+                fix=f"pick one of them, or add yours to train/{key}s.py",
+            )
+    for key, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1), ("k", 2)):
+        if getattr(config, key) < least:
+            raise ConfigError(
+                f"{key} is too small", found=f"{getattr(config, key)}", fix=f"at least {least}"
+            )
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain containers, for YAML and for the store."""
+    return dataclasses.asdict(config)
+
+
+def text(config: Config) -> str:
+    """Return the configuration as YAML: what a run logs and ``featurestore --config`` reads."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Return the configuration as one level of dotted keys, those that are set."""
+
+    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for key, value in node.items():
+            if isinstance(value, dict):
+                rows |= walk(value, f"{prefix}{key}.")
+            elif value is not None:
+                rows[prefix + key] = value
+        return rows
+
+    return walk(plain(config), "")
+
+
+def _is_mandatory(config: DictConfig, key: str) -> bool:
+    """Tell a key that is ``???`` itself from one that only refers to such a key."""
+    plainly = OmegaConf.to_container(config, resolve=False)
+    for part in key.split("."):
+        assert isinstance(plainly, dict)
+        plainly = plainly[part]
+    return bool(plainly == MISSING)
+
+
+def _use_of(config: DictConfig, key: str) -> str:
+    """Find the artifact that a missing run id belongs to."""
+    plain = OmegaConf.to_container(config.data, resolve=False)
+    assert isinstance(plain, dict)
+    for name, value in plain.items():
+        if isinstance(value, str) and f"{{{key}}}" in value:
+            return f"data.{name} is {value}"
+    return f"{key} is ???"
+
+
+def _file(group: str, name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    file = CONFIGS / group / f"{name}.yaml"
+    if not file.exists():
+        there = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        raise ConfigError(
+            f"There is no {group}={name}",
+            found=f"{group}: {', '.join(there)}{_nearest(name, there)}",
+            fix=f"pick one of them, or name a file: {group}=path/to/mine.yaml",
+        )
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OSError, YAMLError) as error:
+        raise ConfigError(
+            f"{file} cannot be read as YAML",
+            found=str(error).splitlines()[0],
+            fix="correct the file or its name",
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} is not a mapping", found=type(content).__name__, fix="see configs/")
+    return {str(key): value for key, value in content.items()}
+
+
+def _explained(error: Exception) -> ConfigError:
+    key = getattr(error, "full_key", None) or "an argument"
+    first = str(error).splitlines()[0]
+    if first.startswith("Key "):
+        keys = [name for name, _, _ in _documented(Config)]
+        return ConfigError(
+            f"There is no configuration key {key!r}",
+            found=f"{len(keys)} keys{_nearest(key, keys)}",
+            fix="correct its name; python train/probe.py --help lists the keys",
+        )
+    return ConfigError(
+        f"The value of {key} is not understood", found=first, fix="see train/probe.py --help"
+    )
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _documented(schema: type, prefix: str = "") -> list[tuple[str, Any, str]]:
+    rows = []
+    for entry in dataclasses.fields(schema):
+        factory = entry.default_factory
+        default = entry.default if factory is dataclasses.MISSING else factory()
+        name = prefix + entry.name
+        if dataclasses.is_dataclass(default):
+            rows += _documented(type(default), name + ".")
+        else:
+            rows.append((name, default, entry.metadata.get("doc", "")))
+    return rows
+
+
+def usage() -> str:
+    """Return the help: every key, its default and what it is."""
+    lines = [
+        "usage: accelerate launch train/probe.py [key=value ...]",
+        "",
+        "  data=NAME classes=NAME experiment=NAME  pick a file of configs/",
+        *(f"      {group}: {', '.join(sorted(p.stem for p in (CONFIGS / group).glob('*.yaml')))}"
+          for group in GROUPS),
+        "",
+    ]
+    for name, default, doc in _documented(Config):
+        shown = "" if default is None or default in ({}, MISSING) else f" [{default}]"
+        lines.append(f"  {name:<26}{doc}{shown}")
+    return "\n".join(lines)
+
+
+def check_or_exit(argv: list[str]) -> None:
+    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        sys.exit(0)
+    try:
+        load(argv)
+    except ConfigError as error:
+        if os.environ.get("RANK", "0") == "0":  # one process speaks for all
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    check_or_exit(sys.argv[1:])
+    print(text(load(sys.argv[1:])), end="")

@@ -1,0 +1,206 @@
+"""From Arrow to tensors without a copy: which rows a process owns, and the batches of an epoch.
+
+The tiles of a split are put in one order that only the seed decides. A process owns positions
+rank, rank + world, rank + 2 world, ... of it, so any window of the order is a slice of each
+process's own matrix: the batches of an epoch are the same tiles however many processes share
+them, each tile belongs to exactly one process, and no row is ever gathered.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from featurestore.artifacts import write_bytes
+from featurestore.batches import embedding_matrix
+from featurestore.store import TileSet
+
+UNKNOWN = -1  # target of a tile without a label
+Window = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One process's share of a split.
+
+    Parameters
+    ----------
+    x
+        Its embeddings, float32, shape (own rows, dim).
+    target, slide
+        Their class index (`UNKNOWN` without a label) and slide number, shape (own rows,).
+    slides
+        Number of slides in the whole set.
+    order
+        Row in the table of keys of every position, own or not, shape (rows,).
+    targets
+        Class index at every position, shape (rows,).
+    rank, world
+        Which of how many processes this is.
+    """
+
+    x: Tensor
+    target: Tensor
+    slide: Tensor
+    slides: int
+    order: npt.NDArray[np.int64]
+    targets: Tensor
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def own(self, start: int, stop: int) -> slice:
+        """Return where positions start .. stop lie among the own rows."""
+        return slice(
+            *((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
+        )
+
+    def batch(self, window: Window, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the own embeddings and targets of a window: views, unless it wraps around."""
+        parts = [self.own(start, stop) for start, stop in window]
+        x, target = (
+            rows[parts[0]] if len(parts) == 1 else torch.cat([rows[part] for part in parts])
+            for rows in (self.x, self.target)
+        )
+        return x.to(device, non_blocking=True), target.to(device, non_blocking=True)
+
+    def on(self, device: torch.device) -> "Split":
+        """Bring the own rows to a device, the embeddings only where they fit.
+
+        What does not fit stays in page-locked memory, from which batches are copied as they come.
+        """
+        if device.type == "cpu":
+            return self
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        fits = self.x.nbytes < 0.8 * free
+        x = self.x.to(device) if fits else self.x.pin_memory()
+        return replace(self, x=x, target=self.target.to(device), slide=self.slide.to(device))
+
+
+def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
+    """Yield the batches of an epoch as windows of positions, in random order.
+
+    The first starts at a random position, the last may be shorter, one may wrap around: no two
+    epochs cut the order alike.
+    """
+    offset = int(rng.integers(rows))
+    for start in rng.permutation(np.arange(0, rows, size)).tolist():
+        low, high = offset + start, offset + min(start + size, rows)
+        if low >= rows:
+            yield [(low - rows, high - rows)]
+        elif high > rows:
+            yield [(low, rows), (0, high - rows)]
+        else:
+            yield [(low, high)]
+
+
+def load_splits(
+    tiles: TileSet, seed: int, rank: int = 0, world: int = 1, threads: int | None = None
+) -> dict[str, Split]:
+    """Read the embeddings that a process owns, once, into one matrix.
+
+    Parameters
+    ----------
+    tiles
+        The chosen tiles. Those of split ``train`` are shuffled, others keep the order of keys.
+    seed
+        Decides the shuffle.
+    rank, world
+        Which of how many processes this is.
+    threads
+        See `featurestore.batches.embedding_matrix`.
+
+    Raises
+    ------
+    EmbeddingError
+        See `featurestore.batches.embedding_matrix`.
+    """
+    sides = np.asarray(tiles.keys["split"].combine_chunks().dictionary_encode().to_numpy(False))
+    orders, own, places, offset = {}, [], [], 0
+    for side in sorted(set(sides.tolist())):
+        order = np.flatnonzero(sides == side)
+        if side == "train":
+            order = np.random.default_rng(seed).permutation(order)
+        orders[side] = order
+        mine = order[rank::world]
+        own.append(mine)
+        places.append(offset + np.arange(len(mine)))
+        offset += len(mine)
+    rows = np.concatenate(own)
+    matrix = embedding_matrix(
+        tiles.keys.take(pa.array(rows)), tiles.files, tiles.dim, np.concatenate(places), threads
+    )
+    target = tiles.keys["target"].fill_null(UNKNOWN).to_numpy()
+    slide, names = slide_numbers(tiles.keys)
+    splits, start = {}, 0
+    for side, mine in zip(orders, own, strict=True):
+        splits[side] = Split(
+            x=torch.from_numpy(matrix[start : start + len(mine)]),
+            target=torch.from_numpy(target[mine]),
+            slide=torch.from_numpy(slide[mine]),
+            slides=len(names),
+            order=orders[side],
+            targets=torch.from_numpy(target[orders[side]]),
+            rank=rank,
+            world=world,
+        )
+        start += len(mine)
+    return splits
+
+
+def slide_numbers(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Number the slides in the order of their names; return each row's number and the names."""
+    coded = keys["slide_id"].combine_chunks().dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+
+
+def predictions(
+    keys: pa.Table, order: npt.NDArray[np.int64], probabilities: Tensor, classes: list[str]
+) -> pa.Table:
+    """Return ``slide_id, x, y, target, pred, prob_<class>`` in the order of keys.
+
+    Parameters
+    ----------
+    keys
+        The table that a `TileSet` carries.
+    order
+        Its rows, as `Split.order`.
+    probabilities
+        Shape (len(order), K), by position.
+    classes
+        Class names, by index.
+    """
+    by_key = np.argsort(order)
+    values = probabilities.numpy()[by_key]
+    table = keys.take(pa.array(order[by_key])).select(["slide_id", "x", "y", "target"])
+    table = table.append_column("pred", pa.array(values.argmax(axis=1)))
+    for index, name in enumerate(classes):
+        table = table.append_column(f"prob_{name}", pa.array(values[:, index].copy()))
+    return table
+
+
+def write_parquet(path: Path, table: pa.Table) -> Path:
+    """Write a table by temporary name and rename."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(path, sink.getvalue().to_pybytes())
+    return path
+
+
+def count_targets(targets: Tensor, classes: int) -> Tensor:
+    """Return the number of tiles per class, shape (classes,)."""
+    return torch.bincount(targets[targets != UNKNOWN], minlength=classes)
+
+
+def has_labels(keys: pa.Table) -> bool:
+    """Return whether every tile has a target."""
+    return len(keys) > 0 and pc.sum(keys["target"].is_null()).as_py() == 0

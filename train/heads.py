@@ -1,0 +1,52 @@
+"""Heads by name, and the network that is registered: backbone, head, probabilities."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """The backbone of ``normalize=zscore``: ``(x - mean) / scale`` per dimension.
+
+    Parameters
+    ----------
+    mean, scale
+        Shape (dim,), fitted on training tiles; kept in the state, so that a checkpoint is whole.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map embeddings (rows, dim) to standardised ones."""
+        return (x - self.mean) / self.scale
+
+
+def linear(dim: int, classes: int, hidden: int) -> nn.Module:
+    """Return one affine map: the linear probe."""
+    return nn.Linear(dim, classes)
+
+
+def mlp(dim: int, classes: int, hidden: int) -> nn.Module:
+    """Return one hidden layer of ``hidden`` GELU units."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, classes))
+
+
+HEADS = {"linear": linear, "mlp": mlp}
+BACKBONES = ("none", "zscore")
+
+
+def backbone(normalize: str, dim: int) -> nn.Module:
+    """Return the identity, or a `Standardize` whose buffers are still to be filled."""
+    return Standardize(torch.zeros(dim), torch.ones(dim)) if normalize == "zscore" else nn.Identity()
+
+
+def classifier(body: nn.Module, head: nn.Module) -> nn.Module:
+    """Join backbone, head and softmax: embeddings (rows, dim) -> probabilities (rows, classes)."""
+    return nn.Sequential(OrderedDict(backbone=body, head=head, probabilities=nn.Softmax(dim=-1)))

@@ -1,0 +1,351 @@
+"""Train, validate, test or apply a linear probe on tile embeddings.
+
+    accelerate launch train/probe.py fold=4
+    accelerate launch train/probe.py experiment=stratified_group_kfold fold=4
+    accelerate launch train/probe.py data=virchow2 data.runs.folds=... fold=4 thresholds.Fat=0.5
+    accelerate launch train/probe.py mode=test checkpoint=models:/tissue-probe/1
+
+Many GPUs: `accelerate launch --multi_gpu train/probe.py fold=4`. Two CPU processes:
+`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 train/probe.py fold=4`. The batch size of the
+configuration is that of all processes together, so their number changes no result.
+
+It reads top to bottom: configuration -> store -> data -> head -> loop -> metrics -> register.
+`--help` lists the keys.
+"""
+
+import sys
+
+from train.config import Config, check_or_exit, load, plain
+
+# Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
+if __name__ == "__main__":
+    check_or_exit(sys.argv[1:])
+
+import contextlib
+import os
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch import Tensor, nn
+
+from featurestore import artifacts, examples
+from featurestore.errors import EmbeddingError, FeatureStoreError, UnknownClassError
+from featurestore.store import FeatureStore, StoreSpec, TileSet
+from train import checkpoint
+from train.checkpoint import Blueprint
+from train.data import UNKNOWN, Split, count_targets, load_splits, windows
+from train.heads import Standardize
+from train.losses import class_weights, cross_entropy_sum
+from train.metrics import Counts, Cube
+from train.optimizers import OPTIMIZERS
+from train.progress import Bar
+from train.report import History, record_inputs, record_split, where_to_look
+from train.session import Session, assembled, every, first, total
+from train.tracking import MlflowTracker, NullTracker, Tracker, spell
+
+BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
+
+
+def main(argv: list[str]) -> int:
+    """Run the script; return the exit status, 2 after a refusal."""
+    try:
+        run(load(argv))
+    except FeatureStoreError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(config: Config) -> None:
+    """Do what ``config.mode`` says, on every process."""
+    accelerator = Accelerator()
+    console = Console(quiet=not accelerator.is_main_process)
+    warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}", markup=False)
+    set_seed(config.seed)
+    with contextlib.ExitStack() as stack:
+        stack.callback(accelerator.end_training)
+        # Whatever can be refused is refused in this part, before anything is written.
+        here: list[tuple[FeatureStore, Tracker]] = []  # filled on the first process alone
+
+        def choose() -> tuple[Config, TileSet, tuple[nn.Module, Blueprint] | None]:
+            tracker, store = open_tracker(config), open_store(config)
+            trained = open_checkpoint(config)
+            here.append((store, tracker))
+            return config, choose_tiles(store, config, trained[1] if trained else None), trained
+
+        settled, tiles, trained = first(accelerator, choose)
+        splits = every(accelerator, lambda: read(tiles, settled, accelerator))
+
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        tracker = stack.enter_context(here[0][1] if here else NullTracker())
+        session = Session(
+            settled, accelerator, console, tracker, Path(settled.output or temporary)
+        )
+        if here:
+            record_inputs(session, here[0][0])
+        network, blueprint = trained or fit(session, splits, tiles.dim)
+        evaluate(session, splits, tiles, network, blueprint)
+        if session.is_first and settled.mode == "fit":
+            register(session, network, blueprint)
+        console.print(where_to_look(session))
+
+
+# -- configuration -> store ---------------------------------------------------------------------
+
+
+def open_tracker(config: Config) -> Tracker:
+    """Return the tracker, its server known to answer."""
+    track = config.tracking
+    if track.enabled:
+        return MlflowTracker(track.uri, track.experiment, track.run_name)
+    uris = [*vars(config.data).values(), config.checkpoint]
+    if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
+        artifacts.use_tracking(track.uri)  # artifacts may live there all the same
+    return NullTracker()
+
+
+def open_store(config: Config) -> FeatureStore:
+    """Open the store on the artifacts, which embedded data builds on its first use."""
+    if config.data.builder == "digits":
+        vars(config.data).update(examples.digits(log=config.tracking.enabled))
+    elif config.data.builder == "synthetic":
+        vars(config.data).update(examples.synthetic(config.data.synthetic))
+    return FeatureStore(
+        StoreSpec.from_config(plain(config)),
+        config.threads,
+        config.memory_limit,
+        remember=config.tracking.enabled,
+    )
+
+
+def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
+    """Return the network to evaluate, or None for a fit."""
+    if config.checkpoint is None:
+        return None
+    network, blueprint = checkpoint.load(Path(artifacts.local_path(config.checkpoint)))
+    ours = class_names(config)
+    if ours != blueprint.classes:
+        raise UnknownClassError(
+            "The checkpoint was trained on other classes",
+            found=f"{', '.join(blueprint.classes)} in it; {', '.join(ours)} configured",
+            fix="pick the classes=... that it was trained on, or another checkpoint",
+        )
+    return network, blueprint
+
+
+def class_names(config: Config) -> list[str]:
+    """Return the class names by index."""
+    return sorted(config.class_indices, key=config.class_indices.__getitem__)
+
+
+def choose_tiles(store: FeatureStore, config: Config, blueprint: Blueprint | None) -> TileSet:
+    """Return the tiles that the mode asks for."""
+    if config.mode == "test":
+        tiles = store.test_set()
+    elif config.mode == "predict":
+        tiles = store.predict_set()
+    else:
+        assert config.fold is not None  # train.config asks for it
+        tiles = store.fit_set(config.fold)
+    if config.mode == "validate":
+        held_out = np.asarray(tiles.keys["split"]) == "validation"
+        tiles = replace(tiles, keys=tiles.keys.filter(held_out))
+    if blueprint is not None and tiles.dim != blueprint.dim:
+        raise EmbeddingError(
+            "The checkpoint is for embeddings of another length",
+            found=f"{blueprint.dim} in the checkpoint, {tiles.dim} in the embeddings",
+            fix="name the embeddings that it was trained on, or another checkpoint",
+        )
+    return tiles
+
+
+# -- store -> data ------------------------------------------------------------------------------
+
+
+def read(tiles: TileSet, config: Config, accelerator: Accelerator) -> dict[str, Split]:
+    """Read the rows that this process owns and bring them to its device."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = config.threads or max(1, (os.cpu_count() or 1) // local)
+    splits = load_splits(
+        tiles, config.seed, accelerator.process_index, accelerator.num_processes, threads
+    )
+    return {name: split.on(accelerator.device) for name, split in splits.items()}
+
+
+def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accelerator) -> None:
+    """Fit the backbone on the training tiles and replace all embeddings by its features.
+
+    In place: the backbone is frozen, so nobody needs the embeddings again. Two passes in double,
+    since a one-pass variance cancels where the mean is large.
+    """
+    train = splits["train"]
+
+    def moment(power: int, centre: Tensor | float) -> Tensor:
+        blocks = train.x.split(BLOCK)
+        own = sum(((block.double() - centre) ** power).sum(dim=0) for block in blocks)
+        zero = torch.zeros_like(body.mean, dtype=torch.float64)
+        return total(accelerator, zero + own) / len(train)
+
+    mean = moment(1, 0.0)
+    scale = moment(2, mean).sqrt()
+    body.mean.copy_(mean)
+    body.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a constant dimension stays at zero
+    for split in splits.values():
+        for block in split.x.split(BLOCK):
+            block.copy_(body(block))
+
+
+# -- head -> loop -------------------------------------------------------------------------------
+
+
+def fit(session: Session, splits: dict[str, Split], dim: int) -> tuple[nn.Module, Blueprint]:
+    """Train a head, stop early, and return the network as it was at its best epoch."""
+    config, accelerator, train = session.config, session.accelerator, splits["train"]
+    classes = class_names(config)
+    blueprint = Blueprint(config.head, config.hidden, config.normalize, dim, classes)
+    network = blueprint.build().to(accelerator.device)
+    body, head = network.get_submodule("backbone"), network.get_submodule("head")
+    if isinstance(body, Standardize):
+        standardize(body, splits, accelerator)
+    weights = class_weights(count_targets(train.targets, len(classes))).to(accelerator.device)
+    named = zip(classes, weights.tolist(), strict=True)
+    session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
+
+    optimizer = OPTIMIZERS[config.optimizer](
+        head.parameters(), config.learning_rate, config.weight_decay
+    )
+    trained, optimizer = accelerator.prepare(head, optimizer)
+    rng = np.random.default_rng(config.seed)  # the same on every process: so are the batches
+    history = History(session, classes)
+    best, lowest, reference, waited = checkpoint.copy_state(head), np.inf, np.inf, 0
+    with Bar(session.console, config.max_epochs, len(train)) as bar:
+        for epoch in range(config.max_epochs):
+            loss = train_epoch(session, trained, optimizer, train, weights, rng)
+            held, cube, _ = apply(session, head, splits["validation"], weights)
+            bar.epoch(loss, held)
+            if session.is_first:
+                losses = {"train/loss": loss, "validation/loss": held}
+                losses["learning_rate"] = optimizer.param_groups[0]["lr"]
+                history.epoch(epoch, losses, cube.sum(axis=0))
+            if held < lowest:
+                best, lowest = checkpoint.copy_state(head), held
+                if session.is_first:
+                    checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
+            # min_delta decides on patience alone: the best checkpoint is the best, by any margin.
+            reference, waited = (
+                (held, 0) if held < reference - config.min_delta else (reference, waited + 1)
+            )
+            if waited >= config.patience:
+                break
+    history.close()
+    head.load_state_dict(best)
+    return network.eval().requires_grad_(False), blueprint
+
+
+def train_epoch(
+    session: Session,
+    head: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Split,
+    weights: Tensor,
+    rng: np.random.Generator,
+) -> float:
+    """Take one step per batch; return the mean loss, each tile weighted by its class."""
+    accelerator = session.accelerator
+    # The weight of a batch over all processes is known without asking them.
+    mass = torch.cat([torch.zeros(1), weights.cpu()[train.targets]]).double().cumsum(0)
+    summed = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    for window in windows(len(train), session.config.batch_size, rng):
+        x, target = train.batch(window, accelerator.device)
+        loss = cross_entropy_sum(head(x), target, weights)
+        batch_mass = sum(float(mass[stop] - mass[start]) for start, stop in window)
+        # Processes average their gradients; times their number, that is the sum we want.
+        accelerator.backward(loss * (accelerator.num_processes / batch_mass))
+        optimizer.step()
+        optimizer.zero_grad()
+        summed += loss.detach()
+    return float(total(accelerator, summed) / mass[-1])
+
+
+# -- metrics -> register ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def apply(
+    session: Session, logits: nn.Module, split: Split, weights: Tensor
+) -> tuple[float, Counts, Tensor]:
+    """Apply a network to a split.
+
+    Returns
+    -------
+    loss : float
+        Weighted mean over the tiles with a label.
+    cube : ndarray of int, shape (slides, K, K)
+        Slide x true x predicted, over all processes.
+    own : Tensor, shape (own rows, K)
+        Probabilities of this process's rows.
+    """
+    accelerator = session.accelerator
+    cube = Cube(split.slides, len(weights)).to(accelerator.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    own = [torch.zeros((0, len(weights)), device=accelerator.device)]
+    for start in range(0, len(split.x), BLOCK):
+        rows = slice(start, start + BLOCK)
+        scores = logits(split.x[rows].to(accelerator.device))
+        own.append(scores.softmax(dim=-1))
+        target = split.target[rows].to(accelerator.device)
+        known = target != UNKNOWN
+        if known.any():
+            cube.update(
+                split.slide[rows].to(accelerator.device)[known],
+                target[known],
+                scores[known].argmax(dim=-1),
+            )
+            sums[0] += cross_entropy_sum(scores[known], target[known], weights)
+            sums[1] += weights[target[known]].sum()
+    loss, mass = total(accelerator, sums).tolist()
+    return loss / max(mass, 1e-12), cube.compute().cpu().numpy(), torch.cat(own)
+
+
+def evaluate(
+    session: Session,
+    splits: dict[str, Split],
+    tiles: TileSet,
+    network: nn.Module,
+    blueprint: Blueprint,
+) -> None:
+    """Evaluate a trained network on the split of the mode, and record it."""
+    fitted = session.config.mode == "fit"
+    name = "validation" if fitted else session.config.mode.replace("validate", "validation")
+    split, network = splits[name], network.to(session.accelerator.device)
+    # A fit has replaced the embeddings by the features of its backbone.
+    logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
+    counted = splits["train"] if fitted else split
+    weights = class_weights(count_targets(counted.targets, len(blueprint.classes)))
+    loss, cube, own = apply(session, logits, split, weights.to(session.accelerator.device))
+    probabilities = assembled(session.accelerator, split, own)
+    if session.is_first:
+        record_split(
+            session, name, tiles, split, probabilities, cube, blueprint.classes, loss
+        )
+
+
+def register(session: Session, network: nn.Module, blueprint: Blueprint) -> None:
+    """Log the best checkpoint and the model, and register it."""
+    track, file = session.config.tracking, session.folder / checkpoint.FILE
+    session.tracker.file(file)
+    uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
+    if uri:
+        session.console.print(f"model: {uri}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""What a run records of its inputs and of a split's predictions."""
+
+import os
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from featurestore.cli import print_funnel
+from featurestore.store import FeatureStore, TileSet
+from train import config, metrics
+from train.data import Split, has_labels, predictions, slide_numbers, write_parquet
+from train.figures import confusion_png
+from train.metrics import Counts
+from train.session import Session
+from train.tracking import spell, versions
+
+SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
+
+
+def record_inputs(session: Session, store: FeatureStore) -> None:
+    """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts."""
+    tracker, mode = session.tracker, session.config.mode
+    tracker.params(config.flat(session.config))
+    tracker.text(config.text(session.config), "config.yaml")
+    tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+    if mode != "predict":
+        funnel = store.funnel("test_" if mode == "test" else "")
+        print_funnel(funnel, session.console)
+        tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
+        tracker.table({key: [row[key] for row in funnel] for key in funnel[0]}, "funnel.json")
+    if mode in ("fit", "validate"):
+        record_folds(session, store)
+    for name, (uri, digest) in store.sources().items():
+        tracker.dataset(name, uri, digest, context=mode)
+
+
+def record_folds(session: Session, store: FeatureStore) -> None:
+    """Print and record the shared slides, the labels per fold and the assignment itself."""
+    tracker, fold = session.tracker, session.config.fold
+    assert fold is not None  # train.config asks for it
+    shared = store.check_leakage(fold)
+    said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
+    session.console.print(
+        f"fold {fold} ({session.config.kfold_strategy}): {said} in training and validation"
+    )
+    tracker.metrics({f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()})
+    tracker.table(store.label_distribution().to_pydict(), "label_distribution.json")
+    if session.config.tracking.enabled and (uri := store.keep_folds()):
+        tracker.params({"folds_artifact": uri})
+
+
+def spelled(scores: dict[str, float], prefix: str) -> dict[str, float]:
+    """Prefix the names of metrics, the class in them spelled as MLflow takes it."""
+    result = {}
+    for name, value in scores.items():
+        kind, _, of = name.partition("/")
+        result[f"{prefix}/{kind}" + (f"/{spell(of)}" if of else "")] = value
+    return result
+
+
+class History:
+    """Records each epoch: numbers at once, the confusion matrices as PNG and as one table."""
+
+    def __init__(self, session: Session, classes: list[str]) -> None:
+        self.session, self.classes = session, classes
+        self.rows: dict[str, list[Any]] = {"epoch": [], "true": [], "predicted": [], "tiles": []}
+
+    def epoch(self, number: int, losses: dict[str, float], confusion: Counts) -> None:
+        """Record one epoch (on the first process)."""
+        tracker, folder = self.session.tracker, self.session.folder
+        scores = metrics.confusion_metrics(confusion, self.classes)
+        tracker.metrics({**losses, **spelled(scores, "validation")}, step=number)
+        picture = folder / "confusion" / f"epoch_{number:04d}.png"
+        tracker.file(
+            confusion_png(picture, confusion, self.classes, f"validation, epoch {number}"),
+            "confusion",
+        )
+        for (true, predicted), count in np.ndenumerate(confusion):
+            self.rows["epoch"].append(number)
+            self.rows["true"].append(self.classes[true])
+            self.rows["predicted"].append(self.classes[predicted])
+            self.rows["tiles"].append(int(count))
+
+    def close(self) -> None:
+        """Record the table."""
+        self.session.tracker.table(self.rows, "confusion.json")
+
+
+def record_split(
+    session: Session,
+    name: str,
+    tiles: TileSet,
+    split: Split,
+    probabilities: Any,
+    cube: Counts,
+    classes: list[str],
+    loss: float,
+) -> None:
+    """Write and record predictions and, where there are labels, how good they are.
+
+    Parameters
+    ----------
+    name
+        ``validation``, ``test`` or ``predict``.
+    probabilities
+        Shape (rows, K), by position.
+    cube
+        Counts, shape (slides, K, K).
+    """
+    session.folder.mkdir(parents=True, exist_ok=True)
+    table = predictions(tiles.keys, split.order, probabilities, classes)
+    session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
+    if not has_labels(tiles.keys):
+        session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
+        return
+    confusion = cube.sum(axis=0)
+    slides = metrics.slide_accuracy(cube, slide_numbers(tiles.keys)[1])
+    scores = metrics.confusion_metrics(confusion, classes)
+    scores |= metrics.slide_summary(slides["accuracy"])
+    session.tracker.metrics({f"best/{name}/loss": loss, **spelled(scores, f"best/{name}")})
+    session.tracker.table(slides, "slides.json")
+    picture = confusion_png(session.folder / "confusion.png", confusion, classes, name)
+    session.tracker.file(picture)
+    print_scores(session, name, scores, metrics.absent_classes(confusion, classes))
+
+
+def print_scores(
+    session: Session, name: str, scores: dict[str, float], absent: list[str]
+) -> None:
+    """Print the figures that people compare runs by."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for key, value in scores.items():
+        if "/" not in key or key.startswith("slide_accuracy"):
+            table.add_row(key, f"{value:.4f}")
+    session.console.print(table)
+    if absent:
+        session.console.print(f"left out of macro means, being absent: {', '.join(absent)}")
+
+
+def where_to_look(session: Session) -> str:
+    """Return how to see the run."""
+    if session.tracker.run is None:
+        return f"files in {session.folder}"
+    if os.environ.get("MLFLOW_TRACKING_URI") or session.config.tracking.uri:
+        return f"run {session.tracker.run}"
+    return f"run {session.tracker.run}; see it with: mlflow ui --backend-store-uri sqlite:///mlflow.db"

@@ -1,0 +1,209 @@
+"""What a run leaves in MLflow: the only file of train/ that names it."""
+
+import importlib.metadata
+import subprocess
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import quote, unquote
+
+import numpy as np
+import torch
+from torch import nn
+
+from featurestore.artifacts import use_tracking
+from train.checkpoint import Blueprint
+
+PACKAGES = (
+    "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",
+    "tissue-probe", "torch", "torchmetrics",
+)  # fmt: skip
+
+
+def spell(name: str) -> str:
+    """Spell a class name with the characters that MLflow takes in a metric's name.
+
+    Letters, digits, ``_`` and ``-`` stand for themselves, others become ``.XX`` per UTF-8 byte;
+    `unspell` turns it back.
+    """
+    return quote(name, safe="").replace("~", "%7E").replace(".", "%2E").replace("%", ".")
+
+
+def unspell(name: str) -> str:
+    """Undo `spell`."""
+    return unquote(name.replace(".", "%"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """Return the commit of this checkout, ``-dirty`` appended if it has changes."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Tracker(Protocol):
+    """What the scripts ask of a tracker."""
+
+    def __enter__(self) -> "Tracker": ...  # noqa: D105 - a protocol
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers."""
+
+    def text(self, content: str, name: str) -> None:
+        """Record a text as an artifact."""
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Record a table, shown as such in the UI."""
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Record a file as an artifact."""
+
+    def dataset(self, name: str, uri: str, digest: str, context: str) -> None:
+        """Record an input with its digest."""
+
+    def model(
+        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+    ) -> str | None:
+        """Record the model, register it under a name; return its URI."""
+
+    @property
+    def run(self) -> str | None:
+        """The run's id."""
+
+
+class NullTracker:
+    """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
+
+    run = None
+
+    def __enter__(self) -> "NullTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _ignore(self, *_: object, **__: object) -> None:
+        return None
+
+    params = metrics = text = table = file = dataset = model = _ignore
+
+
+class MlflowTracker:
+    """One MLflow run.
+
+    Parameters
+    ----------
+    uri
+        Tracking URI, see `featurestore.artifacts.use_tracking`.
+    experiment, run_name
+        As in MLflow.
+    """
+
+    def __init__(self, uri: str | None, experiment: str, run_name: str | None) -> None:
+        use_tracking(uri)
+        self.experiment, self.run_name = experiment, run_name
+
+    def __enter__(self) -> "MlflowTracker":
+        import mlflow
+
+        mlflow.set_experiment(self.experiment)
+        self.run = mlflow.start_run(run_name=self.run_name).info.run_id
+        if commit := git_commit():
+            mlflow.set_tag("mlflow.source.git.commit", commit)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        import mlflow
+
+        killed = kind is not None and issubclass(kind, KeyboardInterrupt)
+        mlflow.end_run("FINISHED" if kind is None else "KILLED" if killed else "FAILED")
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters."""
+        import mlflow
+
+        mlflow.log_params(dict(values))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers."""
+        import mlflow
+
+        mlflow.log_metrics({key: float(value) for key, value in values.items()}, step=step)
+
+    def text(self, content: str, name: str) -> None:
+        """Record a text as an artifact."""
+        import mlflow
+
+        mlflow.log_text(content, name)
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Record a table, shown as such in the UI."""
+        import mlflow
+
+        mlflow.log_table(dict(columns), name)
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Record a file as an artifact."""
+        import mlflow
+
+        mlflow.log_artifact(str(path), folder)
+
+    def dataset(self, name: str, uri: str, digest: str, context: str) -> None:
+        """Record an input with its digest (MLflow keeps 36 characters; all stand in a tag)."""
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        source = CodeDatasetSource(tags={"uri": uri, "sha256": digest})
+        mlflow.log_input(
+            MetaDataset(source, name=name, digest=digest[:32]),
+            context=context,
+            tags={"uri": uri, "sha256": digest},
+        )
+
+    def model(
+        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+    ) -> str | None:
+        """Record the model as an exported graph (no pickle), register it; return its URI."""
+        import mlflow
+        from mlflow.models import infer_signature
+
+        example = np.zeros((2, blueprint.dim), dtype=np.float32)
+        network = network.cpu().eval()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's own deprecations
+            output = network(torch.from_numpy(example)).numpy()
+            info = mlflow.pytorch.log_model(
+                network,
+                name="model",
+                signature=infer_signature(example, output),
+                input_example=example,
+                serialization_format="pt2",
+                extra_files=[str(checkpoint)],
+                metadata={"classes": blueprint.classes, "dim": blueprint.dim},
+                # Given, or MLflow starts a process to find them out.
+                pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
+                registered_model_name=name,
+            )
+        version = info.registered_model_version
+        return f"models:/{name}/{version}" if name else info.model_uri
