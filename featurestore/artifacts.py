@@ -52,6 +52,7 @@ def use_tracking(uri: str | None = None) -> str:
 
     # Its INFO lines on tables made and versions created would drown what the user asked for.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(uri)
     return uri
 
@@ -137,7 +138,8 @@ def parquet_files(uri: str) -> list[Path]:
     elif Path(path).exists():
         files = [Path(path)]
     else:
-        files = sorted(Path(match) for match in glob.glob(path, recursive=True))
+        # Path.glob takes no absolute pattern.
+        files = sorted(Path(m) for m in glob.glob(path, recursive=True))  # noqa: PTH207
     if not files:
         raise ArtifactError(
             f"There is no Parquet file at {uri}",

@@ -97,7 +97,9 @@ def embedding_matrix(
     cores = threads or os.cpu_count() or 1
     shares = _deal(files, cores)
     with ThreadPoolExecutor(len(shares)) as pool:
-        streams = [pool.submit(_fill, result, placed, share, dim, cores // len(shares)) for share in shares]
+        streams = [
+            pool.submit(_fill, result, placed, share, dim, cores // len(shares)) for share in shares
+        ]
         try:
             filled = sum(stream.result() for stream in streams)
         except QueryError as error:
@@ -123,9 +125,7 @@ def _deal(files: Sequence[Path], hands: int) -> list[list[Path]]:
     return dealt
 
 
-def _fill(
-    result: Matrix, placed: pa.Table, files: Sequence[Path], dim: int, threads: int
-) -> int:
+def _fill(result: Matrix, placed: pa.Table, files: Sequence[Path], dim: int, threads: int) -> int:
     connection = backend.connect(threads=threads)
     embeddings = backend.read_parquet(connection, files)
     wanted = backend.register(connection, "wanted", placed)

@@ -1,15 +1,14 @@
 """``featurestore``: questions about the views, from the command line.
 
-    featurestore funnel
-    featurestore sql -f sql/fold_balance.sql
-    featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --format json
+featurestore funnel
+featurestore sql -f sql/fold_balance.sql
+featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --format json
 """
 
 import argparse
 import json
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def open_store(options: argparse.Namespace) -> FeatureStore:
     if options.config:
         spec = _configured(options.config)
     else:
-        spec = replace(examples.DIGITS_RULES, **examples.digits())
+        spec = examples.digits_spec()
     return FeatureStore(spec, options.threads, options.memory_limit)
 
 

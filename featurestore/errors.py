@@ -26,9 +26,7 @@ class FeatureStoreError(Exception):
         return _rebuild, (type(self), self.wrong, self.found, self.fix)
 
 
-def _rebuild(
-    kind: type[FeatureStoreError], wrong: str, found: str, fix: str
-) -> FeatureStoreError:
+def _rebuild(kind: type[FeatureStoreError], wrong: str, found: str, fix: str) -> FeatureStoreError:
     return kind(wrong, found=found, fix=fix)
 
 

@@ -23,12 +23,19 @@ HELD_OUT = 3  # last writers, kept for the test artifacts
 TILE = 224  # pixels a side
 TISSUES = ("Nerve", "Blood", "Connective-Tissue", "Fat", "Epithelium", "Muscle", "Other")
 
-DIGITS_RULES = StoreSpec(
-    class_indices={str(digit): digit for digit in range(10)},
-    thresholds={str(digit): 0.0 for digit in range(10)},
-    tissue_prop_min=0.0,
-)
-"""The rules of ``configs/classes/digits.yaml``, for commands that take no configuration."""
+
+def digits_spec() -> StoreSpec:
+    """Return the digits under the rules of ``configs/classes/digits.yaml``."""
+    artifact = digits()
+    return StoreSpec(
+        tiles=artifact["tiles"],
+        test_tiles=artifact["test_tiles"],
+        embeddings=artifact["embeddings"],
+        slides=artifact["slides"],
+        class_indices={str(digit): digit for digit in range(10)},
+        thresholds={str(digit): 0.0 for digit in range(10)},
+        tissue_prop_min=0.0,
+    )
 
 
 def digits(log: bool = True) -> dict[str, str]:
@@ -84,8 +91,9 @@ def write_digits(folder: Path) -> None:
     test = writer > writer[-1] - HELD_OUT
     pq.write_table(tiles.filter(~test), folder / "kfold_tiles.parquet")
     pq.write_table(tiles.filter(test), folder / "test_tiles.parquet")
-    pq.write_table(_slides([f"writer-{n:02d}" for n in np.unique(writer)], 8),
-                   folder / "slides.parquet")
+    pq.write_table(
+        _slides([f"writer-{n:02d}" for n in np.unique(writer)], 8), folder / "slides.parquet"
+    )
     (folder / "embeddings").mkdir()
     keyed = tiles.select(["slide_id", "x", "y"])
     pq.write_table(
@@ -241,8 +249,12 @@ def _lists(values: npt.NDArray[np.float64]) -> pa.ListArray:
 def _slides(names: Sequence[str], tile: int) -> pa.Table:
     size = len(names)
     same = {
-        "extent_x": 256 * tile, "extent_y": 256 * tile, "tile_extent_x": tile,
-        "tile_extent_y": tile, "stride_x": tile, "stride_y": tile,
+        "extent_x": 256 * tile,
+        "extent_y": 256 * tile,
+        "tile_extent_x": tile,
+        "tile_extent_y": tile,
+        "stride_x": tile,
+        "stride_y": tile,
     }
     return pa.table(
         {

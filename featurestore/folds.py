@@ -60,9 +60,7 @@ def shared_groups(split: ir.Table, group: str) -> ir.Table:
     return sides.filter((sides.train > 0) & (sides.validation > 0)).order_by(group)
 
 
-def assign_folds(
-    tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: int
-) -> pa.Table:
+def assign_folds(tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: int) -> pa.Table:
     """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
 
     Parameters
@@ -102,14 +100,13 @@ def assign_folds(
         if grouped
         else np.arange(len(tiles))
     )
-    spread = {
-        name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)
-    }
+    spread = {name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)}
     rare = {name: count for name, count in spread.items() if count < k}
     kept = ~np.isin(labels, [names.index(name) for name in rare])
     if len(np.unique(groups[kept])) < k:
         raise FoldError(
-            f"{k} folds cannot be assigned: no class is in {k} {group + 's' if grouped else 'tiles'}",
+            f"{k} folds cannot be assigned: no class has {k} "
+            + (f"different values of {group}" if grouped else "tiles"),
             found=_counts(spread),
             fix=f"set k to at most {max(spread.values(), default=0)}, or loosen the thresholds",
         )
@@ -118,8 +115,8 @@ def assign_folds(
     )
     folds = np.full(len(tiles), -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
-    groups = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
-    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], groups)):
+    given = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
+    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], given)):
         if len(held) == 0:
             raise FoldError(
                 f"Fold {fold} of {k} would have no tile",

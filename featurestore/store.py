@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -358,7 +359,7 @@ class FeatureStore:
         """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
         self._survivors("test_")
         fates = self.view("test_fates")
-        kept = fates.filter(fates.dropped_by.isnull()).mutate(split="test")
+        kept = fates.filter(fates.dropped_by.isnull()).mutate(split=ibis.literal("test"))
         return self._tile_set(kept, "test_embeddings")
 
     def predict_set(self) -> TileSet:
@@ -374,9 +375,9 @@ class FeatureStore:
             contract.check_coverage(tiles, specs, name.replace("_", " "))
             tiles = label_view(tiles, specs, self.spec.label_rule)
         else:
-            tiles = tiles.mutate(target=None)
+            tiles = tiles.mutate(target=ibis.null("int64"))
         embeddings = self.view("test_embeddings")
-        kept = tiles.semi_join(embeddings, list(KEY)).mutate(split="predict")
+        kept = tiles.semi_join(embeddings, list(KEY)).mutate(split=ibis.literal("predict"))
         chosen = self._tile_set(kept, "test_embeddings")
         if not len(chosen.keys):
             raise EmptyViewError(
@@ -462,8 +463,9 @@ class FeatureStore:
             self._survivors("")
             for name in [*names, "folds", "fates", "funnel"]:
                 self.view(name)
-            rows = [{"name": c.name, "index": c.index, "threshold": c.threshold}
-                    for c in self.classes()]
+            rows = [
+                {"name": c.name, "index": c.index, "threshold": c.threshold} for c in self.classes()
+            ]
             backend.register(self.connection, "classes", pa.Table.from_pylist(rows))
         if self.spec.test_tiles:
             for name in [*names, "fates", "funnel"]:

@@ -29,6 +29,9 @@ class Blueprint:
         Length of an embedding.
     classes
         Class names, by index.
+    weights
+        Class weights of the loss it was trained with: no part of the network, kept so that a
+        loss computed later means the same.
     """
 
     head: str
@@ -36,6 +39,7 @@ class Blueprint:
     normalize: str
     dim: int
     classes: list[str]
+    weights: list[float]
 
     def build(self) -> nn.Module:
         """Return the network, its weights yet to be trained or loaded."""
@@ -46,7 +50,9 @@ class Blueprint:
 def save(path: Path, network: nn.Module, blueprint: Blueprint) -> Path:
     """Write a checkpoint by temporary name and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(state, fresh, metadata={"blueprint": json.dumps(dataclasses.asdict(blueprint))})
     fresh.replace(path)

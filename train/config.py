@@ -33,76 +33,111 @@ class ConfigError(FeatureStoreError):
     """An argument, a key or a value of the configuration that is not understood."""
 
 
-def _key(default: Any, doc: str) -> Any:
-    """Declare a key with its default and the line that --help prints."""
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: default, metadata={"doc": doc})
-    if isinstance(default, type):
-        return field(default_factory=default, metadata={"doc": doc})
-    return field(default=default, metadata={"doc": doc})
+def _doc(line: str) -> dict[str, str]:
+    """Attach the line that --help prints to a key."""
+    return {"doc": line}
 
 
 @dataclass
 class Data:
     """Where the artifacts are: paths, globs, file://, runs:/RUN/path, mlflow-artifacts:/..."""
 
-    name: str = _key(MISSING, "name of the cohort, shown in MLflow")
-    builder: Literal["none", "digits", "synthetic"] = _key("none", "what makes the artifacts")
-    runs: dict[str, str] = _key({}, "run ids that the URIs below are made of")
-    tiles: str | None = _key(None, "training tiles with coverages")
-    test_tiles: str | None = _key(None, "held-out tiles")
-    predict_tiles: str | None = _key(None, "tiles for mode=predict, labels not needed")
-    embeddings: str | None = _key(None, "embeddings, a folder of Parquet files")
-    test_embeddings: str | None = _key(None, "embeddings of held-out tiles, if elsewhere")
-    slides: str | None = _key(None, "slides, for SQL")
-    synthetic: Cohort = _key(Cohort, "shape of a synthetic cohort")
+    name: str = field(default=MISSING, metadata=_doc("name of the cohort, shown in MLflow"))
+    builder: Literal["none", "digits", "synthetic"] = field(
+        default="none", metadata=_doc("what makes the artifacts")
+    )
+    runs: dict[str, str] = field(
+        default_factory=dict, metadata=_doc("run ids that the URIs below are made of")
+    )
+    tiles: str | None = field(default=None, metadata=_doc("training tiles with coverages"))
+    test_tiles: str | None = field(default=None, metadata=_doc("held-out tiles"))
+    predict_tiles: str | None = field(
+        default=None, metadata=_doc("tiles for mode=predict, labels not needed")
+    )
+    embeddings: str | None = field(
+        default=None, metadata=_doc("embeddings, a folder of Parquet files")
+    )
+    test_embeddings: str | None = field(
+        default=None, metadata=_doc("embeddings of held-out tiles, if elsewhere")
+    )
+    slides: str | None = field(default=None, metadata=_doc("slides, for SQL"))
+    synthetic: Cohort = field(default_factory=Cohort, metadata=_doc("shape of a synthetic cohort"))
 
 
 @dataclass
 class Tracking:
     """Where runs are recorded."""
 
-    enabled: bool = _key(True, "false: no MLflow, files stay in `output`")
-    uri: str | None = _key(None, "tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)")
-    experiment: str = _key("tissue-probe", "MLflow experiment")
-    run_name: str | None = _key(None, "name of the run")
-    model: str = _key("tissue-probe", "name in the model registry")
-    register: bool = _key(True, "register the model of a fit")
+    enabled: bool = field(default=True, metadata=_doc("false: no MLflow, files stay in `output`"))
+    uri: str | None = field(
+        default=None,
+        metadata=_doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
+    )
+    experiment: str = field(default="tissue-probe", metadata=_doc("MLflow experiment"))
+    run_name: str | None = field(default=None, metadata=_doc("name of the run"))
+    model: str = field(default="tissue-probe", metadata=_doc("name in the model registry"))
+    register: bool = field(default=True, metadata=_doc("register the model of a fit"))
 
 
 @dataclass
 class Config:
     """Every key, its type and its default."""
 
-    mode: Literal["fit", "validate", "test", "predict"] = _key("fit", "what to do")
-    fold: int | None = _key(None, "fold to validate on (fit, validate)")
-    checkpoint: str | None = _key(None, "path, runs:/ or models:/ URI (validate, test, predict)")
-    output: str | None = _key(None, "folder for checkpoint and predictions, besides MLflow")
-    seed: int = _key(0, "seed of folds, order of tiles and initial weights")
-    data: Data = _key(Data, "artifacts; data=NAME picks configs/data/NAME.yaml")
-    class_indices: dict[str, int] = _key({}, "class -> target, 0 .. K-1; classes=NAME")
-    thresholds: dict[str, float] = _key({}, "class -> least coverage; 0.0 never matches 0.0")
-    tissue_prop_min: float = _key(0.2, "least sum of coverages")
-    single_class: bool = _key(True, "drop tiles with more than one class")
-    label_rule: Literal["dominant", "any_passing"] = _key("dominant", "which class is the label")
-    kfold_strategy: Literal["stratified", "stratified_group"] = _key(
-        "stratified", "how folds are assigned where the tiles bring none"
+    mode: Literal["fit", "validate", "test", "predict"] = field(
+        default="fit", metadata=_doc("what to do")
     )
-    kfold_group: str = _key("slide_id", "column that stratified_group keeps together")
-    k: int = _key(5, "number of folds")
-    head: str = _key("linear", "linear or mlp (train/heads.py)")
-    hidden: int = _key(256, "hidden width of head=mlp")
-    normalize: Literal["none", "zscore"] = _key("none", "fitted on training tiles alone")
-    optimizer: str = _key("adamw", "train/optimizers.py")
-    learning_rate: float = _key(1e-4, "learning rate")
-    weight_decay: float = _key(1e-3, "decoupled weight decay")
-    batch_size: int = _key(1024, "tiles a step, over all processes together")
-    max_epochs: int = _key(500, "most epochs")
-    patience: int = _key(1, "epochs without a better validation/loss before stopping")
-    min_delta: float = _key(1e-4, "what counts as better")
-    threads: int | None = _key(None, "threads of the engine, a process (default: its cores)")
-    memory_limit: str | None = _key(None, "memory of the engine, for example 4GB")
-    tracking: Tracking = _key(Tracking, "MLflow")
+    fold: int | None = field(default=None, metadata=_doc("fold to validate on (fit, validate)"))
+    checkpoint: str | None = field(
+        default=None, metadata=_doc("path, runs:/ or models:/ URI (validate, test, predict)")
+    )
+    output: str | None = field(
+        default=None, metadata=_doc("folder for checkpoint and predictions, besides MLflow")
+    )
+    seed: int = field(default=0, metadata=_doc("seed of folds, order of tiles and initial weights"))
+    data: Data = field(
+        default_factory=Data, metadata=_doc("artifacts; data=NAME picks configs/data/NAME.yaml")
+    )
+    class_indices: dict[str, int] = field(
+        default_factory=dict, metadata=_doc("class -> target, 0 .. K-1; classes=NAME")
+    )
+    thresholds: dict[str, float] = field(
+        default_factory=dict, metadata=_doc("class -> least coverage; 0.0 never matches 0.0")
+    )
+    tissue_prop_min: float = field(default=0.2, metadata=_doc("least sum of coverages"))
+    single_class: bool = field(default=True, metadata=_doc("drop tiles with more than one class"))
+    label_rule: Literal["dominant", "any_passing"] = field(
+        default="dominant", metadata=_doc("which class is the label")
+    )
+    kfold_strategy: Literal["stratified", "stratified_group"] = field(
+        default="stratified", metadata=_doc("how folds are assigned where the tiles bring none")
+    )
+    kfold_group: str = field(
+        default="slide_id", metadata=_doc("column that stratified_group keeps together")
+    )
+    k: int = field(default=5, metadata=_doc("number of folds"))
+    head: str = field(default="linear", metadata=_doc("linear or mlp (train/heads.py)"))
+    hidden: int = field(default=256, metadata=_doc("hidden width of head=mlp"))
+    normalize: Literal["none", "zscore"] = field(
+        default="none", metadata=_doc("fitted on training tiles alone")
+    )
+    optimizer: str = field(default="adamw", metadata=_doc("train/optimizers.py"))
+    learning_rate: float = field(default=1e-4, metadata=_doc("learning rate"))
+    weight_decay: float = field(default=1e-3, metadata=_doc("decoupled weight decay"))
+    batch_size: int = field(
+        default=1024, metadata=_doc("tiles a step, over all processes together")
+    )
+    max_epochs: int = field(default=500, metadata=_doc("most epochs"))
+    patience: int = field(
+        default=1, metadata=_doc("epochs without a better validation/loss before stopping")
+    )
+    min_delta: float = field(default=1e-4, metadata=_doc("what counts as better"))
+    threads: int | None = field(
+        default=None, metadata=_doc("threads of the engine, a process (default: its cores)")
+    )
+    memory_limit: str | None = field(
+        default=None, metadata=_doc("memory of the engine, for example 4GB")
+    )
+    tracking: Tracking = field(default_factory=Tracking, metadata=_doc("MLflow"))
 
 
 def load(argv: list[str]) -> Config:
@@ -259,8 +294,10 @@ def _read(file: Path) -> dict[str, Any]:
             fix="correct the file or its name",
         ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} is not a mapping", found=type(content).__name__, fix="see configs/")
-    return {str(key): value for key, value in content.items()}
+        raise ConfigError(
+            f"{file} is not a mapping", found=type(content).__name__, fix="see configs/"
+        )
+    return dict(content)  # type: ignore[arg-type]  # YAML keys; the merge refuses other than text
 
 
 def _explained(error: Exception) -> ConfigError:
@@ -302,8 +339,10 @@ def usage() -> str:
         "usage: accelerate launch train/probe.py [key=value ...]",
         "",
         "  data=NAME classes=NAME experiment=NAME  pick a file of configs/",
-        *(f"      {group}: {', '.join(sorted(p.stem for p in (CONFIGS / group).glob('*.yaml')))}"
-          for group in GROUPS),
+        *(
+            f"      {group}: {', '.join(sorted(p.stem for p in (CONFIGS / group).glob('*.yaml')))}"
+            for group in GROUPS
+        ),
         "",
     ]
     for name, default, doc in _documented(Config):

@@ -60,9 +60,7 @@ class Split:
 
     def own(self, start: int, stop: int) -> slice:
         """Return where positions start .. stop lie among the own rows."""
-        return slice(
-            *((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
-        )
+        return slice(*((edge - self.rank + self.world - 1) // self.world for edge in (start, stop)))
 
     def batch(self, window: Window, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the own embeddings and targets of a window: views, unless it wraps around."""

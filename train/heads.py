@@ -44,7 +44,9 @@ BACKBONES = ("none", "zscore")
 
 def backbone(normalize: str, dim: int) -> nn.Module:
     """Return the identity, or a `Standardize` whose buffers are still to be filled."""
-    return Standardize(torch.zeros(dim), torch.ones(dim)) if normalize == "zscore" else nn.Identity()
+    return (
+        Standardize(torch.zeros(dim), torch.ones(dim)) if normalize == "zscore" else nn.Identity()
+    )
 
 
 def classifier(body: nn.Module, head: nn.Module) -> nn.Module:

@@ -1,6 +1,5 @@
 """Class weights and the class-weighted cross entropy."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 

@@ -46,7 +46,7 @@ from train.losses import class_weights, cross_entropy_sum
 from train.metrics import Counts, Cube
 from train.optimizers import OPTIMIZERS
 from train.progress import Bar
-from train.report import History, record_inputs, record_split, where_to_look
+from train.report import History, record_inputs, record_split
 from train.session import Session, assembled, every, first, total
 from train.tracking import MlflowTracker, NullTracker, Tracker, spell
 
@@ -86,16 +86,14 @@ def run(config: Config) -> None:
 
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][1] if here else NullTracker())
-        session = Session(
-            settled, accelerator, console, tracker, Path(settled.output or temporary)
-        )
+        session = Session(settled, accelerator, console, tracker, Path(settled.output or temporary))
         if here:
             record_inputs(session, here[0][0])
         network, blueprint = trained or fit(session, splits, tiles.dim)
         evaluate(session, splits, tiles, network, blueprint)
         if session.is_first and settled.mode == "fit":
             register(session, network, blueprint)
-        console.print(where_to_look(session))
+        console.print(tracker.where(), soft_wrap=True)
 
 
 # -- configuration -> store ---------------------------------------------------------------------
@@ -105,7 +103,9 @@ def open_tracker(config: Config) -> Tracker:
     """Return the tracker, its server known to answer."""
     track = config.tracking
     if track.enabled:
-        return MlflowTracker(track.uri, track.experiment, track.run_name)
+        fold = "" if config.fold is None else f"-fold{config.fold}"
+        name = track.run_name or f"{config.mode}-{config.data.name}-{config.head}{fold}"
+        return MlflowTracker(track.uri, track.experiment, name)
     uris = [*vars(config.data).values(), config.checkpoint]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
         artifacts.use_tracking(track.uri)  # artifacts may live there all the same
@@ -210,13 +210,16 @@ def fit(session: Session, splits: dict[str, Split], dim: int) -> tuple[nn.Module
     """Train a head, stop early, and return the network as it was at its best epoch."""
     config, accelerator, train = session.config, session.accelerator, splits["train"]
     classes = class_names(config)
-    blueprint = Blueprint(config.head, config.hidden, config.normalize, dim, classes)
+    weights = class_weights(count_targets(train.targets, len(classes)))
+    blueprint = Blueprint(
+        config.head, config.hidden, config.normalize, dim, classes, weights.tolist()
+    )
     network = blueprint.build().to(accelerator.device)
     body, head = network.get_submodule("backbone"), network.get_submodule("head")
     if isinstance(body, Standardize):
         standardize(body, splits, accelerator)
-    weights = class_weights(count_targets(train.targets, len(classes))).to(accelerator.device)
-    named = zip(classes, weights.tolist(), strict=True)
+    weights = weights.to(accelerator.device)
+    named = zip(classes, blueprint.weights, strict=True)
     session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
 
     optimizer = OPTIMIZERS[config.optimizer](
@@ -328,14 +331,11 @@ def evaluate(
     split, network = splits[name], network.to(session.accelerator.device)
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
-    counted = splits["train"] if fitted else split
-    weights = class_weights(count_targets(counted.targets, len(blueprint.classes)))
-    loss, cube, own = apply(session, logits, split, weights.to(session.accelerator.device))
+    weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
+    loss, cube, own = apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
-        record_split(
-            session, name, tiles, split, probabilities, cube, blueprint.classes, loss
-        )
+        record_split(session, name, tiles, split, probabilities, cube, blueprint.classes, loss)
 
 
 def register(session: Session, network: nn.Module, blueprint: Blueprint) -> None:

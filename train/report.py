@@ -1,6 +1,5 @@
 """What a run records of its inputs and of a split's predictions."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -68,6 +67,8 @@ class History:
 
     def epoch(self, number: int, losses: dict[str, float], confusion: Counts) -> None:
         """Record one epoch (on the first process)."""
+        if not self.session.tracker.records:
+            return
         tracker, folder = self.session.tracker, self.session.folder
         scores = metrics.confusion_metrics(confusion, self.classes)
         tracker.metrics({**losses, **spelled(scores, "validation")}, step=number)
@@ -125,9 +126,7 @@ def record_split(
     print_scores(session, name, scores, metrics.absent_classes(confusion, classes))
 
 
-def print_scores(
-    session: Session, name: str, scores: dict[str, float], absent: list[str]
-) -> None:
+def print_scores(session: Session, name: str, scores: dict[str, float], absent: list[str]) -> None:
     """Print the figures that people compare runs by."""
     table = Table(title=name, title_justify="left")
     table.add_column("metric")
@@ -138,12 +137,3 @@ def print_scores(
     session.console.print(table)
     if absent:
         session.console.print(f"left out of macro means, being absent: {', '.join(absent)}")
-
-
-def where_to_look(session: Session) -> str:
-    """Return how to see the run."""
-    if session.tracker.run is None:
-        return f"files in {session.folder}"
-    if os.environ.get("MLFLOW_TRACKING_URI") or session.config.tracking.uri:
-        return f"run {session.tracker.run}"
-    return f"run {session.tracker.run}; see it with: mlflow ui --backend-store-uri sqlite:///mlflow.db"

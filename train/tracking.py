@@ -55,7 +55,10 @@ def git_commit() -> str | None:
 class Tracker(Protocol):
     """What the scripts ask of a tracker."""
 
-    def __enter__(self) -> "Tracker": ...  # noqa: D105 - a protocol
+    records: bool
+    """Whether anything comes of it: pictures for nobody need not be drawn."""
+
+    def __enter__(self) -> "Tracker": ...
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -86,15 +89,18 @@ class Tracker(Protocol):
     ) -> str | None:
         """Record the model, register it under a name; return its URI."""
 
-    @property
-    def run(self) -> str | None:
-        """The run's id."""
+    def where(self) -> str:
+        """Return where a person finds the run."""
 
 
 class NullTracker:
     """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
 
-    run = None
+    records = False
+
+    def where(self) -> str:
+        """Return that it is nowhere in MLflow."""
+        return "not tracked in MLflow"
 
     def __enter__(self) -> "NullTracker":
         return self
@@ -119,8 +125,10 @@ class MlflowTracker:
         As in MLflow.
     """
 
+    records = True
+
     def __init__(self, uri: str | None, experiment: str, run_name: str | None) -> None:
-        use_tracking(uri)
+        self.uri = use_tracking(uri)
         self.experiment, self.run_name = experiment, run_name
 
     def __enter__(self) -> "MlflowTracker":
@@ -131,6 +139,11 @@ class MlflowTracker:
         if commit := git_commit():
             mlflow.set_tag("mlflow.source.git.commit", commit)
         return self
+
+    def where(self) -> str:
+        """Return the run's id and how to see it."""
+        look = f"mlflow ui --backend-store-uri {self.uri}" if "://" in self.uri else "mlflow ui"
+        return f"run: {self.run} ({self.uri if self.uri.startswith('http') else look})"
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         import mlflow
