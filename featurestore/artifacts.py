@@ -246,6 +246,9 @@ def found(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
     import mlflow
 
+    database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
+    if database != mlflow.get_tracking_uri() and not Path(database).exists():
+        return None  # asking would make the database: a question must not write
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:

@@ -9,6 +9,9 @@ import argparse
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featurestore import artifacts, backend, examples
-from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.store import FeatureStore, StoreSpec
 
 SHOWN = 200  # rows that a table in the terminal shows
@@ -29,18 +32,28 @@ SHOWN = 200  # rows that a table in the terminal shows
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status, 2 after a refusal."""
-    warnings.showwarning = lambda message, *_, **__: Console(stderr=True).print(
-        f"warning: {message}", markup=False
-    )
     options = _parser().parse_args(argv)
     try:
-        options.run(options)
+        with shown_warnings(Console(stderr=True)):
+            options.run(options)
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
     return 0
+
+
+@contextmanager
+def shown_warnings(console: Console) -> Iterator[None]:
+    """Print this project's warnings as lines; other libraries' are for us, not for users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", FeatureStoreWarning)
+        warnings.showwarning = lambda said, *_, **__: console.print(
+            f"warning: {said}", markup=False
+        )
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,10 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 def open_store(options: argparse.Namespace) -> FeatureStore:
     """Open the store that the options name."""
     artifacts.use_tracking(options.tracking_uri)
-    if options.config:
-        spec = _configured(options.config)
-    else:
-        spec = examples.digits_spec()
+    spec = _configured(options.config) if options.config else examples.digits_spec()
     return FeatureStore(spec, options.threads, options.memory_limit)
 
 
@@ -142,7 +152,7 @@ def _write(answer: pa.Table, form: str, output: Path | None) -> None:
     if form == "parquet":
         pq.write_table(answer, sink)
     elif form == "json":
-        sink.write((json.dumps(answer.to_pylist(), default=str, indent=1) + "\n").encode())
+        sink.write((json.dumps(answer.to_pylist(), default=_plain, indent=1) + "\n").encode())
     else:
         pyarrow.csv.write_csv(answer, sink)
     content = sink.getvalue().to_pybytes()
@@ -150,6 +160,13 @@ def _write(answer: pa.Table, form: str, output: Path | None) -> None:
         sys.stdout.buffer.write(content)
     else:
         artifacts.write_bytes(output, content)
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no word for: DuckDB's wide sums as numbers, dates as text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _print(answer: pa.Table) -> None:
@@ -160,5 +177,7 @@ def _print(answer: pa.Table) -> None:
     for row in answer.slice(0, SHOWN).to_pylist():
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console().print(table)
+    if not len(answer):
+        print("no rows")
     if len(answer) > SHOWN:
         print(f"... and {len(answer) - SHOWN:,} more rows (--format csv prints all)")

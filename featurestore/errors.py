@@ -26,6 +26,10 @@ class FeatureStoreError(Exception):
         return _rebuild, (type(self), self.wrong, self.found, self.fix)
 
 
+class FeatureStoreWarning(UserWarning):
+    """Something that a user should know and that stops nothing."""
+
+
 def _rebuild(kind: type[FeatureStoreError], wrong: str, found: str, fix: str) -> FeatureStoreError:
     return kind(wrong, found=found, fix=fix)
 

@@ -54,8 +54,8 @@ def shared_groups(split: ir.Table, group: str) -> ir.Table:
     Columns: the group's, ``train`` and ``validation`` (numbers of tiles).
     """
     sides = split.group_by(group).aggregate(
-        train=(split.split == "train").sum().fill_null(0),
-        validation=(split.split == "validation").sum().fill_null(0),
+        train=split.count(where=split.split == "train"),
+        validation=split.count(where=split.split == "validation"),
     )
     return sides.filter((sides.train > 0) & (sides.validation > 0)).order_by(group)
 

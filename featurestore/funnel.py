@@ -33,18 +33,19 @@ def funnel_view(fates: ir.Table) -> ir.Table:
 
     ``input`` equals ``kept`` and the sum over the reasons.
     """
+    # Counts, not sums of booleans: DuckDB's sums are 128 bits wide and reach clients as decimals.
     counts = fates.aggregate(
         [
             fates.count().name("input"),
-            *((fates.dropped_by == reason).sum().fill_null(0).name(reason) for reason in FATES),
-            fates.dropped_by.isnull().sum().fill_null(0).name("kept"),
+            *(fates.count(where=fates.dropped_by == reason).name(reason) for reason in FATES),
+            fates.count(where=fates.dropped_by.isnull()).name("kept"),
         ]
     )
     rows = [
         counts.select(
             ibis.literal(step, "int64").name("step"),
             ibis.literal(reason, "string").name("reason"),
-            counts[reason].cast("int64").name("tiles"),
+            counts[reason].name("tiles"),
         )
         for step, reason in enumerate(counts.columns)
     ]

@@ -16,7 +16,13 @@ import pyarrow.parquet as pq
 
 from featurestore import artifacts, backend, contract
 from featurestore.classes import ClassSpec, class_names, class_specs
-from featurestore.errors import ArtifactError, EmptyViewError, LeakageError, SchemaError
+from featurestore.errors import (
+    ArtifactError,
+    EmptyViewError,
+    FeatureStoreWarning,
+    LeakageError,
+    SchemaError,
+)
 from featurestore.folds import (
     KEY,
     Strategy,
@@ -137,6 +143,7 @@ class FeatureStore:
         self.remember = remember
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
+        self._kept: dict[str, ir.Table] = {}
         self._files: dict[str, list[Path]] = {}
         self._views: dict[str, ir.Table] = {}
 
@@ -175,6 +182,7 @@ class FeatureStore:
             warnings.warn(
                 f"The {title} bring columns that the views make: {', '.join(clash)}; "
                 "the views' own are used",
+                FeatureStoreWarning,
                 stacklevel=2,
             )
         return tiles.drop(*clash)
@@ -265,6 +273,7 @@ class FeatureStore:
             warnings.warn(
                 f"Class {name!r} is in {count} of the {spec.k} groups that {spec.k} folds need; "
                 "its tiles are dropped (rare_class)",
+                FeatureStoreWarning,
                 stacklevel=2,
             )
         return backend.register(self.connection, "assigned_folds", table)
@@ -292,30 +301,34 @@ class FeatureStore:
 
     def _survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""
-        thresholds = self.view(prefix + "thresholds")
-        kept = thresholds.filter(thresholds.dropped_by.isnull())
-        embeddings = self.view(prefix + "embeddings")
+        if prefix not in self._kept:
+            thresholds = self.view(prefix + "thresholds")
+            kept = thresholds.filter(thresholds.dropped_by.isnull())
+            self._refuse_empty(thresholds, kept, self.view(prefix + "embeddings"))
+            self._kept[prefix] = kept
+        return self._kept[prefix]
+
+    def _refuse_empty(self, tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
         with backend.translated():
             if not kept.count().to_pyarrow().as_py():
-                reasons = funnel_view(thresholds).to_pyarrow().to_pylist()
+                reasons = funnel_view(tiles).to_pyarrow().to_pylist()
                 raise EmptyViewError(
-                    "Every tile is dropped before training",
+                    "Every tile is dropped",
                     found="; ".join(f"{r['reason']} {r['tiles']:,}" for r in reasons),
                     fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
                 )
             if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
                 ours, theirs = (
-                    contract.key_text(side.select(*KEY).limit(1).to_pyarrow().to_pylist()[0])
-                    if side.count().to_pyarrow().as_py()
-                    else "no row at all"
+                    side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
                     for side in (kept, embeddings)
                 )
+                there = contract.key_text(theirs[0]) if theirs else "nowhere: there is none"
                 raise EmptyViewError(
                     "No surviving tile has an embedding: the join is empty",
-                    found=f"a tile at {ours}; an embedding at {theirs}",
+                    found=f"the first tile at {contract.key_text(ours[0])}; "
+                    f"the first embedding at {there}",
                     fix="check that both artifacts are of one cohort and spell their keys alike",
                 )
-        return kept
 
     # -- what training asks for ----------------------------------------------------------------
 

@@ -163,10 +163,11 @@ def _composed(argv: list[str]) -> DictConfig:
     picked = dict(a.split("=", 1) for a in argv if a.split("=", 1)[0] in GROUPS)
     rest = [a for a in argv if a.split("=", 1)[0] not in GROUPS]
     base = _read(CONFIGS / "probe.yaml")
-    overlays, chosen = {}, {**base.pop("use", {}), **picked}
+    overlays, chosen, default = {}, picked, base.pop("use", {})
     for group in ("experiment", "data", "classes"):  # in the order in which they may pick others
-        if group in chosen:
-            overlays[group] = _read(_file(group, chosen[group]))
+        name = chosen.get(group, default.get(group))
+        if name is not None:
+            overlays[group] = _read(_file(group, name))
             chosen = {**overlays[group].pop("use", {}), **chosen}
     layers = [base, *(overlays[group] for group in GROUPS if group in overlays)]
     try:
@@ -236,19 +237,19 @@ def text(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Return the configuration as one level of dotted keys, those that are set."""
+def flat(config: Config) -> dict[tuple[str, ...], Any]:
+    """Return the keys that are set, each with its path, for example ("thresholds", "Fat")."""
 
-    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
+    def walk(node: dict[str, Any], path: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
+        rows: dict[tuple[str, ...], Any] = {}
         for key, value in node.items():
             if isinstance(value, dict):
-                rows |= walk(value, f"{prefix}{key}.")
+                rows |= walk(value, (*path, key))
             elif value is not None:
-                rows[prefix + key] = value
+                rows[*path, key] = value
         return rows
 
-    return walk(plain(config), "")
+    return walk(plain(config), ())
 
 
 def _is_mandatory(config: DictConfig, key: str) -> bool:
@@ -265,7 +266,7 @@ def _use_of(config: DictConfig, key: str) -> str:
     plain = OmegaConf.to_container(config.data, resolve=False)
     assert isinstance(plain, dict)
     for name, value in plain.items():
-        if isinstance(value, str) and f"{{{key}}}" in value:
+        if isinstance(name, str) and isinstance(value, str) and f"{{{key}}}" in value:
             return f"data.{name} is {value}"
     return f"{key} is ???"
 
@@ -297,7 +298,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{file} is not a mapping", found=type(content).__name__, fix="see configs/"
         )
-    return dict(content)  # type: ignore[arg-type]  # YAML keys; the merge refuses other than text
+    return dict(content)
 
 
 def _explained(error: Exception) -> ConfigError:

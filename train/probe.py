@@ -24,7 +24,6 @@ if __name__ == "__main__":
 import contextlib
 import os
 import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from featurestore import artifacts, examples
+from featurestore.cli import shown_warnings
 from featurestore.errors import EmbeddingError, FeatureStoreError, UnknownClassError
 from featurestore.store import FeatureStore, StoreSpec, TileSet
 from train import checkpoint
@@ -68,9 +68,9 @@ def run(config: Config) -> None:
     """Do what ``config.mode`` says, on every process."""
     accelerator = Accelerator()
     console = Console(quiet=not accelerator.is_main_process)
-    warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}", markup=False)
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[tuple[FeatureStore, Tracker]] = []  # filled on the first process alone

@@ -20,7 +20,8 @@ SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
 def record_inputs(session: Session, store: FeatureStore) -> None:
     """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts."""
     tracker, mode = session.tracker, session.config.mode
-    tracker.params(config.flat(session.config))
+    settings = config.flat(session.config)
+    tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
     if mode != "predict":

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import subprocess
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -203,8 +202,7 @@ class MlflowTracker:
 
         example = np.zeros((2, blueprint.dim), dtype=np.float32)
         network = network.cpu().eval()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export's own deprecations
+        with torch.no_grad():
             output = network(torch.from_numpy(example)).numpy()
             info = mlflow.pytorch.log_model(
                 network,

@@ -1,0 +1,92 @@
+"""Shared by all tests: a working folder of their own, the embedded digits, and small artifacts."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = Callable[..., dict[str, str]]
+
+CLASSES = {
+    "class_indices": {"Fat": 0, "Muscle": 1},
+    "thresholds": {"Fat": 0.5, "Muscle": 0.5},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run every test in an empty folder, with no tracking URI inherited."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> TABLES:
+    """Return a function that writes tiny tiles and embeddings and names them as arguments.
+
+    Twelve tiles of four slides, two classes, folds 0 and 1; columns can be replaced, or dropped
+    with None.
+    """
+
+    def write(tiles: dict | None = None, embeddings: dict | None = None) -> dict[str, str]:
+        numbers = list(range(12))
+        columns = {
+            "slide_id": [f"s{n // 3}" for n in numbers],
+            "x": numbers,
+            "y": [0] * 12,
+            "roi_coverage_Fat": [0.9 if n % 2 else 0.0 for n in numbers],
+            "roi_coverage_Muscle": [0.0 if n % 2 else 0.8 for n in numbers],
+            "fold": [n // 6 for n in numbers],
+        } | (tiles or {})
+        vectors = {
+            "slide_id": columns["slide_id"],
+            "x": numbers,
+            "y": [0] * 12,
+            "embedding": [[float(n % 2), 1.0, float(n)] for n in numbers],
+        } | (embeddings or {})
+        folder = tmp_path / "in"
+        folder.mkdir(exist_ok=True)
+        for name, table in (("tiles", columns), ("embeddings", vectors)):
+            kept = {key: value for key, value in table.items() if value is not None}
+            pq.write_table(pa.table(kept), folder / f"{name}.parquet")
+        return {
+            "data.tiles": str(folder / "tiles.parquet"),
+            "data.embeddings": str(folder / "embeddings.parquet"),
+        }
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a working folder in which the main command has run once, under its launcher."""
+    home = tmp_path_factory.mktemp("digits")
+    done = launch(["accelerate", "launch", str(ROOT / "train" / "probe.py"), "fold=4"], home)
+    assert done.returncode == 0, done.stderr
+    (home / "stdout.txt").write_text(done.stdout)
+    yield home
+
+
+def launch(
+    command: list[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment in a folder, as a user would."""
+    own = Path(sys.executable).parent
+    inherited = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**inherited, "PATH": f"{own}{os.pathsep}{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

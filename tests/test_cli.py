@@ -1,0 +1,147 @@
+"""`featurestore` on the embedded digits: each question of sql/, formats, refusals."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+
+from featurestore import cli
+from featurestore.examples import digits_spec
+from featurestore.store import FeatureStore
+
+QUESTIONS = sorted((ROOT / "sql").glob("*.sql"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+def ask(capsys: pytest.CaptureFixture[str], tracking: str, *argv: str) -> str:
+    """Run a command that must succeed; return what it printed."""
+    assert cli.main(["--tracking-uri", tracking, *argv]) == 0
+    return capsys.readouterr().out
+
+
+def rows(capsys: pytest.CaptureFixture[str], tracking: str, *argv: str) -> list[dict]:
+    return json.loads(ask(capsys, tracking, "sql", *argv, "--format", "json"))
+
+
+@pytest.mark.parametrize("file", QUESTIONS, ids=lambda p: p.stem)
+def test_each_question_is_documented_and_runs(
+    file: Path, capsys: pytest.CaptureFixture[str], tracking: str
+):
+    text = file.read_text()
+    assert text.startswith("-- ")
+    assert "\n-- Grain: " in text
+    assert text.rstrip().splitlines()[-1].startswith("select * from ")
+    said = ask(capsys, tracking, "sql", "-f", str(file))
+    assert ("no rows" in said) == (file.stem == "tiles_without_embedding")
+
+
+def test_fold_balance_counts_every_kept_tile(capsys: pytest.CaptureFixture[str], tracking: str):
+    balance = rows(capsys, tracking, "-f", str(ROOT / "sql" / "fold_balance.sql"))
+    assert sum(row["tiles"] for row in balance) == 1430
+    assert {row["fold"] for row in balance} == {0, 1, 2, 3, 4}
+    assert all(19 <= row["percent_of_label"] <= 21 for row in balance)
+
+
+def test_label_distribution(capsys: pytest.CaptureFixture[str], tracking: str):
+    labels = rows(capsys, tracking, "-f", str(ROOT / "sql" / "label_distribution.sql"))
+    assert sum(row["tiles"] for row in labels) == 1430
+    assert sorted(row["label"] for row in labels) == [str(d) for d in range(10)]
+
+
+def test_every_slide_leaks_under_stratified(capsys: pytest.CaptureFixture[str], tracking: str):
+    leaks = rows(capsys, tracking, "-f", str(ROOT / "sql" / "slide_leakage.sql"))
+    assert len(leaks) == 11
+
+
+def test_threshold_sweep_falls_from_all_to_none(capsys: pytest.CaptureFixture[str], tracking: str):
+    sweep = rows(capsys, tracking, "-f", str(ROOT / "sql" / "threshold_sweep.sql"))
+    ones = [row["tiles"] for row in sweep if row["class"] == "1"]
+    assert ones[0] == 145
+    assert ones == sorted(ones, reverse=True)
+    assert ones[-1] == 0
+
+
+def test_formats_hold_the_same_rows(
+    capsys: pytest.CaptureFixture[str], tracking: str, tmp_path: Path
+):
+    query = "select label, count(*) as n from fates group by label order by label"
+    expected = rows(capsys, tracking, query)
+    text = ask(capsys, tracking, "sql", query, "--format", "csv")
+    assert [{"label": r["label"], "n": int(r["n"])} for r in csv.DictReader(io.StringIO(text))] \
+        == expected  # fmt: skip
+    out = tmp_path / "o.parquet"
+    ask(capsys, tracking, "sql", query, "--format", "parquet", "-o", str(out))
+    assert pq.read_table(out).to_pylist() == expected
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_funnel_prints_both_cohorts(capsys: pytest.CaptureFixture[str], tracking: str):
+    said = ask(capsys, tracking, "funnel")
+    for word in ("background", "no_embedding", "1,430", "test tiles", "367"):
+        assert word in said
+
+
+def test_views_are_listed_with_their_columns(capsys: pytest.CaptureFixture[str], tracking: str):
+    said = ask(capsys, tracking, "views")
+    for name in ("fates", "test_fates", "funnel", "coverages", "classes", "slides", "dropped_by"):
+        assert name in said
+
+
+def test_configuration_of_a_run_can_be_asked(
+    capsys: pytest.CaptureFixture[str], tracking: str, tmp_path: Path
+):
+    from featurestore.artifacts import use_tracking
+    from train import config
+
+    use_tracking(tracking)
+    settled = config.load(["fold=0", "tissue_prop_min=0.3"])
+    spec = digits_spec()
+    settled.data.tiles, settled.data.embeddings = spec.tiles, spec.embeddings
+    (tmp_path / "store.yaml").write_text(config.text(settled))
+    kept = json.loads(
+        ask(capsys, tracking, "--config", "store.yaml", "sql",
+            "select tiles from funnel where reason = 'tissue'", "--format", "json")
+    )  # fmt: skip
+    assert 0 < kept[0]["tiles"] < 1430
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["sql", "select nope from fates"], ["nope", "featurestore views"]),
+        (["sql", "select 1; drop view fates"], ["Only one SELECT", "DROP"]),
+        (["sql", "copy fates to 'x.csv'"], ["Only one SELECT"]),
+        (["sql", "selekt 1"], ["syntax error"]),
+        (["sql", ""], ["Only one SELECT"]),
+        (["sql", "-f", "nope.sql"], ["nope.sql cannot be read"]),
+        (["--config", "nope.yaml", "funnel"], ["nope.yaml is not a resolved configuration"]),
+    ],
+)
+def test_refusals(
+    argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tracking: str,
+    tmp_path: Path,
+):  # fmt: skip
+    assert cli.main(["--tracking-uri", tracking, *argv]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "to do: " in said
+    for word in words:
+        assert word in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_sql_from_python_is_lazy(tracking: str):
+    from featurestore.artifacts import use_tracking
+
+    use_tracking(tracking)
+    answer = FeatureStore(digits_spec()).sql("select slide_id, count(*) as n from fates group by 1")
+    assert answer.columns == ("slide_id", "n")
+    assert answer.n.sum().to_pyarrow().as_py() == 1430

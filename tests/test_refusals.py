@@ -1,0 +1,177 @@
+"""The refusals: one clear error, exit status 2, nothing written, no traceback."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TABLES, launch
+
+from train import probe
+
+PROBE = str(ROOT / "train" / "probe.py")
+
+FOLDS = [n // 6 for n in range(12)]
+KEYS = list(range(12))
+
+
+def arguments(named: dict[str, str], *more: str) -> list[str]:
+    """Return the arguments of a fit on some artifacts, with the classes Fat and Muscle alone."""
+    Path("two.yaml").write_text(
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\nnormalize: none\n"
+    )
+    own = ["classes=two.yaml", "data=own.yaml", "max_epochs=2"]
+    Path("own.yaml").write_text("data: {name: own}\n")
+    return [*own, *(f"{key}={value}" for key, value in named.items()), *more]
+
+
+def with_(column: list, row: int, value: object) -> list:
+    return [*column[:row], value, *column[row + 1 :]]
+
+
+COVERAGE = [0.9 if n % 2 else 0.0 for n in range(12)]
+VECTORS = [[float(n % 2), 1.0, float(n)] for n in range(12)]
+
+REFUSED = {
+    # name: (tiles, embeddings, arguments, words of the message)
+    "no coverage column": (
+        {"roi_coverage_Fat": None, "roi_coverage_Muscle": None}, {}, ["fold=1"],
+        ["no roi_coverage_<Class> column"],
+    ),
+    "class without threshold": (
+        {"roi_coverage_Nerve": [0.0] * 12}, {}, ["fold=1", "class_indices.Nerve=2"],
+        ["'Nerve'", "thresholds"],
+    ),
+    "label outside class_indices": (
+        {"roi_coverage_Nerve": [0.0] * 12}, {}, ["fold=1", "thresholds.Nerve=0.1"],
+        ["'Nerve'", "class_indices"],
+    ),
+    "threshold for a class not in the data": (
+        {}, {}, ["fold=1", "class_indices.Fatt=2", "thresholds.Fatt=0.1"],
+        ["'Fatt'", "not in the data", "did you mean 'Fat'?"],
+    ),
+    "class indices with a hole": ({}, {}, ["fold=1", "class_indices.Fat=5"], ["0 .. K-1"]),
+    "threshold above one": ({}, {}, ["fold=1", "thresholds.Fat=1.5"], ["'Fat'", "1.5"]),
+    "fold that does not exist": ({}, {}, ["fold=7"], ["Fold 7 does not exist", "0, 1"]),
+    "fold not asked for": ({}, {}, [], ["needs a fold", "fold="]),
+    "fold neither there nor assignable": (
+        {"fold": None}, {}, ["fold=1", "k=8"], ["8 folds cannot be assigned"],
+    ),
+    "group column not there": (
+        {"fold": None}, {}, ["fold=1", "k=2", "kfold_strategy=stratified_group",
+                             "kfold_group=patient_id"], ["patient_id"],
+    ),
+    "fold with a null": ({"fold": with_(FOLDS, 3, None)}, {}, ["fold=1"], ["without a fold"]),
+    "every tile dropped": (
+        {}, {}, ["fold=1", "tissue_prop_min=0.95"],
+        ["Every tile is dropped", "input 12", "tissue 12"],
+    ),
+    "empty join": (
+        {}, {"slide_id": ["other"] * 12}, ["fold=1"],
+        ["the join is empty", "slide_id='s0'", "slide_id='other'"],
+    ),
+    "embeddings of unequal length": (
+        {}, {"embedding": with_(VECTORS, 5, [1.0])}, ["fold=1"],
+        ["not all of one length", "1 rows", "slide_id='s1', x=5"],
+    ),
+    "NaN in an embedding": (
+        {}, {"embedding": with_(VECTORS, 4, [math.nan, 0.0, 0.0])}, ["fold=1"],
+        ["NaN", "1 of 12", "slide_id='s1', x=4"],
+    ),
+    "infinite embedding": (
+        {}, {"embedding": with_(VECTORS, 4, [math.inf, 0.0, 0.0])}, ["fold=1"],
+        ["infinite", "slide_id='s1', x=4"],
+    ),
+    "embedding column missing": ({}, {"embedding": None}, ["fold=1"], ["no column embedding"]),
+    "duplicate tiles": (
+        {"x": with_(KEYS, 1, 0)}, {}, ["fold=1"], ["more than once", "slide_id='s0', x=0"],
+    ),
+    "duplicate embeddings": (
+        {}, {"x": with_(KEYS, 1, 0)}, ["fold=1"], ["mbeddings", "more than once"],
+    ),
+    "key column missing": ({"y": None}, {}, ["fold=1"], ["key column y"]),
+    "key of the wrong type": ({"x": [f"{n}" for n in KEYS]}, {}, ["fold=1"], ["Column x"]),
+    "null in a key": ({"slide_id": [None] + ["s"] * 11}, {}, ["fold=1"], ["whole key"]),
+    "coverage NaN": (
+        {"roi_coverage_Fat": with_(COVERAGE, 2, math.nan)}, {}, ["fold=1"],
+        ["roi_coverage_Fat", "NaN", "1 of", "x=2"],
+    ),
+    "coverage negative": (
+        {"roi_coverage_Fat": with_(COVERAGE, 2, -0.1)}, {}, ["fold=1"], ["negative", "x=2"],
+    ),
+    "coverage above one": (
+        {"roi_coverage_Fat": with_(COVERAGE, 2, 1.1)}, {}, ["fold=1"], ["above 1", "x=2"],
+    ),
+    "coverage that is text": (
+        {"roi_coverage_Fat": ["a"] * 12}, {}, ["fold=1"], ["roi_coverage_Fat", "not a number"],
+    ),
+    "columns that differ in case": (
+        {"roi_coverage_fat": COVERAGE}, {}, ["fold=1"], ["differ in case", "roi_coverage_fat"],
+    ),
+    "leaking group folds": (
+        {"fold": [n % 2 for n in range(12)]}, {}, ["fold=1", "kfold_strategy=stratified_group"],
+        ["shares groups", "4 shared slide_id", "s0"],
+    ),
+    "unknown key": ({}, {}, ["flod=4"], ["'flod'", "did you mean 'fold'?"]),
+    "value of the wrong type": ({}, {}, ["fold=four"], ["value of fold", "four"]),
+    "argument without =": ({}, {}, ["fold"], ["'fold'", "key=value"]),
+    "unknown head": ({}, {}, ["fold=1", "head=liner"], ["'liner'", "did you mean 'linear'?"]),
+    "unknown data": ({}, {}, ["fold=1", "data=digit"], ["data=digit", "did you mean 'digits'?"]),
+    "checkpoint of nothing": ({}, {}, ["mode=test", "checkpoint=x", "data.test_tiles=y"],
+                              ["not a checkpoint", "x"]),
+    "test without a checkpoint": ({}, {}, ["mode=test"], ["needs a checkpoint"]),
+    "missing file": ({}, {}, ["fold=1", "data.tiles=nope.parquet"], ["nope.parquet", "in "]),
+    "corrupt file": ({}, {}, ["fold=1", "data.tiles=own.yaml"], ["not a whole Parquet"]),
+    "unknown scheme": ({}, {}, ["fold=1", "data.tiles=ftp://x/y"], ["ftp", "scheme"]),
+    "no tiles at all": ({}, {}, ["fold=1", "data.tiles=null"], ["data.tiles"]),
+    "server that does not answer": (
+        {}, {}, ["fold=1", "tracking.uri=http://127.0.0.1:9"], ["does not answer", "127.0.0.1:9"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_one_error_and_nothing_written(
+    name: str, artifacts: TABLES, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tiles, embeddings, more, words = REFUSED[name]
+    argv = arguments(artifacts(tiles, embeddings), *more)
+    before = sorted(tmp_path.rglob("*"))
+    assert probe.main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "\n  found: " in said
+    assert "\n  to do: " in said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_same_artifacts_unharmed_are_accepted(artifacts: TABLES, tmp_path: Path):
+    """The table above refuses for what it changes, not for what all cases share."""
+    argv = arguments(artifacts(), "fold=1", "tracking.enabled=false", "output=out")
+    assert probe.main(argv) == 0
+    assert (tmp_path / "out" / "predictions.parquet").exists()
+
+
+@pytest.mark.parametrize("argument", ["flod=4", "fold=x", "data=nope", "mode=tset"])
+def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path):
+    """Exit status 2, the error alone on standard error, and torch never imported."""
+    done = launch([sys.executable, "-X", "importtime", PROBE, argument], tmp_path)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert lines[0].startswith("error: ")
+    assert not {"torch", "mlflow", "sklearn", "torchmetrics"} & imported(done.stderr)
+
+
+def test_help_lists_every_key_without_heavy_imports(tmp_path: Path):
+    done = launch([sys.executable, "-X", "importtime", PROBE, "--help"], tmp_path)
+    assert done.returncode == 0
+    for key in ("fold", "learning_rate", "kfold_strategy", "tracking.model", "data.tiles"):
+        assert f"  {key} " in done.stdout
+    assert not {"torch", "mlflow", "sklearn", "torchmetrics"} & imported(done.stderr)
+
+
+def imported(importtime: str) -> set[str]:
+    return {line.rpartition("|")[2].strip() for line in importtime.splitlines() if "|" in line}

@@ -1,0 +1,69 @@
+"""The rooms: which file may name which library, and which names a file may bear."""
+
+import ast
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+ALLOWED = {
+    # library: the only files that may import it
+    "duckdb": {"featurestore/backend.py"},
+    "mlflow": {"featurestore/artifacts.py", "train/tracking.py"},
+    "omegaconf": {"train/config.py"},
+    "matplotlib": {"train/figures.py"},
+    "safetensors": {"train/checkpoint.py"},
+    "accelerate": {"train/probe.py", "train/session.py"},
+    "torchmetrics": {"train/metrics.py"},
+    "pyarrow": {f"featurestore/{n}.py" for n in
+                ("artifacts", "backend", "batches", "cli", "examples", "folds", "store")}
+               | {"train/data.py"},
+}  # fmt: skip
+SOURCES = sorted([*(ROOT / "featurestore").glob("*.py"), *(ROOT / "train").glob("*.py")])
+# Heads, losses, optimizers and metrics ignore each other and all else.
+PURE = {"heads", "losses", "optimizers", "metrics"}
+
+
+def imported(file: Path) -> set[str]:
+    """Return the full names of the modules that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_each_library_is_named_in_its_room_alone(file: Path):
+    place = f"{file.parent.name}/{file.name}"
+    for library, files in ALLOWED.items():
+        if library in {name.split(".")[0] for name in imported(file)}:
+            assert place in files, f"{place} imports {library}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "featurestore").glob("*.py")), ids=lambda p: p.name)
+def test_the_library_knows_nothing_of_training(file: Path):
+    tops = {name.split(".")[0] for name in imported(file)}
+    assert not tops & {"torch", "accelerate", "omegaconf", "train", "torchmetrics"}
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_parts_import_only_torch_torchmetrics_numpy(name: str):
+    tops = {n.split(".")[0] for n in imported(ROOT / "train" / f"{name}.py")}
+    assert tops - set(sys.stdlib_module_names) <= {"torch", "torchmetrics", "numpy"}
+
+
+def test_no_script_shadows_a_module():
+    """`accelerate launch train/probe.py` puts train/ first on the path."""
+    names = {path.stem for path in (ROOT / "train").glob("*.py")} - {"__init__"}
+    assert not names & set(sys.stdlib_module_names)
+    assert not names & set(packages_distributions())
+
+
+def test_nobody_touches_the_path():
+    for file in SOURCES:
+        assert "sys.path" not in file.read_text()
