@@ -186,13 +186,13 @@ def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accele
     In place: the backbone is frozen, so nobody needs the embeddings again. Two passes in double,
     since a one-pass variance cancels where the mean is large.
     """
-    train = splits["train"]
+    train, device = splits["train"], accelerator.device
 
     def moment(power: int, centre: Tensor | float) -> Tensor:
-        blocks = train.x.split(BLOCK)
-        own = sum(((block.double() - centre) ** power).sum(dim=0) for block in blocks)
-        zero = torch.zeros_like(body.mean, dtype=torch.float64)
-        return total(accelerator, zero + own) / len(train)
+        own = torch.zeros_like(body.mean, dtype=torch.float64)
+        for block in train.x.split(BLOCK):
+            own += ((block.to(device).double() - centre) ** power).sum(dim=0)
+        return total(accelerator, own) / len(train)
 
     mean = moment(1, 0.0)
     scale = moment(2, mean).sqrt()
@@ -200,7 +200,7 @@ def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accele
     body.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a constant dimension stays at zero
     for split in splits.values():
         for block in split.x.split(BLOCK):
-            block.copy_(body(block))
+            block.copy_(body(block.to(device)))
 
 
 # -- head -> loop -------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""What is documented is tested: the commands of the README, and the files that it names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, launch
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands(heading: str) -> list[str]:
+    """Return the lines of the first shell block below a heading."""
+    block = re.search(rf"^#+ {heading}\n.*?```sh\n(.*?)```", README, re.DOTALL | re.MULTILINE)
+    assert block, heading
+    text = block.group(1).replace("\\\n", " ")
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.strip()]
+
+
+def test_two_commands_stand_first_and_ci_runs_them():
+    first = commands("tissue-probe")
+    assert first == [
+        "pip install -e . && accelerate launch train/probe.py fold=4",
+        "pip install -e '.[test]' && pytest",
+    ]
+    assert README.index("```sh") < 1500  # the first screen
+    ci = (ROOT / ".ci" / "run").read_text().replace("install -q", "install")
+    assert first[0] in ci
+    for part in first[1].split(" && "):
+        assert f"\n{part}\n" in ci
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands("Ask"))
+def test_questions_run_as_written(command: str, digits_home: Path):
+    done = launch(shlex.split(command.replace(" sql/", f" {ROOT}/sql/")), digits_home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands("After the fit"))
+def test_other_modes_run_as_written(command: str, digits_home: Path):
+    done = launch(shlex.split(command.replace(" train/", f" {ROOT}/train/")), digits_home)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_that_the_readme_names_are_there():
+    named = set(re.findall(r"\]\(([^):]+)\)", README)) | set(
+        re.findall(r"`((?:featurestore|train|sql|configs|tests|benchmarks|docs)/[\w./-]*)`", README)
+    )
+    assert len(named) > 8
+    assert not [name for name in named if not (ROOT / name).exists()]
