@@ -73,6 +73,15 @@ def test_missing_run_id_is_answered_by_key_and_example(data: str):
     assert "for example data.runs.folds=" in str(refusal.value)
 
 
+def test_a_run_id_is_not_asked_for_where_its_artifact_has_another_uri():
+    """Overriding an artifact's URI by a path leaves its run id without use."""
+    settled = load(
+        ["data=virchow2", "fold=4", "data.tiles=t.parquet", "data.embeddings=e/*.parquet",
+         "data.test_tiles=null", "data.slides=null"]
+    )  # fmt: skip
+    assert (settled.data.tiles, settled.data.runs) == ("t.parquet", {})
+
+
 def test_hostile_class_names_can_be_set(tmp_path: Path):
     name = 'O"Brien; ü'
     (tmp_path / "c.yaml").write_text(

@@ -182,13 +182,16 @@ def _composed(argv: list[str]) -> DictConfig:
 
 
 def _settled(config: DictConfig) -> Config:
-    unset = [key for key in OmegaConf.missing_keys(config) if _is_mandatory(config, key)]
-    for key in sorted(unset):
-        raise ConfigError(
-            f"{key} is not set",
-            found=f"data={config.data.name} needs it: {_use_of(config, key)}",
-            fix=f"set it on the command line, for example {key}=5f1c0d9a7e8b4c62",
-        )
+    written = OmegaConf.to_container(config.data, resolve=False)
+    assert isinstance(written, dict)
+    for run in [name for name, value in written["runs"].items() if value == MISSING]:
+        key = f"data.runs.{run}"
+        for name, uri in written.items():
+            if isinstance(uri, str) and f"{{{key}}}" in uri:
+                raise _unset(key, f"data={config.data.name} has data.{name!s}={uri}")
+        del config.data.runs[run]  # its artifacts were all given other URIs
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise _unset(key, f"{key}=???")
     try:
         settled = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -252,23 +255,13 @@ def flat(config: Config) -> dict[tuple[str, ...], Any]:
     return walk(plain(config), ())
 
 
-def _is_mandatory(config: DictConfig, key: str) -> bool:
-    """Tell a key that is ``???`` itself from one that only refers to such a key."""
-    plainly = OmegaConf.to_container(config, resolve=False)
-    for part in key.split("."):
-        assert isinstance(plainly, dict)
-        plainly = plainly[part]
-    return bool(plainly == MISSING)
-
-
-def _use_of(config: DictConfig, key: str) -> str:
-    """Find the artifact that a missing run id belongs to."""
-    plain = OmegaConf.to_container(config.data, resolve=False)
-    assert isinstance(plain, dict)
-    for name, value in plain.items():
-        if isinstance(name, str) and isinstance(value, str) and f"{{{key}}}" in value:
-            return f"data.{name} is {value}"
-    return f"{key} is ???"
+def _unset(key: str, found: str) -> ConfigError:
+    example = f"{key}=5f1c0d9a7e8b4c62" if key.startswith("data.runs.") else f"{key}=..."
+    return ConfigError(
+        f"{key} is not set",
+        found=found,
+        fix=f"set it on the command line, for example {example}",
+    )
 
 
 def _file(group: str, name: str) -> Path:
