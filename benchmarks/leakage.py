@@ -1,6 +1,6 @@
 """What leakage is worth: the digits, folds over scans against folds over writers.
 
-    python benchmarks/leakage.py
+    python -m benchmarks.leakage
 
 Five folds each; the mean validation accuracy of the probe beside scikit-learn's class-balanced
 logistic regression on the very same folds.

@@ -108,7 +108,7 @@ class Cohort:
     Parameters
     ----------
     rows
-        Number of tiles, the held-out fifth of the slides included.
+        Number of tiles, the held-out ones included.
     dim
         Length of an embedding.
     slides, patients
@@ -119,6 +119,8 @@ class Cohort:
         Distance of the class centres, relative to the noise.
     mixed, missing, empty
         Shares of tiles with two classes, without an embedding, without any coverage.
+    held_out
+        Share of the slides that become the test artifacts.
     seed
         Seed of all of it.
     """
@@ -132,6 +134,7 @@ class Cohort:
     mixed: float = 0.1
     missing: float = 0.01
     empty: float = 0.02
+    held_out: float = 0.2
     seed: int = 0
 
 
@@ -153,7 +156,7 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
     centres = cohort.signal * world.standard_normal((len(TISSUES), cohort.dim))
     shifts = cohort.shift * world.standard_normal((cohort.slides, cohort.dim))
     lean = world.dirichlet(np.full(len(TISSUES), 2.0), cohort.slides)  # class mix of each slide
-    held_out = np.arange(cohort.slides) >= cohort.slides * 4 // 5
+    held_out = np.arange(cohort.slides) >= round(cohort.slides * (1 - cohort.held_out))
     names = np.array([f"slide-{n:04d}" for n in range(cohort.slides)])
     pq.write_table(_slides(list(names), TILE), folder / "slides.parquet")
     (folder / "embeddings").mkdir()
