@@ -1,0 +1,34 @@
+-- How many tiles each reason drops, written by hand over `fates`.
+-- Grain: one row per reason, none left out.
+with
+
+reasons as (
+
+    select *
+    from (
+        values
+            (1, 'background'),
+            (2, 'tissue'),
+            (3, 'multi_class'),
+            (4, 'class_threshold'),
+            (5, 'rare_class'),
+            (6, 'no_embedding'),
+    ) as listed (step, reason)
+
+),
+
+funnel as (
+
+    select 0 as step, 'input' as reason, count(*) as tiles from fates
+    union all
+    select reasons.step, reasons.reason, count(fates.slide_id)
+    from reasons
+    left join fates on fates.dropped_by = reasons.reason
+    group by reasons.step, reasons.reason
+    union all
+    select 7, 'kept', count(*) from fates where dropped_by is null
+    order by step
+
+)
+
+select * from funnel
