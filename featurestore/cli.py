@@ -25,7 +25,8 @@ from rich.text import Text
 
 from featurestore import artifacts, backend, examples
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
-from featurestore.store import FeatureStore, StoreSpec
+from featurestore.spec import StoreSpec
+from featurestore.store import FeatureStore
 
 SHOWN = 200  # rows that a table in the terminal shows
 

@@ -14,8 +14,9 @@ import ibis.expr.types as ir
 
 from featurestore.backend import translated
 from featurestore.classes import ClassSpec
-from featurestore.errors import EmbeddingError, SchemaError
+from featurestore.errors import EmbeddingError, EmptyViewError, SchemaError
 from featurestore.folds import KEY
+from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
 
 
@@ -128,6 +129,85 @@ def check_embedding_column(embeddings: ir.Table) -> None:
             found=", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),
             fix="write embedding as list<double>, list<float> or fixed_size_list<float>",
         )
+
+
+def dimension(embeddings: ir.Table) -> int:
+    """Return the length of the first embedding that has any.
+
+    Raises
+    ------
+    EmbeddingError
+        None has: the column is empty lists and nulls.
+    """
+    length = embeddings.embedding.length()
+    with translated():
+        found = embeddings.filter(length > 0).limit(1).select(dim=length).to_pyarrow()
+    if not len(found):
+        raise EmbeddingError(
+            "No embedding holds a value",
+            found="empty lists or nulls alone",
+            fix="write one list of numbers per tile",
+        )
+    return int(found["dim"][0].as_py())
+
+
+def check_group(tiles: ir.Table, group: str) -> None:
+    """Refuse a grouping of folds by a column that is missing or has nulls.
+
+    Raises
+    ------
+    SchemaError
+        As above.
+    """
+    if group not in tiles.columns:
+        raise SchemaError(
+            f"The tiles have no column {group} to group folds by",
+            found=f"columns {', '.join(tiles.columns[:12])}",
+            fix="set kfold_group=slide_id, or write the column",
+        )
+    _refuse(
+        tiles.filter(tiles[group].isnull()),
+        f"tiles have rows without {group}, by which folds are to be grouped",
+        f"fill {group}, or set kfold_group=slide_id",
+    )
+
+
+def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
+    """Refuse rules that drop every tile, and embeddings of none of those left.
+
+    Parameters
+    ----------
+    tiles
+        The threshold view.
+    kept
+        Its survivors.
+    embeddings
+        Any table with the key.
+
+    Raises
+    ------
+    EmptyViewError
+        With the funnel, or with the first key of both sides.
+    """
+    with translated():
+        if not kept.count().to_pyarrow().as_py():
+            reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+            raise EmptyViewError(
+                "Every tile is dropped",
+                found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
+                fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
+            )
+        if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
+            ours, theirs = (
+                side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
+                for side in (kept, embeddings)
+            )
+            there = key_text(theirs[0]) if theirs else "nowhere: there is none"
+            raise EmptyViewError(
+                "No surviving tile has an embedding: the join is empty",
+                found=f"the first tile at {key_text(ours[0])}; the first embedding at {there}",
+                fix="check that both artifacts are of one cohort and spell their keys alike",
+            )
 
 
 def _refuse(rows: ir.Table, wrong: str, fix: str) -> None:

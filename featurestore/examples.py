@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from featurestore import artifacts
 from featurestore.classes import COVERAGE
-from featurestore.store import StoreSpec
+from featurestore.spec import StoreSpec
 
 WRITER = 130  # consecutive scans of the digits: roughly one writer, our stand-in for a slide
 HELD_OUT = 3  # last writers, kept for the test artifacts

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,9 @@ from featurestore.errors import (
     EmptyViewError,
     FeatureStoreWarning,
     LeakageError,
-    SchemaError,
 )
 from featurestore.folds import (
     KEY,
-    Strategy,
     assign_folds,
     check_fold,
     fold_view,
@@ -34,7 +31,8 @@ from featurestore.folds import (
     split_view,
 )
 from featurestore.funnel import fate_view, funnel_view
-from featurestore.labels import LabelRule, coverage_view, label_view
+from featurestore.labels import coverage_view, label_view
+from featurestore.spec import StoreSpec, TileSet
 from featurestore.thresholds import threshold_view
 
 FOLDS_FILE = "folds.parquet"
@@ -50,68 +48,6 @@ RULES = (
     "seed",
 )
 MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
-
-
-@dataclass(frozen=True)
-class StoreSpec:
-    """All that determines the views: where the artifacts are, and the rules.
-
-    Parameters
-    ----------
-    tiles, test_tiles, predict_tiles
-        URIs of tiles artifacts: for folds, held out, and without need of labels.
-    embeddings, test_embeddings
-        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
-    slides
-        URI of the slides artifact, shown to SQL.
-    class_indices, thresholds
-        Class name to target and to least coverage.
-    tissue_prop_min, single_class, label_rule
-        See `featurestore.thresholds.threshold_view`.
-    kfold_strategy, kfold_group, k, seed
-        See `featurestore.folds.assign_folds`.
-    """
-
-    tiles: str | None = None
-    test_tiles: str | None = None
-    predict_tiles: str | None = None
-    embeddings: str | None = None
-    test_embeddings: str | None = None
-    slides: str | None = None
-    class_indices: Mapping[str, int] | None = None
-    thresholds: Mapping[str, float] | None = None
-    tissue_prop_min: float = 0.2
-    single_class: bool = True
-    label_rule: LabelRule = "dominant"
-    kfold_strategy: Strategy = "stratified"
-    kfold_group: str = "slide_id"
-    k: int = 5
-    seed: int = 0
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
-        """Pick a spec out of a resolved configuration (its root and its section ``data``)."""
-        flat = {**config, **config.get("data", {})}
-        return cls(**{field.name: flat[field.name] for field in fields(cls) if field.name in flat})
-
-
-@dataclass(frozen=True)
-class TileSet:
-    """Tiles chosen for a purpose, not yet joined with their embeddings.
-
-    Parameters
-    ----------
-    keys
-        ``slide_id, x, y, target, split``, sorted by key; ``target`` is null where unknown.
-    files
-        The Parquet files of the embeddings.
-    dim
-        Length of an embedding.
-    """
-
-    keys: pa.Table
-    files: list[Path]
-    dim: int
 
 
 class FeatureStore:
@@ -245,6 +181,8 @@ class FeatureStore:
             contract.check_coverage(tiles, specs, title)
             if "fold" in tiles.columns and not prefix:
                 contract.check_fold_column(tiles)
+            if self.spec.kfold_strategy == "stratified_group" and not prefix:
+                contract.check_group(tiles, self.spec.kfold_group)
             self._covered.add(prefix)
         return specs
 
@@ -254,17 +192,12 @@ class FeatureStore:
         if "fold" in self.view("tiles").columns:
             return None
         spec, survivors = self.spec, self._survivors("")
-        if spec.kfold_group not in survivors.columns:
-            raise SchemaError(
-                f"The tiles have no column {spec.kfold_group} to group folds by",
-                found=f"columns {', '.join(survivors.columns[:12])}",
-                fix="set kfold_group=slide_id, or write the column",
-            )
         earlier = artifacts.found("folds", self._fold_content()) if self.remember else None
         if earlier:
             table = pq.read_table(artifacts.local_path(f"{earlier}/{FOLDS_FILE}"))
         else:
-            wanted = dict.fromkeys([*KEY, "label", spec.kfold_group])
+            grouped = spec.kfold_strategy == "stratified_group"
+            wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
             with backend.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
             table = assign_folds(rows, spec.kfold_strategy, spec.kfold_group, spec.k, spec.seed)
@@ -304,31 +237,9 @@ class FeatureStore:
         if prefix not in self._kept:
             thresholds = self.view(prefix + "thresholds")
             kept = thresholds.filter(thresholds.dropped_by.isnull())
-            self._refuse_empty(thresholds, kept, self.view(prefix + "embeddings"))
+            contract.check_survivors(thresholds, kept, self.view(prefix + "embeddings"))
             self._kept[prefix] = kept
         return self._kept[prefix]
-
-    def _refuse_empty(self, tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
-        with backend.translated():
-            if not kept.count().to_pyarrow().as_py():
-                reasons = funnel_view(tiles).to_pyarrow().to_pylist()
-                raise EmptyViewError(
-                    "Every tile is dropped",
-                    found="; ".join(f"{r['reason']} {r['tiles']:,}" for r in reasons),
-                    fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
-                )
-            if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
-                ours, theirs = (
-                    side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
-                    for side in (kept, embeddings)
-                )
-                there = contract.key_text(theirs[0]) if theirs else "nowhere: there is none"
-                raise EmptyViewError(
-                    "No surviving tile has an embedding: the join is empty",
-                    found=f"the first tile at {contract.key_text(ours[0])}; "
-                    f"the first embedding at {there}",
-                    fix="check that both artifacts are of one cohort and spell their keys alike",
-                )
 
     # -- what training asks for ----------------------------------------------------------------
 
@@ -363,7 +274,7 @@ class FeatureStore:
         if len(sides) < 2:
             raise EmptyViewError(
                 f"Fold {fold} leaves one side of the split without a tile",
-                found=", ".join(f"{side['counts']:,} {side['values']}" for side in sides),
+                found=", ".join(f"{side['counts']:,} {side['values']}" for side in sides) or "none",
                 fix="choose another fold, or loosen the thresholds",
             )
         return tiles
@@ -404,9 +315,7 @@ class FeatureStore:
         chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split")
         with backend.translated():
             keys = chosen.order_by(list(KEY)).to_pyarrow()
-            first = self.view(embeddings).limit(1)
-            length = first.select(dim=first.embedding.length()).to_pyarrow()["dim"].to_pylist()
-        return TileSet(keys, self.files(embeddings), (length[0] if length else 0) or 0)
+        return TileSet(keys, self.files(embeddings), contract.dimension(self.view(embeddings)))
 
     def check_leakage(self, fold: int) -> dict[str, int]:
         """Count the slides, and the fold groups, on both sides of a fold's split.

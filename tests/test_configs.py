@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 
 from featurestore.examples import digits_spec
-from featurestore.store import StoreSpec
+from featurestore.spec import StoreSpec
 from train import config
 from train.config import ConfigError, load, plain
 from train.heads import HEADS

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.store import TileSet
+from featurestore.spec import TileSet
 from train.data import UNKNOWN, load_splits, predictions, windows
 
 CPU = torch.device("cpu")

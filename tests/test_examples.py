@@ -8,7 +8,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featurestore.examples import TISSUES, Cohort, uris, write_digits, write_synthetic
-from featurestore.store import FeatureStore, StoreSpec
+from featurestore.spec import StoreSpec
+from featurestore.store import FeatureStore
 
 
 def test_digits_are_scikit_learns_scans_as_tiles(tmp_path: Path):

@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import ROOT, TABLES, launch
 
@@ -60,6 +61,23 @@ REFUSED = {
     "group column not there": (
         {"fold": None}, {}, ["fold=1", "k=2", "kfold_strategy=stratified_group",
                              "kfold_group=patient_id"], ["patient_id"],
+    ),
+    "promised group not there": (
+        {}, {}, ["fold=1", "kfold_strategy=stratified_group", "kfold_group=patient_id"],
+        ["no column patient_id", "kfold_group=slide_id"],
+    ),
+    "group with a null": (
+        {"patient_id": ["p", None, *["q"] * 10]}, {},
+        ["fold=1", "kfold_strategy=stratified_group", "kfold_group=patient_id"],
+        ["without patient_id", "1 of them", "x=1"],
+    ),
+    "embeddings all empty": (
+        {}, {"embedding": pa.array([[]] * 12, pa.list_(pa.float64()))}, ["fold=1"],
+        ["No embedding holds a value"],
+    ),
+    "first embedding empty": (
+        {}, {"embedding": with_([[1.0, 2.0, 3.0]] * 12, 0, [])}, ["fold=1"],
+        ["not all of one length (3", "length 0", "x=0"],
     ),
     "fold with a null": ({"fold": with_(FOLDS, 3, None)}, {}, ["fold=1"], ["without a fold"]),
     "every tile dropped": (

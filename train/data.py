@@ -20,7 +20,7 @@ from torch import Tensor
 
 from featurestore.artifacts import write_bytes
 from featurestore.batches import embedding_matrix
-from featurestore.store import TileSet
+from featurestore.spec import TileSet
 
 UNKNOWN = -1  # target of a tile without a label
 Window = list[tuple[int, int]]

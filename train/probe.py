@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import contextlib
 import os
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ from torch import Tensor, nn
 from featurestore import artifacts, examples
 from featurestore.cli import shown_warnings
 from featurestore.errors import EmbeddingError, FeatureStoreError, UnknownClassError
-from featurestore.store import FeatureStore, StoreSpec, TileSet
+from featurestore.spec import StoreSpec, TileSet
+from featurestore.store import FeatureStore
 from train import checkpoint
 from train.checkpoint import Blueprint
 from train.data import UNKNOWN, Split, count_targets, load_splits, windows
@@ -114,10 +116,14 @@ def open_tracker(config: Config) -> Tracker:
 
 def open_store(config: Config) -> FeatureStore:
     """Open the store on the artifacts, which embedded data builds on its first use."""
+    built: dict[str, str] = {}
     if config.data.builder == "digits":
-        vars(config.data).update(examples.digits(log=config.tracking.enabled))
+        built = examples.digits(log=config.tracking.enabled)
     elif config.data.builder == "synthetic":
-        vars(config.data).update(examples.synthetic(config.data.synthetic))
+        built = examples.synthetic(config.data.synthetic)
+    for name, uri in built.items():
+        if getattr(config.data, name) is None:  # one's own artifact goes before
+            setattr(config.data, name, uri)
     return FeatureStore(
         StoreSpec.from_config(plain(config)),
         config.threads,
@@ -231,9 +237,11 @@ def fit(session: Session, splits: dict[str, Split], dim: int) -> tuple[nn.Module
     best, lowest, reference, waited = checkpoint.copy_state(head), np.inf, np.inf, 0
     with Bar(session.console, config.max_epochs, len(train)) as bar:
         for epoch in range(config.max_epochs):
+            started = time.perf_counter()
             loss = train_epoch(session, trained, optimizer, train, weights, rng)
+            seconds = time.perf_counter() - started
             held, cube, _ = apply(session, head, splits["validation"], weights)
-            bar.epoch(loss, held)
+            bar.epoch(seconds, loss, held)
             if session.is_first:
                 losses = {"train/loss": loss, "validation/loss": held}
                 losses["learning_rate"] = optimizer.param_groups[0]["lr"]

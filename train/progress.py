@@ -1,6 +1,5 @@
 """The bar that a person at a terminal sees: epoch, losses, rows a second, time left."""
 
-import time
 from types import TracebackType
 
 from rich.console import Console
@@ -21,7 +20,7 @@ class Bar:
     """
 
     def __init__(self, console: Console, epochs: int, rows: int) -> None:
-        self.rows, self.since = rows, time.perf_counter()
+        self.rows = rows
         self.progress = Progress(
             TextColumn("epoch {task.completed}/{task.total}"),
             BarColumn(),
@@ -32,11 +31,9 @@ class Bar:
         )
         self.task = self.progress.add_task("fit", total=epochs, said="")
 
-    def epoch(self, train_loss: float, validation_loss: float) -> None:
-        """Count one epoch."""
-        now = time.perf_counter()
-        speed = self.rows / (now - self.since)
-        self.since = now
+    def epoch(self, seconds: float, train_loss: float, validation_loss: float) -> None:
+        """Count one epoch that trained for some seconds."""
+        speed = self.rows / seconds
         said = f"loss {train_loss:.4f}, validation {validation_loss:.4f}, {speed:,.0f} rows/s"
         self.progress.update(self.task, advance=1, said=said)
 

@@ -6,7 +6,8 @@ import numpy as np
 from rich.table import Table
 
 from featurestore.cli import print_funnel
-from featurestore.store import FeatureStore, TileSet
+from featurestore.spec import TileSet
+from featurestore.store import FeatureStore
 from train import config, metrics
 from train.data import Split, has_labels, predictions, slide_numbers, write_parquet
 from train.figures import confusion_png
@@ -78,14 +79,14 @@ class History:
             confusion_png(picture, confusion, self.classes, f"validation, epoch {number}"),
             "confusion",
         )
-        for (true, predicted), count in np.ndenumerate(confusion):
+        for true, predicted in np.argwhere(confusion):
             self.rows["epoch"].append(number)
             self.rows["true"].append(self.classes[true])
             self.rows["predicted"].append(self.classes[predicted])
-            self.rows["tiles"].append(int(count))
+            self.rows["tiles"].append(int(confusion[true, predicted]))
 
     def close(self) -> None:
-        """Record the table."""
+        """Record the table: one row per epoch and cell that is not zero."""
         self.session.tracker.table(self.rows, "confusion.json")
 
 

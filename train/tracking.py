@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -15,10 +16,21 @@ from torch import nn
 from featurestore.artifacts import use_tracking
 from train.checkpoint import Blueprint
 
+T = TypeVar("T")
+
 PACKAGES = (
     "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",
     "tissue-probe", "torch", "torchmetrics",
 )  # fmt: skip
+
+AT_ONCE = 100  # as many as a tracking server takes in one request
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Yield tuples of at most ``size`` items (itertools has it from Python 3.12 on)."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some
 
 
 def spell(name: str) -> str:
@@ -154,13 +166,15 @@ class MlflowTracker:
         """Record parameters."""
         import mlflow
 
-        mlflow.log_params(dict(values))
+        for some in batched(values.items(), AT_ONCE):
+            mlflow.log_params(dict(some))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
         import mlflow
 
-        mlflow.log_metrics({key: float(value) for key, value in values.items()}, step=step)
+        for some in batched(values.items(), AT_ONCE):
+            mlflow.log_metrics({key: float(value) for key, value in some}, step=step)
 
     def text(self, content: str, name: str) -> None:
         """Record a text as an artifact."""

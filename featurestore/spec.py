@@ -1,0 +1,73 @@
+"""What determines the views, and what is chosen from them: plain values, no engine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.folds import Strategy
+from featurestore.labels import LabelRule
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """All that determines the views: where the artifacts are, and the rules.
+
+    Parameters
+    ----------
+    tiles, test_tiles, predict_tiles
+        URIs of tiles artifacts: for folds, held out, and without need of labels.
+    embeddings, test_embeddings
+        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
+    slides
+        URI of the slides artifact, shown to SQL.
+    class_indices, thresholds
+        Class name to target and to least coverage.
+    tissue_prop_min, single_class, label_rule
+        See `featurestore.thresholds.threshold_view`.
+    kfold_strategy, kfold_group, k, seed
+        See `featurestore.folds.assign_folds`.
+    """
+
+    tiles: str | None = None
+    test_tiles: str | None = None
+    predict_tiles: str | None = None
+    embeddings: str | None = None
+    test_embeddings: str | None = None
+    slides: str | None = None
+    class_indices: Mapping[str, int] | None = None
+    thresholds: Mapping[str, float] | None = None
+    tissue_prop_min: float = 0.2
+    single_class: bool = True
+    label_rule: LabelRule = "dominant"
+    kfold_strategy: Strategy = "stratified"
+    kfold_group: str = "slide_id"
+    k: int = 5
+    seed: int = 0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
+        """Pick a spec out of a resolved configuration (its root and its section ``data``)."""
+        flat = {**config, **config.get("data", {})}
+        return cls(**{field.name: flat[field.name] for field in fields(cls) if field.name in flat})
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """Tiles chosen for a purpose, not yet joined with their embeddings.
+
+    Parameters
+    ----------
+    keys
+        ``slide_id, x, y, target, split``, sorted by key; ``target`` is null where unknown.
+    files
+        The Parquet files of the embeddings.
+    dim
+        Length of an embedding.
+    """
+
+    keys: pa.Table
+    files: list[Path]
+    dim: int
