@@ -173,6 +173,15 @@ def test_the_same_artifacts_unharmed_are_accepted(artifacts: TABLES, tmp_path: P
     assert (tmp_path / "out" / "predictions.parquet").exists()
 
 
+def test_training_that_diverges_is_an_error_not_a_model(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    wild = ["fold=1", "tracking.enabled=false", "output=out", "optimizer=sgd", "learning_rate=1e38"]
+    assert probe.main(arguments(artifacts(), *wild)) == 2
+    assert "Training diverged in epoch" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "predictions.parquet").exists()
+
+
 @pytest.mark.parametrize("argument", ["flod=4", "fold=x", "data=nope", "mode=tset"])
 def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path):
     """Exit status 2, the error alone on standard error, and torch never imported."""

@@ -314,16 +314,17 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _documented(schema: type, prefix: str = "") -> list[tuple[str, Any, str]]:
+def _documented(schema: type, prefix: str = "", of: str = "") -> list[tuple[str, Any, str]]:
+    """List the keys with their defaults and lines; one without a line has that of its section."""
     rows = []
     for entry in dataclasses.fields(schema):
         factory = entry.default_factory
         default = entry.default if factory is dataclasses.MISSING else factory()
-        name = prefix + entry.name
+        name, line = prefix + entry.name, entry.metadata.get("doc", of)
         if dataclasses.is_dataclass(default):
-            rows += _documented(type(default), name + ".")
+            rows += _documented(type(default), name + ".", line)
         else:
-            rows.append((name, default, entry.metadata.get("doc", "")))
+            rows.append((name, default, line))
     return rows
 
 

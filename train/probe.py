@@ -22,6 +22,7 @@ if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
 import contextlib
+import math
 import os
 import tempfile
 import time
@@ -53,6 +54,10 @@ from train.session import Session, assembled, every, first, total
 from train.tracking import MlflowTracker, NullTracker, Tracker, spell
 
 BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
+
+
+class DivergedError(FeatureStoreError):
+    """The loss is not a finite number."""
 
 
 def main(argv: list[str]) -> int:
@@ -242,6 +247,12 @@ def fit(session: Session, splits: dict[str, Split], dim: int) -> tuple[nn.Module
             seconds = time.perf_counter() - started
             held, cube, _ = apply(session, head, splits["validation"], weights)
             bar.epoch(seconds, loss, held)
+            if not math.isfinite(held):
+                raise DivergedError(
+                    f"Training diverged in epoch {epoch}",
+                    found=f"validation/loss {held}, train/loss {loss}",
+                    fix="lower learning_rate, or set normalize=zscore",
+                )
             if session.is_first:
                 losses = {"train/loss": loss, "validation/loss": held}
                 losses["learning_rate"] = optimizer.param_groups[0]["lr"]
