@@ -114,9 +114,10 @@ class Cohort:
     slides, patients
         Number of slides, dealt to that many patients in turn.
     shift
-        Length of the offset that all embeddings of a slide share, relative to the noise.
+        Length of the offset that all embeddings of a slide share; the noise has a standard
+        deviation of 1 in each dimension.
     signal
-        Distance of the class centres, relative to the noise.
+        Length of the offset that all embeddings of a class share.
     mixed, missing, empty
         Shares of tiles with two classes, without an embedding, without any coverage.
     held_out
@@ -129,8 +130,8 @@ class Cohort:
     dim: int = 64
     slides: int = 40
     patients: int = 30
-    shift: float = 0.5
-    signal: float = 0.35
+    shift: float = 4.0
+    signal: float = 2.8
     mixed: float = 0.1
     missing: float = 0.01
     empty: float = 0.02
@@ -153,8 +154,8 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
         Number of embedding files, so that several readers can share the work.
     """
     world = np.random.default_rng(cohort.seed)
-    centres = cohort.signal * world.standard_normal((len(TISSUES), cohort.dim))
-    shifts = cohort.shift * world.standard_normal((cohort.slides, cohort.dim))
+    centres = cohort.signal * _directions(world, len(TISSUES), cohort.dim)
+    shifts = cohort.shift * _directions(world, cohort.slides, cohort.dim)
     lean = world.dirichlet(np.full(len(TISSUES), 2.0), cohort.slides)  # class mix of each slide
     held_out = np.arange(cohort.slides) >= round(cohort.slides * (1 - cohort.held_out))
     names = np.array([f"slide-{n:04d}" for n in range(cohort.slides)])
@@ -185,6 +186,12 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
                     test.write(tiles.filter(held_out[slide]))
                     keyed = tiles.select(["slide_id", "x", "y"]).filter(there)
                     part.write(keyed.append_column("embedding", _lists(values[there])))
+
+
+def _directions(rng: np.random.Generator, count: int, dim: int) -> npt.NDArray[np.float64]:
+    """Draw unit vectors."""
+    vectors = rng.standard_normal((count, dim))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _mix(

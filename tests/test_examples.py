@@ -76,7 +76,9 @@ def test_synthetic_cohort_is_the_same_for_the_same_seed(tmp_path: Path):
 
 
 def test_a_slides_embeddings_share_a_shift(tmp_path: Path):
-    write_synthetic(tmp_path, Cohort(rows=2000, dim=16, slides=4, shift=3.0, signal=0.0, missing=0))
+    write_synthetic(
+        tmp_path, Cohort(rows=2000, dim=16, slides=4, shift=12.0, signal=0.0, missing=0)
+    )
     table = pq.read_table(tmp_path / "embeddings")
     x = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 16)
     slide = np.array(table["slide_id"].to_pylist())
