@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, TABLES, launch
 
 pytestmark = pytest.mark.slow
 PROBE = str(ROOT / "train" / "probe.py")
@@ -216,3 +216,25 @@ def test_other_modes_apply_a_checkpoint(
     assert accuracy > 0.85  # three writers that nobody trained on
     if mode == "validate":
         assert accuracy == pytest.approx(run.data.metrics["best/validation/accuracy"])
+
+
+def test_three_ranks_share_a_single_validation_tile(artifacts: TABLES, tmp_path: Path):
+    """Uneven and empty shares, a last short batch: the same probabilities as one process."""
+    named = artifacts({"fold": [0] * 11 + [1]})
+    (tmp_path / "own.yaml").write_text(
+        "data: {name: own}\nnormalize: zscore\nbatch_size: 4\nmax_epochs: 3\nlearning_rate: 0.1\n"
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    (tmp_path / "none.yaml").write_text("{}")
+    common = ["data=own.yaml", "classes=none.yaml", "fold=1", "tracking.enabled=false",
+              *(f"{key}={value}" for key, value in named.items())]  # fmt: skip
+    three = launch(
+        ["torchrun", "--nproc_per_node", "3", PROBE, *common, "output=three"],
+        tmp_path, ACCELERATE_USE_CPU="1",
+    )  # fmt: skip
+    one = launch([sys.executable, PROBE, *common, "output=one"], tmp_path)
+    assert (one.returncode, three.returncode) == (0, 0), one.stderr + three.stderr
+    tables = [pq.read_table(tmp_path / n / "predictions.parquet") for n in ("one", "three")]
+    assert [len(table) for table in tables] == [1, 1]
+    for name in ("prob_Fat", "prob_Muscle"):
+        np.testing.assert_allclose(tables[1][name], tables[0][name], atol=1e-5)

@@ -125,12 +125,16 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
     columns = (*KEY, "tissue_prop", "dominant", "label", "target")
     assert tuples(built.labels, *columns) == built.twin("labels")
     assert tuples(built.thresholds, *KEY, "dropped_by") == built.twin("thresholds", **rules)
+    long = coverage_view(built.labels, built.classes)
+    assert tuples(long, *KEY, "class", "coverage") == built.twin("coverages")
     for name in ("thresholds", "fates"):
         backend.create_view(built.connection, name, getattr(built, name))
         if name == "thresholds":
             assert tuples(built.fates, *KEY, "fold", "dropped_by") == built.twin("fates")
     assert tuples(built.funnel, "step", "reason", "tiles") == built.twin("funnel")
-    shared = shared_groups(split_view(built.fates, 1), "slide_id")
+    split = split_view(built.fates, 1)
+    assert tuples(split, *KEY, "split") == built.twin("split", fold=1)
+    shared = shared_groups(split, "slide_id")
     assert tuples(shared, "slide_id", "train", "validation") == built.twin("shared_groups", fold=1)
 
 

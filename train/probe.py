@@ -61,9 +61,12 @@ class DivergedError(FeatureStoreError):
 
 
 def main(argv: list[str]) -> int:
-    """Run the script; return the exit status, 2 after a refusal."""
+    """Run the script; return the exit status, 2 after a refusal, 130 after Ctrl-C."""
     try:
         run(load(argv))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except FeatureStoreError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,18 @@
+-- The coverages in long form, written by hand.
+-- Grain: one row per tile and class.
+with
+
+coverages as (
+
+    select slide_id, x, y, 'Connective-Tissue' as class, "roi_coverage_Connective-Tissue" as coverage,
+    from tiles
+    union all
+    select slide_id, x, y, 'O''Brien; drop "x" --', "roi_coverage_O'Brien; drop ""x"" --",
+    from tiles
+    union all
+    select slide_id, x, y, 'Öl & Fett', "roi_coverage_Öl & Fett",
+    from tiles
+
+)
+
+select * from coverages
