@@ -1,9 +1,6 @@
 """FeatureStore: reads the artifacts, composes the views and names them for SQL."""
 
-import hashlib
-import json
 import warnings
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +8,8 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from featurestore import artifacts, backend, contract
+from featurestore import artifacts, assignment, backend, contract
 from featurestore.classes import ClassSpec, class_names, class_specs
 from featurestore.errors import (
     ArtifactError,
@@ -35,18 +31,6 @@ from featurestore.labels import coverage_view, label_view
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.thresholds import threshold_view
 
-FOLDS_FILE = "folds.parquet"
-RULES = (
-    "class_indices",
-    "thresholds",
-    "tissue_prop_min",
-    "single_class",
-    "label_rule",
-    "kfold_strategy",
-    "kfold_group",
-    "k",
-    "seed",
-)
 MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
 
 
@@ -162,7 +146,7 @@ class FeatureStore:
                     spec.label_rule,
                 )
             case "folds":
-                return fold_view(self.view("thresholds"), self.assignment)
+                return fold_view(self.view("thresholds"), self.assigned)
             case "fates":
                 tiles = self.view("test_thresholds" if prefix else "folds")
                 return fate_view(tiles, self.view(prefix + "embeddings"))
@@ -187,15 +171,13 @@ class FeatureStore:
         return specs
 
     @cached_property
-    def assignment(self) -> ir.Table | None:
+    def assigned(self) -> ir.Table | None:
         """The assigned folds, or None where the tiles have a column ``fold`` of their own."""
         if "fold" in self.view("tiles").columns:
             return None
         spec, survivors = self.spec, self._survivors("")
-        earlier = artifacts.found("folds", self._fold_content()) if self.remember else None
-        if earlier:
-            table = pq.read_table(artifacts.local_path(f"{earlier}/{FOLDS_FILE}"))
-        else:
+        table = assignment.recalled(self._fold_content()) if self.remember else None
+        if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
             with backend.translated():
@@ -216,21 +198,12 @@ class FeatureStore:
 
         The same tiles, rules and seed find it again. None where the tiles bring their folds.
         """
-        if self.assignment is None:
+        if self.assigned is None:
             return None
-        root = artifacts.logged(
-            "folds",
-            self._fold_content(),
-            lambda folder: pq.write_table(self._folds, folder / FOLDS_FILE),
-        )
-        return f"{root}/{FOLDS_FILE}"
+        return assignment.kept(self._folds, self._fold_content())
 
     def _fold_content(self) -> str:
-        """Digest all that determines the assignment: the tiles and the rules, no embedding."""
-        rules = {f.name: getattr(self.spec, f.name) for f in fields(StoreSpec) if f.name in RULES}
-        tiles = artifacts.digest(self.files("tiles"), remember=False)
-        text = json.dumps([tiles, rules], sort_keys=True, default=dict)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return assignment.content(self.spec, self.files("tiles"))
 
     def _survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""
@@ -245,7 +218,7 @@ class FeatureStore:
 
     def folds(self) -> list[int]:
         """Return the folds that there are."""
-        if self.assignment is not None:
+        if self.assigned is not None:
             return list(range(self.spec.k))
         tiles = self.view("tiles")
         with backend.translated():
