@@ -21,6 +21,7 @@ from featurestore.errors import EmbeddingError, QueryError
 from featurestore.folds import KEY
 
 BATCH_BYTES = 16 * 2**20
+LARGEST = float(np.finfo(np.float32).max)
 ENGINE_VECTOR = 2048  # rows: DuckDB hands out no smaller batches
 
 Matrix = npt.NDArray[np.float32]
@@ -112,14 +113,16 @@ def embedding_matrix(
         try:
             filled = sum(stream.result() for stream in streams)
         except QueryError as error:
-            raise _unequal(files, dim) or error from error
+            raise _explained(files, dim) or error from error
+    changed = EmbeddingError(
+        "The embeddings changed while they were read",
+        found=f"{filled:,} rows for {len(keys):,} keys",
+        fix="run again once nobody writes to them",
+    )
     if filled != len(keys):
-        raise EmbeddingError(
-            "The embeddings changed while they were read",
-            found=f"{filled:,} rows for {len(keys):,} keys",
-            fix="run again once nobody writes to them",
-        )
-    _refuse_not_finite(result, placed)
+        raise changed
+    if not _is_finite(result):
+        raise _explained(files, dim) or changed
     return result
 
 
@@ -146,49 +149,42 @@ def _fill(result: Matrix, placed: pa.Table, files: Sequence[Path], dim: int, thr
     return filled
 
 
-def _refuse_not_finite(result: Matrix, placed: pa.Table) -> None:
+def _is_finite(result: Matrix) -> bool:
     # A row's sum is finite if its values are, unless it overflows: five times as fast as looking at
     # each value, and the few suspects are looked at.
     with np.errstate(over="ignore", invalid="ignore"):
         suspects = np.flatnonzero(~np.isfinite(result.sum(axis=1)))
-    bad = suspects[~np.isfinite(result[suspects]).all(axis=1)]
-    if len(bad):
-        rows = placed.filter(np.isin(placed["position"].to_numpy(), bad))
-        first = rows.sort_by([(name, "ascending") for name in KEY]).slice(0, 1).to_pylist()[0]
-        raise EmbeddingError(
-            "Embeddings hold values that are NaN, null or infinite",
-            found=f"{len(bad)} of {len(result):,} rows, the first at {key_text(first)}",
-            fix="compute them again, or drop these tiles",
-        )
+    return bool(np.isfinite(result[suspects]).all())
 
 
-def _unequal(files: Sequence[Path], dim: int) -> EmbeddingError | None:
-    """Explain a failed cast: lists of another length, or numbers beyond float32."""
+def _explained(files: Sequence[Path], dim: int) -> EmbeddingError | None:
+    """Count what is wrong in all of the files, so that every process says the same."""
     embeddings = backend.read_parquet(backend.connect(), files)
+    numbers = embeddings.embedding.cast(dt.Array(dt.float64))
     length = embeddings.embedding.length().fill_null(0)
-    largest = embeddings.embedding.map(lambda value: value.abs()).maxs()
-    for wrong, bad, fix in (
+    wrongs = (
         (
             f"Embeddings are not all of one length ({dim}, as the first one is)",
             length != dim,
             "write one embedding of the same model per tile",
         ),
         (
-            "Embeddings hold values that are infinite in float32",
-            largest > float(np.finfo(np.float32).max),
+            "Embeddings hold values that are NaN, null or infinite (in float32)",
+            numbers.map(lambda v: v.isnull() | v.isnan() | (v.abs() > LARGEST)).anys(),
             "compute them again, or drop these tiles",
         ),
-    ):
-        rows = embeddings.filter(bad)
+    )
+    for wrong, bad, fix in wrongs:
         with backend.translated():
-            count = rows.count().to_pyarrow().as_py()
-            if count:
-                some = rows.mutate(length=length).select(*KEY, "length")
-                first = some.order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()[0]
-                return EmbeddingError(
-                    wrong,
-                    found=f"{count} rows, the first of length {first['length']} "
-                    f"at {key_text(first)}",
-                    fix=fix,
-                )
+            rows = embeddings.mutate(length=length).filter(bad).select(*KEY, "length")
+            some = rows.order_by(list(KEY)).to_pyarrow()
+            total = embeddings.count().to_pyarrow().as_py()
+        if len(some):
+            first = some.slice(0, 1).to_pylist()[0]
+            return EmbeddingError(
+                wrong,
+                found=f"{len(some):,} of {total:,} rows, the first, of length {first['length']}, "
+                f"at {key_text(first)}",
+                fix=fix,
+            )
     return None

@@ -93,9 +93,9 @@ BAD = {
     "NaN": ([math.nan, 0.0, 0.0], ["1 of 8 rows", "NaN"]),
     "infinite": ([0.0, -math.inf, 0.0], ["1 of 8 rows", "infinite"]),
     "null element": ([0.0, None, 0.0], ["1 of 8 rows", "null"]),
-    "too large for float32": ([1e300, 0.0, 0.0], ["1 rows", "infinite in float32"]),
-    "short": ([0.0], ["1 rows", "not all of one length (3", "length 1"]),
-    "empty": ([], ["1 rows", "not all of one length (3", "length 0"]),
+    "too large for float32": ([1e300, 0.0, 0.0], ["1 of 8 rows", "infinite (in float32)"]),
+    "short": ([0.0], ["1 of 8 rows", "not all of one length (3", "length 1"]),
+    "empty": ([], ["1 of 8 rows", "not all of one length (3", "length 0"]),
 }
 
 

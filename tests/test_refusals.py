@@ -90,7 +90,7 @@ REFUSED = {
     ),
     "embeddings of unequal length": (
         {}, {"embedding": with_(VECTORS, 5, [1.0])}, ["fold=1"],
-        ["not all of one length", "1 rows", "slide_id='s1', x=5"],
+        ["not all of one length", "1 of 12 rows", "slide_id='s1', x=5"],
     ),
     "NaN in an embedding": (
         {}, {"embedding": with_(VECTORS, 4, [math.nan, 0.0, 0.0])}, ["fold=1"],
