@@ -13,6 +13,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -177,6 +178,9 @@ def _neighbours(path: Path) -> str:
     return f"in {folder}: {', '.join(names[:8]) or 'nothing'}"
 
 
+_HASHED: dict[str, str] = {}  # what this process knows: path, size, time of change -> SHA-256
+
+
 def digest(files: Iterable[Path], remember: bool = True) -> str:
     """Return one SHA-256 over the names and contents of some files.
 
@@ -185,17 +189,27 @@ def digest(files: Iterable[Path], remember: bool = True) -> str:
     """
     memory = HOME / "digests.json"
     known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
-    whole, before = hashlib.sha256(), len(known)
-    for file in files:
-        stat = file.stat()
-        label = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        if label not in known:
-            with file.open("rb") as stream:
-                known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
-        whole.update(f"{file.name}:{known[label]}\n".encode())
-    if remember and len(known) > before:
+    labels = {file: _label(file) for file in files}
+    _HASHED.update({label: known[label] for label in labels.values() if label in known})
+    fresh = [file for file, label in labels.items() if label not in _HASHED]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for file, found in zip(fresh, pool.map(_hash, fresh), strict=True):
+            _HASHED[labels[file]] = found
+    if remember and not known.keys() >= set(labels.values()):
+        known |= {label: _HASHED[label] for label in labels.values()}
         write_bytes(memory, json.dumps(known, indent=0).encode())
-    return whole.hexdigest()
+    lines = (f"{file.name}:{_HASHED[label]}\n" for file, label in labels.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _label(file: Path) -> str:
+    stat = file.stat()
+    return f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -23,6 +23,8 @@ RULES = (
     "kfold_group",
     "k",
     "seed",
+    "balance",
+    "allow_empty_class",
 )
 
 

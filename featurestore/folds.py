@@ -7,6 +7,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,10 @@ from featurestore.errors import FoldError
 
 KEY = ("slide_id", "x", "y")
 RARE = "rare_class"
+IMBALANCE = "imbalance"
+Codes = npt.NDArray[np.int64]
 Strategy = Literal["stratified", "stratified_group"]
+Balance = Literal["greedy", "optimal"]
 
 
 def fold_view(thresholds: ir.Table, folds: ir.Table | None = None) -> ir.Table:
@@ -60,7 +64,15 @@ def shared_groups(split: ir.Table, group: str) -> ir.Table:
     return sides.filter((sides.train > 0) & (sides.validation > 0)).order_by(group)
 
 
-def assign_folds(tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: int) -> pa.Table:
+def assign_folds(
+    tiles: pa.Table,
+    strategy: Strategy,
+    group: str,
+    k: int,
+    seed: int,
+    balance: Balance = "greedy",
+    allow_empty_class: bool = False,
+) -> pa.Table:
     """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
 
     Parameters
@@ -77,6 +89,11 @@ def assign_folds(tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: 
         Number of folds.
     seed
         Seed of the shuffle.
+    balance
+        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
+        ``stratified_group`` (`featurestore.balance.optimal_folds`).
+    allow_empty_class
+        Whether a fold may be without a tile of a class, under ``stratified_group``.
 
     Returns
     -------
@@ -87,7 +104,7 @@ def assign_folds(tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: 
     Raises
     ------
     FoldError
-        There are fewer than ``k`` groups, or a fold would stay empty.
+        There are fewer than ``k`` groups, or a fold would stay empty, or without a class.
     """
     # scikit-learn costs more than a second to import; few commands assign folds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -124,9 +141,55 @@ def assign_folds(tiles: pa.Table, strategy: Strategy, group: str, k: int, seed: 
                 fix="set a smaller k, another seed, or kfold_strategy=stratified",
             )
         folds[rows[held]] = fold
+    said = {}
+    if grouped:
+        folds[rows], said = _balanced(
+            groups[kept], labels[kept], folds[kept], names, k, balance, allow_empty_class
+        )
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
     table = tiles.select(list(KEY)).append_column("fold", column)
-    return table.replace_schema_metadata({RARE: json.dumps(rare)})
+    return table.replace_schema_metadata(
+        {RARE: json.dumps(rare), IMBALANCE: json.dumps(said)}
+    )
+
+
+def _balanced(
+    groups: Codes,
+    labels: Codes,
+    greedy: Codes,
+    names: list[str],
+    k: int,
+    balance: Balance,
+    allow_empty_class: bool,
+) -> tuple[Codes, dict[str, float]]:
+    """Return the fold of each tile, improved if asked for, and how uneven each assignment is."""
+    from featurestore.balance import empty_cells, imbalance, optimal_folds  # scipy is slow
+
+    there, row = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(there), len(names)), dtype=np.int64)
+    np.add.at(counts, (row, labels), 1)
+    present = np.flatnonzero(counts.sum(axis=0))  # rare classes have been taken out
+    counts = counts[:, present]
+    chosen = np.zeros(len(there), dtype=np.int64)
+    chosen[row] = greedy
+    said = {"greedy": imbalance(counts, chosen, k)}
+    if balance == "optimal":
+        chosen = optimal_folds(counts, k, start=chosen)
+        said["optimal"] = imbalance(counts, chosen, k)
+    empty = empty_cells(counts, chosen, k)
+    if empty and not allow_empty_class:
+        raise FoldError(
+            f"{len(empty)} folds would have no tile of a class",
+            found="; ".join(f"fold {f} has no {names[present[c]]}" for f, c in empty[:5]),
+            fix=("set balance=optimal, " if balance == "greedy" else "")
+            + "another k or seed, or allow_empty_class=true",
+        )
+    return chosen[row], said
+
+
+def imbalances(folds: pa.Table) -> dict[str, float]:
+    """Return how uneven an assignment by groups is, before and after the solver."""
+    return json.loads((folds.schema.metadata or {}).get(IMBALANCE.encode(), b"{}"))
 
 
 def rare_classes(folds: pa.Table) -> dict[str, int]:

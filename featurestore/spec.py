@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from featurestore.folds import Strategy
+from featurestore.folds import Balance, Strategy
+from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
+from featurestore.matrix import Matrix, Storage
+
+Engine = Literal["duckdb", "pyspark"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,14 @@ class StoreSpec:
         Class name to target and to least coverage.
     tissue_prop_min, single_class, label_rule
         See `featurestore.thresholds.threshold_view`.
-    kfold_strategy, kfold_group, k, seed
+    kfold_strategy, kfold_group, k, seed, balance, allow_empty_class
         See `featurestore.folds.assign_folds`.
+    storage
+        Type in which embeddings are materialised.
+    leakage
+        Whether a leak that the strategy promises against is refused.
+    backend
+        The engine that computes the views.
     """
 
     tiles: str | None = None
@@ -46,6 +55,11 @@ class StoreSpec:
     kfold_group: str = "slide_id"
     k: int = 5
     seed: int = 0
+    balance: Balance = "greedy"
+    allow_empty_class: bool = False
+    storage: Storage = "float32"
+    leakage: Leakage = "refuse"
+    backend: Engine = "duckdb"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
@@ -56,18 +70,16 @@ class StoreSpec:
 
 @dataclass(frozen=True)
 class TileSet:
-    """Tiles chosen for a purpose, not yet joined with their embeddings.
+    """Tiles chosen for a purpose, and where their embeddings are.
 
     Parameters
     ----------
     keys
-        ``slide_id, x, y, target, split``, sorted by key; ``target`` is null where unknown.
-    files
-        The Parquet files of the embeddings.
-    dim
-        Length of an embedding.
+        ``slide_id, x, y, target, split, row``, sorted by key; ``target`` is null where unknown,
+        ``row`` is that of the matrix.
+    matrix
+        The embeddings.
     """
 
     keys: pa.Table
-    files: list[Path]
-    dim: int
+    matrix: Matrix

@@ -11,24 +11,11 @@ import pyarrow as pa
 
 from featurestore import artifacts, assignment, backend, contract
 from featurestore.classes import ClassSpec, class_names, class_specs
-from featurestore.errors import (
-    ArtifactError,
-    EmptyViewError,
-    FeatureStoreWarning,
-    LeakageError,
-)
-from featurestore.folds import (
-    KEY,
-    assign_folds,
-    check_fold,
-    fold_view,
-    rare_classes,
-    shared_groups,
-    split_view,
-)
+from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
-from featurestore.spec import StoreSpec, TileSet
+from featurestore.spec import StoreSpec
 from featurestore.thresholds import threshold_view
 
 MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
@@ -59,6 +46,7 @@ class FeatureStore:
         remember: bool = False,
     ) -> None:
         self.spec = spec
+        self.threads = threads
         self.connection = backend.connect(threads, memory_limit, temp_folder)
         self.remember = remember
         self._folds: pa.Table | None = None
@@ -175,14 +163,24 @@ class FeatureStore:
         """The assigned folds, or None where the tiles have a column ``fold`` of their own."""
         if "fold" in self.view("tiles").columns:
             return None
-        spec, survivors = self.spec, self._survivors("")
-        table = assignment.recalled(self._fold_content()) if self.remember else None
+        spec, survivors = self.spec, self.survivors("")
+        table = None
+        if self.remember:
+            table = assignment.recalled(assignment.content(spec, self.files("tiles")))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
             with backend.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
-            table = assign_folds(rows, spec.kfold_strategy, spec.kfold_group, spec.k, spec.seed)
+            table = assign_folds(
+                rows,
+                spec.kfold_strategy,
+                spec.kfold_group,
+                spec.k,
+                spec.seed,
+                spec.balance,
+                spec.allow_empty_class,
+            )
         self._folds = table
         for name, count in rare_classes(table).items():
             warnings.warn(
@@ -193,19 +191,12 @@ class FeatureStore:
             )
         return backend.register(self.connection, "assigned_folds", table)
 
-    def keep_folds(self) -> str | None:
-        """Log the assigned folds as an artifact with a run of its own; return its URI.
+    @property
+    def fold_table(self) -> pa.Table | None:
+        """The assigned folds as `featurestore.folds.assign_folds` returns them, or None."""
+        return None if self.assigned is None else self._folds
 
-        The same tiles, rules and seed find it again. None where the tiles bring their folds.
-        """
-        if self.assigned is None:
-            return None
-        return assignment.kept(self._folds, self._fold_content())
-
-    def _fold_content(self) -> str:
-        return assignment.content(self.spec, self.files("tiles"))
-
-    def _survivors(self, prefix: str) -> ir.Table:
+    def survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""
         if prefix not in self._kept:
             thresholds = self.view(prefix + "thresholds")
@@ -224,107 +215,21 @@ class FeatureStore:
         with backend.translated():
             return sorted(tiles.select("fold").distinct().to_pyarrow()["fold"].to_pylist())
 
-    def split(self, fold: int) -> ir.Table:
-        """Return the fates with ``split``: train or validation (null for a dropped tile)."""
-        self._survivors("")
-        check_fold(fold, self.folds())
-        return split_view(self.view("fates"), fold)
-
-    def fit_set(self, fold: int) -> TileSet:
-        """Return the training and validation tiles of a fold.
-
-        Raises
-        ------
-        EmptyViewError
-            One of the two sides has no tile.
-        LeakageError
-            A group stands on both sides though the strategy promises otherwise.
-        """
-        self.check_leakage(fold)
-        view = self.split(fold)
-        tiles = self._tile_set(view.filter(view.dropped_by.isnull()), "embeddings")
-        sides = tiles.keys["split"].value_counts().to_pylist()
-        if len(sides) < 2:
-            raise EmptyViewError(
-                f"Fold {fold} leaves one side of the split without a tile",
-                found=", ".join(f"{side['counts']:,} {side['values']}" for side in sides) or "none",
-                fix="choose another fold, or loosen the thresholds",
-            )
-        return tiles
-
-    def test_set(self) -> TileSet:
-        """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
-        self._survivors("test_")
-        fates = self.view("test_fates")
-        kept = fates.filter(fates.dropped_by.isnull()).mutate(split=ibis.literal("test"))
-        return self._tile_set(kept, "test_embeddings")
-
-    def predict_set(self) -> TileSet:
-        """Return every tile with an embedding, labelled or not (``split`` is ``predict``)."""
+    def predicted(self) -> ir.Table:
+        """Return the tiles to predict, with their labels where they have coverages."""
         name = "predict_tiles" if self.spec.predict_tiles else "test_tiles"
         tiles = self._tiles(name)
-        if class_names(tiles.columns):
-            specs = class_specs(
-                class_names(tiles.columns),
-                self.spec.class_indices or {},
-                self.spec.thresholds or {},
-            )
-            contract.check_coverage(tiles, specs, name.replace("_", " "))
-            tiles = label_view(tiles, specs, self.spec.label_rule)
-        else:
-            tiles = tiles.mutate(target=ibis.null("int64"))
-        embeddings = self.view("test_embeddings")
-        kept = tiles.semi_join(embeddings, list(KEY)).mutate(split=ibis.literal("predict"))
-        chosen = self._tile_set(kept, "test_embeddings")
-        if not len(chosen.keys):
-            raise EmptyViewError(
-                "No tile has an embedding: the join is empty",
-                found=f"{len(self.files(name))} tile files, {len(chosen.files)} embedding files",
-                fix="check that both artifacts are of one cohort and spell their keys alike",
-            )
-        return chosen
-
-    def _tile_set(self, view: ir.Table, embeddings: str) -> TileSet:
-        chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split")
-        with backend.translated():
-            keys = chosen.order_by(list(KEY)).to_pyarrow()
-        return TileSet(keys, self.files(embeddings), contract.dimension(self.view(embeddings)))
-
-    def check_leakage(self, fold: int) -> dict[str, int]:
-        """Count the slides, and the fold groups, on both sides of a fold's split.
-
-        Returns
-        -------
-        dict
-            ``slide_id`` and ``kfold_group`` -> number shared.
-
-        Raises
-        ------
-        LeakageError
-            Groups are shared under ``stratified_group``.
-        """
-        split = self.split(fold)
-        shared = {}
-        for group in dict.fromkeys(["slide_id", self.spec.kfold_group]):
-            if group not in split.columns:
-                continue
-            with backend.translated():
-                rows = shared_groups(split, group).to_pyarrow()
-            shared[group] = len(rows)
-            promised = self.spec.kfold_strategy == "stratified_group"
-            if len(rows) and promised and group == self.spec.kfold_group:
-                raise LeakageError(
-                    f"Fold {fold} shares groups between training and validation, "
-                    "though kfold_strategy=stratified_group promises that it does not",
-                    found=f"{len(rows)} shared {group}: "
-                    + ", ".join(str(v) for v in rows[group].to_pylist()[:5]),
-                    fix="correct the column fold of the tiles, or set kfold_strategy=stratified",
-                )
-        return shared
+        if not class_names(tiles.columns):
+            return tiles.mutate(target=ibis.null("int64"))
+        specs = class_specs(
+            class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
+        )
+        contract.check_coverage(tiles, specs, name.replace("_", " "))
+        return label_view(tiles, specs, self.spec.label_rule)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
-        self._survivors(prefix)
+        self.survivors(prefix)
         with backend.translated():
             return self.view(prefix + "funnel").to_pyarrow().to_pylist()
 
@@ -355,7 +260,7 @@ class FeatureStore:
         """Create each view that the artifacts allow; return names and columns."""
         names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
         if self.spec.tiles:
-            self._survivors("")
+            self.survivors("")
             for name in [*names, "folds", "fates", "funnel"]:
                 self.view(name)
             rows = [

@@ -128,7 +128,7 @@ REFUSED = {
     ),
     "leaking group folds": (
         {"fold": [n % 2 for n in range(12)]}, {}, ["fold=1", "kfold_strategy=stratified_group"],
-        ["shares groups", "4 shared slide_id", "s0"],
+        ["4; the first: slide_id s0", "several folds", "leakage=warn"],
     ),
     "unknown key": ({}, {}, ["flod=4"], ["'flod'", "did you mean 'fold'?"]),
     "value of the wrong type": ({}, {}, ["fold=four"], ["value of fold", "four"]),

@@ -1,4 +1,4 @@
-"""FeatureStore: choosing tiles, the guard against leaks, rare classes, columns that clash."""
+"""FeatureStore: choosing tiles, rare classes, folds found again, columns that clash."""
 
 import warnings
 from dataclasses import replace
@@ -8,8 +8,9 @@ import pytest
 from conftest import TABLES
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.artifacts import use_tracking
-from featurestore.errors import FeatureStoreWarning, LeakageError, UnknownClassError
+from featurestore.artifacts import local_path, use_tracking
+from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.snapshot import materialise
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
 
@@ -20,28 +21,12 @@ def spec(named: dict[str, str], **rules: object) -> StoreSpec:
 
 
 def test_fit_set_names_target_and_split_in_the_order_of_keys(artifacts: TABLES):
-    tiles = FeatureStore(spec(artifacts())).fit_set(1)
-    assert tiles.keys.column_names == ["slide_id", "x", "y", "target", "split"]
+    tiles = materialise(FeatureStore(spec(artifacts()))).fit_set(1)
+    assert tiles.keys.column_names == ["slide_id", "x", "y", "target", "split", "row"]
     assert tiles.keys["x"].to_pylist() == list(range(12))
     assert tiles.keys["target"].to_pylist() == [0, 1] * 6
     assert tiles.keys["split"].to_pylist() == ["train"] * 6 + ["validation"] * 6
-    assert tiles.dim == 3
-
-
-def test_shared_slides_are_counted_or_refused(artifacts: TABLES):
-    """Folds that alternate divide every slide: counted under stratified, refused under group."""
-    named = artifacts({"fold": [n % 2 for n in range(12)]})
-    assert FeatureStore(spec(named)).check_leakage(0) == {"slide_id": 4}
-    with pytest.raises(LeakageError, match="4 shared slide_id: s0, s1, s2, s3"):
-        FeatureStore(spec(named, kfold_strategy="stratified_group")).fit_set(0)
-
-
-def test_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: TABLES):
-    named = artifacts({"patient_id": [f"p{(n // 3) % 2}" for n in range(12)]})
-    by_slide = spec(named, kfold_strategy="stratified_group")
-    assert FeatureStore(by_slide).check_leakage(0) == {"slide_id": 0}
-    with pytest.raises(LeakageError, match="2 shared patient_id"):
-        FeatureStore(replace(by_slide, kfold_group="patient_id")).fit_set(0)
+    assert tiles.matrix.dim == 3
 
 
 def test_rare_class_is_dropped_with_a_warning_that_names_it(artifacts: TABLES):
@@ -60,12 +45,12 @@ def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_p
     use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     wanted = spec(artifacts({"fold": None}), k=3)
     first = FeatureStore(wanted, remember=True)
-    uri = first.keep_folds()
+    uri = materialise(first).keep_folds()
     again = FeatureStore(wanted, remember=True)
-    assert again.keep_folds() == uri
-    assert again.fit_set(0).keys == first.fit_set(0).keys
+    assert again.fold_table == first.fold_table == pq.read_table(local_path(uri))
+    assert materialise(again).keep_folds() == uri
     other = FeatureStore(replace(wanted, seed=1), remember=True)
-    assert other.keep_folds() != uri
+    assert materialise(other).keep_folds() != uri
 
 
 def test_columns_that_the_views_make_are_not_taken_from_the_tiles(artifacts: TABLES):
@@ -87,7 +72,10 @@ def test_tiles_of_a_test_cohort_must_have_the_same_classes(artifacts: TABLES, tm
     table = pq.read_table(named["data.tiles"])
     pq.write_table(table.drop_columns(["roi_coverage_Fat"]), tmp_path / "test.parquet")
     with pytest.raises(UnknownClassError, match="'Fat'"):
-        FeatureStore(replace(spec(named), test_tiles=str(tmp_path / "test.parquet"))).test_set()
+        materialise(
+            FeatureStore(replace(spec(named), test_tiles=str(tmp_path / "test.parquet")))
+        )
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_views_are_lazy_and_named_for_sql(artifacts: TABLES):

@@ -115,6 +115,21 @@ class Config:
         default="slide_id", metadata=_doc("column that stratified_group keeps together")
     )
     k: int = field(default=5, metadata=_doc("number of folds"))
+    balance: Literal["greedy", "optimal"] = field(
+        default="greedy", metadata=_doc("stratified_group: scikit-learn's folds, or a solver's")
+    )
+    allow_empty_class: bool = field(
+        default=False, metadata=_doc("stratified_group: accept a fold without a class")
+    )
+    leakage: Literal["refuse", "warn"] = field(
+        default="refuse", metadata=_doc("what to do about a leak that the strategy promises against")
+    )
+    storage: Literal["float32", "float16", "bfloat16"] = field(
+        default="float32", metadata=_doc("type in which embeddings are materialised")
+    )
+    backend: Literal["duckdb", "pyspark"] = field(
+        default="duckdb", metadata=_doc("engine of the views; see docs/spark.md")
+    )
     head: str = field(default="linear", metadata=_doc("linear or mlp (train/heads.py)"))
     hidden: int = field(default=256, metadata=_doc("hidden width of head=mlp"))
     normalize: Literal["none", "zscore"] = field(

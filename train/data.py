@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from featurestore.artifacts import write_bytes
-from featurestore.batches import embedding_matrix
 from featurestore.spec import TileSet
 
 UNKNOWN = -1  # target of a tile without a label
@@ -104,7 +103,7 @@ def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
 def load_splits(
     tiles: TileSet, seed: int, rank: int = 0, world: int = 1, threads: int | None = None
 ) -> dict[str, Split]:
-    """Read the embeddings that a process owns, once, into one matrix.
+    """Copy the embeddings that a process owns, once, into its memory.
 
     Parameters
     ----------
@@ -115,12 +114,7 @@ def load_splits(
     rank, world
         Which of how many processes this is.
     threads
-        See `featurestore.batches.embedding_matrix`.
-
-    Raises
-    ------
-    EmbeddingError
-        See `featurestore.batches.embedding_matrix`.
+        See `featurestore.matrix.Matrix.gather`.
     """
     sides = np.asarray(tiles.keys["split"].combine_chunks().dictionary_encode().to_numpy(False))
     orders, own, places, offset = {}, [], [], 0
@@ -134,9 +128,8 @@ def load_splits(
         places.append(offset + np.arange(len(mine)))
         offset += len(mine)
     rows = np.concatenate(own)
-    matrix = embedding_matrix(
-        tiles.keys.take(pa.array(rows)), tiles.files, tiles.dim, np.concatenate(places), threads
-    )
+    lines = tiles.keys["row"].to_numpy()[rows]
+    matrix = tiles.matrix.gather(lines, np.concatenate(places), threads)
     target = tiles.keys["target"].fill_null(UNKNOWN).to_numpy()
     slide, names = slide_numbers(tiles.keys)
     splits, start = {}, 0

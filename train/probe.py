@@ -26,6 +26,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,15 @@ from torch import Tensor, nn
 
 from featurestore import artifacts, examples
 from featurestore.cli import shown_warnings
-from featurestore.errors import EmbeddingError, FeatureStoreError, UnknownClassError
+from featurestore.errors import (
+    EmbeddingError,
+    FeatureStoreError,
+    FeatureStoreWarning,
+    UnknownClassError,
+)
+from featurestore.guard import refuse
+from featurestore.progress import Rows
+from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
 from train import checkpoint
@@ -83,23 +92,31 @@ def run(config: Config) -> None:
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
         # Whatever can be refused is refused in this part, before anything is written.
-        here: list[tuple[FeatureStore, Tracker]] = []  # filled on the first process alone
+        here: list[tuple[Tracker, FeatureStore, Snapshot | None]] = []  # on the first process alone
 
         def choose() -> tuple[Config, TileSet, tuple[nn.Module, Blueprint] | None]:
             tracker, store = open_tracker(config), open_store(config)
             trained = open_checkpoint(config)
-            here.append((store, tracker))
-            return config, choose_tiles(store, config, trained[1] if trained else None), trained
+            rows = Rows(console)
+            if config.mode == "predict":
+                snapshot, (tiles, held) = None, predict_set(store, rows)
+                stack.callback(held.lock.close)
+            else:
+                snapshot = materialise(store, rows, config.fold)
+                tiles = choose_tiles(snapshot, config)
+            check_fits(tiles, trained[1] if trained else None)
+            here.append((tracker, store, snapshot))
+            return config, tiles, trained
 
         settled, tiles, trained = first(accelerator, choose)
         splits = every(accelerator, lambda: read(tiles, settled, accelerator))
 
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        tracker = stack.enter_context(here[0][1] if here else NullTracker())
+        tracker = stack.enter_context(here[0][0] if here else NullTracker())
         session = Session(settled, accelerator, console, tracker, Path(settled.output or temporary))
         if here:
-            record_inputs(session, here[0][0])
-        network, blueprint = trained or fit(session, splits, tiles.dim)
+            record_inputs(session, *here[0][1:])
+        network, blueprint = trained or fit(session, splits, tiles.matrix.dim)
         evaluate(session, splits, tiles, network, blueprint)
         if session.is_first and settled.mode == "fit":
             register(session, network, blueprint)
@@ -160,32 +177,35 @@ def class_names(config: Config) -> list[str]:
     return sorted(config.class_indices, key=config.class_indices.__getitem__)
 
 
-def choose_tiles(store: FeatureStore, config: Config, blueprint: Blueprint | None) -> TileSet:
-    """Return the tiles that the mode asks for."""
+def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
+    """Return the tiles that the mode asks for, after the guard has looked at the folds."""
     if config.mode == "test":
-        tiles = store.test_set()
-    elif config.mode == "predict":
-        tiles = store.predict_set()
-    else:
-        assert config.fold is not None  # train.config asks for it
-        tiles = store.fit_set(config.fold)
+        return snapshot.test_set()
+    assert config.fold is not None  # train.config asks for it
+    tiles = snapshot.fit_set(config.fold)
+    for leak in refuse(snapshot.findings, config.leakage):
+        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
     if config.mode == "validate":
         held_out = np.asarray(tiles.keys["split"]) == "validation"
         tiles = replace(tiles, keys=tiles.keys.filter(held_out))
-    if blueprint is not None and tiles.dim != blueprint.dim:
+    return tiles
+
+
+def check_fits(tiles: TileSet, blueprint: Blueprint | None) -> None:
+    """Refuse a checkpoint that was trained on embeddings of another length."""
+    if blueprint is not None and tiles.matrix.dim != blueprint.dim:
         raise EmbeddingError(
             "The checkpoint is for embeddings of another length",
-            found=f"{blueprint.dim} in the checkpoint, {tiles.dim} in the embeddings",
+            found=f"{blueprint.dim} in the checkpoint, {tiles.matrix.dim} in the embeddings",
             fix="name the embeddings that it was trained on, or another checkpoint",
         )
-    return tiles
 
 
 # -- store -> data ------------------------------------------------------------------------------
 
 
 def read(tiles: TileSet, config: Config, accelerator: Accelerator) -> dict[str, Split]:
-    """Read the rows that this process owns and bring them to its device."""
+    """Copy the rows that this process owns out of the snapshot, to its device."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = config.threads or max(1, (os.cpu_count() or 1) // local)
     splits = load_splits(

@@ -6,6 +6,7 @@ import numpy as np
 from rich.table import Table
 
 from featurestore.cli import print_funnel
+from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from train import config, metrics
@@ -18,36 +19,48 @@ from train.tracking import spell, versions
 SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
 
 
-def record_inputs(session: Session, store: FeatureStore) -> None:
+def record_inputs(session: Session, store: FeatureStore, snapshot: Snapshot | None) -> None:
     """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts."""
     tracker, mode = session.tracker, session.config.mode
     settings = config.flat(session.config)
     tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
-    if mode != "predict":
-        funnel = store.funnel("test_" if mode == "test" else "")
+    if snapshot is not None:
+        cohort = "test_tiles" if mode == "test" else "tiles"
+        funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
-        tracker.table({key: [row[key] for row in funnel] for key in funnel[0]}, "funnel.json")
-    if mode in ("fit", "validate"):
-        record_folds(session, store)
+        tracker.table(columns(funnel), "funnel.json")
+        session.console.print(f"snapshot: {snapshot.folder.name}")
+        tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
+        if mode in ("fit", "validate"):
+            record_folds(session, snapshot)
     for name, (uri, digest) in store.sources().items():
         tracker.dataset(name, uri, digest, context=mode)
 
 
-def record_folds(session: Session, store: FeatureStore) -> None:
-    """Print and record the shared slides, the labels per fold and the assignment itself."""
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns."""
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def record_folds(session: Session, snapshot: Snapshot) -> None:
+    """Print and record the shared slides, the guard's proof, the labels per fold, the folds."""
     tracker, fold = session.tracker, session.config.fold
     assert fold is not None  # train.config asks for it
-    shared = store.check_leakage(fold)
+    shared = snapshot.shared(fold)
     said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
     session.console.print(
         f"fold {fold} ({session.config.kfold_strategy}): {said} in training and validation"
     )
+    for kind, value in snapshot.manifest["imbalance"].items():
+        session.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
+        tracker.metrics({f"folds/imbalance_{kind}": value})
     tracker.metrics({f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()})
-    tracker.table(store.label_distribution().to_pydict(), "label_distribution.json")
-    if session.config.tracking.enabled and (uri := store.keep_folds()):
+    tracker.table(columns([f.as_dict() for f in snapshot.findings]), "leakage.json")
+    tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
+    if session.config.tracking.enabled and (uri := snapshot.keep_folds()):
         tracker.params({"folds_artifact": uri})
 
 

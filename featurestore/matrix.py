@@ -1,0 +1,331 @@
+"""The embeddings of an artifact as one memory-mapped matrix, converted once.
+
+Row i of ``embeddings.npy`` is the i-th row of the artifact's Parquet files, so that converting
+needs no join: row groups are read on every core and written to where they belong. ``keys.parquet``
+tells whose embedding a row is. Rules and folds only ever choose rows, so no change of theirs reads
+an embedding again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.batches import Piece, as_matrix, embedding_batches, lengths, pieces
+from featurestore.contract import key_text
+from featurestore.errors import ArtifactError, EmbeddingError
+from featurestore.folds import KEY
+
+Storage = Literal["float32", "float16", "bfloat16"]
+STORED: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+FORMAT = 1  # of the folder below
+FILE, KEYS, MANIFEST = "embeddings.npy", "keys.parquet", "matrix.json"
+BLOCK_BYTES = 8 * 2**20
+HASH_SEED = 20240229
+
+Rows = npt.NDArray[np.int64]
+Advance = Callable[[int], None]
+"""Told a number of rows when they are done."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A converted artifact.
+
+    Parameters
+    ----------
+    folder
+        Where it lies.
+    rows, dim
+        Its shape.
+    storage
+        The type of an element.
+    """
+
+    folder: Path
+    rows: int
+    dim: int
+    storage: Storage
+
+    @classmethod
+    def open(cls, folder: Path) -> "Matrix":
+        """Read what a folder holds; nothing but the manifest is read."""
+        return cls(folder, **json.loads((folder / MANIFEST).read_text()))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The embeddings, shape (rows, dim), memory-mapped and read-only."""
+        mapped = np.load(self.folder / FILE, mmap_mode="r")
+        # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
+        return mapped.view(STORED[self.storage])
+
+    @property
+    def keys(self) -> Path:
+        """The Parquet file with ``slide_id, x, y, row, content``, in the order of rows."""
+        return self.folder / KEYS
+
+    def gather(
+        self, rows: Rows, positions: Rows | None = None, threads: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Copy some rows into memory, reading the file from its front to its end.
+
+        Parameters
+        ----------
+        rows
+            Which ones, each at most once.
+        positions
+            The row of each in the result, a permutation; by default the order of ``rows``.
+        threads
+            One per core by default.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(rows), dim)
+        """
+        result = np.empty((len(rows), self.dim), dtype=np.float32)
+        ascending = np.argsort(rows, kind="stable")
+        source, target = rows[ascending], ascending if positions is None else positions[ascending]
+        values, size = self.values, max(1, BLOCK_BYTES // (4 * self.dim))
+
+        def copy(start: int) -> None:
+            block = slice(start, start + size)
+            result[target[block]] = values[source[block]]
+
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            for done in [pool.submit(copy, start) for start in range(0, len(rows), size)]:
+                done.result()
+        return result
+
+
+def content(embeddings: str, storage: Storage) -> str:
+    """Digest all that determines a matrix: the digest of the artifact, and the storage."""
+    return hashlib.sha256(f"matrix {FORMAT} {embeddings} {storage}".encode()).hexdigest()
+
+
+def convert(
+    files: Sequence[Path],
+    dim: int,
+    storage: Storage,
+    folder: Path,
+    advance: Advance,
+    threads: int | None = None,
+) -> None:
+    """Write the embeddings of some Parquet files as a matrix with its keys.
+
+    Memory is a few batches a thread, whatever the number of rows.
+
+    Parameters
+    ----------
+    files
+        Parquet files with ``slide_id, x, y, embedding``.
+    dim
+        Length of an embedding.
+    storage
+        Type to write.
+    folder
+        An empty folder.
+    advance
+        Told of the rows as they are done.
+    threads
+        One per core by default.
+
+    Raises
+    ------
+    EmbeddingError
+        A list is not ``dim`` long, or a value is not finite, anywhere in the files.
+    ArtifactError
+        There is too little room on the disk.
+    """
+    work = pieces(files)
+    rows, kind = sum(piece.rows for piece in work), STORED[storage]
+    _check_room(folder, rows * dim * kind.itemsize)
+    header = _begin(folder / FILE, rows, dim, kind)
+    keys = _read_keys(files)
+    hashes = np.zeros(rows, dtype=np.int64)
+    weights = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64) | 1
+    faults = Faults(dim, storage)
+    own = threading.local()  # one open file a thread
+
+    def write(piece: Piece) -> None:
+        if not hasattr(own, "file"):
+            own.file = FileIO(folder / FILE, "r+")
+        at = piece.start
+        for column in embedding_batches(piece, dim):
+            block = faults.checked(column, at)
+            hashes[at : at + len(block)] = _hashes(block, weights)
+            _write_at(own.file, header + at * dim * kind.itemsize, _stored(block, kind))
+            at += len(block)
+            advance(len(block))
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        futures = [pool.submit(write, piece) for piece in work]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    faults.refuse(keys)
+    keyed = keys.append_column("row", pa.array(np.arange(rows)))
+    pq.write_table(keyed.append_column("content", pa.array(hashes)), folder / KEYS)
+    shape = {"rows": rows, "dim": dim, "storage": storage}
+    (folder / MANIFEST).write_text(json.dumps(shape))
+
+
+class Faults:
+    """What is wrong with the embeddings that were read: each fault with its rows.
+
+    Parameters
+    ----------
+    dim
+        The length that a list must have.
+    storage
+        The type in which its values must be finite.
+    """
+
+    def __init__(self, dim: int, storage: Storage) -> None:
+        self.dim, self.storage = dim, storage
+        self.lengths: dict[int, int] = {}  # row -> length
+        self.values: list[int] = []
+
+    def checked(self, column: pa.Array, start: int) -> npt.NDArray[np.float32]:
+        """Return a column as float32, shape (rows, dim), its faulty rows noted and set to zero.
+
+        Parameters
+        ----------
+        column
+            Lists.
+        start
+            The number of its first row.
+        """
+        size = lengths(column)
+        wrong = np.flatnonzero(size != self.dim)
+        self.lengths.update((start + int(row), int(size[row])) for row in wrong)
+        block = np.zeros((len(column), self.dim), dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if len(wrong):
+                right = np.flatnonzero(size == self.dim)
+                block[right] = as_matrix(column.take(pa.array(right)), self.dim)
+            else:
+                block = as_matrix(column, self.dim).astype(np.float32, copy=False)
+            # A row's sum is finite if its values are, unless it overflows: far quicker than a look
+            # at each value, and the few suspects are looked at.
+            suspects = np.flatnonzero(~np.isfinite(_sums(block, self.storage)))
+            stored = block[suspects].astype(STORED[self.storage]).astype(np.float32)
+        bad = suspects[~np.isfinite(stored).all(axis=1)]
+        self.values.extend((start + bad).tolist())
+        return block
+
+    def refuse(self, keys: pa.Table) -> None:
+        """Raise for what was found.
+
+        Parameters
+        ----------
+        keys
+            The keys of all rows, in order.
+
+        Raises
+        ------
+        EmbeddingError
+            Anything was.
+        """
+        for wrong, faulty, fix in (
+            (
+                f"Embeddings are not all of one length ({self.dim}, as the first one is)",
+                list(self.lengths),
+                "write one embedding of the same model per tile",
+            ),
+            (
+                f"Embeddings hold values that are NaN, null or infinite (in {self.storage})",
+                self.values,
+                "compute them again, or drop these tiles"
+                + ("" if self.storage == "float32" else ", or set storage=float32"),
+            ),
+        ):
+            if faulty:
+                some = keys.take(pa.array(sorted(faulty))).append_column(
+                    "length", pa.array([self.lengths.get(row, self.dim) for row in sorted(faulty)])
+                )
+                first = some.sort_by([(name, "ascending") for name in KEY]).slice(0, 1).to_pylist()
+                raise EmbeddingError(
+                    wrong,
+                    found=f"{len(faulty):,} of {len(keys):,} rows, the first, of length "
+                    f"{first[0]['length']}, at {key_text(first[0])}",
+                    fix=fix,
+                )
+
+
+def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:
+    """Sum the rows; where the range is smaller, take each row's largest value in that type."""
+    if storage != "float32":
+        return np.abs(block).max(axis=1).astype(STORED[storage]).astype(np.float32)
+    return block @ np.ones(block.shape[1], dtype=np.float32)
+
+
+def _hashes(block: npt.NDArray[np.float32], weights: npt.NDArray[np.uint64]) -> Rows:
+    """Digest each row to 64 bits, for finding equal ones (to be compared by value then).
+
+    Multilinear hashing modulo 2^64 over the bit patterns, see D. Lemire and O. Kaser (2014),
+    "Strongly universal string hashing is fast". Two numbers a step where their count is even.
+    """
+    bits = np.ascontiguousarray(block).view(np.uint32)
+    pairs = bits.view(np.uint64) if block.shape[1] % 2 == 0 else bits.astype(np.uint64)
+    return (pairs @ weights[: pairs.shape[1]]).view(np.int64)
+
+
+def _begin(file: Path, rows: int, dim: int, kind: np.dtype) -> int:
+    """Write the header of an array and give the file its final size; return the header's size."""
+    descr = np.lib.format.dtype_to_descr(kind if kind.kind == "f" else np.dtype("V2"))
+    shape = {"descr": descr, "fortran_order": False, "shape": (rows, dim)}
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, shape)
+        header = stream.tell()
+        stream.truncate(header + rows * dim * kind.itemsize)
+    return header
+
+
+def _read_keys(files: Sequence[Path]) -> pa.Table:
+    """Read the keys of all rows in order; string types differ between writers."""
+    kinds = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
+    return pa.concat_tables(pq.read_table(file, columns=list(KEY)).cast(kinds) for file in files)
+
+
+def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> memoryview:
+    with np.errstate(over="ignore"):  # an infinity is noted by then
+        stored = np.ascontiguousarray(block.astype(kind, copy=False))
+    return memoryview(stored.view(np.uint8)).cast("B")
+
+
+def _write_at(file: FileIO, offset: int, data: memoryview) -> None:
+    # The system may take less than it is given, above all shortly before the disk is full.
+    while data:
+        done = os.pwrite(file.fileno(), data, offset)
+        data, offset = data[done:], offset + done
+
+
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ArtifactError(
+            "The disk has too little room for the embeddings",
+            found=f"{need / 1e9:.1f} GB to write, {free / 1e9:.1f} GB free in {folder.parent}",
+            fix="make room (`featurestore gc` removes old snapshots), set storage=float16, or work "
+            "in a folder on another disk",
+        )

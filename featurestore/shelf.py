@@ -1,0 +1,177 @@
+"""Folders named by a digest of what determines them: whole or not there, built once, kept in use.
+
+A lock file stands beside each folder. Who reads a folder shares its lock, who builds or removes it
+holds the lock alone; the system lets go of the locks of a killed process.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import portalocker
+
+from featurestore.artifacts import HOME
+from featurestore.errors import ArtifactError
+
+NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits
+BUILDING, REMOVING = ".building-", ".removing-"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A folder that nobody removes as long as this object lives.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+    lock
+        The open lock file.
+    """
+
+    folder: Path
+    lock: IO[bytes]
+
+
+def place(kind: str, digest: str) -> Path:
+    """Return where a folder is or would be."""
+    return HOME / kind / digest[:NAME_LENGTH]
+
+
+def held(kind: str, digest: str, build: Callable[[Path], object]) -> Held:
+    """Return a folder of the shelf, building it if it is not there.
+
+    Of several processes that ask at once, one builds and the others wait for it.
+
+    Parameters
+    ----------
+    kind
+        The shelf's name, for example ``snapshots``.
+    digest
+        Names all that determines the content.
+    build
+        Fills the empty folder that it is given.
+
+    Raises
+    ------
+    ArtifactError
+        The disk is full.
+    """
+    folder = place(kind, digest)
+    while True:
+        lock = _lock(folder, portalocker.LockFlags.SHARED)
+        if folder.exists():
+            os.utime(lock.fileno())  # the time of the last use
+            return Held(folder, lock)
+        lock.close()
+        with _lock(folder, portalocker.LockFlags.EXCLUSIVE):
+            if not folder.exists():
+                _build(folder, build)
+
+
+def _build(folder: Path, build: Callable[[Path], object]) -> None:
+    _sweep(folder)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{folder.name}-", dir=folder.parent))
+    try:
+        build(fresh)
+        fresh.rename(folder)
+    except BaseException as error:
+        free = shutil.disk_usage(folder.parent).free
+        shutil.rmtree(fresh, ignore_errors=True)
+        _forget(folder)
+        if not isinstance(error, OSError):
+            raise
+        raise ArtifactError(
+            f"{folder} could not be written",
+            found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",
+            fix="make room (`featurestore gc` removes old snapshots), or work in a folder on "
+            "another disk",
+        ) from error
+
+
+def _forget(folder: Path) -> None:
+    """Remove the lock of a folder that is not there, and the shelf if it is empty."""
+    folder.with_suffix(".lock").unlink(missing_ok=True)
+    for parent in (folder.parent, HOME):
+        with suppress(OSError):  # not empty
+            parent.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers and removers of a folder left; its lock must be held alone."""
+    for prefix in (BUILDING, REMOVING):
+        for left in folder.parent.glob(f"{prefix}{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
+    path = folder.with_suffix(".lock")
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was removed between the two
+            file = path.open("ab")
+            try:
+                portalocker.lock(file, flags)
+                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # somebody removed the lock while we waited for it
+
+
+def names(kind: str) -> list[str]:
+    """Return the names on a shelf, the last used first."""
+    folders = [p for p in (HOME / kind).glob("[!.]*") if p.is_dir()]
+    return [p.name for p in sorted(folders, key=lambda p: -used(p))]
+
+
+def used(folder: Path) -> float:
+    """Return the time of a folder's last use, in seconds of the epoch."""
+    lock = folder.with_suffix(".lock")
+    return (lock if lock.exists() else folder).stat().st_mtime
+
+
+def in_use(folder: Path) -> bool:
+    """Return whether a process holds a folder."""
+    with _alone(folder) as alone:
+        return not alone
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock alone if nobody else holds it; yield whether that went well."""
+    before = used(folder) if folder.exists() else time.time()
+    flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+    try:
+        lock = _lock(folder, flags)
+    except portalocker.LockException:
+        yield False
+        return
+    with lock:
+        os.utime(lock.fileno(), (before, before))  # to look at it is not to use it
+        yield True
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder unless a process holds it; return whether it went."""
+    with _alone(folder) as alone:
+        if alone:
+            _sweep(folder)
+            if folder.exists():
+                gone = folder.with_name(f"{REMOVING}{folder.name}-{os.getpid()}")
+                folder.rename(gone)  # at once: a reader sees the whole or none
+                shutil.rmtree(gone, ignore_errors=True)
+            _forget(folder)
+        return alone
+
+
+def size(folder: Path) -> int:
+    """Return the bytes that a folder's files take."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,377 @@
+"""Snapshots: a training set on disk, named by all that determines it.
+
+A snapshot holds the fate of every tile (``fates.parquet``, ``test_fates.parquet``: labels, folds,
+reasons, and the row of each embedding), the assigned folds and a manifest. The embeddings lie
+beside it as a matrix of the whole artifact (`featurestore.matrix`), shared by every snapshot of
+that artifact.
+"""
+
+import hashlib
+import importlib.resources
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore import artifacts, assignment, backend, contract, guard, matrix, shelf
+from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
+from featurestore.folds import KEY, check_fold, imbalances, shared_groups, split_view
+from featurestore.guard import Finding
+from featurestore.matrix import Matrix
+from featurestore.progress import Rows
+from featurestore.spec import TileSet
+from featurestore.store import FeatureStore
+
+SHELF, MATRICES = "snapshots", "matrices"
+FORMAT = 1  # of the folder
+MANIFEST = "manifest.json"
+VIEWS = ("classes", "contract", "labels", "thresholds", "folds", "funnel", "guard")
+"""The files whose code decides what a snapshot holds, beside this one."""
+RULES = (*assignment.RULES, "storage")
+COMPARED = 1024  # embeddings held in memory at a time, to compare them
+
+Matrices = dict[str, tuple[Matrix, shelf.Held]]
+"""By the prefix of a cohort."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training set that is whole, and that nobody removes as long as this object lives.
+
+    Parameters
+    ----------
+    held
+        Its folder.
+    manifest
+        What determined it and what it holds, see `write`.
+    matrices
+        Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
+    """
+
+    held: shelf.Held
+    manifest: dict[str, Any]
+    matrices: Matrices
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that determines the content."""
+        return self.manifest["digest"]
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.held.folder
+
+    def file(self, prefix: str = "") -> Path:
+        """Return the Parquet file with the fates of the training or test tiles."""
+        return self.folder / f"{prefix}fates.parquet"
+
+    def fates(self, prefix: str = "") -> ir.Table:
+        """Return the fates of the training or test tiles, each with its ``row``."""
+        self._need(prefix)
+        return backend.read_parquet(backend.connect(), [self.file(prefix)])
+
+    def _need(self, prefix: str) -> None:
+        if prefix not in self.matrices:
+            name = prefix + "tiles"
+            raise ArtifactError(
+                f"This needs the artifact {name}, and none is configured",
+                found=f"data.{name} is not set",
+                fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
+            )
+
+    def fit_set(self, fold: int) -> TileSet:
+        """Return the training and validation tiles of a fold.
+
+        Raises
+        ------
+        FoldError
+            There is no such fold.
+        EmptyViewError
+            One of the two sides has no tile.
+        """
+        view = self.split(fold)
+        tiles = self._tile_set("", view.filter(view.dropped_by.isnull()))
+        sides = tiles.keys["split"].value_counts().to_pylist()
+        if len(sides) < 2:
+            raise EmptyViewError(
+                f"Fold {fold} leaves one side of the split without a tile",
+                found=", ".join(f"{side['counts']:,} {side['values']}" for side in sides) or "none",
+                fix="choose another fold, or loosen the thresholds",
+            )
+        return tiles
+
+    def split(self, fold: int) -> ir.Table:
+        """Return the fates with ``split``: train or validation (null for a dropped tile)."""
+        fates = self.fates()
+        check_fold(fold, self.manifest["folds"])
+        return split_view(fates, fold)
+
+    def test_set(self) -> TileSet:
+        """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
+        kept = guard.kept(self.fates("test_"))
+        return self._tile_set("test_", kept.mutate(split=ibis.literal("test")))
+
+    def _tile_set(self, prefix: str, view: ir.Table) -> TileSet:
+        return TileSet(_chosen(view), self.matrices[prefix][0])
+
+    def shared(self, fold: int) -> dict[str, int]:
+        """Count the slides, and the fold groups, on both sides of a fold's split."""
+        split = self.split(fold)
+        groups = dict.fromkeys(["slide_id", self.manifest["rules"]["kfold_group"]])
+        with backend.translated():
+            return {
+                group: int(shared_groups(split, group).count().to_pyarrow().as_py())
+                for group in groups
+                if group in split.columns
+            }
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the guard found when the snapshot was written."""
+        return [Finding(**row) for row in self.manifest["guard"]]
+
+    def keep_folds(self) -> str | None:
+        """Log the assigned folds as an artifact with a run of its own; return its URI.
+
+        None where the tiles bring their folds.
+        """
+        file = self.folder / assignment.FILE
+        if not file.exists():
+            return None
+        return assignment.kept(pq.read_table(file), self.manifest["inputs"]["folds"])
+
+
+def _chosen(view: ir.Table) -> pa.Table:
+    """Return the keys of a tile set, in order."""
+    chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row")
+    with backend.translated():
+        return chosen.order_by(list(KEY)).to_pyarrow()
+
+
+# -- what determines it ---------------------------------------------------------------------------
+
+
+def inputs(store: FeatureStore) -> dict[str, str | None]:
+    """Return the digests of the artifacts that a snapshot is made of, and of the views' code."""
+    spec = store.spec
+    named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
+    found: dict[str, str | None] = {
+        name: artifacts.digest(store.files(name), remember=False) if uri else None for name, uri in named.items()
+    }
+    for prefix in prefixes(store):
+        name = prefix + "embeddings"
+        found[name] = matrix.content(artifacts.digest(store.files(name), remember=False), spec.storage)
+    if spec.tiles:
+        found["folds"] = assignment.content(spec, store.files("tiles"))
+    return found | {"views": _code()}
+
+
+def prefixes(store: FeatureStore) -> list[str]:
+    """Return the prefixes of the cohorts that a store has: ``""``, ``"test_"``."""
+    cohorts = {"": store.spec.tiles, "test_": store.spec.test_tiles}
+    return [prefix for prefix, uri in cohorts.items() if uri]
+
+
+def _code() -> str:
+    source = importlib.resources.files("featurestore")
+    texts = ((source / f"{name}.py").read_text().encode() for name in (*VIEWS, "snapshot"))
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+# -- how it comes about ---------------------------------------------------------------------------
+
+
+def materialise(
+    store: FeatureStore, rows: Rows | None = None, fold: int | None = None
+) -> Snapshot:
+    """Return the snapshot of a store's spec, written on its first use.
+
+    Parameters
+    ----------
+    store
+        Views, rules and artifacts.
+    rows
+        Shows the rows of embeddings that are converted.
+    fold
+        A fold that must be there, or nothing is written.
+
+    Raises
+    ------
+    FeatureStoreError
+        Whatever the contract, the rules or the disk refuse; nothing is left half written.
+    """
+    spec = store.spec
+    rules = {name: getattr(spec, name) for name in RULES}
+    content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
+    digest = _digest(content)
+
+    def build(folder: Path) -> None:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", FeatureStoreWarning)
+            for prefix in prefixes(store):  # cheap refusals before the long conversion
+                store.survivors(prefix)
+            if fold is not None:
+                check_fold(fold, store.folds())
+            findings = watch(store) if spec.tiles else []
+            guard.refuse(findings, spec.leakage)
+            held = matrices(store, rows)
+            whole = content | {"digest": digest} | write(store, folder, held, findings)
+        whole["warnings"] = [str(w.message) for w in said if w.category is FeatureStoreWarning]
+        (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
+
+    held = shelf.held(SHELF, digest, build)
+    store.sources()  # remembers digests: a refusal would have written nothing
+    manifest = json.loads((held.folder / MANIFEST).read_text())
+    for said in manifest["warnings"]:
+        warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+    return Snapshot(held, manifest, matrices(store, rows))
+
+
+def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
+    """Return the embeddings of each cohort, converted on their first use."""
+    return {prefix: embeddings(store, prefix, rows) for prefix in prefixes(store)}
+
+
+def embeddings(
+    store: FeatureStore, prefix: str, rows: Rows | None = None
+) -> tuple[Matrix, shelf.Held]:
+    """Return the embeddings of the training or test tiles, converted on their first use."""
+    name = prefix + "embeddings"
+    files, storage = store.files(name), store.spec.storage
+
+    def build(folder: Path) -> None:
+        dim = contract.dimension(store.view(name))
+        shown = rows or Rows(None)
+        total = sum(piece.rows for piece in matrix.pieces(files))
+        with shown.counting(f"embeddings to {storage}", total) as advance:
+            matrix.convert(files, dim, storage, folder, advance, store.threads)
+
+    digest = matrix.content(artifacts.digest(files, remember=False), storage)
+    held = shelf.held(MATRICES, digest, build)
+    return Matrix.open(held.folder), held
+
+
+def watch(store: FeatureStore) -> list[Finding]:
+    """Run those of the guard's checks that read no embedding."""
+    spec, fates = store.spec, store.view("fates")
+    grouped = spec.kfold_strategy == "stratified_group"
+    groups = [name for name in ("slide_id", "patient_id") if name in fates.columns]
+    found: list[Finding] = []
+
+    def look(check: str, promised: bool, offenders: ir.Table) -> None:
+        with backend.translated():
+            found.append(guard.finding(check, promised, offenders.to_pyarrow()))
+
+    for group in dict.fromkeys([*groups, *([spec.kfold_group] if grouped else [])]):
+        promised = grouped and group == spec.kfold_group
+        look(f"values of {group} in several folds", promised, guard.spread_view(fates, group))
+    if spec.slides:
+        overlaps = guard.overlap_view(fates, store.view("slides"))
+        look("overlapping tiles of one slide in different folds", grouped, overlaps)
+    if spec.test_tiles:
+        test = store.view("test_fates")
+        for group in (name for name in groups if name in test.columns):
+            promised = grouped and group in ("slide_id", spec.kfold_group)
+            common = guard.common_view(fates, test, group)
+            look(f"values of {group} among both training and test tiles", promised, common)
+    return found
+
+
+def write(
+    store: FeatureStore, folder: Path, held: Matrices, findings: list[Finding]
+) -> dict[str, Any]:
+    """Write the fates of each cohort; return what a manifest says of them."""
+    said: dict[str, Any] = {
+        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
+    }  # fmt: skip
+    for prefix, (own, _) in held.items():
+        rows = backend.read_parquet(store.connection, [own.keys])
+        fates = store.view(prefix + "fates").left_join(rows, list(KEY), rname="{name}_matrix")
+        with backend.translated():
+            table = fates.drop(*(f"{name}_matrix" for name in KEY)).order_by(list(KEY)).to_pyarrow()
+        pq.write_table(table, folder / f"{prefix}fates.parquet", compression="zstd")
+        said["cohorts"][prefix + "tiles"] = {
+            "funnel": store.funnel(prefix),
+            "rows": len(table),
+            "matrix": own.folder.name,
+            "dim": own.dim,
+        }
+    if "" in held:
+        said["folds"] = store.folds()
+        said["labels"] = store.label_distribution().to_pylist()
+        if (folds := store.fold_table) is not None:
+            pq.write_table(folds, folder / assignment.FILE)
+            said["imbalance"] = imbalances(folds)
+        findings = [*findings, _twins(store, folder, held)]
+        said["guard"] = [finding.as_dict() for finding in findings]
+    return said
+
+
+def _twins(store: FeatureStore, folder: Path, held: Matrices) -> Finding:
+    """Look for one embedding under two keys across the folds and the test set."""
+    sides = []
+    for prefix in held:
+        fates = backend.read_parquet(store.connection, [folder / f"{prefix}fates.parquet"])
+        side = ibis.literal("test") if prefix else fates.fold.cast("string")
+        sides.append(guard.kept(fates).select(*KEY, "row", "content", side=side))
+    with backend.translated():
+        twins = guard.twin_view(ibis.union(*sides) if len(sides) > 1 else sides[0]).to_pyarrow()
+    return guard.finding(
+        "tiles with the embedding of a tile in another fold or in the test set",
+        store.spec.kfold_strategy == "stratified_group",
+        _same(twins, held),
+    )
+
+
+def _same(twins: pa.Table, held: Matrices) -> pa.Table:
+    """Keep the tiles whose embedding equals that of a neighbour: equal digests need not mean it."""
+    same = np.zeros(len(twins), dtype=bool)
+    sides = np.asarray(twins["side"].to_pylist(), dtype=object) == "test"
+    for start in range(0, len(twins) - 1, COMPARED):
+        rows = twins["row"].slice(start, COMPARED + 1).to_numpy()
+        test = sides[start : start + COMPARED + 1]
+        block = np.empty((len(rows), held[""][0].dim), dtype=np.float32)
+        for prefix, mask in (("", ~test), ("test_", test)):
+            if mask.any():
+                block[mask] = held[prefix][0].values[rows[mask]]
+        equal = (block[1:] == block[:-1]).all(axis=1)
+        same[start : start + len(rows) - 1] |= equal
+        same[start + 1 : start + len(rows)] |= equal
+    return twins.filter(pa.array(same)).drop_columns(["row", "content"])
+
+
+# -- tiles without a label ------------------------------------------------------------------------
+
+
+def predict_set(store: FeatureStore, rows: Rows | None = None) -> tuple[TileSet, shelf.Held]:
+    """Return every tile to predict that has an embedding (``split`` is ``predict``).
+
+    Raises
+    ------
+    EmptyViewError
+        There is none.
+    """
+    own, held = embeddings(store, "test_", rows)
+    there = backend.read_parquet(store.connection, [own.keys])
+    tiles = store.predicted()
+    joined = tiles.inner_join(there.select(*KEY, "row"), list(KEY), rname="{name}_matrix")
+    keys = _chosen(joined.mutate(split=ibis.literal("predict")))
+    if not len(keys):
+        raise EmptyViewError(
+            "No tile has an embedding: the join is empty",
+            found=f"{len(store.files('test_embeddings'))} embedding files, {own.rows:,} rows",
+            fix="check that both artifacts are of one cohort and spell their keys alike",
+        )
+    return TileSet(keys, own), held
