@@ -237,6 +237,32 @@ def fresh_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def new_folder(final: Path, build: Callable[[Path], object]) -> Path:
+    """Build a folder where a user wants it.
+
+    Raises
+    ------
+    ArtifactError
+        It is there already, or cannot be written.
+    """
+    if final.exists():
+        raise ArtifactError(
+            f"{final} is there already",
+            found="a folder" if final.is_dir() else "a file",
+            fix="name a folder that is not there yet, or remove it",
+        )
+    try:
+        with fresh_folder(final) as folder:
+            build(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"{final} could not be written",
+            found=error.strerror or str(error),
+            fix="make room, or name a folder elsewhere",
+        ) from error
+    return final
+
+
 def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     """Return the folder of a build under `HOME`, building it the first time.
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from featurestore import artifacts, backend, examples
+from featurestore import artifacts, backend, diff, examples, snapshot
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.export import export
+from featurestore.matrix import STORED
+from featurestore.progress import Rows
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
-
-SHOWN = 200  # rows that a table in the terminal shows
+from featurestore.tables import print_funnel, print_table, print_tables
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,14 +84,37 @@ def _parser() -> argparse.ArgumentParser:
 
     views = commands.add_parser("views", help="the views and their columns")
     views.set_defaults(run=_views)
+    _add_snapshots(commands)
     return parser
 
 
-def open_store(options: argparse.Namespace) -> FeatureStore:
-    """Open the store that the options name."""
+def _add_snapshots(commands: Any) -> None:
+    make = commands.add_parser("materialise", help="write the training set, once")
+    make.add_argument("--storage", choices=list(STORED), help="type of the embeddings")
+    make.set_defaults(run=_materialise)
+
+    listed = commands.add_parser("snapshots", help="the training sets that were written")
+    listed.set_defaults(run=_snapshots)
+
+    gc = commands.add_parser("gc", help="remove old training sets, never one in use")
+    gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
+    gc.set_defaults(run=_gc)
+
+    differ = commands.add_parser("diff", help="what differs between two training sets")
+    differ.add_argument("before", help="a snapshot's name, or the beginning of it")
+    differ.add_argument("after")
+    differ.set_defaults(run=_diff)
+
+    out = commands.add_parser("export", help="the training set as portable Parquet")
+    out.add_argument("--to", required=True, help="`mlflow`, or a folder that is not there yet")
+    out.set_defaults(run=_export)
+
+
+def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
+    """Open the store that the options name, some of its rules replaced."""
     artifacts.use_tracking(options.tracking_uri)
     spec = _configured(options.config) if options.config else examples.digits_spec()
-    return FeatureStore(spec, options.threads, options.memory_limit)
+    return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
 
 
 def _configured(uri: str) -> StoreSpec:
@@ -131,23 +155,41 @@ def _funnel(options: argparse.Namespace) -> None:
 
 def _views(options: argparse.Namespace) -> None:
     rows = [{"view": n, "columns": c} for n, c in open_store(options).name_views()]
-    _print(pa.Table.from_pylist(rows))
+    print_table(pa.Table.from_pylist(rows), Console())
 
 
-def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "tiles") -> None:
-    """Print a funnel: reason, number of tiles, share of the input, in step order."""
-    table = Table(title=title, title_justify="left")
-    for name in ("reason", "tiles", "share"):
-        table.add_column(name, justify="left" if name == "reason" else "right")
-    total = max(rows[0]["tiles"], 1)
-    for row in rows:
-        table.add_row(row["reason"], f"{row['tiles']:,}", f"{row['tiles'] / total:.1%}")
-    console.print(table)
+def _materialise(options: argparse.Namespace) -> None:
+    store = open_store(options, **({"storage": options.storage} if options.storage else {}))
+    made = snapshot.materialise(store, Rows(Console(stderr=True)))
+    print_funnel(made.manifest["cohorts"]["tiles"]["funnel"], Console())
+    for finding in made.findings:
+        if finding.found:
+            print(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+    print(f"snapshot: {made.folder.name}")
+
+
+def _snapshots(options: argparse.Namespace) -> None:
+    print_table(snapshot.listing(), Console())
+
+
+def _gc(options: argparse.Namespace) -> None:
+    for folder in snapshot.collect(max(options.keep, 0)):
+        print(f"removed {folder}")
+
+
+def _diff(options: argparse.Namespace) -> None:
+    sides = [snapshot.opened(name) for name in (options.before, options.after)]
+    print_tables(diff.difference(*sides), Console())
+
+
+def _export(options: argparse.Namespace) -> None:
+    store, bar = open_store(options), Rows(Console(stderr=True))
+    print(export(store, snapshot.materialise(store, bar), options.to, bar))
 
 
 def _write(answer: pa.Table, form: str, output: Path | None) -> None:
     if form == "table" and output is None:
-        _print(answer)
+        print_table(answer, Console())
         return
     sink = pa.BufferOutputStream()
     if form == "parquet":
@@ -168,17 +210,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
-
-
-def _print(answer: pa.Table) -> None:
-    table = Table()
-    for field in answer.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold")
-    for row in answer.slice(0, SHOWN).to_pylist():
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console().print(table)
-    if not len(answer):
-        print("no rows")
-    if len(answer) > SHOWN:
-        print(f"... and {len(answer) - SHOWN:,} more rows (--format csv prints all)")

@@ -11,6 +11,7 @@ import importlib.resources
 import json
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,24 @@ from featurestore.store import FeatureStore
 SHELF, MATRICES = "snapshots", "matrices"
 FORMAT = 1  # of the folder
 MANIFEST = "manifest.json"
-VIEWS = ("classes", "contract", "labels", "thresholds", "folds", "funnel", "guard")
-"""The files whose code decides what a snapshot holds, beside this one."""
+VIEWS = ("balance", "classes", "folds", "funnel", "guard", "labels", "store", "thresholds")
+"""The files whose code decides what a snapshot holds."""
 RULES = (*assignment.RULES, "storage")
 COMPARED = 1024  # embeddings held in memory at a time, to compare them
+
+LISTING = pa.schema(
+    {
+        "snapshot": pa.string(),
+        "kept": pa.int64(),
+        "rows": pa.int64(),
+        "dim": pa.int64(),
+        "storage": pa.string(),
+        "bytes": pa.int64(),
+        "embeddings": pa.int64(),
+        "used": pa.string(),
+        "in_use": pa.bool_(),
+    }
+)
 
 Matrices = dict[str, tuple[Matrix, shelf.Held]]
 """By the prefix of a cohort."""
@@ -182,7 +197,7 @@ def prefixes(store: FeatureStore) -> list[str]:
 
 def _code() -> str:
     source = importlib.resources.files("featurestore")
-    texts = ((source / f"{name}.py").read_text().encode() for name in (*VIEWS, "snapshot"))
+    texts = ((source / f"{name}.py").read_text().encode() for name in VIEWS)
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
@@ -350,6 +365,96 @@ def _same(twins: pa.Table, held: Matrices) -> pa.Table:
         same[start : start + len(rows) - 1] |= equal
         same[start + 1 : start + len(rows)] |= equal
     return twins.filter(pa.array(same)).drop_columns(["row", "content"])
+
+
+# -- the shelf of snapshots -------------------------------------------------------------------
+
+
+def names() -> list[str]:
+    """Return the names of the snapshots, the last used first."""
+    return shelf.names(SHELF)
+
+
+def opened(name: str) -> Snapshot:
+    """Open a snapshot by its name or the beginning of it.
+
+    Raises
+    ------
+    ArtifactError
+        No snapshot, or more than one, has a name that begins so.
+    """
+    there = [known for known in names() if known.startswith(name)]
+    if len(there) != 1:
+        raise ArtifactError(
+            f"{len(there) or 'No'} snapshots have a name that begins with {name!r}",
+            found=", ".join(names()[:8]) or f"no snapshot in {shelf.place(SHELF, '')}",
+            fix="name one of them; `featurestore snapshots` lists them",
+        )
+
+    def gone(folder: Path) -> None:
+        raise ArtifactError(
+            f"Snapshot {there[0]} is gone", found="another process removed it", fix="make it again"
+        )
+
+    held = shelf.held(SHELF, there[0], gone)
+    manifest = json.loads((held.folder / MANIFEST).read_text())
+    matrices = {}
+    for cohort, said in manifest["cohorts"].items():
+        own = shelf.held(MATRICES, said["matrix"], gone)
+        matrices[cohort.removesuffix("tiles")] = (Matrix.open(own.folder), own)
+    return Snapshot(held, manifest, matrices)
+
+
+def listing() -> pa.Table:
+    """Return the snapshots, the last used first.
+
+    Columns ``snapshot, kept`` (tiles), ``rows, dim, storage, bytes`` (of its own), ``embeddings``
+    (bytes, shared by snapshots of one artifact), ``used`` (UTC) and ``in_use``.
+    """
+    rows = []
+    for name in names():
+        folder = shelf.place(SHELF, name)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        cohorts = manifest["cohorts"].values()
+        shared = {shelf.place(MATRICES, said["matrix"]) for said in cohorts}
+        rows.append(
+            {
+                "snapshot": name,
+                "kept": sum(said["funnel"][-1]["tiles"] for said in cohorts),
+                "rows": sum(said["rows"] for said in cohorts),
+                "dim": next(iter(cohorts))["dim"],
+                "storage": manifest["rules"]["storage"],
+                "bytes": shelf.size(folder),
+                "embeddings": sum(shelf.size(place) for place in shared),
+                "used": datetime.fromtimestamp(shelf.used(folder), UTC).isoformat(" ", "seconds"),
+                "in_use": shelf.in_use(folder),
+            }
+        )
+    return pa.Table.from_pylist(rows, LISTING)
+
+
+def collect(keep: int) -> list[Path]:
+    """Remove all but the last used snapshots, and the embeddings that none needs any more.
+
+    Parameters
+    ----------
+    keep
+        How many stay. One that a process uses stays as well.
+
+    Returns
+    -------
+    list of Path
+        What went.
+    """
+    old = [shelf.place(SHELF, name) for name in names()[keep:]]
+    gone = [folder for folder in old if shelf.remove(folder)]
+    needed = {
+        said["matrix"]
+        for name in names()
+        for said in json.loads((shelf.place(SHELF, name) / MANIFEST).read_text())["cohorts"].values()
+    }
+    spare = [shelf.place(MATRICES, n) for n in shelf.names(MATRICES) if n not in needed]
+    return gone + [folder for folder in spare if shelf.remove(folder)]
 
 
 # -- tiles without a label ------------------------------------------------------------------------

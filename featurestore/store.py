@@ -93,7 +93,8 @@ class FeatureStore:
                 FeatureStoreWarning,
                 stacklevel=2,
             )
-        return tiles.drop(*clash)
+        # An exported training set is tiles and embeddings in one; views never carry vectors.
+        return tiles.drop(*clash, *(name for name in ("embedding",) if name in tiles.columns))
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings = backend.read_parquet(self.connection, self.files(name))

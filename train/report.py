@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from featurestore.cli import print_funnel
 from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
+from featurestore.tables import print_funnel
 from featurestore.store import FeatureStore
 from train import config, metrics
 from train.data import Split, has_labels, predictions, slide_numbers, write_parquet

@@ -1,0 +1,96 @@
+"""A training set as portable Parquet: what other programs read, and this store as well."""
+
+import json
+from pathlib import Path
+
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore import artifacts, backend, guard
+from featurestore.batches import as_vectors
+from featurestore.classes import COVERAGE
+from featurestore.folds import KEY
+from featurestore.progress import Rows
+from featurestore.snapshot import Snapshot
+from featurestore.store import FeatureStore
+
+NAME = "training-set"
+SIDES = {"": "train", "test_": "test"}
+GROUP_BYTES = 64 * 2**20  # of embeddings in a row group: many readers' unit of work
+OWN = ("tissue_prop", "dominant", "target", "dropped_by", "row", "content")
+
+
+def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None = None) -> str:
+    """Write the kept tiles of a snapshot, sorted by key; return where they are.
+
+    ``train/`` and ``test/`` each hold ``tiles.parquet`` (the tiles' own columns, ``label``,
+    ``fold`` and ``embedding`` as ``fixed_size_list<float>``), ``slides.parquet``, ``funnel.json``
+    and ``labels.json``. Each ``tiles.parquet`` is a tiles and an embeddings artifact in one.
+
+    Parameters
+    ----------
+    to
+        ``mlflow``, for an artifact with a run of its own (found again by its digest), or a folder
+        that is not there yet.
+
+    Raises
+    ------
+    ArtifactError
+        The folder is there, or the disk is full.
+    """
+
+    def build(folder: Path) -> None:
+        for prefix in snapshot.matrices:
+            _write_side(store, snapshot, prefix, folder / SIDES[prefix], rows or Rows(None))
+        (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
+
+    if to == "mlflow":
+        return artifacts.logged(NAME, snapshot.digest, build)
+    return str(artifacts.new_folder(Path(to), build))
+
+
+def _write_side(
+    store: FeatureStore, snapshot: Snapshot, prefix: str, folder: Path, rows: Rows
+) -> None:
+    folder.mkdir()
+    kept = guard.kept(snapshot.fates(prefix)).order_by(list(KEY))
+    with backend.translated():
+        tiles = kept.to_pyarrow()
+    matrix, own = snapshot.matrices[prefix][0], [n for n in OWN if n in tiles.column_names]
+    keyed = tiles.drop_columns(own)
+    vectors = pa.field("embedding", pa.list_(pa.float32(), matrix.dim))
+    size = max(1024, GROUP_BYTES // (4 * matrix.dim))
+    with (
+        pq.ParquetWriter(
+            folder / "tiles.parquet",
+            keyed.schema.append(vectors),
+            compression={name: "zstd" for name in keyed.column_names} | {"embedding.list.element": "none"},
+            use_dictionary=[n for n in keyed.column_names if not n.startswith(COVERAGE)],
+        ) as writer,
+        rows.counting(f"{SIDES[prefix]} tiles", len(tiles)) as advance,
+    ):  # fmt: skip
+        for start in range(0, len(tiles), size):
+            block = keyed.slice(start, size)
+            gathered = matrix.gather(tiles["row"].slice(start, size).to_numpy())
+            writer.write_table(block.append_column(vectors, as_vectors(gathered)))
+            advance(len(block))
+    with backend.translated():
+        pq.write_table(_slides(store, tiles), folder / "slides.parquet")
+        labels = kept.group_by([n for n in ("fold", "label") if n in kept.columns]).aggregate(
+            tiles=kept.count(), slides=kept.slide_id.nunique()
+        )
+        counted = labels.order_by(labels.columns[:-2]).to_pyarrow().to_pylist()
+    (folder / "labels.json").write_text(json.dumps(counted, indent=1))
+    funnel = snapshot.manifest["cohorts"][prefix + "tiles"]["funnel"]
+    (folder / "funnel.json").write_text(json.dumps(funnel, indent=1))
+
+
+def _slides(store: FeatureStore, tiles: pa.Table) -> pa.Table:
+    """Return the rows of the slides artifact for some tiles; their names alone without one."""
+    there = tiles.select(["slide_id"]).group_by("slide_id").aggregate([])
+    named: ir.Table = backend.register(store.connection, "exported_slides", there)
+    if not store.spec.slides:
+        return named.select(id="slide_id").order_by("id").to_pyarrow()
+    slides = store.view("slides")
+    return slides.semi_join(named, slides.id == named.slide_id).order_by("id").to_pyarrow()

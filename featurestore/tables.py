@@ -1,0 +1,51 @@
+"""Small tables for the terminal."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SHOWN = 200  # rows that a table in the terminal shows
+
+
+def print_table(
+    answer: pa.Table, console: Console, title: str | None = None, limit: int = SHOWN
+) -> None:
+    """Print an Arrow table, at most ``limit`` rows of it, and say what was left out."""
+    table = Table(title=title, title_justify="left")
+    for field in answer.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        table.add_column(field.name, justify="right" if number else "left", overflow="fold")
+    for row in answer.slice(0, limit).to_pylist():
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    console.print(table)
+    if not len(answer):
+        console.print("no rows")
+    if len(answer) > limit:
+        console.print(f"... and {len(answer) - limit:,} more rows (--format csv prints all)")
+
+
+def print_tables(tables: Iterable[tuple[str, pa.Table]], console: Console) -> None:
+    """Print several tables, each below its title."""
+    for title, table in tables:
+        print_table(table, console, title)
+
+
+def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "tiles") -> None:
+    """Print a funnel: reason, number of tiles, share of the input, in step order."""
+    total = max(rows[0]["tiles"], 1)
+    table = Table(title=title, title_justify="left")
+    for name in ("reason", "tiles", "share"):
+        table.add_column(name, justify="left" if name == "reason" else "right")
+    for row in rows:
+        table.add_row(row["reason"], f"{row['tiles']:,}", f"{row['tiles'] / total:.1%}")
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
