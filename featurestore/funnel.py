@@ -33,12 +33,14 @@ def funnel_view(fates: ir.Table) -> ir.Table:
 
     ``input`` equals ``kept`` and the sum over the reasons.
     """
+    # Not null: where nothing is true, Spark's conditional count of nulls is null instead of 0.
+    reasons = fates.dropped_by.fill_null("")
     # Counts, not sums of booleans: DuckDB's sums are 128 bits wide and reach clients as decimals.
     counts = fates.aggregate(
         [
             fates.count().name("input"),
-            *(fates.count(where=fates.dropped_by == reason).name(reason) for reason in FATES),
-            fates.count(where=fates.dropped_by.isnull()).name("kept"),
+            *(fates.count(where=reasons == reason).name(reason) for reason in FATES),
+            fates.count(where=reasons == "").name("kept"),
         ]
     )
     rows = [

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from featurestore import artifacts, assignment, backend, contract, guard, matrix, shelf
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
-from featurestore.folds import KEY, check_fold, imbalances, shared_groups, split_view
+from featurestore.folds import KEY, Strategy, check_fold, imbalances, shared_groups, split_view
 from featurestore.guard import Finding
 from featurestore.matrix import Matrix
 from featurestore.progress import Rows
@@ -311,11 +311,13 @@ def write(
     said: dict[str, Any] = {
         "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
     }  # fmt: skip
+    here = backend.connect(store.threads)  # the embeddings are on this machine, wherever views are
     for prefix, (own, _) in held.items():
-        rows = backend.read_parquet(store.connection, [own.keys])
-        fates = store.view(prefix + "fates").left_join(rows, list(KEY), rname="{name}_matrix")
         with backend.translated():
-            table = fates.drop(*(f"{name}_matrix" for name in KEY)).order_by(list(KEY)).to_pyarrow()
+            fates = backend.register(here, "fates", store.view(prefix + "fates").to_pyarrow())
+            rows = backend.read_parquet(here, [own.keys])
+            placed = fates.left_join(rows, list(KEY), rname="{name}_matrix")
+            table = placed.drop(*(f"{n}_matrix" for n in KEY)).order_by(list(KEY)).to_pyarrow()
         pq.write_table(table, folder / f"{prefix}fates.parquet", compression="zstd")
         said["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),
@@ -329,23 +331,23 @@ def write(
         if (folds := store.fold_table) is not None:
             pq.write_table(folds, folder / assignment.FILE)
             said["imbalance"] = imbalances(folds)
-        findings = [*findings, _twins(store, folder, held)]
+        findings = [*findings, _twins(store.spec.kfold_strategy, folder, held)]
         said["guard"] = [finding.as_dict() for finding in findings]
     return said
 
 
-def _twins(store: FeatureStore, folder: Path, held: Matrices) -> Finding:
+def _twins(strategy: Strategy, folder: Path, held: Matrices) -> Finding:
     """Look for one embedding under two keys across the folds and the test set."""
-    sides = []
+    here, sides = backend.connect(), []
     for prefix in held:
-        fates = backend.read_parquet(store.connection, [folder / f"{prefix}fates.parquet"])
+        fates = backend.read_parquet(here, [folder / f"{prefix}fates.parquet"])
         side = ibis.literal("test") if prefix else fates.fold.cast("string")
         sides.append(guard.kept(fates).select(*KEY, "row", "content", side=side))
     with backend.translated():
         twins = guard.twin_view(ibis.union(*sides) if len(sides) > 1 else sides[0]).to_pyarrow()
     return guard.finding(
         "tiles with the embedding of a tile in another fold or in the test set",
-        store.spec.kfold_strategy == "stratified_group",
+        strategy == "stratified_group",
         _same(twins, held),
     )
 

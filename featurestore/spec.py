@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
+from featurestore.backend import Engine
 from featurestore.folds import Balance, Strategy
 from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
 from featurestore.matrix import Matrix, Storage
-
-Engine = Literal["duckdb", "pyspark"]
-
 
 @dataclass(frozen=True)
 class StoreSpec:

@@ -47,7 +47,7 @@ class FeatureStore:
     ) -> None:
         self.spec = spec
         self.threads = threads
-        self.connection = backend.connect(threads, memory_limit, temp_folder)
+        self.connection = backend.connect(threads, memory_limit, temp_folder, spec.backend)
         self.remember = remember
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
