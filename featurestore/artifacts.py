@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore import objects
 from featurestore.errors import ArtifactError, TrackingError
 
 HOME = Path(".featurestore")
@@ -78,8 +79,8 @@ def local_path(uri: str) -> str:
     Parameters
     ----------
     uri
-        A path or glob, ``file://``, ``runs:/RUN/path``, ``mlflow-artifacts:/...`` or
-        ``models:/NAME/VERSION``.
+        A path or glob, ``file://``, ``s3://bucket/key``, ``runs:/RUN/path``,
+        ``mlflow-artifacts:/...`` or ``models:/NAME/VERSION``.
 
     Raises
     ------
@@ -91,11 +92,13 @@ def local_path(uri: str) -> str:
         return uri
     if scheme == "file":
         return unquote(urlsplit(uri).path)
+    if scheme == "s3":
+        return str(objects.fetched(uri, HOME / "downloads"))
     if scheme not in ("runs", "mlflow-artifacts", "models"):
         raise ArtifactError(
             f"The URI {uri} has a scheme that is not known here",
             found=f"{scheme}:",
-            fix="use a path, a glob, file://, runs:/RUN/path or mlflow-artifacts:/...",
+            fix="use a path, a glob, file://, s3://, runs:/RUN/path or mlflow-artifacts:/...",
         )
     return _from_mlflow(uri, scheme)
 
@@ -110,11 +113,16 @@ def _from_mlflow(uri: str, scheme: str) -> str:
             root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
             if urlsplit(root).scheme in ("", "file"):
                 return str(Path(local_path(root)) / inside)
-        kept = HOME / "downloads" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+            if urlsplit(root).scheme == "s3":
+                return local_path(f"{root}/{inside}")
         # A registered model's version never changes, a run's artifact hardly ever does.
+        kept = HOME / "downloads" / hashlib.sha256(uri.encode()).hexdigest()[:16]
         if not kept.exists():
-            with fresh_folder(kept) as folder:
-                mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with objects.alone(kept):
+                if not kept.exists():
+                    _mirror(uri, objects.part(kept))
+                    objects.part(kept).rename(kept)
         inside = Path(urlsplit(uri).path).name
         return str(kept / inside if (kept / inside).exists() else kept)
     except (MlflowException, OSError) as error:
@@ -123,6 +131,23 @@ def _from_mlflow(uri: str, scheme: str) -> str:
             found=str(error).splitlines()[0],
             fix=f"check the run id, the path and the tracking URI ({mlflow.get_tracking_uri()})",
         ) from error
+
+
+def _mirror(uri: str, folder: Path) -> None:
+    """Download what is not here whole, file by file: a cut costs the last one alone."""
+    import mlflow
+
+    folder.mkdir(exist_ok=True)
+    entries = mlflow.artifacts.list_artifacts(artifact_uri=uri)
+    if not entries:  # a file
+        mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
+    for entry in entries:
+        name = Path(entry.path).name
+        here = folder / name
+        if entry.is_dir:
+            _mirror(f"{uri}/{name}", here)
+        elif not here.exists() or here.stat().st_size != entry.file_size:
+            mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{name}", dst_path=str(folder))
 
 
 def parquet_files(uri: str) -> list[Path]:

@@ -1,9 +1,14 @@
 """Shared by all tests: a working folder of their own, the embedded digits, and small artifacts."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,3 +95,31 @@ def launch(
         timeout=300,
         check=False,
     )
+
+
+@contextmanager
+def mlflow_server(home: Path, *options: str) -> Iterator[str]:
+    """Run a tracking server on loopback, its database in a folder; yield its URI."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'server.db'}",
+               *options]  # fmt: skip
+    with (home / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=home, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(uri + "/health", timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, (home / "log.txt").read_text()
+                    time.sleep(0.25)
+            yield uri
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)  # the server's workers too
+            process.wait(30)

@@ -1,13 +1,7 @@
 """A real tracking server on loopback, with its artifact proxy, and hostile class names."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, launch
+from conftest import ROOT, launch, mlflow_server
 
 pytestmark = pytest.mark.slow
 HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
@@ -27,29 +21,8 @@ HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URI of a server that ends with the tests."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'server.db'}",
-               "--artifacts-destination", str(home / "artifacts")]  # fmt: skip
-    with (home / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=home, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(uri + "/health", timeout=1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, (home / "log.txt").read_text()
-                    time.sleep(0.25)
-            yield uri
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)  # the server's workers too
-            process.wait(30)
+    with mlflow_server(home, "--artifacts-destination", str(home / "artifacts")) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="module")
