@@ -1,10 +1,13 @@
 """The engine: the one file that names DuckDB, and Spark where one machine is not enough."""
 
 import logging
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from tempfile import gettempdir
+from typing import Any, Literal
 
 import duckdb
 import ibis
@@ -14,10 +17,20 @@ import sqlglot
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
-from featurestore.errors import QueryError
+from featurestore.errors import ArtifactError, QueryError
 
 Engine = Literal["duckdb", "pyspark"]
-DIALECT = {"duckdb": "duckdb", "pyspark": "spark"}
+CLUSTER = (
+    "DATABRICKS_RUNTIME_VERSION",
+    "MASTER",
+    "PYSPARK_GATEWAY_PORT",  # spark-submit
+    "PYSPARK_SUBMIT_ARGS",
+    "SPARK_CONF_DIR",
+    "SPARK_HOME",
+    "SPARK_REMOTE",
+)
+"""Environment variables that tell Spark what to be; where one is set, nothing is set here."""
+PROGRAMS = ("java_method", "reflect", "try_reflect")  # functions of Spark that call any code
 
 
 def connect(
@@ -32,18 +45,26 @@ def connect(
     Parameters
     ----------
     threads
-        Number of threads; every core by default. Spark has its own setting.
+        Number of threads; every core by default.
     memory_limit
-        For example ``"4GB"``; DuckDB's own default (80 % of the memory) otherwise.
+        For example ``"4GB"``; DuckDB's own default (80 % of the memory) otherwise. Spark takes
+        its memory from its own settings.
     temp_folder
-        Where DuckDB spills; the system's temporary folder otherwise.
+        Where the engine spills; its default (for Spark the system's temporary folder) otherwise.
     engine
-        ``duckdb`` in this process, or ``pyspark``: the session that is there, else a local one.
+        ``duckdb`` in this process, or ``pyspark``: the session that is there, else what the
+        environment tells Spark to be (`CLUSTER`), else a local session. ``threads`` and
+        ``temp_folder`` are for a local one.
     database
         A DuckDB file to hold the views; in memory by default.
+
+    Raises
+    ------
+    QueryError
+        The engine is not installed, or does not start.
     """
     if engine == "pyspark":
-        return _spark()
+        return _spark(threads, temp_folder)
     settings: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
     settings["temp_directory"] = temp_folder
     with translated():
@@ -53,8 +74,9 @@ def connect(
         )
 
 
-def _spark() -> SQLBackend:
+def _spark(threads: int | None, temp_folder: str | None) -> SQLBackend:
     try:
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise QueryError(
@@ -63,39 +85,133 @@ def _spark() -> SQLBackend:
             fix="pip install 'tissue-probe[spark]'; it wants Java 17",
         ) from error
 
-    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    building = SparkSession.builder.appName("featurestore")
-    if SparkSession.getActiveSession() is None:
-        for name, value in quiet.items():
-            building = building.config(name, value)
-    # A session of its own, on the same cluster: two stores name their views alike.
-    session = building.getOrCreate().newSession()
-    session.sparkContext.setLogLevel("ERROR")
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)  # pages for a typing error
-    return ibis.pyspark.connect(session)
+    for noisy in ("SQLQueryContextLogger", "sqlglot"):  # their pages repeat what is raised anyway
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    session = SparkSession.getActiveSession()
+    try:
+        if session is None:
+            session = _started(SparkSession.builder, threads, temp_folder)
+    except PySparkException as error:
+        raise QueryError(
+            "Spark does not start",
+            found=_first(str(error)),
+            fix="install Java 17 and set JAVA_HOME; docs/spark.md tells how a cluster is named",
+        ) from error
+    with translated():
+        return _arrow_backend(_own_views(session))
+
+
+def _started(builder: Any, threads: int | None, temp_folder: str | None) -> Any:
+    """Start Spark as the environment tells, else on this machine without its web page and bars."""
+    if any(name in os.environ for name in CLUSTER):
+        return builder.getOrCreate()
+    settings = {
+        "spark.app.name": "featurestore",
+        "spark.master": f"local[{threads or '*'}]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": temp_folder,
+        # A folder that Spark makes and that nothing is ever written to.
+        "spark.sql.warehouse.dir": str(Path(temp_folder or gettempdir()) / "spark-warehouse"),
+    }
+    for name, value in settings.items():
+        if value is not None:
+            builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    # Not ERROR: whatever fails is raised too, and a screen of Java beside it helps nobody.
+    session.sparkContext.setLogLevel("FATAL")
+    return session
+
+
+def _own_views(session: Any) -> Any:
+    """Return a session on the same cluster with views of its own: stores name theirs alike."""
+    from pyspark.sql.classic.dataframe import DataFrame
+
+    if not isinstance(session.range(0), DataFrame):
+        return session  # Spark Connect cannot divide a session
+    own = session.newSession()
+    for name, value in session.conf.getAll.items():
+        if session.conf.isModifiable(name):
+            own.conf.set(name, value)
+    return own
+
+
+def _arrow_backend(session: Any) -> SQLBackend:
+    from ibis.backends.pyspark import Backend
+    from ibis.formats.pyarrow import PyArrowData
+
+    class ArrowBackend(Backend):
+        """Collects as Arrow: pandas, which Ibis goes through, rounds integers beside nulls."""
+
+        def to_pyarrow(
+            self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **kwargs: Any
+        ) -> Any:
+            table = expr.as_table()
+            self._run_pre_execute_hooks(table)
+            query = self.compile(table, params=params, limit=limit, **kwargs)
+            rows = self._session.sql(query).toArrow()
+            return expr.__pyarrow_result__(PyArrowData.convert_table(rows, table.schema()))
+
+    ArrowBackend.register_options()
+    return ArrowBackend().connect(session)
 
 
 def read_parquet(connection: SQLBackend, files: Sequence[Path]) -> ir.Table:
-    """Return the rows of some Parquet files as a lazy table."""
+    """Return the rows of some Parquet files as a lazy table.
+
+    Raises
+    ------
+    ArtifactError
+        Spark would pass over a file.
+    """
     paths = [str(file.absolute()) for file in files]
     with translated():
         if connection.name == "pyspark":
             name = ibis.util.gen_name("parquet")
-            connection._session.read.parquet(*paths).createOrReplaceTempView(name)
+            read = connection._session.read.parquet(*map(_spark_path, paths))
+            read.createOrReplaceTempView(name)
             return connection.table(name)
         # Ibis would name a temporary view, which no view in a file can be built on.
         function = exp.func("read_parquet", exp.convert(paths), dialect="duckdb")
         return connection.sql(exp.select("*").from_(function).sql("duckdb"))
 
 
+def _spark_path(path: str) -> str:
+    """Name one file of this machine's file system, whatever a cluster's default is."""
+    if Path(path).name.startswith(("_", ".")):
+        raise ArtifactError(
+            "Spark passes over files whose names begin with _ or .",
+            found=path,
+            fix="rename the file, or set backend=duckdb",
+        )
+    return "file://" + re.sub(r"([\\*?{}\[\]])", r"\\\1", path)  # not a pattern
+
+
 def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:
     """Make an Arrow table a table of the engine; DuckDB reads it in place."""
     with translated():
         if connection.name == "pyspark":
-            connection._session.createDataFrame(table).createOrReplaceTempView(name)
+            frame = connection._session.createDataFrame(table.cast(_spark_schema(table.schema)))
+            frame.createOrReplaceTempView(name)
         else:
             connection.con.register(name, table)
         return connection.table(name)
+
+
+def _spark_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the narrowest types that Spark has for those that it lacks."""
+    lacking = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20),
+        pa.float16(): pa.float32(),
+        pa.string_view(): pa.string(),
+    }
+    return pa.schema(
+        [field.with_type(lacking.get(field.type, field.type)) for field in schema],
+        schema.metadata,
+    )
 
 
 def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
@@ -130,29 +246,62 @@ def select(connection: SQLBackend, query: str) -> ir.Table:
         The text is not exactly one SELECT, or the engine refuses it.
     """
     with translated():
-        kinds = _statements(connection, query)
+        kinds, query = _statements(connection, query)
         if kinds != ["SELECT"]:
             raise QueryError(
                 "Only one SELECT statement is asked of the views",
                 found=f"{len(kinds)} statements: {', '.join(kinds) or 'none'}",
                 fix="write a single select ... or with ... select",
             )
-        return connection.sql(query, dialect=DIALECT[connection.name])
+        return connection.sql(query)
 
 
-def _statements(connection: SQLBackend, query: str) -> list[str]:
-    """Return the kinds of the statements in a text."""
+def _statements(connection: SQLBackend, query: str) -> tuple[list[str], str]:
+    """Return the kinds of the statements in a text, and the text to run if it is one SELECT."""
+    dialect = "spark"
     if connection.name == "duckdb":
-        return [found.type.name for found in connection.con.extract_statements(query)]
-    parsed = [found for found in sqlglot.parse(query, dialect="spark") if found is not None]
-    return ["SELECT" if isinstance(found, exp.Query) else found.key.upper() for found in parsed]
+        kinds = [found.type.name for found in connection.con.extract_statements(query)]
+        if kinds != ["SELECT"]:
+            return kinds, query
+        dialect = "duckdb"
+    # What was looked at is what runs: the text is written anew from the one tree.
+    trees = [found for found in sqlglot.parse(query, dialect=dialect) if _is_statement(found)]
+    return [_kind(tree) for tree in trees], "".join(_written(tree, dialect) for tree in trees[:1])
+
+
+def _is_statement(found: Any) -> bool:
+    return found is not None and not isinstance(found, exp.Semicolon)
+
+
+def _kind(found: Any) -> str:
+    if not isinstance(found, exp.Query | exp.Values):
+        return found.key.upper()
+    if found.find(exp.QueryTransform):
+        return "TRANSFORM"  # a SELECT that starts a program
+    called = {function.name.lower() for function in found.find_all(exp.Anonymous)}
+    return next((name.upper() for name in PROGRAMS if name in called), "SELECT")
+
+
+def _written(found: Any, dialect: str) -> str:
+    if isinstance(found, exp.Subquery):  # Ibis takes no bare parentheses, nor VALUES
+        found = exp.select("*").from_(found.subquery("asked"))
+    if isinstance(found, exp.Values):
+        found = exp.select("*").from_(found)
+    return found.sql(dialect)
 
 
 def columns(connection: SQLBackend) -> list[tuple[str, str]]:
     """Return the names of the views and tables that SQL can ask, with their columns."""
     made_by_ibis = ("ibis_", "parquet_")
-    names = sorted(n for n in connection.list_tables() if not n.startswith(made_by_ibis))
+    names = sorted(n for n in _named(connection) if not n.startswith(made_by_ibis))
     return [(name, ", ".join(connection.table(name).columns)) for name in names]
+
+
+def _named(connection: SQLBackend) -> list[str]:
+    if connection.name == "duckdb":
+        return connection.list_tables()
+    views = connection._session.sql("show views").collect()  # a cluster has tables of others too
+    return [view.viewName for view in views if view.isTemporary]
 
 
 def close(connection: SQLBackend) -> None:
@@ -166,23 +315,25 @@ def translated() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise _refusal("DuckDB", error, _advice(error)) from error
+        raise _refusal("DuckDB could not run the query", error, _advice(error)) from error
     except sqlglot.errors.SqlglotError as error:
-        raise _refusal("Spark", error, "correct the query") from error
+        raise _refusal("The SQL could not be parsed", error, "correct the query") from error
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("pyspark", "py4j"):
             raise
         advice = "correct the query or the data that it reads; docs/spark.md tells what must be set"
-        raise _refusal("Spark", error, advice) from error
+        raise _refusal("Spark could not run the query", error, advice) from error
 
 
-def _refusal(engine: str, error: Exception, advice: str) -> QueryError:
-    said = [line for line in str(error).splitlines() if line.strip()]
-    return QueryError(
-        f"{engine} could not run the query",
-        found=" ".join(said[:2]) if said else type(error).__name__,
-        fix=advice,
-    )
+def _refusal(wrong: str, error: Exception, advice: str) -> QueryError:
+    return QueryError(wrong, found=_first(str(error)) or type(error).__name__, fix=advice)
+
+
+def _first(said: str) -> str:
+    """Return the lines of an engine's message that tell the cause: the root of Java's, if any."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in said.splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return causes[-1] if causes else " ".join(lines[:2])
 
 
 def _advice(error: duckdb.Error) -> str:
@@ -193,4 +344,3 @@ def _advice(error: duckdb.Error) -> str:
     if isinstance(error, duckdb.IOException):
         return "check that the files are whole and that the disk has room"
     return "correct the query or the data that it reads"
-

@@ -1,134 +1,196 @@
 """The input contract: what tiles and embeddings must be before any view is built on them.
 
-Each check is one lazy query over the key and coverage columns alone; embeddings are looked at
-where they are read anyway, in `featurestore.batches`.
+Each rule is a generator of violations, found by lazy queries over the key and coverage columns
+alone. Reading one raises for the first error (`refuse`); `featurestore check` lists them all.
+Embeddings' values are looked at where they are read anyway, in `featurestore.matrix`.
 """
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from featurestore.backend import translated
 from featurestore.classes import ClassSpec
-from featurestore.errors import EmbeddingError, EmptyViewError, SchemaError
+from featurestore.errors import EmbeddingError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.folds import KEY
 from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
 
+FIRST = 3  # keys that are named
 
-def check_names(names: Iterable[str], artifact: str) -> None:
-    """Refuse names that differ in case alone: SQL cannot tell such columns apart.
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that the data breaks.
+
+    Parameters
+    ----------
+    wrong, found, fix
+        As in `featurestore.errors.FeatureStoreError`.
+    rows
+        Number of rows that break it, or None where it is not about rows.
+    severity
+        Errors refuse, warnings tell.
+    kind
+        The refusal that it is.
+    """
+
+    wrong: str
+    found: str
+    fix: str
+    rows: int | None = None
+    severity: Literal["error", "warning"] = "error"
+    kind: type[FeatureStoreError] = SchemaError
+
+    @property
+    def refusal(self) -> FeatureStoreError:
+        """The error to raise for it."""
+        return self.kind(self.wrong[0].upper() + self.wrong[1:], found=self.found, fix=self.fix)
+
+
+def refuse(violations: Iterable[Violation]) -> None:
+    """Raise for the first error among some violations.
 
     Raises
     ------
-    SchemaError
-        Two columns fold to one name.
+    FeatureStoreError
+        There is one.
     """
+    for violation in violations:
+        if violation.severity == "error":
+            raise violation.refusal
+
+
+def offenders(
+    rows: ir.Table,
+    wrong: str,
+    fix: str,
+    severity: Literal["error", "warning"] = "error",
+    names: Sequence[str] = KEY,
+) -> Iterator[Violation]:
+    """Yield a violation with the number of rows and the first of them, if there is any."""
+    with translated():
+        count = int(rows.count().to_pyarrow().as_py())
+        if not count:
+            return
+        first = rows.select(*names).order_by(list(names)).limit(FIRST).to_pyarrow().to_pylist()
+    found = f"{count:,} of them, the first at " + "; ".join(key_text(row) for row in first)
+    yield Violation(wrong, found, fix, count, severity)
+
+
+def column_names(names: Iterable[str], artifact: str) -> Iterator[Violation]:
+    """Find names that differ in case alone: SQL cannot tell such columns apart."""
+    names = list(names)
     for folded, count in Counter(name.casefold() for name in names).items():
         if count > 1:
             clash = [name for name in names if name.casefold() == folded]
-            raise SchemaError(
+            yield Violation(
                 f"{artifact} has columns that differ in case alone",
-                found=", ".join(clash),
-                fix="rename all but one of them",
+                ", ".join(clash),
+                "rename all but one of them",
             )
 
 
-def check_key(table: ir.Table, artifact: str) -> None:
-    """Refuse a table that is not one row per (slide_id, x, y).
-
-    Raises
-    ------
-    SchemaError
-        A key column is missing, of the wrong type or null, or a key stands twice.
-    """
-    schema = table.schema()
-    for name, kind in zip(KEY, (dt.String, dt.Integer, dt.Integer), strict=True):
-        if name not in schema:
-            raise SchemaError(
-                f"{artifact} lack the key column {name}",
-                found=f"columns {', '.join(schema.names[:12])}",
-                fix="write slide_id (string), x and y (integers)",
-            )
-        if not isinstance(schema[name], kind):
-            raise SchemaError(
-                f"Column {name} of the {artifact} has the wrong type",
-                found=str(schema[name]),
-                fix=f"write it as {'a string' if kind is dt.String else 'an integer'}",
-            )
+def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
+    """Find what makes a table other than one row per (slide_id, x, y)."""
+    broken = list(_key_columns(table, artifact))
+    yield from broken
+    if broken:
+        return
     missing = table.filter(reduce(operator.or_, (table[name].isnull() for name in KEY)))
-    _refuse(missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y")
+    yield from offenders(
+        missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y"
+    )
     twice = table.group_by(list(KEY)).aggregate(rows=table.count())
-    _refuse(
+    yield from offenders(
         twice.filter(twice.rows > 1),
         f"{artifact} have keys that stand more than once",
         "keep one row per (slide_id, x, y); duplicates would multiply rows in the join",
     )
 
 
-def check_coverage(tiles: ir.Table, classes: Sequence[ClassSpec], artifact: str) -> None:
-    """Refuse coverages that are not shares.
+def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
+    schema = table.schema()
+    for name, kind in zip(KEY, (dt.String, dt.Integer, dt.Integer), strict=True):
+        if name not in schema:
+            yield Violation(
+                f"{artifact} lack the key column {name}",
+                f"columns {', '.join(schema.names[:12])}",
+                "write slide_id (string), x and y (integers)",
+            )
+        elif not isinstance(schema[name], kind):
+            yield Violation(
+                f"column {name} of the {artifact} has the wrong type",
+                str(schema[name]),
+                f"write it as {'a string' if kind is dt.String else 'an integer'}",
+            )
 
-    Raises
-    ------
-    SchemaError
-        A coverage is not a number, or is null, NaN, negative or above 1.
-    """
-    for spec in classes:
+
+def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
+    """Find coverages that are not shares."""
+    for spec in columns:
         kind = tiles.schema()[spec.column]
         if not kind.is_numeric():
-            raise SchemaError(
-                f"Column {spec.column} of the {artifact} is not a number",
-                found=str(kind),
-                fix="write it as a double in [0, 1]",
+            yield Violation(
+                f"column {spec.column} of the {artifact} is not a number",
+                str(kind),
+                "write it as a double in [0, 1]",
             )
+            continue
         share = coverage(tiles, spec)
-        _refuse(
-            tiles.filter(share.isnull() | share.isnan() | (share < 0) | (share > 1)),
+        bad = share.isnull() | share.isnan() | (share < 0) | (share > 1)
+        yield from offenders(
+            tiles.filter(bad),
             f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
             "write the covered share of the tile, in [0, 1]",
         )
 
 
-def check_fold_column(tiles: ir.Table) -> None:
-    """Refuse a column ``fold`` with a missing or fractional number.
-
-    Raises
-    ------
-    SchemaError
-        As above.
-    """
+def fold_column(tiles: ir.Table) -> Iterator[Violation]:
+    """Find a column ``fold`` with a missing or fractional number."""
     kind = tiles.schema()["fold"]
     if not kind.is_integer():
-        raise SchemaError(
-            "Column fold of the tiles is not an integer", found=str(kind), fix="write 0 .. k-1"
-        )
-    _refuse(
+        yield Violation("column fold of the tiles is not an integer", str(kind), "write 0 .. k-1")
+        return
+    yield from offenders(
         tiles.filter(tiles.fold.isnull()),
         "tiles have rows without a fold",
         "give each tile a fold, or drop the column to have folds assigned",
     )
 
 
-def check_embedding_column(embeddings: ir.Table) -> None:
-    """Refuse embeddings that are not lists of numbers.
-
-    Raises
-    ------
-    EmbeddingError
-        The column is missing or of another type.
-    """
+def embedding_column(embeddings: ir.Table, artifact: str = "embeddings") -> Iterator[Violation]:
+    """Find embeddings that are not lists of numbers."""
     kind = embeddings.schema().get("embedding")
     if not (isinstance(kind, dt.Array) and kind.value_type.is_numeric()):
-        raise EmbeddingError(
-            "The embeddings have no column embedding that is a list of numbers",
-            found=", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),
-            fix="write embedding as list<double>, list<float> or fixed_size_list<float>",
+        yield Violation(
+            f"the {artifact} have no column embedding that is a list of numbers",
+            ", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),
+            "write embedding as list<double>, list<float> or fixed_size_list<float>",
+            kind=EmbeddingError,
         )
+
+
+def group(tiles: ir.Table, name: str) -> Iterator[Violation]:
+    """Find a grouping of folds by a column that is missing or has nulls."""
+    if name not in tiles.columns:
+        yield Violation(
+            f"the tiles have no column {name} to group folds by",
+            f"columns {', '.join(tiles.columns[:12])}",
+            "set kfold_group=slide_id, or write the column",
+        )
+        return
+    yield from offenders(
+        tiles.filter(tiles[name].isnull()),
+        f"tiles have rows without {name}, by which folds are to be grouped",
+        f"fill {name}, or set kfold_group=slide_id",
+    )
 
 
 def dimension(embeddings: ir.Table) -> int:
@@ -149,27 +211,6 @@ def dimension(embeddings: ir.Table) -> int:
             fix="write one list of numbers per tile",
         )
     return int(found["dim"][0].as_py())
-
-
-def check_group(tiles: ir.Table, group: str) -> None:
-    """Refuse a grouping of folds by a column that is missing or has nulls.
-
-    Raises
-    ------
-    SchemaError
-        As above.
-    """
-    if group not in tiles.columns:
-        raise SchemaError(
-            f"The tiles have no column {group} to group folds by",
-            found=f"columns {', '.join(tiles.columns[:12])}",
-            fix="set kfold_group=slide_id, or write the column",
-        )
-    _refuse(
-        tiles.filter(tiles[group].isnull()),
-        f"tiles have rows without {group}, by which folds are to be grouped",
-        f"fill {group}, or set kfold_group=slide_id",
-    )
 
 
 def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
@@ -210,20 +251,8 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
             )
 
 
-def _refuse(rows: ir.Table, wrong: str, fix: str) -> None:
-    """Raise a `SchemaError` with the count and the first key if there is any row."""
-    with translated():
-        count = rows.count().to_pyarrow().as_py()
-        if not count:
-            return
-        first = rows.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()[0]
-    raise SchemaError(
-        wrong[0].upper() + wrong[1:],
-        found=f"{count} of them, the first at {key_text(first)}",
-        fix=fix,
-    )
-
-
 def key_text(row: dict[str, object]) -> str:
-    """Spell a key for a message."""
-    return f"slide_id={row['slide_id']!r}, x={row['x']}, y={row['y']}"
+    """Spell a key, or a part of one, for a message."""
+    return ", ".join(
+        f"{name}={row[name]!r}" for name in (*KEY, "id") if name in row
+    )

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.batches import Piece, as_matrix, embedding_batches, lengths, pieces
-from featurestore.contract import key_text
+from featurestore.contract import Violation, key_text, refuse
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.folds import KEY
 
@@ -160,7 +160,7 @@ def convert(
     keys = _read_keys(files)
     hashes = np.zeros(rows, dtype=np.int64)
     weights = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64) | 1
-    faults = Faults(dim, storage)
+    found = Faults(dim, storage)
     own = threading.local()  # one open file a thread
 
     def write(piece: Piece) -> None:
@@ -168,7 +168,7 @@ def convert(
             own.file = FileIO(folder / FILE, "r+")
         at = piece.start
         for column in embedding_batches(piece, dim):
-            block = faults.checked(column, at)
+            block = found.checked(column, at)
             hashes[at : at + len(block)] = _hashes(block, weights)
             _write_at(own.file, header + at * dim * kind.itemsize, _stored(block, kind))
             at += len(block)
@@ -182,7 +182,7 @@ def convert(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    faults.refuse(keys)
+    refuse(found.violations(keys))
     keyed = keys.append_column("row", pa.array(np.arange(rows)))
     pq.write_table(keyed.append_column("content", pa.array(hashes)), folder / KEYS)
     shape = {"rows": rows, "dim": dim, "storage": storage}
@@ -233,18 +233,13 @@ class Faults:
         self.values.extend((start + bad).tolist())
         return block
 
-    def refuse(self, keys: pa.Table) -> None:
-        """Raise for what was found.
+    def violations(self, keys: pa.Table) -> Iterator[Violation]:
+        """Yield what was found.
 
         Parameters
         ----------
         keys
             The keys of all rows, in order.
-
-        Raises
-        ------
-        EmbeddingError
-            Anything was.
         """
         for wrong, faulty, fix in (
             (
@@ -260,16 +255,33 @@ class Faults:
             ),
         ):
             if faulty:
-                some = keys.take(pa.array(sorted(faulty))).append_column(
-                    "length", pa.array([self.lengths.get(row, self.dim) for row in sorted(faulty)])
+                rows = sorted(faulty)
+                some = keys.take(pa.array(rows)).append_column(
+                    "length", pa.array([self.lengths.get(row, self.dim) for row in rows])
                 )
                 first = some.sort_by([(name, "ascending") for name in KEY]).slice(0, 1).to_pylist()
-                raise EmbeddingError(
-                    wrong,
-                    found=f"{len(faulty):,} of {len(keys):,} rows, the first, of length "
-                    f"{first[0]['length']}, at {key_text(first[0])}",
-                    fix=fix,
+                found = (
+                    f"{len(faulty):,} of {len(keys):,} rows, the first, of length "
+                    f"{first[0]['length']}, at {key_text(first[0])}"
                 )
+                yield Violation(wrong, found, fix, len(faulty), kind=EmbeddingError)
+
+
+def faults(
+    files: Sequence[Path], dim: int, storage: Storage, threads: int | None = None
+) -> Iterator[Violation]:
+    """Look at every embedding of some files and yield what is wrong with them."""
+    found = Faults(dim, storage)
+
+    def look(piece: Piece) -> None:
+        at = piece.start
+        for column in embedding_batches(piece, dim):
+            at += len(found.checked(column, at))
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for done in [pool.submit(look, piece) for piece in pieces(files)]:
+            done.result()
+    yield from found.violations(_read_keys(files))
 
 
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, assignment, backend, contract, guard, matrix, shelf
+from featurestore import artifacts, assignment, backend, check, contract, guard, matrix, shelf
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
 from featurestore.folds import KEY, Strategy, check_fold, imbalances, shared_groups, split_view
 from featurestore.guard import Finding
@@ -233,17 +233,20 @@ def materialise(
     digest = _digest(content)
 
     def build(folder: Path) -> None:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always", FeatureStoreWarning)
             for prefix in prefixes(store):  # cheap refusals before the long conversion
                 store.survivors(prefix)
             if fold is not None:
                 check_fold(fold, store.folds())
+            for found in check.warnings(store):
+                said = f"{found.wrong}: {found.found}"
+                warnings.warn(said, FeatureStoreWarning, stacklevel=2)
             findings = watch(store) if spec.tiles else []
             guard.refuse(findings, spec.leakage)
             held = matrices(store, rows)
             whole = content | {"digest": digest} | write(store, folder, held, findings)
-        whole["warnings"] = [str(w.message) for w in said if w.category is FeatureStoreWarning]
+        whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
 
     held = shelf.held(SHELF, digest, build)

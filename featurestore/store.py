@@ -82,9 +82,9 @@ class FeatureStore:
     def _tiles(self, name: str) -> ir.Table:
         files = self.files(name)
         title = name.replace("_", " ")
-        contract.check_names(artifacts.columns(files[0]), title)
+        contract.refuse(contract.column_names(artifacts.columns(files[0]), title))
         tiles = backend.read_parquet(self.connection, files)
-        contract.check_key(tiles, title)
+        contract.refuse(contract.key(tiles, title))
         clash = [column for column in tiles.columns if column in MADE_HERE]
         if clash:
             warnings.warn(
@@ -98,8 +98,9 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings = backend.read_parquet(self.connection, self.files(name))
-        contract.check_key(embeddings, name.replace("_", " "))
-        contract.check_embedding_column(embeddings)
+        title = name.replace("_", " ")
+        contract.refuse(contract.key(embeddings, title))
+        contract.refuse(contract.embedding_column(embeddings, title))
         return embeddings.select(*KEY, "embedding")
 
     # -- views ---------------------------------------------------------------------------------
@@ -151,11 +152,11 @@ class FeatureStore:
         )
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
-            contract.check_coverage(tiles, specs, title)
+            contract.refuse(contract.coverages(tiles, specs, title))
             if "fold" in tiles.columns and not prefix:
-                contract.check_fold_column(tiles)
+                contract.refuse(contract.fold_column(tiles))
             if self.spec.kfold_strategy == "stratified_group" and not prefix:
-                contract.check_group(tiles, self.spec.kfold_group)
+                contract.refuse(contract.group(tiles, self.spec.kfold_group))
             self._covered.add(prefix)
         return specs
 
@@ -225,7 +226,7 @@ class FeatureStore:
         specs = class_specs(
             class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
         )
-        contract.check_coverage(tiles, specs, name.replace("_", " "))
+        contract.refuse(contract.coverages(tiles, specs, name.replace("_", " ")))
         return label_view(tiles, specs, self.spec.label_rule)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
