@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import artifacts
+from featurestore import artifacts, shelf
 from featurestore.spec import StoreSpec
 
 NAME = "folds"
@@ -45,3 +45,12 @@ def kept(folds: pa.Table, digest: str) -> str:
     """Log an assignment as an artifact with a run of its own, once; return its URI."""
     root = artifacts.logged(NAME, digest, lambda folder: pq.write_table(folds, folder / FILE))
     return f"{root}/{FILE}"
+
+
+def filed(folds: pa.Table, digest: str) -> Path:
+    """Keep an assignment on this machine, for views in a file to read; return its file."""
+
+    def build(folder: Path) -> None:
+        pq.write_table(folds, folder / FILE)
+
+    return shelf.held(NAME, digest, build).folder / FILE

@@ -290,11 +290,11 @@ def _written(found: Any, dialect: str) -> str:
     return found.sql(dialect)
 
 
-def columns(connection: SQLBackend) -> list[tuple[str, str]]:
+def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:
     """Return the names of the views and tables that SQL can ask, with their columns."""
     made_by_ibis = ("ibis_", "parquet_")
     names = sorted(n for n in _named(connection) if not n.startswith(made_by_ibis))
-    return [(name, ", ".join(connection.table(name).columns)) for name in names]
+    return [(name, list(connection.table(name).columns)) for name in names]
 
 
 def _named(connection: SQLBackend) -> list[str]:

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ibis
+import ibis.expr.types as ir
+
 from featurestore.errors import SchemaError, UnknownClassError
 
 COVERAGE = "roi_coverage_"
@@ -88,6 +91,16 @@ def class_specs(
                 fix=f"set thresholds.{name} to a number in [0, 1]",
             )
     return tuple(ClassSpec(name, indices[name], thresholds[name]) for name in found)
+
+
+def class_view(classes: Sequence[ClassSpec]) -> ir.Table:
+    """Return the classes as a table: ``name, index, threshold``, one row per class."""
+    rows = [
+        ibis.struct({"name": c.name, "index": c.index, "threshold": float(c.threshold)})
+        for c in classes
+    ]
+    table = ibis.array(rows).unnest().name("spec").as_table().unpack("spec")
+    return table.mutate(index=table["index"].cast("int64"))
 
 
 def _same(found: Sequence[str], configured: Mapping[str, object], key: str) -> None:

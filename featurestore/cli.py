@@ -21,8 +21,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
+from rich.filesize import decimal
 
-from featurestore import artifacts, backend, diff, examples, snapshot
+from featurestore import artifacts, backend, catalog, diff, examples, snapshot
+from featurestore.check import violations
+from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.export import export
 from featurestore.matrix import STORED
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         with shown_warnings(Console(stderr=True)):
-            options.run(options)
+            return options.run(options) or 0
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -84,8 +87,32 @@ def _parser() -> argparse.ArgumentParser:
 
     views = commands.add_parser("views", help="the views and their columns")
     views.set_defaults(run=_views)
+    _add_cohort(commands)
     _add_snapshots(commands)
     return parser
+
+
+def _add_cohort(commands: Any) -> None:
+    checked = commands.add_parser("check", help="all that is wrong with the artifacts")
+    checked.add_argument(
+        "--quick", action="store_true", help="do not look at every value of the embeddings"
+    )
+    checked.set_defaults(run=_check)
+
+    described = commands.add_parser("describe", help="rows, slides, classes, folds, coverages")
+    described.set_defaults(run=_describe)
+
+    catalog = commands.add_parser("catalog", help="the views as a DuckDB file, without data")
+    catalog.add_argument("path", type=Path, help="for example feature_views.duckdb")
+    catalog.set_defaults(run=_catalog)
+
+    shell = commands.add_parser("shell", help="an interactive SQL prompt over the views")
+    shell.set_defaults(run=_shell)
+
+    plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
+    plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
+    plot.add_argument("-o", "--output", type=Path, default=Path(), help="folder (here)")
+    plot.set_defaults(run=_plot)
 
 
 def _add_snapshots(commands: Any) -> None:
@@ -154,8 +181,39 @@ def _funnel(options: argparse.Namespace) -> None:
 
 
 def _views(options: argparse.Namespace) -> None:
-    rows = [{"view": n, "columns": c} for n, c in open_store(options).name_views()]
+    named = open_store(options).name_views()
+    rows = [{"view": name, "columns": ", ".join(columns)} for name, columns in named]
     print_table(pa.Table.from_pylist(rows), Console())
+
+
+def _check(options: argparse.Namespace) -> int:
+    found = violations(open_store(options), embeddings=not options.quick)
+    errors = found["severity"].to_pylist().count("error")
+    print_table(found, Console())
+    print(f"{errors} errors, {len(found) - errors} warnings")
+    return 2 if errors else 0
+
+
+def _describe(options: argparse.Namespace) -> None:
+    print_tables(description(open_store(options)), Console())
+
+
+def _catalog(options: argparse.Namespace) -> None:
+    names = catalog.write(open_store(options), options.path)
+    print(f"{options.path}: {len(names)} views")
+
+
+def _shell(options: argparse.Namespace) -> None:
+    from featurestore import shell  # the prompt's library is slow to import, and few ask for it
+
+    shell.run(open_store(options), artifacts.HOME)
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from featurestore import figures  # matplotlib, likewise
+
+    for path in figures.draw(open_store(options), options.picture, options.output):
+        print(path)
 
 
 def _materialise(options: argparse.Namespace) -> None:
@@ -169,7 +227,13 @@ def _materialise(options: argparse.Namespace) -> None:
 
 
 def _snapshots(options: argparse.Namespace) -> None:
-    print_table(snapshot.listing(), Console())
+    rows = snapshot.listing().to_pylist()
+    for row in rows:
+        row["used"] = row["used"][:16]  # to the minute
+        row["in use"] = "yes" if row.pop("in_use") else ""
+        for name in ("bytes", "embeddings"):
+            row[name] = decimal(row[name])
+    print_table(pa.Table.from_pylist(rows), Console())
 
 
 def _gc(options: argparse.Namespace) -> None:

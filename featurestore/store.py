@@ -1,5 +1,7 @@
 """FeatureStore: reads the artifacts, composes the views and names them for SQL."""
 
+import difflib
+import html
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +12,14 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore import artifacts, assignment, backend, contract
-from featurestore.classes import ClassSpec, class_names, class_specs
-from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.classes import ClassSpec, class_names, class_specs, class_view
+from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
 from featurestore.spec import StoreSpec
 from featurestore.thresholds import threshold_view
+from featurestore.views import VIEWS, View, described
 
 MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
 
@@ -31,7 +34,7 @@ class FeatureStore:
     ----------
     spec
         Artifacts and rules.
-    threads, memory_limit, temp_folder
+    threads, memory_limit, temp_folder, database
         See `featurestore.backend.connect`.
     remember
         Whether to look for an earlier assignment of folds in MLflow before making one.
@@ -44,16 +47,21 @@ class FeatureStore:
         memory_limit: str | None = None,
         temp_folder: str | None = None,
         remember: bool = False,
+        database: Path | None = None,
     ) -> None:
         self.spec = spec
         self.threads = threads
-        self.connection = backend.connect(threads, memory_limit, temp_folder, spec.backend)
+        self.database = database
+        self.connection = backend.connect(
+            threads, memory_limit, temp_folder, spec.backend, database
+        )
         self.remember = remember
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
         self._files: dict[str, list[Path]] = {}
         self._views: dict[str, ir.Table] = {}
+        self._definitions: dict[str, ir.Table] = {}
 
     # -- artifacts -----------------------------------------------------------------------------
 
@@ -110,8 +118,33 @@ class FeatureStore:
         if name not in self._views:
             prefix = "test_" if name.startswith("test_") else ""
             view = self._make(name.removeprefix(prefix), prefix)
+            self._definitions[name] = view
             self._views[name] = backend.create_view(self.connection, name, view)
         return self._views[name]
+
+    def __getitem__(self, name: str) -> View:
+        """Return a view with its grain and its SQL, which a notebook shows as a table."""
+        if name.removeprefix("test_") not in VIEWS:
+            near = difflib.get_close_matches(name, VIEWS, n=1)
+            raise QueryError(
+                f"There is no view {name!r}",
+                found=", ".join(VIEWS) + (f"; did you mean {near[0]!r}?" if near else ""),
+                fix="name one of them; test_NAME is that of the held-out tiles",
+            )
+        table = self.view(name)
+        return View(name, table, self._definitions[name])
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({self.spec})"
+
+    def _repr_html_(self) -> str:
+        names = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(described(name))}</td>"
+            f"<td>{html.escape(', '.join(columns))}</td></tr>"
+            for name, columns in self.name_views()
+        )
+        head = "<tr><th>view</th><th>what it is</th><th>columns</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{names}</tbody></table>"
 
     def _make(self, name: str, prefix: str) -> ir.Table:
         spec = self.spec
@@ -121,6 +154,10 @@ class FeatureStore:
                 return self._tiles(prefix + "tiles")
             case "embeddings":
                 return self._embeddings(prefix + "embeddings")
+            case "classes":
+                return class_view(classes)
+            case "assigned_folds" if self.assigned is not None:
+                return self.assigned
             case "slides":
                 return backend.read_parquet(self.connection, self.files("slides"))
             case "coverages":
@@ -191,7 +228,11 @@ class FeatureStore:
                 FeatureStoreWarning,
                 stacklevel=2,
             )
-        return backend.register(self.connection, "assigned_folds", table)
+        if self.database is None:
+            return backend.register(self.connection, "assigned_folds", table)
+        file = assignment.filed(table, assignment.content(spec, self.files("tiles")))
+        filed = backend.read_parquet(self.connection, [file])
+        return backend.create_view(self.connection, "assigned_folds", filed)
 
     @property
     def fold_table(self) -> pa.Table | None:
@@ -258,17 +299,13 @@ class FeatureStore:
         self.name_views()
         return backend.select(self.connection, query)
 
-    def name_views(self) -> list[tuple[str, str]]:
+    def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""
         names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
         if self.spec.tiles:
             self.survivors("")
-            for name in [*names, "folds", "fates", "funnel"]:
+            for name in [*names, "folds", "fates", "funnel", "classes"]:
                 self.view(name)
-            rows = [
-                {"name": c.name, "index": c.index, "threshold": c.threshold} for c in self.classes()
-            ]
-            backend.register(self.connection, "classes", pa.Table.from_pylist(rows))
         if self.spec.test_tiles:
             for name in [*names, "fates", "funnel"]:
                 self.view("test_" + name)

@@ -1,5 +1,7 @@
 """DuckDB and Spark: row for row the same views, and the same as the plain-SQL twins."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlglot
 from conftest import ROOT
 
 from featurestore import FeatureStore, StoreSpec, backend
 from featurestore.classes import ClassSpec
-from featurestore.errors import QueryError
+from featurestore.errors import ArtifactError, QueryError
 from featurestore.folds import fold_view, shared_groups, split_view
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.guard import common_view, overlap_view, spread_view, twin_view
@@ -23,13 +26,17 @@ from featurestore.thresholds import threshold_view
 pytestmark = pytest.mark.slow
 NAMES = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett"]
 KEY = ["slide_id", "x", "y"]
+# Ties, zeros, coverages at their class's threshold and just beside it, sums in every rounding.
 SHARES = [
     (0.5, 0.5, 0.0), (0.0, 0.25, 0.25), (0.0, 0.0, 0.0), (0.0, 0.0, 0.25), (0.5, 0.0, 0.0),
     (0.25, 0.0, 0.0), (0.0, 1.0, 0.0), (1 / 1024, 0.0, 0.0), (0.1, 0.2, 0.3), (0.0, 0.0, 0.75),
-    (0.0, 0.5, 0.0), (0.75, 0.0, 0.0),
+    (0.0, 0.5, 0.0), (0.75, 0.0, 0.0), (0.2, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.2),
+    (0.1, 0.1, 0.0), (0.1, 0.0, 0.1), (0.3, 0.3, 0.3), (1 / 3, 1 / 3, 1 / 3), (0.0, 0.0, 0.0),
+    (0.7, 0.2, 0.1), (0.0, 1e-300, 0.0), (0.5 - 2**-53, 0.0, 0.0), (0.0, 0.0, 0.25 - 2**-54),
+    (0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.25, 0.5, 0.25), (0.25, 0.25, 0.5), (0.5, 0.25, 0.25),
+    (-0.0, 0.5, -0.0),
 ]  # fmt: skip
-CLASSES = [ClassSpec(name, index, threshold)
-           for name, index, threshold in zip(NAMES, [2, 0, 1], [0.5, 0.0, 0.25], strict=True)]  # fmt: skip
+CLASSES = [ClassSpec(*rule) for rule in zip(NAMES, [2, 0, 1], [0.5, 0.0, 0.25], strict=True)]
 NUMBERS = range(len(SHARES))
 KEYS = {"slide_id": [f"s{n % 3}" for n in NUMBERS], "x": list(NUMBERS),
         "y": [n % 2 for n in NUMBERS]}  # fmt: skip
@@ -44,19 +51,30 @@ SLIDES = pa.table({"id": ["s0", "s1", "s2"], "tile_extent_x": [4, 1, 7], "tile_e
 TWIN = {"tissue_prop_min": 0.2, "single_class": False, "a": 0.5, "b": 0.0, "c": 0.25, "fold": 1}
 
 
-@pytest.fixture(scope="module", params=["duckdb", "pyspark"])
-def connection(request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = backend.connect(engine=request.param)
-    yield opened
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _stop_spark() -> Iterator[None]:
-    yield
+def spark() -> Iterator[Any]:
+    """Start a local Spark as a store would; every test's session is made beside this one."""
     from pyspark.sql import SparkSession
 
-    if (session := SparkSession.getActiveSession()) is not None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in backend.CLUSTER:
+            patch.delenv(name, raising=False)
+        backend.connect(threads=2, engine="pyspark")
+        session = SparkSession.getActiveSession()
+        assert session is not None
+        session.conf.set("spark.sql.shuffle.partitions", "2")
+        yield session
         session.stop()
+
+
+@pytest.fixture(scope="module", params=["duckdb", "pyspark"])
+def connection(request: pytest.FixtureRequest) -> Any:
+    return backend.connect(engine=request.param)
+
+
+@pytest.fixture(scope="module")
+def on_spark() -> Any:
+    return backend.connect(engine="pyspark")
 
 
 def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
@@ -64,7 +82,9 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     tiles = backend.register(connection, "tiles", TILES)
     labels = label_view(tiles, CLASSES, rule)  # type: ignore[arg-type]
     thresholds = backend.create_view(
-        connection, "thresholds", threshold_view(labels, CLASSES, 0.2, False, rule)  # type: ignore[arg-type]
+        connection,
+        "thresholds",
+        threshold_view(labels, CLASSES, 0.2, False, rule),  # type: ignore[arg-type]
     )
     folds = fold_view(thresholds, backend.register(connection, "assigned", ASSIGNED))
     there = backend.register(connection, "embeddings", EMBEDDED)
@@ -108,6 +128,17 @@ def test_views_agree_with_their_sql_twins_on_every_engine(connection: Any, name:
     assert rows(view) == expected
 
 
+@pytest.mark.parametrize("name", TWINS + GUARD)
+def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name: str):
+    """The same hand-written SQL in Spark's dialect, over Spark's tables."""
+    view = views(on_spark)[name]
+    text = (ROOT / "tests" / "sql" / f"{name}.sql").read_text()
+    (translated,) = sqlglot.transpile(text, read="duckdb", write="spark")
+    used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
+    answer = on_spark._session.sql(translated, used).toArrow().to_pylist()
+    assert rows(view) == sorted((tuple(row.values()) for row in answer), key=repr)
+
+
 @pytest.mark.parametrize("rule", ["dominant", "any_passing"])
 def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: str):
     here, there = views(connection, rule), views(backend.connect(threads=1), rule)
@@ -144,21 +175,67 @@ def test_a_store_on_spark_makes_the_same_training_set(spec: StoreSpec):
     assert pq.read_table(here.file()).equals(tiles)
 
 
+REFUSED = {
+    "drop view fates": "DROP",
+    "select 1; select 2": "2 statements",
+    "create table t as select 1": "CREATE",
+    "create or replace temporary view fates as select 1": "CREATE",
+    "insert into fates select * from fates": "INSERT",
+    "with one as (select 1) insert into fates select * from one": "INSERT",
+    "delete from fates": "DELETE",
+    "set a = 1": "SET",
+    "": "0 statements",
+}
+ONLY_SPARKS = {
+    "from fates insert into fates select *": "INSERT",
+    "cache table fates": "CACHE",
+    "add jar a": "COMMAND",
+    "execute immediate 'select 1'": "COMMAND",
+    "select transform(x) using 'cat' from fates": "TRANSFORM",
+    "select `reflect`('java.util.UUID', 'randomUUID')": "REFLECT",
+}
+
+
+@pytest.mark.parametrize("query", REFUSED)
+def test_sql_takes_one_select(connection: Any, query: str):
+    views(connection)
+    with pytest.raises(QueryError, match="Only one SELECT") as refusal:
+        backend.select(connection, query)
+    assert REFUSED[query] in str(refusal.value)
+    assert "fates" in dict(backend.columns(connection))
+
+
+@pytest.mark.parametrize("query", ONLY_SPARKS)
+def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: str):
+    with pytest.raises(QueryError, match="Only one SELECT") as refusal:
+        backend.select(on_spark, query)
+    assert ONLY_SPARKS[query] in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("drop view fates", ["Only one SELECT", "DROP"]),
-        ("select 1; select 2", ["2 statements"]),
-        ("create table t as select 1", ["Only one SELECT", "CREATE"]),
-        ("select nope from fates", ["Spark could not run", "nope"]),
-        ("select 1 +", ["Spark could not run the query"]),
+        ("select nope from fates", ["Spark could not run the query", "nope"]),
+        ("select * from nowhere", ["Spark could not run the query", "nowhere"]),
+        ("select 1 +", ["could not be parsed", "Line 1"]),
     ],
 )
-def test_sql_on_spark_takes_one_select(spec: StoreSpec, query: str, words: list[str]):
+def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
+    views(on_spark)
     with pytest.raises(QueryError) as refusal:
-        FeatureStore(replace(spec, backend="pyspark")).sql(query).to_pyarrow()
+        backend.select(on_spark, query)
     for word in words:
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["select 1 as a", "select 1 as a; ;", "(select 1 as a)", "((select 1 as a) limit 3)",
+     "select 1 as a -- ;", "with b as (select 1 as a) select * from b", "values (1)",
+     "select 1 as a union select 1"],
+)  # fmt: skip
+def test_every_shape_of_one_select_is_taken(connection: Any, query: str):
+    assert rows(backend.select(connection, query)) == [(1,)]
 
 
 def test_sql_on_spark_answers(spec: StoreSpec):
@@ -166,3 +243,123 @@ def test_sql_on_spark_answers(spec: StoreSpec):
     answer = store.sql("with kept as (select * from fates where dropped_by is null) "
                        "select count(*) as n from kept").to_pyarrow()  # fmt: skip
     assert answer.to_pylist() == [{"n": FeatureStore(spec).funnel()[-1]["tiles"]}]
+
+
+def test_both_engines_list_the_same_views(spec: StoreSpec):
+    assert FeatureStore(replace(spec, backend="pyspark")).name_views() == (
+        FeatureStore(spec).name_views()
+    )
+
+
+def test_an_integer_beside_a_null_stays_exact(connection: Any):
+    values = [2**60 + 1, None]
+    table = backend.register(connection, "large", pa.table({"n": pa.array(values, pa.int64())}))
+    assert table.to_pyarrow()["n"].to_pylist() == values
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([1, 255], pa.uint8()), pa.array([1, 2**32 - 1], pa.uint32()),
+     pa.array([1, 2**64 - 1], pa.uint64()), pa.array(["a", None], pa.large_string()),
+     pa.array(["a", None]).dictionary_encode(), pa.array([0.5, None], pa.float16())],
+)  # fmt: skip
+def test_types_that_spark_lacks_are_registered_all_the_same(connection: Any, column: pa.Array):
+    table = backend.register(connection, "lacking", pa.table({"value": column}))
+    assert table.to_pyarrow()["value"].to_pylist() == column.to_pylist()
+
+
+def test_an_empty_table_is_registered(connection: Any):
+    table = backend.register(connection, "nothing", TILES.slice(0, 0))
+    assert table.to_pyarrow().column_names == TILES.column_names
+    assert table.count().to_pyarrow().as_py() == 0
+
+
+def test_a_view_can_be_made_anew(connection: Any):
+    tiles = backend.register(connection, "tiles", TILES)
+    for least in (0, 20):
+        view = backend.create_view(connection, "again", tiles.filter(tiles.x >= least))
+        assert view.count().to_pyarrow().as_py() == len(SHARES) - least
+
+
+@pytest.mark.parametrize("name", ["a[1].parquet", "{b}.parquet", "c *.parquet", "100 %20.parquet"])
+def test_a_file_name_is_no_pattern(connection: Any, tmp_path: Path, name: str):
+    with (tmp_path / name).open("wb") as file:
+        pq.write_table(TILES, file)
+    pq.write_table(TILES, tmp_path / "c other.parquet")
+    assert rows(backend.read_parquet(connection, [tmp_path / name])) == rows_of(TILES)
+
+
+def rows_of(table: pa.Table) -> list[tuple]:
+    return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
+
+
+def test_a_file_that_spark_would_pass_over_is_refused(on_spark: Any, tmp_path: Path):
+    pq.write_table(TILES, tmp_path / "_tiles.parquet")
+    with pytest.raises(ArtifactError, match="begin with _"):
+        backend.read_parquet(on_spark, [tmp_path / "_tiles.parquet"])
+
+
+def test_a_parquet_type_that_spark_lacks_is_named(on_spark: Any, tmp_path: Path):
+    column = pa.array([[0.5]], pa.list_(pa.float16()))
+    pq.write_table(pa.table({"embedding": column}), tmp_path / "half.parquet")
+    with pytest.raises(QueryError, match="FLOAT16"):
+        backend.read_parquet(on_spark, [tmp_path / "half.parquet"])
+
+
+def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):
+    """Stores work beside it: under its settings, with views of their own."""
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "7654321")
+    one, other = (backend.connect(engine="pyspark") for _ in range(2))
+    assert one._session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
+    assert one._session.sparkContext is spark.sparkContext
+    backend.register(one, "mine", TILES)
+    assert backend.columns(other) == []
+    assert spark.catalog.tableExists("mine") is False
+
+
+def test_spark_of_our_own_is_quiet_and_local(spark: Any):
+    conf = spark.sparkContext.getConf()
+    assert spark.sparkContext.master == "local[2]"
+    assert conf.get("spark.ui.enabled") == "false"
+    assert conf.get("spark.ui.showConsoleProgress") == "false"
+
+
+def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(QueryError, match=r"pip install 'tissue-probe\[spark\]'"):
+        backend.connect(engine="pyspark")
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_duckdb_pays_nothing_for_spark():
+    code = "import sys; from featurestore import backend; backend.connect(); print('pyspark' in sys.modules)"  # noqa: E501
+    assert python(code).stdout == "False\n"
+
+
+def test_without_java_spark_is_refused_in_words():
+    code = """
+from featurestore import backend, errors
+try:
+    backend.connect(engine="pyspark")
+except errors.QueryError as refusal:
+    print(refusal)
+"""
+    said = python(code, JAVA_HOME="/nowhere").stdout
+    assert "Spark does not start" in said
+    assert "Java 17" in said
+
+
+def test_the_environment_names_the_cluster():
+    """MASTER is read by Spark itself; then nothing else is set for it."""
+    code = """
+from featurestore import backend
+context = backend.connect(threads=2, engine="pyspark")._session.sparkContext
+print(context.master, context.getConf().get("spark.ui.showConsoleProgress", "as it is"))
+context.stop()
+"""
+    assert python(code, PATH="/usr/bin:/bin", MASTER="local[1]").stdout == "local[1] as it is\n"

@@ -1,0 +1,40 @@
+"""The views as a documented DuckDB file that any client opens: the views alone, no data."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from featurestore import backend
+from featurestore.errors import ArtifactError
+from featurestore.store import FeatureStore
+from featurestore.views import column_notes, described
+
+
+def write(store: FeatureStore, path: Path) -> list[str]:
+    """Write the views of a store's spec to a DuckDB file; return their names.
+
+    Readers of an earlier file keep it; the new one takes its name when it is whole.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
+            building = Path(folder) / path.name
+            filed = FeatureStore(store.spec, store.threads, database=building)
+            names = [name for name, _ in filed.name_views()]
+            for name in names:
+                notes = column_notes(filed.connection.table(name).columns)
+                backend.comment(filed.connection, name, described(name), notes)
+            backend.close(filed.connection)
+            os.replace(building, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written",
+            found=error.strerror or str(error),
+            fix="name a file in a folder that can be written",
+        ) from error
+    return names
