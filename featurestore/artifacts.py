@@ -238,11 +238,25 @@ def _hash(file: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by temporary name and rename: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
-        stream.write(content)
-    Path(stream.name).replace(path)
+    """Write a file by temporary name and rename: a reader sees all of it or none.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
+            building = Path(folder) / path.name
+            building.write_bytes(content)
+            building.replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written",
+            found=error.strerror or str(error),
+            fix="make room, or name a file in a folder that can be written",
+        ) from error
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The views as a documented DuckDB file that any client opens: the views alone, no data."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
                 notes = column_notes(filed.connection.table(name).columns)
                 backend.comment(filed.connection, name, described(name), notes)
             backend.close(filed.connection)
-            os.replace(building, path)
+            building.replace(path)
     except OSError as error:
         raise ArtifactError(
             f"{path} could not be written",

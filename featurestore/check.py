@@ -80,7 +80,7 @@ def _artifact(
         return
     title = name.replace("_", " ")
     if name == "slides":
-        yield from _slides(table)
+        yield from contract.slides(table)
         tables[name] = table
         return
     broken = [
@@ -94,18 +94,6 @@ def _artifact(
         yield from _tiles(store, name, table)
     else:
         yield from _embeddings(store, name, table, embeddings and name in tables)
-
-
-def _slides(slides: ir.Table) -> Iterator[Violation]:
-    if "id" not in slides.columns:
-        found = f"columns {', '.join(slides.columns)}"
-        yield Violation("slides lack the column id", found, "write one row per slide, by id")
-        return
-    twice = slides.group_by("id").aggregate(rows=slides.count())
-    twice = twice.filter(twice.rows > 1)
-    yield from offenders(
-        twice, "slides have ids that stand more than once", "keep one row per slide", names=["id"]
-    )
 
 
 def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violation]:
@@ -147,6 +135,8 @@ def warnings(store: FeatureStore) -> Iterator[Violation]:
     for name in TILES[:2]:
         if name in tables:
             yield from _overfull(tables[name], name.replace("_", " "))
+    if "slides" in tables:
+        yield from (v for v in contract.slides(tables["slides"]) if v.severity == "warning")
     yield from across(store, tables)
 
 

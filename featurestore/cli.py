@@ -212,7 +212,10 @@ def _shell(options: argparse.Namespace) -> None:
 def _plot(options: argparse.Namespace) -> None:
     from featurestore import figures  # matplotlib, likewise
 
-    for path in figures.draw(open_store(options), options.picture, options.output):
+    store = open_store(options)
+    store.survivors("")
+    classes = store.classes()
+    for path in figures.draw(store.view("fates"), classes, options.output, [options.picture]):
         print(path)
 
 
@@ -227,13 +230,20 @@ def _materialise(options: argparse.Namespace) -> None:
 
 
 def _snapshots(options: argparse.Namespace) -> None:
-    rows = snapshot.listing().to_pylist()
-    for row in rows:
-        row["used"] = row["used"][:16]  # to the minute
-        row["in use"] = "yes" if row.pop("in_use") else ""
-        for name in ("bytes", "embeddings"):
-            row[name] = decimal(row[name])
-    print_table(pa.Table.from_pylist(rows), Console())
+    print_table(
+        pa.Table.from_pylist([_line(row) for row in snapshot.listing().to_pylist()]), Console()
+    )
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the listing shows of a snapshot, in the width of a terminal."""
+    return {
+        "snapshot": row["snapshot"],
+        "kept of": f"{row['kept']:,} of {row['rows']:,}",
+        "embeddings": f"{row['dim']} {row['storage']} {decimal(row['embeddings'])}",
+        "own": decimal(row["bytes"]),
+        "last use": "now" if row["in_use"] else row["used"][:16],  # to the minute
+    }
 
 
 def _gc(options: argparse.Namespace) -> None:

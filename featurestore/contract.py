@@ -23,6 +23,7 @@ from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
 
 FIRST = 3  # keys that are named
+EXTENTS = ("tile_extent_x", "tile_extent_y")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,29 @@ def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
                 str(schema[name]),
                 f"write it as {'a string' if kind is dt.String else 'an integer'}",
             )
+
+
+def slides(slides: ir.Table) -> Iterator[Violation]:
+    """Find what makes a table other than one row per slide with the extent of its tiles."""
+    there = f"columns {', '.join(slides.columns[:12])}"
+    if "id" not in slides.columns:
+        yield Violation("slides lack the column id", there, "write one row per slide, by id")
+        return
+    twice = slides.group_by("id").aggregate(rows=slides.count())
+    yield from offenders(
+        twice.filter(twice.rows > 1),
+        "slides have ids that stand more than once",
+        "keep one row per slide",
+        names=["id"],
+    )
+    lacking = [name for name in EXTENTS if name not in slides.columns]
+    if lacking:
+        yield Violation(
+            f"slides lack {' and '.join(lacking)}: whether tiles overlap is not looked at",
+            there,
+            "write the extent of a slide's tiles, in the units of x and y",
+            severity="warning",
+        )
 
 
 def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
@@ -253,6 +277,4 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
 
 def key_text(row: dict[str, object]) -> str:
     """Spell a key, or a part of one, for a message."""
-    return ", ".join(
-        f"{name}={row[name]!r}" for name in (*KEY, "id") if name in row
-    )
+    return ", ".join(f"{name}={row[name]!r}" for name in (*KEY, "id") if name in row)

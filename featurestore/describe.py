@@ -33,7 +33,10 @@ def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:
             tables += [
                 (name, cohort_view(fates).to_pyarrow()),
                 (f"{name}: classes", class_view(fates).to_pyarrow()),
-                (f"{name}: coverages", quantile_view(store.view(prefix + "coverages")).to_pyarrow()),
+                (
+                    f"{name}: coverages",
+                    quantile_view(store.view(prefix + "coverages")).to_pyarrow(),
+                ),
             ]
             if not prefix:
                 tables.append((f"{name}: folds", balance_view(fates).to_pyarrow()))
@@ -115,7 +118,11 @@ def _funnel(rows: Sequence[dict[str, Any]]) -> pa.Table:
     total = max(rows[0]["tiles"], 1)
     return pa.Table.from_pylist(
         [
-            {"reason": r["reason"], "tiles": r["tiles"], "percent": round(100 * r["tiles"] / total, 1)}
+            {
+                "reason": r["reason"],
+                "tiles": r["tiles"],
+                "percent": round(100 * r["tiles"] / total, 1),
+            }
             for r in rows
         ]
     )

@@ -11,6 +11,7 @@ from featurestore import artifacts, backend, guard
 from featurestore.batches import as_vectors
 from featurestore.classes import COVERAGE
 from featurestore.folds import KEY
+from featurestore.funnel import distribution_view
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot
 from featurestore.store import FeatureStore
@@ -46,14 +47,20 @@ def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None =
         (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
 
     if to == "mlflow":
-        return artifacts.logged(NAME, snapshot.digest, build)
+        place = artifacts.logged(NAME, snapshot.digest, lambda folder: build(_made(folder / NAME)))
+        return f"{place}/{NAME}"
     return str(artifacts.new_folder(Path(to), build))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def _write_side(
     store: FeatureStore, snapshot: Snapshot, prefix: str, folder: Path, rows: Rows
 ) -> None:
-    folder.mkdir()
+    _made(folder)
     kept = guard.kept(snapshot.fates(prefix)).order_by(list(KEY))
     with backend.translated():
         tiles = kept.to_pyarrow()
@@ -65,7 +72,8 @@ def _write_side(
         pq.ParquetWriter(
             folder / "tiles.parquet",
             keyed.schema.append(vectors),
-            compression={name: "zstd" for name in keyed.column_names} | {"embedding.list.element": "none"},
+            compression=dict.fromkeys(keyed.column_names, "zstd")
+            | {"embedding.list.element": "none"},
             use_dictionary=[n for n in keyed.column_names if not n.startswith(COVERAGE)],
         ) as writer,
         rows.counting(f"{SIDES[prefix]} tiles", len(tiles)) as advance,
@@ -77,10 +85,7 @@ def _write_side(
             advance(len(block))
     with backend.translated():
         pq.write_table(_slides(store, tiles), folder / "slides.parquet")
-        labels = kept.group_by([n for n in ("fold", "label") if n in kept.columns]).aggregate(
-            tiles=kept.count(), slides=kept.slide_id.nunique()
-        )
-        counted = labels.order_by(labels.columns[:-2]).to_pyarrow().to_pylist()
+        counted = distribution_view(kept).to_pyarrow().to_pylist()
     (folder / "labels.json").write_text(json.dumps(counted, indent=1))
     funnel = snapshot.manifest["cohorts"][prefix + "tiles"]["funnel"]
     (folder / "funnel.json").write_text(json.dumps(funnel, indent=1))

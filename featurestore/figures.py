@@ -1,17 +1,20 @@
 """Pictures of a cohort, drawn from the small tables of `featurestore.pictures`: no data is read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from featurestore import artifacts, backend, pictures
-from featurestore.store import FeatureStore
+from featurestore.classes import ClassSpec
+from featurestore.funnel import distribution_view, funnel_view
+from featurestore.labels import coverage_view
 
 # Okabe and Ito (2008): told apart with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
@@ -19,18 +22,33 @@ KEPT, DROPPED, INPUT = "#009E73", "#D55E00", "#56606B"
 DPI = 110
 
 
-def draw(store: FeatureStore, name: str, folder: Path) -> list[Path]:
-    """Draw a picture of a store's views; return the PNG files.
+def draw(
+    fates: ir.Table, classes: Sequence[ClassSpec], folder: Path, names: Iterable[str] | None = None
+) -> list[Path]:
+    """Draw pictures of a cohort; return the PNG files.
 
     Parameters
     ----------
-    name
-        One of `PICTURES`.
+    fates
+        The view of fates, with its coverages.
+    classes
+        In the order of their columns, with the chosen thresholds.
     folder
         Where to write.
+    names
+        Some of `PICTURES` (default: all).
+
+    Raises
+    ------
+    ArtifactError
+        A file cannot be written.
     """
-    store.survivors("")
-    return [save(figure, folder / f"{file}.png") for file, figure in PICTURES[name](store).items()]
+    with backend.translated():
+        return [
+            save(figure, folder / f"{file}.png")
+            for name in names or PICTURES
+            for file, figure in PICTURES[name](fates, classes).items()
+        ]
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -42,32 +60,31 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _funnel(store: FeatureStore) -> dict[str, Figure]:
-    return {"funnel": funnel_figure(store.funnel())}
+def _funnel(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    return {"funnel": funnel_figure(funnel_view(fates).to_pyarrow().to_pylist())}
 
 
-def _thresholds(store: FeatureStore) -> dict[str, Figure]:
-    fates, coverages = store.view("fates"), store.view("coverages")
-    chosen = {spec.name: spec.threshold for spec in store.classes()}
-    with backend.translated():
-        survival = pictures.survival_view(fates, coverages).to_pyarrow()
-        histogram = pictures.histogram_view(coverages).to_pyarrow()
+def _thresholds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    coverages = coverage_view(fates, classes)
+    chosen = {spec.name: spec.threshold for spec in classes}
+    survival = pictures.survival_view(fates, coverages).to_pyarrow()
+    histogram = pictures.histogram_view(coverages).to_pyarrow()
     return {
         "thresholds": survival_figure(survival, chosen),
         "coverages": histogram_figure(histogram, chosen),
     }
 
 
-def _folds(store: FeatureStore) -> dict[str, Figure]:
-    return {"folds": folds_figure(store.label_distribution(), [c.name for c in store.classes()])}
+def _folds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    counts = distribution_view(fates).to_pyarrow()
+    return {"folds": folds_figure(counts, [spec.name for spec in classes])}
 
 
-def _slides(store: FeatureStore) -> dict[str, Figure]:
-    with backend.translated():
-        return {"slides": slides_figure(pictures.slide_view(store.view("fates")).to_pyarrow())}
+def _slides(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    return {"slides": slides_figure(pictures.slide_view(fates).to_pyarrow())}
 
 
-PICTURES: dict[str, Callable[[FeatureStore], dict[str, Figure]]] = {
+PICTURES: dict[str, Callable[[ir.Table, Sequence[ClassSpec]], dict[str, Figure]]] = {
     "funnel": _funnel,
     "thresholds": _thresholds,
     "folds": _folds,
@@ -110,7 +127,10 @@ def survival_figure(survival: pa.Table, chosen: Mapping[str, float]) -> Figure:
         rows = [row for row in survival.to_pylist() if row["class"] == name]
         if not rows:
             continue
-        colour, dashes = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+        colour, dashes = (
+            COLOURS[number % len(COLOURS)],
+            ("-", "--", ":")[number // len(COLOURS) % 3],
+        )
         at = np.array([row["at_least"] for row in rows])
         share = np.array([row["tiles"] for row in rows]) / max(rows[0]["tiles"], 1)
         height = float(np.interp(threshold, at, share))
@@ -154,7 +174,7 @@ def histogram_figure(histogram: pa.Table, chosen: Mapping[str, float]) -> Figure
 
 
 def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
-    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; an empty cell stands out."""
+    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out."""
     rows = counts.to_pylist()
     folds = sorted({row["fold"] for row in rows})
     table = np.zeros((len(folds), len(names)), dtype=np.int64)

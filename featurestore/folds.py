@@ -142,16 +142,14 @@ def assign_folds(
                 fix="set a smaller k, another seed, or kfold_strategy=stratified",
             )
         folds[rows[held]] = fold
-    said = {}
+    said: dict[str, float] = {}
     if grouped:
         folds[rows], said = _balanced(
             groups[kept], labels[kept], folds[kept], names, k, balance, allow_empty_class
         )
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
     table = tiles.select(list(KEY)).append_column("fold", column)
-    return table.replace_schema_metadata(
-        {RARE: json.dumps(rare), IMBALANCE: json.dumps(said)}
-    )
+    return table.replace_schema_metadata({RARE: json.dumps(rare), IMBALANCE: json.dumps(said)})
 
 
 def _balanced(

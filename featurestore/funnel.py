@@ -28,6 +28,14 @@ def fate_view(tiles: ir.Table, embeddings: ir.Table) -> ir.Table:
     )
 
 
+def distribution_view(fates: ir.Table) -> ir.Table:
+    """Count the kept tiles: ``fold`` (where there are folds), ``label, tiles, slides``."""
+    kept = fates.filter(fates.dropped_by.isnull())
+    by = [name for name in ("fold", "label") if name in fates.columns]
+    counts = kept.group_by(by).aggregate(tiles=kept.count(), slides=kept.slide_id.nunique())
+    return counts.order_by(by)
+
+
 def funnel_view(fates: ir.Table) -> ir.Table:
     """Count the fates: ``step, reason, tiles``, one row a reason, from ``input`` to ``kept``.
 

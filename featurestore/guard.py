@@ -96,9 +96,9 @@ def overlap_view(fates: ir.Table, slides: ir.Table) -> ir.Table:
         (pairs.y - pairs.other_y).abs() < pairs.height
     )
     found = pairs.filter(after & shared & (pairs.fold != pairs.other_fold))
-    return found.select(
-        "slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold"
-    ).order_by(["slide_id", "x", "y", "other_x", "other_y"])
+    return found.select("slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold").order_by(
+        ["slide_id", "x", "y", "other_x", "other_y"]
+    )
 
 
 def twin_view(sides: ir.Table) -> ir.Table:

@@ -159,7 +159,8 @@ def convert(
     header = _begin(folder / FILE, rows, dim, kind)
     keys = _read_keys(files)
     hashes = np.zeros(rows, dtype=np.int64)
-    weights = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64) | 1
+    draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
+    weights = draws | np.uint64(1)
     found = Faults(dim, storage)
     own = threading.local()  # one open file a thread
 
@@ -322,7 +323,7 @@ def _read_keys(files: Sequence[Path]) -> pa.Table:
 def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> memoryview:
     with np.errstate(over="ignore"):  # an infinity is noted by then
         stored = np.ascontiguousarray(block.astype(kind, copy=False))
-    return memoryview(stored.view(np.uint8)).cast("B")
+    return stored.view(np.uint8).data.cast("B")
 
 
 def _write_at(file: FileIO, offset: int, data: memoryview) -> None:

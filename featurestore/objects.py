@@ -191,7 +191,7 @@ def _is_whole(client: Any, stored: Stored, path: Path) -> bool:
 
 def _md5(path: Path, size: int) -> list[bytes]:
     """Return the MD5 of each ``size`` bytes of a file."""
-    digests = []
+    digests: list[bytes] = []
     with path.open("rb") as file:
         while True:
             own, left = hashlib.md5(usedforsecurity=False), size

@@ -28,18 +28,18 @@ def survival_view(fates: ir.Table, coverages: ir.Table, steps: int = 50) -> ir.T
         fates.dropped_by.isnull()
         | fates.dropped_by.isin(["class_threshold", "rare_class", "no_embedding"])
     ).select("slide_id", "x", "y", "dominant")
-    own = coverages.rename(dominant="class").inner_join(
-        touched, ["slide_id", "x", "y", "dominant"]
-    )
+    own = coverages.rename(dominant="class").inner_join(touched, ["slide_id", "x", "y", "dominant"])
     # Tiles in each step, then a running sum from above: every tile is looked at once.
     binned = own.mutate(step=(own.coverage * steps + 1e-9).floor().cast("int64"))
     counts = binned.group_by(["dominant", "step"]).aggregate(tiles=binned.count())
     every = ibis.range(steps + 1).unnest().name("step").as_table()
-    grid = counts.select("dominant").distinct().cross_join(
-        every.mutate(step=every.step.cast("int64"))
+    grid = (
+        counts.select("dominant").distinct().cross_join(every.mutate(step=every.step.cast("int64")))
     )
     full = grid.left_join(counts, ["dominant", "step"], rname="{name}_counted")
-    window = ibis.window(group_by="dominant", order_by=ibis.desc("step"), preceding=None, following=0)
+    window = ibis.window(
+        group_by="dominant", order_by=ibis.desc("step"), preceding=None, following=0
+    )
     reached = full.tiles.fill_null(0).sum().over(window).cast("int64")
     return full.select(
         full.dominant.name("class"), (full.step / steps).name("at_least"), reached.name("tiles")

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import artifacts, assignment, backend, check, contract, guard, matrix, shelf
+from featurestore.classes import ClassSpec, class_names, class_specs
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
 from featurestore.folds import KEY, Strategy, check_fold, imbalances, shared_groups, split_view
 from featurestore.guard import Finding
@@ -92,6 +93,13 @@ class Snapshot:
         """Return the fates of the training or test tiles, each with its ``row``."""
         self._need(prefix)
         return backend.read_parquet(backend.connect(), [self.file(prefix)])
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """The classes of the training tiles, in the order of their columns."""
+        rules = self.manifest["rules"]
+        names = class_names(self.fates().columns)
+        return class_specs(names, rules["class_indices"] or {}, rules["thresholds"] or {})
 
     def _need(self, prefix: str) -> None:
         if prefix not in self.matrices:
@@ -179,11 +187,14 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
     found: dict[str, str | None] = {
-        name: artifacts.digest(store.files(name), remember=False) if uri else None for name, uri in named.items()
+        name: artifacts.digest(store.files(name), remember=False) if uri else None
+        for name, uri in named.items()
     }
     for prefix in prefixes(store):
         name = prefix + "embeddings"
-        found[name] = matrix.content(artifacts.digest(store.files(name), remember=False), spec.storage)
+        found[name] = matrix.content(
+            artifacts.digest(store.files(name), remember=False), spec.storage
+        )
     if spec.tiles:
         found["folds"] = assignment.content(spec, store.files("tiles"))
     return found | {"views": _code()}
@@ -208,9 +219,7 @@ def _digest(content: dict[str, Any]) -> str:
 # -- how it comes about ---------------------------------------------------------------------------
 
 
-def materialise(
-    store: FeatureStore, rows: Rows | None = None, fold: int | None = None
-) -> Snapshot:
+def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None = None) -> Snapshot:
     """Return the snapshot of a store's spec, written on its first use.
 
     Parameters
@@ -295,8 +304,9 @@ def watch(store: FeatureStore) -> list[Finding]:
     for group in dict.fromkeys([*groups, *([spec.kfold_group] if grouped else [])]):
         promised = grouped and group == spec.kfold_group
         look(f"values of {group} in several folds", promised, guard.spread_view(fates, group))
-    if spec.slides:
-        overlaps = guard.overlap_view(fates, store.view("slides"))
+    slides = store.view("slides") if spec.slides else None
+    if slides is not None and set(contract.EXTENTS) <= set(slides.columns):
+        overlaps = guard.overlap_view(fates, slides)
         look("overlapping tiles of one slide in different folds", grouped, overlaps)
     if spec.test_tiles:
         test = store.view("test_fates")
@@ -456,7 +466,9 @@ def collect(keep: int) -> list[Path]:
     needed = {
         said["matrix"]
         for name in names()
-        for said in json.loads((shelf.place(SHELF, name) / MANIFEST).read_text())["cohorts"].values()
+        for said in json.loads((shelf.place(SHELF, name) / MANIFEST).read_text())[
+            "cohorts"
+        ].values()
     }
     spare = [shelf.place(MATRICES, n) for n in shelf.names(MATRICES) if n not in needed]
     return gone + [folder for folder in spare if shelf.remove(folder)]

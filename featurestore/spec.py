@@ -12,6 +12,7 @@ from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
 from featurestore.matrix import Matrix, Storage
 
+
 @dataclass(frozen=True)
 class StoreSpec:
     """All that determines the views: where the artifacts are, and the rules.

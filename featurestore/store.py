@@ -15,7 +15,7 @@ from featurestore import artifacts, assignment, backend, contract
 from featurestore.classes import ClassSpec, class_names, class_specs, class_view
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
-from featurestore.funnel import fate_view, funnel_view
+from featurestore.funnel import distribution_view, fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
 from featurestore.spec import StoreSpec
 from featurestore.thresholds import threshold_view
@@ -147,19 +147,24 @@ class FeatureStore:
         return f"<table><thead>{head}</thead><tbody>{names}</tbody></table>"
 
     def _make(self, name: str, prefix: str) -> ir.Table:
-        spec = self.spec
-        classes = self.classes(prefix) if name not in ("tiles", "embeddings", "slides") else ()
         match name:
             case "tiles":
                 return self._tiles(prefix + "tiles")
             case "embeddings":
                 return self._embeddings(prefix + "embeddings")
-            case "classes":
-                return class_view(classes)
+            case "slides":
+                slides = backend.read_parquet(self.connection, self.files("slides"))
+                contract.refuse(contract.slides(slides))
+                return slides
             case "assigned_folds" if self.assigned is not None:
                 return self.assigned
-            case "slides":
-                return backend.read_parquet(self.connection, self.files("slides"))
+        return self._derive(name, prefix)
+
+    def _derive(self, name: str, prefix: str) -> ir.Table:
+        spec, classes = self.spec, self.classes(prefix)
+        match name:
+            case "classes":
+                return class_view(classes)
             case "coverages":
                 return coverage_view(self.view(prefix + "tiles"), classes)
             case "labels":
@@ -278,13 +283,8 @@ class FeatureStore:
 
     def label_distribution(self) -> pa.Table:
         """Return ``fold, label, tiles, slides`` of the kept tiles."""
-        fates = self.view("fates")
-        kept = fates.filter(fates.dropped_by.isnull())
-        counts = kept.group_by(["fold", "label"]).aggregate(
-            tiles=kept.count(), slides=kept.slide_id.nunique()
-        )
         with backend.translated():
-            return counts.order_by(["fold", "label"]).to_pyarrow()
+            return distribution_view(self.view("fates")).to_pyarrow()
 
     # -- questions -----------------------------------------------------------------------------
 

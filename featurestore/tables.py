@@ -9,18 +9,30 @@ from rich.table import Table
 from rich.text import Text
 
 SHOWN = 200  # rows that a table in the terminal shows
+SHORT = 20  # characters of a cell that is kept on one line
 
 
 def print_table(
     answer: pa.Table, console: Console, title: str | None = None, limit: int = SHOWN
 ) -> None:
     """Print an Arrow table, at most ``limit`` rows of it, and say what was left out."""
+    cells = [[_cell(v) for v in row.values()] for row in answer.slice(0, limit).to_pylist()]
+    widths = [
+        max(map(len, column)) for column in zip(answer.column_names, *cells, strict=True)
+    ]  # fmt: skip
+    # Short cells are not broken, as long as that leaves room for the long ones.
+    fits = sum(min(width, SHORT) + 3 for width in widths) < console.width
     table = Table(title=title, title_justify="left")
-    for field in answer.schema:
+    for field, width in zip(answer.schema, widths, strict=True):
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold")
-    for row in answer.slice(0, limit).to_pylist():
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+        table.add_column(
+            field.name,
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=fits and width <= SHORT,
+        )
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
     if not len(answer):
         console.print("no rows")

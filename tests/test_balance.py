@@ -71,9 +71,7 @@ def per_fold(folds: pa.Table) -> dict[tuple[int, str], int]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_solver_is_never_worse_and_no_fold_lacks_a_class(seed: int):
-    greedy = assign_folds(
-        tiles(), "stratified_group", "slide_id", 3, seed, allow_empty_class=True
-    )
+    greedy = assign_folds(tiles(), "stratified_group", "slide_id", 3, seed, allow_empty_class=True)
     folds = assign_folds(tiles(), "stratified_group", "slide_id", 3, seed, "optimal")
     assert len(per_fold(folds)) == 6
     said = imbalances(folds)

@@ -1,4 +1,4 @@
-"""`featurestore check` and `describe`: every violation at once; numbers against pandas and NumPy."""
+"""`check` and `describe`: every violation at once; numbers against pandas and NumPy."""
 
 import math
 from pathlib import Path
@@ -119,6 +119,12 @@ def test_slides_and_cohorts_that_do_not_fit(artifacts: TABLES, tmp_path: Path):
                  test_tiles=str(tmp_path / "test.parquet"))  # fmt: skip
     assert seen == [
         ("error", "slides", "slides have ids that stand more than once", 1),
+        (
+            "warning",
+            "slides",
+            "slides lack tile_extent_x and tile_extent_y: whether tiles overlap is not looked at",
+            None,
+        ),
         ("warning", "all", "slides of the tiles that the slides artifact lacks", 1),
         ("warning", "all", "slides among both tiles and test tiles", 2),
     ]

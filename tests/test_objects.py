@@ -1,5 +1,6 @@
 """Object storage, against a real S3 server on loopback: cached, resumed, verified, shared."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -120,7 +121,7 @@ class Cutter:
         host, port = target.removeprefix("http://").split(":")
         self.target = (host, int(port))
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -144,10 +145,8 @@ class Cutter:
         except OSError:
             pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def test_a_cut_download_goes_on_where_it_ended(
@@ -240,8 +239,10 @@ REFUSED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], list[str]]] 
     ),
     "no credentials": (
         "s3://cohort/a",
-        lambda patch: [patch.delenv(n) for n in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-        and patch.setenv("AWS_EC2_METADATA_DISABLED", "true"),
+        lambda patch: (
+            [patch.delenv(n) for n in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+            and patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        ),
         ["cannot be reached", "credentials"],
     ),
 }

@@ -1,4 +1,4 @@
-"""End to end on object storage: artifacts in S3, and a tracking server whose artifacts are there."""
+"""End to end on object storage: artifacts in S3, and a tracking server that keeps its own there."""
 
 import sys
 from collections.abc import Iterator

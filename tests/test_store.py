@@ -72,9 +72,7 @@ def test_tiles_of_a_test_cohort_must_have_the_same_classes(artifacts: TABLES, tm
     table = pq.read_table(named["data.tiles"])
     pq.write_table(table.drop_columns(["roi_coverage_Fat"]), tmp_path / "test.parquet")
     with pytest.raises(UnknownClassError, match="'Fat'"):
-        materialise(
-            FeatureStore(replace(spec(named), test_tiles=str(tmp_path / "test.parquet")))
-        )
+        materialise(FeatureStore(replace(spec(named), test_tiles=str(tmp_path / "test.parquet"))))
     assert not list(tmp_path.rglob("*.npy"))
 
 

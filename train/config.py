@@ -122,7 +122,8 @@ class Config:
         default=False, metadata=_doc("stratified_group: accept a fold without a class")
     )
     leakage: Literal["refuse", "warn"] = field(
-        default="refuse", metadata=_doc("what to do about a leak that the strategy promises against")
+        default="refuse",
+        metadata=_doc("what to do about a leak that the strategy promises against"),
     )
     storage: Literal["float32", "float16", "bfloat16"] = field(
         default="float32", metadata=_doc("type in which embeddings are materialised")

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from featurestore import figures
 from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
-from featurestore.tables import print_funnel
 from featurestore.store import FeatureStore
+from featurestore.tables import print_funnel
 from train import config, metrics
 from train.data import Split, has_labels, predictions, slide_numbers, write_parquet
 from train.figures import confusion_png
@@ -60,6 +61,8 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
     tracker.metrics({f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()})
     tracker.table(columns([f.as_dict() for f in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
+    for picture in figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures"):
+        tracker.file(picture, "pictures")
     if session.config.tracking.enabled and (uri := snapshot.keep_folds()):
         tracker.params({"folds_artifact": uri})
 
