@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featurestore.snapshot import materialise
 from train import probe
 from train.config import load
 from train.data import load_splits
@@ -32,7 +33,7 @@ def accuracies(strategy: str, fold: int) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         assert probe.main(argv) == 0
     table = pq.read_table("out/predictions.parquet")
-    splits = load_splits(probe.open_store(load(argv)).fit_set(fold), seed=0)
+    splits = load_splits(materialise(probe.open_store(load(argv))).fit_set(fold), seed=0)
     x, y = splits["train"].x.numpy(), splits["train"].target.numpy()
     peer = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)

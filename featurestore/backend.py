@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Literal
@@ -172,7 +173,8 @@ def read_parquet(connection: SQLBackend, files: Sequence[Path]) -> ir.Table:
             read.createOrReplaceTempView(name)
             return connection.table(name)
         # Ibis would name a temporary view, which no view in a file can be built on.
-        function = exp.func("read_parquet", exp.convert(paths), dialect="duckdb")
+        literal = [escape(path) for path in paths]  # a name with a * in it is no pattern
+        function = exp.func("read_parquet", exp.convert(literal), dialect="duckdb")
         return connection.sql(exp.select("*").from_(function).sql("duckdb"))
 
 

@@ -121,7 +121,7 @@ class Cohort:
     mixed, missing, empty
         Shares of tiles with two classes, without an embedding, without any coverage.
     held_out
-        Share of the slides that become the test artifacts.
+        Share of the patients whose slides become the test artifacts.
     seed
         Seed of all of it.
     """
@@ -157,7 +157,8 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
     centres = cohort.signal * _directions(world, len(TISSUES), cohort.dim)
     shifts = cohort.shift * _directions(world, cohort.slides, cohort.dim)
     lean = world.dirichlet(np.full(len(TISSUES), 2.0), cohort.slides)  # class mix of each slide
-    held_out = np.arange(cohort.slides) >= round(cohort.slides * (1 - cohort.held_out))
+    people = np.arange(cohort.slides) % cohort.patients
+    held_out = people >= round(min(cohort.patients, cohort.slides) * (1 - cohort.held_out))
     names = np.array([f"slide-{n:04d}" for n in range(cohort.slides)])
     pq.write_table(_slides(list(names), TILE), folder / "slides.parquet")
     (folder / "embeddings").mkdir()
@@ -177,7 +178,7 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
                         rows % 256 * TILE,
                         rows // 256 * TILE,
                         shares,
-                        patient_id=[f"patient-{n:04d}" for n in slide % cohort.patients],
+                        patient_id=[f"patient-{n:04d}" for n in people[slide]],
                     )
                     values = rng.standard_normal((len(rows), cohort.dim))
                     values += centres[kind] + shifts[slide]

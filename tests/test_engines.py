@@ -150,7 +150,9 @@ def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: st
 def spec(tmp_path: Path) -> StoreSpec:
     """Return a store over the same tiles; each slide divided over folds by StratifiedKFold."""
     pq.write_table(TILES, tmp_path / "tiles.parquet")
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array([float(n) for n in range(24)]), 2)
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array([float(n) for n in range(2 * len(SHARES))]), 2
+    )
     pq.write_table(pa.table(KEYS).append_column("embedding", vectors), tmp_path / "e.parquet")
     return StoreSpec(
         tiles=str(tmp_path / "tiles.parquet"),
@@ -263,8 +265,8 @@ def test_an_integer_beside_a_null_stays_exact(connection: Any):
      pa.array([1, 2**64 - 1], pa.uint64()), pa.array(["a", None], pa.large_string()),
      pa.array(["a", None]).dictionary_encode(), pa.array([0.5, None], pa.float16())],
 )  # fmt: skip
-def test_types_that_spark_lacks_are_registered_all_the_same(connection: Any, column: pa.Array):
-    table = backend.register(connection, "lacking", pa.table({"value": column}))
+def test_types_that_spark_lacks_are_registered_all_the_same(on_spark: Any, column: pa.Array):
+    table = backend.register(on_spark, "lacking", pa.table({"value": column}))
     assert table.to_pyarrow()["value"].to_pylist() == column.to_pylist()
 
 
@@ -309,6 +311,7 @@ def test_a_parquet_type_that_spark_lacks_is_named(on_spark: Any, tmp_path: Path)
 def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):
     """Stores work beside it: under its settings, with views of their own."""
     spark.conf.set("spark.sql.files.maxPartitionBytes", "7654321")
+    spark.createDataFrame([(1,)], ["a"])  # work in it makes it the active one
     one, other = (backend.connect(engine="pyspark") for _ in range(2))
     assert one._session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
     assert one._session.sparkContext is spark.sparkContext
@@ -355,11 +358,11 @@ except errors.QueryError as refusal:
 
 
 def test_the_environment_names_the_cluster():
-    """MASTER is read by Spark itself; then nothing else is set for it."""
+    """MASTER is read by Spark itself; its bars stay, as nothing else is set for it."""
     code = """
 from featurestore import backend
 context = backend.connect(threads=2, engine="pyspark")._session.sparkContext
-print(context.master, context.getConf().get("spark.ui.showConsoleProgress", "as it is"))
+print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """
-    assert python(code, PATH="/usr/bin:/bin", MASTER="local[1]").stdout == "local[1] as it is\n"
+    assert python(code, PATH="/usr/bin:/bin", MASTER="local[1]").stdout == "local[1] true\n"

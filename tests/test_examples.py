@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featurestore.examples import TISSUES, Cohort, uris, write_digits, write_synthetic
+from featurestore.snapshot import materialise
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 
@@ -46,12 +47,12 @@ def spec(folder: Path) -> StoreSpec:
 
 
 def test_synthetic_cohort_keeps_the_contract_and_shows_every_knob(tmp_path: Path):
-    cohort = Cohort(rows=3000, dim=8, slides=20, patients=7, mixed=0.2, missing=0.1, empty=0.05)
+    cohort = Cohort(rows=3000, dim=8, slides=20, patients=10, mixed=0.2, missing=0.1, empty=0.05)
     write_synthetic(tmp_path, cohort, block=256, files=3)
     assert len(list((tmp_path / "embeddings").iterdir())) == 3
     store = FeatureStore(spec(tmp_path))
     funnel = {row["reason"]: row["tiles"] for row in store.funnel()}
-    assert funnel["input"] == 2400  # four fifths of the slides
+    assert funnel["input"] == 2400  # the slides of eight of the ten patients
     assert funnel["background"] == pytest.approx(0.05 * 2400, rel=0.4)
     assert funnel["multi_class"] == pytest.approx(0.2 * 2400, rel=0.3)
     assert funnel["no_embedding"] == pytest.approx(0.1 * funnel["kept"], rel=0.4)
@@ -59,9 +60,10 @@ def test_synthetic_cohort_keeps_the_contract_and_shows_every_knob(tmp_path: Path
     labels = store.label_distribution().to_pydict()
     assert set(labels["label"]) == set(TISSUES)
     patients = store.sql("select count(distinct patient_id) as n from tiles").to_pyarrow()
-    assert patients["n"].to_pylist() == [7]
-    assert store.check_leakage(0) == {"slide_id": 0, "patient_id": 0}
-    assert len(store.test_set().keys) > 200
+    assert patients["n"].to_pylist() == [8]
+    made = materialise(store)
+    assert made.shared(0) == {"slide_id": 0, "patient_id": 0}
+    assert len(made.test_set().keys) > 200
 
 
 def test_synthetic_cohort_is_the_same_for_the_same_seed(tmp_path: Path):

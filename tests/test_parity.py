@@ -98,6 +98,7 @@ def test_what_leakage_is_worth_on_the_digits(strategy: str, tmp_path: Path):
 @pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
 def test_embedded_default_within_a_point_of_scikit_learn(strategy: str):
     """The 1,430 training scans of the default, on the folds that the store assigns."""
+    from featurestore.snapshot import materialise
     from train.config import load
     from train.data import load_splits
 
@@ -107,7 +108,7 @@ def test_embedded_default_within_a_point_of_scikit_learn(strategy: str):
         assert probe.main(argv) == 0
         table = pq.read_table("o/predictions.parquet")
         mine.append(np.mean(table["pred"].to_numpy() == table["target"].to_numpy()))
-        splits = load_splits(probe.open_store(load(argv)).fit_set(fold), seed=0)
+        splits = load_splits(materialise(probe.open_store(load(argv))).fit_set(fold), seed=0)
         (x, y), (held, truth) = (
             (splits[s].x.numpy(), splits[s].target.numpy()) for s in ("train", "validation")
         )

@@ -1,6 +1,8 @@
 """Snapshots: their name, what is read again, what a reader sees, what the guard proves."""
 
 import json
+import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -9,6 +11,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from conftest import TABLES
 
 from featurestore import FeatureStore, StoreSpec, matrix, shelf
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
-from featurestore.examples import Cohort, uris, write_synthetic
+from featurestore.examples import TISSUES, Cohort, uris, write_synthetic
 from featurestore.snapshot import SHELF, Snapshot, materialise
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
@@ -148,11 +152,27 @@ print(materialise(FeatureStore(spec)).digest)
 """
 
 
-def start(cohort: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", MATERIALISE, str(cohort)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def write(cohort: Path, folder: Path, said: Connection) -> None:
+    """Materialise in a process of its own; say when the work begins, and what came out."""
+    os.chdir(folder)
+    rules = {"class_indices": {name: n for n, name in enumerate(TISSUES)},
+             "thresholds": dict.fromkeys(TISSUES, 0.0)}  # fmt: skip
+    said.send("ready")
+    said.send(materialise(FeatureStore(StoreSpec(**uris(cohort), **rules))).digest)
+
+
+def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
+    """Start a writer from a server that has imported everything but opened nothing."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(
+        ["featurestore.snapshot", "featurestore.examples", "sklearn.model_selection"]
+    )
+    ours, theirs = server.Pipe(duplex=False)
+    writer = server.Process(target=write, args=(cohort, folder, theirs))
+    writer.start()
+    theirs.close()
+    assert ours.recv() == "ready"
+    return writer, ours
 
 
 def whole(folder: Path) -> bool:
@@ -171,10 +191,11 @@ def whole(folder: Path) -> bool:
 @pytest.mark.slow
 def test_killed_at_any_moment_a_reader_sees_the_whole_or_none(cohort: Path, tmp_path: Path):
     """Twenty writers are killed at twenty moments of their work; the last one is let be."""
-    began = start(cohort)
-    assert began.stdout.readline() == "ready\n"
+    start(cohort, tmp_path)[0].join()  # the first waits for the server
+    shutil.rmtree(tmp_path / ".featurestore")
+    _, said = start(cohort, tmp_path)
     before = time.perf_counter()
-    digest = began.communicate()[0].strip()
+    digest = said.recv()
     took = time.perf_counter() - before
     shutil.rmtree(tmp_path / ".featurestore")
     moments = random.Random(0)
@@ -182,27 +203,25 @@ def test_killed_at_any_moment_a_reader_sees_the_whole_or_none(cohort: Path, tmp_
     for number in range(20):
         if number % 4 == 0:  # so that early steps are killed as well as late ones
             shutil.rmtree(tmp_path / ".featurestore", ignore_errors=True)
-        writer = start(cohort)
-        writer.stdout.readline()
+        writer, _ = start(cohort, tmp_path)
         time.sleep(moments.uniform(0, took))
-        writer.send_signal(signal.SIGKILL)
-        cut += writer.wait() == -signal.SIGKILL
-        writer.communicate()
+        writer.kill()
+        writer.join()
+        cut += writer.exitcode == -signal.SIGKILL
         seen = [f for kind in ("matrices", "snapshots") for f in
                 (tmp_path / ".featurestore" / kind).glob("[!.]*") if f.is_dir()]  # fmt: skip
         assert all(whole(folder) for folder in seen)
     assert cut >= 10  # most of them were killed, not done
-    assert start(cohort).communicate()[0].split() == ["ready", digest]
+    assert start(cohort, tmp_path)[1].recv() == digest
     assert whole(shelf.place("snapshots", digest))
     assert not list((tmp_path / ".featurestore").rglob(".building-*"))
 
 
 @pytest.mark.slow
-def test_two_writers_at_once_both_succeed_and_leave_one(cohort: Path):
-    writers = [start(cohort), start(cohort)]
-    said = [writer.communicate() for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0], said
-    assert said[0][0] == said[1][0]
+def test_two_writers_at_once_both_succeed_and_leave_one(cohort: Path, tmp_path: Path):
+    writers = [start(cohort, tmp_path) for _ in range(2)]
+    first, second = (said.recv() for _, said in writers)
+    assert first == second
     assert len(shelf.names("snapshots")) == len(shelf.names("matrices")) == 1
 
 
