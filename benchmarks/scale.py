@@ -2,13 +2,15 @@
 
     python -m benchmarks.scale --rows 10000 30000 100000 300000 1000000 --storage float16
 
-Each runs in a process of its own whose address space is capped (--cap, as `ulimit -v` does). The
-floors, measured in turn with it: DuckDB merely decoding the embedding column, and writing as many
-bytes one after another. Synthetic cohorts are written to --folder once (20 GB for the largest).
+Each runs in a process of its own whose address space is capped (--cap, as `ulimit -v` does, with
+allocators that reserve no more of it than they use: see `LEAN`). The floors, measured in turn with
+it: DuckDB merely decoding the embedding column, and writing as many bytes one after another.
+Synthetic cohorts are written to --folder once (20 GB for the largest).
 """
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
@@ -20,6 +22,7 @@ from benchmarks.materialise import cohort, scan, store
 from benchmarks.turns import peak, take_turns
 
 GB = 10**9
+LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 
 
 def materialised(root: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -78,6 +81,7 @@ def measured(root: Path, rows: int, options: argparse.Namespace) -> dict[str, di
     cohort(root, rows, options.dim)
     arguments = [f"--rows={rows}", f"--dim={options.dim}", f"--storage={options.storage}",
                  f"--cap={options.cap}", f"--folder={options.folder}"]  # fmt: skip
+    os.environ |= LEAN
     return take_turns("benchmarks.scale", list(WAYS), arguments, options.repeats)
 
 

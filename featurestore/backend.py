@@ -178,6 +178,13 @@ def read_parquet(connection: SQLBackend, files: Sequence[Path]) -> ir.Table:
         return connection.sql(exp.select("*").from_(function).sql("duckdb"))
 
 
+def write_parquet(rows: ir.Table, path: Path) -> None:
+    """Write the rows of a DuckDB table to a Parquet file, in order and in a stream."""
+    connection = rows.get_backend()
+    with translated():
+        connection.con.sql(connection.compile(rows)).write_parquet(str(path), compression="zstd")
+
+
 def _spark_path(path: str) -> str:
     """Name one file of this machine's file system, whatever a cluster's default is."""
     if Path(path).name.startswith(("_", ".")):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-BATCH_BYTES = 16 * 2**20
+BATCH_BYTES = 2 * 2**20  # more leaves the cache, and memory that the system must give anew
 READ_BUFFER = 2**20  # bytes: stream a column chunk, which may be gigabytes, instead of loading it
 
 

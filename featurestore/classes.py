@@ -104,20 +104,24 @@ def class_view(classes: Sequence[ClassSpec]) -> ir.Table:
 
 
 def _same(found: Sequence[str], configured: Mapping[str, object], key: str) -> None:
-    for name in found:
-        if name not in configured:
-            raise UnknownClassError(
-                f"Class {name!r} of the data has no entry in {key}",
-                found=_listed(key, configured) + _nearest(name, configured),
-                fix=f"set {key}.{name}=..., or pick the right classes=...",
-            )
-    for name in configured:
-        if name not in found:
-            raise UnknownClassError(
-                f"{key} names a class that is not in the data: {name!r}",
-                found=_listed("classes in the data", found) + _nearest(name, found),
-                fix=f"remove {key}.{name}, or pick the right classes=...",
-            )
+    missing = [name for name in found if name not in configured]
+    if missing:
+        raise UnknownClassError(
+            f"{key} has no entry for classes of the data: {_quoted(missing)}",
+            found=_listed(key, configured) + _nearest(missing[0], configured),
+            fix=f"set {key}.{missing[0]}=..., or pick the right classes=...",
+        )
+    extra = [name for name in configured if name not in found]
+    if extra:
+        raise UnknownClassError(
+            f"{key} names classes that are not in the data: {_quoted(extra)}",
+            found=_listed("classes in the data", found) + _nearest(extra[0], found),
+            fix=f"remove {key}.{extra[0]}, or pick the right classes=...",
+        )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _listed(title: str, names: Iterable[str]) -> str:

@@ -99,7 +99,8 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
         kind = ""
         if name.endswith("embeddings"):
             vectors = store.view(name)
-            kind = f"{table.schema()['embedding']}, {contract.dimension(vectors):,} long"
+            lists = table.schema()["embedding"]
+            kind = f"{contract.dimension(vectors)} {lists.value_type}"
         rows.append(
             {
                 "artifact": name,
@@ -108,7 +109,6 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
                 "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
                 "embedding": kind,
                 "sha256": artifacts.digest(files, remember=False)[:12],
-                "uri": str(getattr(store.spec, name)),
             }
         )
     return rows

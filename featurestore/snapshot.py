@@ -324,17 +324,15 @@ def write(
     said: dict[str, Any] = {
         "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
     }  # fmt: skip
-    here = backend.connect(store.threads)  # the embeddings are on this machine, wherever views are
     for prefix, (own, _) in held.items():
-        with backend.translated():
-            fates = backend.register(here, "fates", store.view(prefix + "fates").to_pyarrow())
-            rows = backend.read_parquet(here, [own.keys])
-            placed = fates.left_join(rows, list(KEY), rname="{name}_matrix")
-            table = placed.drop(*(f"{n}_matrix" for n in KEY)).order_by(list(KEY)).to_pyarrow()
-        pq.write_table(table, folder / f"{prefix}fates.parquet", compression="zstd")
+        fates = _here(store, prefix + "fates")
+        rows = backend.read_parquet(fates.get_backend(), [own.keys])
+        placed = fates.left_join(rows, list(KEY), rname="{name}_matrix")
+        placed = placed.drop(*(f"{name}_matrix" for name in KEY)).order_by(list(KEY))
+        backend.write_parquet(placed, folder / f"{prefix}fates.parquet")
         said["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),
-            "rows": len(table),
+            "rows": pq.read_metadata(folder / f"{prefix}fates.parquet").num_rows,
             "matrix": own.folder.name,
             "dim": own.dim,
         }
@@ -347,6 +345,14 @@ def write(
         findings = [*findings, _twins(store.spec.kfold_strategy, folder, held)]
         said["guard"] = [finding.as_dict() for finding in findings]
     return said
+
+
+def _here(store: FeatureStore, name: str) -> ir.Table:
+    """Return a view on this machine, where the embeddings are, whichever engine made it."""
+    if store.spec.backend == "duckdb":
+        return store.view(name)
+    with backend.translated():
+        return backend.register(backend.connect(), name, store.view(name).to_pyarrow())
 
 
 def _twins(strategy: Strategy, folder: Path, held: Matrices) -> Finding:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 SHOWN = 200  # rows that a table in the terminal shows
-SHORT = 20  # characters of a cell that is kept on one line
+LEAST = 12  # characters of a column whose cells are broken
 
 
 def print_table(
@@ -20,16 +20,15 @@ def print_table(
     widths = [
         max(map(len, column)) for column in zip(answer.column_names, *cells, strict=True)
     ]  # fmt: skip
-    # Short cells are not broken, as long as that leaves room for the long ones.
-    fits = sum(min(width, SHORT) + 3 for width in widths) < console.width
+    whole = _whole(widths, console.width)
     table = Table(title=title, title_justify="left")
-    for field, width in zip(answer.schema, widths, strict=True):
+    for place, field in enumerate(answer.schema):
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         table.add_column(
             field.name,
             justify="right" if number else "left",
             overflow="fold",
-            no_wrap=fits and width <= SHORT,
+            no_wrap=place in whole,
         )
     for row in cells:
         table.add_row(*map(Text, row))
@@ -38,6 +37,20 @@ def print_table(
         console.print("no rows")
     if len(answer) > limit:
         console.print(f"... and {len(answer) - limit:,} more rows (--format csv prints all)")
+
+
+def _whole(widths: list[int], room: int) -> set[int]:
+    """Return the columns kept on one line: the narrowest, while the rest has room to be broken."""
+    kept: set[int] = set()
+    room -= 3 * len(widths) + 1
+    places = sorted(range(len(widths)), key=widths.__getitem__)
+    for number, place in enumerate(places):
+        rest = sum(min(widths[other], LEAST) for other in places[number + 1 :])
+        if widths[place] + rest > room:
+            break
+        kept.add(place)
+        room -= widths[place]
+    return kept
 
 
 def print_tables(tables: Iterable[tuple[str, pa.Table]], console: Console) -> None:
@@ -59,5 +72,5 @@ def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "til
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.{6 if abs(value) >= 1 else 4}g}"
     return "" if value is None else str(value)

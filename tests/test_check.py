@@ -187,5 +187,5 @@ def test_description_of_artifacts_tells_type_and_length(described):
     tables, _ = described
     rows = {row["artifact"]: row for row in tables["artifacts"].to_pylist()}
     assert rows["embeddings"]["rows"] == 1797
-    assert rows["embeddings"]["embedding"] == "array<float64>, 64 long"
+    assert rows["embeddings"]["embedding"] == "64 float64"
     assert len(rows["tiles"]["sha256"]) == 12

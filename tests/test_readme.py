@@ -40,6 +40,13 @@ def test_questions_run_as_written(command: str, digits_home: Path):
 
 
 @pytest.mark.slow
+def test_snapshots_are_kept_as_written(digits_home: Path):
+    said = [launch(shlex.split(command), digits_home) for command in commands("Snapshots")]
+    assert [done.returncode for done in said] == [0] * len(said), [done.stderr for done in said]
+    assert (digits_home / "training-set" / "train" / "tiles.parquet").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands("After the fit"))
 def test_other_modes_run_as_written(command: str, digits_home: Path):
     done = launch(shlex.split(command.replace(" train/", f" {ROOT}/train/")), digits_home)

@@ -53,6 +53,14 @@ def test_same_inputs_same_name_wherever_they_lie(artifacts: TABLES, tmp_path: Pa
     assert snapshot(moved).digest == here.digest
 
 
+def test_a_folder_may_bear_any_name(artifacts: TABLES, tmp_path: Path, monkeypatch):
+    named = artifacts()
+    for name in ("it's", 'say "it"', "50 % [a-z]*"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert len(snapshot(named).fit_set(1).keys) == 12
+
+
 CHANGES: dict[str, dict] = {
     "threshold": {"thresholds": {"Fat": 0.5, "Muscle": 0.6}},
     "class index": {"class_indices": {"Fat": 0, "Muscle": 1}},
