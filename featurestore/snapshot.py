@@ -137,6 +137,11 @@ class Snapshot:
         check_fold(fold, self.manifest["folds"])
         return split_view(fates, fold)
 
+    def fold_set(self) -> TileSet:
+        """Return all kept training tiles, each with its ``fold`` (``split`` is ``train``)."""
+        kept = guard.kept(self.fates()).mutate(split=ibis.literal("train"))
+        return TileSet(_chosen(kept, "fold"), self.matrices[""][0])
+
     def test_set(self) -> TileSet:
         """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
         kept = guard.kept(self.fates("test_"))
@@ -172,9 +177,9 @@ class Snapshot:
         return assignment.kept(pq.read_table(file), self.manifest["inputs"]["folds"])
 
 
-def _chosen(view: ir.Table) -> pa.Table:
+def _chosen(view: ir.Table, *more: str) -> pa.Table:
     """Return the keys of a tile set, in order."""
-    chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row")
+    chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row", *more)
     with backend.translated():
         return chosen.order_by(list(KEY)).to_pyarrow()
 

@@ -50,7 +50,7 @@ class FeatureStore:
         database: Path | None = None,
     ) -> None:
         self.spec = spec
-        self.threads = threads
+        self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = backend.connect(
             threads, memory_limit, temp_folder, spec.backend, database

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from featurestore.matrix import Matrix, convert
 from featurestore.spec import TileSet
-from train.data import UNKNOWN, load_splits, predictions, windows
+from train.data import UNKNOWN, load_splits, predictions
+from train.order import windows
 
 CPU = torch.device("cpu")
 

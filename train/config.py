@@ -80,13 +80,41 @@ class Tracking:
 
 
 @dataclass
+class Sweep:
+    """Values to try side by side, in one pass over the embeddings: every combination of them."""
+
+    learning_rate: list[float] = field(default_factory=list)
+    weight_decay: list[float] = field(default_factory=list)
+    label_smoothing: list[float] = field(default_factory=list)
+    train_fraction: list[float] = field(
+        default_factory=list, metadata=_doc("shares of the slides to train on, drawn by slide")
+    )
+    thresholds: dict[str, list[float]] = field(
+        default_factory=dict, metadata=_doc("class -> values: sweep.thresholds.Fat=[0.4,0.5]")
+    )
+    tissue_prop_min: list[float] = field(default_factory=list)
+    kfold_strategy: list[str] = field(
+        default_factory=list, metadata=_doc("the leak gap of one and the same head")
+    )
+
+
+@dataclass
 class Config:
     """Every key, its type and its default."""
 
     mode: Literal["fit", "validate", "test", "predict"] = field(
         default="fit", metadata=_doc("what to do")
     )
-    fold: int | None = field(default=None, metadata=_doc("fold to validate on (fit, validate)"))
+    fold: Any = field(
+        default=None,
+        metadata=_doc("fold to validate on (fit, validate); fit also takes all, or [0,1,4]"),
+    )
+    sweep: Sweep = field(
+        default_factory=Sweep, metadata=_doc("values to try in one pass, for example [0.01,0.1]")
+    )
+    final: bool = field(
+        default=False, metadata=_doc("then train the best setting on all folds, and test it once")
+    )
     checkpoint: str | None = field(
         default=None, metadata=_doc("path, runs:/ or models:/ URI (validate, test, predict)")
     )
@@ -139,6 +167,7 @@ class Config:
     optimizer: str = field(default="adamw", metadata=_doc("train/optimizers.py"))
     learning_rate: float = field(default=1e-4, metadata=_doc("learning rate"))
     weight_decay: float = field(default=1e-3, metadata=_doc("decoupled weight decay"))
+    label_smoothing: float = field(default=0.0, metadata=_doc("share of the aim given to all"))
     batch_size: int = field(
         default=1024, metadata=_doc("tiles a step, over all processes together")
     )
@@ -239,11 +268,44 @@ def _check_mode(config: Config) -> None:
                 found=f"{key}: {', '.join(named)}{_nearest(name, list(named))}",
                 fix=f"pick one of them, or add yours to train/{key}s.py",
             )
+    _check_fold(config)
     for key, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1), ("k", 2)):
         if getattr(config, key) < least:
             raise ConfigError(
                 f"{key} is too small", found=f"{getattr(config, key)}", fix=f"at least {least}"
             )
+
+
+def _check_fold(config: Config) -> None:
+    """Refuse a fold that is no number, and packs of heads where there can be none."""
+    folds = config.fold if isinstance(config.fold, list) else [config.fold]
+    if config.fold not in (None, "all") and not all(type(fold) is int for fold in folds):
+        raise ConfigError(
+            "fold is neither a number, nor a list of numbers, nor all",
+            found=f"fold={config.fold}",
+            fix="set for example fold=4, fold=[0,1,4] or fold=all",
+        )
+    if not packed(config):
+        return
+    if config.mode != "fit":
+        raise ConfigError(
+            f"mode={config.mode} takes one fold and no sweep",
+            found=f"fold={config.fold}",
+            fix="set for example fold=4",
+        )
+    if config.head != "linear":
+        raise ConfigError(
+            "Only linear heads are trained side by side",
+            found=f"head={config.head}",
+            fix="set head=linear, or one fold and no sweep",
+        )
+
+
+def packed(config: Config) -> bool:
+    """Return whether heads are trained side by side: of several folds, or of several settings."""
+    swept = [value for value in dataclasses.asdict(config.sweep).values() if value]
+    one_fold = config.fold is None or isinstance(config.fold, int)
+    return config.final or bool(swept) or not one_fold
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -264,7 +326,7 @@ def flat(config: Config) -> dict[tuple[str, ...], Any]:
         for key, value in node.items():
             if isinstance(value, dict):
                 rows |= walk(value, (*path, key))
-            elif value is not None:
+            elif value is not None and value != []:
                 rows[*path, key] = value
         return rows
 

@@ -6,7 +6,6 @@ process's own matrix: the batches of an epoch are the same tiles however many pr
 them, each tile belongs to exactly one process, and no row is ever gathered.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from torch import Tensor
 
 from featurestore.artifacts import write_bytes
 from featurestore.spec import TileSet
+from train.order import Window
 
 UNKNOWN = -1  # target of a tile without a label
-Window = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,6 @@ class Split:
         fits = self.x.nbytes < 0.8 * free
         x = self.x.to(device) if fits else self.x.pin_memory()
         return replace(self, x=x, target=self.target.to(device), slide=self.slide.to(device))
-
-
-def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
-    """Yield the batches of an epoch as windows of positions, in random order.
-
-    The first starts at a random position, the last may be shorter, one may wrap around: no two
-    epochs cut the order alike.
-    """
-    offset = int(rng.integers(rows))
-    for start in rng.permutation(np.arange(0, rows, size)).tolist():
-        low, high = offset + start, offset + min(start + size, rows)
-        if low >= rows:
-            yield [(low - rows, high - rows)]
-        elif high > rows:
-            yield [(low, rows), (0, high - rows)]
-        else:
-            yield [(low, high)]
 
 
 def load_splits(

@@ -8,6 +8,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
+def settings_png(
+    path: Path, names: list[str], f1: list[tuple[float, float, float, float]], best: int
+) -> Path:
+    """Draw the macro F1 of each setting: its folds' mean and standard deviation, its interval.
+
+    Parameters
+    ----------
+    names
+        The settings.
+    f1
+        Mean and standard deviation over the folds, lower and upper end of the interval.
+    best
+        The one that is marked.
+    """
+    figure = Figure(figsize=(8, 0.34 * len(names) + 1.2), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (mean, spread, low, high) in enumerate(f1):
+        colour = "#D55E00" if place == best else "#0072B2"
+        axes.plot([low, high], [place, place], color=colour, linewidth=6, alpha=0.3)
+        axes.errorbar(mean, place, xerr=spread, color=colour, fmt="o", capsize=3)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.get_yticklabels()[best].set_fontweight("bold")
+    axes.invert_yaxis()
+    axes.set_xlabel("macro F1: mean and deviation over folds; band: 95 % over slides")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("Settings, the best in orange", loc="left", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
 def confusion_png(
     path: Path, confusion: npt.NDArray[np.int64], names: list[str], title: str
 ) -> Path:

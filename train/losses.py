@@ -15,9 +15,13 @@ def class_weights(counts: Tensor) -> Tensor:
     return counts.sum() / (len(counts) * counts.clamp(min=1))
 
 
-def cross_entropy_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def cross_entropy_sum(
+    logits: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Return the sum of weighted cross entropies; the caller divides by the sum of weights.
 
     A sum, not a mean: sums add up over blocks and processes, means do not.
     """
-    return functional.cross_entropy(logits, targets, weight=weights, reduction="sum")
+    return functional.cross_entropy(
+        logits, targets, weight=weights, reduction="sum", label_smoothing=smoothing
+    )

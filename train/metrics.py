@@ -78,6 +78,14 @@ def confusion_metrics(confusion: Counts, names: list[str]) -> dict[str, float]:
     return {name: float(value) for name, value in result.items()}
 
 
+def f1_macro(confusion: Counts) -> npt.NDArray[np.float64]:
+    """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    both = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    f1 = 2 * hits / np.maximum(both, 1)
+    return f1.sum(axis=-1) / np.maximum((both > 0).sum(axis=-1), 1)
+
+
 def absent_classes(confusion: Counts, names: list[str]) -> list[str]:
     """Return the classes in neither truth nor prediction, which macro means leave out."""
     seen = confusion.sum(axis=1) + confusion.sum(axis=0)

@@ -15,7 +15,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.config import Config, check_or_exit, load, plain
+from train.config import Config, check_or_exit, load, packed, plain
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
@@ -27,8 +27,9 @@ import os
 import tempfile
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,28 +46,47 @@ from featurestore.errors import (
     FeatureStoreWarning,
     UnknownClassError,
 )
+from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint
+from train import checkpoint, pack, sweep
 from train.checkpoint import Blueprint
-from train.data import UNKNOWN, Split, count_targets, load_splits, windows
+from train.data import UNKNOWN, Split, count_targets, load_splits
 from train.heads import Standardize
 from train.losses import class_weights, cross_entropy_sum
 from train.metrics import Counts, Cube
 from train.optimizers import OPTIMIZERS
+from train.order import windows
+from train.pack import DivergedError
 from train.progress import Bar
 from train.report import History, record_inputs, record_split
 from train.session import Session, assembled, every, first, total
+from train.sweep import Pack, Tiles, variants
 from train.tracking import MlflowTracker, NullTracker, Tracker, spell
 
 BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
 
 
-class DivergedError(FeatureStoreError):
-    """The loss is not a finite number."""
+@dataclass(frozen=True)
+class Chosen:
+    """What a run works on.
+
+    Parameters
+    ----------
+    tiles
+        Tiles of one fold, or to apply the network to; None for a pack that is not tested.
+    trained
+        The network to evaluate; None for a fit.
+    pack
+        Heads that are trained side by side.
+    """
+
+    tiles: TileSet | None = None
+    trained: tuple[nn.Module, Blueprint] | None = None
+    pack: Pack | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -92,32 +112,35 @@ def run(config: Config) -> None:
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
         # Whatever can be refused is refused in this part, before anything is written.
-        here: list[tuple[Tracker, FeatureStore, Snapshot | None]] = []  # on the first process alone
+        here: list[tuple[Tracker, FeatureStore, list[Snapshot]]] = []  # on the first process alone
 
-        def choose() -> tuple[Config, TileSet, tuple[nn.Module, Blueprint] | None]:
+        def choose() -> tuple[Config, Chosen]:
             tracker, store = open_tracker(config), open_store(config)
-            trained = open_checkpoint(config)
             rows = Rows(console)
             if config.mode == "predict":
-                snapshot, (tiles, held) = None, predict_set(store, rows)
+                snapshots, (tiles, held) = [], predict_set(store, rows)
                 stack.callback(held.lock.close)
+                chosen = Chosen(tiles, open_checkpoint(config))
+            elif packed(config):
+                snapshots = [materialise(varied(store, rules), rows) for rules in variants(config)]
+                chosen = choose_pack(snapshots, config)
             else:
-                snapshot = materialise(store, rows, config.fold)
-                tiles = choose_tiles(snapshot, config)
-            check_fits(tiles, trained[1] if trained else None)
-            here.append((tracker, store, snapshot))
-            return config, tiles, trained
+                snapshots = [materialise(store, rows, config.fold)]
+                chosen = Chosen(choose_tiles(snapshots[0], config), open_checkpoint(config))
+            check_fits(chosen)
+            here.append((tracker, store, snapshots))
+            return config, chosen
 
-        settled, tiles, trained = first(accelerator, choose)
-        splits = every(accelerator, lambda: read(tiles, settled, accelerator))
+        settled, chosen = first(accelerator, choose)
+        splits = every(accelerator, lambda: read(chosen.tiles, settled, accelerator))
 
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         session = Session(settled, accelerator, console, tracker, Path(settled.output or temporary))
         if here:
             record_inputs(session, *here[0][1:])
-        network, blueprint = trained or fit(session, splits, tiles.matrix.dim)
-        evaluate(session, splits, tiles, network, blueprint)
+        network, blueprint = chosen.trained or fit(session, splits, chosen)
+        evaluate(session, splits, chosen, network, blueprint)
         if session.is_first and settled.mode == "fit":
             register(session, network, blueprint)
         console.print(tracker.where(), soft_wrap=True)
@@ -130,7 +153,8 @@ def open_tracker(config: Config) -> Tracker:
     """Return the tracker, its server known to answer."""
     track = config.tracking
     if track.enabled:
-        fold = "" if config.fold is None else f"-fold{config.fold}"
+        several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
+        fold = "" if config.fold is None else f"-fold{several}"
         name = track.run_name or f"{config.mode}-{config.data.name}-{config.head}{fold}"
         return MlflowTracker(track.uri, track.experiment, name)
     uris = [*vars(config.data).values(), config.checkpoint]
@@ -177,23 +201,55 @@ def class_names(config: Config) -> list[str]:
     return sorted(config.class_indices, key=config.class_indices.__getitem__)
 
 
+def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
+    """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
+    if not rules:
+        return store
+    named = {key: value for key, value in rules.items() if "." not in key}
+    thresholds = dict(store.spec.thresholds or {})
+    thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
+    spec = replace(store.spec, thresholds=thresholds, **named)
+    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)
+
+
+def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
+    """Return the tiles that any variant of the rules keeps, and the folds to validate on."""
+    there = snapshots[0].manifest["folds"]
+    folds = there if config.fold == "all" else np.atleast_1d(config.fold).tolist()
+    for snapshot in snapshots:
+        for fold in folds:
+            check_fold(fold, snapshot.manifest["folds"])
+        warn_of_leaks(snapshot, config)
+    tested = config.final and config.data.test_tiles is not None
+    tiles = snapshots[0].test_set() if tested else None
+    whole = Tiles.union([snapshot.fold_set() for snapshot in snapshots])
+    return Chosen(tiles, pack=sweep.pack(whole, sweep.settings(config), folds, config.seed))
+
+
+def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
+    """Refuse what the folds promise not to do, or warn of it."""
+    for leak in refuse(snapshot.findings, config.leakage):
+        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
+
+
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
     if config.mode == "test":
         return snapshot.test_set()
-    assert config.fold is not None  # train.config asks for it
     tiles = snapshot.fit_set(config.fold)
-    for leak in refuse(snapshot.findings, config.leakage):
-        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
+    warn_of_leaks(snapshot, config)
     if config.mode == "validate":
         held_out = np.asarray(tiles.keys["split"]) == "validation"
         tiles = replace(tiles, keys=tiles.keys.filter(held_out))
     return tiles
 
 
-def check_fits(tiles: TileSet, blueprint: Blueprint | None) -> None:
+def check_fits(chosen: Chosen) -> None:
     """Refuse a checkpoint that was trained on embeddings of another length."""
-    if blueprint is not None and tiles.matrix.dim != blueprint.dim:
+    if chosen.trained is None or chosen.tiles is None:
+        return
+    tiles, (_, blueprint) = chosen.tiles, chosen.trained
+    if tiles.matrix.dim != blueprint.dim:
         raise EmbeddingError(
             "The checkpoint is for embeddings of another length",
             found=f"{blueprint.dim} in the checkpoint, {tiles.matrix.dim} in the embeddings",
@@ -204,8 +260,10 @@ def check_fits(tiles: TileSet, blueprint: Blueprint | None) -> None:
 # -- store -> data ------------------------------------------------------------------------------
 
 
-def read(tiles: TileSet, config: Config, accelerator: Accelerator) -> dict[str, Split]:
+def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dict[str, Split]:
     """Copy the rows that this process owns out of the snapshot, to its device."""
+    if tiles is None:
+        return {}
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = config.threads or max(1, (os.cpu_count() or 1) // local)
     splits = load_splits(
@@ -240,10 +298,14 @@ def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accele
 # -- head -> loop -------------------------------------------------------------------------------
 
 
-def fit(session: Session, splits: dict[str, Split], dim: int) -> tuple[nn.Module, Blueprint]:
+def fit(session: Session, splits: dict[str, Split], chosen: Chosen) -> tuple[nn.Module, Blueprint]:
     """Train a head, stop early, and return the network as it was at its best epoch."""
+    classes = class_names(session.config)
+    if chosen.pack:
+        return pack.fit(session, chosen.pack, classes)
+    assert chosen.tiles is not None
     config, accelerator, train = session.config, session.accelerator, splits["train"]
-    classes = class_names(config)
+    dim = chosen.tiles.matrix.dim
     weights = class_weights(count_targets(train.targets, len(classes)))
     blueprint = Blueprint(
         config.head, config.hidden, config.normalize, dim, classes, weights.tolist()
@@ -310,7 +372,7 @@ def train_epoch(
     summed = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     for window in windows(len(train), session.config.batch_size, rng):
         x, target = train.batch(window, accelerator.device)
-        loss = cross_entropy_sum(head(x), target, weights)
+        loss = cross_entropy_sum(head(x), target, weights, session.config.label_smoothing)
         batch_mass = sum(float(mass[stop] - mass[start]) for start, stop in window)
         # Processes average their gradients; times their number, that is the sum we want.
         accelerator.backward(loss * (accelerator.num_processes / batch_mass))
@@ -363,13 +425,16 @@ def apply(
 def evaluate(
     session: Session,
     splits: dict[str, Split],
-    tiles: TileSet,
+    chosen: Chosen,
     network: nn.Module,
     blueprint: Blueprint,
 ) -> None:
     """Evaluate a trained network on the split of the mode, and record it."""
-    fitted = session.config.mode == "fit"
-    name = "validation" if fitted else session.config.mode.replace("validate", "validation")
+    if chosen.tiles is None:
+        return
+    fitted = session.config.mode == "fit" and not chosen.pack
+    mode = "test" if chosen.pack else session.config.mode
+    name = "validation" if fitted else mode.replace("validate", "validation")
     split, network = splits[name], network.to(session.accelerator.device)
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
@@ -377,7 +442,9 @@ def evaluate(
     loss, cube, own = apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
-        record_split(session, name, tiles, split, probabilities, cube, blueprint.classes, loss)
+        record_split(
+            session, name, chosen.tiles, split, probabilities, cube, blueprint.classes, loss
+        )
 
 
 def register(session: Session, network: nn.Module, blueprint: Blueprint) -> None:

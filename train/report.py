@@ -20,21 +20,25 @@ from train.tracking import spell, versions
 SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
 
 
-def record_inputs(session: Session, store: FeatureStore, snapshot: Snapshot | None) -> None:
-    """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts."""
+def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapshot]) -> None:
+    """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts.
+
+    Of several variants of the rules, the funnel and the folds of the first.
+    """
     tracker, mode = session.tracker, session.config.mode
     settings = config.flat(session.config)
     tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
-    if snapshot is not None:
+    for snapshot in snapshots:
+        session.console.print(f"snapshot: {snapshot.folder.name}")
+        tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
+    for snapshot in snapshots[:1]:
         cohort = "test_tiles" if mode == "test" else "tiles"
         funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
         tracker.table(columns(funnel), "funnel.json")
-        session.console.print(f"snapshot: {snapshot.folder.name}")
-        tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
     for name, (uri, digest) in store.sources().items():
@@ -49,16 +53,18 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def record_folds(session: Session, snapshot: Snapshot) -> None:
     """Print and record the shared slides, the guard's proof, the labels per fold, the folds."""
     tracker, fold = session.tracker, session.config.fold
-    assert fold is not None  # train.config asks for it
-    shared = snapshot.shared(fold)
-    said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
-    session.console.print(
-        f"fold {fold} ({session.config.kfold_strategy}): {said} in training and validation"
-    )
+    folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]
+    for number in [fold] if isinstance(fold, int) else folds:
+        shared = snapshot.shared(number)
+        said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
+        session.console.print(
+            f"fold {number} ({session.config.kfold_strategy}): {said} in training and validation"
+        )
+        named = {f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()}
+        tracker.metrics(named, step=None if isinstance(fold, int) else number)
     for kind, value in snapshot.manifest["imbalance"].items():
         session.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
         tracker.metrics({f"folds/imbalance_{kind}": value})
-    tracker.metrics({f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()})
     tracker.table(columns([f.as_dict() for f in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
     for picture in figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from featurestore.errors import FeatureStoreError
 from train.config import Config
 from train.data import Split
+from train.engine import Pool
 from train.tracking import Tracker
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def total(accelerator: Accelerator, value: Tensor) -> Tensor:
     return summed
 
 
-def assembled(accelerator: Accelerator, split: Split, own: Tensor) -> Tensor:
+def assembled(accelerator: Accelerator, split: Split | Pool, own: Tensor) -> Tensor:
     """Return the rows of all processes, by position.
 
     Each row is zero but on its owner, so that the sum is exact: no padding, no tile twice.

@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,9 @@ class Tracker(Protocol):
     ) -> str | None:
         """Record the model, register it under a name; return its URI."""
 
+    def child(self, name: str) -> AbstractContextManager[None]:
+        """Record what is recorded meanwhile under a run below this one."""
+
     def where(self) -> str:
         """Return where a person finds the run."""
 
@@ -108,6 +112,10 @@ class NullTracker:
     """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
 
     records = False
+
+    def child(self, name: str) -> AbstractContextManager[None]:
+        """Record nothing below it."""
+        return nullcontext()
 
     def where(self) -> str:
         """Return that it is nowhere in MLflow."""
@@ -161,6 +169,14 @@ class MlflowTracker:
 
         killed = kind is not None and issubclass(kind, KeyboardInterrupt)
         mlflow.end_run("FINISHED" if kind is None else "KILLED" if killed else "FAILED")
+
+    @contextmanager
+    def child(self, name: str) -> Iterator[None]:
+        """Record what is recorded meanwhile under a nested run."""
+        import mlflow
+
+        with mlflow.start_run(run_name=name, nested=True):
+            yield
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters."""

@@ -1,0 +1,217 @@
+"""The packed engine: against autograd, torch's own optimizer, scikit-learn, and heads alone."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix, log_loss
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+
+from train.engine import (
+    NOWHERE,
+    Affine,
+    Aims,
+    Heads,
+    Plan,
+    Pool,
+    balanced,
+    evaluate,
+    gradient,
+    seen,
+    standard,
+    train,
+)  # fmt: skip
+from train.order import windows
+
+SLIDES, CLASSES = 12, 10
+
+
+def same(value: Tensor) -> Tensor:
+    return value
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    """The first 600 digits, 50 a slide, folds dealt by slide; a few dropped; a second variant."""
+    images, digit = load_digits(return_X_y=True)
+    slide = torch.arange(600) // 50
+    draw = (torch.randperm(SLIDES, generator=torch.Generator().manual_seed(0))[slide] + 1) / SLIDES
+    target = torch.from_numpy(digit[:600]).long()
+    fold = slide % 4
+    dropped = torch.arange(600) % 17 == 0
+    other = torch.where(torch.arange(600) % 3 == 0, NOWHERE, torch.arange(600) % 4)
+    return Pool(
+        x=torch.from_numpy(images[:600].astype(np.float32) / 16),
+        target=torch.stack([target.masked_fill(dropped, NOWHERE),
+                            target.masked_fill(other == NOWHERE, NOWHERE)]),
+        fold=torch.stack([fold.masked_fill(dropped, NOWHERE), other]),
+        slide=slide, draw=draw, slides=SLIDES, rows=600,
+    )  # fmt: skip
+
+
+def heads(**columns: list) -> Heads:
+    """Return heads; a column of one value is that of all."""
+    given = {"variant": [0], "fold": [0], "fraction": [1.0], "rate": [0.01], "decay": [1e-3],
+             "smoothing": [0.0]} | columns  # fmt: skip
+    number = max(map(len, given.values()))
+    kinds = {"variant": torch.int64, "fold": torch.int64}
+    return Heads(**{
+        name: torch.tensor(values * (number // len(values)), dtype=kinds.get(name, torch.float32))
+        for name, values in given.items()
+    })  # fmt: skip
+
+
+MANY = heads(
+    variant=[0, 0, 0, 1, 1, 0],
+    fold=[0, 1, 2, 3, 0, NOWHERE],
+    fraction=[1.0, 0.5, 1.0, 1.0, 0.7, 1.0],
+    rate=[0.01, 0.02, 0.005, 0.01, 0.01, 0.01],
+    decay=[1e-3, 0.0, 0.1, 1e-2, 1e-3, 0.0],
+    smoothing=[0.0, 0.1, 0.2, 0.0, 0.3, 0.0],
+)
+
+
+def start(number: int, dim: int = 64) -> Affine:
+    rng = torch.Generator().manual_seed(1)
+    weight = torch.randn((1, CLASSES, dim), generator=rng) / 8
+    return Affine(weight.repeat(number, 1, 1), torch.zeros(number, CLASSES))
+
+
+def aims(pool: Pool, own: Heads) -> Aims:
+    return Aims(balanced(pool, own, CLASSES, same), own.smoothing)
+
+
+def plan(epochs: int = 4, patience: int = 99) -> Plan:
+    return Plan("adamw", batch=64, epochs=epochs, patience=patience, min_delta=0.0, seed=0)
+
+
+def test_class_weights_are_scikit_learns(pool: Pool):
+    weights = balanced(pool, MANY, CLASSES, same)
+    for head in range(len(MANY)):
+        own = MANY.of(torch.tensor([head]))
+        target = pool.target[int(own.variant), seen(pool, own)[0]].numpy()
+        expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=target)
+        np.testing.assert_allclose(weights[head], expected, rtol=1e-6)
+
+
+def test_gradient_is_autograds(pool: Pool):
+    own, affine = aims(pool, MANY), start(len(MANY))
+    found, sums = gradient(pool, affine, MANY, own)
+    for head in range(len(MANY)):
+        one = MANY.of(torch.tensor([head]))
+        rows, target = seen(pool, one)[0], pool.target[int(one.variant)]
+        layer = nn.Linear(64, CLASSES)
+        layer.weight.data, layer.bias.data = affine.weight[head].clone(), affine.bias[head].clone()
+        loss = nn.CrossEntropyLoss(own.weights[head], label_smoothing=float(one.smoothing))(
+            layer(pool.x[rows]), target[rows]
+        )
+        loss.backward()
+        mass = sums[1, head]
+        assert float(sums[0, head] / mass) == pytest.approx(float(loss), rel=1e-5)
+        torch.testing.assert_close(found.weight[head] / mass.float(), layer.weight.grad,
+                                   rtol=1e-4, atol=1e-7)  # fmt: skip
+        torch.testing.assert_close(found.bias[head] / mass.float(), layer.bias.grad,
+                                   rtol=1e-4, atol=1e-7)  # fmt: skip
+
+
+def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Pool):
+    one = heads(smoothing=[0.1])
+    own, first = aims(pool, one), start(1)
+    fitted = train(pool, one, own, first, plan(3), same)
+    layer = nn.Linear(64, CLASSES)
+    layer.weight.data, layer.bias.data = first.weight[0].clone(), first.bias[0].clone()
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=1e-3)
+    loss = nn.CrossEntropyLoss(own.weights[0], label_smoothing=0.1)
+    rng, states = np.random.default_rng(0), []
+    for _ in range(3):
+        for window in windows(600, 64, rng):
+            rows = torch.cat([torch.arange(*part) for part in window])
+            rows = rows[seen(pool, one)[0, rows]]
+            optimizer.zero_grad()
+            loss(layer(pool.x[rows]), pool.target[0, rows]).backward()
+            optimizer.step()
+        states.append(layer.weight.detach().clone())
+    torch.testing.assert_close(fitted.affine.weight[0], states[int(fitted.epoch[0])],
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_head_in_a_pack_is_the_head_alone(pool: Pool, normalize: bool):
+    own, first = aims(pool, MANY), start(len(MANY))
+    body = standard(pool, MANY, same) if normalize else None
+    together = train(pool, MANY, own, first, plan(6, patience=2), same, body)
+    for head in range(len(MANY)):
+        place = torch.tensor([head])
+        alone = train(pool, MANY.of(place), own.of(place), first.of(place), plan(6, patience=2),
+                      same, body.of(place) if body else None)  # fmt: skip
+        difference = together.affine.weight[head] - alone.affine.weight[0]
+        assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
+        assert int(together.epoch[head]) == int(alone.epoch[0])
+
+
+def test_heads_stop_when_their_own_loss_stops_falling(pool: Pool):
+    """One that learns nothing is let go after its patience, and leaves the others alone."""
+    pair = heads(rate=[0.01, 0.0])
+    heard: list[list[int]] = []
+    fitted = train(pool, pair, aims(pool, pair), start(2), plan(8, patience=2), same,
+                   told=lambda epoch, left, *_: heard.append(left.tolist()))  # fmt: skip
+    assert heard[0] == [0, 1]
+    assert heard[-1] == [0]
+    assert fitted.loss[0] < fitted.loss[1]
+    alone = train(pool, heads(), aims(pool, heads()), start(1), plan(8, patience=2), same)
+    torch.testing.assert_close(fitted.affine.weight[0], alone.affine.weight[0])
+
+
+def test_evaluation_is_scikit_learns(pool: Pool):
+    own, affine = aims(pool, MANY), start(len(MANY))
+    loss, cube = evaluate(pool, affine, MANY, own, same)
+    for head in range(len(MANY) - 1):
+        variant, fold = int(MANY.variant[head]), int(MANY.fold[head])
+        rows = pool.fold[variant] == fold
+        logits = (pool.x[rows] @ affine.weight[head].T + affine.bias[head]).double()
+        target = pool.target[variant, rows].numpy()
+        expected = log_loss(target, logits.softmax(dim=-1).numpy(), labels=range(CLASSES),
+                            sample_weight=own.weights[head].numpy()[target])  # fmt: skip
+        assert float(loss[head]) == pytest.approx(expected, rel=1e-5)
+        for slide in range(SLIDES):
+            of = pool.slide[rows].numpy() == slide
+            expected = confusion_matrix(
+                target[of], logits.argmax(dim=1).numpy()[of], labels=range(CLASSES)
+            ) if of.any() else np.zeros((CLASSES, CLASSES))  # fmt: skip
+            np.testing.assert_array_equal(cube[head, slide], expected)
+    assert int(cube[-1].sum()) == 0  # validates on nothing
+
+
+def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Pool):
+    body = standard(pool, MANY, same)
+    for head in range(len(MANY)):
+        one = MANY.of(torch.tensor([head]))
+        x = pool.x[seen(pool, one)[0]].double()
+        np.testing.assert_allclose(body.mean[head], x.mean(dim=0), atol=1e-6)
+        spread = x.std(dim=0, correction=0)
+        np.testing.assert_allclose(
+            body.scale[head], torch.where(spread > 1e-6, spread, 1.0), rtol=1e-4
+        )
+    affine = start(len(MANY))
+    direct = torch.stack(
+        [affine.weight[h] @ ((pool.x - body.mean[h]) / body.scale[h]).T for h in range(len(MANY))]
+    )
+    torch.testing.assert_close(body.moved(affine).logits(pool.x), direct, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_shares_of_several_processes_add_up(pool: Pool, world: int):
+    """Each process owns every world-th position: their gradients sum to that of one."""
+    from dataclasses import replace
+
+    own, affine = aims(pool, MANY), start(len(MANY))
+    whole, sums = gradient(pool.own(64, 129), affine, MANY, own)
+    shares = [
+        gradient(replace(pool.cut(slice(rank, None, world)), rank=rank, world=world).own(64, 129),
+                 affine, MANY, own)
+        for rank in range(world)
+    ]  # fmt: skip
+    torch.testing.assert_close(torch.stack([s.weight for s, _ in shares]).sum(dim=0), whole.weight,
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(torch.stack([s for _, s in shares]).sum(dim=0), sums)

@@ -1,0 +1,25 @@
+"""The batches of an epoch: windows of one fixed order of tiles, themselves in random order."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+Window = list[tuple[int, int]]
+"""Positions start .. stop; two pieces where the window wraps around."""
+
+
+def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
+    """Yield the batches of an epoch as windows of positions, in random order.
+
+    The first starts at a random position, the last may be shorter, one may wrap around: no two
+    epochs cut the order alike.
+    """
+    offset = int(rng.integers(rows))
+    for start in rng.permutation(np.arange(0, rows, size)).tolist():
+        low, high = offset + start, offset + min(start + size, rows)
+        if low >= rows:
+            yield [(low - rows, high - rows)]
+        elif high > rows:
+            yield [(low, rows), (0, high - rows)]
+        else:
+            yield [(low, high)]

@@ -1,0 +1,32 @@
+"""Products of a tall matrix of embeddings with few columns, as fast as the processor takes them.
+
+torch sends float32 products on a CPU to MKL, which on processors of AMD uses half their width;
+oneDNN, which torch brings as well, uses all of it, and is quicker still where columns are few. See
+docs/decisions/008-products.md for what was measured.
+"""
+
+import torch
+from torch import Tensor
+
+
+def has_onednn() -> bool:
+    """Return whether this build of torch has oneDNN's product for CPUs."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+ONEDNN = has_onednn()
+
+
+def times(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x @ weight.T``.
+
+    Parameters
+    ----------
+    x
+        Shape (rows, dim).
+    weight
+        Shape (columns, dim); may be a transposed view.
+    """
+    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and len(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return x @ weight.T
