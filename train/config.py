@@ -269,6 +269,7 @@ def _check_mode(config: Config) -> None:
                 fix=f"pick one of them, or add yours to train/{key}s.py",
             )
     _check_fold(config)
+    _check_sweep(config)
     for key, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1), ("k", 2)):
         if getattr(config, key) < least:
             raise ConfigError(
@@ -299,6 +300,23 @@ def _check_fold(config: Config) -> None:
             found=f"head={config.head}",
             fix="set head=linear, or one fold and no sweep",
         )
+
+
+def _check_sweep(config: Config) -> None:
+    for fraction in config.sweep.train_fraction:
+        if not 0 < fraction <= 1:
+            raise ConfigError(
+                "sweep.train_fraction is a share of the slides, in (0, 1]",
+                found=f"{fraction}",
+                fix="set for example sweep.train_fraction=[0.01,0.1,1.0]",
+            )
+    for strategy in config.sweep.kfold_strategy:
+        if strategy not in ("stratified", "stratified_group"):
+            raise ConfigError(
+                f"There is no kfold_strategy {strategy!r}",
+                found=f"sweep.kfold_strategy={config.sweep.kfold_strategy}",
+                fix="set sweep.kfold_strategy=[stratified,stratified_group]",
+            )
 
 
 def packed(config: Config) -> bool:

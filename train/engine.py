@@ -546,17 +546,19 @@ def evaluate(
     sums = torch.zeros((2, number), dtype=torch.float64, device=device)
     cube = torch.zeros((number if counted else 0, pool.slides * classes**2), dtype=torch.int64)
     cube = cube.to(device)
+    room = torch.empty((BLOCK, pool.x.shape[1]), dtype=pool.x.dtype, device=pool.x.device)
     for variant, fold, members in heads.groups():
         if fold == NOWHERE:
             continue
         held = (pool.fold[variant] == fold).nonzero()[:, 0]
         some, aim = affine.of(members), plain.of(members)
         for rows in held.split(BLOCK):
-            block = pool.cut(rows)
-            logits = some.logits(block.x.to(device))
-            target = block.target[variant].expand(len(members), -1)
+            # Into memory that is there: new memory for every block costs more than the copy.
+            x = torch.index_select(pool.x, 0, rows.to(room.device), out=room[: len(rows)])
+            logits = some.logits(x.to(device))
+            target = pool.target[variant, rows].expand(len(members), -1)
             if counted:
-                cell = (block.slide * classes + target) * classes + logits.argmax(dim=1)
+                cell = (pool.slide[rows] * classes + target) * classes + logits.argmax(dim=1)
                 cube[members] = cube[members].scatter_add(1, cell, torch.ones_like(cell))
             _, added = aim.residuals(logits, target, torch.ones_like(target, dtype=torch.bool))
             sums[:, members] += added

@@ -189,7 +189,7 @@ def record(
 ) -> None:
     """Print the settings side by side; record each as a run of its own below this one."""
     tracker, columns = session.tracker, table_columns(pack, scores, winner)
-    print_table(pa.table(columns), session.console, "settings")
+    print_table(shown(columns, list(pack.settings[0].swept)), session.console, "settings")
     tracker.table(columns, "settings.json")
     f1 = [(s.mean("f1_macro"), s.spread("f1_macro"), s.low, s.high) for s in scores]
     names = [setting.name for setting in pack.settings]
@@ -205,6 +205,19 @@ def record(
                     tracker.metrics({"train/loss": trained, "validation/loss": held}, step=epoch)
     tracker.params({"best_setting": names[winner]})
     tracker.metrics({f"best/{name}": value for name, value in summary(scores[winner]).items()})
+
+
+def shown(columns: dict[str, list[Any]], swept: list[str]) -> pa.Table:
+    """Return what fits a terminal of the table of settings."""
+    spread = zip(columns["f1_macro"], columns["sd"], columns["best"], strict=True)
+    ends = zip(columns["low"], columns["high"], strict=True)
+    return pa.table(
+        {
+            **{key: columns[key] for key in [*(swept or ["setting"]), "tiles"]},
+            "macro F1": [f"{mean:.4f} ± {sd:.4f} {best and '*'}" for mean, sd, best in spread],
+            "95 % interval": [f"{low:.3f} .. {high:.3f}" for low, high in ends],
+        }
+    )
 
 
 def table_columns(pack: Pack, scores: Sequence[Score], winner: int) -> dict[str, list[Any]]:

@@ -175,7 +175,8 @@ class MlflowTracker:
         """Record what is recorded meanwhile under a nested run."""
         import mlflow
 
-        with mlflow.start_run(run_name=name, nested=True):
+        experiment = mlflow.get_run(self.run).info.experiment_id
+        with mlflow.start_run(run_name=name, nested=True, experiment_id=experiment):
             yield
 
     def params(self, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,190 @@
+"""Packs of heads from the command line: what is trained, recorded, predicted and refused."""
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, launch
+from sklearn.metrics import accuracy_score, f1_score
+
+from train import config, probe, sweep
+
+PROBE = str(ROOT / "train" / "probe.py")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which four settings were trained on five folds, and a final head."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = launch(
+        ["accelerate", "launch", PROBE, "fold=all", "sweep.learning_rate=[0.002,0.02]",
+         "sweep.label_smoothing=[0.0,0.1]", "final=true", "max_epochs=12", "output=out"],
+        folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(home: Path) -> list:
+    """Return the parent run and its children."""
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiment = client.get_experiment_by_name("tissue-probe").experiment_id
+    found = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+    return [found[0], *(r for r in found if r.data.tags.get("mlflow.parentRunId"))]
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_tile_is_predicted_by_the_head_that_did_not_see_it(home: Path, runs: list):
+    table = pq.read_table(home / "out" / "oof_predictions.parquet")
+    assert len(table) == 1430
+    assert table.column_names[:4] == ["slide_id", "x", "y", "target"]
+    truth, guess = table["target"].to_numpy(), table["pred"].to_numpy()
+    shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(shares.argmax(axis=1), guess)
+    fold, metrics = table["fold"].to_numpy(), runs[0].data.metrics
+    by_fold = [(truth[fold == k], guess[fold == k]) for k in range(5)]
+    f1 = [f1_score(*pair, average="macro") for pair in by_fold]
+    assert metrics["best/validation/f1_macro"] == pytest.approx(np.mean(f1), abs=1e-9)
+    assert metrics["best/validation/f1_macro_sd"] == pytest.approx(np.std(f1, ddof=1), abs=1e-9)
+    assert metrics["best/validation/accuracy"] == pytest.approx(
+        np.mean([accuracy_score(*pair) for pair in by_fold])
+    )
+    assert (
+        metrics["best/validation/f1_macro_low"]
+        < f1_score(truth, guess, average="macro")
+        < metrics["best/validation/f1_macro_high"]
+    )
+
+
+def test_settings_are_runs_below_one_run(runs: list):
+    parent, *children = runs
+    seen = {
+        (float(r.data.params["learning_rate"]), float(r.data.params["label_smoothing"]))
+        for r in children
+    }
+    assert seen == set(product([0.002, 0.02], [0.0, 0.1]))
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
+    [best] = [r for r in children if r.data.params["best"] == "True"]
+    assert best.info.run_name == parent.data.params["best_setting"]
+    scores = [r.data.metrics["validation/f1_macro"] for r in children]
+    assert best.data.metrics["validation/f1_macro"] == max(scores)
+    for run in children:
+        folds = [run.data.metrics[f"fold{k}/validation/f1_macro"] for k in range(5)]
+        assert run.data.metrics["validation/f1_macro"] == pytest.approx(np.mean(folds))
+
+
+def test_the_final_head_alone_is_registered_and_tested_once(home: Path, runs: list):
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    [version] = client.search_model_versions("name='tissue-probe'")
+    assert version.run_id == runs[0].info.run_id
+    assert runs[0].data.metrics["best/test/accuracy"] > 0.8
+    assert len(pq.read_table(home / "out" / "predictions.parquet")) == 367
+    table = json.loads(
+        Path(client.download_artifacts(runs[0].info.run_id, "settings.json")).read_text()
+    )
+    assert len(table["data"]) == 4
+    files = {file.path for file in client.list_artifacts(runs[0].info.run_id)}
+    assert {"settings.png", "oof_predictions.parquet", "predictions.parquet"} <= files
+
+
+def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
+    """The standardisation of the fit is in the weights; another mode finds the same figures."""
+    done = launch(
+        ["accelerate", "launch", PROBE, "mode=test", "checkpoint=models:/tissue-probe/1",
+         "output=again"], home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (pq.read_table(home / f / "predictions.parquet") for f in ("out", "again"))
+    assert ours.equals(theirs)
+
+
+def outcome(folder: Path, command: list[str]) -> tuple:
+    done = launch(
+        [*command, PROBE, "fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
+         "sweep.train_fraction=[0.3,1.0]", "tracking.enabled=false", "output=out"],
+        folder, ACCELERATE_USE_CPU="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return pq.read_table(folder / "out" / "oof_predictions.parquet"), done.stdout
+
+
+def test_two_processes_give_what_one_gives(tmp_path_factory: pytest.TempPathFactory):
+    one, said = outcome(tmp_path_factory.mktemp("one"), ["accelerate", "launch"])
+    two, heard = outcome(tmp_path_factory.mktemp("two"), ["torchrun", "--nproc_per_node", "2"])
+    assert len(one) == 2 * 286
+    assert one.drop_columns([f"prob_{d}" for d in range(10)]).equals(
+        two.drop_columns([f"prob_{d}" for d in range(10)])
+    )
+    for digit in range(10):
+        np.testing.assert_allclose(one[f"prob_{digit}"], two[f"prob_{digit}"], atol=1e-4)
+    assert "train_fraction" in said
+    assert "train_fraction" in heard
+
+
+def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixture[str]):
+    """A head of a pack sees the tiles that its own rules keep, and no others."""
+    from featurestore.snapshot import materialise
+
+    settled = config.load(
+        ["fold=all", "sweep.thresholds.1=[0.0,0.3]", "sweep.tissue_prop_min=[0.2,0.3]",
+         "sweep.kfold_strategy=[stratified,stratified_group]", "tracking.enabled=false"]
+    )  # fmt: skip
+    store = probe.open_store(settled)
+    snapshots = [materialise(probe.varied(store, rules)) for rules in sweep.variants(settled)]
+    assert len(snapshots) == 8
+    pack = probe.choose_pack(snapshots, settled).pack
+    assert pack is not None
+    assert len(pack.heads) == 8 * 5
+    for variant, snapshot in enumerate(snapshots):
+        own = snapshot.fold_set().keys
+        kept = pack.tiles.fold[:, variant] >= 0
+        rows = pack.tiles.keys["row"].to_numpy()[kept]
+        np.testing.assert_array_equal(np.sort(own["row"].to_numpy()), rows)
+        by_row = dict(zip(own["row"].to_pylist(), own["fold"].to_pylist(), strict=True))
+        assert [by_row[row] for row in rows.tolist()] == pack.tiles.fold[kept, variant].tolist()
+
+
+def test_shares_of_slides_are_nested_and_never_empty():
+    settled = config.load(
+        ["fold=all", "sweep.train_fraction=[0.01,0.1,0.5,1.0]", "tracking.enabled=false"]
+    )
+    from featurestore.snapshot import materialise
+
+    snapshot = materialise(probe.open_store(settled))
+    pack = probe.choose_pack([snapshot], settled).pack
+    assert pack is not None
+    slides = pack.counts[:, 1].reshape(4, 5)
+    assert slides[0].tolist() == [1] * 5
+    assert slides[1].tolist() == [2] * 5  # a tenth of eleven writers, rounded up
+    assert slides[3].tolist() == [11] * 5
+    assert (np.diff(pack.counts[:, 0].reshape(4, 5), axis=0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["fold=[0,9]"], ["Fold 9", "folds 0, 1, 2, 3, 4"]),
+        (["fold=some"], ["fold=some", "fold=all"]),
+        (["fold=[0,a]"], ["neither a number", "fold=[0,1,4]"]),
+        (["fold=all", "head=mlp"], ["Only linear heads", "head=linear"]),
+        (["fold=all", "mode=validate", "checkpoint=x"], ["takes one fold", "fold=4"]),
+        (["fold=0", "sweep.learning_rte=[1]"], ["sweep.learning_rte", "sweep.learning_rate"]),
+        (["fold=0", "sweep.train_fraction=[0.0]"], ["train_fraction", "(0, 1]"]),
+    ],
+)
+def test_refusals(argv: list[str], words: list[str], tmp_path: Path):
+    done = launch([sys.executable, PROBE, *argv, "tracking.enabled=false"], tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("error: ") == 1
+    for word in words:
+        assert word in done.stderr
