@@ -1,5 +1,7 @@
 """The packed engine: against autograd, torch's own optimizer, scikit-learn, and heads alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -200,11 +202,28 @@ def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Pool):
     torch.testing.assert_close(body.moved(affine).logits(pool.x), direct, rtol=1e-4, atol=1e-4)
 
 
+def test_half_precision_costs_no_accuracy():
+    """All 1,797 digits, five folds: at most 0.2 points between bf16 and float32."""
+    images, digit = load_digits(return_X_y=True)
+    rows = len(images)
+    x = torch.from_numpy(images.astype(np.float32) / 16)
+    whole = Pool(x, torch.from_numpy(digit)[None], torch.arange(rows)[None] % 5,
+                 torch.arange(rows) // 130, torch.ones(rows), 14, rows)  # fmt: skip
+    five = heads(fold=[0, 1, 2, 3, 4], rate=[0.02])
+    accuracy = {}
+    for kind in (torch.float32, torch.bfloat16):
+        pool = replace(whole, x=x.to(kind))
+        fitted = train(pool, five, aims(pool, five), start(5), plan(15), same)
+        _, cube = evaluate(pool, fitted.affine, five, aims(pool, five), same)
+        hits = cube.sum(dim=(0, 1)).diagonal().sum()
+        accuracy[kind] = float(hits) / rows
+    assert accuracy[torch.float32] > 0.95
+    assert abs(accuracy[torch.float32] - accuracy[torch.bfloat16]) <= 0.002
+
+
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_shares_of_several_processes_add_up(pool: Pool, world: int):
     """Each process owns every world-th position: their gradients sum to that of one."""
-    from dataclasses import replace
-
     own, affine = aims(pool, MANY), start(len(MANY))
     whole, sums = gradient(pool.own(64, 129), affine, MANY, own)
     shares = [

@@ -108,19 +108,24 @@ def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
     assert ours.equals(theirs)
 
 
-def outcome(folder: Path, command: list[str]) -> tuple:
+def outcome(folder: Path, optimizer: str, command: list[str]) -> tuple:
     done = launch(
         [*command, PROBE, "fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
-         "sweep.train_fraction=[0.3,1.0]", "tracking.enabled=false", "output=out"],
+         "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}", "tracking.enabled=false",
+         "output=out"],
         folder, ACCELERATE_USE_CPU="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return pq.read_table(folder / "out" / "oof_predictions.parquet"), done.stdout
 
 
-def test_two_processes_give_what_one_gives(tmp_path_factory: pytest.TempPathFactory):
-    one, said = outcome(tmp_path_factory.mktemp("one"), ["accelerate", "launch"])
-    two, heard = outcome(tmp_path_factory.mktemp("two"), ["torchrun", "--nproc_per_node", "2"])
+@pytest.mark.parametrize(("optimizer", "ranks"), [("adamw", 2), ("lbfgs", 4)])
+def test_processes_give_what_one_gives(
+    optimizer: str, ranks: int, tmp_path_factory: pytest.TempPathFactory
+):
+    alone, shared = ["accelerate", "launch"], ["torchrun", "--nproc_per_node", str(ranks)]
+    one, said = outcome(tmp_path_factory.mktemp("one"), optimizer, alone)
+    two, heard = outcome(tmp_path_factory.mktemp("many"), optimizer, shared)
     assert len(one) == 2 * 286
     assert one.drop_columns([f"prob_{d}" for d in range(10)]).equals(
         two.drop_columns([f"prob_{d}" for d in range(10)])

@@ -26,6 +26,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 # Spelled here too, since their own files import torch; a test holds the two alike.
 HEADS = ("linear", "mlp")
 OPTIMIZERS = ("adamw", "sgd")
+SOLVERS = ("lbfgs",)
 GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
 
 
@@ -164,9 +165,14 @@ class Config:
     normalize: Literal["none", "zscore"] = field(
         default="none", metadata=_doc("fitted on training tiles alone")
     )
-    optimizer: str = field(default="adamw", metadata=_doc("train/optimizers.py"))
+    precision: Literal["float32", "bf16"] = field(
+        default="float32", metadata=_doc("of embeddings and products, in packs of heads")
+    )
+    optimizer: str = field(default="adamw", metadata=_doc("adamw, sgd; or lbfgs, to the optimum"))
     learning_rate: float = field(default=1e-4, metadata=_doc("learning rate"))
-    weight_decay: float = field(default=1e-3, metadata=_doc("decoupled weight decay"))
+    weight_decay: float = field(
+        default=1e-3, metadata=_doc("decoupled weight decay; the penalty of lbfgs")
+    )
     label_smoothing: float = field(default=0.0, metadata=_doc("share of the aim given to all"))
     batch_size: int = field(
         default=1024, metadata=_doc("tiles a step, over all processes together")
@@ -260,7 +266,7 @@ def _check_mode(config: Config) -> None:
             found=f"checkpoint={config.checkpoint}",
             fix="set for example mode=test checkpoint=models:/tissue-probe/1",
         )
-    for key, named in (("head", HEADS), ("optimizer", OPTIMIZERS)):
+    for key, named in (("head", HEADS), ("optimizer", (*OPTIMIZERS, *SOLVERS))):
         name = getattr(config, key)
         if name not in named:
             raise ConfigError(
@@ -270,6 +276,7 @@ def _check_mode(config: Config) -> None:
             )
     _check_fold(config)
     _check_sweep(config)
+    _check_solver(config)
     for key, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1), ("k", 2)):
         if getattr(config, key) < least:
             raise ConfigError(
@@ -302,6 +309,15 @@ def _check_fold(config: Config) -> None:
         )
 
 
+def _check_solver(config: Config) -> None:
+    if config.optimizer in SOLVERS and config.precision != "float32":
+        raise ConfigError(
+            "An optimum is not found in half precision",
+            found=f"optimizer={config.optimizer} precision={config.precision}",
+            fix="set precision=float32",
+        )
+
+
 def _check_sweep(config: Config) -> None:
     for fraction in config.sweep.train_fraction:
         if not 0 < fraction <= 1:
@@ -323,7 +339,8 @@ def packed(config: Config) -> bool:
     """Return whether heads are trained side by side: of several folds, or of several settings."""
     swept = [value for value in dataclasses.asdict(config.sweep).values() if value]
     one_fold = config.fold is None or isinstance(config.fold, int)
-    return config.final or bool(swept) or not one_fold
+    fitting = config.mode == "fit"
+    return config.final or bool(swept) or not one_fold or (fitting and config.optimizer in SOLVERS)
 
 
 def plain(config: Config) -> dict[str, Any]:

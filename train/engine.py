@@ -11,7 +11,7 @@ block of rows are done while the block is in the cache.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -312,7 +312,7 @@ def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affi
     """
     number, classes, dim = affine.weight.shape
     device = affine.weight.device
-    weight = torch.zeros((number * classes, dim), device=device)
+    weight = torch.zeros((0, dim), device=device)
     bias = torch.zeros((number, classes), device=device)
     sums = torch.zeros((2, number), dtype=torch.float64, device=device)
     for block in pool.blocks():
@@ -320,9 +320,12 @@ def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affi
         residual, added = aims.residuals(
             affine.logits(x), block.target[heads.variant], seen(block, heads)
         )
-        weight += times(residual.view(number * classes, -1).to(x.dtype), x.T)
+        part = times(residual.view(number * classes, -1).to(x.dtype), x.T).float()
+        weight = weight.add_(part) if len(weight) else part  # most batches are one block
         bias += residual.sum(dim=-1)
         sums += added
+    if not len(weight):  # this process owns no tile of the batch
+        weight = torch.zeros_like(affine.weight)
     return Affine(weight.view_as(affine.weight), bias), sums
 
 
@@ -362,11 +365,14 @@ class Fitted:
         Their weights, on embeddings as they are.
     epoch, loss
         Best epoch and its validation loss, shape (H,).
+    evidence
+        What a solver proves of its heads, by name, each of shape (H,).
     """
 
     affine: Affine
     epoch: Tensor
     loss: Tensor
+    evidence: dict[str, Tensor] = field(default_factory=dict)
 
 
 Told = Callable[[int, Tensor, Tensor, Tensor], None]

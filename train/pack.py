@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.tables import print_table
 from train import checkpoint, sweep
 from train.checkpoint import Blueprint
-from train.config import Config
+from train.config import SOLVERS, Config
 from train.data import predictions, write_parquet
 from train.engine import (
     NOWHERE,
@@ -25,6 +26,9 @@ from train.engine import (
     Heads,
     Plan,
     Pool,
+    Standard,
+    Sum,
+    Told,
     balanced,
     evaluate,
     out_of_fold,
@@ -36,6 +40,7 @@ from train.heads import classifier, linear
 from train.progress import Bar
 from train.report import spelled
 from train.session import Session, assembled, total
+from train.solver import solve
 from train.sweep import Pack, Score, Tiles
 
 
@@ -54,6 +59,8 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     tiles, chosen, folds = pack.tiles, pack.settings, pack.folds
     rank, world = accelerator.process_index, accelerator.num_processes
     pool, order = sweep.pool(tiles, config.seed, rank, world, config.threads)
+    if config.precision == "bf16":
+        pool = replace(pool, x=pool.x.bfloat16())
     pool = on(pool, accelerator.device)
     heads = pack.heads.on(accelerator.device)
     losses = Losses(len(chosen), len(folds))
@@ -81,7 +88,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
-        record(session, pack, scores, losses, winner)
+        record(session, pack, scores, losses, fitted.evidence, winner)
     place = winner * len(folds) + int(np.argmin(fitted.loss[own.cpu()].numpy()))
     affine, weights = fitted.affine.of(torch.tensor([place])), aims.weights[place]
     if config.final:
@@ -101,7 +108,7 @@ def on(pool: Pool, device: torch.device) -> Pool:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     x = pool.x.to(device) if pool.x.nbytes < 0.8 * free else pool.x.pin_memory()
     small = {name: getattr(pool, name).to(device) for name in ("target", "fold", "slide", "draw")}
-    return Pool(x=x, slides=pool.slides, rows=pool.rows, rank=pool.rank, world=pool.world, **small)
+    return replace(pool, x=x, **small)
 
 
 def plan(config: Config) -> Plan:
@@ -157,7 +164,30 @@ def train_heads(
 
         first = start(len(heads), pool.x.shape[1], len(classes), session.config.seed)
         first = Affine(first.weight.to(weights.device), first.bias.to(weights.device))
+        if how.optimizer in SOLVERS:
+            return optimal(pool, heads, aims, first, how, total_, body, told), aims
         return train(pool, heads, aims, first, how, total_, body, told), aims
+
+
+def optimal(
+    pool: Pool,
+    heads: Heads,
+    aims: Aims,
+    first: Affine,
+    how: Plan,
+    total_: Sum,
+    body: Standard | None,
+    told: Told,
+) -> Fitted:
+    """Solve for heads at their optimum; their iterations stand for epochs."""
+
+    def heard(iteration: int, left: Tensor, value: Tensor) -> None:
+        told(iteration, left, value, value)
+
+    found = solve(pool, heads, aims, first, total_, body, most=how.epochs, told=heard)
+    loss, _ = evaluate(pool, found.affine, heads, aims, total_, counted=False)
+    proof = {"objective": found.objective, "gradient": found.slope}
+    return Fitted(found.affine, found.iterations, loss.cpu(), proof)
 
 
 def start(number: int, dim: int, classes: int, seed: int) -> Affine:
@@ -185,7 +215,12 @@ def held_out(
 
 
 def record(
-    session: Session, pack: Pack, scores: Sequence[Score], losses: Losses, winner: int
+    session: Session,
+    pack: Pack,
+    scores: Sequence[Score],
+    losses: Losses,
+    evidence: dict[str, Tensor],
+    winner: int,
 ) -> None:
     """Print the settings side by side; record each as a run of its own below this one."""
     tracker, columns = session.tracker, table_columns(pack, scores, winner)
@@ -200,6 +235,10 @@ def record(
             tracker.metrics(summary(own))
             for fold, metrics in zip(pack.folds, own.folds, strict=True):
                 tracker.metrics(spelled(metrics, f"fold{fold}/validation"))
+            for name, values in evidence.items():
+                own_values = values.view(-1, len(pack.folds))[place].tolist()
+                for fold, value in zip(pack.folds, own_values, strict=True):
+                    tracker.metrics({f"fold{fold}/{name}": value})
             for epoch, of, trained, held in losses.rows:
                 if of == place and math.isfinite(held):
                     tracker.metrics({"train/loss": trained, "validation/loss": held}, step=epoch)

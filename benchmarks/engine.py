@@ -1,0 +1,164 @@
+"""The training engine alone: rows a second, products against the processor's peak, memory.
+
+    pip install -e '.[bench]' && python -m benchmarks.engine --rows 200000 --dim 2560
+    python -m benchmarks.engine --device cuda --rows 1000000 --dim 2560
+
+Linear heads by AdamW on embeddings in memory, 7 classes, batches of 1024: one head, five folds,
+and five folds of eight settings; validation apart, as with the rival. Beside them, in turns:
+Lightning over a shuffled DataLoader in the main process, reading the matrix once, and the largest
+rate of a square product of this program. Medians. Without Lightning its line is left out.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from train.engine import Affine, Aims, Heads, Pool, Stepper, balanced, evaluate
+from train.order import windows
+from train.product import times
+
+BATCH, CLASSES, FOLDS = 1024, 7, 5
+
+
+def same(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def pool(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Pool:
+    """Return random tiles of five folds."""
+    rng = torch.Generator(device=device).manual_seed(0)
+    x = torch.empty((rows, dim), dtype=kind, device=device)
+    for block in x.split(65536):
+        block.copy_(torch.randn(block.shape, generator=rng, device=device))
+    number = torch.arange(rows, device=device)
+    return Pool(
+        x=x,
+        target=torch.randint(CLASSES, (1, rows), generator=rng, device=device),
+        fold=(number % FOLDS)[None],
+        slide=number // 1000,
+        draw=torch.full((rows,), 0.5, device=device),
+        slides=rows // 1000 + 1,
+        rows=rows,
+    )
+
+
+def pack(folds: int, settings: int, device: torch.device) -> Heads:
+    """Return the heads of some folds and learning rates."""
+    number = folds * settings
+    rate = torch.logspace(-5, -3, settings).repeat_interleave(folds)
+    return Heads(
+        variant=torch.zeros(number, dtype=torch.int64),
+        fold=torch.arange(folds).repeat(settings),
+        fraction=torch.ones(number),
+        rate=rate,
+        decay=torch.full((number,), 1e-3),
+        smoothing=torch.zeros(number),
+    ).on(device)
+
+
+def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return an epoch of training, and one of validation."""
+    aims = Aims(balanced(tiles, heads, CLASSES, same), heads.smoothing)
+    shape = (len(heads), CLASSES, tiles.x.shape[1])
+    device = tiles.target.device
+    first = Affine(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
+    stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
+
+    def train() -> None:
+        for window in windows(tiles.rows, BATCH, rng):
+            stepper.step([tiles.own(*part) for part in window], heads, aims, None, same)
+
+    def validate() -> None:
+        evaluate(tiles, stepper.affine, heads, aims, same, counted=False)
+
+    return train, validate
+
+
+def lightning(tiles: Pool) -> Callable[[], None] | None:
+    """Return an epoch over the training tiles of one fold, as one writes it in Lightning."""
+    try:
+        from benchmarks.train import rival_epoch
+    except ImportError:
+        return None
+    mine = tiles.fold[0] != 0
+    x, target = tiles.x[mine].float(), tiles.target[0, mine]
+    run = rival_epoch(x, target, torch.ones(CLASSES), 0)
+    return lambda: run() and None
+
+
+def clock(run: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that something takes."""
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak(dim: int, device: torch.device, kind: torch.dtype) -> float:
+    """Return the rate of the engine's own product on large square-ish matrices, in flop/s."""
+    left, right = (torch.randn((4096, dim), device=device).to(kind) for _ in range(2))
+    seconds = min(clock(lambda: times(left, right), device) for _ in range(8))
+    return 2 * 4096 * 4096 * dim / seconds
+
+
+def main() -> None:
+    """Take turns, print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=2560)
+    parser.add_argument("--settings", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    for kind in (torch.float32, torch.bfloat16):
+        measure(options, device, kind)
+
+
+def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype) -> None:
+    """Measure and print one precision."""
+    tiles = pool(options.rows, options.dim, device, kind)
+    many = f"5 folds x {options.settings}"
+    sizes = {"one head": (1, 1), "5 folds": (5, 1), many: (5, options.settings)}
+    ways: dict[str, Callable[[], object]] = {}
+    for name, size in sizes.items():
+        ways[name], ways[f"{name}, validation"] = epoch(tiles, pack(*size, device))
+    ways["reading the matrix once"] = tiles.x.view(torch.float32).sum
+    rival = lightning(tiles) if device.type == "cpu" and kind == torch.float32 else None
+    if rival:
+        ways["Lightning, one head of one fold"] = rival
+    for way in ways.values():
+        way()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    fastest = 0.0
+    for _ in range(options.repeats):
+        fastest = max(fastest, peak(options.dim, device, kind))
+        for name, way in ways.items():
+            taken[name].append(clock(way, device))
+    seconds = {name: statistics.median(values) for name, values in taken.items()}
+    title = f"{options.rows:,} x {options.dim}, {kind}, {device}; peak {fastest / 1e9:,.0f} Gflop/s"
+    table = Table("", "seconds", "rows/s", "Gflop/s", "of peak", title=title)
+    for name, own in seconds.items():
+        rows, cells = options.rows * (0.8 if name.startswith("Lightning") else 1), []
+        if name in sizes:
+            flops = 4 * options.rows * options.dim * CLASSES * np.prod(sizes[name])
+            cells = [f"{flops / own / 1e9:,.0f}", f"{flops / own / fastest:.0%}"]
+        table.add_row(name, f"{own:.2f}", f"{rows / own:,.0f}", *cells)
+    Console().print(table)
+    bandwidth = seconds["reading the matrix once"] / seconds["one head"]
+    print(f"one head: {bandwidth:.0%} of the speed of reading the matrix once")
+    if rival:
+        theirs, runs = seconds["Lightning, one head of one fold"], 5 * options.settings
+        print(f"one head: {theirs / 0.8 / seconds['one head']:.1f} times Lightning's rows/s")
+        print(f"{many}: {theirs * runs / seconds[many]:.0f} times less than {runs} such epochs")
+
+
+if __name__ == "__main__":
+    main()
