@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rival", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     device = torch.device(options.device)
     for kind in (torch.float32, torch.bfloat16):
@@ -131,7 +132,8 @@ def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype
     for name, size in sizes.items():
         ways[name], ways[f"{name}, validation"] = epoch(tiles, pack(*size, device))
     ways["reading the matrix once"] = tiles.x.view(torch.float32).sum
-    rival = lightning(tiles) if device.type == "cpu" and kind == torch.float32 else None
+    asked = options.rival and device.type == "cpu" and kind == torch.float32
+    rival = lightning(tiles) if asked else None
     if rival:
         ways["Lightning, one head of one fold"] = rival
     for way in ways.values():

@@ -47,6 +47,14 @@ def test_snapshots_are_kept_as_written(digits_home: Path):
 
 
 @pytest.mark.slow
+def test_packs_run_as_written(digits_home: Path):
+    for command in commands("Many heads at once")[2:]:  # the others are in tests/test_sweep.py
+        written = command.replace(" train/", f" {ROOT}/train/") + " tracking.register=false"
+        done = launch(shlex.split(written), digits_home)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands("After the fit"))
 def test_other_modes_run_as_written(command: str, digits_home: Path):
     done = launch(shlex.split(command.replace(" train/", f" {ROOT}/train/")), digits_home)
