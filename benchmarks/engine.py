@@ -19,8 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.engine import Affine, Aims, Heads, Pool, Stepper, balanced, evaluate
+from train.affine import Affine
+from train.engine import Stepper, evaluate
+from train.losses import Aims
 from train.order import windows
+from train.pool import Heads, Pool, balanced
 from train.product import times
 
 BATCH, CLASSES, FOLDS = 1024, 7, 5

@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 
-from train.engine import Affine, Aims, Heads, Pool, balanced, seen
+from train.affine import Affine
+from train.losses import Aims
+from train.pool import Heads, Pool, balanced, seen
 from train.solver import solve
 
 CLASSES, FOLDS = 7, 5

@@ -10,21 +10,11 @@ from sklearn.metrics import confusion_matrix, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from train.engine import (
-    NOWHERE,
-    Affine,
-    Aims,
-    Heads,
-    Plan,
-    Pool,
-    balanced,
-    evaluate,
-    gradient,
-    seen,
-    standard,
-    train,
-)  # fmt: skip
+from train.affine import Affine, standard
+from train.engine import Plan, evaluate, gradient, train
+from train.losses import Aims
 from train.order import windows
+from train.pool import NOWHERE, Heads, Pool, balanced, seen
 
 SLIDES, CLASSES = 12, 10
 

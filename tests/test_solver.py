@@ -9,7 +9,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from train.engine import Affine, Aims, Heads, Pool, Standard, balanced, seen, standard
+from train.affine import Affine, Standard, standard
+from train.losses import Aims
+from train.pool import Heads, Pool, balanced, seen
 from train.solver import solve
 
 DATA = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}

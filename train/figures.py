@@ -31,7 +31,7 @@ def settings_png(
         axes.errorbar(mean, place, xerr=spread, color=colour, fmt="o", capsize=3)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.get_yticklabels()[best].set_fontweight("bold")
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("macro F1: mean and deviation over folds; band: 95 % over slides")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Settings, the best in orange", loc="left", fontsize=10)

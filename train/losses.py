@@ -1,5 +1,8 @@
 """Class weights and the class-weighted cross entropy."""
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,3 +28,69 @@ def cross_entropy_sum(
     return functional.cross_entropy(
         logits, targets, weight=weights, reduction="sum", label_smoothing=smoothing
     )
+
+
+@dataclass(frozen=True)
+class Aims:
+    """The weighted cross entropy of each head, with label smoothing, as sums over tiles.
+
+    A tile's loss is ``-(1 - s) w[t] log p[t] - s / K * sum over c of w[c] log p[c]`` with its class
+    t and the head's class weights w, as in `torch.nn.CrossEntropyLoss`; the sums are to be divided
+    by the sum of ``w[t]``.
+
+    Parameters
+    ----------
+    weights
+        Class weights, shape (H, K).
+    smoothing
+        Label smoothing s, shape (H,).
+    """
+
+    weights: Tensor
+    smoothing: Tensor
+
+    def of(self, heads: Tensor) -> "Aims":
+        """Return those of some heads."""
+        return Aims(self.weights[heads], self.smoothing[heads])
+
+    def plain(self) -> "Aims":
+        """Return the same without label smoothing, to validate by."""
+        return Aims(self.weights, torch.zeros_like(self.smoothing))
+
+    def residuals(self, logits: Tensor, target: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient with respect to the logits, and sums of losses and weights.
+
+        Parameters
+        ----------
+        logits
+            Shape (H, K, rows).
+        target
+            Shape (H, rows).
+        own
+            Which tiles count, shape (H, rows).
+
+        Returns
+        -------
+        residuals : Tensor, shape (H, K, rows)
+        sums : Tensor of double, shape (2, H)
+            Losses, and weights of the tiles.
+        """
+        known = target.clamp(min=0)
+        mass = self.weights.gather(1, known) * own
+        logs = logits.log_softmax(dim=1)
+        aimed = (1 - self.smoothing[:, None]) * mass
+        losses = -aimed * logs.gather(1, known[:, None])[:, 0]
+        pull = aimed
+        smooth = bool(self.smoothing.any())
+        if smooth:
+            even = self.weights * (self.smoothing[:, None] / self.weights.shape[1])
+            losses -= torch.einsum("hkr,hk->hr", logs, even) * own
+            pull = aimed + even.sum(dim=1, keepdim=True) * own
+        residual = logs.exp_().mul_(pull[:, None])
+        residual.scatter_add_(1, known[:, None], -aimed[:, None])
+        if smooth:
+            residual -= even[..., None] * own[:, None]
+        sums = torch.stack(
+            [losses.sum(dim=1, dtype=torch.float64), mass.sum(dim=1, dtype=torch.float64)]
+        )
+        return residual, sums

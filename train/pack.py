@@ -15,28 +15,15 @@ from torch import Tensor, nn
 from featurestore.errors import FeatureStoreError
 from featurestore.tables import print_table
 from train import checkpoint, sweep
+from train.affine import Affine, Standard, standard
 from train.checkpoint import Blueprint
 from train.config import SOLVERS, Config
 from train.data import predictions, write_parquet
-from train.engine import (
-    NOWHERE,
-    Affine,
-    Aims,
-    Fitted,
-    Heads,
-    Plan,
-    Pool,
-    Standard,
-    Sum,
-    Told,
-    balanced,
-    evaluate,
-    out_of_fold,
-    standard,
-    train,
-)
+from train.engine import Fitted, Plan, Told, evaluate, out_of_fold, train
 from train.figures import settings_png
 from train.heads import classifier, linear
+from train.losses import Aims
+from train.pool import NOWHERE, Heads, Pool, Sum, balanced
 from train.progress import Bar
 from train.report import spelled
 from train.session import Session, assembled, total

@@ -14,7 +14,7 @@ from torch import Tensor
 from featurestore.errors import FeatureStoreError
 from train.config import Config
 from train.data import Split
-from train.engine import Pool
+from train.pool import Pool
 from train.tracking import Tracker
 
 T = TypeVar("T")

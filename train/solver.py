@@ -17,7 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine import Affine, Aims, Heads, Pool, Standard, Sum, seen
+from train.affine import Affine, Standard
+from train.losses import Aims
+from train.pool import Heads, Pool, Sum, seen
 from train.product import times
 
 MEMORY = 10  # pairs of steps and changes of gradient

@@ -17,8 +17,8 @@ from featurestore.matrix import Matrix
 from featurestore.spec import TileSet
 from train.config import Config
 from train.data import slide_numbers
-from train.engine import NOWHERE, Heads, Pool
 from train.metrics import Counts, confusion_metrics, f1_macro
+from train.pool import NOWHERE, Heads, Pool
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant
 LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
