@@ -131,7 +131,7 @@ REFUSED = {
         ["4; the first: slide_id s0", "several folds", "leakage=warn"],
     ),
     "unknown key": ({}, {}, ["flod=4"], ["'flod'", "did you mean 'fold'?"]),
-    "value of the wrong type": ({}, {}, ["fold=four"], ["value of fold", "four"]),
+    "value of the wrong type": ({}, {}, ["fold=four"], ["fold is neither", "fold=four"]),
     "argument without =": ({}, {}, ["fold"], ["'fold'", "key=value"]),
     "unknown head": ({}, {}, ["fold=1", "head=liner"], ["'liner'", "did you mean 'linear'?"]),
     "unknown data": ({}, {}, ["fold=1", "data=digit"], ["data=digit", "did you mean 'digits'?"]),

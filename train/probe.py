@@ -116,17 +116,17 @@ def run(config: Config) -> None:
 
         def choose() -> tuple[Config, Chosen]:
             tracker, store = open_tracker(config), open_store(config)
-            rows = Rows(console)
+            trained, rows = open_checkpoint(config), Rows(console)
             if config.mode == "predict":
                 snapshots, (tiles, held) = [], predict_set(store, rows)
                 stack.callback(held.lock.close)
-                chosen = Chosen(tiles, open_checkpoint(config))
+                chosen = Chosen(tiles, trained)
             elif packed(config):
                 snapshots = [materialise(varied(store, rules), rows) for rules in variants(config)]
                 chosen = choose_pack(snapshots, config)
             else:
                 snapshots = [materialise(store, rows, config.fold)]
-                chosen = Chosen(choose_tiles(snapshots[0], config), open_checkpoint(config))
+                chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen)
             here.append((tracker, store, snapshots))
             return config, chosen
