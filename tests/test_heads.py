@@ -8,7 +8,7 @@ import torch
 from featurestore.errors import ArtifactError
 from train import checkpoint
 from train.checkpoint import Blueprint
-from train.heads import HEADS
+from train.heads import BACKBONES, HEADS
 
 
 def blueprint(head: str = "linear", normalize: str = "none") -> Blueprint:
@@ -16,11 +16,17 @@ def blueprint(head: str = "linear", normalize: str = "none") -> Blueprint:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("normalize", ["none", "zscore"])
+@pytest.mark.parametrize("normalize", BACKBONES)
 def test_network_maps_embeddings_to_probabilities(head: str, normalize: str):
     probabilities = blueprint(head, normalize).build()(torch.randn(4, 5))
     assert probabilities.shape == (4, 2)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(4))
+
+
+def test_unit_length_forgets_the_length_alone():
+    network, x = blueprint("linear", "l2").build(), torch.randn(4, 5)
+    torch.testing.assert_close(network(x), network(7 * x))
+    assert network(torch.zeros(1, 5)).isfinite().all()
 
 
 @pytest.mark.parametrize("head", HEADS)

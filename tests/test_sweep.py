@@ -9,10 +9,11 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import ROOT, launch
 from sklearn.metrics import accuracy_score, f1_score
 
-from train import config, probe, sweep
+from train import checkpoint, config, probe, sweep
 
 PROBE = str(ROOT / "train" / "probe.py")
 
@@ -173,6 +174,27 @@ def test_shares_of_slides_are_nested_and_never_empty():
     assert slides[1].tolist() == [2] * 5  # a tenth of eleven writers, rounded up
     assert slides[3].tolist() == [11] * 5
     assert (np.diff(pack.counts[:, 0].reshape(4, 5), axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("fold", ["0", "[0]"])
+@pytest.mark.parametrize("normalize", ["none", "zscore", "l2"])
+def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, fold: str):
+    """Whatever a fit does to embeddings is in the network, of one head as of a pack."""
+    from featurestore.snapshot import materialise
+
+    argv = [f"fold={fold}", f"normalize={normalize}", "max_epochs=2", "tracking.enabled=false",
+            "output=out"]  # fmt: skip
+    assert probe.main(argv) == 0
+    network, _ = checkpoint.load(Path("out"))
+    name = "predictions" if fold == "0" else "oof_predictions"
+    table = pq.read_table(f"out/{name}.parquet").sort_by(
+        [(key, "ascending") for key in ("slide_id", "x", "y")]
+    )
+    tiles = materialise(probe.open_store(config.load(argv))).fit_set(0)
+    held = np.asarray(tiles.keys["split"]) == "validation"
+    x = tiles.matrix.gather(tiles.keys["row"].to_numpy()[held])
+    shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
+    np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, atol=1e-5)
 
 
 @pytest.mark.parametrize(

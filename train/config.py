@@ -162,7 +162,7 @@ class Config:
     )
     head: str = field(default="linear", metadata=_doc("linear or mlp (train/heads.py)"))
     hidden: int = field(default=256, metadata=_doc("hidden width of head=mlp"))
-    normalize: Literal["none", "zscore"] = field(
+    normalize: Literal["none", "zscore", "l2"] = field(
         default="none", metadata=_doc("fitted on training tiles alone")
     )
     precision: Literal["float32", "bf16"] = field(

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Standardize(nn.Module):
@@ -28,6 +29,14 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.scale
 
 
+class Unit(nn.Module):
+    """The backbone of ``normalize=l2``: each embedding divided by its length; zero stays zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map embeddings (rows, dim) to ones of length 1."""
+        return functional.normalize(x, dim=-1)
+
+
 def linear(dim: int, classes: int, hidden: int) -> nn.Module:
     """Return one affine map: the linear probe."""
     return nn.Linear(dim, classes)
@@ -39,14 +48,14 @@ def mlp(dim: int, classes: int, hidden: int) -> nn.Module:
 
 
 HEADS = {"linear": linear, "mlp": mlp}
-BACKBONES = ("none", "zscore")
+BACKBONES = ("none", "zscore", "l2")
 
 
 def backbone(normalize: str, dim: int) -> nn.Module:
-    """Return the identity, or a `Standardize` whose buffers are still to be filled."""
-    return (
-        Standardize(torch.zeros(dim), torch.ones(dim)) if normalize == "zscore" else nn.Identity()
-    )
+    """Return what comes before a head; the buffers of a `Standardize` are still to be filled."""
+    if normalize == "zscore":
+        return Standardize(torch.zeros(dim), torch.ones(dim))
+    return Unit() if normalize == "l2" else nn.Identity()
 
 
 def classifier(body: nn.Module, head: nn.Module) -> nn.Module:

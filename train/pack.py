@@ -21,9 +21,9 @@ from train.config import SOLVERS, Config
 from train.data import predictions, write_parquet
 from train.engine import Fitted, Plan, Told, evaluate, out_of_fold, train
 from train.figures import settings_png
-from train.heads import classifier, linear
+from train.heads import Unit, backbone, classifier, linear
 from train.losses import Aims
-from train.pool import NOWHERE, Heads, Pool, Sum, balanced
+from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, balanced
 from train.progress import Bar
 from train.report import spelled
 from train.session import Session, assembled, total
@@ -46,6 +46,9 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     tiles, chosen, folds = pack.tiles, pack.settings, pack.folds
     rank, world = accelerator.process_index, accelerator.num_processes
     pool, order = sweep.pool(tiles, config.seed, rank, world, config.threads)
+    if config.normalize == "l2":
+        for block in pool.x.split(BLOCK):
+            block.copy_(Unit()(block))
     if config.precision == "bf16":
         pool = replace(pool, x=pool.x.bfloat16())
     pool = on(pool, accelerator.device)
@@ -283,11 +286,13 @@ def network(
 ) -> tuple[nn.Module, Blueprint]:
     """Return one head as the network that is registered; its standardisation is in its weights."""
     _, number, dim = affine.weight.shape
-    blueprint = Blueprint("linear", session.config.hidden, "none", dim, classes, weights.tolist())
+    config = session.config
+    body = "l2" if config.normalize == "l2" else "none"
+    blueprint = Blueprint("linear", config.hidden, body, dim, classes, weights.tolist())
     head = linear(dim, number, 0)
     assert isinstance(head, nn.Linear)
     head.weight.data, head.bias.data = affine.weight[0].cpu(), affine.bias[0].cpu()
-    whole = classifier(nn.Identity(), head).eval().requires_grad_(False)
+    whole = classifier(backbone(body, dim), head).eval().requires_grad_(False)
     if session.is_first:
         checkpoint.save(session.folder / checkpoint.FILE, whole, blueprint)
     return whole, blueprint

@@ -272,11 +272,22 @@ def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dic
     return {name: split.on(accelerator.device) for name, split in splits.items()}
 
 
-def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accelerator) -> None:
-    """Fit the backbone on the training tiles and replace all embeddings by its features.
+def featurize(body: nn.Module, splits: dict[str, Split], device: torch.device) -> None:
+    """Replace all embeddings by the backbone's features, in place.
 
-    In place: the backbone is frozen, so nobody needs the embeddings again. Two passes in double,
-    since a one-pass variance cancels where the mean is large.
+    The backbone is frozen, so nobody needs the embeddings again.
+    """
+    if isinstance(body, nn.Identity):
+        return
+    for split in splits.values():
+        for block in split.x.split(BLOCK):
+            block.copy_(body(block.to(device)))
+
+
+def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accelerator) -> None:
+    """Fit the backbone on the training tiles.
+
+    Two passes in double, since a one-pass variance cancels where the mean is large.
     """
     train, device = splits["train"], accelerator.device
 
@@ -290,9 +301,6 @@ def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accele
     scale = moment(2, mean).sqrt()
     body.mean.copy_(mean)
     body.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a constant dimension stays at zero
-    for split in splits.values():
-        for block in split.x.split(BLOCK):
-            block.copy_(body(block.to(device)))
 
 
 # -- head -> loop -------------------------------------------------------------------------------
@@ -314,6 +322,7 @@ def fit(session: Session, splits: dict[str, Split], chosen: Chosen) -> tuple[nn.
     body, head = network.get_submodule("backbone"), network.get_submodule("head")
     if isinstance(body, Standardize):
         standardize(body, splits, accelerator)
+    featurize(body, splits, accelerator.device)
     weights = weights.to(accelerator.device)
     named = zip(classes, blueprint.weights, strict=True)
     session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
