@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, launch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from train import checkpoint, config, probe, sweep
 
@@ -195,6 +198,27 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, fold: str):
     x = tiles.matrix.gather(tiles.keys["row"].to_numpy()[held])
     shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, atol=1e-5)
+
+
+def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
+    """At most one of the held-out predictions differs from scikit-learn's."""
+    from featurestore.snapshot import materialise
+
+    argv = ["fold=[0,1]", "optimizer=lbfgs", "weight_decay=0.01", "final=true",
+            "tracking.enabled=false", "output=out"]  # fmt: skip
+    assert probe.main(argv) == 0
+    snapshot = materialise(probe.open_store(config.load(argv)))
+    (x, y), (held, _) = (
+        (tiles.matrix.gather(tiles.keys["row"].to_numpy()).astype(float),
+         tiles.keys["target"].to_numpy())
+        for tiles in (snapshot.fold_set(), snapshot.test_set())
+    )  # fmt: skip
+    scale = StandardScaler().fit(x)
+    own = compute_sample_weight("balanced", y)
+    theirs = LogisticRegression(C=1 / (0.01 * own.sum()), tol=1e-8, max_iter=5000)
+    expected = theirs.fit(scale.transform(x), y, own).predict(scale.transform(held))
+    table = pq.read_table("out/predictions.parquet")
+    assert (table["pred"].to_numpy() != expected).sum() <= 1
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     affine, weights = fitted.affine.of(torch.tensor([place])), aims.weights[place]
     if config.final:
         epochs = int(np.median(fitted.epoch[own.cpu()].numpy())) + 1
+        if config.optimizer in SOLVERS:
+            epochs = config.max_epochs  # an optimum is where it is, however many steps away
         whole_pack = sweep.pack(tiles, [chosen[winner]], [NOWHERE], config.seed)
         last = whole_pack.heads.on(accelerator.device)
         on_all = Plan(config.optimizer, config.batch_size, epochs, epochs, 0.0, config.seed)
