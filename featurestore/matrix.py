@@ -72,9 +72,18 @@ class Matrix:
     @property
     def values(self) -> np.ndarray:
         """The embeddings, shape (rows, dim), memory-mapped and read-only."""
-        mapped = np.load(self.folder / FILE, mmap_mode="r")
+        return self.mapped(0, self.rows)
+
+    def mapped(self, first: int, last: int) -> np.ndarray:
+        """Return rows first .. last, memory-mapped: of a file larger than memory, a part."""
+        with (self.folder / FILE).open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            begin = file.tell()
         # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
-        return mapped.view(STORED[self.storage])
+        kind = STORED[self.storage]
+        offset, shape = begin + first * self.dim * kind.itemsize, (last - first, self.dim)
+        return np.memmap(self.folder / FILE, kind, mode="r", offset=offset, shape=shape)
 
     @property
     def keys(self) -> Path:
@@ -102,11 +111,18 @@ class Matrix:
         result = np.empty((len(rows), self.dim), dtype=np.float32)
         ascending = np.argsort(rows, kind="stable")
         source, target = rows[ascending], ascending if positions is None else positions[ascending]
-        values, size = self.values, max(1, BLOCK_BYTES // (4 * self.dim))
+        size = max(1, BLOCK_BYTES // (4 * self.dim))
+        ordered = positions is None and bool((rows == source).all())
 
         def copy(start: int) -> None:
-            block = slice(start, start + size)
-            result[target[block]] = values[source[block]]
+            some, where = source[start : start + size], target[start : start + size]
+            # A part of the file at a time: address space may be as short as memory.
+            first, last = int(some[0]), int(some[-1]) + 1
+            values = self.mapped(first, last)
+            if ordered and last - first == len(some):
+                result[start : start + size] = values
+            else:
+                result[where] = values[some - first]
 
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             for done in [pool.submit(copy, start) for start in range(0, len(rows), size)]:

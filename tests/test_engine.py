@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ranks import ranks
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, log_loss
 from sklearn.utils.class_weight import compute_class_weight
@@ -14,7 +15,7 @@ from train.affine import Affine, standard
 from train.engine import Plan, evaluate, gradient, train
 from train.losses import Aims
 from train.order import windows
-from train.pool import NOWHERE, Heads, Pool, balanced, seen
+from train.pool import NOWHERE, Heads, Pool, Sum, balanced, seen
 
 SLIDES, CLASSES = 12, 10
 
@@ -211,16 +212,19 @@ def test_half_precision_costs_no_accuracy():
     assert abs(accuracy[torch.float32] - accuracy[torch.bfloat16]) <= 0.002
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_shares_of_several_processes_add_up(pool: Pool, world: int):
-    """Each process owns every world-th position: their gradients sum to that of one."""
-    own, affine = aims(pool, MANY), start(len(MANY))
-    whole, sums = gradient(pool.own(64, 129), affine, MANY, own)
-    shares = [
-        gradient(replace(pool.cut(slice(rank, None, world)), rank=rank, world=world).own(64, 129),
-                 affine, MANY, own)
-        for rank in range(world)
-    ]  # fmt: skip
-    torch.testing.assert_close(torch.stack([s.weight for s, _ in shares]).sum(dim=0), whole.weight,
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
-    torch.testing.assert_close(torch.stack([s for _, s in shares]).sum(dim=0), sums)
+@pytest.mark.parametrize(("rows", "world"), [(600, 2), (597, 4), (3, 4), (65, 2)])
+def test_processes_train_what_one_trains(pool: Pool, rows: int, world: int):
+    """Uneven shares, an empty one, a last batch of one tile that one process alone has."""
+    whole = replace(pool.cut(slice(rows)), rows=rows)
+    own = aims(whole, MANY)
+    body = standard(whole, MANY, same)
+
+    def work(share: Pool, total: Sum) -> tuple[Tensor, Tensor]:
+        fitted = train(share, MANY, own, start(len(MANY)), plan(3), total, body)
+        _, cube = evaluate(share, fitted.affine, MANY, own, total)
+        return fitted.affine.weight, cube
+
+    expected, counts = work(whole, same)
+    for weight, cube in ranks(whole, world, work):
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(cube, counts)

@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ranks import ranks
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from train.affine import Affine, Standard, standard
 from train.losses import Aims
-from train.pool import Heads, Pool, balanced, seen
-from train.solver import solve
+from train.pool import Heads, Pool, Sum, balanced, seen
+from train.solver import Solved, solve
 
 DATA = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
 
@@ -95,6 +96,22 @@ def test_a_head_in_a_pack_is_the_head_alone():
         difference = together.affine.weight[head] - alone.affine.weight[0]
         assert difference.norm() / alone.affine.weight[0].norm() < 1e-3
         assert float(together.objective[head]) == pytest.approx(float(alone.objective[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_find_the_same_optimum(world: int):
+    pool, classes = tiles("wine")
+    heads = pack([0, 1, 2, 3], [1e-2, 1e-3, 1e-1, 1e-2])
+    expected, aims = solved(pool, heads, classes)
+    start = Affine(torch.zeros(4, classes, pool.x.shape[1]), torch.zeros(4, classes))
+
+    def work(share: Pool, total: Sum) -> Solved:
+        return solve(share, heads, aims, start, total)
+
+    for found in ranks(pool, world, work):
+        torch.testing.assert_close(found.objective, expected.objective, rtol=1e-6, atol=0)
+        difference = (found.affine.weight - expected.affine.weight).norm()
+        assert difference / expected.affine.weight.norm() < 1e-3
 
 
 def test_ill_conditioned_embeddings_take_few_iterations():

@@ -28,6 +28,14 @@ class Affine:
         """Return some of the heads."""
         return Affine(self.weight[heads], self.bias[heads])
 
+    def on(self, device: torch.device) -> "Affine":
+        """Return them on a device."""
+        return Affine(self.weight.to(device), self.bias.to(device))
+
+    def copy(self) -> "Affine":
+        """Return weights that later steps do not change."""
+        return Affine(self.weight.clone(), self.bias.clone())
+
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of some rows, shape (H, K, rows): what runs over rows is quick."""
         heads, classes, dim = self.weight.shape

@@ -27,6 +27,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 HEADS = ("linear", "mlp")
 OPTIMIZERS = ("adamw", "sgd")
 SOLVERS = ("lbfgs",)
+CLOSED = ("ridge", "lda", "prototype")
+PROBES = ("logistic", *CLOSED, "knn")
 GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
 
 
@@ -166,12 +168,18 @@ class Config:
         default="none", metadata=_doc("fitted on training tiles alone")
     )
     precision: Literal["float32", "bf16"] = field(
-        default="float32", metadata=_doc("of embeddings and products, in packs of heads")
+        default="float32", metadata=_doc("of embeddings and products, of linear heads")
     )
+    probe: str = field(
+        default="logistic",
+        metadata=_doc("logistic; without iterations ridge, lda, prototype; or knn, a baseline"),
+    )
+    neighbours: int = field(default=20, metadata=_doc("how many vote, with probe=knn"))
     optimizer: str = field(default="adamw", metadata=_doc("adamw, sgd; or lbfgs, to the optimum"))
     learning_rate: float = field(default=1e-4, metadata=_doc("learning rate"))
     weight_decay: float = field(
-        default=1e-3, metadata=_doc("decoupled weight decay; the penalty of lbfgs")
+        default=1e-3,
+        metadata=_doc("weight decay; penalty of lbfgs and ridge, shrinkage of lda"),
     )
     label_smoothing: float = field(default=0.0, metadata=_doc("share of the aim given to all"))
     batch_size: int = field(
@@ -182,11 +190,18 @@ class Config:
         default=1, metadata=_doc("epochs without a better validation/loss before stopping")
     )
     min_delta: float = field(default=1e-4, metadata=_doc("what counts as better"))
+    resume: bool = field(
+        default=False, metadata=_doc("go on from the last epoch of the same fit, which was killed")
+    )
+    stream: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata=_doc("read linear heads' embeddings from disk every epoch: if memory is short"),
+    )
     threads: int | None = field(
         default=None, metadata=_doc("threads of the engine, a process (default: its cores)")
     )
     memory_limit: str | None = field(
-        default=None, metadata=_doc("memory of the engine, for example 4GB")
+        default=None, metadata=_doc("memory of the engine and of embeddings, for example 4GB")
     )
     tracking: Tracking = field(default_factory=Tracking, metadata=_doc("MLflow"))
 
@@ -266,18 +281,26 @@ def _check_mode(config: Config) -> None:
             found=f"checkpoint={config.checkpoint}",
             fix="set for example mode=test checkpoint=models:/tissue-probe/1",
         )
-    for key, named in (("head", HEADS), ("optimizer", (*OPTIMIZERS, *SOLVERS))):
+    optimizers = (*OPTIMIZERS, *SOLVERS)
+    for key, named in (("head", HEADS), ("optimizer", optimizers), ("probe", PROBES)):
         name = getattr(config, key)
         if name not in named:
             raise ConfigError(
                 f"There is no {key} {name!r}",
                 found=f"{key}: {', '.join(named)}{_nearest(name, list(named))}",
-                fix=f"pick one of them, or add yours to train/{key}s.py",
+                fix="pick one of them" + (key != "probe") * f", or add yours to train/{key}s.py",
             )
     _check_fold(config)
     _check_sweep(config)
     _check_solver(config)
-    for key, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1), ("k", 2)):
+    _check_probe(config)
+    for key, least in (
+        ("batch_size", 1),
+        ("max_epochs", 1),
+        ("patience", 1),
+        ("k", 2),
+        ("neighbours", 1),
+    ):
         if getattr(config, key) < least:
             raise ConfigError(
                 f"{key} is too small", found=f"{getattr(config, key)}", fix=f"at least {least}"
@@ -318,6 +341,34 @@ def _check_solver(config: Config) -> None:
         )
 
 
+def _check_probe(config: Config) -> None:
+    """Refuse what a probe without iterations has no use for."""
+    if config.probe == "logistic":
+        return
+    unused = ["learning_rate", "label_smoothing"]
+    unused += ["weight_decay"] if config.probe in ("prototype", "knn") else []
+    for key in unused:
+        if getattr(config.sweep, key):
+            raise ConfigError(
+                f"probe={config.probe} has no {key}",
+                found=f"sweep.{key}={getattr(config.sweep, key)}",
+                fix=f"leave sweep.{key} out",
+            )
+    if config.final and config.probe == "knn":
+        raise ConfigError(
+            "probe=knn has no weights that a final head could be trained to",
+            found="final=true",
+            fix="leave final out; the folds say how good it is",
+        )
+    decays = [config.weight_decay, *config.sweep.weight_decay]
+    if config.probe == "lda" and not all(0 <= decay <= 1 for decay in decays):
+        raise ConfigError(
+            "weight_decay is the shrinkage of probe=lda, in [0, 1]",
+            found=f"{decays}",
+            fix="set for example weight_decay=0.1",
+        )
+
+
 def _check_sweep(config: Config) -> None:
     for fraction in config.sweep.train_fraction:
         if not 0 < fraction <= 1:
@@ -339,8 +390,13 @@ def packed(config: Config) -> bool:
     """Return whether heads are trained side by side: of several folds, or of several settings."""
     swept = [value for value in dataclasses.asdict(config.sweep).values() if value]
     one_fold = config.fold is None or isinstance(config.fold, int)
-    fitting = config.mode == "fit"
-    return config.final or bool(swept) or not one_fold or (fitting and config.optimizer in SOLVERS)
+    solved = config.optimizer in SOLVERS or config.probe != "logistic"
+    return config.final or bool(swept) or not one_fold or (config.mode == "fit" and solved)
+
+
+def alone(config: Config) -> bool:
+    """Return whether one linear head is trained."""
+    return config.mode == "fit" and config.head == "linear" and not packed(config)
 
 
 def plain(config: Config) -> dict[str, Any]:

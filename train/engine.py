@@ -12,6 +12,7 @@ block of rows are done while the block is in the cache.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor
 from train.affine import Affine, Standard
 from train.losses import Aims
 from train.optimizers import OPTIMIZERS
-from train.order import windows
 from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, seen
 from train.product import times
+from train.stream import Stream
 
 
 def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affine, Tensor]:
@@ -99,8 +100,29 @@ class Fitted:
     evidence: dict[str, Tensor] = field(default_factory=dict)
 
 
-Told = Callable[[int, Tensor, Tensor, Tensor], None]
-"""Hears of each epoch: number, heads that are left, their training and validation losses."""
+Told = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
+"""Hears of each epoch: number, heads that are left, their training and validation losses, and the
+cube of `evaluate`, empty unless asked for."""
+
+
+class Memory(Protocol):
+    """Keeps what training needs to go on after it was killed."""
+
+    def recall(self) -> dict[str, Any] | None:
+        """Return what was kept last; None at a first start."""
+
+    def keep(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Keep the state of an epoch: tensors, numbers, lists and dictionaries of them."""
+
+
+class Oblivion:
+    """Keeps nothing."""
+
+    def recall(self) -> None:
+        """Return that nothing was kept."""
+
+    def keep(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Do not even ask for the state."""
 
 
 def train(
@@ -112,6 +134,9 @@ def train(
     total: Sum,
     body: Standard | None = None,
     told: Told = lambda *_: None,
+    held: Pool | None = None,
+    counted: bool = False,
+    memory: Memory | None = None,
 ) -> Fitted:
     """Train all heads with mini-batches, each until its validation loss stops falling.
 
@@ -134,46 +159,139 @@ def train(
         Standardisation, or None.
     told
         Hears of each epoch.
+    held
+        Tiles to validate on, if they are not in the pool.
+    counted
+        Whether the cube of each epoch is wanted.
+    memory
+        Where each epoch is kept, and found again after a kill: what comes out is bit for bit the
+        same as without one.
     """
-    best = Fitted(
-        Affine(start.weight.clone(), start.bias.clone()),
-        torch.zeros(len(heads), dtype=torch.int64),
-        torch.full((len(heads),), float("inf"), dtype=torch.float64),
-    )
-    left = torch.arange(len(heads))
-    reference, waited = best.loss.clone(), torch.zeros(len(heads), dtype=torch.int64)
-    affine = Affine(start.weight.clone(), start.bias.clone())
-    stepper = Stepper(plan.optimizer, heads, affine)
-    rng = np.random.default_rng(plan.seed)
-    for epoch in range(plan.epochs):
-        own, aim = heads.of(left), aims.of(left)
-        inner = body.of(left) if body else None
-        sums = torch.zeros((2, len(left)), dtype=torch.float64, device=pool.target.device)
-        for window in windows(pool.rows, plan.batch, rng):
-            sums += stepper.step([pool.own(*part) for part in window], own, aim, inner, total)
-        outer = inner.moved(stepper.affine) if inner else stepper.affine
-        held, _ = evaluate(pool, outer, own, aim, total, counted=False)
-        held = held.cpu()
-        told(epoch, left, (sums[0] / sums[1]).cpu(), held)
-        blind = (own.fold == NOWHERE).cpu()  # trains on all: its last epoch is its best
-        better = (held < best.loss[left]) | blind
-        for place in better.nonzero()[:, 0].tolist():
+    memory = memory or Oblivion()
+    race = Race.start(heads, start, plan)
+    if kept := memory.recall():
+        race = Race.restored(kept, heads, plan, start.weight.device)
+    while len(race.left) and race.epoch < plan.epochs:
+        own, aim = heads.of(race.left), aims.of(race.left)
+        inner = body.of(race.left) if body else None
+        sums = torch.zeros((2, len(own)), dtype=torch.float64, device=pool.target.device)
+        for batch in pool.batches(plan.batch, race.rng):
+            sums += race.stepper.step(batch, own, aim, inner, total)
+        outer = inner.moved(race.stepper.affine) if inner else race.stepper.affine
+        loss, cube = evaluate(held or pool, outer, own, aim, total, counted)
+        told(race.epoch, race.left, (sums[0] / sums[1]).cpu(), loss.cpu(), cube)
+        race.judge(outer, loss.cpu(), (own.fold == NOWHERE).cpu())
+        memory.keep(race.state)
+    return race.best
+
+
+@dataclass
+class Race:
+    """Heads in training: which are left, how they do, and what they need for the next epoch.
+
+    Parameters
+    ----------
+    plan
+        Optimizer, batches and patience.
+    epoch
+        The next one.
+    left
+        Heads that have not stopped.
+    best
+        Every head at its best epoch so far.
+    reference, waited
+        The loss that patience is counted from, and epochs since, shape (H,).
+    stepper
+        Weights and optimizer of the heads that are left.
+    rng
+        Draws the order of batches.
+    """
+
+    plan: Plan
+    epoch: int
+    left: Tensor
+    best: Fitted
+    reference: Tensor
+    waited: Tensor
+    stepper: "Stepper"
+    rng: np.random.Generator
+
+    @classmethod
+    def start(cls, heads: Heads, affine: Affine, plan: Plan) -> "Race":
+        """Return all heads before their first epoch."""
+        number = len(heads)
+        never = torch.full((number,), float("inf"), dtype=torch.float64)
+        epoch = torch.zeros(number, dtype=torch.int64)
+        return cls(
+            plan=plan,
+            epoch=0,
+            left=torch.arange(number),
+            best=Fitted(affine.copy(), epoch, never),
+            reference=never.clone(),
+            waited=epoch.clone(),
+            stepper=Stepper(plan.optimizer, heads, affine.copy()),
+            rng=np.random.default_rng(plan.seed),
+        )
+
+    @classmethod
+    def restored(
+        cls, state: dict[str, Any], heads: Heads, plan: Plan, device: torch.device
+    ) -> "Race":
+        """Return the heads as `state` told of them."""
+        best = Fitted(Affine(*state["best"]).on(device), state["best_epoch"], state["best_loss"])
+        affine = Affine(*state["affine"]).on(device)
+        stepper = Stepper(plan.optimizer, heads.of(state["left"]), affine, state["sizes"])
+        stepper.optimizer.load_state_dict(state["optimizer"])
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["rng"]
+        return cls(
+            plan, state["epoch"], state["left"], best, state["reference"], state["waited"],
+            stepper, rng,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as tensors, numbers, lists and dictionaries."""
+        return {
+            "epoch": self.epoch,
+            "left": self.left,
+            "best": (self.best.affine.weight, self.best.affine.bias),
+            "best_epoch": self.best.epoch,
+            "best_loss": self.best.loss,
+            "reference": self.reference,
+            "waited": self.waited,
+            "affine": (self.stepper.affine.weight, self.stepper.affine.bias),
+            "sizes": self.stepper.sizes,
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def judge(self, affine: Affine, loss: Tensor, blind: Tensor) -> None:
+        """Keep what is better, let go of heads that have waited for too long.
+
+        Parameters
+        ----------
+        affine
+            Weights of the heads that are left, on embeddings as they are.
+        loss
+            Their validation losses.
+        blind
+            Which of them train on all tiles: their last epoch is their best.
+        """
+        left = self.left
+        for place in ((loss < self.best.loss[left]) | blind).nonzero()[:, 0].tolist():
             head = int(left[place])
-            best.affine.weight[head], best.affine.bias[head] = (
-                outer.weight[place], outer.bias[place]
-            )  # fmt: skip
-            best.epoch[head], best.loss[head] = epoch, held[place]
+            self.best.affine.weight[head] = affine.weight[place]
+            self.best.affine.bias[head] = affine.bias[place]
+            self.best.epoch[head], self.best.loss[head] = self.epoch, loss[place]
         # min_delta decides on patience alone: the best epoch is the best, by any margin.
-        falling = (held < reference[left] - plan.min_delta) | blind
-        reference[left] = torch.where(falling, held, reference[left])
-        waited[left] = torch.where(falling, 0, waited[left] + 1)
-        going = (waited[left] < plan.patience) & held.isfinite()
+        falling = (loss < self.reference[left] - self.plan.min_delta) | blind
+        self.reference[left] = torch.where(falling, loss, self.reference[left])
+        self.waited[left] = torch.where(falling, 0, self.waited[left] + 1)
+        going = (self.waited[left] < self.plan.patience) & loss.isfinite()
         if not going.all():
-            stepper.keep(going.nonzero()[:, 0])
-            left = left[going]
-        if not len(left):
-            break
-    return best
+            self.stepper.keep(going.nonzero()[:, 0])
+            self.left = left[going]
+        self.epoch += 1
 
 
 class Stepper:
@@ -190,13 +308,17 @@ class Stepper:
         With their learning rates and weight decays.
     affine
         Initial weights.
+    sizes
+        Heads of each parameter, where they are not to be found out.
     """
 
-    def __init__(self, optimizer: str, heads: Heads, affine: Affine) -> None:
+    def __init__(
+        self, optimizer: str, heads: Heads, affine: Affine, sizes: list[int] | None = None
+    ) -> None:
         self.affine = affine
         learning = torch.stack([heads.rate, heads.decay], dim=1)
         _, counts = learning.unique_consecutive(dim=0, return_counts=True)
-        self.sizes = counts.tolist()
+        self.sizes: list[int] = counts.tolist() if sizes is None else sizes
         groups = []
         for (weight, bias), first in zip(
             self._views(), np.cumsum([0, *self.sizes[:-1]]).tolist(), strict=True
@@ -247,6 +369,9 @@ class Stepper:
                 groups.append(group)
                 sizes.append(len(own))
             for parameter in group["params"]:
+                if not len(own):
+                    del self.optimizer.state[parameter]
+                    continue
                 state = self.optimizer.state[parameter]
                 for name, value in state.items():
                     if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -276,22 +401,23 @@ def evaluate(
     sums = torch.zeros((2, number), dtype=torch.float64, device=device)
     cube = torch.zeros((number if counted else 0, pool.slides * classes**2), dtype=torch.int64)
     cube = cube.to(device)
-    room = torch.empty((BLOCK, pool.x.shape[1]), dtype=pool.x.dtype, device=pool.x.device)
-    for variant, fold, members in heads.groups():
-        if fold == NOWHERE:
-            continue
-        held = (pool.fold[variant] == fold).nonzero()[:, 0]
-        some, aim = affine.of(members), plain.of(members)
-        for rows in held.split(BLOCK):
-            # Into memory that is there: new memory for every block costs more than the copy.
-            x = torch.index_select(pool.x, 0, rows.to(room.device), out=room[: len(rows)])
-            logits = some.logits(x.to(device))
-            target = pool.target[variant, rows].expand(len(members), -1)
-            if counted:
-                cell = (pool.slide[rows] * classes + target) * classes + logits.argmax(dim=1)
-                cube[members] = cube[members].scatter_add(1, cell, torch.ones_like(cell))
-            _, added = aim.residuals(logits, target, torch.ones_like(target, dtype=torch.bool))
-            sums[:, members] += added
+    room = torch.empty(0)
+    for _, section in pool.sections():
+        for variant, fold, members in heads.groups():
+            if fold == NOWHERE:
+                continue
+            held = (section.fold[variant] == fold).nonzero()[:, 0]
+            some, aim = affine.of(members), plain.of(members)
+            for rows in held.split(BLOCK):
+                x, room = _picked(section.x, rows, room)
+                logits = some.logits(x.to(device))
+                target = section.target[variant, rows].expand(len(members), -1)
+                if counted:
+                    cell = section.slide[rows] * classes + target
+                    cell = cell * classes + logits.argmax(dim=1)
+                    cube[members] = cube[members].scatter_add(1, cell, torch.ones_like(cell))
+                _, added = aim.residuals(logits, target, torch.ones_like(target, dtype=torch.bool))
+                sums[:, members] += added
     sums, cube = total(sums), total(cube)
     return sums[0] / sums[1].clamp(min=1e-12), cube.view(-1, pool.slides, classes, classes)
 
@@ -302,11 +428,26 @@ def out_of_fold(pool: Pool, affine: Affine, heads: Heads) -> Tensor:
 
     Zero where no head does; of several, the last one's.
     """
-    probabilities = torch.zeros((len(pool.x), affine.weight.shape[1]), device=pool.target.device)
-    for head in range(len(heads)):
-        held = (pool.fold[heads.variant[head]] == heads.fold[head]).nonzero()[:, 0]
-        one = affine.of(torch.tensor([head], device=held.device))
-        for rows in held.split(BLOCK):
-            logits = one.logits(pool.x[rows].to(probabilities.device))
-            probabilities[rows] = logits[0].softmax(dim=0).T
+    number, classes, _ = affine.weight.shape
+    probabilities = torch.zeros((pool.owned, classes), device=pool.target.device)
+    room = torch.empty(0)
+    for start, section in pool.sections():
+        for head in range(number):
+            held = section.fold[heads.variant[head]] == heads.fold[head]
+            one = affine.of(torch.tensor([head], device=held.device))
+            for rows in held.nonzero()[:, 0].split(BLOCK):
+                x, room = _picked(section.x, rows, room)
+                logits = one.logits(x.to(probabilities.device))
+                probabilities[start + rows] = logits[0].softmax(dim=0).T
     return probabilities
+
+
+def _picked(x: Tensor | Stream, rows: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Return some rows, in a room for them that is made once.
+
+    New memory for every block costs more than the copy.
+    """
+    assert isinstance(x, Tensor)
+    if not len(room):
+        room = torch.empty((BLOCK, x.shape[1]), dtype=x.dtype, device=x.device)
+    return torch.index_select(x, 0, rows.to(x.device), out=room[: len(rows)]), room

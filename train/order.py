@@ -23,3 +23,18 @@ def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
             yield [(low, rows), (0, high - rows)]
         else:
             yield [(low, high)]
+
+
+CHUNK = 8192  # rows, at least, that are read from the disk in one piece
+TOGETHER = 4  # chunks that are shuffled together
+
+
+def chunks(rows: int, size: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
+    """Return pieces start .. stop of an order on disk in random order, some at a time.
+
+    All pieces but the last of the order are of as many batches of ``size``.
+    """
+    length = size * max(1, CHUNK // size)
+    starts = rng.permutation(np.arange(0, rows, length)).tolist()
+    spans = [(start, min(start + length, rows)) for start in starts]
+    return [spans[first : first + TOGETHER] for first in range(0, len(spans), TOGETHER)]

@@ -1,9 +1,8 @@
 """A fit of many heads at once: train them, compare their settings, keep the best."""
 
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,31 +11,49 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from featurestore.errors import FeatureStoreError
 from featurestore.tables import print_table
-from train import checkpoint, sweep
-from train.affine import Affine, Standard, standard
+from train import sweep
+from train.affine import standard
 from train.checkpoint import Blueprint
-from train.config import SOLVERS, Config
+from train.config import SOLVERS
 from train.data import predictions, write_parquet
-from train.engine import Fitted, Plan, Told, evaluate, out_of_fold, train
+from train.engine import Fitted, evaluate, out_of_fold
 from train.figures import settings_png
-from train.heads import Unit, backbone, classifier, linear
+from train.fitting import DivergedError, network, plan, summed, train_heads
 from train.losses import Aims
-from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, balanced
-from train.progress import Bar
+from train.neighbours import poll
+from train.pool import NOWHERE, Heads, Pool, balanced
 from train.report import spelled
-from train.session import Session, assembled, total
-from train.solver import solve
-from train.sweep import Pack, Score, Tiles
+from train.session import Session, assembled
+from train.sweep import Pack, Score
+from train.tiles import Tiles, load, on, resident
 
 
-class DivergedError(FeatureStoreError):
-    """The loss is not a finite number."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a pack.
+
+    Parameters
+    ----------
+    loss, cube
+        Of each head on its validation fold, as `train.engine.evaluate` returns them.
+    shares
+        Returns probabilities of the own tiles out of the folds of some heads, shape (rows, K).
+    aims
+        The heads' losses.
+    fitted
+        The heads; None where there are only votes.
+    """
+
+    loss: Tensor
+    cube: Tensor
+    shares: Callable[[Tensor], Tensor]
+    aims: Aims
+    fitted: Fitted | None = None
 
 
-def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Blueprint]:
-    """Train a head for every setting and fold; return the network of the best.
+def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Blueprint] | None:
+    """Train a head for every setting and fold; return the network of the best, if there is one.
 
     With ``final``, that is one more head of the best setting, trained on all folds for as many
     epochs as its folds took at the median; else the head of the best setting whose validation loss
@@ -44,76 +61,95 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     """
     config, accelerator = session.config, session.accelerator
     tiles, chosen, folds = pack.tiles, pack.settings, pack.folds
-    rank, world = accelerator.process_index, accelerator.num_processes
-    pool, order = sweep.pool(tiles, config.seed, rank, world, config.threads)
-    if config.normalize == "l2":
-        for block in pool.x.split(BLOCK):
-            block.copy_(Unit()(block))
-    if config.precision == "bf16":
-        pool = replace(pool, x=pool.x.bfloat16())
-    pool = on(pool, accelerator.device)
+    shuffled = np.random.default_rng(config.seed).permutation(len(tiles.keys))
+    pool, order = load(session, tiles, shuffled)
     heads = pack.heads.on(accelerator.device)
     losses = Losses(len(chosen), len(folds))
-    fitted, aims = train_heads(session, pool, heads, classes, plan(config), losses)
-    loss, cube = evaluate(pool, fitted.affine, heads, aims, summed(session))
-    by_setting = cube.view(len(chosen), len(folds), *cube.shape[1:]).cpu().numpy()
-    if not fitted.loss.isfinite().any():
-        raise DivergedError(
-            "Training diverged in every setting and fold",
-            found=f"validation losses {sorted(set(loss.tolist()))[:3]}",
-            fix="lower learning_rate, or set normalize=zscore",
-        )
-    scores = [
-        sweep.score(row, own, classes, config.seed)
-        for row, own in zip(loss.view(len(chosen), -1).tolist(), by_setting, strict=True)
-    ]
+    if config.probe == "knn":
+        found = polled(session, tiles, pool, order, heads, classes)
+    else:
+        found = trained(session, pool, heads, classes, losses)
+    counts = found.cube.view(len(chosen), len(folds), *found.cube.shape[1:]).cpu().numpy()
+    by_setting = zip(found.loss.view(len(chosen), -1).tolist(), counts, strict=True)
+    scores = [sweep.score(loss, own, classes, config.seed) for loss, own in by_setting]
     winner = sweep.best(scores)
     own = torch.arange(winner * len(folds), (winner + 1) * len(folds), device=accelerator.device)
-    probabilities = assembled(
-        accelerator, pool, out_of_fold(pool, fitted.affine.of(own), heads.of(own))
-    )
+    probabilities = assembled(accelerator, pool, found.shares(own))
     if session.is_first:
         variant = chosen[winner].variant
         table = held_out(tiles, variant, order, probabilities, classes, folds)
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
-        record(session, pack, scores, losses, fitted.evidence, winner)
-    place = winner * len(folds) + int(np.argmin(fitted.loss[own.cpu()].numpy()))
-    affine, weights = fitted.affine.of(torch.tensor([place])), aims.weights[place]
+        record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
+    if not found.fitted:
+        return None
     if config.final:
-        epochs = int(np.median(fitted.epoch[own.cpu()].numpy())) + 1
-        if config.optimizer in SOLVERS:
-            epochs = config.max_epochs  # an optimum is where it is, however many steps away
-        whole_pack = sweep.pack(tiles, [chosen[winner]], [NOWHERE], config.seed)
-        last = whole_pack.heads.on(accelerator.device)
-        on_all = Plan(config.optimizer, config.batch_size, epochs, epochs, 0.0, config.seed)
-        whole, all_aims = train_heads(session, pool, last, classes, on_all)
-        affine, weights = whole.affine, all_aims.weights[0]
-    return network(session, affine, weights, classes)
+        epochs = int(np.median(found.fitted.epoch[own.cpu()].numpy())) + 1
+        return final(session, pack, pool, winner, epochs, classes)
+    place = int(own[found.loss[own].argmin()])
+    return network(
+        session, found.fitted.affine.of(torch.tensor([place])), found.aims.weights[place], classes
+    )
 
 
-def on(pool: Pool, device: torch.device) -> Pool:
-    """Bring the own tiles to a device, the embeddings only where they fit."""
-    if device.type == "cpu":
-        return pool
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    x = pool.x.to(device) if pool.x.nbytes < 0.8 * free else pool.x.pin_memory()
-    small = {name: getattr(pool, name).to(device) for name in ("target", "fold", "slide", "draw")}
-    return replace(pool, x=x, **small)
+def trained(
+    session: Session, pool: Pool, heads: Heads, classes: list[str], losses: "Losses"
+) -> Outcome:
+    """Train all heads; evaluate each on its own fold."""
+    fitted, aims = train_heads(
+        session, pool, heads, classes, plan(session.config), "heads", losses.add, losses.rows
+    )
+    loss, cube = evaluate(pool, fitted.affine, heads, aims, summed(session))
+    if not fitted.loss.isfinite().any():
+        raise DivergedError(
+            "Training diverged in every setting and fold",
+            found=f"validation losses {sorted(set(loss.tolist()))[:3]}",
+            fix="lower learning_rate, or set normalize=zscore",
+        )
+
+    def shares(own: Tensor) -> Tensor:
+        return out_of_fold(pool, fitted.affine.of(own), heads.of(own))
+
+    return Outcome(loss, cube, shares, aims, fitted)
 
 
-def plan(config: Config) -> Plan:
-    """Return how a configuration trains."""
-    return Plan(
-        config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
-        config.seed,
-    )  # fmt: skip
+def polled(
+    session: Session,
+    tiles: Tiles,
+    pool: Pool,
+    order: npt.NDArray[np.int64],
+    heads: Heads,
+    classes: list[str],
+) -> Outcome:
+    """Ask the nearest tiles of every tile, among all that its head may train on."""
+    config, whole = session.config, summed(session)
+    bank = pool
+    if pool.world > 1 or not isinstance(pool.x, Tensor):
+        bank = on(resident(tiles, order, config), session.accelerator.device)
+    aims = Aims(balanced(pool, heads, len(classes), whole), heads.smoothing)
+    body = standard(pool, heads, whole) if config.normalize == "zscore" else None
+    asked = bank if pool.world == 1 else pool
+    loss, cube, votes = poll(asked, bank, heads, aims, whole, config.neighbours, body)
+
+    def shares(own: Tensor) -> Tensor:
+        return torch.stack([votes[head] for head in own.tolist()]).sum(dim=0)
+
+    return Outcome(loss, cube, shares, aims)
 
 
-def summed(session: Session) -> Any:
-    """Return the function that adds up over the processes."""
-    return lambda value: total(session.accelerator, value)
+def final(
+    session: Session, pack: Pack, pool: Pool, winner: int, epochs: int, classes: list[str]
+) -> tuple[nn.Module, Blueprint]:
+    """Train one more head of the best setting, on all folds."""
+    config = session.config
+    if config.optimizer in SOLVERS:
+        epochs = config.max_epochs  # an optimum is where it is, however many steps away
+    whole = sweep.pack(pack.tiles, [pack.settings[winner]], [NOWHERE], config.seed)
+    how = replace(plan(config), epochs=epochs, patience=epochs, min_delta=0.0)
+    heads = whole.heads.on(session.accelerator.device)
+    fitted, aims = train_heads(session, pool, heads, classes, how, "final")
+    return network(session, fitted.affine, aims.weights[0], classes)
 
 
 class Losses:
@@ -123,72 +159,12 @@ class Losses:
         self.settings, self.folds = settings, folds
         self.rows: list[tuple[int, int, float, float]] = []  # epoch, setting, training, validation
 
-    def add(self, epoch: int, left: Tensor, trained: Tensor, held: Tensor) -> None:
+    def add(self, epoch: int, left: Tensor, trained: Tensor, held: Tensor, _: Tensor) -> None:
         """Keep the means over the folds that are left of each setting."""
         setting = left // self.folds
         for own in setting.unique().tolist():
             of = setting == own
             self.rows.append((epoch, own, float(trained[of].mean()), float(held[of].mean())))
-
-
-def train_heads(
-    session: Session,
-    pool: Pool,
-    heads: Heads,
-    classes: list[str],
-    how: Plan,
-    losses: Losses | None = None,
-) -> tuple[Fitted, Aims]:
-    """Train heads on their own tiles, under a bar; return them and their losses' aims."""
-    total_ = summed(session)
-    weights = balanced(pool, heads, len(classes), total_)
-    aims = Aims(weights, heads.smoothing)
-    body = standard(pool, heads, total_) if session.config.normalize == "zscore" else None
-    with Bar(session.console, how.epochs, pool.rows) as bar:
-        started = time.perf_counter()
-
-        def told(epoch: int, left: Tensor, trained: Tensor, held: Tensor) -> None:
-            nonlocal started
-            bar.epoch(time.perf_counter() - started, float(trained.mean()), float(held.mean()))
-            started = time.perf_counter()
-            if losses:
-                losses.add(epoch, left, trained, held)
-
-        first = start(len(heads), pool.x.shape[1], len(classes), session.config.seed)
-        first = Affine(first.weight.to(weights.device), first.bias.to(weights.device))
-        if how.optimizer in SOLVERS:
-            return optimal(pool, heads, aims, first, how, total_, body, told), aims
-        return train(pool, heads, aims, first, how, total_, body, told), aims
-
-
-def optimal(
-    pool: Pool,
-    heads: Heads,
-    aims: Aims,
-    first: Affine,
-    how: Plan,
-    total_: Sum,
-    body: Standard | None,
-    told: Told,
-) -> Fitted:
-    """Solve for heads at their optimum; their iterations stand for epochs."""
-
-    def heard(iteration: int, left: Tensor, value: Tensor) -> None:
-        told(iteration, left, value, value)
-
-    found = solve(pool, heads, aims, first, total_, body, most=how.epochs, told=heard)
-    loss, _ = evaluate(pool, found.affine, heads, aims, total_, counted=False)
-    proof = {"objective": found.objective, "gradient": found.slope}
-    return Fitted(found.affine, found.iterations, loss.cpu(), proof)
-
-
-def start(number: int, dim: int, classes: int, seed: int) -> Affine:
-    """Return initial weights, the same for all heads: what differs is what they are told."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layer = nn.Linear(dim, classes)
-    weight, bias = layer.weight.detach(), layer.bias.detach()
-    return Affine(weight.repeat(number, 1, 1), bias.repeat(number, 1))
 
 
 def held_out(
@@ -281,20 +257,3 @@ def summary(own: Score) -> dict[str, float]:
     if math.isfinite(own.low):
         values |= {"validation/f1_macro_low": own.low, "validation/f1_macro_high": own.high}
     return values
-
-
-def network(
-    session: Session, affine: Affine, weights: Tensor, classes: list[str]
-) -> tuple[nn.Module, Blueprint]:
-    """Return one head as the network that is registered; its standardisation is in its weights."""
-    _, number, dim = affine.weight.shape
-    config = session.config
-    body = "l2" if config.normalize == "l2" else "none"
-    blueprint = Blueprint("linear", config.hidden, body, dim, classes, weights.tolist())
-    head = linear(dim, number, 0)
-    assert isinstance(head, nn.Linear)
-    head.weight.data, head.bias.data = affine.weight[0].cpu(), affine.bias[0].cpu()
-    whole = classifier(backbone(body, dim), head).eval().requires_grad_(False)
-    if session.is_first:
-        checkpoint.save(session.folder / checkpoint.FILE, whole, blueprint)
-    return whole, blueprint

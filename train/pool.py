@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from train.losses import class_weights
+from train.order import chunks, windows
+from train.stream import Stream, ahead
 
 NOWHERE = -1  # fold and target of a tile that a variant drops
 BLOCK = 1024  # rows whose embeddings stay in the cache between the two products
 BLOCK_CUDA = 16384
+SECTION = 16384  # rows that are read from the disk at once
 
 Sum = Callable[[Tensor], Tensor]
 """Adds a tensor up over the processes."""
@@ -23,7 +27,7 @@ class Pool:
     Parameters
     ----------
     x
-        Embeddings, shape (own rows, dim).
+        Embeddings, shape (own rows, dim); a `Stream` where they are not in memory.
     target, fold
         Class and fold under each variant of the rules, `NOWHERE` where it drops the tile; shape
         (variants, own rows).
@@ -37,7 +41,7 @@ class Pool:
         Which of how many processes this is.
     """
 
-    x: Tensor
+    x: Tensor | Stream
     target: Tensor
     fold: Tensor
     slide: Tensor
@@ -50,27 +54,88 @@ class Pool:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def owned(self) -> int:
+        """Number of own rows."""
+        return len(self.slide)
+
     def own(self, start: int, stop: int) -> "Pool":
-        """Return the own rows among positions start .. stop: views."""
+        """Return the own rows among positions start .. stop: views, where they are in memory."""
         low, high = ((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
         return self.cut(slice(low, high))
 
-    def cut(self, rows: slice | Tensor) -> "Pool":
-        """Return some of the own rows."""
+    def cut(self, rows: slice) -> "Pool":
+        """Return some of the own rows, in memory."""
+        return self._picked(self.x[rows], rows)
+
+    def bare(self) -> "Pool":
+        """Return the same rows without their embeddings, for what only asks who they are."""
+        return replace(self, x=torch.empty((self.owned, 0)))
+
+    def _picked(self, x: Tensor, rows: slice | Tensor) -> "Pool":
         return replace(
             self,
-            x=self.x[rows],
+            x=x,
             target=self.target[:, rows],
             fold=self.fold[:, rows],
             slide=self.slide[rows],
             draw=self.draw[rows],
         )
 
-    def blocks(self) -> Iterator["Pool"]:
+    def sections(self) -> Iterator[tuple[int, "Pool"]]:
+        """Yield the own rows in memory, with where they begin: all at once, or as they are read."""
+        if isinstance(self.x, Tensor):
+            yield 0, self
+            return
+        starts = range(0, self.owned, SECTION)
+        found = ahead(lambda start: self.cut(slice(start, start + SECTION)), starts)
+        yield from zip(starts, found, strict=True)
+
+    def blocks(self, size: int | None = None) -> Iterator["Pool"]:
         """Yield the own rows in blocks."""
-        size = BLOCK_CUDA if self.target.device.type == "cuda" else BLOCK
-        for start in range(0, len(self.x), size):
-            yield self.cut(slice(start, start + size))
+        size = size or (BLOCK_CUDA if self.target.device.type == "cuda" else BLOCK)
+        for _, section in self.sections():
+            for start in range(0, section.owned, size):
+                yield section.cut(slice(start, start + size))
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list["Pool"]]:
+        """Yield the own rows of each batch of an epoch, in one or two pieces.
+
+        The same batches whatever the number of processes. In memory they are windows of the order;
+        on disk the order is that of the file, which is read in chunks, the chunks in random order,
+        and some of them at a time are shuffled together.
+        """
+        if isinstance(self.x, Tensor):
+            for window in windows(self.rows, size, rng):
+                yield [self.own(*part) for part in window]
+            return
+        for parts in ahead(self._together, chunks(self.rows, size, rng)):
+            position, section = parts
+            mine = position % self.world == self.rank
+            place = np.cumsum(mine) - 1  # among the own rows of the section
+            order = rng.permutation(len(position))
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                rows = torch.from_numpy(place[batch[mine[batch]]])
+                assert isinstance(section.x, Tensor)
+                yield [section._picked(section.x[rows], rows.to(section.target.device))]
+
+    def _together(self, spans: list[tuple[int, int]]) -> tuple[np.ndarray, "Pool"]:
+        """Return the positions of some chunks, and their own rows in memory."""
+        position = np.concatenate([np.arange(*span) for span in spans])
+        pieces = [self.own(*span) for span in spans]
+        joined = Pool(
+            x=torch.cat([piece.x.to("cpu") for piece in pieces]),
+            target=torch.cat([piece.target for piece in pieces], dim=1),
+            fold=torch.cat([piece.fold for piece in pieces], dim=1),
+            slide=torch.cat([piece.slide for piece in pieces]),
+            draw=torch.cat([piece.draw for piece in pieces]),
+            slides=self.slides,
+            rows=self.rows,
+            rank=self.rank,
+            world=self.world,
+        )
+        return position, joined
 
 
 @dataclass(frozen=True)
@@ -126,7 +191,7 @@ def seen(pool: Pool, heads: Heads) -> Tensor:
 def balanced(pool: Pool, heads: Heads, classes: int, total: Sum) -> Tensor:
     """Return each head's class weights, from its own training tiles, shape (H, K)."""
     counts = torch.zeros((len(heads), classes), dtype=torch.int64, device=pool.target.device)
-    for block in pool.blocks():
+    for block in pool.bare().blocks():
         target = block.target[heads.variant]
         own = seen(block, heads)
         for index in range(classes):

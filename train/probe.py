@@ -15,17 +15,15 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.config import Config, check_or_exit, load, packed, plain
+from train.config import Config, alone, check_or_exit, load, packed, plain
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
 import contextlib
-import math
 import os
 import tempfile
-import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +34,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from featurestore import artifacts, examples
 from featurestore.cli import shown_warnings
@@ -52,22 +50,14 @@ from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, pack, sweep
+from train import checkpoint, loop, pack, resume, single, sweep
 from train.checkpoint import Blueprint
-from train.data import UNKNOWN, Split, count_targets, load_splits
-from train.heads import Standardize
-from train.losses import class_weights, cross_entropy_sum
-from train.metrics import Counts, Cube
-from train.optimizers import OPTIMIZERS
-from train.order import windows
-from train.pack import DivergedError
-from train.progress import Bar
-from train.report import History, record_inputs, record_split
-from train.session import Session, assembled, every, first, total
-from train.sweep import Pack, Tiles, variants
-from train.tracking import MlflowTracker, NullTracker, Tracker, spell
-
-BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
+from train.data import Split, load_splits
+from train.report import record_inputs, record_split
+from train.session import Session, assembled, every, first
+from train.sweep import Pack, variants
+from train.tiles import Tiles
+from train.tracking import MlflowTracker, NullTracker, Tracker
 
 
 @dataclass(frozen=True)
@@ -114,7 +104,7 @@ def run(config: Config) -> None:
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[tuple[Tracker, FeatureStore, list[Snapshot]]] = []  # on the first process alone
 
-        def choose() -> tuple[Config, Chosen]:
+        def choose() -> tuple[Config, Chosen, Path]:
             tracker, store = open_tracker(config), open_store(config)
             trained, rows = open_checkpoint(config), Rows(console)
             if config.mode == "predict":
@@ -128,21 +118,33 @@ def run(config: Config) -> None:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen)
+            digests = [snapshot.digest for snapshot in snapshots]
+            states = resume.place(config, digests, accelerator.num_processes)
+            if config.resume:
+                tracker.run = resume.check(states)
             here.append((tracker, store, snapshots))
-            return config, chosen
+            return config, chosen, states
 
-        settled, chosen = first(accelerator, choose)
-        splits = every(accelerator, lambda: read(chosen.tiles, settled, accelerator))
+        settled, chosen, states = first(accelerator, choose)
+        by_engine = alone(settled) and not chosen.pack  # which reads and validates by itself
+        tiles = None if by_engine else chosen.tiles
+        splits = every(accelerator, lambda: read(tiles, settled, accelerator))
 
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
-        session = Session(settled, accelerator, console, tracker, Path(settled.output or temporary))
-        if here:
+        output = Path(settled.output or temporary)
+        session = Session(settled, accelerator, console, tracker, output, states)
+        if here and settled.mode == "fit":
+            resume.begin(states, settled.resume, tracker.run)
+        if here and not settled.resume:  # what is resumed has recorded them
             record_inputs(session, *here[0][1:])
-        network, blueprint = chosen.trained or fit(session, splits, chosen)
-        evaluate(session, splits, chosen, network, blueprint)
+        trained = chosen.trained or fit(session, splits, chosen)
+        if trained and not by_engine:
+            evaluate(session, splits, chosen, *trained)
         if session.is_first and settled.mode == "fit":
-            register(session, network, blueprint)
+            if trained:
+                register(session, *trained)
+            resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
 
@@ -272,163 +274,26 @@ def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dic
     return {name: split.on(accelerator.device) for name, split in splits.items()}
 
 
-def featurize(body: nn.Module, splits: dict[str, Split], device: torch.device) -> None:
-    """Replace all embeddings by the backbone's features, in place.
-
-    The backbone is frozen, so nobody needs the embeddings again.
-    """
-    if isinstance(body, nn.Identity):
-        return
-    for split in splits.values():
-        for block in split.x.split(BLOCK):
-            block.copy_(body(block.to(device)))
-
-
-def standardize(body: Standardize, splits: dict[str, Split], accelerator: Accelerator) -> None:
-    """Fit the backbone on the training tiles.
-
-    Two passes in double, since a one-pass variance cancels where the mean is large.
-    """
-    train, device = splits["train"], accelerator.device
-
-    def moment(power: int, centre: Tensor | float) -> Tensor:
-        own = torch.zeros_like(body.mean, dtype=torch.float64)
-        for block in train.x.split(BLOCK):
-            own += ((block.to(device).double() - centre) ** power).sum(dim=0)
-        return total(accelerator, own) / len(train)
-
-    mean = moment(1, 0.0)
-    scale = moment(2, mean).sqrt()
-    body.mean.copy_(mean)
-    body.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a constant dimension stays at zero
-
-
 # -- head -> loop -------------------------------------------------------------------------------
 
 
-def fit(session: Session, splits: dict[str, Split], chosen: Chosen) -> tuple[nn.Module, Blueprint]:
-    """Train a head, stop early, and return the network as it was at its best epoch."""
+def fit(
+    session: Session, splits: dict[str, Split], chosen: Chosen
+) -> tuple[nn.Module, Blueprint] | None:
+    """Train what was chosen: heads side by side, one linear head, or another head by autograd.
+
+    Returns None where there are no weights to keep: votes of neighbours.
+    """
     classes = class_names(session.config)
     if chosen.pack:
         return pack.fit(session, chosen.pack, classes)
     assert chosen.tiles is not None
-    config, accelerator, train = session.config, session.accelerator, splits["train"]
-    dim = chosen.tiles.matrix.dim
-    weights = class_weights(count_targets(train.targets, len(classes)))
-    blueprint = Blueprint(
-        config.head, config.hidden, config.normalize, dim, classes, weights.tolist()
-    )
-    network = blueprint.build().to(accelerator.device)
-    body, head = network.get_submodule("backbone"), network.get_submodule("head")
-    if isinstance(body, Standardize):
-        standardize(body, splits, accelerator)
-    featurize(body, splits, accelerator.device)
-    weights = weights.to(accelerator.device)
-    named = zip(classes, blueprint.weights, strict=True)
-    session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
-
-    optimizer = OPTIMIZERS[config.optimizer](
-        head.parameters(), config.learning_rate, config.weight_decay
-    )
-    trained, optimizer = accelerator.prepare(head, optimizer)
-    rng = np.random.default_rng(config.seed)  # the same on every process: so are the batches
-    history = History(session, classes)
-    best, lowest, reference, waited = checkpoint.copy_state(head), np.inf, np.inf, 0
-    with Bar(session.console, config.max_epochs, len(train)) as bar:
-        for epoch in range(config.max_epochs):
-            started = time.perf_counter()
-            loss = train_epoch(session, trained, optimizer, train, weights, rng)
-            seconds = time.perf_counter() - started
-            held, cube, _ = apply(session, head, splits["validation"], weights)
-            bar.epoch(seconds, loss, held)
-            if not math.isfinite(held):
-                raise DivergedError(
-                    f"Training diverged in epoch {epoch}",
-                    found=f"validation/loss {held}, train/loss {loss}",
-                    fix="lower learning_rate, or set normalize=zscore",
-                )
-            if session.is_first:
-                losses = {"train/loss": loss, "validation/loss": held}
-                losses["learning_rate"] = optimizer.param_groups[0]["lr"]
-                history.epoch(epoch, losses, cube.sum(axis=0))
-            if held < lowest:
-                best, lowest = checkpoint.copy_state(head), held
-                if session.is_first:
-                    checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
-            # min_delta decides on patience alone: the best checkpoint is the best, by any margin.
-            reference, waited = (
-                (held, 0) if held < reference - config.min_delta else (reference, waited + 1)
-            )
-            if waited >= config.patience:
-                break
-    history.close()
-    head.load_state_dict(best)
-    return network.eval().requires_grad_(False), blueprint
-
-
-def train_epoch(
-    session: Session,
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    weights: Tensor,
-    rng: np.random.Generator,
-) -> float:
-    """Take one step per batch; return the mean loss, each tile weighted by its class."""
-    accelerator = session.accelerator
-    # The weight of a batch over all processes is known without asking them.
-    mass = torch.cat([torch.zeros(1), weights.cpu()[train.targets]]).double().cumsum(0)
-    summed = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    for window in windows(len(train), session.config.batch_size, rng):
-        x, target = train.batch(window, accelerator.device)
-        loss = cross_entropy_sum(head(x), target, weights, session.config.label_smoothing)
-        batch_mass = sum(float(mass[stop] - mass[start]) for start, stop in window)
-        # Processes average their gradients; times their number, that is the sum we want.
-        accelerator.backward(loss * (accelerator.num_processes / batch_mass))
-        optimizer.step()
-        optimizer.zero_grad()
-        summed += loss.detach()
-    return float(total(accelerator, summed) / mass[-1])
+    if alone(session.config):
+        return single.fit(session, chosen.tiles, classes)
+    return loop.fit(session, splits, chosen.tiles.matrix.dim, classes)
 
 
 # -- metrics -> register ------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def apply(
-    session: Session, logits: nn.Module, split: Split, weights: Tensor
-) -> tuple[float, Counts, Tensor]:
-    """Apply a network to a split.
-
-    Returns
-    -------
-    loss : float
-        Weighted mean over the tiles with a label.
-    cube : ndarray of int, shape (slides, K, K)
-        Slide x true x predicted, over all processes.
-    own : Tensor, shape (own rows, K)
-        Probabilities of this process's rows.
-    """
-    accelerator = session.accelerator
-    cube = Cube(split.slides, len(weights)).to(accelerator.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    own = [torch.zeros((0, len(weights)), device=accelerator.device)]
-    for start in range(0, len(split.x), BLOCK):
-        rows = slice(start, start + BLOCK)
-        scores = logits(split.x[rows].to(accelerator.device))
-        own.append(scores.softmax(dim=-1))
-        target = split.target[rows].to(accelerator.device)
-        known = target != UNKNOWN
-        if known.any():
-            cube.update(
-                split.slide[rows].to(accelerator.device)[known],
-                target[known],
-                scores[known].argmax(dim=-1),
-            )
-            sums[0] += cross_entropy_sum(scores[known], target[known], weights)
-            sums[1] += weights[target[known]].sum()
-    loss, mass = total(accelerator, sums).tolist()
-    return loss / max(mass, 1e-12), cube.compute().cpu().numpy(), torch.cat(own)
 
 
 def evaluate(
@@ -448,11 +313,11 @@ def evaluate(
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
     weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
-    loss, cube, own = apply(session, logits, split, weights)
+    loss, cube, own = loop.apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
         record_split(
-            session, name, chosen.tiles, split, probabilities, cube, blueprint.classes, loss
+            session, name, chosen.tiles, split.order, probabilities, cube, blueprint.classes, loss
         )
 
 

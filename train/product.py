@@ -27,6 +27,7 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
     weight
         Shape (columns, dim); may be a transposed view.
     """
-    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and len(x):
+    suits = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and x.shape[1] > 1
+    if ONEDNN and suits:  # which refuses some views of one column
         return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return x @ weight.T

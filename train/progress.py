@@ -31,11 +31,11 @@ class Bar:
         )
         self.task = self.progress.add_task("fit", total=epochs, said="")
 
-    def epoch(self, seconds: float, train_loss: float, validation_loss: float) -> None:
-        """Count one epoch that trained for some seconds."""
+    def epoch(self, number: int, seconds: float, train_loss: float, validation_loss: float) -> None:
+        """Show an epoch, counted from 0, that trained for some seconds."""
         speed = self.rows / seconds
         said = f"loss {train_loss:.4f}, validation {validation_loss:.4f}, {speed:,.0f} rows/s"
-        self.progress.update(self.task, advance=1, said=said)
+        self.progress.update(self.task, completed=number + 1, said=said)
 
     def __enter__(self) -> "Bar":
         self.progress.start()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from featurestore import figures
@@ -11,7 +12,7 @@ from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel
 from train import config, metrics
-from train.data import Split, has_labels, predictions, slide_numbers, write_parquet
+from train.data import has_labels, predictions, slide_numbers, write_parquet
 from train.figures import confusion_png
 from train.metrics import Counts
 from train.session import Session
@@ -87,7 +88,7 @@ class History:
 
     def __init__(self, session: Session, classes: list[str]) -> None:
         self.session, self.classes = session, classes
-        self.rows: dict[str, list[Any]] = {"epoch": [], "true": [], "predicted": [], "tiles": []}
+        self.rows: list[tuple[int, str, str, int]] = []  # epoch, true, predicted, tiles
 
     def epoch(self, number: int, losses: dict[str, float], confusion: Counts) -> None:
         """Record one epoch (on the first process)."""
@@ -102,21 +103,22 @@ class History:
             "confusion",
         )
         for true, predicted in np.argwhere(confusion):
-            self.rows["epoch"].append(number)
-            self.rows["true"].append(self.classes[true])
-            self.rows["predicted"].append(self.classes[predicted])
-            self.rows["tiles"].append(int(confusion[true, predicted]))
+            tiles = int(confusion[true, predicted])
+            self.rows.append((number, self.classes[true], self.classes[predicted], tiles))
 
     def close(self) -> None:
         """Record the table: one row per epoch and cell that is not zero."""
-        self.session.tracker.table(self.rows, "confusion.json")
+        names = ("epoch", "true", "predicted", "tiles")
+        columns = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
+        table = {name: list(values) for name, values in zip(names, columns, strict=True)}
+        self.session.tracker.table(table, "confusion.json")
 
 
 def record_split(
     session: Session,
     name: str,
     tiles: TileSet,
-    split: Split,
+    order: npt.NDArray[np.int64],
     probabilities: Any,
     cube: Counts,
     classes: list[str],
@@ -128,13 +130,15 @@ def record_split(
     ----------
     name
         ``validation``, ``test`` or ``predict``.
+    order
+        Rows of ``tiles.keys``, by position.
     probabilities
         Shape (rows, K), by position.
     cube
         Counts, shape (slides, K, K).
     """
     session.folder.mkdir(parents=True, exist_ok=True)
-    table = predictions(tiles.keys, split.order, probabilities, classes)
+    table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
     if not has_labels(tiles.keys):
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")

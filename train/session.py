@@ -36,6 +36,8 @@ class Session:
         MLflow on the first process, a null tracker on the others.
     folder
         Where files are written before they are logged.
+    states
+        Where the state of a fit is kept, see `train.resume`.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Session:
     console: Console
     tracker: Tracker
     folder: Path
+    states: Path
 
     @property
     def is_first(self) -> bool:

@@ -11,7 +11,7 @@ ill-conditioned: the first guess of the inverse Hessian is that of a bound on it
 the tiles once for all heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -88,9 +88,9 @@ class Problem:
         """Return the logits of all own tiles, shape (H, K, rows)."""
         number, classes, _ = affine.weight.shape
         outer = self.body.moved(Affine(affine.weight.float(), affine.bias.float()))
-        logits = torch.empty((number, classes, len(self.pool.x)), device=outer.weight.device)
-        for rows in _slices(len(self.pool.x)):
-            logits[..., rows] = outer.logits(self.pool.x[rows].to(logits.device))
+        logits = torch.empty((number, classes, self.pool.owned), device=outer.weight.device)
+        for rows, block in _blocks(self.pool):
+            logits[..., rows] = outer.logits(block.x.to(logits.device))
         return logits
 
     def value(self, affine: Affine, logits: Tensor) -> tuple[Tensor, Affine]:
@@ -100,8 +100,7 @@ class Problem:
         weight = torch.zeros((number * classes, dim), dtype=torch.float64, device=device)
         bias = torch.zeros((number, classes), dtype=torch.float64, device=device)
         losses = torch.zeros(number, dtype=torch.float64, device=device)
-        for rows in _slices(len(self.pool.x)):
-            block = self.pool.cut(rows)
+        for rows, block in _blocks(self.pool):
             target, own = block.target[self.heads.variant], seen(block, self.heads)
             residual, sums = self.aims.residuals(logits[..., rows], target, own)
             x = block.x.to(device)
@@ -124,8 +123,7 @@ class Problem:
         Tensor of double, shape (3, H)
         """
         sums = torch.zeros((3, len(step)), dtype=torch.float64, device=logits.device)
-        for rows in _slices(logits.shape[-1]):
-            block = self.pool.cut(rows)
+        for rows, block in _blocks(self.pool.bare()):
             target, own = block.target[self.heads.variant], seen(block, self.heads)
             moved = change[..., rows]
             at = logits[..., rows] + step.float()[:, None, None] * moved
@@ -169,7 +167,7 @@ def solve(
     """
     body = body or _centred(pool, len(heads), total)
     mass = torch.zeros(len(heads), dtype=torch.float64, device=pool.target.device)
-    for block in pool.blocks():
+    for block in pool.bare().blocks():
         weights = aims.weights.gather(1, block.target[heads.variant].clamp(min=0))
         mass += (weights * seen(block, heads)).sum(dim=1, dtype=torch.float64)
     problem = Problem(pool, heads, aims, body, total(mass), total)
@@ -276,12 +274,13 @@ class Guess:
         """
         pool, body = problem.pool, problem.body
         step = max(1, pool.rows // SAMPLE)
-        block = pool.cut(slice(None, None, step))
-        target, own = block.target[problem.heads.variant], seen(block, problem.heads)
+        who = pool.bare().cut(slice(None, None, step))
+        target, own = who.target[problem.heads.variant], seen(who, problem.heads)
         share = logits[..., ::step].softmax(dim=1)
         pull = problem.aims.weights.gather(1, target.clamp(min=0)) * own
         weight = ((share * (1 - share)).mean(dim=1) * pull).mean(dim=0)
-        x = block.x.to(body.mean.device).float()
+        taken = [section.x[-start % step :: step] for start, section in pool.sections()]
+        x = torch.cat([piece.to(body.mean.device).float() for piece in taken])
         z = (x - body.mean.mean(dim=0)) / body.scale.mean(dim=0)
         gram = problem.total(times((z * weight[:, None]).T.contiguous(), z.T)).double()
         bent = problem.total(weight.sum(dtype=torch.float64))
@@ -332,8 +331,11 @@ class History:
         return Affine(-vector.weight, -vector.bias)
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
+def _blocks(pool: Pool) -> Iterator[tuple[slice, Pool]]:
+    start = 0
+    for block in pool.blocks(BLOCK):
+        yield slice(start, start + block.owned), block
+        start += block.owned
 
 
 def _dot(one: Affine, other: Affine) -> Tensor:

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from scipy.stats import bootstrap
 
 from featurestore.errors import EmptyViewError
-from featurestore.matrix import Matrix
-from featurestore.spec import TileSet
 from train.config import Config
 from train.data import slide_numbers
 from train.metrics import Counts, confusion_metrics, f1_macro
-from train.pool import NOWHERE, Heads, Pool
+from train.pool import NOWHERE, Heads
+from train.tiles import Tiles, draws
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant
 LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
@@ -72,45 +70,6 @@ def settings(config: Config) -> list[Setting]:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """The tiles that any variant keeps.
-
-    Parameters
-    ----------
-    keys
-        ``slide_id, x, y, row``, in the order of rows of the matrix.
-    target, fold
-        Under each variant, `NOWHERE` where it drops the tile; shape (tiles, variants).
-    matrix
-        Where the embeddings are.
-    """
-
-    keys: pa.Table
-    target: npt.NDArray[np.int64]
-    fold: npt.NDArray[np.int64]
-    matrix: Matrix
-
-    @classmethod
-    def union(cls, sets: Sequence[TileSet]) -> "Tiles":
-        """Return the tiles of several sets, each with one variant's targets and folds."""
-        keys = pa.concat_tables([s.keys.select(["slide_id", "x", "y", "row"]) for s in sets])
-        rows, first = np.unique(keys["row"].to_numpy(), return_index=True)
-        target, fold = (np.full((len(rows), len(sets)), NOWHERE) for _ in range(2))
-        for variant, own in enumerate(sets):
-            place = np.searchsorted(rows, own.keys["row"].to_numpy())
-            target[place, variant] = own.keys["target"].to_numpy()
-            fold[place, variant] = own.keys["fold"].to_numpy()
-        return cls(keys.take(pa.array(first)), target, fold, sets[0].matrix)
-
-
-def draws(keys: pa.Table, seed: int) -> npt.NDArray[np.float32]:
-    """Return each tile's place of its slide in a random order of the slides, in (0, 1]."""
-    slide, names = slide_numbers(keys)
-    order = np.random.default_rng(seed).permutation(len(names)) + 1
-    return (order[slide] / len(names)).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Pack:
     """The heads that a configuration asks for: one for each setting and fold.
 
@@ -157,7 +116,8 @@ def pack(tiles: Tiles, chosen: list[Setting], folds: list[int], seed: int) -> Pa
                 found=f"every kept tile is in it ({setting.name})",
                 fix="choose other folds, or loosen the thresholds",
             )
-        last = there[math.ceil(setting.fraction * len(there)) - 1]
+        share = math.ceil(setting.fraction * len(there))
+        last = 1.0 if setting.fraction == 1 else there[share - 1]
         seen = others & (draw <= last)
         counts.append((seen.sum(), len(np.unique(slide[seen]))))
         learning = (setting.rate, setting.decay, setting.smoothing)
@@ -166,28 +126,6 @@ def pack(tiles: Tiles, chosen: list[Setting], folds: list[int], seed: int) -> Pa
     whole = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
     some = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
     return Pack(tiles, chosen, folds, Heads(*whole, *some), np.array(counts))
-
-
-def pool(
-    tiles: Tiles, seed: int, rank: int = 0, world: int = 1, threads: int | None = None
-) -> tuple[Pool, npt.NDArray[np.int64]]:
-    """Copy the embeddings that a process owns; return them and the tile of each position."""
-    order = np.random.default_rng(seed).permutation(len(tiles.keys))
-    slide, names = slide_numbers(tiles.keys)
-    mine = order[rank::world]
-    x = tiles.matrix.gather(tiles.keys["row"].to_numpy()[mine], threads=threads)
-    made = Pool(
-        x=torch.from_numpy(x),
-        target=torch.from_numpy(tiles.target[mine].T.copy()),
-        fold=torch.from_numpy(tiles.fold[mine].T.copy()),
-        slide=torch.from_numpy(slide[mine]),
-        draw=torch.from_numpy(draws(tiles.keys, seed)[mine]),
-        slides=len(names),
-        rows=len(order),
-        rank=rank,
-        world=world,
-    )
-    return made, order
 
 
 @dataclass(frozen=True)

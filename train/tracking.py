@@ -69,6 +69,8 @@ class Tracker(Protocol):
 
     records: bool
     """Whether anything comes of it: pictures for nobody need not be drawn."""
+    run: str | None
+    """The run's id; set beforehand, that run goes on."""
 
     def __enter__(self) -> "Tracker": ...
     def __exit__(
@@ -112,6 +114,7 @@ class NullTracker:
     """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
 
     records = False
+    run: str | None = None
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""
@@ -149,12 +152,14 @@ class MlflowTracker:
     def __init__(self, uri: str | None, experiment: str, run_name: str | None) -> None:
         self.uri = use_tracking(uri)
         self.experiment, self.run_name = experiment, run_name
+        self.run: str | None = None
 
     def __enter__(self) -> "MlflowTracker":
         import mlflow
 
         mlflow.set_experiment(self.experiment)
-        self.run = mlflow.start_run(run_name=self.run_name).info.run_id
+        name = None if self.run else self.run_name
+        self.run = mlflow.start_run(run_id=self.run, run_name=name).info.run_id
         if commit := git_commit():
             mlflow.set_tag("mlflow.source.git.commit", commit)
         return self

@@ -1,0 +1,42 @@
+"""Several processes played by threads: each does the same work on its own share of a pool."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from train.pool import Pool, Sum
+
+T = TypeVar("T")
+
+
+def share(pool: Pool, rank: int, world: int) -> Pool:
+    """Return the share of one process."""
+    return replace(pool.cut(slice(rank, None, world)), rank=rank, world=world)
+
+
+def ranks(pool: Pool, world: int, work: Callable[[Pool, Sum], T]) -> list[T]:
+    """Return what each process makes of its share; sums over processes are real sums."""
+    barrier = threading.Barrier(world, timeout=60)
+    said: list[Tensor] = [torch.empty(0)] * world
+
+    def one(rank: int) -> T:
+        def total(value: Tensor) -> Tensor:
+            said[rank] = value
+            barrier.wait()
+            summed = torch.stack(said).sum(dim=0)
+            barrier.wait()
+            return summed
+
+        try:
+            return work(share(pool, rank, world), total)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(world) as threads:
+        return list(threads.map(one, range(world)))
