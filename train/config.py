@@ -190,8 +190,9 @@ class Config:
         default=1, metadata=_doc("epochs without a better validation/loss before stopping")
     )
     min_delta: float = field(default=1e-4, metadata=_doc("what counts as better"))
-    resume: bool = field(
-        default=False, metadata=_doc("go on from the last epoch of the same fit, which was killed")
+    resume: Any = field(
+        default=False,
+        metadata=_doc("true: go on from the last epoch of this fit, killed; auto: if there is one"),
     )
     stream: Literal["auto", "always", "never"] = field(
         default="auto",
@@ -290,6 +291,12 @@ def _check_mode(config: Config) -> None:
                 found=f"{key}: {', '.join(named)}{_nearest(name, list(named))}",
                 fix="pick one of them" + (key != "probe") * f", or add yours to train/{key}s.py",
             )
+    if config.resume not in (True, False, "auto"):
+        raise ConfigError(
+            "resume is neither true, nor false, nor auto",
+            found=f"resume={config.resume}",
+            fix="set for example resume=true",
+        )
     _check_fold(config)
     _check_sweep(config)
     _check_solver(config)
@@ -392,6 +399,14 @@ def packed(config: Config) -> bool:
     one_fold = config.fold is None or isinstance(config.fold, int)
     solved = config.optimizer in SOLVERS or config.probe != "logistic"
     return config.final or bool(swept) or not one_fold or (config.mode == "fit" and solved)
+
+
+def run_name(config: Config) -> str:
+    """Return the name of the run: the configured one, or what it does on what."""
+    several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
+    fold = "" if config.fold is None else f"-fold{several}"
+    named = config.tracking.run_name
+    return named or f"{config.mode}-{config.data.name}-{config.head}{fold}"
 
 
 def alone(config: Config) -> bool:

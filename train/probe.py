@@ -15,7 +15,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.config import Config, alone, check_or_exit, load, packed, plain
+from train.config import Config, alone, check_or_exit, load, packed, plain, run_name
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
@@ -118,10 +118,7 @@ def run(config: Config) -> None:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen)
-            digests = [snapshot.digest for snapshot in snapshots]
-            states = resume.place(config, digests, accelerator.num_processes)
-            if config.resume:
-                tracker.run = resume.check(states)
+            states = find_state(config, tracker, snapshots, accelerator.num_processes)
             here.append((tracker, store, snapshots))
             return config, chosen, states
 
@@ -142,8 +139,7 @@ def run(config: Config) -> None:
         if trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
         if session.is_first and settled.mode == "fit":
-            if trained:
-                register(session, *trained)
+            register(session, trained)
             resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
@@ -155,10 +151,7 @@ def open_tracker(config: Config) -> Tracker:
     """Return the tracker, its server known to answer."""
     track = config.tracking
     if track.enabled:
-        several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
-        fold = "" if config.fold is None else f"-fold{several}"
-        name = track.run_name or f"{config.mode}-{config.data.name}-{config.head}{fold}"
-        return MlflowTracker(track.uri, track.experiment, name)
+        return MlflowTracker(track.uri, track.experiment, run_name(config))
     uris = [*vars(config.data).values(), config.checkpoint]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
         artifacts.use_tracking(track.uri)  # artifacts may live there all the same
@@ -259,6 +252,17 @@ def check_fits(chosen: Chosen) -> None:
         )
 
 
+def find_state(config: Config, tracker: Tracker, snapshots: list[Snapshot], processes: int) -> Path:
+    """Return where the fit keeps its state; one that is resumed goes on in its own run."""
+    digests = [snapshot.digest for snapshot in snapshots]
+    states = resume.place(config, digests, processes)
+    if config.resume == "auto":
+        config.resume = resume.there(states)
+    if config.resume:
+        tracker.run = resume.check(states)
+    return states
+
+
 # -- store -> data ------------------------------------------------------------------------------
 
 
@@ -321,8 +325,12 @@ def evaluate(
         )
 
 
-def register(session: Session, network: nn.Module, blueprint: Blueprint) -> None:
+def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> None:
     """Log the best checkpoint and the model, and register it."""
+    if trained is None:
+        session.console.print("votes of neighbours are a baseline: no model is registered")
+        return
+    network, blueprint = trained
     track, file = session.config.tracking, session.folder / checkpoint.FILE
     session.tracker.file(file)
     uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)

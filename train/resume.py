@@ -39,6 +39,11 @@ def place(config: Config, snapshots: Sequence[str], processes: int) -> Path:
     return shelf.place(KIND, hashlib.sha256(content.encode()).hexdigest())
 
 
+def there(folder: Path) -> bool:
+    """Return whether a fit left its state."""
+    return any(folder.glob("*.pt"))
+
+
 def check(folder: Path) -> str | None:
     """Return the id of the run that left a state; None if it was not tracked.
 
@@ -47,8 +52,8 @@ def check(folder: Path) -> str | None:
     ArtifactError
         There is no such state.
     """
-    if not any(folder.glob("*.pt")):
-        others = len([own for own in folder.parent.glob("*/") if any(own.glob("*.pt"))])
+    if not there(folder):
+        others = len([own for own in folder.parent.glob("*/") if there(own)])
         raise ArtifactError(
             "There is nothing to resume",
             found=f"no epoch of this configuration; {others} other fits in {folder.parent}",

@@ -1,7 +1,6 @@
 """What a run leaves in MLflow: the only file of train/ that names it."""
 
 import importlib.metadata
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
@@ -16,6 +15,7 @@ from torch import nn
 
 from featurestore.artifacts import use_tracking
 from train.checkpoint import Blueprint
+from train.source import git_commit
 
 T = TypeVar("T")
 
@@ -51,17 +51,6 @@ def unspell(name: str) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a result depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def git_commit() -> str | None:
-    """Return the commit of this checkout, ``-dirty`` appended if it has changes."""
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 class Tracker(Protocol):
