@@ -9,6 +9,7 @@ from conftest import ROOT
 from featurestore.examples import digits_spec
 from featurestore.spec import StoreSpec
 from train import config
+from train.closed import CLOSED
 from train.config import ConfigError, load, plain
 from train.heads import HEADS
 from train.optimizers import OPTIMIZERS
@@ -93,6 +94,7 @@ def test_hostile_class_names_can_be_set(tmp_path: Path):
 def test_names_known_without_torch_are_those_there_are():
     assert tuple(HEADS) == config.HEADS
     assert tuple(OPTIMIZERS) == config.OPTIMIZERS
+    assert tuple(CLOSED) == config.CLOSED
 
 
 def test_printed_configuration_makes_the_same_views():

@@ -98,7 +98,10 @@ def test_the_final_head_alone_is_registered_and_tested_once(home: Path, runs: li
     )
     assert len(table["data"]) == 4
     files = {file.path for file in client.list_artifacts(runs[0].info.run_id)}
-    assert {"settings.png", "oof_predictions.parquet", "predictions.parquet"} <= files
+    assert {
+        "settings.png", "learning_rate.png", "label_smoothing.png", "oof_predictions.parquet",
+        "predictions.parquet",
+    } <= files  # fmt: skip
 
 
 def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
@@ -200,6 +203,58 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, fold: str):
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, atol=1e-5)
 
 
+def test_the_leak_gap_and_the_curve_of_label_efficiency(capsys: pytest.CaptureFixture[str]):
+    """The known leak of the digits, from one pass; pictures of each axis."""
+    argv = ["fold=all", "sweep.kfold_strategy=[stratified,stratified_group]",
+            "sweep.train_fraction=[0.3,1.0]", "probe=ridge", "weight_decay=0.1",
+            "tracking.enabled=false", "output=out"]  # fmt: skip
+    assert probe.main(argv) == 0
+    said = capsys.readouterr().out
+    gap = float(said.split("leak gap: ")[1].split()[0])
+    assert 0.01 < gap < 0.1
+    for name in ("kfold_strategy", "train_fraction", "settings"):
+        assert Path(f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("ridge", 0.93), ("lda", 0.94), ("prototype", 0.85), ("knn", 0.96)]
+)
+def test_probes_without_iterations(name: str, least: float):
+    argv = ["fold=all", f"probe={name}", "weight_decay=0.01", "neighbours=5",
+            "tracking.enabled=false", "output=out"]  # fmt: skip
+    assert probe.main(argv) == 0
+    table = pq.read_table("out/oof_predictions.parquet")
+    assert len(table) == 1430
+    assert np.mean(table["pred"].to_numpy() == table["target"].to_numpy()) > least
+    assert Path("out/checkpoint.safetensors").exists() == (name != "knn")
+
+
+def test_streamed_neighbours_of_two_processes_are_the_neighbours(tmp_path: Path):
+    argv = ["fold=[0,3]", "probe=knn", "tracking.enabled=false"]
+    assert probe.main([*argv, "output=one"]) == 0
+    done = launch(
+        ["torchrun", "--nproc_per_node", "2", PROBE, *argv, "stream=always", "output=two"],
+        tmp_path, ACCELERATE_USE_CPU="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (pq.read_table(f"{folder}/oof_predictions.parquet") for folder in ("one", "two"))
+    for digit in range(10):
+        np.testing.assert_allclose(one[f"prob_{digit}"], two[f"prob_{digit}"], atol=1e-6)
+
+
+def test_embeddings_on_disk_teach_as_much():
+    """Another order of the same tiles."""
+    for where in ("never", "always"):
+        argv = ["fold=4", f"stream={where}", "tracking.enabled=false", f"output={where}"]
+        assert probe.main(argv) == 0
+    hits = {}
+    for where in ("never", "always"):
+        table = pq.read_table(f"{where}/predictions.parquet")
+        hits[where] = np.mean(table["pred"].to_numpy() == table["target"].to_numpy())
+    assert hits["never"] > 0.95
+    assert abs(hits["never"] - hits["always"]) < 0.02
+
+
 def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
     """At most one of the held-out predictions differs from scikit-learn's."""
     from featurestore.snapshot import materialise
@@ -231,6 +286,12 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=all", "mode=validate", "checkpoint=x"], ["takes one fold", "fold=4"]),
         (["fold=0", "sweep.learning_rte=[1]"], ["sweep.learning_rte", "sweep.learning_rate"]),
         (["fold=0", "sweep.train_fraction=[0.0]"], ["train_fraction", "(0, 1]"]),
+        (["fold=0", "probe=ldo"], ["no probe 'ldo'", "did you mean 'lda'"]),
+        (["fold=0", "probe=lda", "weight_decay=2"], ["shrinkage", "[0, 1]"]),
+        (["fold=0", "probe=knn", "sweep.learning_rate=[1]"], ["probe=knn has no learning_rate"]),
+        (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
+        (["fold=0", "resume=maybe"], ["resume=maybe", "resume=true"]),
+        (["fold=0", "memory_limit=lots", "probe=ridge"], ["memory_limit", "4GB"]),
     ],
 )
 def test_refusals(argv: list[str], words: list[str], tmp_path: Path):

@@ -10,6 +10,7 @@ wins: the schema below, configs/probe.yaml, data, classes, experiment, the comma
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,6 +298,8 @@ def _check_mode(config: Config) -> None:
             found=f"resume={config.resume}",
             fix="set for example resume=true",
         )
+    if config.memory_limit:
+        size(config.memory_limit)
     _check_fold(config)
     _check_sweep(config)
     _check_solver(config)
@@ -407,6 +410,17 @@ def run_name(config: Config) -> str:
     fold = "" if config.fold is None else f"-fold{several}"
     named = config.tracking.run_name
     return named or f"{config.mode}-{config.data.name}-{config.head}{fold}"
+
+
+def size(limit: str) -> int:
+    """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", limit.lower())
+    if not found:
+        raise ConfigError(
+            "memory_limit is not a size", found=f"{limit!r}", fix="set for example memory_limit=4GB"
+        )
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
 
 
 def alone(config: Config) -> bool:

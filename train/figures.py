@@ -1,11 +1,14 @@
 """Pictures: the one file of train/ that draws."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+FEW = 4  # lines whose intervals can be told apart
 
 
 def settings_png(
@@ -35,6 +38,57 @@ def settings_png(
     axes.set_xlabel("macro F1: mean and deviation over folds; band: 95 % over slides")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Settings, the best in orange", loc="left", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def axis_png(
+    path: Path,
+    axis: str,
+    settings: list[dict[str, Any]],
+    tiles: list[int],
+    f1: list[tuple[float, float, float, float]],
+) -> Path:
+    """Draw the macro F1 along one swept key: a line for each combination of the others.
+
+    Parameters
+    ----------
+    axis
+        The key, for example ``train_fraction``: a curve of label efficiency.
+    settings
+        The swept values of each setting.
+    tiles
+        Tiles that it trains on, the mean over folds.
+    f1
+        Mean and standard deviation over the folds, lower and upper end of the interval.
+    """
+    values = list(dict.fromkeys(setting[axis] for setting in settings))
+    lines: dict[str, list[int]] = {}
+    for place, setting in enumerate(settings):
+        others = [f"{key}={value}" for key, value in setting.items() if key != axis]
+        lines.setdefault(" ".join(others), []).append(place)
+    figure = Figure(figsize=(max(5.0, 1.1 * len(values) + 2), 4), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, places in lines.items():
+        x = [values.index(settings[place][axis]) for place in places]
+        mean, spread, low, high = np.array([f1[place] for place in places]).T
+        drawn = axes.errorbar(x, mean, yerr=spread, fmt="o-", capsize=3, label=name or None)
+        if len(lines) <= FEW:
+            axes.fill_between(x, low, high, color=drawn.lines[0].get_color(), alpha=0.15)
+    labels = []
+    for value in values:
+        own = [tiles[p] for p, setting in enumerate(settings) if setting[axis] == value]
+        labels.append(f"{value}\n{np.mean(own):,.0f} tiles")
+    axes.set_xticks(range(len(values)), labels, parse_math=False)
+    axes.set_xlabel(axis, parse_math=False)
+    axes.set_ylabel("macro F1")
+    axes.spines[["top", "right"]].set_visible(False)
+    said = "mean and deviation over folds" + "; band: 95 % over slides" * (len(lines) <= FEW)
+    axes.set_title(said, loc="left", fontsize=9)
+    if len(lines) > 1:
+        axes.legend(fontsize=7, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

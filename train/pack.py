@@ -18,7 +18,7 @@ from train.checkpoint import Blueprint
 from train.config import SOLVERS
 from train.data import predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
-from train.figures import settings_png
+from train.figures import axis_png, settings_png
 from train.fitting import DivergedError, network, plan, summed, train_heads
 from train.losses import Aims
 from train.neighbours import poll
@@ -27,6 +27,7 @@ from train.report import spelled
 from train.session import Session, assembled
 from train.sweep import Pack, Score
 from train.tiles import Tiles, load, on, resident
+from train.tracking import spell
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,10 @@ def polled(
         bank = on(resident(tiles, order, config), session.accelerator.device)
     aims = Aims(balanced(pool, heads, len(classes), whole), heads.smoothing)
     body = standard(pool, heads, whole) if config.normalize == "zscore" else None
-    asked = bank if pool.world == 1 else pool
+    asked = bank
+    if pool.world > 1:
+        assert isinstance(bank.x, Tensor)
+        asked = replace(pool, x=bank.x[pool.rank :: pool.world])
     loss, cube, votes = poll(asked, bank, heads, aims, whole, config.neighbours, body)
 
     def shares(own: Tensor) -> Tensor:
@@ -197,6 +201,13 @@ def record(
     f1 = [(s.mean("f1_macro"), s.spread("f1_macro"), s.low, s.high) for s in scores]
     names = [setting.name for setting in pack.settings]
     tracker.file(settings_png(session.folder / "settings.png", names, f1, winner))
+    swept = [setting.swept for setting in pack.settings]
+    for axis in [key for key in swept[0] if len({own[key] for own in swept}) > 1]:
+        picture = session.folder / f"{spell(axis)}.png"
+        tracker.file(axis_png(picture, axis, swept, columns["tiles"], f1))
+    if (gap := leak_gap(pack, scores)) is not None:
+        tracker.metrics({"leak_gap/f1_macro": gap})
+        session.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")
     for place, (setting, own) in enumerate(zip(pack.settings, scores, strict=True)):
         with tracker.child(setting.name):
             tracker.params({**setting.swept, "folds": pack.folds, "best": place == winner})
@@ -212,6 +223,20 @@ def record(
                     tracker.metrics({"train/loss": trained, "validation/loss": held}, step=epoch)
     tracker.params({"best_setting": names[winner]})
     tracker.metrics({f"best/{name}": value for name, value in summary(scores[winner]).items()})
+
+
+def leak_gap(pack: Pack, scores: Sequence[Score]) -> float | None:
+    """Return how much better heads look under folds that share slides, the mean over settings.
+
+    None unless both strategies were swept.
+    """
+    found: dict[str, list[float]] = {}
+    for setting, own in zip(pack.settings, scores, strict=True):
+        strategy = setting.swept.get("kfold_strategy", "")
+        found.setdefault(strategy, []).append(own.mean("f1_macro"))
+    if {"stratified", "stratified_group"} - set(found):
+        return None
+    return float(np.mean(found["stratified"]) - np.mean(found["stratified_group"]))
 
 
 def shown(columns: dict[str, list[Any]], swept: list[str]) -> pa.Table:

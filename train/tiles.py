@@ -5,7 +5,6 @@ chunks, see `train.pool.Pool.batches`.
 """
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from featurestore.matrix import Matrix
 from featurestore.spec import TileSet
-from train.config import Config, ConfigError
+from train.config import Config, size
 from train.data import slide_numbers
 from train.heads import Unit
 from train.pool import BLOCK, NOWHERE, Pool
@@ -153,17 +152,6 @@ def room(config: Config) -> int:
         return int(SHARE * size(config.memory_limit))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return int(SHARE * psutil.virtual_memory().available / local)
-
-
-def size(limit: str) -> int:
-    """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", limit.lower())
-    if not found:
-        raise ConfigError(
-            "memory_limit is not a size", found=f"{limit!r}", fix="set for example memory_limit=4GB"
-        )
-    number, unit, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
 
 
 def on(pool: Pool, device: torch.device) -> Pool:
