@@ -22,7 +22,6 @@ from rich.table import Table
 from train.affine import Affine
 from train.engine import Stepper, evaluate
 from train.losses import Aims
-from train.order import windows
 from train.pool import Heads, Pool, balanced
 from train.product import times
 
@@ -74,8 +73,8 @@ def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], N
     stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
 
     def train() -> None:
-        for window in windows(tiles.rows, BATCH, rng):
-            stepper.step([tiles.own(*part) for part in window], heads, aims, None, same)
+        for batch in tiles.batches(BATCH, rng):
+            stepper.step(batch, heads, aims, None, same)
 
     def validate() -> None:
         evaluate(tiles, stepper.affine, heads, aims, same, counted=False)
@@ -86,7 +85,7 @@ def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], N
 def lightning(tiles: Pool) -> Callable[[], None] | None:
     """Return an epoch over the training tiles of one fold, as one writes it in Lightning."""
     try:
-        from benchmarks.train import rival_epoch
+        from benchmarks.rival import rival_epoch
     except ImportError:
         return None
     mine = tiles.fold[0] != 0

@@ -5,7 +5,8 @@
 Embeddings whose spectrum falls as those of foundation models do, 7 classes, 5 folds and 10
 penalties. Of scikit-learn's 50 fits a few penalties of one fold are run, and their time is scaled;
 it is given doubles and a tolerance of 1e-5: on floats its line search ends 1e-4 above the optimum.
-The last column says how far its objective is from this solver's.
+The last column says how far its objective is from this solver's. Then the same heads by closed
+forms, against one fit of its RidgeClassifier, scaled.
 """
 
 import argparse
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from train.affine import Affine
+from train.closed import closed
 from train.losses import Aims
+from train.moments import moments
 from train.pool import Heads, Pool, balanced, seen
 from train.solver import solve
 
@@ -93,6 +96,27 @@ def main() -> None:
     print(f"{number} heads at once: {ours:.1f} s, at most {int(found.iterations.max())} iterations")
     print(f"{number} fits of scikit-learn (scaled from {options.fits}): {scaled:.0f} s")
     print(f"{scaled / ours:.1f} times as fast")
+    ridges(pool, heads, aims)
+
+
+def ridges(pool: Pool, heads: Heads, aims: Aims) -> None:
+    """Time all heads of probe=ridge and probe=lda, and scikit-learn's ridge of one head."""
+    for name in ("ridge", "lda"):
+        start = time.perf_counter()
+        closed(name, moments(pool, heads, CLASSES, same), heads, aims)
+        taken = time.perf_counter() - start
+        print(f"probe={name}, {len(heads)} heads: {taken:.1f} s")
+        if name == "ridge":
+            ours = taken
+    rows = seen(pool, heads.of(torch.tensor([0])))[0].numpy()
+    x, y = pool.x.numpy()[rows].astype(float), pool.target[0].numpy()[rows]
+    model = RidgeClassifier(alpha=float(heads.decay[0]) * len(x), class_weight="balanced")
+    start = time.perf_counter()
+    model.fit(x, y)
+    scaled = (time.perf_counter() - start) * len(heads)
+    print(
+        f"{len(heads)} fits of RidgeClassifier (one, scaled): {scaled:.0f} s, {scaled / ours:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,11 @@ class Matrix:
         return self.folder / KEYS
 
     def gather(
-        self, rows: Rows, positions: Rows | None = None, threads: int | None = None
+        self,
+        rows: Rows,
+        positions: Rows | None = None,
+        threads: int | None = None,
+        out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Copy some rows into memory, reading the file from its front to its end.
 
@@ -103,12 +107,14 @@ class Matrix:
             The row of each in the result, a permutation; by default the order of ``rows``.
         threads
             One per core by default.
+        out
+            Where to copy to, instead of new memory.
 
         Returns
         -------
         ndarray of float32, shape (len(rows), dim)
         """
-        result = np.empty((len(rows), self.dim), dtype=np.float32)
+        result = np.empty((len(rows), self.dim), dtype=np.float32) if out is None else out
         ascending = np.argsort(rows, kind="stable")
         source, target = rows[ascending], ascending if positions is None else positions[ascending]
         size = max(1, BLOCK_BYTES // (4 * self.dim))

@@ -58,7 +58,8 @@ def test_it_is_scikit_learns(data: tuple[Pool, int], name: str, normalize: bool)
     heads = pack()
     aims = Aims(balanced(pool, heads, classes, same), heads.smoothing)
     body = standard(pool, heads, same) if normalize else None
-    found = closed(name, moments(pool, heads, classes, same), heads, aims, body)
+    sums = moments(pool, heads, classes, same, second=name != "prototype")
+    found = closed(name, sums, heads, aims, body)
     y = pool.target[0].numpy()
     for head, decay in enumerate(DECAYS):
         own = seen(pool, heads.of(torch.tensor([head])))[0].numpy()

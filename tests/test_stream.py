@@ -34,7 +34,7 @@ def on_disk(whole: Pool, rank: int = 0, world: int = 1) -> Pool:
     mine = slice(rank, None, world)
     rows = np.arange(whole.rows)[mine]
     x = whole.x.numpy()
-    stream = Stream(lambda some: x[some].copy(), rows, x.shape[1], lambda part: part)
+    stream = Stream(lambda some, out: np.copyto(out, x[some]), rows, x.shape[1], lambda part: part)
     return replace(
         whole, x=stream, target=whole.target[:, mine], fold=whole.fold[:, mine],
         slide=whole.slide[mine], draw=whole.draw[mine], rank=rank, world=world,

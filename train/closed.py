@@ -113,15 +113,29 @@ def closed(
             place = int(members[0])
             shift = body.mean[place].double().cpu() - found.centre
             scale = body.scale[place].double().cpu()
-            level = (second * count) @ mean
-            square = square - torch.outer(level, shift) - torch.outer(shift, level)
-            square = (square + torch.outer(shift, shift)) / torch.outer(scale, scale)
+            square = moved(square, (second * count) @ mean, shift, scale)
         for member in members.tolist():
             decay = float(heads.decay[member])
             made = form(count, (mean - shift) / scale, square, weights, decay)
             weight[member] = made.weight / scale
             bias[member] = made.bias - weight[member] @ (shift + found.centre)
     return Affine(weight.float(), bias.float())
+
+
+def moved(square: Tensor, level: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return the weighted mean of ``z z'`` for ``z = (x - shift) / scale``, given that of x.
+
+    Parameters
+    ----------
+    square
+        Shape (dim, dim); empty where no second moment is needed.
+    level
+        The weighted mean of x, the weights adding up to 1.
+    """
+    if not len(square):
+        return square
+    square = square - torch.outer(level, shift) - torch.outer(shift, level)
+    return (square + torch.outer(shift, shift)) / torch.outer(scale, scale)
 
 
 def _solved(matrix: Tensor, decay: float, right: Tensor) -> Tensor:

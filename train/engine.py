@@ -21,9 +21,8 @@ from torch import Tensor
 from train.affine import Affine, Standard
 from train.losses import Aims
 from train.optimizers import OPTIMIZERS
-from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, seen
+from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, picked, seen
 from train.product import times
-from train.stream import Stream
 
 
 def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affine, Tensor]:
@@ -409,7 +408,8 @@ def evaluate(
             held = (section.fold[variant] == fold).nonzero()[:, 0]
             some, aim = affine.of(members), plain.of(members)
             for rows in held.split(BLOCK):
-                x, room = _picked(section.x, rows, room)
+                assert isinstance(section.x, Tensor)
+                x, room = picked(section.x, rows, room, BLOCK)
                 logits = some.logits(x.to(device))
                 target = section.target[variant, rows].expand(len(members), -1)
                 if counted:
@@ -436,18 +436,8 @@ def out_of_fold(pool: Pool, affine: Affine, heads: Heads) -> Tensor:
             held = section.fold[heads.variant[head]] == heads.fold[head]
             one = affine.of(torch.tensor([head], device=held.device))
             for rows in held.nonzero()[:, 0].split(BLOCK):
-                x, room = _picked(section.x, rows, room)
+                assert isinstance(section.x, Tensor)
+                x, room = picked(section.x, rows, room, BLOCK)
                 logits = one.logits(x.to(probabilities.device))
                 probabilities[start + rows] = logits[0].softmax(dim=0).T
     return probabilities
-
-
-def _picked(x: Tensor | Stream, rows: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Return some rows, in a room for them that is made once.
-
-    New memory for every block costs more than the copy.
-    """
-    assert isinstance(x, Tensor)
-    if not len(room):
-        room = torch.empty((BLOCK, x.shape[1]), dtype=x.dtype, device=x.device)
-    return torch.index_select(x, 0, rows.to(x.device), out=room[: len(rows)]), room

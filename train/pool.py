@@ -61,8 +61,11 @@ class Pool:
 
     def own(self, start: int, stop: int) -> "Pool":
         """Return the own rows among positions start .. stop: views, where they are in memory."""
+        return self.cut(self._own(start, stop))
+
+    def _own(self, start: int, stop: int) -> slice:
         low, high = ((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
-        return self.cut(slice(low, high))
+        return slice(low, high)
 
     def cut(self, rows: slice) -> "Pool":
         """Return some of the own rows, in memory."""
@@ -87,9 +90,13 @@ class Pool:
         if isinstance(self.x, Tensor):
             yield 0, self
             return
-        starts = range(0, self.owned, SECTION)
-        found = ahead(lambda start: self.cut(slice(start, start + SECTION)), starts)
-        yield from zip(starts, found, strict=True)
+        stream, starts = self.x, range(0, self.owned, SECTION)
+
+        def read(start: int) -> Pool:
+            rows = slice(start, start + SECTION)
+            return self._picked(stream.read([rows], start // SECTION), rows)
+
+        yield from zip(starts, ahead(read, starts), strict=True)
 
     def blocks(self, size: int | None = None) -> Iterator["Pool"]:
         """Yield the own rows in blocks."""
@@ -109,33 +116,33 @@ class Pool:
             for window in windows(self.rows, size, rng):
                 yield [self.own(*part) for part in window]
             return
-        for parts in ahead(self._together, chunks(self.rows, size, rng)):
-            position, section = parts
+        stream, together = self.x, chunks(self.rows, size, rng)
+        room = torch.empty(0)
+
+        def read(turn: int) -> Tensor:
+            return stream.read([self._own(*span) for span in together[turn]], turn)
+
+        for spans, x in zip(together, ahead(read, range(len(together))), strict=True):
+            position = np.concatenate([np.arange(*span) for span in spans])
             mine = position % self.world == self.rank
-            place = np.cumsum(mine) - 1  # among the own rows of the section
+            place = np.cumsum(mine) - 1  # in x, of those that are mine
             order = rng.permutation(len(position))
             for start in range(0, len(order), size):
                 batch = order[start : start + size]
-                rows = torch.from_numpy(place[batch[mine[batch]]])
-                assert isinstance(section.x, Tensor)
-                yield [section._picked(section.x[rows], rows.to(section.target.device))]
+                batch = batch[mine[batch]]
+                own, room = picked(x, torch.from_numpy(place[batch]), room, size)
+                rows = torch.from_numpy(position[batch] // self.world)
+                yield [self._picked(own, rows.to(self.slide.device))]
 
-    def _together(self, spans: list[tuple[int, int]]) -> tuple[np.ndarray, "Pool"]:
-        """Return the positions of some chunks, and their own rows in memory."""
-        position = np.concatenate([np.arange(*span) for span in spans])
-        pieces = [self.own(*span) for span in spans]
-        joined = Pool(
-            x=torch.cat([piece.x.to("cpu") for piece in pieces]),
-            target=torch.cat([piece.target for piece in pieces], dim=1),
-            fold=torch.cat([piece.fold for piece in pieces], dim=1),
-            slide=torch.cat([piece.slide for piece in pieces]),
-            draw=torch.cat([piece.draw for piece in pieces]),
-            slides=self.slides,
-            rows=self.rows,
-            rank=self.rank,
-            world=self.world,
-        )
-        return position, joined
+
+def picked(x: Tensor, rows: Tensor, room: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return some rows, at most so many, in a room for them that is made once.
+
+    New memory for every block costs more than the copy.
+    """
+    if not len(room):
+        room = torch.empty((most, x.shape[1]), dtype=x.dtype, device=x.device)
+    return torch.index_select(x, 0, rows.to(x.device), out=room[: len(rows)]), room
 
 
 @dataclass(frozen=True)

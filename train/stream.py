@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -14,26 +14,29 @@ Wanted = TypeVar("Wanted")
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stream:
-    """Rows of a matrix on disk, in its order; a slice of them is read when it is asked for.
+    """Rows of a matrix on disk, in its order; a part of them is read when it is asked for.
 
     Parameters
     ----------
     gather
-        Reads some rows of the matrix: float32, shape (rows, dim).
+        Reads some rows of the matrix into float32 memory of shape (rows, dim).
     rows
         Which ones, ascending.
     dim
         Length of an embedding.
     change
         Applied to what was read.
+    rooms
+        Memory that is read into, in turns: new memory costs more than the reading.
     """
 
-    gather: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+    gather: Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], object]
     rows: npt.NDArray[np.int64]
     dim: int
     change: Callable[[Tensor], Tensor]
+    rooms: list[Tensor] = field(default_factory=lambda: [torch.empty(0), torch.empty(0)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +51,24 @@ class Stream:
         return self[:].to(device, non_blocking=non_blocking)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        return self.change(torch.from_numpy(self.gather(self.rows[rows])))
+        """Return some rows in memory of their own."""
+        number = len(range(*rows.indices(len(self))))
+        return self.change(self._filled([rows], torch.empty((number, self.dim))))
+
+    def read(self, pieces: list[slice], turn: int) -> Tensor:
+        """Return some pieces one after another, in memory that the next but one turn takes."""
+        number = sum(len(range(*piece.indices(len(self)))) for piece in pieces)
+        if len(self.rooms[turn % 2]) < max(number, 1):
+            self.rooms[turn % 2] = torch.empty((max(number, 1), self.dim))
+        return self.change(self._filled(pieces, self.rooms[turn % 2][:number]))
+
+    def _filled(self, pieces: list[slice], room: Tensor) -> Tensor:
+        start = 0
+        for piece in pieces:
+            rows = self.rows[piece]
+            self.gather(rows, room.numpy()[start : start + len(rows)])
+            start += len(rows)
+        return room
 
 
 def ahead(find: Callable[[Wanted], Found], wanted: Iterable[Wanted]) -> Iterator[Found]:

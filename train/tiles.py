@@ -103,8 +103,8 @@ def streamed(
     ``order`` must be that of the file.
     """
 
-    def gather(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return tiles.matrix.gather(rows, threads=config.threads)
+    def gather(rows: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
+        tiles.matrix.gather(rows, threads=config.threads, out=out)
 
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
     x = Stream(gather, rows, tiles.matrix.dim, changed(config))
