@@ -103,6 +103,35 @@ def local_path(uri: str) -> str:
     return _from_mlflow(uri, scheme)
 
 
+def run_of(name: str) -> str:
+    """Return the id of a run, given it, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Raises
+    ------
+    ArtifactError
+        The registry has no such model.
+    """
+    if not name.startswith("models:/"):
+        return name.removeprefix("runs:/")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    model, _, version = name.removeprefix("models:/").partition("/")
+    try:
+        client = mlflow.MlflowClient()
+        if "@" in model:
+            found = client.get_model_version_by_alias(*model.split("@", 1))
+        else:
+            found = client.get_model_version(model, version)
+    except MlflowException as error:
+        raise ArtifactError(
+            f"The registry has no {name}",
+            found=str(error).splitlines()[0],
+            fix=f"check name, version and the tracking URI ({mlflow.get_tracking_uri()})",
+        ) from error
+    return str(found.run_id)
+
+
 def _from_mlflow(uri: str, scheme: str) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -87,6 +87,13 @@ def test_scores_follow_from_the_predictions(client: mlflow.MlflowClient, run: ml
     assert logged["best/validation/balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(target, pred)
     )
+    for name in ("f1_macro", "kappa", "brier", "auroc_macro"):
+        assert logged[f"best/validation/{name}_low"] <= logged[f"best/validation/{name}"]
+        assert logged[f"best/validation/{name}_high"] >= logged[f"best/validation/{name}"]
+    pictures = {file.path for file in client.list_artifacts(run.info.run_id, "evidence")}
+    assert pictures == {f"evidence/{name}.png" for name in (
+        "classes", "curves", "reliability", "risk_coverage", "slides"
+    )}  # fmt: skip
     probabilities = np.stack([table[f"prob_{d}"].to_numpy() for d in range(10)], axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), pred)

@@ -13,9 +13,16 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from train import probe
+from train import probe, report
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing: these runs are looked at by their predictions alone."""
+    monkeypatch.setattr(report, "draw", lambda *_: None)
+    monkeypatch.setattr(report.figures, "draw", lambda *_: [])
 
 
 def peer(balanced: bool) -> object:

@@ -89,7 +89,7 @@ def killed(argv: list[str], home: Path, state: str) -> None:
 )
 def test_a_killed_job_ends_with_the_same_weights(argv: list[str], state: str, tmp_path: Path):
     """In the same MLflow run, its epochs without a gap; nothing of its state is left behind."""
-    argv = [*argv, "learning_rate=0.001", "min_delta=0", "max_epochs=40", "patience=40",
+    argv = [*argv, "learning_rate=0.001", "min_delta=0", "max_epochs=14", "patience=14",
             "tracking.register=false"]  # fmt: skip
     assert probe.main([*argv, "output=whole", "tracking.enabled=false"]) == 0
     tracked = [*argv, "output=out", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]
@@ -103,7 +103,7 @@ def test_a_killed_job_ends_with_the_same_weights(argv: list[str], state: str, tm
     assert [run.info.status for run in runs] == ["FINISHED"]
     if state == "head":
         logged = client.get_metric_history(runs[0].info.run_id, "validation/loss")
-        assert sorted({entry.step for entry in logged}) == list(range(40))
+        assert sorted({entry.step for entry in logged}) == list(range(14))
     assert not list(tmp_path.glob(".featurestore/fits/*"))
 
 

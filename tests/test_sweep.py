@@ -183,15 +183,18 @@ def test_shares_of_slides_are_nested_and_never_empty():
 
 
 @pytest.mark.parametrize("fold", ["0", "[0]"])
-@pytest.mark.parametrize("normalize", ["none", "zscore", "l2"])
-def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, fold: str):
+@pytest.mark.parametrize(
+    ("normalize", "calibrate"), [("none", True), ("zscore", True), ("l2", False)]
+)
+def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: bool, fold: str):
     """Whatever a fit does to embeddings is in the network, of one head as of a pack."""
     from featurestore.snapshot import materialise
 
     argv = [f"fold={fold}", f"normalize={normalize}", "max_epochs=2", "tracking.enabled=false",
-            "output=out"]  # fmt: skip
+            f"calibrate={calibrate}", "output=out"]  # fmt: skip
     assert probe.main(argv) == 0
-    network, _ = checkpoint.load(Path("out"))
+    network, blueprint = checkpoint.load(Path("out"))
+    assert (blueprint.temperature != 1) == calibrate
     name = "predictions" if fold == "0" else "oof_predictions"
     table = pq.read_table(f"out/{name}.parquet").sort_by(
         [(key, "ascending") for key in ("slide_id", "x", "y")]
@@ -214,6 +217,15 @@ def test_the_leak_gap_and_the_curve_of_label_efficiency(capsys: pytest.CaptureFi
     assert 0.01 < gap < 0.1
     for name in ("kfold_strategy", "train_fraction", "settings"):
         assert Path(f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tiles_to_review_are_the_least_sure():
+    argv = ["fold=4", "abstain_below=0.9", "max_epochs=5", "tracking.enabled=false", "output=out"]
+    assert probe.main(argv) == 0
+    table, review = (pq.read_table(f"out/{n}.parquet") for n in ("predictions", "review"))
+    sure = np.max([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=0)
+    assert 0 < len(review) == (sure < 0.9).sum()
+    np.testing.assert_array_equal(review["confidence"], np.sort(sure)[: len(review)])
 
 
 @pytest.mark.parametrize(
@@ -290,6 +302,8 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=0", "probe=lda", "weight_decay=2"], ["shrinkage", "[0, 1]"]),
         (["fold=0", "probe=knn", "sweep.learning_rate=[1]"], ["probe=knn has no learning_rate"]),
         (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
+        (["fold=0", "calibrate=true", "head=mlp"], ["linear head", "head=mlp"]),
+        (["fold=0", "abstain_below=80"], ["abstain_below is a probability", "80"]),
         (["fold=0", "resume=maybe"], ["resume=maybe", "resume=true"]),
         (["fold=0", "memory_limit=lots", "probe=ridge"], ["memory_limit", "4GB"]),
     ],

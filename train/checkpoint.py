@@ -32,6 +32,8 @@ class Blueprint:
     weights
         Class weights of the loss it was trained with: no part of the network, kept so that a
         loss computed later means the same.
+    temperature
+        By which the head's weights are divided, see `train.calibration`.
     """
 
     head: str
@@ -40,6 +42,7 @@ class Blueprint:
     dim: int
     classes: list[str]
     weights: list[float]
+    temperature: float = 1.0
 
     def build(self) -> nn.Module:
         """Return the network, its weights yet to be trained or loaded."""

@@ -176,6 +176,13 @@ class Config:
         metadata=_doc("logistic; without iterations ridge, lda, prototype; or knn, a baseline"),
     )
     neighbours: int = field(default=20, metadata=_doc("how many vote, with probe=knn"))
+    calibrate: bool = field(
+        default=False,
+        metadata=_doc("fit a temperature on validation, or out of fold; it is in the weights"),
+    )
+    abstain_below: float | None = field(
+        default=None, metadata=_doc("write review.parquet: tiles less sure than this")
+    )
     optimizer: str = field(default="adamw", metadata=_doc("adamw, sgd; or lbfgs, to the optimum"))
     learning_rate: float = field(default=1e-4, metadata=_doc("learning rate"))
     weight_decay: float = field(
@@ -304,6 +311,7 @@ def _check_mode(config: Config) -> None:
     _check_sweep(config)
     _check_solver(config)
     _check_probe(config)
+    _check_calibration(config)
     for key, least in (
         ("batch_size", 1),
         ("max_epochs", 1),
@@ -376,6 +384,22 @@ def _check_probe(config: Config) -> None:
             "weight_decay is the shrinkage of probe=lda, in [0, 1]",
             found=f"{decays}",
             fix="set for example weight_decay=0.1",
+        )
+
+
+def _check_calibration(config: Config) -> None:
+    """Refuse a temperature where there are no weights to put it in, and shares out of range."""
+    if config.calibrate and (config.head != "linear" or config.probe == "knn"):
+        raise ConfigError(
+            "A temperature goes into the weights of a linear head",
+            found=f"calibrate=true head={config.head} probe={config.probe}",
+            fix="leave calibrate out, or set head=linear",
+        )
+    if config.abstain_below is not None and not 0 < config.abstain_below <= 1:
+        raise ConfigError(
+            "abstain_below is a probability, in (0, 1]",
+            found=f"{config.abstain_below}",
+            fix="set for example abstain_below=0.8",
         )
 
 

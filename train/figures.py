@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
 
+BLUE, ORANGE = "#0072B2", "#D55E00"
 FEW = 4  # lines whose intervals can be told apart
 
 
@@ -25,22 +27,18 @@ def settings_png(
     best
         The one that is marked.
     """
-    figure = Figure(figsize=(8, 0.34 * len(names) + 1.2), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, 0.34 * len(names) + 1.2)
     axes = figure.add_subplot()
     for place, (mean, spread, low, high) in enumerate(f1):
-        colour = "#D55E00" if place == best else "#0072B2"
+        colour = ORANGE if place == best else BLUE
         axes.plot([low, high], [place, place], color=colour, linewidth=6, alpha=0.3)
         axes.errorbar(mean, place, xerr=spread, color=colour, fmt="o", capsize=3)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.get_yticklabels()[best].set_fontweight("bold")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("macro F1: mean and deviation over folds; band: 95 % over slides")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Settings, the best in orange", loc="left", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _saved(figure, path)
 
 
 def axis_png(
@@ -68,8 +66,7 @@ def axis_png(
     for place, setting in enumerate(settings):
         others = [f"{key}={value}" for key, value in setting.items() if key != axis]
         lines.setdefault(" ".join(others), []).append(place)
-    figure = Figure(figsize=(max(5.0, 1.1 * len(values) + 2), 4), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(max(5.0, 1.1 * len(values) + 2), 4)
     axes = figure.add_subplot()
     for name, places in lines.items():
         x = [values.index(settings[place][axis]) for place in places]
@@ -84,11 +81,155 @@ def axis_png(
     axes.set_xticks(range(len(values)), labels, parse_math=False)
     axes.set_xlabel(axis, parse_math=False)
     axes.set_ylabel("macro F1")
-    axes.spines[["top", "right"]].set_visible(False)
     said = "mean and deviation over folds" + "; band: 95 % over slides" * (len(lines) <= FEW)
     axes.set_title(said, loc="left", fontsize=9)
     if len(lines) > 1:
         axes.legend(fontsize=7, frameon=False)
+    return _saved(figure, path)
+
+
+def reliability_png(path: Path, bins: npt.NDArray[np.float64], error: float) -> Path:
+    """Draw how often tiles are right against how sure their prediction is; below, how many.
+
+    Parameters
+    ----------
+    bins
+        Tiles, sums of confidence and hits by bin, shape (B, 3).
+    error
+        The expected calibration error.
+    """
+    tiles, confidence, hits = bins[bins[:, 0] > 0].T
+    figure = _figure(4.6, 5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.plot([0, 1], [0, 1], color="grey", linewidth=1, label="as sure as it is right")
+    upper.plot(confidence / tiles, hits / tiles, "o-", color=BLUE, label="predictions")
+    upper.set_ylabel("share that is right")
+    upper.set_ylim(0, 1.02)
+    upper.legend(fontsize=8, frameon=False)
+    upper.set_title(f"Calibration error {error:.3f}", loc="left", fontsize=10)
+    lower.bar(confidence / tiles, tiles, width=0.03, color=BLUE)
+    lower.set_ylabel("tiles")
+    lower.set_xlabel("probability of the predicted class")
+    return _saved(figure, path)
+
+
+def curves_png(
+    path: Path,
+    target: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    names: list[str],
+) -> Path:
+    """Draw each class against the others: ROC curves and precision-recall curves."""
+    figure = _figure(9.2, 4.6)
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(names):
+        own = target == index
+        if not own.any() or own.all():
+            continue
+        false, true, _ = roc_curve(own, probabilities[:, index])
+        precision, recall, _ = precision_recall_curve(own, probabilities[:, index])
+        left.plot(false, true, linewidth=1, label=name)
+        right.plot(recall, precision, linewidth=1, label=name)
+    left.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
+    for axes, x, y in ((left, "false positive rate", "recall"), (right, "recall", "precision")):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(-0.01, 1.02)
+    left.set_title("ROC, each class against the others", loc="left", fontsize=10)
+    right.set_title("Precision and recall", loc="left", fontsize=10)
+    right.legend(fontsize=7, frameon=False, loc="lower left")
+    return _saved(figure, path)
+
+
+def classes_png(path: Path, names: list[str], f1: list[tuple[float, float, float]]) -> Path:
+    """Draw the F1 of each class with its 95 % interval.
+
+    Parameters
+    ----------
+    f1
+        Value, lower and upper end; not a number where a class is absent.
+    """
+    figure = _figure(6.5, 0.34 * len(names) + 1.2)
+    axes = figure.add_subplot()
+    value, low, high = np.array(f1).T
+    axes.barh(range(len(names)), np.nan_to_num(value), color=BLUE, alpha=0.55)
+    axes.hlines(range(len(names)), low, high, color="black", linewidth=1.5)
+    for place, (own, end) in enumerate(zip(value, high, strict=True)):
+        said = "absent" if np.isnan(own) else f"{own:.3f}"
+        axes.text(np.nan_to_num(max(own, end)) + 0.01, place, said, va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1.12)
+    axes.set_xlabel("F1; line: 95 % interval, slides resampled")
+    return _saved(figure, path)
+
+
+def slides_png(path: Path, accuracy: list[float], tiles: list[int]) -> Path:
+    """Draw the accuracy of every slide, the worst first; the area of a point is its tiles."""
+    figure = _figure(6.5, 3.6)
+    axes = figure.add_subplot()
+    area = 12 + 90 * np.array(tiles) / max(tiles)
+    axes.scatter(range(len(accuracy)), accuracy, s=area, color=BLUE, alpha=0.6)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("slides, the worst first; area: number of tiles")
+    axes.set_ylabel("accuracy")
+    return _saved(figure, path)
+
+
+def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
+    """Draw how many errors are left if only the surest predictions are given."""
+    figure = _figure(5.6, 3.8)
+    axes = figure.add_subplot()
+    axes.plot(curve["coverage"], curve["risk"], color=BLUE)
+    for share in (0.5, 0.8, 0.9):
+        place = int(np.searchsorted(curve["coverage"], share))
+        if place < len(curve["coverage"]):
+            x, y = curve["coverage"][place], curve["risk"][place]
+            axes.plot(x, y, "o", color=ORANGE)
+            axes.annotate(f"above {curve['confidence'][place]:.2f}", (x, y), fontsize=8, ha="right")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of tiles that a prediction is given for, the surest first")
+    axes.set_ylabel("share of errors among them")
+    return _saved(figure, path)
+
+
+def differences_png(
+    path: Path, first: str, found: dict[str, dict[str, tuple[float, float, float]]]
+) -> Path:
+    """Draw by how much runs differ from the first, figure by figure, with 95 % intervals.
+
+    Parameters
+    ----------
+    found
+        By run and figure: difference, lower and upper end.
+    """
+    names = list(next(iter(found.values())))
+    figure = _figure(7.5, 0.3 * len(names) * len(found) + 1.4)
+    axes = figure.add_subplot()
+    axes.axvline(0, color="grey", linewidth=1)
+    for number, (run, own) in enumerate(found.items()):
+        place = np.arange(len(names)) + 0.7 * (number + 0.5) / len(found) - 0.35
+        value, low, high = np.array([own[name] for name in names]).T
+        drawn = axes.plot(value, place, "o", label=run)
+        axes.hlines(place, low, high, color=drawn[0].get_color())
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(f"above {first}; line: 95 % interval, slides resampled", parse_math=False)
+    axes.legend(fontsize=7, frameon=False)
+    return _saved(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

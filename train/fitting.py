@@ -3,11 +3,13 @@
 import time
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from featurestore.errors import FeatureStoreError
-from train import checkpoint
+from train import calibration, checkpoint, evidence
 from train.affine import Affine, Standard, standard
 from train.checkpoint import Blueprint
 from train.closed import closed
@@ -146,17 +148,53 @@ def start(number: int, dim: int, classes: int, seed: int) -> Affine:
     return Affine(weight.repeat(number, 1, 1), bias.repeat(number, 1))
 
 
+def calibrated(
+    session: Session, probabilities: Tensor, target: npt.NDArray[np.int64]
+) -> tuple[Tensor, float]:
+    """Return probabilities and their temperature: 1 unless one is asked for.
+
+    Parameters
+    ----------
+    probabilities
+        Of tiles that the head was not trained on, shape (tiles, K).
+    target
+        Their classes.
+    """
+    if not session.config.calibrate:
+        return probabilities, 1.0
+    before = probabilities.numpy()
+    found = calibration.temperature(before, target)
+    after = calibration.scaled(before, found)
+    errors = [evidence.calibration_error(shares, target) for shares in (before, after)]
+    values = {"temperature": found, "error_before": errors[0], "error_after": errors[1]}
+    session.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
+    session.console.print(
+        f"temperature {found:.3f}: calibration error {errors[0]:.4f} -> {errors[1]:.4f}"
+    )
+    return torch.from_numpy(after), found
+
+
 def network(
-    session: Session, affine: Affine, weights: Tensor, classes: list[str]
+    session: Session,
+    affine: Affine,
+    weights: Tensor,
+    classes: list[str],
+    temperature: float = 1.0,
 ) -> tuple[nn.Module, Blueprint]:
-    """Return one head as the network that is registered; its standardisation is in its weights."""
+    """Return one head as the network that is registered.
+
+    Its standardisation and its temperature are in its weights.
+    """
     _, number, dim = affine.weight.shape
     config = session.config
     body = "l2" if config.normalize == "l2" else "none"
-    blueprint = Blueprint("linear", config.hidden, body, dim, classes, weights.tolist())
+    blueprint = Blueprint(
+        "linear", config.hidden, body, dim, classes, weights.tolist(), temperature
+    )
     head = linear(dim, number, 0)
     assert isinstance(head, nn.Linear)
-    head.weight.data, head.bias.data = affine.weight[0].cpu(), affine.bias[0].cpu()
+    head.weight.data = affine.weight[0].cpu() / temperature
+    head.bias.data = affine.bias[0].cpu() / temperature
     whole = classifier(backbone(body, dim), head).eval().requires_grad_(False)
     if session.is_first:
         checkpoint.save(session.folder / checkpoint.FILE, whole, blueprint)

@@ -19,7 +19,7 @@ from train.config import SOLVERS
 from train.data import predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
 from train.figures import axis_png, settings_png
-from train.fitting import DivergedError, network, plan, summed, train_heads
+from train.fitting import DivergedError, calibrated, network, plan, summed, train_heads
 from train.losses import Aims
 from train.neighbours import poll
 from train.pool import NOWHERE, Heads, Pool, balanced
@@ -76,8 +76,12 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     winner = sweep.best(scores)
     own = torch.arange(winner * len(folds), (winner + 1) * len(folds), device=accelerator.device)
     probabilities = assembled(accelerator, pool, found.shares(own))
+    variant = chosen[winner].variant
+    held = np.isin(tiles.fold[order, variant], folds)
+    probabilities[held], temperature = calibrated(
+        session, probabilities[held], tiles.target[order, variant][held]
+    )
     if session.is_first:
-        variant = chosen[winner].variant
         table = held_out(tiles, variant, order, probabilities, classes, folds)
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
@@ -87,11 +91,10 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         return None
     if config.final:
         epochs = int(np.median(found.fitted.epoch[own.cpu()].numpy())) + 1
-        return final(session, pack, pool, winner, epochs, classes)
+        return final(session, pack, pool, winner, epochs, classes, temperature)
     place = int(own[found.loss[own].argmin()])
-    return network(
-        session, found.fitted.affine.of(torch.tensor([place])), found.aims.weights[place], classes
-    )
+    best = found.fitted.affine.of(torch.tensor([place]))
+    return network(session, best, found.aims.weights[place], classes, temperature)
 
 
 def trained(
@@ -143,9 +146,15 @@ def polled(
 
 
 def final(
-    session: Session, pack: Pack, pool: Pool, winner: int, epochs: int, classes: list[str]
+    session: Session,
+    pack: Pack,
+    pool: Pool,
+    winner: int,
+    epochs: int,
+    classes: list[str],
+    temperature: float,
 ) -> tuple[nn.Module, Blueprint]:
-    """Train one more head of the best setting, on all folds."""
+    """Train one more head of the best setting, on all folds; its temperature is the folds'."""
     config = session.config
     if config.optimizer in SOLVERS:
         epochs = config.max_epochs  # an optimum is where it is, however many steps away
@@ -153,7 +162,7 @@ def final(
     how = replace(plan(config), epochs=epochs, patience=epochs, min_delta=0.0)
     heads = whole.heads.on(session.accelerator.device)
     fitted, aims = train_heads(session, pool, heads, classes, how, "final")
-    return network(session, fitted.affine, aims.weights[0], classes)
+    return network(session, fitted.affine, aims.weights[0], classes, temperature)
 
 
 class Losses:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from rich.table import Table
 
 from featurestore import figures
@@ -11,9 +12,17 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel
-from train import config, metrics
+from train import config, evidence, metrics
+from train.calibration import risk_coverage
 from train.data import has_labels, predictions, slide_numbers, write_parquet
-from train.figures import confusion_png
+from train.figures import (
+    classes_png,
+    confusion_png,
+    curves_png,
+    reliability_png,
+    risk_png,
+    slides_png,
+)
 from train.metrics import Counts
 from train.session import Session
 from train.tracking import spell, versions
@@ -140,28 +149,107 @@ def record_split(
     session.folder.mkdir(parents=True, exist_ok=True)
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
+    review(session, table)
     if not has_labels(tiles.keys):
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
         return
     confusion = cube.sum(axis=0)
-    slides = metrics.slide_accuracy(cube, slide_numbers(tiles.keys)[1])
+    numbers, names = slide_numbers(tiles.keys)
+    slides = metrics.slide_accuracy(cube, names)
     scores = metrics.confusion_metrics(confusion, classes)
     scores |= metrics.slide_summary(slides["accuracy"])
     session.tracker.metrics({f"best/{name}/loss": loss, **spelled(scores, f"best/{name}")})
     session.tracker.table(slides, "slides.json")
-    picture = confusion_png(session.folder / "confusion.png", confusion, classes, name)
-    session.tracker.file(picture)
-    print_scores(session, name, scores, metrics.absent_classes(confusion, classes))
+    shares = probabilities.numpy()[np.argsort(order)]
+    rows = np.sort(order)
+    target = tiles.keys["target"].to_numpy()[rows]
+    found = evidence.figures(target, shares, numbers[rows], classes, seed=session.config.seed)
+    record_evidence(session, name, found)
+    session.tracker.table(evidence.confusions(confusion.astype(float), classes), "confusions.json")
+    draw(session, name, target, shares, found, slides, confusion, classes)
+    print_scores(session, name, scores, found, metrics.absent_classes(confusion, classes))
 
 
-def print_scores(session: Session, name: str, scores: dict[str, float], absent: list[str]) -> None:
+def review(session: Session, table: pa.Table) -> None:
+    """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
+    least = session.config.abstain_below
+    if least is None:
+        return
+    shares = [name for name in table.column_names if name.startswith("prob_")]
+    sure = np.max([table[name].to_numpy() for name in shares], axis=0)
+    order = np.argsort(sure, kind="stable")
+    doubtful = order[: int((sure < least).sum())]
+    chosen = table.take(pa.array(doubtful)).append_column("confidence", pa.array(sure[doubtful]))
+    session.tracker.file(write_parquet(session.folder / "review.parquet", chosen))
+    session.tracker.metrics({"review/tiles": len(chosen)})
+    session.console.print(
+        f"review.parquet: {len(chosen):,} of {len(table):,} tiles are less sure than {least}"
+    )
+
+
+def record_evidence(session: Session, name: str, found: dict[str, evidence.Figure]) -> None:
+    """Record every figure and its interval, as metrics and as one table."""
+    values = {}
+    for key, figure in found.items():
+        kind, _, of = key.partition("/")
+        ends = {"": figure.value, "_low": figure.low, "_high": figure.high}
+        for end, value in ends.items():
+            if np.isfinite(value):
+                values[f"{kind}{end}" + (f"/{of}" if of else "")] = value
+    session.tracker.metrics(spelled(values, f"best/{name}"))
+    table: dict[str, list[Any]] = {"metric": list(found)}
+    for field in ("value", "low", "high"):
+        table[field] = [getattr(figure, field) for figure in found.values()]
+    session.tracker.table(table, "evidence.json")
+
+
+def draw(
+    session: Session,
+    name: str,
+    target: npt.NDArray[np.int64],
+    shares: npt.NDArray[np.float32],
+    found: dict[str, evidence.Figure],
+    slides: dict[str, list[Any]],
+    confusion: Counts,
+    classes: list[str],
+) -> None:
+    """Draw and record what the figures mean, if anybody can see it."""
+    if not session.tracker.records and session.config.output is None:
+        return
+    folder, error = session.folder, found["calibration_error"].value
+    f1 = [found[f"f1/{own}"] for own in classes]
+    bins = evidence.sums(target, shares, np.zeros_like(target)).bins[0]
+    session.tracker.file(confusion_png(folder / "confusion.png", confusion, classes, name))
+    for picture in (
+        reliability_png(folder / "reliability.png", bins, error),
+        curves_png(folder / "curves.png", target, shares, classes),
+        classes_png(folder / "classes.png", classes, [(f.value, f.low, f.high) for f in f1]),
+        slides_png(folder / "slides.png", slides["accuracy"], slides["tiles"]),
+        risk_png(folder / "risk_coverage.png", risk_coverage(shares, target)),
+    ):
+        session.tracker.file(picture, "evidence")
+
+
+def print_scores(
+    session: Session,
+    name: str,
+    scores: dict[str, float],
+    found: dict[str, evidence.Figure],
+    absent: list[str],
+) -> None:
     """Print the figures that people compare runs by."""
     table = Table(title=name, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for key, value in scores.items():
+    table.add_column("95 % over slides", justify="right")
+    shown: dict[str, tuple[float, evidence.Figure | None]]
+    shown = {key: (value, None) for key, value in scores.items()}
+    shown |= {key: (figure.value, figure) for key, figure in found.items()}
+    for key, (value, figure) in shown.items():
         if "/" not in key or key.startswith("slide_accuracy"):
-            table.add_row(key, f"{value:.4f}")
+            known = figure is not None and np.isfinite(figure.low)
+            ends = f"{figure.low:.3f} .. {figure.high:.3f}" if figure and known else ""
+            table.add_row(key, f"{value:.4f}", ends)
     session.console.print(table)
     if absent:
         session.console.print(f"left out of macro means, being absent: {', '.join(absent)}")

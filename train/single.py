@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.spec import TileSet
+from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
 from train.engine import evaluate, out_of_fold
-from train.fitting import DivergedError, network, plan, summed, train_heads
+from train.fitting import DivergedError, calibrated, network, plan, summed, train_heads
 from train.pool import Heads
 from train.report import History, record_split
 from train.session import Session, assembled
@@ -63,11 +64,13 @@ def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module
     weights = aims.weights[0].tolist()
     named = zip(classes, weights, strict=True)
     session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
-    loss, cube = evaluate(held, fitted.affine, heads, aims, summed(session))
+    found, cube = evaluate(held, fitted.affine, heads, aims, summed(session))
+    loss = float(found)
     probabilities = assembled(accelerator, held, out_of_fold(held, fitted.affine, heads))
+    probabilities, temperature = calibrated(session, probabilities, target[order])
+    if config.calibrate:
+        loss = cross_entropy(probabilities.numpy(), target[order], np.array(weights))
     if session.is_first:
         counts = cube[0].cpu().numpy()
-        record_split(
-            session, "validation", tiles, order, probabilities, counts, classes, float(loss)
-        )
-    return network(session, fitted.affine, aims.weights[0], classes)
+        record_split(session, "validation", tiles, order, probabilities, counts, classes, loss)
+    return network(session, fitted.affine, aims.weights[0], classes, temperature)

@@ -1,0 +1,120 @@
+"""Figures and their intervals: against scikit-learn, and resamples drawn one after another."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from train import evidence
+
+NAMES = ["Fat", "Muscle", "Nerve"]
+
+
+@pytest.fixture(scope="module")
+def tiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """600 tiles of 12 unlike slides, three classes, probabilities that are right often."""
+    rng = np.random.default_rng(0)
+    slide = np.sort(rng.integers(12, size=600))
+    target = rng.choice(3, size=600, p=[0.5, 0.35, 0.15])
+    logits = rng.normal(size=(600, 3)) + rng.normal(size=(12, 3))[slide]
+    logits[np.arange(600), target] += 1.2
+    shares = np.exp(logits)
+    return target, (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32), slide
+
+
+def test_figures_are_scikit_learns(tiles):
+    target, shares, slide = tiles
+    found = evidence.figures(target, shares, slide, NAMES, ordered=True, resamples=20)
+    guess = shares.argmax(axis=1)
+    one_hot = np.eye(3)[target]
+    expected = {
+        "accuracy": metrics.accuracy_score(target, guess),
+        "balanced_accuracy": metrics.balanced_accuracy_score(target, guess),
+        "f1_macro": metrics.f1_score(target, guess, average="macro"),
+        "kappa": metrics.cohen_kappa_score(target, guess),
+        "kappa_quadratic": metrics.cohen_kappa_score(target, guess, weights="quadratic"),
+        "auroc_macro": metrics.roc_auc_score(one_hot, shares, average="macro"),
+        "average_precision_macro": metrics.average_precision_score(one_hot, shares),
+        "brier": ((shares - one_hot) ** 2).sum(axis=1).mean(),
+    }
+    for index, name in enumerate(NAMES):
+        expected[f"recall/{name}"] = metrics.recall_score(target, guess, average=None)[index]
+        expected[f"f1/{name}"] = metrics.f1_score(target, guess, average=None)[index]
+        expected[f"auroc/{name}"] = metrics.roc_auc_score(one_hot[:, index], shares[:, index])
+    for name, value in expected.items():
+        assert found[name].value == pytest.approx(value, abs=1e-6), name
+        assert found[name].low <= found[name].value <= found[name].high
+
+
+def test_calibration_error_by_hand():
+    """Two bins: four tiles at .75 of which two are right, two at .95 both right."""
+    shares = np.array([[0.75, 0.25]] * 4 + [[0.05, 0.95]] * 2, dtype=np.float32)
+    target = np.array([0, 0, 1, 1, 1, 1])
+    found = evidence.figures(target, shares, np.array([0, 0, 0, 1, 1, 1]), ["a", "b"])
+    expected = (4 * 0.25 + 2 * 0.05) / 6
+    assert found["calibration_error"].value == pytest.approx(expected, abs=1e-6)
+
+
+def test_areas_from_steps_are_near_the_exact_ones(tiles):
+    target, shares, slide = tiles
+    sums = evidence.sums(target, shares, slide).total(np.ones(12))
+    area, average = evidence.areas(sums.steps)
+    exact = evidence.exact_areas(target, shares, NAMES)
+    for index, name in enumerate(NAMES):
+        assert area[index] == pytest.approx(exact[f"auroc/{name}"], abs=2e-3)
+        assert average[index] == pytest.approx(exact[f"average_precision/{name}"], abs=2e-2)
+
+
+def test_a_resample_is_the_tiles_of_the_slides_drawn(tiles):
+    """A slide drawn twice counts twice; one that is not drawn, not at all."""
+    target, shares, slide = tiles
+    counts = np.array([2, 0, 1, 1, 0, 3, 1, 0, 1, 1, 0, 2.0])
+    rows = np.repeat(np.arange(600), counts[slide].astype(int))
+    found = evidence.measures(evidence.sums(target, shares, slide).total(counts), NAMES)
+    guess = shares[rows].argmax(axis=1)
+    assert found["f1_macro"] == pytest.approx(
+        metrics.f1_score(target[rows], guess, average="macro")
+    )
+    assert found["kappa"] == pytest.approx(metrics.cohen_kappa_score(target[rows], guess))
+    assert found["brier"] == pytest.approx(
+        ((shares[rows] - np.eye(3)[target[rows]]) ** 2).sum(axis=1).mean(), abs=1e-6
+    )
+
+
+def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):
+    target, shares, slide = tiles
+    by_slide = evidence.figures(target, shares, slide, NAMES, resamples=300)["accuracy"]
+    by_tile = evidence.figures(target, shares, np.arange(600), NAMES, resamples=300)["accuracy"]
+    assert by_slide.high - by_slide.low > 1.2 * (by_tile.high - by_tile.low)
+
+
+def test_a_class_that_is_not_there_is_left_out(tiles):
+    target, shares, slide = tiles
+    found = evidence.figures(
+        np.minimum(target, 1), np.pad(shares, ((0, 0), (0, 1))), slide, [*NAMES, "Blood"],
+        resamples=20,
+    )  # fmt: skip
+    assert np.isnan(found["auroc/Blood"].value)
+    assert np.isnan(found["f1/Blood"].value)
+    assert np.isnan(found["recall/Nerve"].value)  # predicted, never true
+    assert found["f1/Nerve"].value == 0
+    guess = shares.argmax(axis=1)
+    assert found["f1_macro"].value == pytest.approx(
+        metrics.f1_score(np.minimum(target, 1), guess, average="macro", labels=[0, 1, 2])
+    )
+
+
+def test_one_slide_has_no_interval(tiles):
+    target, shares, _ = tiles
+    found = evidence.figures(target, shares, np.zeros(600, dtype=int), NAMES)
+    assert np.isfinite(found["accuracy"].value)
+    assert np.isnan(found["accuracy"].low)
+
+
+def test_confusions_come_worst_first():
+    cube = np.array([[5, 3, 0], [1, 8, 0], [4, 0, 0]], dtype=float)
+    assert evidence.confusions(cube, NAMES) == {
+        "true": ["Nerve", "Fat", "Muscle"],
+        "predicted": ["Fat", "Muscle", "Fat"],
+        "tiles": [4, 3, 1],
+        "share_of_true": [1.0, 3 / 8, 1 / 9],
+    }
