@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from featurestore.artifacts import use_tracking
+from featurestore.artifacts import local_path, use_tracking
+from featurestore.errors import ArtifactError
 from train.checkpoint import Blueprint
 from train.source import git_commit
 
@@ -51,6 +53,62 @@ def unspell(name: str) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a result depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run has recorded.
+
+    Parameters
+    ----------
+    run, commit
+        Its id, and the commit of the code.
+    config
+        The resolved configuration, as YAML; empty if there is none.
+    metrics
+        Figures by name.
+    data
+        Digests of its inputs by name.
+    """
+
+    run: str
+    commit: str | None
+    config: str
+    metrics: dict[str, float]
+    data: dict[str, str]
+
+
+def facts(run: str) -> Facts:
+    """Return what a run has recorded.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such run.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = mlflow.MlflowClient().get_run(run)
+    except MlflowException as error:
+        raise ArtifactError(
+            f"MLflow has no run {run}",
+            found=str(error).splitlines()[0],
+            fix=f"check its id and the tracking URI ({mlflow.get_tracking_uri()})",
+        ) from error
+    config = Path(local_path(f"runs:/{run}/config.yaml"))
+    inputs = {}
+    for one in found.inputs.dataset_inputs:
+        tags = {tag.key: tag.value for tag in one.tags}
+        inputs[one.dataset.name] = tags.get("sha256", one.dataset.digest)
+    return Facts(
+        run=run,
+        commit=found.data.tags.get("mlflow.source.git.commit"),
+        config=config.read_text() if config.is_file() else "",
+        metrics=dict(found.data.metrics),
+        data=inputs,
+    )
 
 
 class Tracker(Protocol):

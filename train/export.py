@@ -1,0 +1,215 @@
+"""Export a model: ONNX, safetensors with its rules in JSON, and a card that says what it is.
+
+    python train/export.py models:/tissue-probe/1
+    python train/export.py runs:/RUN/checkpoint.safetensors --output deployed
+
+Writes a folder (which must not be there yet): `model.onnx`, one file, embeddings (rows, dim) to
+probabilities (rows, classes), compared with the network before it is kept; `model.safetensors` and
+`model.json`; `README.md`, the card. Needs `pip install -e '.[export]'`.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from featurestore import artifacts
+from featurestore.errors import ArtifactError, FeatureStoreError
+from train import checkpoint
+from train.checkpoint import Blueprint
+from train.tracking import Facts, facts
+
+RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
+CLOSE = 1e-5  # how far probabilities of the two may be apart
+CARD = """---
+library_name: onnx
+pipeline_tag: image-classification
+tags: [pathology, linear-probe]
+---
+# {name}
+
+A {head} head on precomputed tile embeddings of length {dim}: probabilities of {number} classes.
+
+| class | index | least coverage of its training tiles |
+|---|---|---|
+{classes}
+
+## Use
+
+```python
+import numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+embeddings = np.zeros((1, {dim}), dtype=np.float32)  # as the foundation model gives them
+[probabilities] = session.run(None, {{"embedding": embeddings}})
+```
+
+Embeddings go in as they are: normalisation ({normalize}) and temperature ({temperature:.4g}) are in
+the graph. `model.safetensors` holds the weights, `model.json` the rules.
+
+## Where it comes from
+
+{origin}
+
+## How good it is
+
+{figures}
+
+A prediction is for tiles like those it was trained on: the same foundation model, scanner,
+magnification and stains. It is no diagnosis.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Export a model; return the exit status, 2 after a refusal."""
+    parser = argparse.ArgumentParser(
+        prog="export.py", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "model", help="models:/NAME/VERSION, runs:/RUN/checkpoint.safetensors, file"
+    )
+    parser.add_argument("--output", type=Path, default=Path("exported"), help="a new folder")
+    parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
+    options = parser.parse_args(argv)
+    try:
+        export(options.model, options.output, options.uri)
+    except FeatureStoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
+    return 0
+
+
+def export(model: str, output: Path, uri: str | None = None) -> None:
+    """Write the folder of a model, all of it or nothing.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such model, the folder is there, or ONNX gives other probabilities.
+    """
+    if output.exists():
+        raise ArtifactError(
+            f"{output} is there already", found=f"{len(list(output.glob('*')))} files",
+            fix="name another folder, or remove it",
+        )  # fmt: skip
+    known: Facts | None = None
+    if model.startswith(("models:", "runs:")):
+        artifacts.use_tracking(uri)
+        run = artifacts.run_of(model)
+        known = facts(run.partition("/")[0])
+    network, blueprint = checkpoint.load(Path(artifacts.local_path(model)))
+    settings = rules(known) if known else {}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        write_onnx(network, blueprint, folder / "model.onnx")
+        checkpoint.save(folder / "model.safetensors", network, blueprint)
+        content = described(model, blueprint, settings, known)
+        (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        (folder / "README.md").write_text(card(model, blueprint, settings, known))
+        folder.rename(output)
+
+
+def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
+    """Write the network as one ONNX file, for any number of rows, and see that it agrees."""
+    import onnxruntime
+
+    rng = torch.Generator().manual_seed(0)
+    example = torch.randn((2, blueprint.dim), generator=rng)
+    rows = torch.export.Dim("rows")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not here
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.cpu().eval(), (example,), dynamo=True, verbose=False, external_data=False,
+            input_names=["embedding"], output_names=["probabilities"],
+            dynamic_shapes=({0: rows},),
+        )  # fmt: skip
+        assert program is not None
+        program.save(str(file), external_data=False)
+    batch = 3 * torch.randn((64, blueprint.dim), generator=rng)
+    session = onnxruntime.InferenceSession(str(file))
+    [found] = session.run(None, {"embedding": batch.numpy()})
+    with torch.no_grad():
+        apart = float(np.abs(np.asarray(found) - network(batch).numpy()).max())
+    if not apart <= CLOSE:
+        raise ArtifactError(
+            "ONNX gives other probabilities than the network", found=f"up to {apart:.1e} apart",
+            fix="export another head, or with another version of torch and onnxruntime",
+        )  # fmt: skip
+
+
+def rules(known: Facts) -> dict[str, Any]:
+    """Return the rules that the training tiles were labelled by."""
+    settings = yaml.safe_load(known.config) if known.config else {}
+    return {key: settings[key] for key in RULES if key in settings}
+
+
+def described(
+    model: str, blueprint: Blueprint, settings: dict[str, Any], known: Facts | None
+) -> dict[str, Any]:
+    """Return what a program must know of the model."""
+    return {
+        "model": model,
+        "classes": blueprint.classes,
+        "dim": blueprint.dim,
+        "head": blueprint.head,
+        "normalize": blueprint.normalize,
+        "temperature": blueprint.temperature,
+        "rules": settings,
+        "run": known.run if known else None,
+        "commit": known.commit if known else None,
+        "data": known.data if known else {},
+    }
+
+
+def card(model: str, blueprint: Blueprint, settings: dict[str, Any], known: Facts | None) -> str:
+    """Return the model card, as Markdown."""
+    least = settings.get("thresholds", {})
+    classes = [
+        f"| {name} | {index} | {least.get(name, 'not known')} |"
+        for index, name in enumerate(blueprint.classes)
+    ]
+    origin, figures = "Not known: it was exported from a file.", "Not known."
+    if known:
+        lines = [f"- model: `{model}`", f"- MLflow run: `{known.run}`",
+                 f"- commit: `{known.commit or 'not known'}`"]  # fmt: skip
+        lines += [f"- {name}: sha256 `{digest}`" for name, digest in known.data.items()]
+        origin, figures = "\n".join(lines), figure_table(known.metrics)
+    return CARD.format(
+        name=model.removeprefix("models:/"), head=blueprint.head, dim=blueprint.dim,
+        number=len(blueprint.classes), classes="\n".join(classes), normalize=blueprint.normalize,
+        temperature=blueprint.temperature, origin=origin, figures=figures,
+    )  # fmt: skip
+
+
+def figure_table(metrics: dict[str, float]) -> str:
+    """Return a table of the figures that the run has recorded, with their intervals."""
+    rows = ["| split | figure | value | 95 % over slides |", "|---|---|---|---|"]
+    for name, value in sorted(metrics.items()):
+        kind, _, rest = name.partition("/")
+        split, _, figure = rest.partition("/")
+        if kind != "best" or not figure or "/" in figure or figure.endswith(("_low", "_high")):
+            continue
+        ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        between = "" if None in ends else f"{ends[0]:.4f} .. {ends[1]:.4f}"
+        rows.append(f"| {split} | {figure} | {value:.4f} | {between} |")
+    return "\n".join(rows) if len(rows) > 2 else "The run has recorded no figures."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
