@@ -16,6 +16,7 @@ from test_engine import MANY, aims, plan, pool, same, start
 from train import probe
 from train.affine import standard
 from train.engine import Fitted, train
+from train.resume import Kept
 
 __all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
@@ -78,6 +79,21 @@ def killed(argv: list[str], home: Path, state: str) -> None:
     process.wait()
 
 
+def interrupted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the script in this process, and press Ctrl-C once it has kept some epochs."""
+    keep, kept = Kept.keep, []
+
+    def counted(self: Kept, state) -> None:
+        keep(self, state)
+        kept.append(1)
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "keep", counted)
+        assert probe.main(argv) == 130
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "state"),
@@ -87,13 +103,18 @@ def killed(argv: list[str], home: Path, state: str) -> None:
         (["fold=all", "sweep.learning_rate=[0.001,0.002]", "final=true"], "heads"),
     ],
 )
-def test_a_killed_job_ends_with_the_same_weights(argv: list[str], state: str, tmp_path: Path):
+def test_a_killed_job_ends_with_the_same_weights(
+    argv: list[str], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """In the same MLflow run, its epochs without a gap; nothing of its state is left behind."""
     argv = [*argv, "learning_rate=0.001", "min_delta=0", "max_epochs=14", "patience=14",
             "tracking.register=false"]  # fmt: skip
     assert probe.main([*argv, "output=whole", "tracking.enabled=false"]) == 0
     tracked = [*argv, "output=out", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]
-    killed(tracked, tmp_path, state)
+    if state == "heads":
+        killed(tracked, tmp_path, state)
+    else:
+        interrupted(tracked, monkeypatch)
     assert probe.main([*tracked, "resume=true"]) == 0
     file = "checkpoint.safetensors"
     assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -1,7 +1,6 @@
 """Packs of heads from the command line: what is trained, recorded, predicted and refused."""
 
 import json
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -115,32 +114,26 @@ def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
     assert ours.equals(theirs)
 
 
-def outcome(folder: Path, optimizer: str, command: list[str]) -> tuple:
-    done = launch(
-        [*command, PROBE, "fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
-         "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}", "tracking.enabled=false",
-         "output=out"],
-        folder, ACCELERATE_USE_CPU="1",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return pq.read_table(folder / "out" / "oof_predictions.parquet"), done.stdout
-
-
 @pytest.mark.parametrize(("optimizer", "ranks"), [("adamw", 2), ("lbfgs", 4)])
 def test_processes_give_what_one_gives(
-    optimizer: str, ranks: int, tmp_path_factory: pytest.TempPathFactory
+    optimizer: str, ranks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    alone, shared = ["accelerate", "launch"], ["torchrun", "--nproc_per_node", str(ranks)]
-    one, said = outcome(tmp_path_factory.mktemp("one"), optimizer, alone)
-    two, heard = outcome(tmp_path_factory.mktemp("many"), optimizer, shared)
+    argv = ["fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
+            "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}",
+            "tracking.enabled=false"]  # fmt: skip
+    assert probe.main([*argv, "output=one"]) == 0
+    assert "train_fraction" in capsys.readouterr().out
+    command = ["torchrun", "--nproc_per_node", str(ranks), PROBE, *argv, "output=many"]
+    done = launch(command, tmp_path, ACCELERATE_USE_CPU="1")
+    assert done.returncode == 0, done.stderr
+    assert "train_fraction" in done.stdout
+    one, two = (pq.read_table(f"{name}/oof_predictions.parquet") for name in ("one", "many"))
     assert len(one) == 2 * 286
     assert one.drop_columns([f"prob_{d}" for d in range(10)]).equals(
         two.drop_columns([f"prob_{d}" for d in range(10)])
     )
     for digit in range(10):
         np.testing.assert_allclose(one[f"prob_{digit}"], two[f"prob_{digit}"], atol=1e-4)
-    assert "train_fraction" in said
-    assert "train_fraction" in heard
 
 
 def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixture[str]):
@@ -308,9 +301,9 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=0", "memory_limit=lots", "probe=ridge"], ["memory_limit", "4GB"]),
     ],
 )
-def test_refusals(argv: list[str], words: list[str], tmp_path: Path):
-    done = launch([sys.executable, PROBE, *argv, "tracking.enabled=false"], tmp_path)
-    assert done.returncode == 2, done.stdout
-    assert done.stderr.count("error: ") == 1
+def test_refusals(argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert probe.main([*argv, "tracking.enabled=false"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
     for word in words:
-        assert word in done.stderr
+        assert word in said

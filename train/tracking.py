@@ -281,16 +281,22 @@ class MlflowTracker:
     ) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI."""
         import mlflow
-        from mlflow.models import infer_signature
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
 
         example = np.zeros((2, blueprint.dim), dtype=np.float32)
+        named = f"probabilities of {', '.join(blueprint.classes)}"
+        kind, classes = np.dtype(np.float32), len(blueprint.classes)
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(kind, (-1, blueprint.dim))]),
+            outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
+        )
         network = network.cpu().eval()
         with torch.no_grad():
-            output = network(torch.from_numpy(example)).numpy()
             info = mlflow.pytorch.log_model(
                 network,
                 name="model",
-                signature=infer_signature(example, output),
+                signature=signature,
                 input_example=example,
                 serialization_format="pt2",
                 extra_files=[str(checkpoint)],
