@@ -8,11 +8,12 @@ from conftest import ROOT
 
 from featurestore.examples import digits_spec
 from featurestore.spec import StoreSpec
-from train import config
+from train import config, schema
 from train.closed import CLOSED
-from train.config import ConfigError, load, plain
+from train.config import load, plain
 from train.heads import HEADS
 from train.optimizers import OPTIMIZERS
+from train.schema import ConfigError
 
 CONFIGS = ROOT / "configs"
 RUNS = [f"data.runs.{name}=abc" for name in ("embeddings", "folds", "tiles", "slides")]
@@ -92,9 +93,9 @@ def test_hostile_class_names_can_be_set(tmp_path: Path):
 
 
 def test_names_known_without_torch_are_those_there_are():
-    assert tuple(HEADS) == config.HEADS
-    assert tuple(OPTIMIZERS) == config.OPTIMIZERS
-    assert tuple(CLOSED) == config.CLOSED
+    assert tuple(HEADS) == schema.HEADS
+    assert tuple(OPTIMIZERS) == schema.OPTIMIZERS
+    assert tuple(CLOSED) == schema.CLOSED
 
 
 def test_printed_configuration_makes_the_same_views():
@@ -103,6 +104,23 @@ def test_printed_configuration_makes_the_same_views():
     again = StoreSpec.from_config(yaml.safe_load(config.text(settled)))
     assert again == StoreSpec.from_config(plain(settled))
     assert again.kfold_strategy == "stratified_group"
+
+
+def test_a_recorded_configuration_is_read_again_with_changes():
+    settled = load(["experiment=stratified_group_kfold", "fold=4"])
+    assert config.recorded(config.text(settled), []) == settled
+    changed = config.recorded(config.text(settled), ["fold=2", "data.tiles=other.parquet"])
+    assert (changed.fold, changed.data.tiles, changed.k) == (2, "other.parquet", settled.k)
+    with pytest.raises(ConfigError, match="did you mean 'fold'"):
+        config.recorded("flod: 4", [])
+
+
+def test_small_scripts_have_their_own_keys():
+    assert config.small(schema.Maps, ["slides=worst:20"], "slides=all").slides == "worst:20"
+    with pytest.raises(ConfigError, match="did you mean 'slides'"):
+        config.small(schema.Maps, ["slide=all"], "slides=all")
+    with pytest.raises(ConfigError, match="write for example slides=all"):
+        config.small(schema.Maps, ["all"], "slides=all")
 
 
 def test_embedded_digits_follow_their_classes_file():

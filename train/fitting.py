@@ -13,7 +13,6 @@ from train import calibration, checkpoint, evidence
 from train.affine import Affine, Standard, standard
 from train.checkpoint import Blueprint
 from train.closed import closed
-from train.config import CLOSED, SOLVERS, Config, ConfigError
 from train.engine import Fitted, Plan, Told, evaluate, train
 from train.heads import backbone, classifier, linear
 from train.losses import Aims
@@ -21,6 +20,7 @@ from train.moments import grid, moments
 from train.pool import Heads, Pool, Sum, balanced
 from train.progress import Bar
 from train.resume import Kept
+from train.schema import CLOSED, SOLVERS, Config, ConfigError
 from train.session import Session, total
 from train.solver import solve
 from train.tiles import room

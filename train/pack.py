@@ -15,7 +15,6 @@ from featurestore.tables import print_table
 from train import sweep
 from train.affine import standard
 from train.checkpoint import Blueprint
-from train.config import SOLVERS
 from train.data import predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
 from train.figures import axis_png, settings_png
@@ -24,6 +23,7 @@ from train.losses import Aims
 from train.neighbours import poll
 from train.pool import NOWHERE, Heads, Pool, balanced
 from train.report import spelled
+from train.schema import SOLVERS
 from train.session import Session, assembled
 from train.sweep import Pack, Score
 from train.tiles import Tiles, load, on, resident

@@ -15,7 +15,9 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.config import Config, alone, check_or_exit, load, packed, plain, run_name
+from train.checks import alone, packed
+from train.config import check_or_exit, load, plain, run_name
+from train.schema import Config
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import torch
 
 from featurestore import shelf
 from featurestore.errors import ArtifactError
-from train.config import Config, plain
+from train.config import plain
+from train.schema import Config
 from train.session import Session, first
 
 KIND = "fits"

@@ -12,9 +12,9 @@ from rich.console import Console
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
-from train.config import Config
 from train.data import Split
 from train.pool import Pool
+from train.schema import Config
 from train.tracking import Tracker
 
 T = TypeVar("T")

@@ -25,6 +25,7 @@ import yaml
 from featurestore.artifacts import write_bytes
 from featurestore.errors import FeatureStoreError
 from train import config
+from train.schema import ConfigError
 from train.source import COMMIT, git_commit
 
 PROBE = Path(__file__).resolve().parent / "probe.py"
@@ -143,7 +144,7 @@ def planned(options: argparse.Namespace) -> Job:
         The arguments are not those of train/probe.py.
     """
     if options.nodes < 1 or options.gpus < 0 or (options.nodes > 1 and not options.gpus):
-        raise config.ConfigError(
+        raise ConfigError(
             "This many nodes and GPUs make no job",
             found=f"--nodes {options.nodes} --gpus {options.gpus}",
             fix="one node with or without GPUs, or several nodes with GPUs",
@@ -239,7 +240,7 @@ def manifests(job: Job, options: argparse.Namespace) -> list[dict[str, Any]]:
     name = f"{label(job.name)[:48].strip('-')}-{os.urandom(3).hex()}"
     claims = [claim.split(":", 1) for claim in options.claim]
     if not all(len(claim) == 2 and claim[1].startswith("/") for claim in claims):
-        raise config.ConfigError(
+        raise ConfigError(
             "A claim is a name and an absolute path", found=" ".join(options.claim),
             fix="write for example --claim data:/data",
         )  # fmt: skip

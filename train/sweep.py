@@ -12,10 +12,10 @@ import torch
 from scipy.stats import bootstrap
 
 from featurestore.errors import EmptyViewError
-from train.config import Config
 from train.data import slide_numbers
 from train.metrics import Counts, confusion_metrics, f1_macro
 from train.pool import NOWHERE, Heads
+from train.schema import Config
 from train.tiles import Tiles, draws
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from featurestore.matrix import Matrix
 from featurestore.spec import TileSet
-from train.config import Config, size
+from train.checks import size
 from train.data import slide_numbers
 from train.heads import Unit
 from train.pool import BLOCK, NOWHERE, Pool
+from train.schema import Config
 from train.session import Session
 from train.stream import Stream
 
