@@ -71,10 +71,10 @@ def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], N
     device = tiles.target.device
     first = Affine(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
     stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
+    steps = stepper.steps(tiles, BATCH, heads, aims, None, same)
 
     def train() -> None:
-        for batch in tiles.batches(BATCH, rng):
-            stepper.step(batch, heads, aims, None, same)
+        steps.epoch(rng)
 
     def validate() -> None:
         evaluate(tiles, stepper.affine, heads, aims, same, counted=False)

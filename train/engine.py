@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from train.affine import Affine, Standard
+from train.graph import Steps
 from train.losses import Aims
 from train.optimizers import OPTIMIZERS
-from train.pool import BLOCK, NOWHERE, Heads, Pool, Sum, picked, seen
+from train.pool import NOWHERE, Heads, Pool, Sum, picked, seen
 from train.product import times
 
 
@@ -170,12 +171,14 @@ def train(
     race = Race.start(heads, start, plan)
     if kept := memory.recall():
         race = Race.restored(kept, heads, plan, start.weight.device)
+    together = 0
     while len(race.left) and race.epoch < plan.epochs:
-        own, aim = heads.of(race.left), aims.of(race.left)
-        inner = body.of(race.left) if body else None
-        sums = torch.zeros((2, len(own)), dtype=torch.float64, device=pool.target.device)
-        for batch in pool.batches(plan.batch, race.rng):
-            sums += race.stepper.step(batch, own, aim, inner, total)
+        if len(race.left) != together:  # at first, and whenever heads have left
+            together = len(race.left)
+            own, aim = heads.of(race.left), aims.of(race.left)
+            inner = body.of(race.left) if body else None
+            steps = race.stepper.steps(pool, plan.batch, own, aim, inner, total)
+        sums = steps.epoch(race.rng)
         outer = inner.moved(race.stepper.affine) if inner else race.stepper.affine
         loss, cube = evaluate(held or pool, outer, own, aim, total, counted)
         told(race.epoch, race.left, (sums[0] / sums[1]).cpu(), loss.cpu(), cube)
@@ -326,10 +329,24 @@ class Stepper:
             rate, decay = learning[first].tolist()
             groups.append({"params": both, "lr": rate, "weight_decay": decay})
         self.optimizer = OPTIMIZERS[optimizer](groups, 0.0, 0.0)
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:  # its steps can be recorded, if on a GPU
+                group["capturable"] = affine.weight.is_cuda
 
     def _views(self) -> list[tuple[Tensor, Tensor]]:
         pieces = (self.affine.weight.split(self.sizes), self.affine.bias.split(self.sizes))
         return list(zip(*pieces, strict=True))
+
+    def steps(
+        self, pool: Pool, size: int, heads: Heads, aims: Aims, body: Standard | None, total: Sum
+    ) -> Steps:
+        """Return the steps of epochs in batches of ``size``."""
+
+        def step(parts: list[Pool]) -> Tensor:
+            return self.step(parts, heads, aims, body, total)
+
+        capturable = [group.get("capturable") for group in self.optimizer.param_groups]
+        return Steps(pool, size, step, recorded=all(capturable))
 
     @torch.no_grad()
     def step(
@@ -407,9 +424,9 @@ def evaluate(
                 continue
             held = (section.fold[variant] == fold).nonzero()[:, 0]
             some, aim = affine.of(members), plain.of(members)
-            for rows in held.split(BLOCK):
+            for rows in held.split(pool.block):
                 assert isinstance(section.x, Tensor)
-                x, room = picked(section.x, rows, room, BLOCK)
+                x, room = picked(section.x, rows, room, pool.block)
                 logits = some.logits(x.to(device))
                 target = section.target[variant, rows].expand(len(members), -1)
                 if counted:
@@ -435,9 +452,9 @@ def out_of_fold(pool: Pool, affine: Affine, heads: Heads) -> Tensor:
         for head in range(number):
             held = section.fold[heads.variant[head]] == heads.fold[head]
             one = affine.of(torch.tensor([head], device=held.device))
-            for rows in held.nonzero()[:, 0].split(BLOCK):
+            for rows in held.nonzero()[:, 0].split(pool.block):
                 assert isinstance(section.x, Tensor)
-                x, room = picked(section.x, rows, room, BLOCK)
+                x, room = picked(section.x, rows, room, pool.block)
                 logits = one.logits(x.to(probabilities.device))
                 probabilities[start + rows] = logits[0].softmax(dim=0).T
     return probabilities

@@ -1,6 +1,7 @@
 """Class weights and the class-weighted cross entropy."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ class Aims:
         """Return the same without label smoothing, to validate by."""
         return Aims(self.weights, torch.zeros_like(self.smoothing))
 
+    @cached_property
+    def smooth(self) -> bool:
+        """Whether any head smooths: asked once, since to ask a GPU is to wait for it."""
+        return bool(self.smoothing.any())
+
     def residuals(self, logits: Tensor, target: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient with respect to the logits, and sums of losses and weights.
 
@@ -81,14 +87,13 @@ class Aims:
         aimed = (1 - self.smoothing[:, None]) * mass
         losses = -aimed * logs.gather(1, known[:, None])[:, 0]
         pull = aimed
-        smooth = bool(self.smoothing.any())
-        if smooth:
+        if self.smooth:
             even = self.weights * (self.smoothing[:, None] / self.weights.shape[1])
             losses -= torch.einsum("hkr,hk->hr", logs, even) * own
             pull = aimed + even.sum(dim=1, keepdim=True) * own
         residual = logs.exp_().mul_(pull[:, None])
         residual.scatter_add_(1, known[:, None], -aimed[:, None])
-        if smooth:
+        if self.smooth:
             residual -= even[..., None] * own[:, None]
         sums = torch.stack(
             [losses.sum(dim=1, dtype=torch.float64), mass.sum(dim=1, dtype=torch.float64)]

@@ -59,6 +59,11 @@ class Pool:
         """Number of own rows."""
         return len(self.slide)
 
+    @property
+    def block(self) -> int:
+        """Number of rows that are worked on at once."""
+        return BLOCK_CUDA if self.target.device.type == "cuda" else BLOCK
+
     def own(self, start: int, stop: int) -> "Pool":
         """Return the own rows among positions start .. stop: views, where they are in memory."""
         return self.cut(self._own(start, stop))
@@ -74,6 +79,12 @@ class Pool:
     def bare(self) -> "Pool":
         """Return the same rows without their embeddings, for what only asks who they are."""
         return replace(self, x=torch.empty((self.owned, 0)))
+
+    def masked(self, rows: Tensor, valid: Tensor) -> "Pool":
+        """Return some rows in memory; those that are not valid as if every variant dropped them."""
+        assert isinstance(self.x, Tensor)
+        some = self._picked(self.x.index_select(0, rows), rows)
+        return replace(some, fold=some.fold.masked_fill(~valid, NOWHERE))
 
     def _picked(self, x: Tensor, rows: slice | Tensor) -> "Pool":
         return replace(
@@ -100,7 +111,7 @@ class Pool:
 
     def blocks(self, size: int | None = None) -> Iterator["Pool"]:
         """Yield the own rows in blocks."""
-        size = size or (BLOCK_CUDA if self.target.device.type == "cuda" else BLOCK)
+        size = size or self.block
         for _, section in self.sections():
             for start in range(0, section.owned, size):
                 yield section.cut(slice(start, start + size))
