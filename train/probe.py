@@ -319,11 +319,11 @@ def evaluate(
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
     weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
-    loss, cube, own = loop.apply(session, logits, split, weights)
+    loss, _, own = loop.apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
         record_split(
-            session, name, chosen.tiles, split.order, probabilities, cube, blueprint.classes, loss
+            session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
         )
 
 

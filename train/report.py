@@ -1,5 +1,6 @@
 """What a run records of its inputs and of a split's predictions."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,6 @@ def record_split(
     tiles: TileSet,
     order: npt.NDArray[np.int64],
     probabilities: Any,
-    cube: Counts,
     classes: list[str],
     loss: float,
 ) -> None:
@@ -143,30 +143,47 @@ def record_split(
         Rows of ``tiles.keys``, by position.
     probabilities
         Shape (rows, K), by position.
-    cube
-        Counts, shape (slides, K, K).
     """
     session.folder.mkdir(parents=True, exist_ok=True)
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
     review(session, table)
-    if not has_labels(tiles.keys):
+    if has_labels(table):
+        session.tracker.metrics({f"best/{name}/loss": loss})
+        record_evidence(session, name, table, classes)
+    else:
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
-        return
+
+
+def record_evidence(
+    session: Session, name: str, table: pa.Table, classes: list[str], prefix: str = ""
+) -> None:
+    """Record how good predictions are: figures with intervals, tables, pictures.
+
+    Parameters
+    ----------
+    name
+        What they are of: metrics are named ``best/<name>/...``.
+    table
+        Predictions as `train.data.predictions` returns them, every tile with its label.
+    prefix
+        Begins the names of files.
+    """
+    tracker, target = session.tracker, table["target"].to_numpy()
+    shares = np.stack([table[f"prob_{own}"].to_numpy() for own in classes], axis=1)
+    slide, names = slide_numbers(table)
+    found = evidence.figures(target, shares, slide, classes, seed=session.config.seed)
+    cube = evidence.sums(target, shares, slide).cube.astype(np.int64)
     confusion = cube.sum(axis=0)
-    numbers, names = slide_numbers(tiles.keys)
     slides = metrics.slide_accuracy(cube, names)
     scores = metrics.confusion_metrics(confusion, classes)
     scores |= metrics.slide_summary(slides["accuracy"])
-    session.tracker.metrics({f"best/{name}/loss": loss, **spelled(scores, f"best/{name}")})
-    session.tracker.table(slides, "slides.json")
-    shares = probabilities.numpy()[np.argsort(order)]
-    rows = np.sort(order)
-    target = tiles.keys["target"].to_numpy()[rows]
-    found = evidence.figures(target, shares, numbers[rows], classes, seed=session.config.seed)
-    record_evidence(session, name, found)
-    session.tracker.table(evidence.confusions(confusion.astype(float), classes), "confusions.json")
-    draw(session, name, target, shares, found, slides, confusion, classes)
+    tracker.metrics(spelled(scores, f"best/{name}"))
+    record_figures(session, name, found, prefix)
+    tracker.table(slides, f"{prefix}slides.json")
+    confused = evidence.confusions(confusion.astype(float), classes)
+    tracker.table(confused, f"{prefix}confusions.json")
+    draw(session, name, target, shares, found, slides, confusion, classes, prefix)
     print_scores(session, name, scores, found, metrics.absent_classes(confusion, classes))
 
 
@@ -187,7 +204,9 @@ def review(session: Session, table: pa.Table) -> None:
     )
 
 
-def record_evidence(session: Session, name: str, found: dict[str, evidence.Figure]) -> None:
+def record_figures(
+    session: Session, name: str, found: dict[str, evidence.Figure], prefix: str
+) -> None:
     """Record every figure and its interval, as metrics and as one table."""
     values = {}
     for key, figure in found.items():
@@ -200,7 +219,7 @@ def record_evidence(session: Session, name: str, found: dict[str, evidence.Figur
     table: dict[str, list[Any]] = {"metric": list(found)}
     for field in ("value", "low", "high"):
         table[field] = [getattr(figure, field) for figure in found.values()]
-    session.tracker.table(table, "evidence.json")
+    session.tracker.table(table, f"{prefix}evidence.json")
 
 
 def draw(
@@ -212,6 +231,7 @@ def draw(
     slides: dict[str, list[Any]],
     confusion: Counts,
     classes: list[str],
+    prefix: str,
 ) -> None:
     """Draw and record what the figures mean, if anybody can see it."""
     if not session.tracker.records and session.config.output is None:
@@ -219,13 +239,18 @@ def draw(
     folder, error = session.folder, found["calibration_error"].value
     f1 = [found[f"f1/{own}"] for own in classes]
     bins = evidence.sums(target, shares, np.zeros_like(target)).bins[0]
-    session.tracker.file(confusion_png(folder / "confusion.png", confusion, classes, name))
+    curve, ends = risk_coverage(shares, target), [(f.value, f.low, f.high) for f in f1]
+
+    def named(picture: str) -> Path:
+        return folder / f"{prefix}{picture}.png"
+
+    session.tracker.file(confusion_png(named("confusion"), confusion, classes, name))
     for picture in (
-        reliability_png(folder / "reliability.png", bins, error),
-        curves_png(folder / "curves.png", target, shares, classes),
-        classes_png(folder / "classes.png", classes, [(f.value, f.low, f.high) for f in f1]),
-        slides_png(folder / "slides.png", slides["accuracy"], slides["tiles"]),
-        risk_png(folder / "risk_coverage.png", risk_coverage(shares, target)),
+        reliability_png(named("reliability"), bins, error),
+        curves_png(named("curves"), target, shares, classes),
+        classes_png(named("classes"), classes, ends),
+        slides_png(named("slides"), slides["accuracy"], slides["tiles"]),
+        risk_png(named("risk_coverage"), curve),
     ):
         session.tracker.file(picture, "evidence")
 
