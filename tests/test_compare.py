@@ -60,7 +60,7 @@ def test_pairing_makes_intervals_narrow():
     assert compare.main(names) == 0
     paired = read()["accuracy"]
     pair = compare.paired(*(pq.read_table(name) for name in names))
-    alone = evidence.figures(pair.target, pair.one, pair.slide, pair.names)["accuracy"]
+    alone = evidence.figures(pair.target, pair.one, pair.unit, pair.names)["accuracy"]
     assert paired["high"] - paired["low"] < 0.5 * (alone.high - alone.low)
 
 

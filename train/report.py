@@ -12,23 +12,32 @@ from featurestore import figures
 from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from featurestore.tables import print_funnel
-from train import config, evidence, metrics
+from featurestore.tables import print_funnel, print_table
+from train import config, evidence, groups, metrics
 from train.calibration import risk_coverage
-from train.data import has_labels, predictions, slide_numbers, write_parquet
+from train.data import (
+    has_labels,
+    lone_slides,
+    plural,
+    predictions,
+    slide_numbers,
+    unit_numbers,
+    write_json,
+    write_parquet,
+)
 from train.figures import (
     classes_png,
     confusion_png,
     curves_png,
+    groups_png,
     reliability_png,
     risk_png,
     slides_png,
 )
+from train.groups import Group
 from train.metrics import Counts
 from train.session import Session
 from train.tracking import spell, versions
-
-SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
 
 
 def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapshot]) -> None:
@@ -67,11 +76,11 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
     folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]
     for number in [fold] if isinstance(fold, int) else folds:
         shared = snapshot.shared(number)
-        said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
+        said = ", ".join(f"{count} shared {plural(n)}" for n, count in shared.items())
         session.console.print(
             f"fold {number} ({session.config.kfold_strategy}): {said} in training and validation"
         )
-        named = {f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()}
+        named = {f"leakage/shared_{plural(n)}": c for n, c in shared.items()}
         tracker.metrics(named, step=None if isinstance(fold, int) else number)
     for kind, value in snapshot.manifest["imbalance"].items():
         session.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
@@ -169,25 +178,33 @@ def record_evidence(
     prefix
         Begins the names of files.
     """
-    tracker, target = session.tracker, table["target"].to_numpy()
+    config, seed, tracker = session.config.evidence, session.config.seed, session.tracker
+    target, guess = table["target"].to_numpy(), table["pred"].to_numpy()
     shares = np.stack([table[f"prob_{own}"].to_numpy() for own in classes], axis=1)
     slide, names = slide_numbers(table)
-    found = evidence.figures(target, shares, slide, classes, seed=session.config.seed)
-    cube = evidence.sums(target, shares, slide).cube.astype(np.int64)
-    confusion = cube.sum(axis=0)
-    slides = metrics.slide_accuracy(cube, names)
+    unit, _ = unit_numbers(table, config.resample)
+    if lone := lone_slides(table, config.resample):
+        session.console.print(
+            f"{name}: {lone:,} slides have no {config.resample}; each is resampled by itself"
+        )
+    cube = evidence.cube(target, guess, slide, len(classes))
+    confusion, slides = cube.sum(axis=0), metrics.slide_accuracy(cube, names)
     scores = metrics.confusion_metrics(confusion, classes)
     scores |= metrics.slide_summary(slides["accuracy"])
     tracker.metrics(spelled(scores, f"best/{name}"))
+    found = evidence.figures(target, shares, unit, classes, config.ordered, seed)
     record_figures(session, name, found, prefix)
-    tracker.table(slides, f"{prefix}slides.json")
-    confused = evidence.confusions(confusion.astype(float), classes)
-    tracker.table(confused, f"{prefix}confusions.json")
+    confused = evidence.cube(target, guess, unit, len(classes))
+    tracker.table(evidence.confusions(confused, classes, seed), f"{prefix}confusions.json")
+    beside = groups.by_slide(table, config.groups, slides["slide_id"])
+    tracker.table({**beside, **slides}, f"{prefix}slides.json")
     draw(session, name, target, shares, found, slides, confusion, classes, prefix)
     print_scores(session, name, scores, found, metrics.absent_classes(confusion, classes))
+    told = groups.by_group(table, config.groups, target, shares, unit, classes, seed)
+    record_groups(session, name, told, found, prefix)
 
 
-def review(session: Session, table: pa.Table) -> None:
+def review(session: Session, table: pa.Table, prefix: str = "") -> None:
     """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
     least = session.config.abstain_below
     if least is None:
@@ -197,10 +214,11 @@ def review(session: Session, table: pa.Table) -> None:
     order = np.argsort(sure, kind="stable")
     doubtful = order[: int((sure < least).sum())]
     chosen = table.take(pa.array(doubtful)).append_column("confidence", pa.array(sure[doubtful]))
-    session.tracker.file(write_parquet(session.folder / "review.parquet", chosen))
-    session.tracker.metrics({"review/tiles": len(chosen)})
+    session.tracker.file(write_parquet(session.folder / f"{prefix}review.parquet", chosen))
+    session.tracker.metrics({f"{prefix}review/tiles": len(chosen)})
     session.console.print(
-        f"review.parquet: {len(chosen):,} of {len(table):,} tiles are less sure than {least}"
+        f"{prefix}review.parquet: {len(chosen):,} of {len(table):,} tiles are less sure than "
+        f"{least}"
     )
 
 
@@ -220,6 +238,41 @@ def record_figures(
     for field in ("value", "low", "high"):
         table[field] = [getattr(figure, field) for figure in found.values()]
     session.tracker.table(table, f"{prefix}evidence.json")
+
+
+def record_groups(
+    session: Session,
+    name: str,
+    told: list[Group],
+    overall: dict[str, evidence.Figure],
+    prefix: str,
+) -> None:
+    """Record groups: all in one table; those that are shown as metrics, pictures, print.
+
+    Parameters
+    ----------
+    overall
+        The figures of all tiles, to compare with.
+    """
+    if not told:
+        return
+    tracker, over = session.tracker, plural(session.config.evidence.resample)
+    tracker.table(groups.as_table(told), f"{prefix}groups.json")
+    write_json(session.folder / f"{prefix}groups.json", groups.as_table(told))
+    for column in dict.fromkeys(group.column for group in told):
+        own = [group for group in told if group.column == column]
+        some = [group for group in own if group.shown]
+        tracker.metrics(groups.as_metrics(some, f"best/{name}/group"))
+        if tracker.records or session.config.output is not None:
+            picture = session.folder / f"{prefix}groups_{spell(column)}.png"
+            tracker.file(groups_png(picture, column, some, overall, over), "evidence")
+        title = f"{name} by {column}, the worst first; 95 % over {over}"
+        print_table(groups.shown(some), session.console, title)
+        if len(own) > len(some):
+            session.console.print(
+                f"{column} has {len(own):,} values, all in {prefix}groups.json; intervals, metrics "
+                f"and picture are of the {len(some)} with the most tiles"
+            )
 
 
 def draw(
@@ -248,7 +301,7 @@ def draw(
     for picture in (
         reliability_png(named("reliability"), bins, error),
         curves_png(named("curves"), target, shares, classes),
-        classes_png(named("classes"), classes, ends),
+        classes_png(named("classes"), classes, ends, plural(session.config.evidence.resample)),
         slides_png(named("slides"), slides["accuracy"], slides["tiles"]),
         risk_png(named("risk_coverage"), curve),
     ):
@@ -266,7 +319,7 @@ def print_scores(
     table = Table(title=name, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column("95 % over slides", justify="right")
+    table.add_column(f"95 % over {plural(session.config.evidence.resample)}", justify="right")
     shown: dict[str, tuple[float, evidence.Figure | None]]
     shown = {key: (value, None) for key, value in scores.items()}
     shown |= {key: (figure.value, figure) for key, figure in found.items()}
