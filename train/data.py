@@ -150,7 +150,7 @@ def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     coded = values.dictionary_encode(null_encoding="encode")
-    order = pc.sort_indices(coded.dictionary, null_placement="at_end").to_numpy()
+    order = pc.sort_indices(coded.dictionary).to_numpy()  # nulls at the end
     names = [
         NONE if value in (None, "") else str(value)
         for value in coded.dictionary.take(pa.array(order)).to_pylist()

@@ -17,6 +17,8 @@ from train.resample import AT_ONCE, RESAMPLES, Floats, interval
 
 BINS = 15  # of confidence, for the calibration error
 STEPS = 512  # of a class's probability, by quantiles, for the intervals of areas under curves
+ROOM = 2**29  # bytes that these may take: of very many units there are fewer steps, LEAST or more
+LEAST = 32
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def sums(
     tiles, classes = probabilities.shape
     there, unit = np.unique(unit, return_inverse=True)
     units = len(there)
+    steps = min(steps, max(LEAST, ROOM // (units * classes * 2 * 8)))
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     own = probabilities[np.arange(tiles), target].astype(float)
     error = (probabilities.astype(float) ** 2).sum(axis=1) - 2 * own + 1

@@ -218,7 +218,7 @@ def groups_png(
     names = [f"{group.value}\n{group.tiles:,} tiles, {group.slides:,} slides" for group in groups]
     panels[0].set_yticks(place, names, parse_math=False, fontsize=8)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
-    said = f"By {column}, the worst in orange; line: 95 % interval, {over} resampled; dashed: all tiles"
+    said = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
     figure.suptitle(said, fontsize=9, x=0.01, ha="left", parse_math=False)
     return _saved(figure, path)
 
