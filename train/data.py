@@ -144,7 +144,7 @@ def slide_numbers(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
 def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number the values of a column of any plain type; return each row's number and their names.
 
-    The order is that of the values; nulls come last, under the name `NONE`.
+    The order is that of the values; nulls and empty strings come last, under the name `NONE`.
     """
     values = column.combine_chunks()
     if pa.types.is_dictionary(values.type):
@@ -155,7 +155,8 @@ def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]
         NONE if value in (None, "") else str(value)
         for value in coded.dictionary.take(pa.array(order)).to_pylist()
     ]
-    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    last = dict.fromkeys(sorted(names, key=lambda name: name == NONE))  # all else keeps its order
+    place = {name: number for number, name in enumerate(last)}
     number = np.empty(len(order), dtype=np.int64)
     number[order] = [place[name] for name in names]
     return number[coded.indices.to_numpy()], list(place)

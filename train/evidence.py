@@ -164,7 +164,9 @@ def kappa(cube: Floats, power: int) -> Floats:
     weights = weights**power if power else (weights > 0).astype(float)
     tiles = cube.sum(axis=(-2, -1), keepdims=True)
     by_chance = cube.sum(axis=-1, keepdims=True) * cube.sum(axis=-2, keepdims=True) / tiles
-    return 1 - (weights * cube).sum(axis=(-2, -1)) / (weights * by_chance).sum(axis=(-2, -1))
+    unlike = (weights * cube).sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):  # of one class alone, which nobody can disagree on
+        return 1 - unlike / (weights * by_chance).sum(axis=(-2, -1))
 
 
 def areas(steps: Floats) -> tuple[Floats, Floats]:
