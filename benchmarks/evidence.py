@@ -2,17 +2,21 @@
 
     python -m benchmarks.evidence --tiles 200000 --slides 500
 
+Then the same tiles by group: two columns of a few values each, which slides have at random.
+
 The rival draws slides, gathers their tiles and calls scikit-learn's F1, kappa and AUROC for each
 resample; a few of them are run and scaled.
 """
 
 import argparse
+import resource
 import time
 
 import numpy as np
+import pyarrow as pa
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
-from train import evidence
+from train import evidence, groups
 
 
 def main() -> None:
@@ -22,6 +26,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=500)
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--resamples", type=int, default=evidence.RESAMPLES)
+    parser.add_argument("--values", type=int, default=5, help="of a column of groups")
     parser.add_argument("--rivals", type=int, default=3, help="resamples of the rival")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -36,6 +41,15 @@ def main() -> None:
     found = evidence.figures(target, shares, slide, names, resamples=options.resamples)
     ours = time.perf_counter() - start
     start = time.perf_counter()
+    confused = evidence.cube(target, shares.argmax(axis=1), slide, options.classes)
+    evidence.confusions(confused, names, resamples=options.resamples)
+    named = {"slide_id": [f"slide {number}" for number in slide]}
+    for column in ("organ", "scanner"):
+        named[column] = rng.integers(options.values, size=options.slides)[slide]
+    found_by = groups.by_group(pa.table(named), ["organ", "scanner"], target, shares, slide, names)
+    by_group = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    start = time.perf_counter()
     for _ in range(options.rivals):
         drawn = rng.integers(options.slides, size=options.slides)
         counts = np.bincount(drawn, minlength=options.slides)
@@ -46,6 +60,8 @@ def main() -> None:
         roc_auc_score(target[rows], shares[rows], multi_class="ovr")
     theirs = (time.perf_counter() - start) / options.rivals * options.resamples
     print(f"{len(found)} figures, {options.resamples} resamples: {ours:.1f} s")
+    print(f"top confusions, and {len(found_by)} groups of 2 columns: {by_group:.1f} s")
+    print(f"peak memory of the process: {peak / 2**30:.1f} GiB")
     print(f"three of them by rows (scaled from {options.rivals}): {theirs:.0f} s")
 
 

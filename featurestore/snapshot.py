@@ -1,15 +1,16 @@
 """Snapshots: a training set on disk, named by all that determines it.
 
 A snapshot holds the fate of every tile (``fates.parquet``, ``test_fates.parquet``: labels, folds,
-reasons, and the row of each embedding), the assigned folds and a manifest. The embeddings lie
-beside it as a matrix of the whole artifact (`featurestore.matrix`), shared by every snapshot of
-that artifact.
+reasons, and the row of each embedding), the slides, the assigned folds and a manifest. The
+embeddings lie beside it as a matrix of the whole artifact (`featurestore.matrix`), shared by every
+snapshot of that artifact.
 """
 
 import hashlib
 import importlib.resources
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, assignment, backend, check, contract, guard, matrix, shelf
+from featurestore import (
+    artifacts,
+    assignment,
+    backend,
+    check,
+    columns,
+    contract,
+    guard,
+    matrix,
+    shelf,
+)
 from featurestore.classes import ClassSpec, class_names, class_specs
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
 from featurestore.folds import KEY, Strategy, check_fold, imbalances, shared_groups, split_view
@@ -32,8 +43,9 @@ from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 
 SHELF, MATRICES = "snapshots", "matrices"
-FORMAT = 1  # of the folder
+FORMAT = 2  # of the folder
 MANIFEST = "manifest.json"
+SLIDES = "slides.parquet"
 VIEWS = ("balance", "classes", "folds", "funnel", "guard", "labels", "store", "thresholds")
 """The files whose code decides what a snapshot holds."""
 RULES = (*assignment.RULES, "storage")
@@ -110,8 +122,8 @@ class Snapshot:
                 fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
             )
 
-    def fit_set(self, fold: int) -> TileSet:
-        """Return the training and validation tiles of a fold.
+    def fit_set(self, fold: int, more: Sequence[str] = ()) -> TileSet:
+        """Return the training and validation tiles of a fold, with more columns.
 
         Raises
         ------
@@ -119,9 +131,11 @@ class Snapshot:
             There is no such fold.
         EmptyViewError
             One of the two sides has no tile.
+        SchemaError
+            Neither tiles nor slides have a column that is asked for.
         """
         view = self.split(fold)
-        tiles = self._tile_set("", view.filter(view.dropped_by.isnull()))
+        tiles = self._tile_set("", view.filter(view.dropped_by.isnull()), more)
         sides = tiles.keys["split"].value_counts().to_pylist()
         if len(sides) < 2:
             raise EmptyViewError(
@@ -137,18 +151,21 @@ class Snapshot:
         check_fold(fold, self.manifest["folds"])
         return split_view(fates, fold)
 
-    def fold_set(self) -> TileSet:
+    def fold_set(self, more: Sequence[str] = ()) -> TileSet:
         """Return all kept training tiles, each with its ``fold`` (``split`` is ``train``)."""
         kept = guard.kept(self.fates()).mutate(split=ibis.literal("train"))
-        return TileSet(_chosen(kept, "fold"), self.matrices[""][0])
+        return self._tile_set("", kept, more, "fold")
 
-    def test_set(self) -> TileSet:
+    def test_set(self, more: Sequence[str] = ()) -> TileSet:
         """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
         kept = guard.kept(self.fates("test_"))
-        return self._tile_set("test_", kept.mutate(split=ibis.literal("test")))
+        return self._tile_set("test_", kept.mutate(split=ibis.literal("test")), more)
 
-    def _tile_set(self, prefix: str, view: ir.Table) -> TileSet:
-        return TileSet(_chosen(view), self.matrices[prefix][0])
+    def _tile_set(self, prefix: str, view: ir.Table, more: Sequence[str], *own: str) -> TileSet:
+        file = self.folder / SLIDES
+        slides = backend.read_parquet(view.get_backend(), [file]) if file.exists() else None
+        view = columns.with_columns(view, slides, more)
+        return TileSet(_chosen(view, *own, *more), self.matrices[prefix][0])
 
     def shared(self, fold: int) -> dict[str, int]:
         """Count the slides, and the fold groups, on both sides of a fold's split."""
@@ -341,6 +358,8 @@ def write(
             "matrix": own.folder.name,
             "dim": own.dim,
         }
+    if store.spec.slides:
+        backend.write_parquet(_here(store, "slides"), folder / SLIDES)
     if "" in held:
         said["folds"] = store.folds()
         said["labels"] = store.label_distribution().to_pylist()
@@ -488,7 +507,9 @@ def collect(keep: int) -> list[Path]:
 # -- tiles without a label ------------------------------------------------------------------------
 
 
-def predict_set(store: FeatureStore, rows: Rows | None = None) -> tuple[TileSet, shelf.Held]:
+def predict_set(
+    store: FeatureStore, rows: Rows | None = None, more: Sequence[str] = ()
+) -> tuple[TileSet, shelf.Held]:
     """Return every tile to predict that has an embedding (``split`` is ``predict``).
 
     Raises
@@ -496,11 +517,12 @@ def predict_set(store: FeatureStore, rows: Rows | None = None) -> tuple[TileSet,
     EmptyViewError
         There is none.
     """
+    slides = store.view("slides") if store.spec.slides else None
+    tiles = columns.with_columns(store.predicted(), slides, more)
     own, held = embeddings(store, "test_", rows)
     there = backend.read_parquet(store.connection, [own.keys])
-    tiles = store.predicted()
     joined = tiles.inner_join(there.select(*KEY, "row"), list(KEY), rname="{name}_matrix")
-    keys = _chosen(joined.mutate(split=ibis.literal("predict")))
+    keys = _chosen(joined.mutate(split=ibis.literal("predict")), *more)
     if not len(keys):
         raise EmptyViewError(
             "No tile has an embedding: the join is empty",

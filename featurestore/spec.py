@@ -75,7 +75,7 @@ class TileSet:
     ----------
     keys
         ``slide_id, x, y, target, split, row``, sorted by key; ``target`` is null where unknown,
-        ``row`` is that of the matrix.
+        ``row`` is that of the matrix. Behind them, more columns of tiles or slides if asked for.
     matrix
         The embeddings.
     """

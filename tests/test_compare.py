@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import cohen_kappa_score, f1_score
 
 from train import compare, evidence, probe
 
@@ -60,7 +60,7 @@ def test_pairing_makes_intervals_narrow():
     assert compare.main(names) == 0
     paired = read()["accuracy"]
     pair = compare.paired(*(pq.read_table(name) for name in names))
-    alone = evidence.figures(pair.target, pair.one, pair.slide, pair.names)["accuracy"]
+    alone = evidence.figures(pair.target, pair.one, pair.unit, pair.names)["accuracy"]
     assert paired["high"] - paired["low"] < 0.5 * (alone.high - alone.low)
 
 
@@ -81,6 +81,28 @@ def test_mcnemar_is_the_binomial_test():
     one, other = np.zeros(20, dtype=int), np.zeros(20, dtype=int)
     one[0], other[1:10] = 1, 1
     assert evidence.mcnemar(target, one, other) == (9, 1, pytest.approx(22 / 1024))
+
+
+def test_patients_are_resampled_and_ordered_classes_compared():
+    patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
+    names = [written("one.parquet", 0.5, **patient), written("other.parquet", 1.5, **patient)]
+    assert compare.main([*names, "--ordered", "--output", "slides"]) == 0
+    assert compare.main([*names, "--resample", "patient_id", "--output", "patients"]) == 0
+    by_slide, by_patient = read("slides"), read("patients")
+    assert by_slide["accuracy"]["difference"] == by_patient["accuracy"]["difference"]
+    assert by_slide["accuracy"]["low"] != by_patient["accuracy"]["low"]
+    tables = [pq.read_table(name) for name in names]
+    kappa = [cohen_kappa_score(t["target"], t["pred"], weights="quadratic") for t in tables]
+    assert by_slide["kappa_quadratic"]["difference"] == pytest.approx(kappa[1] - kappa[0])
+    assert "kappa_quadratic" not in by_patient
+
+
+def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
+    one = written("one.parquet", 1.0)
+    assert compare.main([one, one, "--resample", "patient_id"]) == 2
+    said = capsys.readouterr().err
+    assert "no column 'patient_id'" in said
+    assert "slide_id, x, y, target, pred" in said
 
 
 @pytest.mark.slow

@@ -110,11 +110,108 @@ def test_one_slide_has_no_interval(tiles):
     assert np.isnan(found["accuracy"].low)
 
 
+def test_intervals_are_those_of_tiles_gathered_by_hand(tiles):
+    """Slides drawn with numpy, their rows gathered, scikit-learn asked: 200 times."""
+    target, shares, slide = tiles
+    found = evidence.figures(target, shares, slide, NAMES, ordered=True)
+    rng, seen = np.random.default_rng(7), []
+    for _ in range(200):
+        drawn = rng.integers(12, size=12)
+        rows = np.concatenate([np.flatnonzero(slide == own) for own in drawn])
+        own, guess = target[rows], shares[rows].argmax(axis=1)
+        seen.append(
+            (
+                metrics.f1_score(own, guess, average="macro"),
+                metrics.cohen_kappa_score(own, guess, weights="quadratic"),
+                metrics.roc_auc_score(own, shares[rows], multi_class="ovr"),
+            )
+        )
+    for name, values in zip(
+        ("f1_macro", "kappa_quadratic", "auroc_macro"), np.transpose(seen), strict=True
+    ):
+        low, high = np.percentile(values, [2.5, 97.5])
+        width = high - low
+        assert found[name].low == pytest.approx(low, abs=0.15 * width), name
+        assert found[name].high == pytest.approx(high, abs=0.15 * width), name
+
+
+def test_patients_make_wider_intervals_than_their_slides(tiles):
+    target, shares, slide = tiles
+    order = np.argsort([(shares.argmax(axis=1) == target)[slide == s].mean() for s in range(12)])
+    patient = np.empty(12, dtype=int)
+    patient[order] = np.arange(12) // 3  # slides of a patient are alike
+    by_slide, by_patient = (
+        evidence.figures(target, shares, unit, NAMES, resamples=300)["accuracy"]
+        for unit in (slide, patient[slide])
+    )
+    assert by_patient.value == by_slide.value
+    assert by_patient.high - by_patient.low > 1.2 * (by_slide.high - by_slide.low)
+
+
+def test_numbers_that_no_tile_bears_are_no_slides(tiles):
+    """Slides of the training tiles alone are none of the validation's."""
+    target, shares, slide = tiles
+    assert evidence.figures(target, shares, 5 * slide + 40, NAMES, resamples=50) == (
+        evidence.figures(target, shares, slide, NAMES, resamples=50)
+    )
+
+
+def test_a_resample_without_a_class_leaves_it_out(tiles):
+    """Nerve is on one slide: where that is not drawn, means are over the other classes."""
+    target, shares, slide = tiles
+    target = np.where((target == 2) & (slide > 0), 0, target)
+    counts = np.ones(12)
+    counts[0] = 0
+    found = evidence.measures(evidence.sums(target, shares, slide).total(counts), NAMES)
+    rows = slide > 0
+    expected = [metrics.roc_auc_score(target[rows] == k, shares[rows, k]) for k in (0, 1)]
+    assert np.isnan(found["auroc/Nerve"])
+    assert found["auroc_macro"] == pytest.approx(np.mean(expected), abs=2e-3)
+    whole = evidence.figures(target, shares, slide, NAMES, resamples=100)
+    assert np.isfinite([whole["auroc_macro"].low, whole["auroc/Nerve"].high]).all()
+
+
+def test_a_single_class_has_no_kappa_and_no_areas():
+    shares = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], dtype=np.float32)
+    found = evidence.figures(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
+    for name in ("kappa", "kappa_quadratic", "auroc_macro", "average_precision_macro"):
+        assert np.isnan([found[name].value, found[name].low]).all(), name
+    assert (found["accuracy"].value, found["balanced_accuracy"].low) == (1, 1)
+
+
+def test_probabilities_that_are_all_alike_order_nothing():
+    target = np.array([0, 1, 0, 1, 1])
+    found = evidence.figures(target, np.full((5, 2), 0.5, np.float32), target, ["a", "b"])
+    assert found["auroc/b"].value == 0.5
+    assert found["average_precision/b"].value == pytest.approx(0.6)
+
+
+def test_very_many_units_take_fewer_steps(monkeypatch: pytest.MonkeyPatch, tiles):
+    target, shares, _ = tiles
+    monkeypatch.setattr(evidence, "ROOM", 600 * 3 * 2 * 8 * 40)
+    found = evidence.sums(target, shares, np.arange(600))
+    assert found.steps.shape == (600, 3, 2, 40)
+    area, _ = evidence.areas(found.total(np.ones(600)).steps)
+    exact = evidence.exact_areas(target, shares, NAMES)
+    assert area[0] == pytest.approx(exact["auroc/Fat"], abs=0.01)
+
+
 def test_confusions_come_worst_first():
-    cube = np.array([[5, 3, 0], [1, 8, 0], [4, 0, 0]], dtype=float)
-    assert evidence.confusions(cube, NAMES) == {
+    cube = np.array([[[5, 3, 0], [1, 8, 0], [4, 0, 0]], [[2, 0, 0], [0, 0, 0], [0, 0, 0]]])
+    found = evidence.confusions(cube, NAMES)
+    assert found | {"low": [], "high": []} == {
         "true": ["Nerve", "Fat", "Muscle"],
         "predicted": ["Fat", "Muscle", "Fat"],
         "tiles": [4, 3, 1],
-        "share_of_true": [1.0, 3 / 8, 1 / 9],
+        "share_of_true": [1.0, 3 / 10, 1 / 9],
+        "low": [],
+        "high": [],
+        "units": [1, 1, 1],
     }
+    assert found["low"] == [1.0, 0.0, 1 / 9]  # of Fat, the second slide drawn twice
+    assert found["high"] == [1.0, 3 / 8, 1 / 9]
+
+
+def test_nothing_is_confused_by_who_is_right():
+    found = evidence.confusions(np.array([np.diag([3, 4, 5])]), NAMES)
+    assert all(values == [] for values in found.values())

@@ -21,7 +21,7 @@ ALLOWED = {
     "prompt_toolkit": {"featurestore/shell.py"},
     "ml_dtypes": {"featurestore/matrix.py"},
     "scipy": {"featurestore/balance.py", "train/calibration.py", "train/evidence.py",
-              "train/sweep.py"},
+              "train/resample.py"},
     "safetensors": {"train/checkpoint.py"},
     "accelerate": {"train/probe.py", "train/session.py"},
     "torchmetrics": {"train/metrics.py"},

@@ -2,11 +2,12 @@
 
     python train/compare.py RUN RUN [RUN ...]
     python train/compare.py models:/tissue-probe/1 models:/tissue-probe/2 --output comparison
-    python train/compare.py a/predictions.parquet b/predictions.parquet
+    python train/compare.py a/predictions.parquet b/predictions.parquet --resample patient_id
 
 Each is the id of a run, a models:/ URI (its run's predictions), or a file that a run has written.
 The first is what the others are compared with. Differences have 95 % intervals that resample
-slides, of both at once; McNemar's test is beside them.
+slides, of both at once (or patients, if the predictions have that column, as those of runs with
+evidence.resample or evidence.groups do); McNemar's test is beside them.
 """
 
 import argparse
@@ -26,12 +27,20 @@ from featurestore import artifacts
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.tables import print_table
 from train import evidence
-from train.data import slide_numbers, write_parquet
+from train.data import plural, unit_numbers, write_parquet
 from train.figures import differences_png
 
 KEY = ["slide_id", "x", "y"]
 FILES = ("predictions.parquet", "oof_predictions.parquet")
-SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "brier", "calibration_error")
+SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "kappa",
+    "kappa_quadratic",
+    "brier",
+    "calibration_error",
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,8 @@ class Pair:
 
     Parameters
     ----------
-    target, slide
-        Class index and number of the slide, shape (tiles,).
+    target, unit
+        Class index and number of what is resampled, shape (tiles,).
     one, other
         Probabilities, shape (tiles, K).
     names
@@ -51,11 +60,30 @@ class Pair:
     """
 
     target: npt.NDArray[np.int64]
-    slide: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
     one: npt.NDArray[np.float32]
     other: npt.NDArray[np.float32]
     names: list[str]
     left_out: int
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are compared.
+
+    Parameters
+    ----------
+    seed
+        Of the resamples.
+    resample
+        Column of the predictions whose values intervals resample.
+    ordered
+        Whether the order of classes means something.
+    """
+
+    seed: int = 0
+    resample: str = "slide_id"
+    ordered: bool = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,16 +95,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="a folder")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--resample", default="slide_id", metavar="COLUMN", help="of the predictions: patient_id"
+    )
+    parser.add_argument(
+        "--ordered", action="store_true", help="the order of classes means something"
+    )
     options = parser.parse_args(argv)
     try:
-        compare(options.runs, options.uri, options.output, options.seed, Console())
+        how = How(options.seed, options.resample, options.ordered)
+        compare(options.runs, options.uri, options.output, how, Console())
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def compare(runs: list[str], uri: str | None, output: Path, seed: int, console: Console) -> None:
+def compare(runs: list[str], uri: str | None, output: Path, how: How, console: Console) -> None:
     """Print and write the comparison of the first run with each of the others."""
     if len(runs) < 2:
         raise ArtifactError(
@@ -88,10 +123,11 @@ def compare(runs: list[str], uri: str | None, output: Path, seed: int, console: 
         "only_this_right", "p_mcnemar",
     )}  # fmt: skip
     drawn: dict[str, dict[str, evidence.Figure]] = {}
+    over = plural(how.resample)
     for run, table in zip(runs[1:], tables[1:], strict=True):
-        pair = paired(tables[0], table)
+        pair = paired(tables[0], table, how.resample)
         found = evidence.differences(
-            pair.target, pair.one, pair.other, pair.slide, pair.names, seed
+            pair.target, pair.one, pair.other, pair.unit, pair.names, how.ordered, how.seed
         )
         test = evidence.mcnemar(pair.target, pair.one.argmax(axis=1), pair.other.argmax(axis=1))
         for metric, figure in found.items():
@@ -99,14 +135,14 @@ def compare(runs: list[str], uri: str | None, output: Path, seed: int, console: 
                       pair.left_out, *test)  # fmt: skip
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
-        drawn[run] = {metric: found[metric] for metric in SHOWN}
-        show(run, drawn[run], pair, test, console)
+        drawn[run] = {metric: found[metric] for metric in SHOWN if metric in found}
+        show(run, drawn[run], pair, test, over, console)
     output.mkdir(parents=True, exist_ok=True)
     write_parquet(output / "comparison.parquet", pa.table(rows))
     differences_png(output / "comparison.png", runs[0], {
         run: {name: (f.value, f.low, f.high) for name, f in own.items()}
         for run, own in drawn.items()
-    })  # fmt: skip
+    }, over)  # fmt: skip
     console.print(f"written: {output / 'comparison.parquet'}, {output / 'comparison.png'}")
 
 
@@ -134,13 +170,14 @@ def predictions(run: str, uri: str | None) -> pa.Table:
     )
 
 
-def paired(one: pa.Table, other: pa.Table) -> Pair:
+def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
     """Return the predictions for the tiles that both have and that have a label.
 
     Raises
     ------
     SchemaError
-        They are of other classes, or disagree about the label of a tile.
+        They are of other classes, disagree about the label of a tile, or lack the column to
+        resample.
     EmptyViewError
         They have no tile in common.
     """
@@ -153,7 +190,15 @@ def paired(one: pa.Table, other: pa.Table) -> Pair:
             "The runs know other classes", found=f"{', '.join(names)}; {', '.join(theirs)}",
             fix="compare runs of the same classes",
         )  # fmt: skip
-    first = one.select([*KEY, "target"]).append_column("one", pa.array(np.arange(len(one))))
+    if resample not in one.column_names:
+        there = [name for name in one.column_names if not name.startswith("prob_")]
+        raise SchemaError(
+            f"The predictions have no column {resample!r} to resample",
+            found=", ".join(there),
+            fix="name one of them, or fit again with it in evidence.resample or evidence.groups",
+        )
+    wanted = list(dict.fromkeys([*KEY, "target", resample]))
+    first = one.select(wanted).append_column("one", pa.array(np.arange(len(one))))
     second = other.select([*KEY, "target"]).append_column("other", pa.array(np.arange(len(other))))
     both = first.join(second, KEY, join_type="inner", right_suffix="_other").sort_by(
         [(key, "ascending") for key in KEY]
@@ -177,7 +222,7 @@ def paired(one: pa.Table, other: pa.Table) -> Pair:
         for table, row in ((one, "one"), (other, "other"))
     ]
     left_out = len(one) + len(other) - 2 * len(both)
-    return Pair(target, slide_numbers(both)[0], shares[0], shares[1], names, left_out)
+    return Pair(target, unit_numbers(both, resample)[0], shares[0], shares[1], names, left_out)
 
 
 def show(
@@ -185,6 +230,7 @@ def show(
     found: dict[str, evidence.Figure],
     pair: Pair,
     test: tuple[int, int, float],
+    over: str,
     console: Console,
 ) -> None:
     """Print the differences that people look for first."""
@@ -192,7 +238,7 @@ def show(
         {
             "metric": list(found),
             "difference": [f"{figure.value:+.4f}" for figure in found.values()],
-            "95 % over slides": [f"{f.low:+.4f} .. {f.high:+.4f}" for f in found.values()],
+            f"95 % over {over}": [f"{f.low:+.4f} .. {f.high:+.4f}" for f in found.values()],
         }
     )
     print_table(table, console, f"{run}, {len(pair.target):,} tiles")

@@ -6,8 +6,11 @@ process's own matrix: the batches of an epoch are the same tiles however many pr
 them, each tile belongs to exactly one process, and no row is ever gathered.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,8 @@ from featurestore.spec import TileSet
 from train.order import Window
 
 UNKNOWN = -1  # target of a tile without a label
+NONE = "none"  # what a null, or an empty string, is called among the values of a column
+OWN = ("slide_id", "x", "y", "target", "split", "row", "fold")  # of keys; others are for people
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,57 @@ def slide_numbers(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
     return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
 
 
+def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Number the values of a column of any plain type; return each row's number and their names.
+
+    The order is that of the values; nulls and empty strings come last, under the name `NONE`.
+    """
+    values = column.combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    coded = values.dictionary_encode(null_encoding="encode")
+    order = pc.sort_indices(coded.dictionary).to_numpy()  # nulls at the end
+    names = [
+        NONE if value in (None, "") else str(value)
+        for value in coded.dictionary.take(pa.array(order)).to_pylist()
+    ]
+    last = dict.fromkeys(sorted(names, key=lambda name: name == NONE))  # all else keeps its order
+    place = {name: number for number, name in enumerate(last)}
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = [place[name] for name in names]
+    return number[coded.indices.to_numpy()], list(place)
+
+
+def unit_numbers(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], int]:
+    """Number what intervals resample; return each row's number, and how many there are.
+
+    These are the values of a column; where it has none, each slide stands for itself.
+    """
+    slide, names = slide_numbers(keys)
+    if column == "slide_id":
+        return slide, len(names)
+    value, known = numbered(keys[column])
+    several = np.where(_unknown(value, known), len(known) + slide, value)
+    units, number = np.unique(several, return_inverse=True)
+    return number.astype(np.int64), len(units)
+
+
+def lone_slides(keys: pa.Table, column: str) -> int:
+    """Count the slides that stand for themselves, having no value in a column."""
+    slide, _ = slide_numbers(keys)
+    return 0 if column == "slide_id" else len(np.unique(slide[_unknown(*numbered(keys[column]))]))
+
+
+def _unknown(value: npt.NDArray[np.int64], names: list[str]) -> npt.NDArray[np.bool_]:
+    return np.array([name == NONE for name in names], dtype=bool)[value]
+
+
 def predictions(
     keys: pa.Table, order: npt.NDArray[np.int64], probabilities: Tensor, classes: list[str]
 ) -> pa.Table:
     """Return ``slide_id, x, y, target, pred, prob_<class>`` in the order of keys.
+
+    Behind them stand the further columns that keys may have.
 
     Parameters
     ----------
@@ -154,11 +206,28 @@ def predictions(
     """
     by_key = np.argsort(order)
     values = probabilities.numpy()[by_key]
-    table = keys.take(pa.array(order[by_key])).select(["slide_id", "x", "y", "target"])
+    chosen = keys.take(pa.array(order[by_key]))
+    table = chosen.select(["slide_id", "x", "y", "target"])
     table = table.append_column("pred", pa.array(values.argmax(axis=1)))
     for index, name in enumerate(classes):
         table = table.append_column(f"prob_{name}", pa.array(values[:, index].copy()))
+    for name in (name for name in keys.column_names if name not in OWN):
+        table = table.append_column(name, chosen[name])
     return table
+
+
+def plural(column: str) -> str:
+    """Return what the values of a column are called."""
+    return {"slide_id": "slides", "patient_id": "patients"}.get(column, column)
+
+
+def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:
+    """Write a table as MLflow does, numbers that are none as null: ``columns`` and ``data``."""
+    rows = zip(*columns.values(), strict=True)
+    data = [[None if value != value else value for value in row] for row in rows]
+    content = json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+    write_bytes(path, content.encode())
+    return path
 
 
 def write_parquet(path: Path, table: pa.Table) -> Path:

@@ -1,29 +1,29 @@
 """How good predictions are, with 95 % intervals that resample slides.
 
-Tiles of a slide are not independent, so a resample draws slides. All that the figures need is added
-up by slide first (`Sums`); then a resample is one row of a matrix of counts times those sums, and
-all resamples are one product.
+Tiles of a slide are not independent, so a resample draws slides, or patients: units. All that the
+figures need is added up by unit first (`Sums`); then a resample is one row of a matrix of counts
+times those sums, and all resamples are one product.
 """
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-Floats = npt.NDArray[np.float64]
-RESAMPLES = 2000
-AT_ONCE = 100  # resamples of a product
+from train.resample import AT_ONCE, RESAMPLES, Floats, interval
+
 BINS = 15  # of confidence, for the calibration error
 STEPS = 512  # of a class's probability, by quantiles, for the intervals of areas under curves
+ROOM = 2**29  # bytes that these may take: of very many units there are fewer steps, LEAST or more
+LEAST = 32
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What is added up, with slides first; `total` makes them sums over slides.
+    """What is added up, with units first; `total` makes them sums over units.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Sums:
         Tiles, confidence and hits by bin of confidence, shape (S, BINS, 3).
     steps
         Tiles of other classes and of the class by step of its probability, ascending; shape
-        (S, K, 2, STEPS).
+        (S, K, 2, steps).
     """
 
     cube: Floats
@@ -44,7 +44,7 @@ class Sums:
     steps: Floats
 
     def total(self, counts: Floats) -> "Sums":
-        """Return the sums over slides, each counted as often as said; shape (R, S) gives R."""
+        """Return the sums over units, each counted as often as said; shape (R, S) gives R."""
         return Sums(
             **{name: np.tensordot(counts, values, axes=1) for name, values in vars(self).items()}
         )
@@ -53,9 +53,10 @@ class Sums:
 def sums(
     target: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
-    slide: npt.NDArray[np.int64],
+    unit: npt.NDArray[np.int64],
+    steps: int = STEPS,
 ) -> Sums:
-    """Add predictions up by slide.
+    """Add predictions up by unit.
 
     Parameters
     ----------
@@ -63,32 +64,47 @@ def sums(
         Class index, shape (tiles,).
     probabilities
         Shape (tiles, K).
-    slide
-        Number of the slide, shape (tiles,).
+    unit
+        Number of the slide, or of what else is resampled, shape (tiles,). Numbers that no tile
+        bears are no units.
+    steps
+        Of a class's probability; 0 where nobody asks for areas under curves.
     """
     tiles, classes = probabilities.shape
-    slides = int(slide.max()) + 1
+    there, unit = np.unique(unit, return_inverse=True)
+    units = len(there)
+    steps = min(steps, max(LEAST, ROOM // (units * classes * 2 * 8)))
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    cell = (slide * classes + target) * classes + predicted
-    cube = np.bincount(cell, minlength=slides * classes**2).reshape(slides, classes, classes)
     own = probabilities[np.arange(tiles), target].astype(float)
     error = (probabilities.astype(float) ** 2).sum(axis=1) - 2 * own + 1
     edge = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
     kinds = (np.ones(tiles), confidence, predicted == target)
-    bins = [_added(slide * BINS + edge, slides * BINS, kind) for kind in kinds]
-    steps = np.empty((slides, classes, 2, STEPS))
-    for index in range(classes):
+    bins = [_added(unit * BINS + edge, units * BINS, kind) for kind in kinds]
+    ranks = np.empty((units, classes, 2, steps))
+    for index in range(classes if steps else 0):
         share = probabilities[:, index]
-        edges = np.unique(np.quantile(share, np.linspace(0, 1, STEPS + 1)[1:-1]))
+        edges = np.unique(np.quantile(share, np.linspace(0, 1, steps + 1)[1:-1]))
         step = np.searchsorted(edges, share, side="right")
-        place = (slide * 2 + (target == index)) * STEPS + step
-        steps[:, index] = _added(place, slides * 2 * STEPS).reshape(slides, 2, STEPS)
+        place = (unit * 2 + (target == index)) * steps + step
+        ranks[:, index] = _added(place, units * 2 * steps).reshape(units, 2, steps)
     return Sums(
-        cube=cube.astype(float),
-        square=_added(slide, slides, error),
-        bins=np.stack(bins, axis=-1).reshape(slides, BINS, 3),
-        steps=steps,
+        cube=cube(target, predicted, unit, classes).astype(float),
+        square=_added(unit, units, error),
+        bins=np.stack(bins, axis=-1).reshape(units, BINS, 3),
+        steps=ranks,
     )
+
+
+def cube(
+    target: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    unit: npt.NDArray[np.int64],
+    classes: int,
+) -> npt.NDArray[np.int64]:
+    """Count tiles by unit, true and predicted class, shape (units, K, K)."""
+    units = int(unit.max()) + 1
+    cell = (unit * classes + target) * classes + predicted
+    return np.bincount(cell, minlength=units * classes**2).reshape(units, classes, classes)
 
 
 def _added(
@@ -148,7 +164,9 @@ def kappa(cube: Floats, power: int) -> Floats:
     weights = weights**power if power else (weights > 0).astype(float)
     tiles = cube.sum(axis=(-2, -1), keepdims=True)
     by_chance = cube.sum(axis=-1, keepdims=True) * cube.sum(axis=-2, keepdims=True) / tiles
-    return 1 - (weights * cube).sum(axis=(-2, -1)) / (weights * by_chance).sum(axis=(-2, -1))
+    unlike = (weights * cube).sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):  # of one class alone, which nobody can disagree on
+        return 1 - unlike / (weights * by_chance).sum(axis=(-2, -1))
 
 
 def areas(steps: Floats) -> tuple[Floats, Floats]:
@@ -178,27 +196,40 @@ class Figure:
 def figures(
     target: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
-    slide: npt.NDArray[np.int64],
+    unit: npt.NDArray[np.int64],
     names: list[str],
     ordered: bool = False,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Figure]:
-    """Return every figure of `measures` with its interval, the slides resampled.
+    """Return every figure of `measures` with its interval, the units resampled.
 
     Areas under curves are exact; their intervals come from `STEPS` steps of the probability. A
-    resample repeats slides, and so looks less well calibrated than the whole: the calibration error
-    may lie at the lower end of its interval, or below. Parameters as in `sums` and `measures`.
+    resample repeats units, and so looks less well calibrated than the whole: the calibration error
+    may lie at the lower end of its interval, or below. A resample without a tile of some class
+    leaves that class out. Parameters as in `sums` and `measures`.
     """
-    found = sums(target, probabilities, slide)
-    slides = len(found.cube)
-    value = measures(found.total(np.ones(slides)), names, ordered)
+    found = sums(target, probabilities, unit)
+    value = measures(found.total(np.ones(len(found.cube))), names, ordered)
     value |= exact_areas(target, probabilities, names)
+    return resampled(found, value, names, ordered, seed, resamples)
+
+
+def resampled(
+    found: Sums,
+    value: dict[str, Floats],
+    names: list[str],
+    ordered: bool = False,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    at_once: int = AT_ONCE,
+) -> dict[str, Figure]:
+    """Give figures of `measures` their intervals; parameters as in `measures` and `interval`."""
 
     def drawn(counts: Floats) -> Floats:
         return np.stack(list(measures(found.total(counts), names, ordered).values()))
 
-    low, high = interval(slides, drawn, seed, resamples)
+    low, high = interval(len(found.cube), drawn, seed, resamples, at_once)
     return {
         name: Figure(float(value[name]), float(low[place]), float(high[place]))
         for place, name in enumerate(value)
@@ -209,59 +240,30 @@ def differences(
     target: npt.NDArray[np.int64],
     one: npt.NDArray[np.float32],
     other: npt.NDArray[np.float32],
-    slide: npt.NDArray[np.int64],
+    unit: npt.NDArray[np.int64],
     names: list[str],
+    ordered: bool = False,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Figure]:
     """Return by how much each figure of ``other`` is above that of ``one``, on the same tiles.
 
-    A resample draws slides for both: what makes a slide hard for both cancels.
+    A resample draws units for both: what makes a slide hard for both cancels.
     """
-    pair = [sums(target, shares, slide) for shares in (one, other)]
-    slides = len(pair[0].cube)
+    pair = [sums(target, shares, unit) for shares in (one, other)]
+    units = len(pair[0].cube)
 
     def drawn(counts: Floats) -> Floats:
-        first, second = (measures(own.total(counts), names) for own in pair)
+        first, second = (measures(own.total(counts), names, ordered) for own in pair)
         return np.stack([second[name] - first[name] for name in first])
 
-    value = drawn(np.ones((1, slides)))[:, 0]
-    low, high = interval(slides, drawn, seed, resamples)
-    kinds = measures(pair[0].total(np.ones(slides)), names)
+    value = drawn(np.ones((1, units)))[:, 0]
+    low, high = interval(units, drawn, seed, resamples)
+    kinds = measures(pair[0].total(np.ones(units)), names, ordered)
     return {
         name: Figure(float(value[place]), float(low[place]), float(high[place]))
         for place, name in enumerate(kinds)
     }
-
-
-def interval(
-    slides: int, drawn: Callable[[Floats], Floats], seed: int, resamples: int
-) -> tuple[Floats, Floats]:
-    """Return both ends of 95 % percentile intervals, not a number with fewer than two slides.
-
-    Parameters
-    ----------
-    drawn
-        Given how often each slide is drawn, shape (R, slides), returns figures of shape (M, R).
-    """
-
-    def statistic(number: npt.NDArray[np.int64], axis: int) -> Floats:
-        number = np.moveaxis(number, axis, -1).reshape(-1, slides)
-        place = number + slides * np.arange(len(number))[:, None]
-        counts = np.bincount(place.ravel(), minlength=number.size).reshape(-1, slides)
-        return drawn(counts.astype(float))
-
-    if slides < 2:
-        none = np.full(len(drawn(np.ones((1, slides)))), np.nan)
-        return none, none
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of figures that are not defined, which stay so
-        found = bootstrap(
-            (np.arange(slides),), statistic, vectorized=True, n_resamples=resamples,
-            method="percentile", batch=AT_ONCE, rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # fmt: skip
-        low, high = np.nanpercentile(found, [2.5, 97.5], axis=-1)
-    return low, high
 
 
 def mcnemar(
@@ -295,17 +297,42 @@ def exact_areas(
     return found
 
 
-def confusions(cube: Floats, names: list[str], most: int = 10) -> dict[str, list[object]]:
-    """Return the classes that are taken for others most often: a table, the worst first."""
-    wrong = cube * (1 - np.eye(len(cube)))
+def confusions(
+    cube: npt.NDArray[np.int64],
+    names: list[str],
+    seed: int = 0,
+    most: int = 10,
+    resamples: int = RESAMPLES,
+) -> dict[str, list[Any]]:
+    """Return the classes that are taken for others most often: a table, the worst first.
+
+    Columns ``true, predicted, tiles, share_of_true``, the share's interval ``low, high``, and how
+    many ``units`` have such a tile.
+
+    Parameters
+    ----------
+    cube
+        Counts, shape (units, K, K).
+    """
+    wrong = cube.sum(axis=0) * (1 - np.eye(len(names), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    rows, columns = np.unravel_index(order, wrong.shape)
-    kept = [(i, j) for i, j in zip(rows, columns, strict=True) if wrong[i, j] > 0]
+    true, predicted = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
+
+    def drawn(counts: Floats) -> Floats:
+        taken, all_ = counts @ cube[:, true, predicted], counts @ cube.sum(axis=2)[:, true]
+        with np.errstate(invalid="ignore"):
+            return (taken / all_).T
+
+    one = np.ones((1, len(cube)))
+    low, high = interval(len(cube), drawn, seed, resamples) if len(true) else (np.empty(0),) * 2
     return {
-        "true": [names[i] for i, _ in kept],
-        "predicted": [names[j] for _, j in kept],
-        "tiles": [int(wrong[i, j]) for i, j in kept],
-        "share_of_true": [float(wrong[i, j] / cube[i].sum()) for i, j in kept],
+        "true": [names[i] for i in true],
+        "predicted": [names[j] for j in predicted],
+        "tiles": wrong[true, predicted].tolist(),
+        "share_of_true": drawn(one)[:, 0].tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "units": (cube[:, true, predicted] > 0).sum(axis=0).tolist(),
     }
 
 

@@ -9,12 +9,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from train import evidence
+from train.groups import Group
+
 BLUE, ORANGE = "#0072B2", "#D55E00"
 FEW = 4  # lines whose intervals can be told apart
 
 
 def settings_png(
-    path: Path, names: list[str], f1: list[tuple[float, float, float, float]], best: int
+    path: Path,
+    names: list[str],
+    f1: list[tuple[float, float, float, float]],
+    best: int,
+    over: str = "slides",
 ) -> Path:
     """Draw the macro F1 of each setting: its folds' mean and standard deviation, its interval.
 
@@ -26,6 +33,8 @@ def settings_png(
         Mean and standard deviation over the folds, lower and upper end of the interval.
     best
         The one that is marked.
+    over
+        What the intervals resample.
     """
     figure = _figure(8, 0.34 * len(names) + 1.2)
     axes = figure.add_subplot()
@@ -36,7 +45,9 @@ def settings_png(
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.get_yticklabels()[best].set_fontweight("bold")
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("macro F1: mean and deviation over folds; band: 95 % over slides")
+    axes.set_xlabel(
+        f"macro F1: mean and deviation over folds; band: 95 % over {over}", parse_math=False
+    )
     axes.set_title("Settings, the best in orange", loc="left", fontsize=10)
     return _saved(figure, path)
 
@@ -47,6 +58,7 @@ def axis_png(
     settings: list[dict[str, Any]],
     tiles: list[int],
     f1: list[tuple[float, float, float, float]],
+    over: str = "slides",
 ) -> Path:
     """Draw the macro F1 along one swept key: a line for each combination of the others.
 
@@ -60,6 +72,8 @@ def axis_png(
         Tiles that it trains on, the mean over folds.
     f1
         Mean and standard deviation over the folds, lower and upper end of the interval.
+    over
+        What the intervals resample.
     """
     values = list(dict.fromkeys(setting[axis] for setting in settings))
     lines: dict[str, list[int]] = {}
@@ -81,8 +95,8 @@ def axis_png(
     axes.set_xticks(range(len(values)), labels, parse_math=False)
     axes.set_xlabel(axis, parse_math=False)
     axes.set_ylabel("macro F1")
-    said = "mean and deviation over folds" + "; band: 95 % over slides" * (len(lines) <= FEW)
-    axes.set_title(said, loc="left", fontsize=9)
+    said = "mean and deviation over folds" + f"; band: 95 % over {over}" * (len(lines) <= FEW)
+    axes.set_title(said, loc="left", fontsize=9, parse_math=False)
     if len(lines) > 1:
         axes.legend(fontsize=7, frameon=False)
     return _saved(figure, path)
@@ -142,13 +156,17 @@ def curves_png(
     return _saved(figure, path)
 
 
-def classes_png(path: Path, names: list[str], f1: list[tuple[float, float, float]]) -> Path:
+def classes_png(
+    path: Path, names: list[str], f1: list[tuple[float, float, float]], over: str = "slides"
+) -> Path:
     """Draw the F1 of each class with its 95 % interval.
 
     Parameters
     ----------
     f1
         Value, lower and upper end; not a number where a class is absent.
+    over
+        What the intervals resample.
     """
     figure = _figure(6.5, 0.34 * len(names) + 1.2)
     axes = figure.add_subplot()
@@ -161,7 +179,47 @@ def classes_png(path: Path, names: list[str], f1: list[tuple[float, float, float
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1.12)
-    axes.set_xlabel("F1; line: 95 % interval, slides resampled")
+    axes.set_xlabel(f"F1; line: 95 % interval, {over} resampled", parse_math=False)
+    return _saved(figure, path)
+
+
+def groups_png(
+    path: Path,
+    column: str,
+    groups: list[Group],
+    overall: dict[str, evidence.Figure],
+    over: str = "slides",
+) -> Path:
+    """Draw macro F1 and accuracy of each group of a column with intervals, the worst in orange.
+
+    Parameters
+    ----------
+    overall
+        The figures of all tiles.
+    over
+        What the intervals resample.
+    """
+    place = np.arange(len(groups))
+    figure = _figure(9.2, 0.34 * len(groups) + 1.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, metric, said in zip(
+        panels, ("f1_macro", "accuracy"), ("macro F1", "accuracy"), strict=True
+    ):
+        found = [group.figures[metric] for group in groups]
+        value, low, high = np.array([(f.value, f.low, f.high) for f in found]).T
+        colours = [ORANGE if own == value.min() else BLUE for own in value]
+        axes.barh(place, value, color=colours, alpha=0.55)
+        axes.hlines(place, low, high, color="black", linewidth=1.5)
+        for own, at in enumerate(value):
+            axes.text(1.02, own, f"{at:.3f}", va="center", fontsize=8)
+        axes.axvline(overall[metric].value, color="grey", linewidth=1, linestyle="--")
+        axes.set_xlim(0, 1.12)
+        axes.set_xlabel(said)
+    names = [f"{group.value}\n{group.tiles:,} tiles, {group.slides:,} slides" for group in groups]
+    panels[0].set_yticks(place, names, parse_math=False, fontsize=8)
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)
+    said = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
+    figure.suptitle(said, fontsize=9, x=0.01, ha="left", parse_math=False)
     return _saved(figure, path)
 
 
@@ -196,7 +254,10 @@ def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
 
 
 def differences_png(
-    path: Path, first: str, found: dict[str, dict[str, tuple[float, float, float]]]
+    path: Path,
+    first: str,
+    found: dict[str, dict[str, tuple[float, float, float]]],
+    over: str = "slides",
 ) -> Path:
     """Draw by how much runs differ from the first, figure by figure, with 95 % intervals.
 
@@ -204,6 +265,8 @@ def differences_png(
     ----------
     found
         By run and figure: difference, lower and upper end.
+    over
+        What the intervals resample.
     """
     names = list(next(iter(found.values())))
     figure = _figure(7.5, 0.3 * len(names) * len(found) + 1.4)
@@ -216,7 +279,7 @@ def differences_png(
         axes.hlines(place, low, high, color=drawn[0].get_color())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"above {first}; line: 95 % interval, slides resampled", parse_math=False)
+    axes.set_xlabel(f"above {first}; line: 95 % interval, {over} resampled", parse_math=False)
     axes.legend(fontsize=7, frameon=False)
     return _saved(figure, path)
 

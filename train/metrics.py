@@ -78,7 +78,7 @@ def confusion_metrics(confusion: Counts, names: list[str]) -> dict[str, float]:
     return {name: float(value) for name, value in result.items()}
 
 
-def f1_macro(confusion: Counts) -> npt.NDArray[np.float64]:
+def f1_macro(confusion: Counts | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     both = confusion.sum(axis=-1) + confusion.sum(axis=-2)

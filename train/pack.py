@@ -15,14 +15,14 @@ from featurestore.tables import print_table
 from train import sweep
 from train.affine import standard
 from train.checkpoint import Blueprint
-from train.data import predictions, write_parquet
+from train.data import plural, predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
 from train.figures import axis_png, settings_png
 from train.fitting import DivergedError, calibrated, network, plan, summed, train_heads
 from train.losses import Aims
 from train.neighbours import poll
 from train.pool import NOWHERE, Heads, Pool, balanced
-from train.report import spelled
+from train.report import record_evidence, review, spelled
 from train.schema import SOLVERS
 from train.session import Session, assembled
 from train.sweep import Pack, Score
@@ -86,6 +86,8 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
+        record_evidence(session, "oof", table, classes, "oof_")
+        review(session, table, "oof_")
         record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
     if not found.fitted:
         return None
@@ -208,12 +210,12 @@ def record(
     print_table(shown(columns, list(pack.settings[0].swept)), session.console, "settings")
     tracker.table(columns, "settings.json")
     f1 = [(s.mean("f1_macro"), s.spread("f1_macro"), s.low, s.high) for s in scores]
-    names = [setting.name for setting in pack.settings]
-    tracker.file(settings_png(session.folder / "settings.png", names, f1, winner))
+    names, over = [s.name for s in pack.settings], plural(session.config.evidence.resample)
+    tracker.file(settings_png(session.folder / "settings.png", names, f1, winner, over))
     swept = [setting.swept for setting in pack.settings]
     for axis in [key for key in swept[0] if len({own[key] for own in swept}) > 1]:
         picture = session.folder / f"{spell(axis)}.png"
-        tracker.file(axis_png(picture, axis, swept, columns["tiles"], f1))
+        tracker.file(axis_png(picture, axis, swept, columns["tiles"], f1, over))
     if (gap := leak_gap(pack, scores)) is not None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         session.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")

@@ -32,11 +32,11 @@ class Pool:
         Class and fold under each variant of the rules, `NOWHERE` where it drops the tile; shape
         (variants, own rows).
     slide
-        Number of the slide, shape (own rows,).
+        Number of the slide, or of whatever else intervals resample, shape (own rows,).
     draw
         Place of the slide in a random order of slides, in (0, 1], shape (own rows,).
     slides, rows
-        Numbers of slides and of tiles, over all processes.
+        Numbers of such slides and of tiles, over all processes.
     rank, world
         Which of how many processes this is.
     """

@@ -52,7 +52,7 @@ from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, loop, pack, resume, single, sweep
+from train import checkpoint, groups, loop, pack, resume, single, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.report import record_inputs, record_split
@@ -109,8 +109,9 @@ def run(config: Config) -> None:
         def choose() -> tuple[Config, Chosen, Path]:
             tracker, store = open_tracker(config), open_store(config)
             trained, rows = open_checkpoint(config), Rows(console)
+            groups.check_columns(store, config)
             if config.mode == "predict":
-                snapshots, (tiles, held) = [], predict_set(store, rows)
+                snapshots, (tiles, held) = [], predict_set(store, rows, config.evidence.columns())
                 stack.callback(held.lock.close)
                 chosen = Chosen(tiles, trained)
             elif packed(config):
@@ -119,7 +120,7 @@ def run(config: Config) -> None:
             else:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
-            check_fits(chosen)
+            check_fits(chosen, config)
             states = find_state(config, tracker, snapshots, accelerator.num_processes)
             here.append((tracker, store, snapshots))
             return config, chosen, states
@@ -218,8 +219,9 @@ def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
             check_fold(fold, snapshot.manifest["folds"])
         warn_of_leaks(snapshot, config)
     tested = config.final and config.data.test_tiles is not None
-    tiles = snapshots[0].test_set() if tested else None
-    whole = Tiles.union([snapshot.fold_set() for snapshot in snapshots])
+    more = config.evidence.columns()
+    tiles = snapshots[0].test_set(more) if tested else None
+    whole = Tiles.union([snapshot.fold_set(more) for snapshot in snapshots])
     return Chosen(tiles, pack=sweep.pack(whole, sweep.settings(config), folds, config.seed))
 
 
@@ -232,8 +234,8 @@ def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
     if config.mode == "test":
-        return snapshot.test_set()
-    tiles = snapshot.fit_set(config.fold)
+        return snapshot.test_set(config.evidence.columns())
+    tiles = snapshot.fit_set(config.fold, config.evidence.columns())
     warn_of_leaks(snapshot, config)
     if config.mode == "validate":
         held_out = np.asarray(tiles.keys["split"]) == "validation"
@@ -241,8 +243,11 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     return tiles
 
 
-def check_fits(chosen: Chosen) -> None:
-    """Refuse a checkpoint that was trained on embeddings of another length."""
+def check_fits(chosen: Chosen, config: Config) -> None:
+    """Refuse groups without end, and a checkpoint for embeddings of another length."""
+    for own in (chosen.tiles, chosen.pack and chosen.pack.tiles):
+        if own:
+            groups.check_values(own.keys, config.evidence.groups)
     if chosen.trained is None or chosen.tiles is None:
         return
     tiles, (_, blueprint) = chosen.tiles, chosen.trained
@@ -319,11 +324,11 @@ def evaluate(
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
     weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
-    loss, cube, own = loop.apply(session, logits, split, weights)
+    loss, _, own = loop.apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
         record_split(
-            session, name, chosen.tiles, split.order, probabilities, cube, blueprint.classes, loss
+            session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
         )
 
 

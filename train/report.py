@@ -1,5 +1,6 @@
 """What a run records of its inputs and of a split's predictions."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,32 @@ from featurestore import figures
 from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from featurestore.tables import print_funnel
-from train import config, evidence, metrics
+from featurestore.tables import print_funnel, print_table
+from train import config, evidence, groups, metrics
 from train.calibration import risk_coverage
-from train.data import has_labels, predictions, slide_numbers, write_parquet
+from train.data import (
+    has_labels,
+    lone_slides,
+    plural,
+    predictions,
+    slide_numbers,
+    unit_numbers,
+    write_json,
+    write_parquet,
+)
 from train.figures import (
     classes_png,
     confusion_png,
     curves_png,
+    groups_png,
     reliability_png,
     risk_png,
     slides_png,
 )
+from train.groups import Group
 from train.metrics import Counts
 from train.session import Session
 from train.tracking import spell, versions
-
-SHARED_NAMES = {"slide_id": "slides", "patient_id": "patients"}
 
 
 def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapshot]) -> None:
@@ -66,11 +76,11 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
     folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]
     for number in [fold] if isinstance(fold, int) else folds:
         shared = snapshot.shared(number)
-        said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
+        said = ", ".join(f"{count} shared {plural(n)}" for n, count in shared.items())
         session.console.print(
             f"fold {number} ({session.config.kfold_strategy}): {said} in training and validation"
         )
-        named = {f"leakage/shared_{SHARED_NAMES.get(n, n)}": c for n, c in shared.items()}
+        named = {f"leakage/shared_{plural(n)}": c for n, c in shared.items()}
         tracker.metrics(named, step=None if isinstance(fold, int) else number)
     for kind, value in snapshot.manifest["imbalance"].items():
         session.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
@@ -129,7 +139,6 @@ def record_split(
     tiles: TileSet,
     order: npt.NDArray[np.int64],
     probabilities: Any,
-    cube: Counts,
     classes: list[str],
     loss: float,
 ) -> None:
@@ -143,34 +152,59 @@ def record_split(
         Rows of ``tiles.keys``, by position.
     probabilities
         Shape (rows, K), by position.
-    cube
-        Counts, shape (slides, K, K).
     """
     session.folder.mkdir(parents=True, exist_ok=True)
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
     review(session, table)
-    if not has_labels(tiles.keys):
+    if has_labels(table):
+        session.tracker.metrics({f"best/{name}/loss": loss})
+        record_evidence(session, name, table, classes)
+    else:
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
-        return
-    confusion = cube.sum(axis=0)
-    numbers, names = slide_numbers(tiles.keys)
-    slides = metrics.slide_accuracy(cube, names)
+
+
+def record_evidence(
+    session: Session, name: str, table: pa.Table, classes: list[str], prefix: str = ""
+) -> None:
+    """Record how good predictions are: figures with intervals, tables, pictures.
+
+    Parameters
+    ----------
+    name
+        What they are of: metrics are named ``best/<name>/...``.
+    table
+        Predictions as `train.data.predictions` returns them, every tile with its label.
+    prefix
+        Begins the names of files.
+    """
+    config, seed, tracker = session.config.evidence, session.config.seed, session.tracker
+    target, guess = table["target"].to_numpy(), table["pred"].to_numpy()
+    shares = np.stack([table[f"prob_{own}"].to_numpy() for own in classes], axis=1)
+    slide, names = slide_numbers(table)
+    unit, _ = unit_numbers(table, config.resample)
+    if lone := lone_slides(table, config.resample):
+        session.console.print(
+            f"{name}: {lone:,} slides have no {config.resample}; each is resampled by itself"
+        )
+    cube = evidence.cube(target, guess, slide, len(classes))
+    confusion, slides = cube.sum(axis=0), metrics.slide_accuracy(cube, names)
     scores = metrics.confusion_metrics(confusion, classes)
     scores |= metrics.slide_summary(slides["accuracy"])
-    session.tracker.metrics({f"best/{name}/loss": loss, **spelled(scores, f"best/{name}")})
-    session.tracker.table(slides, "slides.json")
-    shares = probabilities.numpy()[np.argsort(order)]
-    rows = np.sort(order)
-    target = tiles.keys["target"].to_numpy()[rows]
-    found = evidence.figures(target, shares, numbers[rows], classes, seed=session.config.seed)
-    record_evidence(session, name, found)
-    session.tracker.table(evidence.confusions(confusion.astype(float), classes), "confusions.json")
-    draw(session, name, target, shares, found, slides, confusion, classes)
+    tracker.metrics(spelled(scores, f"best/{name}"))
+    found = evidence.figures(target, shares, unit, classes, config.ordered, seed)
+    record_figures(session, name, found, prefix)
+    confused = evidence.cube(target, guess, unit, len(classes))
+    tracker.table(evidence.confusions(confused, classes, seed), f"{prefix}confusions.json")
+    beside = groups.by_slide(table, config.groups, slides["slide_id"])
+    tracker.table({**beside, **slides}, f"{prefix}slides.json")
+    draw(session, name, target, shares, found, slides, confusion, classes, prefix)
     print_scores(session, name, scores, found, metrics.absent_classes(confusion, classes))
+    told = groups.by_group(table, config.groups, target, shares, unit, classes, seed)
+    record_groups(session, name, told, found, prefix)
 
 
-def review(session: Session, table: pa.Table) -> None:
+def review(session: Session, table: pa.Table, prefix: str = "") -> None:
     """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
     least = session.config.abstain_below
     if least is None:
@@ -180,14 +214,17 @@ def review(session: Session, table: pa.Table) -> None:
     order = np.argsort(sure, kind="stable")
     doubtful = order[: int((sure < least).sum())]
     chosen = table.take(pa.array(doubtful)).append_column("confidence", pa.array(sure[doubtful]))
-    session.tracker.file(write_parquet(session.folder / "review.parquet", chosen))
-    session.tracker.metrics({"review/tiles": len(chosen)})
+    session.tracker.file(write_parquet(session.folder / f"{prefix}review.parquet", chosen))
+    session.tracker.metrics({f"{prefix}review/tiles": len(chosen)})
     session.console.print(
-        f"review.parquet: {len(chosen):,} of {len(table):,} tiles are less sure than {least}"
+        f"{prefix}review.parquet: {len(chosen):,} of {len(table):,} tiles are less sure than "
+        f"{least}"
     )
 
 
-def record_evidence(session: Session, name: str, found: dict[str, evidence.Figure]) -> None:
+def record_figures(
+    session: Session, name: str, found: dict[str, evidence.Figure], prefix: str
+) -> None:
     """Record every figure and its interval, as metrics and as one table."""
     values = {}
     for key, figure in found.items():
@@ -200,7 +237,42 @@ def record_evidence(session: Session, name: str, found: dict[str, evidence.Figur
     table: dict[str, list[Any]] = {"metric": list(found)}
     for field in ("value", "low", "high"):
         table[field] = [getattr(figure, field) for figure in found.values()]
-    session.tracker.table(table, "evidence.json")
+    session.tracker.table(table, f"{prefix}evidence.json")
+
+
+def record_groups(
+    session: Session,
+    name: str,
+    told: list[Group],
+    overall: dict[str, evidence.Figure],
+    prefix: str,
+) -> None:
+    """Record groups: all in one table; those that are shown as metrics, pictures, print.
+
+    Parameters
+    ----------
+    overall
+        The figures of all tiles, to compare with.
+    """
+    if not told:
+        return
+    tracker, over = session.tracker, plural(session.config.evidence.resample)
+    tracker.table(groups.as_table(told), f"{prefix}groups.json")
+    write_json(session.folder / f"{prefix}groups.json", groups.as_table(told))
+    for column in dict.fromkeys(group.column for group in told):
+        own = [group for group in told if group.column == column]
+        some = [group for group in own if group.shown]
+        tracker.metrics(groups.as_metrics(some, f"best/{name}/group"))
+        if tracker.records or session.config.output is not None:
+            picture = session.folder / f"{prefix}groups_{spell(column)}.png"
+            tracker.file(groups_png(picture, column, some, overall, over), "evidence")
+        title = f"{name} by {column}, the worst first; 95 % over {over}"
+        print_table(groups.shown(some), session.console, title)
+        if len(own) > len(some):
+            session.console.print(
+                f"{column} has {len(own):,} values, all in {prefix}groups.json; intervals, metrics "
+                f"and picture are of the {len(some)} with the most tiles"
+            )
 
 
 def draw(
@@ -212,6 +284,7 @@ def draw(
     slides: dict[str, list[Any]],
     confusion: Counts,
     classes: list[str],
+    prefix: str,
 ) -> None:
     """Draw and record what the figures mean, if anybody can see it."""
     if not session.tracker.records and session.config.output is None:
@@ -219,13 +292,18 @@ def draw(
     folder, error = session.folder, found["calibration_error"].value
     f1 = [found[f"f1/{own}"] for own in classes]
     bins = evidence.sums(target, shares, np.zeros_like(target)).bins[0]
-    session.tracker.file(confusion_png(folder / "confusion.png", confusion, classes, name))
+    curve, ends = risk_coverage(shares, target), [(f.value, f.low, f.high) for f in f1]
+
+    def named(picture: str) -> Path:
+        return folder / f"{prefix}{picture}.png"
+
+    session.tracker.file(confusion_png(named("confusion"), confusion, classes, name))
     for picture in (
-        reliability_png(folder / "reliability.png", bins, error),
-        curves_png(folder / "curves.png", target, shares, classes),
-        classes_png(folder / "classes.png", classes, [(f.value, f.low, f.high) for f in f1]),
-        slides_png(folder / "slides.png", slides["accuracy"], slides["tiles"]),
-        risk_png(folder / "risk_coverage.png", risk_coverage(shares, target)),
+        reliability_png(named("reliability"), bins, error),
+        curves_png(named("curves"), target, shares, classes),
+        classes_png(named("classes"), classes, ends, plural(session.config.evidence.resample)),
+        slides_png(named("slides"), slides["accuracy"], slides["tiles"]),
+        risk_png(named("risk_coverage"), curve),
     ):
         session.tracker.file(picture, "evidence")
 
@@ -241,7 +319,7 @@ def print_scores(
     table = Table(title=name, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column("95 % over slides", justify="right")
+    table.add_column(f"95 % over {plural(session.config.evidence.resample)}", justify="right")
     shown: dict[str, tuple[float, evidence.Figure | None]]
     shown = {key: (value, None) for key, value in scores.items()}
     shown |= {key: (figure.value, figure) for key, figure in found.items()}

@@ -100,6 +100,10 @@ class Evidence:
         default=False, metadata=doc("the order of classes means something: quadratic kappa too")
     )
 
+    def columns(self) -> list[str]:
+        """Return the columns of tiles or slides that it asks for, besides the slide's name."""
+        return [name for name in dict.fromkeys([self.resample, *self.groups]) if name != "slide_id"]
+
 
 @dataclass
 class Maps:

@@ -64,13 +64,12 @@ def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module
     weights = aims.weights[0].tolist()
     named = zip(classes, weights, strict=True)
     session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
-    found, cube = evaluate(held, fitted.affine, heads, aims, summed(session))
+    found, _ = evaluate(held, fitted.affine, heads, aims, summed(session), counted=False)
     loss = float(found)
     probabilities = assembled(accelerator, held, out_of_fold(held, fitted.affine, heads))
     probabilities, temperature = calibrated(session, probabilities, target[order])
     if config.calibrate:
         loss = cross_entropy(probabilities.numpy(), target[order], np.array(weights))
     if session.is_first:
-        counts = cube[0].cpu().numpy()
-        record_split(session, "validation", tiles, order, probabilities, counts, classes, loss)
+        record_split(session, "validation", tiles, order, probabilities, classes, loss)
     return network(session, fitted.affine, aims.weights[0], classes, temperature)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import bootstrap
 
 from featurestore.errors import EmptyViewError
+from train import resample
 from train.data import slide_numbers
 from train.metrics import Counts, confusion_metrics, f1_macro
 from train.pool import NOWHERE, Heads
+from train.resample import Floats
 from train.schema import Config
 from train.tiles import Tiles, draws
 
@@ -137,7 +138,7 @@ class Score:
     folds
         Metrics of each fold, see `train.metrics.confusion_metrics`, and ``loss``.
     low, high
-        95 % interval of the macro F1 over all its folds' predictions, slides resampled.
+        95 % interval of the macro F1 over all its folds' predictions, units resampled.
     """
 
     folds: list[dict[str, float]]
@@ -162,7 +163,7 @@ def score(losses: Sequence[float], cube: Counts, classes: list[str], seed: int) 
     losses
         Validation loss of each fold.
     cube
-        Counts, shape (folds, slides, K, K).
+        Counts, shape (folds, units, K, K); see `evidence.resample`.
     """
     folds = [
         confusion_metrics(own.sum(axis=0), classes) | {"loss": float(loss)}
@@ -172,27 +173,22 @@ def score(losses: Sequence[float], cube: Counts, classes: list[str], seed: int) 
 
 
 def interval(cube: Counts, seed: int) -> tuple[float, float]:
-    """Return a 95 % percentile interval of the macro F1, the slides resampled.
+    """Return a 95 % percentile interval of the macro F1, the units resampled.
 
     Tiles of a slide are not independent: an interval over tiles would be far too narrow.
 
     Parameters
     ----------
     cube
-        Counts, shape (slides, K, K).
+        Counts, shape (units, K, K).
     """
-    there = cube[cube.sum(axis=(1, 2)) > 0]
-    if len(there) < 2:
-        return float("nan"), float("nan")
+    there = cube[cube.sum(axis=(1, 2)) > 0].astype(float)
 
-    def statistic(drawn: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
-        return f1_macro(there[np.moveaxis(drawn, axis, -1)].sum(axis=-3))
+    def drawn(counts: Floats) -> Floats:
+        return f1_macro(np.tensordot(counts, there, axes=1))[None]
 
-    found = bootstrap(
-        (np.arange(len(there)),), statistic, vectorized=True, n_resamples=RESAMPLES,
-        method="percentile", batch=50, rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    low, high = resample.interval(len(there), drawn, seed, RESAMPLES)
+    return float(low[0]), float(high[0])
 
 
 def best(scores: Sequence[Score]) -> int:

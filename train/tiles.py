@@ -18,13 +18,14 @@ from torch import Tensor
 from featurestore.matrix import Matrix
 from featurestore.spec import TileSet
 from train.checks import size
-from train.data import slide_numbers
+from train.data import slide_numbers, unit_numbers
 from train.heads import Unit
 from train.pool import BLOCK, NOWHERE, Pool
 from train.schema import Config
 from train.session import Session
 from train.stream import Stream
 
+VARIED = ["target", "split", "fold"]  # columns of keys that are a variant's own
 SHARE = 0.6  # of the memory: the rest is for heads, optimizers and whoever else lives there
 
 
@@ -35,7 +36,7 @@ class Tiles:
     Parameters
     ----------
     keys
-        ``slide_id, x, y, row``, in the order of rows of the matrix.
+        ``slide_id, x, y, row`` and further columns, in the order of rows of the matrix.
     target, fold
         Under each variant, `NOWHERE` where it drops the tile; shape (tiles, variants).
     matrix
@@ -50,7 +51,7 @@ class Tiles:
     @classmethod
     def union(cls, sets: Sequence[TileSet]) -> "Tiles":
         """Return the tiles of several sets, each with one variant's targets and folds."""
-        keys = pa.concat_tables([s.keys.select(["slide_id", "x", "y", "row"]) for s in sets])
+        keys = pa.concat_tables([s.keys.drop_columns(VARIED) for s in sets])
         rows, first = np.unique(keys["row"].to_numpy(), return_index=True)
         target, fold = (np.full((len(rows), len(sets)), NOWHERE) for _ in range(2))
         for variant, own in enumerate(sets):
@@ -93,7 +94,7 @@ def resident(
     """Return the tiles that a process owns, their embeddings copied into memory."""
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
     x = changed(config)(torch.from_numpy(tiles.matrix.gather(rows, threads=config.threads)))
-    return _pool(tiles, order, x, config.seed, rank, world)
+    return _pool(tiles, order, x, config, rank, world)
 
 
 def streamed(
@@ -109,26 +110,26 @@ def streamed(
 
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
     x = Stream(gather, rows, tiles.matrix.dim, changed(config))
-    return _pool(tiles, order, x, config.seed, rank, world)
+    return _pool(tiles, order, x, config, rank, world)
 
 
 def _pool(
     tiles: Tiles,
     order: npt.NDArray[np.int64],
     x: Tensor | Stream,
-    seed: int,
+    config: Config,
     rank: int,
     world: int,
 ) -> Pool:
-    slide, names = slide_numbers(tiles.keys)
+    unit, units = unit_numbers(tiles.keys, config.evidence.resample)
     mine = order[rank::world]
     return Pool(
         x=x,
         target=torch.from_numpy(tiles.target[mine].T.copy()),
         fold=torch.from_numpy(tiles.fold[mine].T.copy()),
-        slide=torch.from_numpy(slide[mine]),
-        draw=torch.from_numpy(draws(tiles.keys, seed)[mine]),
-        slides=len(names),
+        slide=torch.from_numpy(unit[mine]),
+        draw=torch.from_numpy(draws(tiles.keys, config.seed)[mine]),
+        slides=units,
         rows=len(order),
         rank=rank,
         world=world,
