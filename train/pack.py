@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.tables import print_table
-from train import sweep
+from train import account, sweep
 from train.affine import standard
 from train.checkpoint import Blueprint
 from train.data import predictions, write_parquet
@@ -86,6 +86,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
+        account.failures(session.page, "out of fold", table, classes)
         record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
     if not found.fitted:
         return None
@@ -209,11 +210,14 @@ def record(
     tracker.table(columns, "settings.json")
     f1 = [(s.mean("f1_macro"), s.spread("f1_macro"), s.low, s.high) for s in scores]
     names = [setting.name for setting in pack.settings]
-    tracker.file(settings_png(session.folder / "settings.png", names, f1, winner))
+    pictures = [settings_png(session.folder / "settings.png", names, f1, winner)]
     swept = [setting.swept for setting in pack.settings]
     for axis in [key for key in swept[0] if len({own[key] for own in swept}) > 1]:
         picture = session.folder / f"{spell(axis)}.png"
-        tracker.file(axis_png(picture, axis, swept, columns["tiles"], f1))
+        pictures.append(axis_png(picture, axis, swept, columns["tiles"], f1))
+    for picture in pictures:
+        tracker.file(picture)
+    account.settings(session.page, columns, pictures, leak_gap(pack, scores))
     if (gap := leak_gap(pack, scores)) is not None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         session.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")

@@ -52,7 +52,7 @@ from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, loop, pack, resume, single, sweep
+from train import account, checkpoint, loop, pack, resume, single, source, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.opening import class_names, open_store
@@ -85,7 +85,7 @@ class Chosen:
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 130 after Ctrl-C."""
     try:
-        run(load(argv))
+        run(load(argv), source.command(argv))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config) -> None:
+def run(config: Config, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
     accelerator = Accelerator()
     console = Console(quiet=not accelerator.is_main_process)
@@ -133,17 +133,20 @@ def run(config: Config) -> None:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
-        session = Session(settled, accelerator, console, tracker, output, states)
+        session = Session(settled, accelerator, console, tracker, output, states, command)
         if here and settled.mode == "fit":
             resume.begin(states, settled.resume, tracker.run)
-        if here and not settled.resume:  # what is resumed has recorded them
-            record_inputs(session, *here[0][1:])
+        if here:  # what is resumed has recorded them, and tells them once more
+            told = replace(session, tracker=NullTracker()) if settled.resume else session
+            record_inputs(told, *here[0][1:])
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
-        if session.is_first and settled.mode == "fit":
-            register(session, trained)
-            resume.end(states)
+        if session.is_first:
+            uri = register(session, trained) if settled.mode == "fit" else settled.checkpoint
+            account.close(session, trained[1] if trained else None, uri)
+            if settled.mode == "fit":
+                resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
 
@@ -305,17 +308,18 @@ def evaluate(
         )
 
 
-def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> None:
-    """Log the best checkpoint and the model, and register it."""
+def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> str | None:
+    """Log the best checkpoint and the model, register it; return its URI."""
     if trained is None:
         session.console.print("votes of neighbours are a baseline: no model is registered")
-        return
+        return None
     network, blueprint = trained
     track, file = session.config.tracking, session.folder / checkpoint.FILE
     session.tracker.file(file)
     uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
     if uri:
         session.console.print(f"model: {uri}")
+    return uri
 
 
 if __name__ == "__main__":

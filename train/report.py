@@ -12,7 +12,7 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel
-from train import config, evidence, metrics
+from train import account, config, evidence, metrics
 from train.calibration import risk_coverage
 from train.data import has_labels, predictions, slide_numbers, write_parquet
 from train.figures import (
@@ -24,6 +24,7 @@ from train.figures import (
     slides_png,
 )
 from train.metrics import Counts
+from train.page import Picture, columns
 from train.session import Session
 from train.tracking import spell, versions
 
@@ -40,6 +41,8 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+    tracker.params({"command": session.command})
+    account.inputs(session.page, snapshots, store.sources())
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
         tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
@@ -49,23 +52,23 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
         tracker.table(columns(funnel), "funnel.json")
+        account.funnel(session.page, funnel)
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
+        else:
+            account.leakage(session.page, snapshot.findings, session.config)
     for name, (uri, digest) in store.sources().items():
         tracker.dataset(name, uri, digest, context=mode)
-
-
-def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Turn rows into columns."""
-    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def record_folds(session: Session, snapshot: Snapshot) -> None:
     """Print and record the shared slides, the guard's proof, the labels per fold, the folds."""
     tracker, fold = session.tracker, session.config.fold
     folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]
+    rows = []
     for number in [fold] if isinstance(fold, int) else folds:
         shared = snapshot.shared(number)
+        rows.append({"fold": number, **shared})
         said = ", ".join(f"{count} shared {SHARED_NAMES.get(n, n)}" for n, count in shared.items())
         session.console.print(
             f"fold {number} ({session.config.kfold_strategy}): {said} in training and validation"
@@ -77,10 +80,13 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
         tracker.metrics({f"folds/imbalance_{kind}": value})
     tracker.table(columns([f.as_dict() for f in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
-    for picture in figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures"):
+    pictures = figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures")
+    for picture in pictures:
         tracker.file(picture, "pictures")
-    if session.config.tracking.enabled and (uri := snapshot.keep_folds()):
+    uri = snapshot.keep_folds() if session.config.tracking.enabled else None
+    if uri:
         tracker.params({"folds_artifact": uri})
+    account.folds(session.page, session.config, snapshot, rows, pictures, uri)
 
 
 def spelled(scores: dict[str, float], prefix: str) -> dict[str, float]:
@@ -165,6 +171,8 @@ def record_split(
     target = tiles.keys["target"].to_numpy()[rows]
     found = evidence.figures(target, shares, numbers[rows], classes, seed=session.config.seed)
     record_evidence(session, name, found)
+    account.figures(session.page, name, found, table, classes)
+    account.failures(session.page, name, table, classes)
     session.tracker.table(evidence.confusions(confusion.astype(float), classes), "confusions.json")
     draw(session, name, target, shares, found, slides, confusion, classes)
     print_scores(session, name, scores, found, metrics.absent_classes(confusion, classes))
@@ -219,7 +227,9 @@ def draw(
     folder, error = session.folder, found["calibration_error"].value
     f1 = [found[f"f1/{own}"] for own in classes]
     bins = evidence.sums(target, shares, np.zeros_like(target)).bins[0]
-    session.tracker.file(confusion_png(folder / "confusion.png", confusion, classes, name))
+    whole = confusion_png(folder / "confusion.png", confusion, classes, name)
+    session.tracker.file(whole)
+    session.page.add("good", Picture.read(account.caption(whole), whole))
     for picture in (
         reliability_png(folder / "reliability.png", bins, error),
         curves_png(folder / "curves.png", target, shares, classes),
@@ -228,6 +238,8 @@ def draw(
         risk_png(folder / "risk_coverage.png", risk_coverage(shares, target)),
     ):
         session.tracker.file(picture, "evidence")
+        section = "fails" if picture.stem == "slides" else "good"
+        session.page.add(section, Picture.read(account.caption(picture), picture))
 
 
 def print_scores(

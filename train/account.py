@@ -1,0 +1,364 @@
+"""What a run says of itself on its page: its data, its model, its figures, its failures.
+
+The parts of a run call these as they find out, beside what they record.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.artifacts import write_bytes
+from featurestore.guard import Finding
+from featurestore.snapshot import Snapshot
+from train import config as configuration
+from train.checkpoint import Blueprint
+from train.data import slide_numbers
+from train.evidence import Figure, confusions
+from train.metrics import slide_accuracy
+from train.opening import class_names
+from train.page import FILE, Headline, Page, Picture, Table, Text, columns, html
+from train.schema import Config
+from train.session import Session
+from train.source import git_commit, redacted
+from train.tracking import versions
+
+WORST, SUREST = 10, 20  # slides and errors that are listed
+CAPTIONS = {
+    "classes": "F1 by class",
+    "confusion": "True and predicted classes",
+    "coverages": "Coverage by class",
+    "curves": "Curves of each class against the others",
+    "reliability": "How sure predictions are, and how often right",
+    "risk_coverage": "Errors left if only the surest predictions are given",
+    "settings": "Settings side by side",
+    "slides": "Slides",
+    "thresholds": "Tiles that a threshold keeps",
+}
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "macro F1",
+    "kappa": "Cohen's kappa",
+    "kappa_quadratic": "Cohen's kappa, quadratic",
+    "auroc_macro": "area under ROC, macro",
+    "average_precision_macro": "average precision, macro",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+OVER_SLIDES = "95 % over slides"
+
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+def inputs(
+    page: Page, snapshots: Sequence[Snapshot], sources: Mapping[str, tuple[str, str]]
+) -> None:
+    """Tell where the data come from, and their digests."""
+    places = {name: (redacted(uri), digest) for name, (uri, digest) in sources.items()}
+    numbered = len(snapshots) > 1
+    for number, snapshot in enumerate(snapshots, 1):
+        name = f"snapshot {number}" if numbered else "snapshot"
+        places[name] = (str(snapshot.folder), snapshot.digest)
+    page.add("data", Table("Inputs", {
+        "input": list(places),
+        "place": [place for place, _ in places.values()],
+        "SHA-256": [digest for _, digest in places.values()],
+    }, "A snapshot's digest is that of artifacts, rules and the code of the views."))  # fmt: skip
+
+
+def funnel(page: Page, rows: list[dict[str, Any]]) -> None:
+    """Tell how many tiles there were, and why some were dropped."""
+    number = [row["tiles"] for row in rows]
+    whole = max(number[0], 1)
+    page.add("data", Table("Fate of the tiles", {
+        "first reason": [row["reason"] for row in rows], "tiles": number,
+        "share": [f"{tiles / whole:.1%}" for tiles in number],
+    }))  # fmt: skip
+    page.headlines.append(
+        Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / whole:.1%}")
+    )
+
+
+def folds(
+    page: Page,
+    config: Config,
+    snapshot: Snapshot,
+    shared: list[dict[str, Any]],
+    pictures: Sequence[Path],
+    kept: str | None,
+) -> None:
+    """Tell how the folds came about, what they share, and what the guard found.
+
+    Parameters
+    ----------
+    shared
+        Of each fold that is validated on, how many slides and groups stand on both sides.
+    pictures
+        Of the cohort.
+    kept
+        URI of the assigned folds; None where the tiles bring them.
+    """
+    brought = f"Assigned: {kept}." if kept else "As the tiles bring them, or not tracked."
+    page.add("data", Table("On both sides of the split", columns(shared), brought))
+    leakage(page, snapshot.findings, config)
+    labels = snapshot.manifest["labels"]
+    numbers: list[Any] = list(dict.fromkeys(row["fold"] for row in labels))
+    tiles = {(row["label"], row["fold"]): row["tiles"] for row in labels}
+    names = list(dict.fromkeys(row["label"] for row in labels))
+    page.add("data", Table("Tiles by class and fold", {
+        "class": names,
+        **{f"fold {n}": [tiles.get((name, n), 0) for name in names] for n in numbers},
+    }))  # fmt: skip
+    told = [file for file in pictures if file.stem not in ("funnel", "folds")]  # tables say those
+    page.add("data", *(Picture.read(caption(file), file) for file in told))
+
+
+def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
+    """Tell what the guard found, as a verdict and as a table."""
+    if config.mode == "test":
+        findings = [finding for finding in findings if "test" in finding.check]
+    leaks = [finding for finding in findings if finding.found]
+    if leaks:
+        said = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
+        page.add("data", Text(
+            f"Leak: {said}. Figures on slides that were trained on look better than on new ones.",
+            doubtful=True,
+        ))  # fmt: skip
+        verdict = Headline("Leakage", "found", said, doubtful=True)
+    elif findings:
+        verdict = Headline("Leakage", "none found", f"{len(findings)} checks")
+    else:
+        verdict = Headline("Leakage", "not checked", "no folds to compare with", doubtful=True)
+    page.headlines.append(verdict)
+    if findings:
+        page.add("data", Table("Leakage", {
+            "must not be": [one.check for one in findings],
+            "promised": [one.promised for one in findings],
+            "found": [one.found for one in findings],
+            "the first": [one.first for one in findings],
+        }))  # fmt: skip
+
+
+# -- how good, and where it fails -----------------------------------------------------------------
+
+
+def figures(
+    page: Page, name: str, found: Mapping[str, Figure], table: pa.Table, classes: list[str]
+) -> None:
+    """Tell how good predictions are, overall and by class.
+
+    Parameters
+    ----------
+    found
+        As `train.evidence.figures` returns them.
+    table
+        The predictions, see `train.data.predictions`.
+    """
+    whole = {key: figure for key, figure in found.items() if "/" not in key}
+    slides = len(table["slide_id"].unique())
+    page.add("good", Table(f"Figures, {name}", {
+        "figure": [TITLES.get(key, key) for key in whole],
+        "value": [figure.value for figure in whole.values()],
+        OVER_SLIDES: [between(figure) for figure in whole.values()],
+    }, f"{len(table):,} tiles of {slides:,} slides. An interval resamples slides, whose tiles "
+        "resemble each other; of errors (Brier, calibration) less is better.",
+        strip=[strip(figure) for figure in whole.values()]))  # fmt: skip
+    tiles = np.bincount(table["target"].to_numpy(), minlength=len(classes)).tolist()
+    f1 = [found[f"f1/{own}"] for own in classes]
+    kinds = {"auroc": "area under ROC", "average_precision": "average precision"}
+    page.add("good", Table(f"By class, {name}", {
+        "class": classes, "tiles": tiles,
+        "recall": [found[f"recall/{own}"].value for own in classes],
+        **{title: [found[f"{kind}/{own}"].value for own in classes]
+           for kind, title in kinds.items()},
+        "F1": [figure.value for figure in f1],
+        OVER_SLIDES: [between(figure) for figure in f1],
+    }, strip=[strip(figure) for figure in f1]))  # fmt: skip
+    page.headlines[:0] = [
+        Headline(f"{title}, {name}", f"{found[key].value:.3f}", between(found[key], 3))
+        for key, title in (("f1_macro", "Macro F1"), ("accuracy", "Accuracy"))
+    ]
+
+
+def failures(page: Page, name: str, table: pa.Table, classes: list[str]) -> None:
+    """Tell the worst slides, the errors that it is surest of, and what is taken for what.
+
+    Parameters
+    ----------
+    table
+        Predictions of tiles with labels, see `train.data.predictions`.
+    """
+    target, predicted = table["target"].to_numpy(), table["pred"].to_numpy()
+    number, slides = slide_numbers(table)
+    size = len(classes)
+    cells = (number * size + target) * size + predicted
+    cube = np.bincount(cells, minlength=len(slides) * size**2).reshape(-1, size, size)
+    worst = {key: values[:WORST] for key, values in slide_accuracy(cube, slides).items()}
+    worst["taken for another"] = [
+        confused(cube[slides.index(slide)], classes) for slide in worst["slide_id"]
+    ]
+    page.add("fails", Table(f"Worst slides, {name}", worst))
+    shares = np.stack([table[f"prob_{own}"].to_numpy() for own in classes], axis=1)
+    wrong = np.flatnonzero(predicted != target)
+    sure = shares[wrong, predicted[wrong]]
+    order = np.argsort(-sure, kind="stable")[:SUREST]
+    rows = wrong[order]
+    keys = table.select(["slide_id", "x", "y"]).take(pa.array(rows)).to_pydict()
+    page.add("fails", Table(f"Errors that it is surest of, {name}", {
+        **keys,
+        "true": [classes[index] for index in target[rows]],
+        "predicted": [classes[index] for index in predicted[rows]],
+        "probability": sure[order].astype(float).tolist(),
+        "of the true class": shares[rows, target[rows]].astype(float).tolist(),
+    }, f"{len(wrong):,} of {len(table):,} tiles are predicted wrongly; at most {SUREST} are "
+        "listed."))  # fmt: skip
+    most = confusions(cube.sum(axis=0).astype(float), classes)
+    most["share of true"] = [f"{share:.1%}" for share in most.pop("share_of_true")]
+    page.add("fails", Table(f"Taken for another, {name}", most))
+
+
+def confused(confusion: Any, classes: list[str]) -> str:
+    """Return what is taken for what most often, for people."""
+    most = confusions(confusion.astype(float), classes, 1)
+    named = zip(most["true"], most["predicted"], most["tiles"], strict=True)
+    return "".join(f"{true} for {other}, {tiles} tiles" for true, other, tiles in named)
+
+
+def settings(
+    page: Page,
+    columns: Mapping[str, list[Any]],
+    pictures: Sequence[Path],
+    gap: float | None,
+) -> None:
+    """Tell how good the settings are that were trained side by side.
+
+    Parameters
+    ----------
+    columns
+        As `train.pack.table_columns` returns them.
+    gap
+        As `train.pack.leak_gap` returns it.
+    """
+    ends = list(zip(columns["f1_macro"], columns["low"], columns["high"], strict=True))
+    best = columns["best"].index("best")
+    mean, low, high = ends[best]
+    shown = {key: columns[key] for key in columns if key not in ("low", "high", "loss", "best")}
+    note = "Means over the folds, sd their standard deviation."
+    if len(ends) > 1:
+        note += " The best was chosen by the figures that stand here: another set tells how good "
+        note += "it is."
+    page.add("good", Table("Settings", {
+        **shown, OVER_SLIDES: [between(Figure(*own)) for own in ends], "": columns["best"],
+    }, note, strip=ends))  # fmt: skip
+    if gap is not None:
+        page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
+    page.add("good", *(Picture.read(caption(file), file) for file in pictures))
+    spread = f"± {columns['sd'][best]:.3f} over folds, {between(Figure(mean, low, high), 3)}"
+    page.headlines[:0] = [Headline("Macro F1, out of fold", f"{mean:.3f}", spread)]
+
+
+def between(figure: Figure, digits: int = 4) -> str:
+    """Return an interval for people, nothing if there is none."""
+    if not np.isfinite(figure.low):
+        return ""
+    return f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
+
+
+def strip(figure: Figure) -> tuple[float, float, float]:
+    """Return a figure as it is drawn."""
+    return figure.value, figure.low, figure.high
+
+
+def caption(file: Path) -> str:
+    """Return what a picture shows, for people."""
+    return CAPTIONS.get(file.stem, file.stem)
+
+
+# -- model, and how to reproduce it ---------------------------------------------------------------
+
+
+def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | None) -> None:
+    """Tell what was trained, how, and where it is registered."""
+    how: dict[str, Any] = {"head": config.head, "probe": config.probe}
+    how |= {"normalize": config.normalize, "precision": config.precision}
+    if config.mode != "fit":
+        how = {"checkpoint": config.checkpoint}
+    elif config.probe == "logistic":
+        names = ("optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size")
+        how |= {name: getattr(config, name) for name in (*names, "max_epochs", "patience")}
+    if blueprint:
+        how |= {"embedding": f"{blueprint.dim} numbers", "temperature": blueprint.temperature}
+        if config.mode != "fit":
+            how |= {"head": blueprint.head, "normalize": blueprint.normalize}
+    how["model"] = uri or "none registered"
+    page.add("model", Table("How it is made", {
+        "what": list(how), "value": [str(value) for value in how.values()]
+    }))  # fmt: skip
+    classes = blueprint.classes if blueprint else class_names(config)
+    weights = blueprint.weights if blueprint else [None] * len(classes)
+    page.add("model", Table("Classes", {
+        "class": classes,
+        "index": list(range(len(classes))),
+        "least coverage": [config.thresholds.get(name) for name in classes],
+        "weight in the loss": list(weights),
+    }, f"Least sum of coverages {config.tissue_prop_min}; label rule {config.label_rule}; "
+        f"tiles of several classes {'dropped' if config.single_class else 'kept'}."))  # fmt: skip
+    kind = config.head if config.probe == "logistic" else config.probe
+    page.headlines.append(Headline("Model", kind, uri or "none registered"))
+    page.add("model", Text(
+        redacted(configuration.text(config)), "The whole configuration", code=True, folded=True
+    ))  # fmt: skip
+
+
+def again(page: Page, session: Session, uri: str | None) -> None:
+    """Tell how to do the run again, and how to see whether its figures are the same."""
+    commit, run = git_commit(), session.tracker.run
+    page.add("again", Text(session.command, "The command", code=True))
+    page.add("again", Text(f"In the folder {Path.cwd()}."))
+    if run:
+        registered = uri and "/" in uri.removeprefix("models:/")
+        name = uri if uri and registered else run
+        store = session.config.tracking.uri
+        place = [f"tracking.uri={redacted(store)}"] if store else []
+        page.add("again", Text(
+            shlex.join(["python", "train/replay.py", name, *place]), "Are the figures the same?",
+            code=True,
+        ), Text("Builds the views again, evaluates, and compares every figure."))  # fmt: skip
+    said = {
+        "commit": commit or "not known: no git checkout",
+        "run": run or "not tracked",
+        "processes": str(session.accelerator.num_processes),
+        "device": session.accelerator.device.type,
+        "seed": str(session.config.seed),
+    }
+    if commit and commit.endswith("-dirty"):
+        page.add("again", Text(
+            "The checkout had changes that no commit holds: the commit alone does not bring this "
+            "code back.", doubtful=True,
+        ))  # fmt: skip
+    page.add("again", Table("Code", {"what": list(said), "value": list(said.values())}))
+    there = versions()
+    page.add("again", Table("Versions", {"package": list(there), "version": list(there.values())}))
+
+
+def close(session: Session, blueprint: Blueprint | None, uri: str | None) -> None:
+    """Finish the page; write it, and record it."""
+    if not session.tracker.records and session.config.output is None:
+        return  # for nobody
+    page, config = session.page, session.config
+    page.title = configuration.run_name(config)
+    when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
+    of = session.tracker.run
+    fold = "" if config.fold is None else f"fold {config.fold} · "
+    page.subtitle = f"{config.data.name} · {fold}{when} · " + (f"run {of}" if of else "not tracked")
+    model(page, config, blueprint, uri)
+    again(page, session, uri)
+    file = session.folder / FILE
+    write_bytes(file, html(page).encode())
+    session.tracker.file(file)
