@@ -1,9 +1,8 @@
-"""What a run says of itself on its page: its data, its model, its figures, its failures.
+"""What a run says on its page of its model, its figures and its failures.
 
 The parts of a run call these as they find out, beside what they record.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,32 +12,29 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.artifacts import write_bytes
-from featurestore.guard import Finding
-from featurestore.snapshot import Snapshot
 from train import config as configuration
+from train import provenance
 from train.checkpoint import Blueprint
 from train.data import slide_numbers
 from train.evidence import Figure, confusions
 from train.metrics import slide_accuracy
 from train.opening import class_names
-from train.page import FILE, Headline, Page, Picture, Table, Text, columns, html
+from train.page import FILE, Headline, Page, Picture, Table, Text, html
 from train.schema import Config
 from train.session import Session
-from train.source import git_commit, redacted
-from train.tracking import versions
+from train.source import redacted
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
-CAPTIONS = {
-    "classes": "F1 by class",
-    "confusion": "True and predicted classes",
-    "coverages": "Coverage by class",
-    "curves": "Curves of each class against the others",
-    "reliability": "How sure predictions are, and how often right",
-    "risk_coverage": "Errors left if only the surest predictions are given",
-    "settings": "Settings side by side",
-    "slides": "Slides",
-    "thresholds": "Tiles that a threshold keeps",
+PICTURES = {
+    "classes": ("good", "F1 by class"),
+    "confusion": ("good", "True and predicted classes"),
+    "curves": ("good", "Curves of each class against the others"),
+    "reliability": ("good", "How sure predictions are, and how often right"),
+    "risk_coverage": ("good", "Errors left if only the surest predictions are given"),
+    "settings": ("good", "Settings side by side"),
+    "slides": ("fails", "Accuracy of every slide"),
 }
+"""By the names of their files: the section that shows a picture, and what it shows."""
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -51,98 +47,6 @@ TITLES = {
     "calibration_error": "calibration error",
 }
 OVER_SLIDES = "95 % over slides"
-
-
-# -- data -----------------------------------------------------------------------------------------
-
-
-def inputs(
-    page: Page, snapshots: Sequence[Snapshot], sources: Mapping[str, tuple[str, str]]
-) -> None:
-    """Tell where the data come from, and their digests."""
-    places = {name: (redacted(uri), digest) for name, (uri, digest) in sources.items()}
-    numbered = len(snapshots) > 1
-    for number, snapshot in enumerate(snapshots, 1):
-        name = f"snapshot {number}" if numbered else "snapshot"
-        places[name] = (str(snapshot.folder), snapshot.digest)
-    page.add("data", Table("Inputs", {
-        "input": list(places),
-        "place": [place for place, _ in places.values()],
-        "SHA-256": [digest for _, digest in places.values()],
-    }, "A snapshot's digest is that of artifacts, rules and the code of the views."))  # fmt: skip
-
-
-def funnel(page: Page, rows: list[dict[str, Any]]) -> None:
-    """Tell how many tiles there were, and why some were dropped."""
-    number = [row["tiles"] for row in rows]
-    whole = max(number[0], 1)
-    page.add("data", Table("Fate of the tiles", {
-        "first reason": [row["reason"] for row in rows], "tiles": number,
-        "share": [f"{tiles / whole:.1%}" for tiles in number],
-    }))  # fmt: skip
-    page.headlines.append(
-        Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / whole:.1%}")
-    )
-
-
-def folds(
-    page: Page,
-    config: Config,
-    snapshot: Snapshot,
-    shared: list[dict[str, Any]],
-    pictures: Sequence[Path],
-    kept: str | None,
-) -> None:
-    """Tell how the folds came about, what they share, and what the guard found.
-
-    Parameters
-    ----------
-    shared
-        Of each fold that is validated on, how many slides and groups stand on both sides.
-    pictures
-        Of the cohort.
-    kept
-        URI of the assigned folds; None where the tiles bring them.
-    """
-    brought = f"Assigned: {kept}." if kept else "As the tiles bring them, or not tracked."
-    page.add("data", Table("On both sides of the split", columns(shared), brought))
-    leakage(page, snapshot.findings, config)
-    labels = snapshot.manifest["labels"]
-    numbers: list[Any] = list(dict.fromkeys(row["fold"] for row in labels))
-    tiles = {(row["label"], row["fold"]): row["tiles"] for row in labels}
-    names = list(dict.fromkeys(row["label"] for row in labels))
-    page.add("data", Table("Tiles by class and fold", {
-        "class": names,
-        **{f"fold {n}": [tiles.get((name, n), 0) for name in names] for n in numbers},
-    }))  # fmt: skip
-    told = [file for file in pictures if file.stem not in ("funnel", "folds")]  # tables say those
-    page.add("data", *(Picture.read(caption(file), file) for file in told))
-
-
-def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
-    """Tell what the guard found, as a verdict and as a table."""
-    if config.mode == "test":
-        findings = [finding for finding in findings if "test" in finding.check]
-    leaks = [finding for finding in findings if finding.found]
-    if leaks:
-        said = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
-        page.add("data", Text(
-            f"Leak: {said}. Figures on slides that were trained on look better than on new ones.",
-            doubtful=True,
-        ))  # fmt: skip
-        verdict = Headline("Leakage", "found", said, doubtful=True)
-    elif findings:
-        verdict = Headline("Leakage", "none found", f"{len(findings)} checks")
-    else:
-        verdict = Headline("Leakage", "not checked", "no folds to compare with", doubtful=True)
-    page.headlines.append(verdict)
-    if findings:
-        page.add("data", Table("Leakage", {
-            "must not be": [one.check for one in findings],
-            "promised": [one.promised for one in findings],
-            "found": [one.found for one in findings],
-            "the first": [one.first for one in findings],
-        }))  # fmt: skip
 
 
 # -- how good, and where it fails -----------------------------------------------------------------
@@ -210,6 +114,7 @@ def failures(page: Page, name: str, table: pa.Table, classes: list[str]) -> None
     order = np.argsort(-sure, kind="stable")[:SUREST]
     rows = wrong[order]
     keys = table.select(["slide_id", "x", "y"]).take(pa.array(rows)).to_pydict()
+    keys |= {axis: list(map(str, keys[axis])) for axis in "xy"}  # to be copied: without commas
     page.add("fails", Table(f"Errors that it is surest of, {name}", {
         **keys,
         "true": [classes[index] for index in target[rows]],
@@ -227,7 +132,7 @@ def confused(confusion: Any, classes: list[str]) -> str:
     """Return what is taken for what most often, for people."""
     most = confusions(confusion.astype(float), classes, 1)
     named = zip(most["true"], most["predicted"], most["tiles"], strict=True)
-    return "".join(f"{true} for {other}, {tiles} tiles" for true, other, tiles in named)
+    return "".join(f"{true} for {other} ({tiles})" for true, other, tiles in named)
 
 
 def settings(
@@ -258,7 +163,8 @@ def settings(
     }, note, strip=ends))  # fmt: skip
     if gap is not None:
         page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
-    page.add("good", *(Picture.read(caption(file), file) for file in pictures))
+    for file in pictures:
+        picture(page, file)
     spread = f"± {columns['sd'][best]:.3f} over folds, {between(Figure(mean, low, high), 3)}"
     page.headlines[:0] = [Headline("Macro F1, out of fold", f"{mean:.3f}", spread)]
 
@@ -275,12 +181,13 @@ def strip(figure: Figure) -> tuple[float, float, float]:
     return figure.value, figure.low, figure.high
 
 
-def caption(file: Path) -> str:
-    """Return what a picture shows, for people."""
-    return CAPTIONS.get(file.stem, file.stem)
+def picture(page: Page, file: Path) -> None:
+    """Show a picture that the run has drawn, as it is now."""
+    section, caption = PICTURES.get(file.stem, ("good", file.stem))
+    page.add(section, Picture(caption, file.read_bytes()))
 
 
-# -- model, and how to reproduce it ---------------------------------------------------------------
+# -- model, and all of it -------------------------------------------------------------------------
 
 
 def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | None) -> None:
@@ -316,37 +223,6 @@ def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | No
     ))  # fmt: skip
 
 
-def again(page: Page, session: Session, uri: str | None) -> None:
-    """Tell how to do the run again, and how to see whether its figures are the same."""
-    commit, run = git_commit(), session.tracker.run
-    page.add("again", Text(session.command, "The command", code=True))
-    page.add("again", Text(f"In the folder {Path.cwd()}."))
-    if run:
-        registered = uri and "/" in uri.removeprefix("models:/")
-        name = uri if uri and registered else run
-        store = session.config.tracking.uri
-        place = [f"tracking.uri={redacted(store)}"] if store else []
-        page.add("again", Text(
-            shlex.join(["python", "train/replay.py", name, *place]), "Are the figures the same?",
-            code=True,
-        ), Text("Builds the views again, evaluates, and compares every figure."))  # fmt: skip
-    said = {
-        "commit": commit or "not known: no git checkout",
-        "run": run or "not tracked",
-        "processes": str(session.accelerator.num_processes),
-        "device": session.accelerator.device.type,
-        "seed": str(session.config.seed),
-    }
-    if commit and commit.endswith("-dirty"):
-        page.add("again", Text(
-            "The checkout had changes that no commit holds: the commit alone does not bring this "
-            "code back.", doubtful=True,
-        ))  # fmt: skip
-    page.add("again", Table("Code", {"what": list(said), "value": list(said.values())}))
-    there = versions()
-    page.add("again", Table("Versions", {"package": list(there), "version": list(there.values())}))
-
-
 def close(session: Session, blueprint: Blueprint | None, uri: str | None) -> None:
     """Finish the page; write it, and record it."""
     if not session.tracker.records and session.config.output is None:
@@ -358,7 +234,7 @@ def close(session: Session, blueprint: Blueprint | None, uri: str | None) -> Non
     fold = "" if config.fold is None else f"fold {config.fold} · "
     page.subtitle = f"{config.data.name} · {fold}{when} · " + (f"run {of}" if of else "not tracked")
     model(page, config, blueprint, uri)
-    again(page, session, uri)
+    provenance.again(page, session, uri)
     file = session.folder / FILE
     write_bytes(file, html(page).encode())
     session.tracker.file(file)

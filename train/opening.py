@@ -1,5 +1,8 @@
 """From a configuration to the store on its artifacts: what every script does first."""
 
+from dataclasses import replace
+from typing import Any
+
 from featurestore import examples
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -28,3 +31,14 @@ def open_store(config: Config) -> FeatureStore:
 def class_names(config: Config) -> list[str]:
     """Return the class names by index."""
     return sorted(config.class_indices, key=config.class_indices.__getitem__)
+
+
+def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
+    """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
+    if not rules:
+        return store
+    named = {key: value for key, value in rules.items() if "." not in key}
+    thresholds = dict(store.spec.thresholds or {})
+    thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
+    spec = replace(store.spec, thresholds=thresholds, **named)
+    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)

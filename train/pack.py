@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from featurestore.tables import print_table
 from train import account, sweep
 from train.affine import standard
+from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
 from train.data import predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
@@ -94,6 +95,15 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         epochs = int(np.median(found.fitted.epoch[own.cpu()].numpy())) + 1
         return final(session, pack, pool, winner, epochs, classes, temperature)
     place = int(own[found.loss[own].argmin()])
+    number = place - winner * len(folds)
+    score = scores[winner].folds[number]
+    if config.calibrate:
+        alone = tiles.fold[order, variant] == folds[number]
+        shares, target = probabilities[alone].numpy(), tiles.target[order, variant][alone]
+        weights = found.aims.weights[place].double().cpu().numpy()
+        score = score | {"loss": cross_entropy(shares, target, weights)}
+    session.tracker.params({"registered_fold": folds[number]})
+    session.tracker.metrics(spelled(score, "registered/validation"))
     best = found.fitted.affine.of(torch.tensor([place]))
     return network(session, best, found.aims.weights[place], classes, temperature)
 

@@ -105,11 +105,6 @@ class Picture:
 
     kind = "picture"
 
-    @classmethod
-    def read(cls, title: str, file: Path) -> "Picture":
-        """Return the picture in a file, as it is now."""
-        return cls(title, file.read_bytes())
-
     @property
     def uri(self) -> str:
         """The picture itself, as an address."""

@@ -29,7 +29,6 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ from featurestore.store import FeatureStore
 from train import account, checkpoint, loop, pack, resume, single, source, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
-from train.opening import class_names, open_store
+from train.opening import class_names, open_store, varied
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
@@ -177,17 +176,6 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
     return network, blueprint
-
-
-def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
-    """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
-    if not rules:
-        return store
-    named = {key: value for key, value in rules.items() if "." not in key}
-    thresholds = dict(store.spec.thresholds or {})
-    thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
-    spec = replace(store.spec, thresholds=thresholds, **named)
-    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)
 
 
 def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:

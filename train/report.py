@@ -12,7 +12,7 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel
-from train import account, config, evidence, metrics
+from train import account, config, evidence, metrics, provenance
 from train.calibration import risk_coverage
 from train.data import has_labels, predictions, slide_numbers, write_parquet
 from train.figures import (
@@ -24,7 +24,7 @@ from train.figures import (
     slides_png,
 )
 from train.metrics import Counts
-from train.page import Picture, columns
+from train.page import columns
 from train.session import Session
 from train.tracking import spell, versions
 
@@ -42,7 +42,7 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
     tracker.params({"command": session.command})
-    account.inputs(session.page, snapshots, store.sources())
+    provenance.inputs(session.page, snapshots, store.sources())
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
         tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
@@ -52,11 +52,11 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
         tracker.table(columns(funnel), "funnel.json")
-        account.funnel(session.page, funnel)
+        provenance.funnel(session.page, funnel)
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
         else:
-            account.leakage(session.page, snapshot.findings, session.config)
+            provenance.leakage(session.page, snapshot.findings, session.config)
     for name, (uri, digest) in store.sources().items():
         tracker.dataset(name, uri, digest, context=mode)
 
@@ -86,7 +86,7 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
     uri = snapshot.keep_folds() if session.config.tracking.enabled else None
     if uri:
         tracker.params({"folds_artifact": uri})
-    account.folds(session.page, session.config, snapshot, rows, pictures, uri)
+    provenance.folds(session.page, session.config, snapshot, rows, pictures, uri)
 
 
 def spelled(scores: dict[str, float], prefix: str) -> dict[str, float]:
@@ -229,7 +229,7 @@ def draw(
     bins = evidence.sums(target, shares, np.zeros_like(target)).bins[0]
     whole = confusion_png(folder / "confusion.png", confusion, classes, name)
     session.tracker.file(whole)
-    session.page.add("good", Picture.read(account.caption(whole), whole))
+    account.picture(session.page, whole)
     for picture in (
         reliability_png(folder / "reliability.png", bins, error),
         curves_png(folder / "curves.png", target, shares, classes),
@@ -238,8 +238,7 @@ def draw(
         risk_png(folder / "risk_coverage.png", risk_coverage(shares, target)),
     ):
         session.tracker.file(picture, "evidence")
-        section = "fails" if picture.stem == "slides" else "good"
-        session.page.add(section, Picture.read(account.caption(picture), picture))
+        account.picture(session.page, picture)
 
 
 def print_scores(

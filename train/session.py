@@ -60,6 +60,11 @@ class Session:
         return bool(self.accelerator.is_main_process)
 
 
+def by_itself(config: Config, console: Console, tracker: Tracker, folder: Path) -> Session:
+    """Return the session of a script beside the fit, which runs in one process."""
+    return Session(config, Accelerator(), console, tracker, folder, folder)
+
+
 def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Do some work on the first process alone; give its result, or its refusal, to all."""
     outcome: list[object] = [None]
