@@ -23,6 +23,7 @@ from train.page import FILE, Headline, Page, Picture, Table, Text, html
 from train.schema import Config
 from train.session import Session
 from train.source import redacted
+from train.tracking import unspell
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
 PICTURES = {
@@ -137,6 +138,7 @@ def confused(confusion: Any, classes: list[str]) -> str:
 
 def settings(
     page: Page,
+    name: str,
     columns: Mapping[str, list[Any]],
     pictures: Sequence[Path],
     gap: float | None,
@@ -145,6 +147,8 @@ def settings(
 
     Parameters
     ----------
+    name
+        Of the best.
     columns
         As `train.pack.table_columns` returns them.
     gap
@@ -153,11 +157,15 @@ def settings(
     ends = list(zip(columns["f1_macro"], columns["low"], columns["high"], strict=True))
     best = columns["best"].index("best")
     mean, low, high = ends[best]
-    shown = {key: columns[key] for key in columns if key not in ("low", "high", "loss", "best")}
+    hidden = ("low", "high", "loss", "best")
+    shown = {TITLES.get(key, key): columns[key] for key in columns if key not in hidden}
     note = "Means over the folds, sd their standard deviation."
     if len(ends) > 1:
         note += " The best was chosen by the figures that stand here: another set tells how good "
         note += "it is."
+        page.add(
+            "model", Text(f"Of {len(ends)} settings, the best by out-of-fold macro F1: {name}.")
+        )
     page.add("good", Table("Settings", {
         **shown, OVER_SLIDES: [between(Figure(*own)) for own in ends], "": columns["best"],
     }, note, strip=ends))  # fmt: skip
@@ -183,7 +191,7 @@ def strip(figure: Figure) -> tuple[float, float, float]:
 
 def picture(page: Page, file: Path) -> None:
     """Show a picture that the run has drawn, as it is now."""
-    section, caption = PICTURES.get(file.stem, ("good", file.stem))
+    section, caption = PICTURES.get(file.stem, ("good", unspell(file.stem)))
     page.add(section, Picture(caption, file.read_bytes()))
 
 
@@ -200,7 +208,10 @@ def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | No
         names = ("optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size")
         how |= {name: getattr(config, name) for name in (*names, "max_epochs", "patience")}
     if blueprint:
-        how |= {"embedding": f"{blueprint.dim} numbers", "temperature": blueprint.temperature}
+        how |= {
+            "embedding": f"{blueprint.dim} numbers",
+            "temperature": f"{blueprint.temperature:.4g}",
+        }
         if config.mode != "fit":
             how |= {"head": blueprint.head, "normalize": blueprint.normalize}
     how["model"] = uri or "none registered"

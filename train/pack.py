@@ -227,7 +227,7 @@ def record(
         pictures.append(axis_png(picture, axis, swept, columns["tiles"], f1))
     for picture in pictures:
         tracker.file(picture)
-    account.settings(session.page, columns, pictures, leak_gap(pack, scores))
+    account.settings(session.page, names[winner], columns, pictures, leak_gap(pack, scores))
     if (gap := leak_gap(pack, scores)) is not None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         session.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")

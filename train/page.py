@@ -179,7 +179,7 @@ def pieces(blocks: list[Block]) -> list[list[Block]]:
 def cells(column: Sequence[object]) -> list[str]:
     """Return the values of a column as they are shown, numbers with as many digits as needed."""
     numbers = [value for value in column if isinstance(value, float) and math.isfinite(value)]
-    short = all(value == round(value, 2) for value in numbers)
+    short = all(value == float(f"{value:.3g}") for value in numbers)
 
     def shown(value: object) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):

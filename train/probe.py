@@ -114,7 +114,8 @@ def run(config: Config, command: str = "") -> None:
                 stack.callback(held.lock.close)
                 chosen = Chosen(tiles, trained)
             elif packed(config):
-                snapshots = [materialise(varied(store, rules), rows) for rules in variants(config)]
+                stores = [varied(store, rules) for rules in variants(config)]
+                snapshots, store = [materialise(own, rows) for own in stores], stores[0]
                 chosen = choose_pack(snapshots, config)
             else:
                 snapshots = [materialise(store, rows, config.fold)]

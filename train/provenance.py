@@ -38,14 +38,21 @@ def inputs(
     }, "A snapshot's digest is that of artifacts, rules and the code of the views."))  # fmt: skip
 
 
-def funnel(page: Page, rows: list[dict[str, Any]]) -> None:
-    """Tell how many tiles there were, and why some were dropped."""
+def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
+    """Tell how many tiles there were, and why some were dropped.
+
+    Parameters
+    ----------
+    variants
+        Of the rules; the rows are those of the first.
+    """
     number = [row["tiles"] for row in rows]
     whole = max(number[0], 1)
+    note = "" if variants == 1 else f"Under the first of {variants} variants of the rules."
     page.add("data", Table("Fate of the tiles", {
         "first reason": [row["reason"] for row in rows], "tiles": number,
         "share": [f"{tiles / whole:.1%}" for tiles in number],
-    }))  # fmt: skip
+    }, note))  # fmt: skip
     page.headlines.append(
         Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / whole:.1%}")
     )

@@ -70,13 +70,13 @@ from train.metrics import Counts
 from train.opening import class_names, open_store, varied
 from train.report import record_split
 from train.session import by_itself
-from train.source import git_commit
+from train.source import git_commit, redacted
 from train.tracking import Facts, NullTracker, facts
 
 KEY = ["slide_id", "x", "y"]
-COUNTED, MEASURED = 1e-6, 1e-4
-"""How far figures may be apart: counts of tiles, and what probabilities make, whose last digits
-depend on the blocks they were computed in."""
+COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
+"""How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
+on the blocks they were computed in; and either, where they were computed in bf16."""
 BY_PROBABILITY = ("loss", "auroc", "average_precision", "brier", "calibration_error")
 DIFFERS = 3  # the exit status
 
@@ -115,18 +115,20 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     known = facts(artifacts.run_of(name).partition("/")[0])
     config = settled(known, overrides)
     for key, value in given.items():
-        console.print(f"changed: {key}={value}", markup=False)
-    console.print(f"run {known.run}, commit {known.commit or 'not known'}; here: {git_commit()}")
-    store, rules = open_store(config), chosen_rules(known, config)
+        console.print(f"changed: {key}={redacted(value)}", markup=False, soft_wrap=True)
+    console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
+    console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
+    store = varied(open_store(config), chosen_rules(known, config))
     fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
-    snapshot = materialise(
-        varied(store, rules), Rows(console), config.fold if isinstance(config.fold, int) else fold
-    )
+    needed = config.fold if isinstance(config.fold, int) else fold
+    snapshot = materialise(store, Rows(console), needed)
     digests = {key: digest for key, (_, digest) in store.sources().items()}
     changed = show_data(known, digests | {"snapshot": snapshot.digest}, console)
     with tempfile.TemporaryDirectory() as scratch:
         parts = evaluated(name, known, config, snapshot, fold, Path(scratch))
-    rows = [row for part in parts for row in compared(known.metrics, part)]
+    rounded = config.precision == "bf16" and config.mode == "fit"
+    near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
+    rows = [row for part in parts for row in compared(known.metrics, part, *near)]
     if not rows:
         raise ArtifactError(
             "The run has recorded no figure that could be compared",
@@ -135,6 +137,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
         )
     differing = [row for row in rows if not row["same"]]
     show_figures(rows, console)
+    console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
     said = "" if not changed else f", and the data: {', '.join(changed)}"
     if differing or changed:
         console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{said}")
@@ -188,7 +191,7 @@ def show_data(known: Facts, found: Mapping[str, str], console: Console) -> list[
     if changed == ["snapshot"]:
         console.print(
             "the artifacts are the same: the rules or the code of the views have changed; "
-            f"the run's code is commit {known.commit}"
+            "to tell them apart, replay with the run's commit checked out"
         )
     return changed
 
@@ -262,7 +265,7 @@ def split_figures(
     shares = probabilities(network, chosen, config.threads)
     target = chosen.keys["target"].to_numpy()
     slide, slides = slide_numbers(tiles.keys)
-    cube = counted(slide[order], target, shares.argmax(axis=1), len(slides), len(blueprint.classes))
+    cube = tallied(slide[order], target, shares.argmax(axis=1), len(slides), len(blueprint.classes))
     loss = cross_entropy(shares, target, np.array(blueprint.weights))
     tracker = NullTracker()
     session = by_itself(config, Console(quiet=True), tracker, folder)
@@ -283,7 +286,7 @@ def out_of_fold(known: Facts, config: Config, snapshot: Snapshot) -> Part:
     classes = class_names(config)
     slide, slides = slide_numbers(both)
     folds, fold = np.unique(both["fold"].to_numpy(), return_inverse=True)
-    cube = counted(
+    cube = tallied(
         fold * len(slides) + slide, both["target_now"].to_numpy(), both["pred"].to_numpy(),
         len(folds) * len(slides), len(classes),
     ).reshape(len(folds), len(slides), len(classes), len(classes))  # fmt: skip
@@ -292,7 +295,7 @@ def out_of_fold(known: Facts, config: Config, snapshot: Snapshot) -> Part:
     return Part("best/", found)
 
 
-def counted(
+def tallied(
     slide: npt.NDArray[np.int64],
     target: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
@@ -304,15 +307,23 @@ def counted(
     return np.bincount(cell, minlength=slides * classes**2).reshape(slides, classes, classes)
 
 
-def compared(metrics: Mapping[str, float], part: Part) -> list[dict[str, Any]]:
-    """Return a row for every recorded figure that was found again."""
+def compared(
+    metrics: Mapping[str, float], part: Part, counted: float, measured: float
+) -> list[dict[str, Any]]:
+    """Return a row for every recorded figure that was found again.
+
+    Parameters
+    ----------
+    counted, measured
+        How far those that count tiles may be apart, and those that probabilities make.
+    """
     rows = []
     for key, value in part.found.items():
         name = part.prefix + key
         if name not in metrics:
             continue
         by_probability = any(word in key for word in BY_PROBABILITY)
-        tolerance = MEASURED if by_probability else COUNTED
+        tolerance = measured if by_probability else counted
         apart = abs(metrics[name] - value)
         same = bool(apart <= tolerance) or bool(np.isnan(metrics[name]) and np.isnan(value))
         rows.append({"figure": name, "recorded": metrics[name], "found": value, "same": same})
@@ -333,7 +344,6 @@ def show_figures(rows: list[dict[str, Any]], console: Console) -> None:
     print_table(table, console, "figures")
     if others:
         console.print(f"and {others} figures of single classes or groups, all the same")
-    console.print(f"same: within {COUNTED:g}; within {MEASURED:g} where probabilities make them")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
         tracker.table(columns(funnel), "funnel.json")
-        provenance.funnel(session.page, funnel)
+        provenance.funnel(session.page, funnel, len(snapshots))
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
         else:
