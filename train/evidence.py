@@ -336,6 +336,16 @@ def confusions(
     }
 
 
+def confused(
+    confusion: npt.NDArray[np.floating] | npt.NDArray[np.int64], names: list[str]
+) -> tuple[str, str, int] | None:
+    """Return true class, class that it is taken for, and tiles, of the most frequent confusion."""
+    wrong = confusion * (1 - np.eye(len(names)))
+    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    most = int(wrong[true, predicted])
+    return (names[true], names[predicted], most) if most else None
+
+
 def calibration_error(
     probabilities: npt.NDArray[np.float32], target: npt.NDArray[np.int64]
 ) -> float:

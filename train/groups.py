@@ -120,9 +120,10 @@ def by_group(
         for place, (value, rows) in enumerate(zip(values, by_value, strict=True)):
             sums = evidence.sums(target[rows], shares[rows], unit[rows], steps=0)
             figures = _figures(sums, names, seed, place in shown)
-            slides, wrong = len(np.unique(slide[rows])), _confused(sums.cube.sum(axis=0), names)
-            units, many = len(sums.cube), int(tiles[place])
-            found.append(Group(column, value, many, slides, units, figures, wrong, place in shown))
+            wrong = evidence.confused(sums.cube.sum(axis=0), names)
+            slides, units = len(np.unique(slide[rows])), len(sums.cube)
+            many, told = int(tiles[place]), place in shown
+            found.append(Group(column, value, many, slides, units, figures, wrong, told))
     return found
 
 
@@ -132,13 +133,6 @@ def _figures(sums: evidence.Sums, names: list[str], seed: int, shown: bool) -> d
         return {name: Figure(float(value[name]), np.nan, np.nan) for name in METRICS}
     found = evidence.resampled(sums, value, names, seed=seed, at_once=AT_ONCE)
     return {name: found[name] for name in METRICS}
-
-
-def _confused(cube: npt.NDArray[np.float64], names: list[str]) -> tuple[str, str, int] | None:
-    wrong = cube * (1 - np.eye(len(names)))
-    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    most = int(wrong[true, predicted])
-    return (names[true], names[predicted], most) if most else None
 
 
 def as_table(found: Sequence[Group]) -> dict[str, list[object]]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.tables import print_table
-from train import sweep
+from train import account, sweep
 from train.affine import standard
+from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
 from train.data import plural, predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
@@ -95,6 +96,15 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         epochs = int(np.median(found.fitted.epoch[own.cpu()].numpy())) + 1
         return final(session, pack, pool, winner, epochs, classes, temperature)
     place = int(own[found.loss[own].argmin()])
+    number = place - winner * len(folds)
+    score = scores[winner].folds[number]
+    if config.calibrate:
+        alone = tiles.fold[order, variant] == folds[number]
+        shares, target = probabilities[alone].numpy(), tiles.target[order, variant][alone]
+        weights = found.aims.weights[place].double().cpu().numpy()
+        score = score | {"loss": cross_entropy(shares, target, weights)}
+    session.tracker.params({"registered_fold": folds[number]})
+    session.tracker.metrics(spelled(score, "registered/validation"))
     best = found.fitted.affine.of(torch.tensor([place]))
     return network(session, best, found.aims.weights[place], classes, temperature)
 
@@ -211,11 +221,14 @@ def record(
     tracker.table(columns, "settings.json")
     f1 = [(s.mean("f1_macro"), s.spread("f1_macro"), s.low, s.high) for s in scores]
     names, over = [s.name for s in pack.settings], plural(session.config.evidence.resample)
-    tracker.file(settings_png(session.folder / "settings.png", names, f1, winner, over))
+    pictures = [settings_png(session.folder / "settings.png", names, f1, winner, over)]
     swept = [setting.swept for setting in pack.settings]
     for axis in [key for key in swept[0] if len({own[key] for own in swept}) > 1]:
         picture = session.folder / f"{spell(axis)}.png"
-        tracker.file(axis_png(picture, axis, swept, columns["tiles"], f1, over))
+        pictures.append(axis_png(picture, axis, swept, columns["tiles"], f1, over))
+    for picture in pictures:
+        tracker.file(picture)
+    account.settings(session.page, names[winner], columns, pictures, leak_gap(pack, scores), over)
     if (gap := leak_gap(pack, scores)) is not None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         session.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")

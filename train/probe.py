@@ -16,7 +16,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 import sys
 
 from train.checks import alone, packed
-from train.config import check_or_exit, load, plain, run_name
+from train.config import check_or_exit, load, run_name
 from train.schema import Config
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
@@ -29,7 +29,6 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts, examples
+from featurestore import artifacts
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
     EmbeddingError,
@@ -50,11 +49,12 @@ from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
-from featurestore.spec import StoreSpec, TileSet
+from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, groups, loop, pack, resume, single, sweep
+from train import account, checkpoint, groups, loop, pack, resume, single, source, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
+from train.opening import class_names, open_store, varied
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
@@ -84,7 +84,7 @@ class Chosen:
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 130 after Ctrl-C."""
     try:
-        run(load(argv))
+        run(load(argv), source.command(argv))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config) -> None:
+def run(config: Config, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
     accelerator = Accelerator()
     console = Console(quiet=not accelerator.is_main_process)
@@ -115,7 +115,8 @@ def run(config: Config) -> None:
                 stack.callback(held.lock.close)
                 chosen = Chosen(tiles, trained)
             elif packed(config):
-                snapshots = [materialise(varied(store, rules), rows) for rules in variants(config)]
+                stores = [varied(store, rules) for rules in variants(config)]
+                snapshots, store = [materialise(own, rows) for own in stores], stores[0]
                 chosen = choose_pack(snapshots, config)
             else:
                 snapshots = [materialise(store, rows, config.fold)]
@@ -133,17 +134,20 @@ def run(config: Config) -> None:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
-        session = Session(settled, accelerator, console, tracker, output, states)
+        session = Session(settled, accelerator, console, tracker, output, states, command)
         if here and settled.mode == "fit":
             resume.begin(states, settled.resume, tracker.run)
-        if here and not settled.resume:  # what is resumed has recorded them
-            record_inputs(session, *here[0][1:])
+        if here:  # what is resumed has recorded them, and tells them once more
+            told = replace(session, tracker=NullTracker()) if settled.resume else session
+            record_inputs(told, *here[0][1:])
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
-        if session.is_first and settled.mode == "fit":
-            register(session, trained)
-            resume.end(states)
+        if session.is_first:
+            uri = register(session, trained) if settled.mode == "fit" else settled.checkpoint
+            account.close(session, trained[1] if trained else None, uri)
+            if settled.mode == "fit":
+                resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
 
@@ -161,24 +165,6 @@ def open_tracker(config: Config) -> Tracker:
     return NullTracker()
 
 
-def open_store(config: Config) -> FeatureStore:
-    """Open the store on the artifacts, which embedded data builds on its first use."""
-    built: dict[str, str] = {}
-    if config.data.builder == "digits":
-        built = examples.digits(log=config.tracking.enabled)
-    elif config.data.builder == "synthetic":
-        built = examples.synthetic(config.data.synthetic)
-    for name, uri in built.items():
-        if getattr(config.data, name) is None:  # one's own artifact goes before
-            setattr(config.data, name, uri)
-    return FeatureStore(
-        StoreSpec.from_config(plain(config)),
-        config.threads,
-        config.memory_limit,
-        remember=config.tracking.enabled,
-    )
-
-
 def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
     """Return the network to evaluate, or None for a fit."""
     if config.checkpoint is None:
@@ -192,22 +178,6 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
     return network, blueprint
-
-
-def class_names(config: Config) -> list[str]:
-    """Return the class names by index."""
-    return sorted(config.class_indices, key=config.class_indices.__getitem__)
-
-
-def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
-    """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
-    if not rules:
-        return store
-    named = {key: value for key, value in rules.items() if "." not in key}
-    thresholds = dict(store.spec.thresholds or {})
-    thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
-    spec = replace(store.spec, thresholds=thresholds, **named)
-    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)
 
 
 def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
@@ -332,17 +302,18 @@ def evaluate(
         )
 
 
-def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> None:
-    """Log the best checkpoint and the model, and register it."""
+def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> str | None:
+    """Log the best checkpoint and the model, register it; return its URI."""
     if trained is None:
         session.console.print("votes of neighbours are a baseline: no model is registered")
-        return
+        return None
     network, blueprint = trained
     track, file = session.config.tracking, session.folder / checkpoint.FILE
     session.tracker.file(file)
     uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
     if uri:
         session.console.print(f"model: {uri}")
+    return uri
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table
-from train import config, evidence, groups, metrics
+from train import account, config, evidence, groups, metrics, provenance
 from train.calibration import risk_coverage
 from train.data import (
     has_labels,
@@ -36,6 +36,7 @@ from train.figures import (
 )
 from train.groups import Group
 from train.metrics import Counts
+from train.page import columns
 from train.session import Session
 from train.tracking import spell, versions
 
@@ -50,6 +51,8 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+    tracker.params({"command": session.command})
+    provenance.inputs(session.page, snapshots, store.sources())
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
         tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
@@ -59,23 +62,23 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
         print_funnel(funnel, session.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
         tracker.table(columns(funnel), "funnel.json")
+        provenance.funnel(session.page, funnel, len(snapshots))
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
+        else:
+            provenance.leakage(session.page, snapshot.findings, session.config)
     for name, (uri, digest) in store.sources().items():
         tracker.dataset(name, uri, digest, context=mode)
-
-
-def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Turn rows into columns."""
-    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def record_folds(session: Session, snapshot: Snapshot) -> None:
     """Print and record the shared slides, the guard's proof, the labels per fold, the folds."""
     tracker, fold = session.tracker, session.config.fold
     folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]
+    rows = []
     for number in [fold] if isinstance(fold, int) else folds:
         shared = snapshot.shared(number)
+        rows.append({"fold": number, **shared})
         said = ", ".join(f"{count} shared {plural(n)}" for n, count in shared.items())
         session.console.print(
             f"fold {number} ({session.config.kfold_strategy}): {said} in training and validation"
@@ -87,10 +90,13 @@ def record_folds(session: Session, snapshot: Snapshot) -> None:
         tracker.metrics({f"folds/imbalance_{kind}": value})
     tracker.table(columns([f.as_dict() for f in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
-    for picture in figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures"):
+    pictures = figures.draw(snapshot.fates(), snapshot.classes, session.folder / "pictures")
+    for picture in pictures:
         tracker.file(picture, "pictures")
-    if session.config.tracking.enabled and (uri := snapshot.keep_folds()):
+    uri = snapshot.keep_folds() if session.config.tracking.enabled else None
+    if uri:
         tracker.params({"folds_artifact": uri})
+    provenance.folds(session.page, session.config, snapshot, rows, pictures, uri)
 
 
 def spelled(scores: dict[str, float], prefix: str) -> dict[str, float]:
@@ -194,8 +200,11 @@ def record_evidence(
     tracker.metrics(spelled(scores, f"best/{name}"))
     found = evidence.figures(target, shares, unit, classes, config.ordered, seed)
     record_figures(session, name, found, prefix)
+    account.figures(session.page, name, found, table, classes, plural(config.resample))
     confused = evidence.cube(target, guess, unit, len(classes))
-    tracker.table(evidence.confusions(confused, classes, seed), f"{prefix}confusions.json")
+    most = evidence.confusions(confused, classes, seed)
+    tracker.table(most, f"{prefix}confusions.json")
+    account.failures(session.page, name, table, classes, most, plural(config.resample))
     beside = groups.by_slide(table, config.groups, slides["slide_id"])
     tracker.table({**beside, **slides}, f"{prefix}slides.json")
     draw(session, name, target, shares, found, slides, confusion, classes, prefix)
@@ -266,8 +275,10 @@ def record_groups(
         if tracker.records or session.config.output is not None:
             picture = session.folder / f"{prefix}groups_{spell(column)}.png"
             tracker.file(groups_png(picture, column, some, overall, over), "evidence")
+            account.picture(session.page, picture)
         title = f"{name} by {column}, the worst first; 95 % over {over}"
         print_table(groups.shown(some), session.console, title)
+        account.groups(session.page, title, groups.shown(some))
         if len(own) > len(some):
             session.console.print(
                 f"{column} has {len(own):,} values, all in {prefix}groups.json; intervals, metrics "
@@ -297,7 +308,9 @@ def draw(
     def named(picture: str) -> Path:
         return folder / f"{prefix}{picture}.png"
 
-    session.tracker.file(confusion_png(named("confusion"), confusion, classes, name))
+    whole = confusion_png(named("confusion"), confusion, classes, name)
+    session.tracker.file(whole)
+    account.picture(session.page, whole)
     for picture in (
         reliability_png(named("reliability"), bins, error),
         curves_png(named("curves"), target, shares, classes),
@@ -306,6 +319,7 @@ def draw(
         risk_png(named("risk_coverage"), curve),
     ):
         session.tracker.file(picture, "evidence")
+        account.picture(session.page, picture)
 
 
 def print_scores(

@@ -1,7 +1,7 @@
 """What the parts of a run share, and how its processes act as one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
 from train.data import Split
+from train.page import Page
 from train.pool import Pool
 from train.schema import Config
 from train.tracking import Tracker
@@ -38,6 +39,10 @@ class Session:
         Where files are written before they are logged.
     states
         Where the state of a fit is kept, see `train.resume`.
+    command
+        What started it, as a shell takes it.
+    page
+        What the run says of itself, see `train.account`.
     """
 
     config: Config
@@ -46,11 +51,18 @@ class Session:
     tracker: Tracker
     folder: Path
     states: Path
+    command: str = ""
+    page: Page = field(default_factory=Page)
 
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return bool(self.accelerator.is_main_process)
+
+
+def by_itself(config: Config, console: Console, tracker: Tracker, folder: Path) -> Session:
+    """Return the session of a script beside the fit, which runs in one process."""
+    return Session(config, Accelerator(), console, tracker, folder, folder)
 
 
 def first(accelerator: Accelerator, work: Callable[[], T]) -> T:

@@ -1,11 +1,19 @@
-"""Which commit of the code runs."""
+"""Which commit of the code runs, and by which command."""
 
 import os
+import re
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 COMMIT = "TISSUE_PROBE_COMMIT"
 """Set where the code lies without its history, as in a container."""
+SCRIPT = "train/probe.py"
+NAMED = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+"""Variables that change a run, where they are set."""
 
 
 def git_commit() -> str | None:
@@ -17,3 +25,49 @@ def git_commit() -> str | None:
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return os.environ.get(COMMIT)
+
+
+def command(argv: Sequence[str]) -> str:
+    """Return the command that started this run, as a shell takes it, its launcher in front.
+
+    Parameters
+    ----------
+    argv
+        Arguments of the script.
+    """
+    own = ["python", SCRIPT, *argv]
+    try:
+        processes = [psutil.Process(), *psutil.Process().parents()]
+        lines = [process.cmdline() for process in processes]
+        launching = [place for place, line in enumerate(lines) if launches(line, argv)]
+        if not launching:
+            return redacted(shlex.join(own))
+        outer = launching[-1]
+        there = processes[outer].environ()
+        named = [f"{key}={shlex.quote(there[key])}" for key in NAMED if key in there]
+        return redacted(" ".join([*named, shlex.join(spoken(lines[outer]))]))
+    except psutil.Error:  # another user's process
+        return redacted(shlex.join(own))
+
+
+def launches(line: Sequence[str], argv: Sequence[str]) -> bool:
+    """Return whether a command line is Python's and ends with the script and its arguments."""
+    place = len(line) - len(argv) - 1
+    return (
+        place > 0
+        and list(line[place + 1 :]) == list(argv)
+        and line[place].endswith("probe.py")
+        and Path(line[0]).name.startswith("python")
+    )
+
+
+def spoken(line: Sequence[str]) -> list[str]:
+    """Return a command line as people write it: ``accelerate``, not an interpreter and a file."""
+    if Path(line[1]).parent.name == "bin":
+        return [Path(line[1]).name, *line[2:]]
+    return ["python", *line[1:]]
+
+
+def redacted(text: str) -> str:
+    """Return a text without the user and password of its URIs."""
+    return re.sub(r"(\w://)[^/@\s'\"]+@", r"\1", text)

@@ -68,7 +68,9 @@ class Facts:
     metrics
         Figures by name.
     data
-        Digests of its inputs by name.
+        Digests of its inputs by name; of several with one name, the later ones are numbered.
+    params
+        Parameters by name.
     """
 
     run: str
@@ -76,6 +78,7 @@ class Facts:
     config: str
     metrics: dict[str, float]
     data: dict[str, str]
+    params: dict[str, str]
 
 
 def facts(run: str) -> Facts:
@@ -98,16 +101,19 @@ def facts(run: str) -> Facts:
             fix=f"check its id and the tracking URI ({mlflow.get_tracking_uri()})",
         ) from error
     config = Path(local_path(f"runs:/{run}/config.yaml"))
-    inputs = {}
+    inputs: dict[str, str] = {}
     for one in found.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in one.tags}
-        inputs[one.dataset.name] = tags.get("sha256", one.dataset.digest)
+        name, alike = one.dataset.name, sum(own.split(" ")[0] == one.dataset.name for own in inputs)
+        key = f"{name} {alike + 1}" if alike else name
+        inputs[key] = tags.get("sha256", one.dataset.digest)
     return Facts(
         run=run,
         commit=found.data.tags.get("mlflow.source.git.commit"),
         config=config.read_text() if config.is_file() else "",
         metrics=dict(found.data.metrics),
         data=inputs,
+        params=dict(found.data.params),
     )
 
 
@@ -158,10 +164,20 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
+    """Records nothing: for ``tracking.enabled=false`` and for every process but the first.
+
+    What it was told of metrics is in ``heard``.
+    """
 
     records = False
     run: str | None = None
+
+    def __init__(self) -> None:
+        self.heard: dict[str, float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Remember numbers, the last of each."""
+        self.heard |= values
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""
@@ -180,7 +196,7 @@ class NullTracker:
     def _ignore(self, *_: object, **__: object) -> None:
         return None
 
-    params = metrics = text = table = file = dataset = model = _ignore
+    params = text = table = file = dataset = model = _ignore
 
 
 class MlflowTracker:

@@ -1,0 +1,339 @@
+"""Replay a run: build its views again, evaluate its model, and say whether figures are the same.
+
+    python train/replay.py models:/tissue-probe/7
+    python train/replay.py RUN data.tiles=/new/place/kfold_tiles.parquet
+
+Takes a registered model, or the id of a run; further arguments change the recorded configuration,
+for artifacts that have moved, and say where MLflow is (tracking.uri=...). Compares the digests of
+the data first, then every figure that the run has recorded of its model. Exit status 0: all are the
+same; 3: a figure or the data differ; 2: it cannot be replayed.
+"""
+
+import sys
+
+from train.config import small
+from train.schema import Config, ConfigError
+
+EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
+
+
+def check_or_exit(argv: list[str]) -> None:
+    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        sys.exit(0)
+    try:
+        if not argv or "=" in argv[0]:
+            raise ConfigError(
+                "There is no run to replay", found=" ".join(argv) or "no argument",
+                fix=f"name a model or a run first, for example {EXAMPLE}",
+            )  # fmt: skip
+        small(Config, ["data.name=any", *argv[1:]], EXAMPLE)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+# Help and refused arguments must not wait for torch and MLflow to be imported.
+if __name__ == "__main__":
+    check_or_exit(sys.argv[1:])
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from torch import nn
+
+from featurestore import artifacts
+from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.progress import Rows
+from featurestore.snapshot import Snapshot, materialise
+from featurestore.spec import TileSet
+from featurestore.tables import print_table
+from train import checkpoint, evidence, pack, sweep
+from train.apply import probabilities
+from train.calibration import cross_entropy
+from train.checkpoint import Blueprint
+from train.checks import packed
+from train.config import recorded
+from train.data import unit_numbers
+from train.opening import class_names, open_store, varied
+from train.report import record_evidence, record_split
+from train.session import by_itself
+from train.source import git_commit, redacted
+from train.tracking import Facts, NullTracker, facts
+
+KEY = ["slide_id", "x", "y"]
+COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
+"""How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
+on the blocks they were computed in; and either, where they were computed in bf16."""
+BY_PROBABILITY = ("loss", "auroc", "average_precision", "brier", "calibration_error")
+DIFFERS = 3  # the exit status
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some recorded figures, and the same found again.
+
+    Parameters
+    ----------
+    prefix
+        What the recorded figures' names begin with.
+    found
+        By the rest of their names.
+    """
+
+    prefix: str
+    found: dict[str, float]
+
+
+def main(argv: list[str]) -> int:
+    """Replay a run; return the exit status."""
+    check_or_exit(argv)
+    try:
+        same = replay(argv[0], argv[1:], Console())
+    except FeatureStoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if same else DIFFERS
+
+
+def replay(name: str, overrides: list[str], console: Console) -> bool:
+    """Print the comparison of a run with itself, done again; return whether all is the same."""
+    given = dict(argument.split("=", 1) for argument in overrides)
+    artifacts.use_tracking(given.get("tracking.uri"))
+    known = facts(artifacts.run_of(name).partition("/")[0])
+    config = settled(known, overrides)
+    for key, value in given.items():
+        console.print(f"changed: {key}={redacted(value)}", markup=False, soft_wrap=True)
+    console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
+    console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
+    store = varied(open_store(config), chosen_rules(known, config))
+    fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
+    needed = config.fold if isinstance(config.fold, int) else fold
+    snapshot = materialise(store, Rows(console), needed)
+    digests = {key: digest for key, (_, digest) in store.sources().items()}
+    changed = show_data(known, digests | {"snapshot": snapshot.digest}, console)
+    with tempfile.TemporaryDirectory() as scratch:
+        parts = evaluated(name, known, config, snapshot, fold, Path(scratch))
+    rounded = config.precision == "bf16" and config.mode == "fit"
+    near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
+    rows = [row for part in parts for row in compared(known.metrics, part, *near)]
+    if not rows:
+        raise ArtifactError(
+            "The run has recorded no figure that could be compared",
+            found=f"mode={config.mode} fold={config.fold} final={config.final}",
+            fix="replay a run that was validated or tested",
+        )
+    differing = [row for row in rows if not row["same"]]
+    show_figures(rows, console)
+    console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
+    said = "" if not changed else f", and the data: {', '.join(changed)}"
+    if differing or changed:
+        console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{said}")
+    else:
+        console.print(f"the same: {len(rows)} figures and all the data")
+    return not differing and not changed
+
+
+def settled(known: Facts, overrides: list[str]) -> Config:
+    """Return the configuration that a run has recorded, for one that records nothing."""
+    if not known.config:
+        raise ArtifactError(
+            f"Run {known.run} has recorded no configuration", found="no config.yaml",
+            fix="name a run of train/probe.py",
+        )  # fmt: skip
+    config = recorded(known.config, overrides)
+    if config.mode == "predict":
+        raise ArtifactError(
+            "A prediction has no figures to compare", found="mode=predict",
+            fix="replay the run that trained the model",
+        )  # fmt: skip
+    return replace(config, output=None, resume=False)
+
+
+def chosen_rules(known: Facts, config: Config) -> dict[str, Any]:
+    """Return the swept rules that the best setting of a run was trained under."""
+    best = known.params.get("best_setting")
+    by_name = {setting.name: setting for setting in sweep.settings(config)}
+    return sweep.variants(config)[by_name[best].variant] if best in by_name else {}
+
+
+# -- the data -------------------------------------------------------------------------------------
+
+
+def show_data(known: Facts, found: Mapping[str, str], console: Console) -> list[str]:
+    """Print the digests of the inputs; return the names of those that have changed."""
+    names = [name for name in known.data if not name.startswith("snapshot")]
+    snapshots = {digest for name, digest in known.data.items() if name.startswith("snapshot")}
+    same = {name: known.data[name] == found.get(name) for name in names}
+    same["snapshot"] = found["snapshot"] in snapshots
+    before = {name: known.data[name] for name in names}
+    before["snapshot"] = found["snapshot"] if same["snapshot"] else min(snapshots, default="")
+    table = pa.table({
+        "input": list(same),
+        "recorded": [before[name][:12] for name in same],
+        "found": [found.get(name, "")[:12] for name in same],
+        "same": ["yes" if own else "NO" for own in same.values()],
+    })  # fmt: skip
+    print_table(table, console, "data, by the beginning of their digests")
+    changed = [name for name, own in same.items() if not own]
+    if changed == ["snapshot"]:
+        console.print(
+            "the artifacts are the same: the rules or the code of the views have changed; "
+            "to tell them apart, replay with the run's commit checked out"
+        )
+    return changed
+
+
+# -- the figures ----------------------------------------------------------------------------------
+
+
+def evaluated(
+    name: str,
+    known: Facts,
+    config: Config,
+    snapshot: Snapshot,
+    fold: int | None,
+    scratch: Path,
+) -> list[Part]:
+    """Return every figure that can be found again.
+
+    Parameters
+    ----------
+    fold
+        On which the registered head of a pack was validated; None for a final one.
+    scratch
+        A folder for what a run would write.
+    """
+    several = packed(config)
+    parts = [out_of_fold(known, config, snapshot, scratch)] if several else []
+    if config.probe == "knn":
+        return parts
+    network, blueprint = opened(name, known, config)
+    if config.mode == "test" or (several and config.final and config.data.test_tiles):
+        tiles = snapshot.test_set(config.evidence.columns())
+        figures = split_figures(config, "test", tiles, network, blueprint, scratch)
+        return [*parts, Part("best/test/", figures)]
+    held = fold if several else config.fold
+    if held is None:  # trained on all folds, and never tested
+        return parts
+    tiles = snapshot.fit_set(held, config.evidence.columns())
+    order = np.flatnonzero(np.asarray(tiles.keys["split"]) == "validation")
+    if config.mode == "validate":
+        tiles, order = replace(tiles, keys=tiles.keys.take(pa.array(order))), np.arange(len(order))
+    figures = split_figures(config, "validation", tiles, network, blueprint, scratch, order)
+    return [*parts, Part("registered/validation/" if several else "best/validation/", figures)]
+
+
+def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprint]:
+    """Return the network that the figures are of."""
+    trained = name if name.startswith("models:") else f"runs:/{known.run}/{checkpoint.FILE}"
+    uri = config.checkpoint or trained
+    network, blueprint = checkpoint.load(Path(artifacts.local_path(uri)))
+    if blueprint.classes != class_names(config):
+        raise ArtifactError(
+            "The model knows other classes than the configuration",
+            found=f"{', '.join(blueprint.classes)}; {', '.join(class_names(config))}",
+            fix="leave class_indices as it was recorded",
+        )
+    return network, blueprint
+
+
+def split_figures(
+    config: Config,
+    name: str,
+    tiles: TileSet,
+    network: nn.Module,
+    blueprint: Blueprint,
+    folder: Path,
+    order: npt.NDArray[np.int64] | None = None,
+) -> dict[str, float]:
+    """Return the figures of a network on some tiles, as `train.report.record_split` tells them."""
+    order = np.arange(len(tiles.keys)) if order is None else order
+    chosen = replace(tiles, keys=tiles.keys.take(pa.array(order)))
+    shares = probabilities(network, chosen, config.threads)
+    target = chosen.keys["target"].to_numpy()
+    loss = cross_entropy(shares, target, np.array(blueprint.weights))
+    tracker = NullTracker()
+    session = by_itself(config, Console(quiet=True), tracker, folder)
+    record_split(session, name, tiles, order, torch.from_numpy(shares), blueprint.classes, loss)
+    start = f"best/{name}/"
+    return {key.removeprefix(start): value for key, value in tracker.heard.items()}
+
+
+def out_of_fold(known: Facts, config: Config, snapshot: Snapshot, folder: Path) -> Part:
+    """Return the figures of the best setting's folds: its recorded predictions, on labels anew."""
+    table = pq.read_table(artifacts.local_path(f"runs:/{known.run}/oof_predictions.parquet"))
+    table = table.append_column("place", pa.array(np.arange(len(table))))
+    fresh = snapshot.fold_set().keys.select([*KEY, "target", "fold"])
+    both = table.join(fresh, KEY, join_type="inner", right_suffix="_now").sort_by("place")
+    both = both.filter(pc.equal(both["fold"], both["fold_now"]))
+    classes = class_names(config)
+    again = both.set_column(both.column_names.index("target"), "target", both["target_now"])
+    tracker = NullTracker()
+    session = by_itself(config, Console(quiet=True), tracker, folder)
+    record_evidence(session, "oof", again, classes, "oof_")
+    unit, units = unit_numbers(again, config.evidence.resample)
+    folds, fold = np.unique(again["fold"].to_numpy(), return_inverse=True)
+    target, guess = again["target"].to_numpy(), again["pred"].to_numpy()
+    some = evidence.cube(target, guess, fold * units + unit, len(classes))
+    cube = np.zeros((len(folds) * units, *some.shape[1:]), dtype=np.int64)
+    cube[: len(some)] = some
+    cube = cube.reshape(len(folds), units, *some.shape[1:])
+    score = sweep.score([0.0] * len(folds), cube, classes, config.seed)
+    found = {key: value for key, value in pack.summary(score).items() if "loss" not in key}
+    found |= {key.removeprefix("best/"): value for key, value in tracker.heard.items()}
+    return Part("best/", found)
+
+
+def compared(
+    metrics: Mapping[str, float], part: Part, counted: float, measured: float
+) -> list[dict[str, Any]]:
+    """Return a row for every recorded figure that was found again.
+
+    Parameters
+    ----------
+    counted, measured
+        How far those that count tiles may be apart, and those that probabilities make.
+    """
+    rows = []
+    for key, value in part.found.items():
+        name = part.prefix + key
+        if name not in metrics:
+            continue
+        by_probability = any(word in key for word in BY_PROBABILITY)
+        tolerance = measured if by_probability else counted
+        apart = abs(metrics[name] - value)
+        same = bool(apart <= tolerance) or bool(np.isnan(metrics[name]) and np.isnan(value))
+        rows.append({"figure": name, "recorded": metrics[name], "found": value, "same": same})
+    return rows
+
+
+def show_figures(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the figures that differ, then those over all classes; count the others."""
+    whole = [row for row in rows if row["same"] and row["figure"].count("/") == 2]
+    told = [row for row in rows if not row["same"]] + whole
+    others, rows = len(rows) - len(told), told
+    table = pa.table({
+        "figure": [row["figure"] for row in rows],
+        "recorded": [f"{row['recorded']:.6f}" for row in rows],
+        "found": [f"{row['found']:.6f}" for row in rows],
+        "same": ["yes" if row["same"] else "NO" for row in rows],
+    })  # fmt: skip
+    print_table(table, console, "figures")
+    if others:
+        console.print(f"and {others} figures of single classes or groups, all the same")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
