@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.tables import print_table
-from train import sweep
+from train import maps, sweep
 from train.affine import standard
 from train.checkpoint import Blueprint
 from train.data import predictions, write_parquet
@@ -86,6 +86,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         session.folder.mkdir(parents=True, exist_ok=True)
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
+        maps.record(session, table, "oof_maps")
         record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
     if not found.fitted:
         return None

@@ -52,7 +52,7 @@ from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, loop, pack, resume, single, sweep
+from train import checkpoint, loop, maps, pack, resume, single, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.report import record_inputs, record_split
@@ -120,6 +120,8 @@ def run(config: Config) -> None:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen)
+            if predicted := chosen.pack.tiles if chosen.pack else chosen.tiles:
+                maps.ready(config, predicted.keys)
             states = find_state(config, tracker, snapshots, accelerator.num_processes)
             here.append((tracker, store, snapshots))
             return config, chosen, states

@@ -12,7 +12,7 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel
-from train import config, evidence, metrics
+from train import config, evidence, maps, metrics
 from train.calibration import risk_coverage
 from train.data import has_labels, predictions, slide_numbers, write_parquet
 from train.figures import (
@@ -150,6 +150,7 @@ def record_split(
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
     review(session, table)
+    maps.record(session, table)
     if not has_labels(tiles.keys):
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
         return
