@@ -15,6 +15,7 @@ from train.palette import ANSWERS
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 FEW = 4  # lines whose intervals can be told apart
+FLAT = 0.4  # height to width of what is better drawn below each other than side by side
 
 
 def settings_png(
@@ -253,32 +254,32 @@ def overview_png(
     if truth is not None:
         marks = {"truth": (truth, colours), **marks, "errors": (answer, list(ANSWERS.values()))}
     tall = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
-    height = float(np.clip(3.3 * tall, 1.4, 8))
-    figure = _figure(3.3 * (len(marks) + 1) + 0.6, height + 1.3)
-    panels = figure.subplots(1, len(marks) + 1, sharex=True, sharey=True)
+    number = len(marks) + 1
+    shape = (number, 1) if tall < FLAT else (1, number)
+    width = 9.5 if tall < FLAT else 3.3
+    height = float(np.clip(width * tall, 0.6, 7)) + 0.4
+    figure = _figure(width * shape[1] + 0.6, height * shape[0] + 1.3)
+    panels = figure.subplots(*shape, sharex=True, sharey=True)
     for axes, (name, (image, tones)) in zip(panels, marks.items(), strict=False):
-        shown = np.ma.masked_less(image, 0)
         axes.imshow(
-            shown, ListedColormap(tones), vmin=-0.5, vmax=len(tones) - 0.5, extent=extent,
-            interpolation="nearest",
+            np.ma.masked_less(image, 0), ListedColormap(tones), vmin=-0.5, vmax=len(tones) - 0.5,
+            extent=extent, interpolation="nearest",
         )  # fmt: skip
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=9, loc="left")
     drawn = panels[-1].imshow(
         confidence, "viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
     )
-    panels[-1].set_title("probability of the prediction", fontsize=9)
+    panels[-1].set_title("probability of the prediction", fontsize=9, loc="left")
     figure.colorbar(drawn, ax=panels[-1], shrink=0.8)
     for axes in panels:
         axes.tick_params(labelsize=7)
-        axes.set_xlabel("mm", fontsize=7)
-    seen = np.unique(
-        np.concatenate([image.ravel() for image in (label, truth) if image is not None])
-    )
+    panels[-1 if tall < FLAT else 0].set_xlabel("mm", fontsize=7)
+    seen = np.unique(np.concatenate([values.ravel() for values, _ in list(marks.values())[:2]]))
     named = {classes[index]: colours[index] for index in seen if index >= 0}
     entries = {**named, **(ANSWERS if truth is not None else {})}
     legend = figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in entries.items()],
-        loc="outside lower center", ncols=min(10, len(entries)), fontsize=8, frameon=False,
+        loc="outside lower left", ncols=min(10, len(entries)), fontsize=8, frameon=False,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)

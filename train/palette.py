@@ -12,8 +12,8 @@ GOLDEN = 0.618034  # of the circle of hues: no two steps come close for long
 
 NOWHERE = "#FFFFFF"
 """No tile."""
-ANSWERS = {"right": "#0072B2", "wrong": "#D55E00", "no label": "#BBBBBB"}
-"""Of an error map."""
+ANSWERS = {"right": "#BFD8E6", "wrong": "#A50026", "no label": "#A0A0A0"}
+"""Of an error map: no colour of a class, and light against dark."""
 
 
 def colours(count: int) -> list[str]:

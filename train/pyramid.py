@@ -46,7 +46,7 @@ def write_tiff(
     """
     laid = mosaic.spread(values, NONE)
     levels = [grid]
-    while max(levels[-1].width, levels[-1].height) > SMALLEST:
+    while len(levels) < 2 or max(levels[-1].width, levels[-1].height) > SMALLEST:
         levels.append(levels[-1].halved())
     table = np.array([*map(rgb, colours), rgb(NOWHERE)], dtype=np.uint8)  # NONE is the last
     size = [side * grid.pixel for side in mpp]
