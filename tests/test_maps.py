@@ -16,7 +16,7 @@ import tifffile
 from conftest import launch
 from PIL import Image
 
-from train import atlas, maps
+from train import atlas, maps, probe
 from train.mosaic import NONE
 from train.palette import ANSWERS, colours, rgb
 from train.predictions import dataset
@@ -335,3 +335,46 @@ def test_a_runs_predictions_are_mapped_with_the_slides_that_it_has_recorded(
     [worst, next_one] = pq.read_table("of-run/index.parquet").to_pylist()
     assert worst["accuracy"] <= next_one["accuracy"]
     assert (worst["map_pixel"], worst["map_mpp_x"]) == (8, 4.0)
+
+
+def small_run(artifacts, *argv: str) -> int:
+    """Run the script on twelve tiles of four slides; fold 1 is the last two slides."""
+    arguments = [f"{key}={value}" for key, value in artifacts(
+        {"fold": [n // 3 % 2 for n in range(12)], "x": [n % 3 * 20 for n in range(12)],
+         "y": [0] * 12}, {"x": [n % 3 * 20 for n in range(12)]}).items()]  # fmt: skip
+    content = slides({f"s{n}": {} for n in range(4)})
+    Path("two.yaml").write_text(
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    return probe.main([
+        "classes=two.yaml", "data.builder=none", "max_epochs=2", "tracking.enabled=false",
+        f"data.slides={content}", "output=out", *arguments, *argv,
+    ])  # fmt: skip
+
+
+def test_a_fit_maps_the_tiles_that_it_validated_on(artifacts):
+    """And the same command again replaces them, as it does its other files."""
+    for _ in range(2):
+        assert small_run(artifacts, "fold=1", "maps.slides=all") == 0
+        index = pq.read_table("out/maps/index.parquet")
+        assert index["slide_id"].to_pylist() == ["s1", "s3"]
+        assert index["tiles"].to_pylist() == [3, 3]
+
+
+def test_a_pack_maps_its_out_of_fold_predictions(artifacts):
+    assert small_run(artifacts, "fold=all", "maps.slides=worst:1") == 0
+    assert len(pq.read_table("out/oof_maps/index.parquet")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["maps.slides=s0"], "There is no slide 's0'"),  # of the training tiles
+        (["maps.slides=s1", "data.slides=null"], "No slides artifact"),
+        (["maps.slides=worst:0"], "how many of the worst"),
+    ],
+)
+def test_a_run_that_cannot_be_mapped_is_refused_before_it_trains(artifacts, change, words, capsys):
+    assert small_run(artifacts, "fold=1", *change) == 2
+    assert words in capsys.readouterr().err
+    assert not Path("out").exists()
