@@ -5,6 +5,7 @@ Both write exactly the artifacts of the input contract: ``kfold_tiles.parquet``,
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,8 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
     people = np.arange(cohort.slides) % cohort.patients
     held_out = people >= round(min(cohort.patients, cohort.slides) * (1 - cohort.held_out))
     names = np.array([f"slide-{n:04d}" for n in range(cohort.slides)])
-    pq.write_table(_slides(list(names), TILE), folder / "slides.parquet")
+    across = math.isqrt(-(-cohort.rows // cohort.slides) - 1) + 1  # tiles of a slide, a square
+    pq.write_table(_slides(list(names), TILE, across), folder / "slides.parquet")
     (folder / "embeddings").mkdir()
     with (
         _Writer(folder / "kfold_tiles.parquet") as train,
@@ -172,11 +174,12 @@ def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int 
                     rows = np.arange(low, min(low + block, stop))
                     rng = np.random.default_rng([cohort.seed, low])
                     slide = rows * cohort.slides // cohort.rows
+                    place = rows + -slide * cohort.rows // cohort.slides  # in its slide, from 0
                     kind, shares = _mix(rng, lean[slide], cohort)
                     tiles = _tiles(
                         names[slide],
-                        rows % 256 * TILE,
-                        rows // 256 * TILE,
+                        place % across * TILE,
+                        place // across * TILE,
                         shares,
                         patient_id=[f"patient-{n:04d}" for n in people[slide]],
                     )
@@ -257,11 +260,11 @@ def _lists(values: npt.NDArray[np.float64]) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
 
 
-def _slides(names: Sequence[str], tile: int) -> pa.Table:
+def _slides(names: Sequence[str], tile: int, across: int = 256) -> pa.Table:
     size = len(names)
     same = {
-        "extent_x": 256 * tile,
-        "extent_y": 256 * tile,
+        "extent_x": across * tile,
+        "extent_y": across * tile,
         "tile_extent_x": tile,
         "tile_extent_y": tile,
         "stride_x": tile,

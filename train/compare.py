@@ -11,7 +11,6 @@ evidence.resample or evidence.groups do); McNemar's test is beside them.
 """
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +19,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
-from featurestore import artifacts
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.tables import print_table
 from train import evidence
 from train.data import plural, unit_numbers, write_parquet
 from train.figures import differences_png
+from train.predictions import predictions
 
 KEY = ["slide_id", "x", "y"]
-FILES = ("predictions.parquet", "oof_predictions.parquet")
 SHOWN = (
     "accuracy",
     "balanced_accuracy",
@@ -144,30 +141,6 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         for run, own in drawn.items()
     }, over)  # fmt: skip
     console.print(f"written: {output / 'comparison.parquet'}, {output / 'comparison.png'}")
-
-
-def predictions(run: str, uri: str | None) -> pa.Table:
-    """Return a run's predictions, those of the split it was judged by before those out of fold.
-
-    Raises
-    ------
-    ArtifactError
-        There is no such run or file, or it has no predictions.
-    """
-    if Path(run).is_file():
-        return pq.read_table(run)
-    artifacts.use_tracking(uri)
-    number = artifacts.run_of(run)
-    for name in FILES:
-        with contextlib.suppress(ArtifactError):
-            file = Path(artifacts.local_path(f"runs:/{number}/{name}"))
-            if file.is_file():
-                return pq.read_table(file)
-    raise ArtifactError(
-        f"Run {run} has no predictions",
-        found=f"neither {' nor '.join(FILES)} among its artifacts",
-        fix="name a run of train/probe.py, or a file that it has written",
-    )
 
 
 def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:

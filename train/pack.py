@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.tables import print_table
-from train import account, sweep
+from train import account, maps, sweep
 from train.affine import standard
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
@@ -89,6 +89,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         session.tracker.file(file)
         record_evidence(session, "oof", table, classes, "oof_")
         review(session, table, "oof_")
+        maps.record(session, table, "oof_maps")
         record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
     if not found.fitted:
         return None

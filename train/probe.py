@@ -51,7 +51,7 @@ from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from train import account, checkpoint, groups, loop, pack, resume, single, source, sweep
+from train import account, checkpoint, groups, loop, maps, pack, resume, single, source, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.opening import class_names, open_store, varied
@@ -122,6 +122,8 @@ def run(config: Config, command: str = "") -> None:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen, config)
+            if predicted := chosen.pack.tiles if chosen.pack else chosen.tiles:
+                maps.ready(config, predicted.keys)
             states = find_state(config, tracker, snapshots, accelerator.num_processes)
             here.append((tracker, store, snapshots))
             return config, chosen, states

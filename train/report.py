@@ -13,7 +13,7 @@ from featurestore.snapshot import Snapshot
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table
-from train import account, config, evidence, groups, metrics, provenance
+from train import account, config, evidence, groups, maps, metrics, provenance
 from train.calibration import risk_coverage
 from train.data import (
     has_labels,
@@ -163,6 +163,7 @@ def record_split(
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
     review(session, table)
+    maps.record(session, table)
     if has_labels(table):
         session.tracker.metrics({f"best/{name}/loss": loss})
         record_evidence(session, name, table, classes)

@@ -47,7 +47,7 @@ class Data:
     test_embeddings: str | None = field(
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
-    slides: str | None = field(default=None, metadata=doc("slides, for SQL"))
+    slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
     synthetic: Cohort = field(default_factory=Cohort, metadata=doc("shape of a synthetic cohort"))
 
 
@@ -110,10 +110,12 @@ class Maps:
     """Maps of predictions that a pathologist opens, see train/maps.py."""
 
     slides: str | None = field(
-        default=None, metadata=doc("slides to map: worst:20, all, or names with commas; none: off")
+        default=None,
+        metadata=doc("worst:20, all, or names with commas between (probe.py: unset for none)"),
     )
     regions: bool = field(
-        default=True, metadata=doc("merge tiles of one class; false: a polygon each")
+        default=True,
+        metadata=doc("GeoJSON of tiles merged by class; false: a polygon for each tile"),
     )
     downsample: float | None = field(
         default=None,

@@ -1,0 +1,60 @@
+"""Predictions that a run has written: a file, a folder of partitions, or an artifact of the run."""
+
+import contextlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from featurestore import artifacts
+from featurestore.errors import ArtifactError
+
+FILES = ("predictions.parquet", "predictions", "oof_predictions.parquet")
+PARTS = ds.partitioning(pa.schema([("slide_id", pa.string())]), flavor="hive")
+
+
+def dataset(run: str, uri: str | None) -> ds.Dataset:
+    """Return a run's predictions, those of the split it was judged by before those out of fold.
+
+    Parameters
+    ----------
+    run
+        The id of a run, a ``models:/`` URI (its run), a file, or a folder with a part for each
+        slide, ``slide_id=NAME/*.parquet``, the name percent-encoded.
+    uri
+        The tracking URI, see `featurestore.artifacts.use_tracking`.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such run or file, or it has no predictions.
+    """
+    if Path(run).exists():
+        return _opened(Path(run))
+    if run.endswith(".parquet"):
+        artifacts.parquet_files(run)  # says what lies there instead
+    artifacts.use_tracking(uri)
+    number = artifacts.run_of(run)
+    for name in FILES:
+        with contextlib.suppress(ArtifactError):
+            path = Path(artifacts.local_path(f"runs:/{number}/{name}"))
+            if path.exists():
+                return _opened(path)
+    raise ArtifactError(
+        f"Run {run} has no predictions",
+        found=f"none of {', '.join(FILES)} among its artifacts",
+        fix="name a run of train/probe.py, or a file that it has written",
+    )
+
+
+def predictions(run: str, uri: str | None) -> pa.Table:
+    """Return `dataset`, read."""
+    return dataset(run, uri).to_table()
+
+
+def _opened(path: Path) -> ds.Dataset:
+    files = artifacts.parquet_files(str(path))
+    if path.is_dir():
+        return ds.dataset(path, format="parquet", partitioning=PARTS)
+    return ds.dataset(pq.read_table(files[0], partitioning=None))
