@@ -483,28 +483,3 @@ def collect(keep: int) -> list[Path]:
     }
     spare = [shelf.place(MATRICES, n) for n in shelf.names(MATRICES) if n not in needed]
     return gone + [folder for folder in spare if shelf.remove(folder)]
-
-
-# -- tiles without a label ------------------------------------------------------------------------
-
-
-def predict_set(store: FeatureStore, rows: Rows | None = None) -> tuple[TileSet, shelf.Held]:
-    """Return every tile to predict that has an embedding (``split`` is ``predict``).
-
-    Raises
-    ------
-    EmptyViewError
-        There is none.
-    """
-    own, held = embeddings(store, "test_", rows)
-    there = backend.read_parquet(store.connection, [own.keys])
-    tiles = store.predicted()
-    joined = tiles.inner_join(there.select(*KEY, "row"), list(KEY), rname="{name}_matrix")
-    keys = _chosen(joined.mutate(split=ibis.literal("predict")))
-    if not len(keys):
-        raise EmptyViewError(
-            "No tile has an embedding: the join is empty",
-            found=f"{len(store.files('test_embeddings'))} embedding files, {own.rows:,} rows",
-            fix="check that both artifacts are of one cohort and spell their keys alike",
-        )
-    return TileSet(keys, own), held

@@ -4,7 +4,8 @@
     python train/compare.py models:/tissue-probe/1 models:/tissue-probe/2 --output comparison
     python train/compare.py a/predictions.parquet b/predictions.parquet
 
-Each is the id of a run, a models:/ URI (its run's predictions), or a file that a run has written.
+Each is the id of a run, a models:/ URI (its run's predictions), or what a run has written: a file,
+or the folder of mode=predict.
 The first is what the others are compared with. Differences have 95 % intervals that resample
 slides, of both at once; McNemar's test is beside them.
 """
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from featurestore import artifacts
+from featurestore import artifacts, partitions
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.tables import print_table
 from train import evidence
@@ -30,7 +31,7 @@ from train.data import slide_numbers, write_parquet
 from train.figures import differences_png
 
 KEY = ["slide_id", "x", "y"]
-FILES = ("predictions.parquet", "oof_predictions.parquet")
+FILES = ("predictions.parquet", "oof_predictions.parquet", partitions.FOLDER)
 SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "brier", "calibration_error")
 
 
@@ -63,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="compare.py", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run id, models:/ URI or file")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run id, models:/ URI, file or folder"
+    )
     parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="a folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,20 +121,24 @@ def predictions(run: str, uri: str | None) -> pa.Table:
     ArtifactError
         There is no such run or file, or it has no predictions.
     """
-    if Path(run).is_file():
-        return pq.read_table(run)
+    if Path(run).exists():
+        return _read(Path(run))
     artifacts.use_tracking(uri)
     number = artifacts.run_of(run)
     for name in FILES:
         with contextlib.suppress(ArtifactError):
             file = Path(artifacts.local_path(f"runs:/{number}/{name}"))
-            if file.is_file():
-                return pq.read_table(file)
+            if file.exists():
+                return _read(file)
     raise ArtifactError(
         f"Run {run} has no predictions",
         found=f"neither {' nor '.join(FILES)} among its artifacts",
-        fix="name a run of train/probe.py, or a file that it has written",
+        fix="name a run of train/probe.py, or a file or folder that it has written",
     )
+
+
+def _read(place: Path) -> pa.Table:
+    return partitions.read(place) if place.is_dir() else pq.read_table(place)
 
 
 def paired(one: pa.Table, other: pa.Table) -> Pair:

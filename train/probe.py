@@ -38,7 +38,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts, examples
+from featurestore import artifacts, examples, partitions
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
     EmbeddingError,
@@ -48,11 +48,12 @@ from featurestore.errors import (
 )
 from featurestore.folds import check_fold
 from featurestore.guard import refuse
+from featurestore.partitions import Cohort
 from featurestore.progress import Rows
-from featurestore.snapshot import Snapshot, materialise, predict_set
+from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import StoreSpec, TileSet
 from featurestore.store import FeatureStore
-from train import checkpoint, loop, pack, resume, single, sweep
+from train import checkpoint, loop, pack, predict, resume, single, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.report import record_inputs, record_split
@@ -69,16 +70,19 @@ class Chosen:
     Parameters
     ----------
     tiles
-        Tiles of one fold, or to apply the network to; None for a pack that is not tested.
+        Tiles of one fold, or held out; None for a pack that is not tested.
     trained
         The network to evaluate; None for a fit.
     pack
         Heads that are trained side by side.
+    cohort
+        Tiles to predict.
     """
 
     tiles: TileSet | None = None
     trained: tuple[nn.Module, Blueprint] | None = None
     pack: Pack | None = None
+    cohort: Cohort | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -109,10 +113,10 @@ def run(config: Config) -> None:
         def choose() -> tuple[Config, Chosen, Path]:
             tracker, store = open_tracker(config), open_store(config)
             trained, rows = open_checkpoint(config), Rows(console)
-            if config.mode == "predict":
-                snapshots, (tiles, held) = [], predict_set(store, rows)
-                stack.callback(held.lock.close)
-                chosen = Chosen(tiles, trained)
+            snapshots = []
+            if trained and config.mode == "predict":
+                cohort = partitions.cohort(store, checkpoint.digest(*trained))
+                chosen = Chosen(trained=trained, cohort=cohort)
             elif packed(config):
                 snapshots = [materialise(varied(store, rules), rows) for rules in variants(config)]
                 chosen = choose_pack(snapshots, config)
@@ -120,7 +124,7 @@ def run(config: Config) -> None:
                 snapshots = [materialise(store, rows, config.fold)]
                 chosen = Chosen(choose_tiles(snapshots[0], config), trained)
             check_fits(chosen)
-            states = find_state(config, tracker, snapshots, accelerator.num_processes)
+            states = find_state(config, tracker, snapshots, chosen, accelerator.num_processes)
             here.append((tracker, store, snapshots))
             return config, chosen, states
 
@@ -133,12 +137,14 @@ def run(config: Config) -> None:
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
         session = Session(settled, accelerator, console, tracker, output, states)
-        if here and settled.mode == "fit":
+        if here and settled.mode in ("fit", "predict"):
             resume.begin(states, settled.resume, tracker.run)
         if here and not settled.resume:  # what is resumed has recorded them
             record_inputs(session, *here[0][1:])
         trained = chosen.trained or fit(session, splits, chosen)
-        if trained and not by_engine:
+        if trained and chosen.cohort:
+            predict.predict(session, chosen.cohort, *trained)
+        elif trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
         if session.is_first and settled.mode == "fit":
             register(session, trained)
@@ -243,19 +249,26 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
 
 def check_fits(chosen: Chosen) -> None:
     """Refuse a checkpoint that was trained on embeddings of another length."""
-    if chosen.trained is None or chosen.tiles is None:
+    there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
+    if chosen.trained is None or there is None:
         return
-    tiles, (_, blueprint) = chosen.tiles, chosen.trained
-    if tiles.matrix.dim != blueprint.dim:
+    _, blueprint = chosen.trained
+    if there.dim != blueprint.dim:
         raise EmbeddingError(
             "The checkpoint is for embeddings of another length",
-            found=f"{blueprint.dim} in the checkpoint, {tiles.matrix.dim} in the embeddings",
+            found=f"{blueprint.dim} in the checkpoint, {there.dim} in the embeddings",
             fix="name the embeddings that it was trained on, or another checkpoint",
         )
 
 
-def find_state(config: Config, tracker: Tracker, snapshots: list[Snapshot], processes: int) -> Path:
-    """Return where the fit keeps its state; one that is resumed goes on in its own run."""
+def find_state(
+    config: Config, tracker: Tracker, snapshots: list[Snapshot], chosen: Chosen, processes: int
+) -> Path:
+    """Return where the state is kept; what is resumed goes on in its own run."""
+    if chosen.cohort:
+        states = predict.place(config, chosen.cohort)
+        tracker.run = resume.run_of(states) if config.resume else None
+        return states
     digests = [snapshot.digest for snapshot in snapshots]
     states = resume.place(config, digests, processes)
     if config.resume == "auto":

@@ -51,8 +51,11 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
         tracker.table(columns(funnel), "funnel.json")
         if mode in ("fit", "validate"):
             record_folds(session, snapshot)
-    for name, (uri, digest) in store.sources().items():
-        tracker.dataset(name, uri, digest, context=mode)
+    # A prediction reads its embeddings once: it does not read them again to hash them.
+    unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
+    for name, (uri, digest) in store.sources(unread).items():
+        kind = "stamp" if name in unread else "sha256"
+        tracker.dataset(name, uri, digest, context=mode, kind=kind)
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -153,16 +156,31 @@ def record_split(
     if not has_labels(tiles.keys):
         session.console.print(f"{name}: {len(table):,} tiles predicted, not all have labels")
         return
+    shares = probabilities.numpy()
+    record_scores(session, name, tiles.keys, order, shares, cube, classes, loss)
+
+
+def record_scores(
+    session: Session,
+    name: str,
+    keys: pa.Table,
+    order: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    cube: Counts,
+    classes: list[str],
+    loss: float,
+) -> None:
+    """Record how good predictions are; parameters as of `record_split`."""
     confusion = cube.sum(axis=0)
-    numbers, names = slide_numbers(tiles.keys)
+    numbers, names = slide_numbers(keys)
     slides = metrics.slide_accuracy(cube, names)
     scores = metrics.confusion_metrics(confusion, classes)
     scores |= metrics.slide_summary(slides["accuracy"])
     session.tracker.metrics({f"best/{name}/loss": loss, **spelled(scores, f"best/{name}")})
     session.tracker.table(slides, "slides.json")
-    shares = probabilities.numpy()[np.argsort(order)]
+    shares = probabilities[np.argsort(order)]
     rows = np.sort(order)
-    target = tiles.keys["target"].to_numpy()[rows]
+    target = keys["target"].to_numpy()[rows]
     found = evidence.figures(target, shares, numbers[rows], classes, seed=session.config.seed)
     record_evidence(session, name, found)
     session.tracker.table(evidence.confusions(confusion.astype(float), classes), "confusions.json")
