@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import ibis.expr.types as ir
 import numpy as np
@@ -36,6 +35,8 @@ FORMAT = 1
 RULES = ("class_indices", "thresholds", "label_rule")
 """What decides a target."""
 LONGEST = 255  # bytes of a file name
+QUOTED = set("\"#%'*/:=?\\{[]^\x7f") | {chr(code) for code in range(32)}
+"""Written as %XX in the name of a folder, as Hive and Spark do; others stand as they are."""
 
 Places = npt.NDArray[np.int64]
 
@@ -141,10 +142,10 @@ def cohort(store: FeatureStore, checkpoint: str) -> Cohort:
     }
     found = Cohort(keys, pieces(files), dim, json.loads(json.dumps(manifest, default=dict)))
     for name in found.slides:
-        if len(_folder(name)) > LONGEST:
+        if len(_folder(name).encode()) > LONGEST:
             raise ArtifactError(
                 "The name of a slide is too long for that of a folder",
-                found=f"{name}: {len(_folder(name))} bytes, quoted",
+                found=f"{name}: {len(_folder(name).encode())} bytes, quoted",
                 fix=f"shorten it: {LONGEST} bytes are as many as a file system takes",
             )
     return found
@@ -221,9 +222,11 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
 
 
 def rows(folder: Path, slide: str) -> int | None:
-    """Return the number of predictions of a slide; None if they are not there."""
-    file = folder / _folder(slide) / FILE
-    return pq.read_metadata(file).num_rows if file.exists() else None
+    """Return the number of predictions of a slide; None if they are not there, or cut."""
+    try:
+        return pq.read_metadata(folder / _folder(slide) / FILE).num_rows
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def read(folder: Path) -> pa.Table:
@@ -235,8 +238,13 @@ def read(folder: Path) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in KEY])
 
 
+def plain(cohort: Cohort) -> bool:
+    """Return whether no name of a slide is quoted, which MLflow's client wants of artifacts."""
+    return not any(QUOTED & set(name) for name in cohort.slides)
+
+
 def _folder(slide: str) -> str:
-    return f"slide_id={quote(slide, safe='')}"
+    return "slide_id=" + "".join(f"%{ord(c):02X}" if c in QUOTED else c for c in slide)
 
 
 class Partitions:

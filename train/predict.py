@@ -26,7 +26,7 @@ from featurestore.progress import Rows
 from train import evidence, resume
 from train.apply import logits
 from train.checkpoint import Blueprint
-from train.data import has_labels, slide_numbers
+from train.data import has_labels, slide_numbers, write_parquet
 from train.report import record_scores, review
 from train.schema import Config
 from train.session import Session, every, first, gathered
@@ -168,8 +168,12 @@ def check_whole(folder: Path, cohort: Cohort) -> None:
 
 def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
     """Log the predictions and, where every tile has a label, how good they are."""
-    session.tracker.folder(session.states, partitions.FOLDER)
     session.folder.mkdir(parents=True, exist_ok=True)
+    if partitions.plain(cohort):
+        session.tracker.folder(session.states, partitions.FOLDER)
+    elif session.tracker.records:  # MLflow would not give the quoted names back
+        file = session.folder / "predictions.parquet"
+        session.tracker.file(write_parquet(file, partitions.read(session.states)))
     labelled = has_labels(cohort.keys)
     if not labelled:
         session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
