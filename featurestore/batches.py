@@ -41,12 +41,24 @@ def pieces(files: Sequence[Path]) -> list[Piece]:
     return found
 
 
+def read_keys(files: Sequence[Path]) -> pa.Table:
+    """Read the keys of all rows in order; string types differ between writers."""
+    kinds = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
+    return pa.concat_tables(pq.read_table(file, columns=kinds.names).cast(kinds) for file in files)
+
+
+def batch_rows(dim: int) -> int:
+    """Return the most rows of a batch."""
+    return max(1, BATCH_BYTES // (8 * dim))
+
+
 def embedding_batches(piece: Piece, dim: int) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most `BATCH_BYTES` of doubles."""
     file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
-    size = max(1, BATCH_BYTES // (8 * dim))
     with file:
-        for batch in file.iter_batches(size, [piece.group], ["embedding"], use_threads=False):
+        for batch in file.iter_batches(
+            batch_rows(dim), [piece.group], ["embedding"], use_threads=False
+        ):
             yield batch.column(0)
 
 

@@ -24,7 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.batches import Piece, as_matrix, embedding_batches, lengths, pieces
+from featurestore.batches import (
+    Piece,
+    as_matrix,
+    embedding_batches,
+    lengths,
+    pieces,
+    read_keys,
+)
 from featurestore.contract import Violation, key_text, refuse
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.folds import KEY
@@ -179,7 +186,7 @@ def convert(
     rows, kind = sum(piece.rows for piece in work), STORED[storage]
     _check_room(folder, rows * dim * kind.itemsize)
     header = _begin(folder / FILE, rows, dim, kind)
-    keys = _read_keys(files)
+    keys = read_keys(files)
     hashes = np.zeros(rows, dtype=np.int64)
     draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
     weights = draws | np.uint64(1)
@@ -228,6 +235,11 @@ class Faults:
         self.lengths: dict[int, int] = {}  # row -> length
         self.values: list[int] = []
 
+    @property
+    def rows(self) -> list[int]:
+        """The rows that were noted."""
+        return [*self.lengths, *self.values]
+
     def checked(self, column: pa.Array, start: int) -> npt.NDArray[np.float32]:
         """Return a column as float32, shape (rows, dim), its faulty rows noted and set to zero.
 
@@ -238,23 +250,45 @@ class Faults:
         start
             The number of its first row.
         """
+        block = self.block(column, start)
+        # A row's sum is finite if its values are, unless it overflows: far quicker than a look
+        # at each value, and the few suspects are looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspects = ~np.isfinite(_sums(block, self.storage))
+        self.look(block, np.flatnonzero(suspects), start)
+        return block
+
+    def block(
+        self, column: pa.Array, start: int, room: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return a column as float32, rows of another length noted and set to zero.
+
+        Parameters
+        ----------
+        room
+            Memory to write to, of as many rows or more: new memory costs as much as the writing.
+        """
         size = lengths(column)
         wrong = np.flatnonzero(size != self.dim)
         self.lengths.update((start + int(row), int(size[row])) for row in wrong)
-        block = np.zeros((len(column), self.dim), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             if len(wrong):
                 right = np.flatnonzero(size == self.dim)
+                block = np.zeros((len(column), self.dim), dtype=np.float32)
                 block[right] = as_matrix(column.take(pa.array(right)), self.dim)
-            else:
-                block = as_matrix(column, self.dim).astype(np.float32, copy=False)
-            # A row's sum is finite if its values are, unless it overflows: far quicker than a look
-            # at each value, and the few suspects are looked at.
-            suspects = np.flatnonzero(~np.isfinite(_sums(block, self.storage)))
+                return block
+            values = as_matrix(column, self.dim)
+            if room is None:
+                return values.astype(np.float32, copy=False)
+            np.copyto(room[: len(values)], values, casting="same_kind")
+            return room[: len(values)]
+
+    def look(self, block: npt.NDArray[np.float32], suspects: Rows, start: int) -> None:
+        """Note those of some rows of a block whose values are not all finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
             stored = block[suspects].astype(STORED[self.storage]).astype(np.float32)
         bad = suspects[~np.isfinite(stored).all(axis=1)]
         self.values.extend((start + bad).tolist())
-        return block
 
     def violations(self, keys: pa.Table) -> Iterator[Violation]:
         """Yield what was found.
@@ -304,7 +338,7 @@ def faults(
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for done in [pool.submit(look, piece) for piece in pieces(files)]:
             done.result()
-    yield from found.violations(_read_keys(files))
+    yield from found.violations(read_keys(files))
 
 
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:
@@ -334,12 +368,6 @@ def _begin(file: Path, rows: int, dim: int, kind: np.dtype) -> int:
         header = stream.tell()
         stream.truncate(header + rows * dim * kind.itemsize)
     return header
-
-
-def _read_keys(files: Sequence[Path]) -> pa.Table:
-    """Read the keys of all rows in order; string types differ between writers."""
-    kinds = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
-    return pa.concat_tables(pq.read_table(file, columns=list(KEY)).cast(kinds) for file in files)
 
 
 def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> memoryview:

@@ -502,31 +502,3 @@ def collect(keep: int) -> list[Path]:
     }
     spare = [shelf.place(MATRICES, n) for n in shelf.names(MATRICES) if n not in needed]
     return gone + [folder for folder in spare if shelf.remove(folder)]
-
-
-# -- tiles without a label ------------------------------------------------------------------------
-
-
-def predict_set(
-    store: FeatureStore, rows: Rows | None = None, more: Sequence[str] = ()
-) -> tuple[TileSet, shelf.Held]:
-    """Return every tile to predict that has an embedding (``split`` is ``predict``).
-
-    Raises
-    ------
-    EmptyViewError
-        There is none.
-    """
-    slides = store.view("slides") if store.spec.slides else None
-    tiles = columns.with_columns(store.predicted(), slides, more)
-    own, held = embeddings(store, "test_", rows)
-    there = backend.read_parquet(store.connection, [own.keys])
-    joined = tiles.inner_join(there.select(*KEY, "row"), list(KEY), rname="{name}_matrix")
-    keys = _chosen(joined.mutate(split=ibis.literal("predict")), *more)
-    if not len(keys):
-        raise EmptyViewError(
-            "No tile has an embedding: the join is empty",
-            found=f"{len(store.files('test_embeddings'))} embedding files, {own.rows:,} rows",
-            fix="check that both artifacts are of one cohort and spell their keys alike",
-        )
-    return TileSet(keys, own), held

@@ -3,6 +3,7 @@
 import difflib
 import html
 import warnings
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,13 @@ class FeatureStore:
             self._files[name] = artifacts.parquet_files(uri)
         return self._files[name]
 
-    def sources(self) -> dict[str, tuple[str, str]]:
-        """Return URI and SHA-256 of each artifact that was read."""
+    def sources(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+        """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read."""
         return {
-            name: (str(getattr(self.spec, name)), artifacts.digest(files))
+            name: (
+                str(getattr(self.spec, name)),
+                artifacts.stamp(files) if name in unread else artifacts.digest(files),
+            )
             for name, files in self._files.items()
         }
 

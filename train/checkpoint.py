@@ -1,6 +1,7 @@
 """Checkpoints: weights as safetensors, with all that is needed to rebuild the head."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -88,6 +89,14 @@ def load(path: Path) -> tuple[nn.Module, Blueprint]:
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
     return network.eval().requires_grad_(False), blueprint
+
+
+def digest(network: nn.Module, blueprint: Blueprint) -> str:
+    """Return the SHA-256 of a network: of its blueprint and its weights, wherever they lie."""
+    found = hashlib.sha256(json.dumps(dataclasses.asdict(blueprint), sort_keys=True).encode())
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def copy_state(network: nn.Module) -> dict[str, torch.Tensor]:

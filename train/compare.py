@@ -4,7 +4,8 @@
     python train/compare.py models:/tissue-probe/1 models:/tissue-probe/2 --output comparison
     python train/compare.py a/predictions.parquet b/predictions.parquet --resample patient_id
 
-Each is the id of a run, a models:/ URI (its run's predictions), or a file that a run has written.
+Each is the id of a run, a models:/ URI (its run's predictions), or what a run has written: a file,
+or the folder of mode=predict.
 The first is what the others are compared with. Differences have 95 % intervals that resample
 slides, of both at once (or patients, if the predictions have that column, as those of runs with
 evidence.resample or evidence.groups do); McNemar's test is beside them.
@@ -88,7 +89,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="compare.py", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run id, models:/ URI or file")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run id, models:/ URI, file or folder"
+    )
     parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="a folder")
     parser.add_argument("--seed", type=int, default=0)

@@ -7,11 +7,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore import artifacts
+from featurestore import artifacts, partitions
 from featurestore.errors import ArtifactError
 
-FILES = ("predictions.parquet", "predictions", "oof_predictions.parquet")
-PARTS = ds.partitioning(pa.schema([("slide_id", pa.string())]), flavor="hive")
+FILES = ("predictions.parquet", partitions.FOLDER, "oof_predictions.parquet")
 
 
 def dataset(run: str, uri: str | None) -> ds.Dataset:
@@ -56,5 +55,5 @@ def predictions(run: str, uri: str | None) -> pa.Table:
 def _opened(path: Path) -> ds.Dataset:
     files = artifacts.parquet_files(str(path))
     if path.is_dir():
-        return ds.dataset(path, format="parquet", partitioning=PARTS)
+        return ds.dataset(path, format="parquet", partitioning=partitions.NAMES)
     return ds.dataset(pq.read_table(files[0], partitioning=None))

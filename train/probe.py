@@ -37,7 +37,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts
+from featurestore import artifacts, partitions
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
     EmbeddingError,
@@ -47,11 +47,24 @@ from featurestore.errors import (
 )
 from featurestore.folds import check_fold
 from featurestore.guard import refuse
+from featurestore.partitions import Cohort
 from featurestore.progress import Rows
-from featurestore.snapshot import Snapshot, materialise, predict_set
+from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
-from train import account, checkpoint, groups, loop, maps, pack, resume, single, source, sweep
+from train import (
+    account,
+    checkpoint,
+    groups,
+    loop,
+    maps,
+    pack,
+    predict,
+    resume,
+    single,
+    source,
+    sweep,
+)  # fmt: skip
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.opening import class_names, open_store, varied
@@ -61,6 +74,9 @@ from train.sweep import Pack, variants
 from train.tiles import Tiles
 from train.tracking import MlflowTracker, NullTracker, Tracker
 
+Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
+"""What the first process alone has opened."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -69,16 +85,19 @@ class Chosen:
     Parameters
     ----------
     tiles
-        Tiles of one fold, or to apply the network to; None for a pack that is not tested.
+        Tiles of one fold, or held out; None for a pack that is not tested.
     trained
         The network to evaluate; None for a fit.
     pack
         Heads that are trained side by side.
+    cohort
+        Tiles to predict.
     """
 
     tiles: TileSet | None = None
     trained: tuple[nn.Module, Blueprint] | None = None
     pack: Pack | None = None
+    cohort: Cohort | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -104,28 +123,11 @@ def run(config: Config, command: str = "") -> None:
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
         # Whatever can be refused is refused in this part, before anything is written.
-        here: list[tuple[Tracker, FeatureStore, list[Snapshot]]] = []  # on the first process alone
+        here: list[Opened] = []  # on the first process alone
 
         def choose() -> tuple[Config, Chosen, Path]:
-            tracker, store = open_tracker(config), open_store(config)
-            trained, rows = open_checkpoint(config), Rows(console)
-            groups.check_columns(store, config)
-            if config.mode == "predict":
-                snapshots, (tiles, held) = [], predict_set(store, rows, config.evidence.columns())
-                stack.callback(held.lock.close)
-                chosen = Chosen(tiles, trained)
-            elif packed(config):
-                stores = [varied(store, rules) for rules in variants(config)]
-                snapshots, store = [materialise(own, rows) for own in stores], stores[0]
-                chosen = choose_pack(snapshots, config)
-            else:
-                snapshots = [materialise(store, rows, config.fold)]
-                chosen = Chosen(choose_tiles(snapshots[0], config), trained)
-            check_fits(chosen, config)
-            if predicted := chosen.pack.tiles if chosen.pack else chosen.tiles:
-                maps.ready(config, predicted.keys)
-            states = find_state(config, tracker, snapshots, accelerator.num_processes)
-            here.append((tracker, store, snapshots))
+            opened, chosen, states = prepare(config, console, accelerator.num_processes)
+            here.append(opened)
             return config, chosen, states
 
         settled, chosen, states = first(accelerator, choose)
@@ -137,13 +139,15 @@ def run(config: Config, command: str = "") -> None:
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
         session = Session(settled, accelerator, console, tracker, output, states, command)
-        if here and settled.mode == "fit":
+        if here and settled.mode in ("fit", "predict"):
             resume.begin(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
             told = replace(session, tracker=NullTracker()) if settled.resume else session
             record_inputs(told, *here[0][1:])
         trained = chosen.trained or fit(session, splits, chosen)
-        if trained and not by_engine:
+        if trained and chosen.cohort:
+            predict.predict(session, chosen.cohort, *trained)
+        elif trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
         if session.is_first:
             uri = register(session, trained) if settled.mode == "fit" else settled.checkpoint
@@ -154,6 +158,30 @@ def run(config: Config, command: str = "") -> None:
 
 
 # -- configuration -> store ---------------------------------------------------------------------
+
+
+def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, Chosen, Path]:
+    """Open all that a run needs and choose its tiles; return them and where its state is kept."""
+    tracker, store = open_tracker(config), open_store(config)
+    trained, rows = open_checkpoint(config), Rows(console)
+    snapshots: list[Snapshot] = []
+    groups.check_columns(store, config)
+    if trained and config.mode == "predict":
+        more = config.evidence.columns()
+        cohort = partitions.cohort(store, checkpoint.digest(*trained), more)
+        chosen = Chosen(trained=trained, cohort=cohort)
+    elif packed(config):
+        stores = [varied(store, rules) for rules in variants(config)]
+        snapshots, store = [materialise(own, rows) for own in stores], stores[0]
+        chosen = choose_pack(snapshots, config)
+    else:
+        snapshots = [materialise(store, rows, config.fold)]
+        chosen = Chosen(choose_tiles(snapshots[0], config), trained)
+    check_fits(chosen, config)
+    if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
+        maps.ready(config, predicted.keys)
+    states = find_state(config, tracker, snapshots, chosen, processes)
+    return (tracker, store, snapshots), chosen, states
 
 
 def open_tracker(config: Config) -> Tracker:
@@ -217,22 +245,29 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
 
 def check_fits(chosen: Chosen, config: Config) -> None:
     """Refuse groups without end, and a checkpoint for embeddings of another length."""
-    for own in (chosen.tiles, chosen.pack and chosen.pack.tiles):
+    for own in (chosen.tiles, chosen.pack and chosen.pack.tiles, chosen.cohort):
         if own:
             groups.check_values(own.keys, config.evidence.groups)
-    if chosen.trained is None or chosen.tiles is None:
+    there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
+    if chosen.trained is None or there is None:
         return
-    tiles, (_, blueprint) = chosen.tiles, chosen.trained
-    if tiles.matrix.dim != blueprint.dim:
+    _, blueprint = chosen.trained
+    if there.dim != blueprint.dim:
         raise EmbeddingError(
             "The checkpoint is for embeddings of another length",
-            found=f"{blueprint.dim} in the checkpoint, {tiles.matrix.dim} in the embeddings",
+            found=f"{blueprint.dim} in the checkpoint, {there.dim} in the embeddings",
             fix="name the embeddings that it was trained on, or another checkpoint",
         )
 
 
-def find_state(config: Config, tracker: Tracker, snapshots: list[Snapshot], processes: int) -> Path:
-    """Return where the fit keeps its state; one that is resumed goes on in its own run."""
+def find_state(
+    config: Config, tracker: Tracker, snapshots: list[Snapshot], chosen: Chosen, processes: int
+) -> Path:
+    """Return where the state is kept; what is resumed goes on in its own run."""
+    if chosen.cohort:
+        states = predict.place(config, chosen.cohort)
+        tracker.run = resume.run_of(states) if config.resume else None
+        return states
     digests = [snapshot.digest for snapshot in snapshots]
     states = resume.place(config, digests, processes)
     if config.resume == "auto":

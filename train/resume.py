@@ -17,7 +17,7 @@ from train.schema import Config
 from train.session import Session, first
 
 KIND = "fits"
-RUN = "run.txt"
+RUN = "_run.txt"  # who reads a folder of predictions passes over it
 # What may differ between the fit that was killed and the one that goes on.
 FREE = ("resume", "output", "tracking", "threads", "memory_limit")
 
@@ -61,6 +61,11 @@ def check(folder: Path) -> str | None:
             fix="leave resume=true out, or give the arguments of the fit that was killed: "
             f"only {', '.join(FREE)} may differ",
         )
+    return run_of(folder)
+
+
+def run_of(folder: Path) -> str | None:
+    """Return the id of the run that left something in a folder; None if it was not tracked."""
     run = folder / RUN
     return run.read_text() if run.exists() else None
 

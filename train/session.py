@@ -83,6 +83,11 @@ def every(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return _delivered(refusals[0] if refusals else outcome)  # type: ignore[return-value]
 
 
+def gathered(accelerator: Accelerator, own: T) -> list[T]:
+    """Return what each process has, to all of them."""
+    return gather_object([own]) if accelerator.num_processes > 1 else [own]
+
+
 def _attempt(work: Callable[[], object]) -> object:
     try:
         return work()

@@ -148,8 +148,11 @@ class Tracker(Protocol):
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file as an artifact."""
 
-    def dataset(self, name: str, uri: str, digest: str, context: str) -> None:
-        """Record an input with its digest."""
+    def folder(self, path: Path, name: str) -> None:
+        """Record all that is in a folder under a name."""
+
+    def dataset(self, name: str, uri: str, digest: str, context: str, kind: str = "sha256") -> None:
+        """Record an input with a digest of its content, or of another kind."""
 
     def model(
         self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
@@ -196,7 +199,7 @@ class NullTracker:
     def _ignore(self, *_: object, **__: object) -> None:
         return None
 
-    params = text = table = file = dataset = model = _ignore
+    params = text = table = file = folder = dataset = model = _ignore
 
 
 class MlflowTracker:
@@ -279,17 +282,23 @@ class MlflowTracker:
 
         mlflow.log_artifact(str(path), folder)
 
-    def dataset(self, name: str, uri: str, digest: str, context: str) -> None:
+    def folder(self, path: Path, name: str) -> None:
+        """Record all that is in a folder under a name."""
+        import mlflow
+
+        mlflow.log_artifacts(str(path), name)
+
+    def dataset(self, name: str, uri: str, digest: str, context: str, kind: str = "sha256") -> None:
         """Record an input with its digest (MLflow keeps 36 characters; all stand in a tag)."""
         import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
 
-        source = CodeDatasetSource(tags={"uri": uri, "sha256": digest})
+        source = CodeDatasetSource(tags={"uri": uri, kind: digest})
         mlflow.log_input(
             MetaDataset(source, name=name, digest=digest[:32]),
             context=context,
-            tags={"uri": uri, "sha256": digest},
+            tags={"uri": uri, kind: digest},
         )
 
     def model(

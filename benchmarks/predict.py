@@ -1,0 +1,186 @@
+"""Predicting a cohort against scanning its embeddings: rows/s, cores' seconds, peak memory.
+
+    python -m benchmarks.predict                                  # 200,000 x 2560 doubles
+    python -m benchmarks.predict --kind float
+    python -m benchmarks.predict --rows 1000000 --cap 4 --repeats 1    # 20 GB in 4 GB
+
+A random cohort of 500 slides is written to --folder once. Each way runs in a process of its own:
+DuckDB and pyarrow decode the column and use nothing of it (pyarrow in the threads and batches of
+the prediction); the prediction is all of it, from reading the keys to the last partition, and,
+apart, the part after the keys are joined. Ways take turns; medians. --cap is on the address space
+of the prediction. --shuffled deals the tiles of all slides over all row groups.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.turns import peak, run, take_turns
+
+GB = 10**9
+SLIDES, GROUP, CLASSES = 500, 4096, 7
+WAYS = ["duckdb", "pyarrow", "predict"]
+
+
+def write(root: Path, options: argparse.Namespace) -> None:
+    """Write the cohort if it is not there."""
+    if (root / "tiles.parquet").exists():
+        return
+    (root / "embeddings").mkdir(parents=True, exist_ok=True)
+    rng, rows, dim = np.random.default_rng(0), options.rows, options.dim
+    number = np.arange(rows)
+    names = [f"slide-{n:03d}" for n in number * SLIDES // rows]
+    keys = pa.table({"slide_id": names, "x": number % 256 * 256, "y": number // 256 * 256})
+    order = rng.permutation(rows) if options.shuffled else number
+    kind = np.float64 if options.kind == "double" else np.float32
+    offsets = np.arange(GROUP + 1, dtype=np.int32) * dim
+    for file, part in enumerate(np.array_split(order, 8)):
+        with pq.ParquetWriter(
+            root / "embeddings" / f"part-{file}.parquet",
+            pa.schema([*keys.schema, ("embedding", pa.list_(pa.from_numpy_dtype(kind)))]),
+            use_dictionary=["slide_id"],
+        ) as writer:
+            for start in range(0, len(part), GROUP):
+                own = part[start : start + GROUP]
+                values = pa.array(
+                    rng.standard_normal((len(own), dim), np.float32).ravel().astype(kind)
+                )
+                lists = pa.ListArray.from_arrays(pa.array(offsets[: len(own) + 1]), values)
+                writer.write_table(keys.take(pa.array(own)).append_column("embedding", lists))
+    pq.write_table(keys, root / "tiles.parquet")
+
+
+def duckdb_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Decode the embedding column, keep nothing."""
+    import duckdb
+
+    files = [str(root / "embeddings" / "*.parquet")]
+    duckdb.execute(f"set threads = {options.threads}")
+    start = time.perf_counter()
+    duckdb.execute(
+        "select sum(embedding[1] + embedding[-1]) from read_parquet($1)", files
+    ).fetchone()
+    return {"seconds": time.perf_counter() - start}
+
+
+def pyarrow_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
+    """The same with pyarrow, a row group a thread."""
+    from featurestore.batches import embedding_batches, pieces
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(options.threads) as pool:
+        work = pieces(sorted((root / "embeddings").iterdir()))
+        list(pool.map(lambda piece: sum(map(len, embedding_batches(piece, options.dim))), work))
+    return {"seconds": time.perf_counter() - start}
+
+
+def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Predict every tile with a linear head."""
+    import torch
+    from accelerate import Accelerator
+
+    from featurestore import FeatureStore, partitions
+    from featurestore.spec import StoreSpec
+    from train import checkpoint
+    from train.checkpoint import Blueprint
+    from train.predict import predict
+    from train.schema import Config
+    from train.session import Session
+    from train.tracking import NullTracker
+
+    names = [f"class {number}" for number in range(CLASSES)]
+    blueprint = Blueprint("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
+    torch.manual_seed(0)
+    network = blueprint.build().eval().requires_grad_(False)
+    accelerator = Accelerator(cpu=True)
+    with tempfile.TemporaryDirectory(dir=root.parent) as folder:
+        if options.cap:
+            cap = int(options.cap * GB)
+            resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+        out = Path(folder)
+        config = Config(mode="predict", output=folder, threads=options.threads)
+        session = Session(
+            config, accelerator, Console(quiet=True), NullTracker(), out, out / "predictions"
+        )
+        start = time.perf_counter()
+        spec = StoreSpec(
+            predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")
+        )
+        store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
+        cohort = partitions.cohort(store, checkpoint.digest(network, blueprint))
+        joined = time.perf_counter()
+        predict(session, cohort, network, blueprint)
+        end = time.perf_counter()
+        written = sum(pq.read_metadata(f).num_rows for f in out.rglob("tiles.parquet"))
+        assert written == options.rows
+    return {"seconds": end - start, "streaming": end - joined}
+
+
+DOES = {"duckdb": duckdb_scan, "pyarrow": pyarrow_scan, "predict": prediction}
+
+
+def main() -> None:
+    """Take turns, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=2560)
+    parser.add_argument("--kind", choices=["double", "float"], default="double")
+    parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cap", type=float, default=0.0, help="address space in GB; 0: none")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp"))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--way", choices=["write", *WAYS])
+    options = parser.parse_args()
+    order = "-shuffled" if options.shuffled else ""
+    root = options.folder / f"predict-{options.kind}-{options.rows}x{options.dim}{order}"
+    if options.way == "write":
+        write(root, options)
+        print("{}")
+        return
+    if options.way:
+        before = time.process_time()
+        figures = DOES[options.way](root, options)
+        cores = time.process_time() - before
+        print(json.dumps({"streaming": 0.0, **figures, "cores": cores, "peak": peak()}))
+        return
+    os.environ["MALLOC_ARENA_MAX"] = "2"  # more arenas reserve address space that nobody uses
+    arguments = [
+        f"--{name}={getattr(options, name)}"
+        for name in ("rows", "dim", "kind", "threads", "cap", "folder")
+    ] + ["--shuffled"] * options.shuffled
+    run("benchmarks.predict", [*arguments, "--way", "write"])
+    report(options, take_turns("benchmarks.predict", WAYS, arguments, options.repeats))
+
+
+def report(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> None:
+    """Print the medians."""
+    table = Table(
+        "", "seconds", "rows/s", "of DuckDB's", "of pyarrow's", "cores' seconds", "peak GB",
+        title=f"{options.rows:,} x {options.dim} list<{options.kind}>, {options.threads} threads",
+    )  # fmt: skip
+    seconds = {way: own["seconds"] for way, own in found.items()}
+    seconds["its streaming"] = found["predict"]["streaming"]
+    for way, took in seconds.items():
+        own = found.get(way)
+        table.add_row(
+            way, f"{took:.2f}", f"{options.rows / took:,.0f}",
+            f"{seconds['duckdb'] / took:.0%}", f"{seconds['pyarrow'] / took:.0%}",
+            f"{own['cores']:.1f}" if own else "", f"{own['peak']:.2f}" if own else "",
+        )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""Predictions in a folder a slide: which rows make a slide up, and how it gets whole onto disk.
+
+A tile's place is its row in the keys, which are sorted: a slide is a range of places, and the file
+of a slide is complete as soon as all of them have been added, in whatever order the embeddings lie.
+See docs/decisions/015-partitions.md.
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from featurestore import artifacts, backend, columns, contract
+from featurestore.batches import Piece, pieces, read_keys
+from featurestore.errors import ArtifactError, EmptyViewError
+from featurestore.folds import KEY
+from featurestore.matrix import Faults
+from featurestore.store import FeatureStore
+
+FOLDER, FILE = "predictions", "tiles.parquet"
+MANIFEST = "_manifest.json"  # readers of such folders pass over names that begin so
+FORMAT = 1
+RULES = ("class_indices", "thresholds", "label_rule")
+"""What decides a target."""
+OWN = (*KEY, "target", "row")  # of keys; others are for people
+NAMES = ds.partitioning(pa.schema([("slide_id", pa.string())]), flavor="hive")
+"""Said, since pyarrow would take slides named 001 and 002 for numbers."""
+LONGEST = 255  # bytes of a file name
+QUOTED = set("\"#%'*/:=?\\{[]^\x7f") | {chr(code) for code in range(32)}
+"""Written as %XX in the name of a folder, as Hive and Spark do; others stand as they are."""
+
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Tiles to predict, and the row groups that hold their embeddings.
+
+    Parameters
+    ----------
+    keys
+        ``slide_id, x, y, target, row``, sorted by key; ``row`` is that among all embeddings.
+    pieces
+        Row groups, in order.
+    dim
+        Length of an embedding.
+    manifest
+        What determines the predictions.
+    """
+
+    keys: pa.Table
+    pieces: list[Piece]
+    dim: int
+    manifest: dict[str, Any]
+
+    @cached_property
+    def _coded(self) -> pa.DictionaryArray:
+        return self.keys["slide_id"].combine_chunks().dictionary_encode()
+
+    @property
+    def slides(self) -> list[str]:
+        """Names, in order: a slide's number is its place here."""
+        return self._coded.dictionary.to_pylist()
+
+    @cached_property
+    def slide(self) -> npt.NDArray[np.int32]:
+        """The slide's number of each place."""
+        return self._coded.indices.to_numpy()
+
+    @cached_property
+    def starts(self) -> Places:
+        """The first place of each slide, and the number of all."""
+        return np.searchsorted(self.slide, np.arange(len(self.slides) + 1))
+
+    def places(self, whole: Sequence[int]) -> Places:
+        """Return the place of each row of the embeddings, -1 where nobody asks for it.
+
+        Parameters
+        ----------
+        whole
+            Slides that need not be read.
+        """
+        place = np.full(sum(piece.rows for piece in self.pieces), -1)
+        asked = np.flatnonzero(~np.isin(self.slide, whole))
+        place[self.keys["row"].to_numpy()[asked]] = asked
+        return place
+
+    def share(self, places: Places, rank: int, world: int) -> list[Piece]:
+        """Return the row groups that one of several processes reads: neighbours, of like size.
+
+        Those that hold no row that is asked for are nobody's.
+        """
+        work = [p for p in self.pieces if (places[p.start : p.start + p.rows] >= 0).any()]
+        rows = np.array([piece.rows for piece in work])
+        middle = rows.cumsum() - rows / 2
+        owner = middle * world // max(rows.sum(), 1)
+        return [piece for piece, own in zip(work, owner, strict=True) if own == rank]
+
+
+def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Cohort:
+    """Return every tile to predict that has an embedding; no embedding is read.
+
+    Parameters
+    ----------
+    checkpoint
+        The digest of what predicts.
+    more
+        Further columns of tiles or slides that predictions carry.
+
+    Raises
+    ------
+    EmptyViewError
+        There is none.
+    ArtifactError
+        A slide's name is too long for that of a folder.
+    """
+    files = store.files("test_embeddings")
+    dim = contract.dimension(store.view("test_embeddings"))
+    known = read_keys(files)
+    known = known.append_column("row", pa.array(np.arange(len(known))))
+    slides = store.view("slides") if store.spec.slides else None
+    asked = columns.with_columns(store.predicted(), slides, more)
+    keys = _joined(asked, backend.register(store.connection, "embedded", known), more)
+    if not len(keys):
+        raise EmptyViewError(
+            "No tile has an embedding: the join is empty",
+            found=f"{len(files)} embedding files, {len(known):,} rows",
+            fix="check that both artifacts are of one cohort and spell their keys alike",
+        )
+    tiles = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
+    manifest = {
+        "format": FORMAT,
+        "checkpoint": checkpoint,
+        "tiles": artifacts.digest(store.files(tiles), remember=False),
+        "embeddings": artifacts.stamp(files),
+        "columns": list(more),
+        **{name: getattr(store.spec, name) for name in RULES},
+    }
+    found = Cohort(keys, pieces(files), dim, json.loads(json.dumps(manifest, default=dict)))
+    for name in found.slides:
+        if len(_folder(name).encode()) > LONGEST:
+            raise ArtifactError(
+                "The name of a slide is too long for that of a folder",
+                found=f"{name}: {len(_folder(name).encode())} bytes, quoted",
+                fix=f"shorten it: {LONGEST} bytes are as many as a file system takes",
+            )
+    return found
+
+
+def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
+    both = tiles.inner_join(known, list(KEY), rname="{name}_embedded")
+    chosen = both.select(*KEY, both.target.cast("int64").name("target"), "row", *more)
+    with backend.translated():
+        return chosen.order_by(list(KEY)).to_pyarrow()
+
+
+# -- what is on disk ----------------------------------------------------------------------------
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """Return the SHA-256 of what determines some predictions."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """Return what determined the predictions in a folder; None if it is no such folder."""
+    file = folder / MANIFEST
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def check_same(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse to go on with predictions of something else.
+
+    Raises
+    ------
+    ArtifactError
+        There are none, or something differs.
+    """
+    there = recorded(folder)
+    if there is None:
+        raise ArtifactError(
+            "There is nothing to resume",
+            found=f"no predictions in {folder}",
+            fix="leave resume=true out, or give the arguments of the command that was killed",
+        )
+    unlike = [name for name in manifest if there.get(name) != manifest[name]]
+    if unlike:
+        raise ArtifactError(
+            f"The predictions in {folder} were made of something else",
+            found=f"another {', '.join(unlike)}",
+            fix="leave resume out to replace them, or name another output",
+        )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace what are no predictions.
+
+    Raises
+    ------
+    ArtifactError
+        The folder is there and holds something else.
+    """
+    if folder.exists() and recorded(folder) is None and any(folder.iterdir()):
+        raise ArtifactError(
+            f"{folder} is there, and is no folder of predictions",
+            found=", ".join(sorted(entry.name for entry in folder.iterdir())[:4]),
+            fix="remove it, or name another output",
+        )
+
+
+def begin(folder: Path, cohort: Cohort) -> list[int]:
+    """Make a folder ready; return the numbers of the slides that are whole in it."""
+    artifacts.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
+    for left in folder.rglob(".building-*"):  # by a writer that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    tiles = np.diff(cohort.starts)
+    return [n for n, name in enumerate(cohort.slides) if rows(folder, name) == tiles[n]]
+
+
+def rows(folder: Path, slide: str) -> int | None:
+    """Return the number of predictions of a slide; None if they are not there, or cut."""
+    try:
+        return pq.read_metadata(folder / _folder(slide) / FILE).num_rows
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def read(folder: Path) -> pa.Table:
+    """Return all predictions: ``slide_id, x, y, target, pred, prob_<class>``, sorted by key."""
+    table = pq.read_table(folder, partitioning=NAMES)
+    table = table.select(["slide_id", *table.column_names[:-1]])
+    return table.sort_by([(name, "ascending") for name in KEY])
+
+
+def plain(cohort: Cohort) -> bool:
+    """Return whether no name of a slide is quoted, which MLflow's client wants of artifacts."""
+    return not any(QUOTED & set(name) for name in cohort.slides)
+
+
+def _folder(slide: str) -> str:
+    return "slide_id=" + "".join(f"%{ord(c):02X}" if c in QUOTED else c for c in slide)
+
+
+class Partitions:
+    """Predictions as they come: a slide is written when its last tile is added.
+
+    Parameters
+    ----------
+    folder
+        Where they go.
+    cohort
+        What is predicted.
+    classes
+        Names, by index.
+    """
+
+    def __init__(self, folder: Path, cohort: Cohort, classes: Sequence[str]) -> None:
+        self.folder, self.cohort, self.classes = folder, cohort, classes
+        self.shares = np.empty((len(cohort.keys), len(classes)), dtype=np.float32)
+        self.seen = np.zeros(len(cohort.keys), dtype=bool)
+        self.left = np.diff(cohort.starts)  # tiles that a slide lacks
+        self._lock = threading.Lock()
+
+    def add(self, places: Places, shares: npt.NDArray[np.float32]) -> None:
+        """Take the probabilities of some tiles, shape (tiles, K); any thread may.
+
+        Raises
+        ------
+        ArtifactError
+            A slide cannot be written.
+        """
+        self.shares[places], self.seen[places] = shares, True
+        slides, tiles = np.unique(self.cohort.slide[places], return_counts=True)
+        with self._lock:
+            self.left[slides] -= tiles
+            done = slides[self.left[slides] == 0]
+        for slide in done:
+            self._write(slide)
+
+    def _write(self, slide: int) -> None:
+        first, last = self.cohort.starts[slide : slide + 2]
+        shares = self.shares[first:last]
+        keys = self.cohort.keys.slice(first, last - first)
+        table = keys.select(["x", "y", "target"])
+        table = table.append_column("pred", pa.array(shares.argmax(axis=1)))
+        for index, name in enumerate(self.classes):
+            table = table.append_column(f"prob_{name}", pa.array(shares[:, index].copy()))
+        for name in (name for name in keys.column_names if name not in OWN):
+            table = table.append_column(name, keys[name])
+        file = self.folder / _folder(self.cohort.slides[slide]) / FILE
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        artifacts.write_bytes(file, sink.getvalue().to_pybytes())
+
+    def begun(self) -> tuple[Places, npt.NDArray[np.float32]]:
+        """Return the tiles of slides of which others are elsewhere: places and probabilities."""
+        places = np.flatnonzero(self.seen & (self.left > 0)[self.cohort.slide])
+        return places, self.shares[places]
+
+    def join(
+        self, others: Iterable[tuple[Places, npt.NDArray[np.float32]]], rank: int, world: int
+    ) -> None:
+        """Add what the processes have begun, and write the slides that fall to this one."""
+        for places, shares in others:
+            mine = (self.cohort.slide[places] % world == rank) & ~self.seen[places]
+            self.add(places[mine], shares[mine])
+
+
+def refuse_faults(cohort: Cohort, places: Places, found: Iterable[Faults]) -> None:
+    """Refuse embeddings that no prediction was made of.
+
+    Parameters
+    ----------
+    places
+        Of the rows that the faults name.
+
+    Raises
+    ------
+    EmbeddingError
+        There are such, with how many and the first key.
+    """
+    whole = Faults(cohort.dim, "float32")
+    for some in found:
+        asked = [row for row in some.rows if places[row] >= 0]
+        whole.lengths.update((int(places[r]), some.lengths[r]) for r in asked if r in some.lengths)
+        whole.values.extend(int(places[r]) for r in asked if r not in some.lengths)
+    contract.refuse(whole.violations(cohort.keys))

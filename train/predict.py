@@ -1,0 +1,197 @@
+"""A network applied to a whole cohort: its embeddings are read once, and never all in memory.
+
+Processes own neighbouring row groups, and a thread of a process takes one row group at a time, so
+each is decoded once. What is kept of a tile is its probabilities, see `featurestore.partitions`.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import nll_loss
+
+from featurestore import partitions, shelf
+from featurestore.batches import Piece, batch_rows, embedding_batches
+from featurestore.errors import ArtifactError
+from featurestore.matrix import Faults
+from featurestore.partitions import Cohort, Partitions, Places
+from featurestore.progress import Rows
+from train import maps, resume
+from train.apply import logits
+from train.checkpoint import Blueprint
+from train.data import has_labels, write_parquet
+from train.predictions import dataset
+from train.report import record_evidence, review
+from train.schema import Config
+from train.session import Session, every, first, gathered
+
+Advance = Callable[[int], None]
+
+
+def place(config: Config, cohort: Cohort) -> Path:
+    """Return the folder of the predictions: where the user wants them, else beside fits' states.
+
+    Raises
+    ------
+    ArtifactError
+        There is nothing to resume, or something else; or what lies there are no predictions.
+    """
+    folder = Path(config.output) / partitions.FOLDER if config.output else shelf.place(
+        resume.KIND, partitions.digest(cohort.manifest)
+    )  # fmt: skip
+    if config.resume == "auto":
+        config.resume = partitions.recorded(folder) is not None
+    if config.resume:
+        partitions.check_same(folder, cohort.manifest)
+    else:
+        partitions.check_replaceable(folder)
+    return folder
+
+
+def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blueprint) -> None:
+    """Write the predictions of every slide that is not whole yet; record all of them.
+
+    Raises
+    ------
+    EmbeddingError
+        Some embeddings are faulty: the slides without such are written.
+    """
+    accelerator, folder = session.accelerator, session.states
+    rank, world = accelerator.process_index, accelerator.num_processes
+    start = time.perf_counter()
+    whole = first(accelerator, lambda: partitions.begin(folder, cohort))
+    places = cohort.places(whole)
+    work = cohort.share(places, rank, world)
+    out = Partitions(folder, cohort, blueprint.classes)
+    network = network.to(accelerator.device)
+    with Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance:
+        found = every(
+            accelerator, lambda: scan(session.config, network, work, places, out, advance)
+        )
+    out.join(gathered(accelerator, out.begun()), rank, world)
+    faults = gathered(accelerator, found)
+    partitions.refuse_faults(cohort, places, [fault for some in faults for fault in some])
+    first(accelerator, lambda: check_whole(folder, cohort))
+    if session.is_first:
+        fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
+        session.console.print(
+            f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
+            f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
+        )
+        record(session, cohort, blueprint)
+        if session.config.output is None:
+            resume.end(folder)
+
+
+def scan(
+    config: Config,
+    network: nn.Module,
+    work: list[Piece],
+    places: Places,
+    out: Partitions,
+    advance: Advance,
+) -> list[Faults]:
+    """Apply a network to some row groups, on every core; return what was wrong with them."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = config.threads or max(1, (os.cpu_count() or 1) // local)
+    dim, own, before = out.cohort.dim, threading.local(), torch.get_num_threads()
+
+    def alone() -> None:
+        """Make a thread use one core, and give it memory to read into, again and again."""
+        torch.set_num_threads(1)
+        own.room = np.empty((batch_rows(dim), dim), dtype=np.float32)
+
+    def one(piece: Piece) -> Faults:
+        return apply(network, piece, places, own.room, out, advance)
+
+    with ThreadPoolExecutor(threads, initializer=alone) as pool:
+        futures = [pool.submit(one, piece) for piece in work]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(before)
+    return [faults for faults in found if faults.rows]
+
+
+@torch.inference_mode()
+def apply(
+    network: nn.Module,
+    piece: Piece,
+    places: Places,
+    room: npt.NDArray[np.float32],
+    out: Partitions,
+    advance: Advance,
+) -> Faults:
+    """Predict the tiles of a row group that are asked for."""
+    device = next(network.parameters()).device
+    found, scores, at = Faults(out.cohort.dim, "float32"), [], piece.start
+    for column in embedding_batches(piece, out.cohort.dim):
+        block = found.block(column, at, room)
+        score = logits(network, torch.from_numpy(block).to(device)).cpu()
+        # What is not finite in a row is not finite in its logits: only these rows are looked at.
+        suspects = ~np.isfinite(score.sum(dim=1).numpy())
+        found.look(block, np.flatnonzero(suspects), at)
+        scores.append(score)
+        at += len(block)
+        advance(len(block))
+    wanted = places[piece.start : at]
+    good = (wanted >= 0) & ~np.isin(np.arange(piece.start, at), found.rows)
+    out.add(wanted[good], torch.cat(scores).softmax(dim=1).numpy()[good])
+    return found
+
+
+def check_whole(folder: Path, cohort: Cohort) -> None:
+    """Refuse to call a cohort predicted of which this machine sees a part.
+
+    Raises
+    ------
+    ArtifactError
+        Slides are missing.
+    """
+    lacking = [name for name in cohort.slides if partitions.rows(folder, name) is None]
+    if lacking:
+        raise ArtifactError(
+            f"{len(lacking):,} of {len(cohort.slides):,} slides are not in {folder}",
+            found=f"the first is {lacking[0]}",
+            fix="name an output that all machines share",
+        )
+
+
+def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
+    """Log the predictions and, where every tile has a label, how good they are."""
+    session.folder.mkdir(parents=True, exist_ok=True)
+    if partitions.plain(cohort):
+        session.tracker.folder(session.states, partitions.FOLDER)
+    elif session.tracker.records:  # MLflow would not give the quoted names back
+        file = session.folder / "predictions.parquet"
+        session.tracker.file(write_parquet(file, partitions.read(session.states)))
+    maps.record(session, dataset(str(session.states), None))
+    labelled = has_labels(cohort.keys)
+    if not labelled:
+        session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
+        if session.config.abstain_below is None:
+            return
+    table = partitions.read(session.states)
+    review(session, table)
+    if labelled:
+        shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
+        target = table["target"].to_numpy()
+        loss = mean_loss(torch.from_numpy(shares), torch.from_numpy(target), blueprint)
+        session.tracker.metrics({"best/predict/loss": loss})
+        record_evidence(session, "predict", table, blueprint.classes)
+
+
+def mean_loss(shares: Tensor, target: Tensor, blueprint: Blueprint) -> float:
+    """Return the mean cross-entropy, each tile weighted by its class, as in training."""
+    weights = torch.tensor(blueprint.weights)
+    return float(nll_loss(shares.clamp_min(1e-38).log(), target, weights))
