@@ -204,7 +204,7 @@ def groups_png(
         What the intervals resample.
     """
     place = np.arange(len(groups))
-    figure = _figure(9.2, 0.34 * len(groups) + 1.4)
+    figure = _figure(9.2, 0.4 * len(groups) + 1.4)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, metric, said in zip(
         panels, ("f1_macro", "accuracy"), ("macro F1", "accuracy"), strict=True

@@ -184,7 +184,7 @@ def shown(found: Sequence[Group]) -> pa.Table:
                 f"{figure.low:.2f} .. {figure.high:.2f}" if np.isfinite(figure.low) else ""
                 for figure in f1
             ],
-            "error": [f"{g.figures['calibration_error'].value:.3f}" for g in worst],
+            "cal. error": [f"{g.figures['calibration_error'].value:.3f}" for g in worst],
             "most confused": [f"{c[0]} as {c[1]}: {c[2]:,}" if c else "" for c in confused],
         }
     )
