@@ -16,7 +16,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 import sys
 
 from train.checks import alone, packed
-from train.config import check_or_exit, load, plain, run_name
+from train.config import check_or_exit, load, run_name
 from train.schema import Config
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
@@ -38,7 +38,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts, examples
+from featurestore import artifacts
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
     EmbeddingError,
@@ -50,13 +50,14 @@ from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise, predict_set
-from featurestore.spec import StoreSpec, TileSet
+from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from train import checkpoint, loop, pack, resume, single, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
+from train.stores import class_names, open_store
 from train.sweep import Pack, variants
 from train.tiles import Tiles
 from train.tracking import MlflowTracker, NullTracker, Tracker
@@ -160,24 +161,6 @@ def open_tracker(config: Config) -> Tracker:
     return NullTracker()
 
 
-def open_store(config: Config) -> FeatureStore:
-    """Open the store on the artifacts, which embedded data builds on its first use."""
-    built: dict[str, str] = {}
-    if config.data.builder == "digits":
-        built = examples.digits(log=config.tracking.enabled)
-    elif config.data.builder == "synthetic":
-        built = examples.synthetic(config.data.synthetic)
-    for name, uri in built.items():
-        if getattr(config.data, name) is None:  # one's own artifact goes before
-            setattr(config.data, name, uri)
-    return FeatureStore(
-        StoreSpec.from_config(plain(config)),
-        config.threads,
-        config.memory_limit,
-        remember=config.tracking.enabled,
-    )
-
-
 def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
     """Return the network to evaluate, or None for a fit."""
     if config.checkpoint is None:
@@ -191,11 +174,6 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
     return network, blueprint
-
-
-def class_names(config: Config) -> list[str]:
-    """Return the class names by index."""
-    return sorted(config.class_indices, key=config.class_indices.__getitem__)
 
 
 def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
