@@ -218,8 +218,8 @@ def data_line(gate: Gate, evidence: Evidence) -> Line:
             said.append(f"{name} is {digest[:12]}, {expected[:12]} for {whose}")
     missing = [name for name in ("tiles", "embeddings") if name not in evidence.recorded]
     said += [f"the run recorded no {name}" for name in missing if name not in evidence.read]
-    found = "; ".join(said) or ", ".join(f"{n} {d[:12]}" for n, d in evidence.read.items())
-    return Line("digests of the data", not said, found, "those of the run, or of `known`")
+    found = "; ".join(said) or f"known: {', '.join(evidence.read)}"
+    return Line("digests of the data", not said, found, "of the run, or listed in the gate")
 
 
 def _floors(gate: Gate, evidence: Evidence) -> list[Line]:
@@ -239,7 +239,7 @@ def _worse(gate: Gate, evidence: Evidence) -> list[Line]:
     most, figure = gate.worse, gate.floor.figure
     if most is None:
         return []
-    asked = f"{figure} at most {most:g} below the champion's"
+    asked = f"{figure} at most {most:g} below"
     if evidence.differences is None:
         return [Line("worse", True, NO_CHAMPION, asked)]
     lines = []
@@ -255,7 +255,7 @@ def _worse(gate: Gate, evidence: Evidence) -> list[Line]:
 def _difference(gate: Gate, evidence: Evidence) -> list[Line]:
     if gate.difference is None:
         return []
-    asked = f"95 % interval of the macro F1's difference above {0 - gate.difference:g}"
+    asked = f"macro F1: interval above {0 - gate.difference:g}"
     if evidence.differences is None:
         return [Line("difference", True, NO_CHAMPION, asked)]
     found = evidence.differences["f1_macro"]
@@ -278,9 +278,9 @@ def _shared(gate: Gate, evidence: Evidence) -> list[Line]:
     for group, most in (("slides", gate.shared_slides), ("patients", gate.shared_patients)):
         if most is None:
             continue
-        count, asked = evidence.shared.get(group), f"at most {most} in training data and test view"
+        count, asked = evidence.shared.get(group), f"at most {most} in training and test"
         if count is None:
-            found = "not known: no such column in both"
+            found = "not known: the column is not in both"
             passed = group == "patients" and gate.unknown_patients == "allow"
         else:
             found, passed = f"{count}", count <= most

@@ -191,6 +191,10 @@ def examined(
         new, old = trial.load(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new[1].classes)
     held = trial.hold(new, old, run, settled, Rows(console), seed)
+    if champion:
+        held = replace(held, notes=trial.apart(run, champion))
+    for note in held.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     return [*lines, *gate.judge(asked, held.evidence)], held
 
 
@@ -223,7 +227,7 @@ def refuse(decided: Verdict) -> int:
     print(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
           file=sys.stderr)  # fmt: skip
     for line in gate.failed(decided.lines):
-        print(f"  {line.name}\n    found: {line.found}\n    asked: {line.asked}", file=sys.stderr)
+        print(f"  {line.name}: {line.found} (asked: {line.asked})", file=sys.stderr)
     return REFUSED
 
 

@@ -21,6 +21,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 
 SUMS = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
+LONGEST = 5000  # characters of a tag that every backend store takes
 PATIENCE = 15.0  # seconds to wait for another promotion; each holds the lock for less than one
 PAUSE = 0.1
 
@@ -343,10 +344,14 @@ def user() -> str:
 
 
 def tag(found: Version, tags: Mapping[str, str]) -> None:
-    """Tag a version."""
+    """Tag a version with a decision; lines of an earlier gate do not outlive it."""
+    named = {f"promotion.{key}": value[:LONGEST] for key, value in tags.items()}
+    stale = [key for key in found.tags if key.startswith("promotion.gate.") and key not in named]
     with translated(f"{found} of {found.model} could not be tagged"):
-        for key, value in tags.items():
-            client().set_model_version_tag(found.model, found.number, f"promotion.{key}", value)
+        for key in stale if any(key.startswith("gate.") for key in tags) else []:
+            client().delete_model_version_tag(found.model, found.number, key)
+        for key, value in named.items():
+            client().set_model_version_tag(found.model, found.number, key, value)
 
 
 def write(found: Version, content: str, name: str) -> str:

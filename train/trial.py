@@ -1,11 +1,14 @@
 """Candidate and champion on trial: both networks on the same tiles, and what the tiles are."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ibis
 import numpy as np
+import yaml
 from torch import nn
 
 from featurestore import backend
@@ -27,6 +30,7 @@ from train.stores import class_names, open_store
 from train.tracking import Facts, facts
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
+RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
 Trained = tuple[nn.Module, Blueprint]
 
 
@@ -46,6 +50,8 @@ class Trial:
         By which test tiles are kept and labelled.
     slides
         How many the test view has.
+    notes
+        What a reader of the figures should know.
     """
 
     evidence: Evidence
@@ -53,6 +59,7 @@ class Trial:
     uris: dict[str, str]
     rules: dict[str, Any]
     slides: int
+    notes: Sequence[str] = ()
 
 
 def recorded(candidate: Version, changes: list[str]) -> tuple[Facts, Config]:
@@ -133,7 +140,7 @@ def hold(
         read={name: digest for name, (_, digest) in sorted((read | training).items())},
     )
     uris = {name: uri for name, (uri, _) in (read | training).items()}
-    return Trial(evidence, run, uris, rules(settled), len(slides))
+    return Trial(evidence, run, uris, _rules(config.plain(settled)), len(slides))
 
 
 def test_view(store: FeatureStore, rows: Rows) -> tuple[TileSet, dict[str, tuple[str, str]]]:
@@ -148,7 +155,10 @@ def test_view(store: FeatureStore, rows: Rows) -> tuple[TileSet, dict[str, tuple
         )  # fmt: skip
     spec = replace(store.spec, tiles=None, slides=None)
     held_out = FeatureStore(spec, store.threads, store.memory_limit)
-    tiles = materialise(held_out, rows).test_set()
+    with warnings.catch_warnings():
+        # Of training tiles, which this view leaves out.
+        warnings.filterwarnings("ignore", "embeddings of no tile")
+        tiles = materialise(held_out, rows).test_set()
     return tiles, held_out.sources()
 
 
@@ -190,7 +200,24 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
     return found, store.sources()
 
 
-def rules(settled: Config) -> dict[str, Any]:
-    """Return the rules of the test view."""
-    names = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
-    return {name: getattr(settled, name) for name in names}
+def apart(run: Facts, champion: Version) -> list[str]:
+    """Return in what the champion was trained otherwise than a candidate's run, if it is known."""
+    theirs = facts(champion.run) if champion.run else None
+    if theirs is None or not theirs.config:
+        return [f"it is not known what the champion, {champion}, was trained on"]
+    ours, old = (_rules(yaml.safe_load(one.config)) for one in (run, theirs))
+    notes = [
+        f"the champion was trained under {name} {old[name]}, the candidate under {ours[name]}"
+        for name in RULES
+        if ours[name] != old[name]
+    ]
+    if run.data.get("embeddings") != theirs.data.get("embeddings"):
+        notes.append(
+            "the champion was trained on other embeddings: of another foundation model, it is "
+            "judged on what it does not know"
+        )
+    return notes
+
+
+def _rules(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings.get(name) for name in RULES}

@@ -74,7 +74,7 @@ def tags(verdict: Verdict, page: str) -> dict[str, str]:
         "report": page,
     }
     if verdict.gate:
-        values |= {"gate": verdict.gate_digest, "failed": said(verdict.lines)}
+        values |= {"gate_sha256": verdict.gate_digest, "failed": said(verdict.lines)}
     kinds: dict[str, list[str]] = {line.kind: [] for line in verdict.lines}
     for line in failed(verdict.lines):
         kinds[line.kind].append(f"{line.name} {line.found}")
@@ -121,6 +121,8 @@ def page(verdict: Verdict) -> str:
             for line in verdict.lines
         ]
         parts.append("## The gate\n\n" + table(["line", "holds", "found", "asked"], rows))
+    if verdict.trial and verdict.trial.notes:
+        parts.append("\n".join(f"- {cell(note)}" for note in verdict.trial.notes))
     if verdict.trial:
         parts += [_figures(verdict.trial.evidence), _data(verdict.trial)]
     return "\n\n".join(parts) + "\n"
