@@ -383,7 +383,7 @@ def test_of_many_threads_one_moves_the_alias(uri: str):
         candidate = registry.version(MODEL, int(number))
         barrier.wait()
         try:
-            registry.move(candidate, "champion", None, lambda: None)
+            registry.move(candidate, "champion", None)
             moved.append(number)
         except registry.OvertakenError:
             late.append(number)

@@ -144,17 +144,16 @@ def promote(request: Request, changes: list[str], command: str, console: Console
         lines=lines,
         trial=trial,
     )
+    record(decided, candidate, request)  # before the alias moves: none does without evidence
     if decided.decision == "passed":
         try:
-            registry.move(
-                candidate, request.alias, champion, lambda: record(decided, candidate, request)
-            )
+            registry.move(candidate, request.alias, champion)
         except OvertakenError as late:
             line = Line("overtaken", False, late.found, "the champion that it was compared with")
             decided = replace(decided, decision="refused", lines=[*lines, line])
+            record(decided, candidate, request)
     verdict.show(decided, console)
     if decided.decision == "refused":
-        record(decided, candidate, request)
         return refuse(decided)
     instead = champion or "no version"
     console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")

@@ -22,7 +22,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 SUMS = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
 LONGEST = 5000  # characters of a tag that every backend store takes
-PATIENCE = 15.0  # seconds to wait for another promotion; each holds the lock for less than one
+PATIENCE = 30.0  # seconds to wait for another promotion; each holds the lock for less than one
 PAUSE = 0.1
 
 
@@ -179,17 +179,13 @@ def previous(alias: str) -> str:
     return f"previous_{alias}"
 
 
-def move(
-    candidate: Version, alias: str, champion: Version | None, record: Callable[[], None]
-) -> None:
+def move(candidate: Version, alias: str, champion: Version | None) -> None:
     """Let an alias point at a version, if it still points where it did; keep the one before.
 
     Parameters
     ----------
     champion
         The version that the candidate was compared with.
-    record
-        Writes the evidence: no alias moves without.
 
     Raises
     ------
@@ -207,7 +203,6 @@ def move(
                 found=f"{now or 'no version'}{_mover(now)} instead of {champion or 'none'}",
                 fix="run the same command again: it compares with the new one",
             )
-        record()
         with translated(f"{alias} of {candidate.model} could not be moved"):
             # In this order the champion has an alias at every moment, whatever fails.
             if champion:
