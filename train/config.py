@@ -88,6 +88,22 @@ def small(schema: type[T], argv: list[str], example: str) -> T:
     return settled
 
 
+def filed(schema: type[T], file: Path) -> T:
+    """Return a dataclass, documented as in train/schema.py, with the values of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        As `load`.
+    """
+    try:
+        settled = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _read(file)))
+    except OmegaConfBaseException as error:
+        raise _explained(error, schema) from error
+    assert isinstance(settled, schema)
+    return settled
+
+
 def _check_form(argv: list[str], example: str) -> None:
     for argument in argv:
         if "=" not in argument or argument.startswith("-"):

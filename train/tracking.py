@@ -17,6 +17,7 @@ from torch import nn
 from featurestore.artifacts import local_path, use_tracking
 from featurestore.errors import ArtifactError
 from train.checkpoint import Blueprint
+from train.registry import seal
 from train.source import git_commit
 
 T = TypeVar("T")
@@ -304,7 +305,10 @@ class MlflowTracker:
     def model(
         self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
     ) -> str | None:
-        """Record the model as an exported graph (no pickle), register it; return its URI."""
+        """Record the model as an exported graph (no pickle), register it; return its URI.
+
+        A registered version is tagged with the digests of its files.
+        """
         import mlflow
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
@@ -330,5 +334,7 @@ class MlflowTracker:
                 pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
                 registered_model_name=name,
             )
-        version = info.registered_model_version
-        return f"models:/{name}/{version}" if name else info.model_uri
+        if not name:
+            return str(info.model_uri)
+        seal(name, str(info.registered_model_version))
+        return f"models:/{name}/{info.registered_model_version}"

@@ -1,0 +1,254 @@
+"""Promote a registered version, or refuse to, on evidence.
+
+    python train/promote.py model=tissue-probe version=7 alias=champion
+    python train/promote.py model=tissue-probe version=7 data.test_tiles=test_tiles.parquet
+    python train/promote.py rollback model=tissue-probe
+    python train/promote.py unlock model=tissue-probe
+
+Candidate and champion are applied to the same test view, that of the candidate's run unless said
+otherwise; configs/gate.yaml says what must hold. The decision stands in the tags of the version
+and in `promotion/` among the artifacts of its run. `rollback` gives the alias back to the version
+before, and done twice undoes itself; `unlock` removes what a killed promotion has left.
+
+Exit status: 0 promoted (or champion already), 2 an error, 3 refused by the gate or overtaken.
+"""
+
+import hashlib
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from featurestore.artifacts import use_tracking, write_bytes
+from featurestore.cli import shown_warnings
+from featurestore.errors import FeatureStoreError
+from featurestore.progress import Rows
+from train import gate, registry, verdict
+from train.config import CONFIGS, filed, keys, small
+from train.gate import Gate, Line
+from train.registry import OvertakenError, Version
+from train.schema import ConfigError, doc
+from train.source import git_commit
+from train.verdict import Verdict
+
+if TYPE_CHECKING:  # it imports torch
+    from train.trial import Trial
+
+EXAMPLE = "model=tissue-probe version=7 alias=champion"
+VERBS = ("rollback", "unlock")
+VIEW = ("data", "thresholds", "tissue_prop_min", "single_class", "label_rule", "threads",
+        "memory_limit", "storage", "backend")  # fmt: skip
+REFUSED = 3
+
+
+@dataclass
+class Request:
+    """What is asked for."""
+
+    model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
+    version: int | None = field(default=None, metadata=doc("which one is to be promoted"))
+    alias: str = field(default="champion", metadata=doc("the alias that it gets"))
+    gate: str | None = field(
+        default=None, metadata=doc("what must hold (default: this checkout's configs/gate.yaml)")
+    )
+    author: str | None = field(default=None, metadata=doc("who decides (default: login name)"))
+    uri: str | None = field(
+        default=None,
+        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
+    )
+    output: str | None = field(
+        default=None, metadata=doc("folder for the page of the decision, besides MLflow")
+    )
+    seed: int = field(default=0, metadata=doc("seed of the resamples"))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Promote, roll back or unlock; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        return 0
+    verb = argv[0] if argv and argv[0] in VERBS else "promote"
+    try:
+        request, changes = understood([*argv][verb in VERBS :], verb)
+        use_tracking(request.uri)
+        command = shlex.join(["python", "train/promote.py", *argv])
+        if verb == "unlock":
+            return unlock(request.model)
+        if verb == "rollback":
+            return rollback(request, command)
+        return promote(request, changes, command, Console())
+    except FeatureStoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def usage() -> str:
+    """Return the help: the keys, those of the test view, and those of the gate."""
+    return "\n".join(
+        [
+            (__doc__ or "").strip(), "", *keys(Request),
+            f"  {', '.join(VIEW)}", "      change the test view, as in train/probe.py",
+            "", "Keys of the gate:", "", *keys(Gate),
+        ]
+    )  # fmt: skip
+
+
+def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
+    """Return what is asked for, and the changes to the test view.
+
+    Raises
+    ------
+    ConfigError
+        An argument is not understood, or the verb has no use for it.
+    """
+    changes = [a for a in argv if re.split(r"[.=]", a, maxsplit=1)[0] in VIEW and "=" in a]
+    request = small(Request, [a for a in argv if a not in changes], EXAMPLE)
+    if (request.version is None) == (verb == "promote") or (changes and verb != "promote"):
+        raise ConfigError(
+            "version is not set" if verb == "promote" else f"{verb} takes neither version nor view",
+            found=" ".join(argv) or "no arguments",
+            fix=f"write {EXAMPLE if verb == 'promote' else f'{verb} model={request.model}'}",
+        )
+    if not re.fullmatch(r"(?!latest$|[vV]\d+$)[\w-]+", request.alias):
+        raise ConfigError(
+            f"{request.alias!r} cannot be an alias", found="MLflow takes letters, digits, _ and -",
+            fix="write for example alias=champion",
+        )  # fmt: skip
+    return request, changes
+
+
+def promote(request: Request, changes: list[str], command: str, console: Console) -> int:
+    """Look at the candidate and the champion, decide, write it down, move the alias."""
+    file = Path(request.gate) if request.gate else CONFIGS / "gate.yaml"
+    asked = filed(Gate, file)
+    gate.check(asked)
+    candidate = registry.version(request.model, request.version or 0)
+    champion = registry.holder(request.model, request.alias)
+    if champion and champion.number == candidate.number:
+        console.print(f"{candidate} is {request.alias} of {request.model} already")
+        return 0
+    with shown_warnings(console):
+        lines, trial = examined(asked, candidate, champion, changes, request.seed, console)
+    decided = replace(
+        signed("refused" if gate.failed(lines) else "passed", request, command, candidate),
+        champion=champion.number if champion else "none",
+        gate=str(file),
+        gate_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
+        lines=lines,
+        trial=trial,
+    )
+    record(decided, candidate, request)  # before the alias moves: none does without evidence
+    if decided.decision == "passed":
+        try:
+            registry.move(candidate, request.alias, champion)
+        except OvertakenError as late:
+            line = Line("overtaken", False, late.found, "the champion that it was compared with")
+            decided = replace(decided, decision="refused", lines=[*lines, line])
+            record(decided, candidate, request)
+    verdict.show(decided, console)
+    if decided.decision == "refused":
+        return refuse(decided)
+    instead = champion or "no version"
+    console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")
+    console.print(f"evidence: runs:/{candidate.run}/{decided.file}", soft_wrap=True)
+    return 0
+
+
+def examined(
+    asked: Gate,
+    candidate: Version,
+    champion: Version | None,
+    changes: list[str],
+    seed: int,
+    console: Console,
+) -> "tuple[list[Line], Trial | None]":
+    """Return the lines of the gate and the evidence; files that have changed are not loaded."""
+    from train import trial  # it imports torch, for which no refused argument should wait
+
+    run, settled = trial.recorded(candidate, changes)
+    versions = [one for one in (candidate, champion) if one]
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [
+            registry.fetch(one.model, one.number, Path(scratch, one.number)) for one in versions
+        ]
+        lines = []
+        if asked.digests:
+            found = {
+                str(one): registry.changed(one, there)
+                for one, there in zip(versions, folders, strict=True)
+            }
+            lines.append(gate.files_line(found))
+        if gate.failed(lines):
+            return lines, None
+        new, old = trial.load(folders[0], folders[1] if champion else None)
+    gate.check_classes(asked, new[1].classes)
+    held = trial.hold(new, old, run, settled, Rows(console), seed)
+    if champion:
+        held = replace(held, notes=trial.apart(run, champion))
+    for note in held.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    return [*lines, *gate.judge(asked, held.evidence)], held
+
+
+def signed(decision: str, request: Request, command: str, version: Version) -> Verdict:
+    """Return a decision with its author, its time and the code that made it."""
+    return Verdict(
+        decision=decision,
+        model=request.model,
+        version=version.number,
+        alias=request.alias,
+        champion="none",
+        author=request.author or registry.user(),
+        command=command,
+        commit=git_commit() or "not known",
+        time=datetime.now(UTC),
+    )
+
+
+def record(decided: Verdict, version: Version, request: Request) -> None:
+    """Write a decision as an artifact of the version's run, into its tags, and where asked."""
+    content = verdict.page(decided)
+    uri = registry.write(version, content, decided.file)
+    registry.tag(version, verdict.tags(decided, uri))
+    if request.output:
+        write_bytes(Path(request.output) / Path(decided.file).name, content.encode())
+
+
+def refuse(decided: Verdict) -> int:
+    """Say on standard error which lines failed; return the exit status of a refusal."""
+    print(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
+          file=sys.stderr)  # fmt: skip
+    for line in gate.failed(decided.lines):
+        print(f"  {line.name}: {line.found} (asked: {line.asked})", file=sys.stderr)
+    return REFUSED
+
+
+def rollback(request: Request, command: str) -> int:
+    """Give the alias back to the version before."""
+
+    def write(now: Version, before: Version) -> None:
+        for version, decision in ((now, "rolled back"), (before, "restored")):
+            made = replace(signed(decision, request, command, version), champion=now.number)
+            record(made, version, request)
+        print(f"{request.alias} of {request.model}: {now} -> {before}")
+
+    registry.swap(request.model, request.alias, write)
+    return 0
+
+
+def unlock(model: str) -> int:
+    """Remove the lock of a promotion that was killed."""
+    keeper = registry.unlock(model)
+    print(f"removed: {keeper}" if keeper else f"no promotion of {model} is under way")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
