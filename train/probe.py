@@ -55,11 +55,12 @@ from featurestore.store import FeatureStore
 from train import checkpoint, loop, pack, resume, single, sweep
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
+from train.journal import MlflowTracker
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import MlflowTracker, NullTracker, Tracker
+from train.tracking import NullTracker, Tracker
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,16 @@ def run(config: Config) -> None:
             resume.begin(states, settled.resume, tracker.run)
         if here and not settled.resume:  # what is resumed has recorded them
             record_inputs(session, *here[0][1:])
+        resume.settle(session)
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
-        if session.is_first and settled.mode == "fit":
+        fitted = settled.mode == "fit"
+        if session.is_first and fitted:
             register(session, trained)
+        tracker.finish()
+        resume.settle(session, fitted and trained is not None)
+        if session.is_first and fitted:
             resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
