@@ -97,6 +97,13 @@ def launch(
     )
 
 
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A tracking server on loopback, its database and artifacts in a folder.
 
@@ -104,23 +111,25 @@ class Server:
     """
 
     def __init__(self, home: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.home, self.options = home, options
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def command(self) -> list[str]:
+        """What starts it, in its folder."""
+        return ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+                "--workers", "1", "--backend-store-uri", "sqlite:///server.db",
+                *self.options]  # fmt: skip
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
-                   "--port", str(self.port), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{self.home / 'server.db'}",
-                   *self.options]  # fmt: skip
         with (self.home / "log.txt").open("a") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.home, stdout=log, stderr=log, start_new_session=True
-            )
+                [sys.executable, "-m", *self.command], cwd=self.home, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
         answers(self.process, self.uri + "/health", self.home / "log.txt")
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
@@ -156,7 +165,7 @@ def mlflow_server(home: Path, *options: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Return a server with an artifact proxy, for all tests that only need one."""
+    """Return a server with an artifact proxy, started as docs/server.md does."""
     home = tmp_path_factory.mktemp("server")
-    with mlflow_server(home, "--artifacts-destination", str(home / "artifacts")) as server:
+    with mlflow_server(home, "--artifacts-destination", "./artifacts") as server:
         yield server

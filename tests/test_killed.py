@@ -90,7 +90,7 @@ def runs(tmp_path: Path) -> list[mlflow.entities.Run]:
 
 LIVES = [
     # what is lost, which call of it, whether it was done, what the error says of the fit
-    ("log_batch", 9, False, "epochs of the fit in"),  # an epoch, between its metrics and pictures
+    ("log_batch", 10, False, "epochs of the fit in"),  # an epoch, between its metrics and pictures
     ("log_table", 1, False, "6 epochs of the fit in"),  # the table of epochs
     ("log_table", 3, True, "6 epochs of the fit in"),  # a table of the evidence, there by then
     ("log_model_artifacts", 1, False, "6 epochs of the fit in"),  # a model half recorded
@@ -127,26 +127,30 @@ def test_a_fit_that_loses_its_server_again_and_again_ends_as_if_it_had_not(
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for name in run.data.metrics:
         steps = [entry.step for entry in client.get_metric_history(run.info.run_id, name)]
-        of_epochs = name in ("train/loss", "learning_rate") or name.startswith("validation/")
-        assert steps == (list(range(6)) if of_epochs else [0]), name
+        if name.startswith(("train/", "validation/", "learning_rate")):
+            assert steps == list(range(6)), name
+        elif name.startswith(("funnel/", "class_weight/")):
+            assert steps == [0], name
     [version] = client.search_model_versions("name = 'tissue-probe'")
     assert (version.run_id, str(version.version)) == (run.info.run_id, "1")
     [model] = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
-    assert version.model_id == model.model_id
-    for name, rows in (("slides.json", 2), ("funnel.json", 7), ("confusions.json", 4)):
-        table = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
-        assert len(table["data"]) <= rows, name
+    assert version.source == model.model_uri
+    for name in ("slides.json", "funnel.json", "confusions.json", "evidence.json"):
+        rows = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))["data"]
+        assert len(rows) == len({str(row) for row in rows}), name  # MLflow would append
     assert (tmp_path / "out" / CHECKPOINT).read_bytes() == (
         tmp_path / "whole" / CHECKPOINT
     ).read_bytes()
     assert not list(tmp_path.glob(".featurestore/fits/*"))
 
 
-@pytest.mark.parametrize("call", ["get_experiment_by_name", "log_params", "log_inputs"])
+@pytest.mark.parametrize("call", ["create_run", "log_inputs"])
 def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
     call: str, argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The error says so; resume=true explains itself, resume=auto starts anew."""
+    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_experiment("tissue-probe")  # or the first run of all is one of the store's folds
     argv += [f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}", "tracking.register=false"]
     with lost(call):
         assert probe.main([*argv, "resume=auto"]) == 2
@@ -155,7 +159,7 @@ def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
     assert said.rstrip().endswith("start the server, then run the same command")
     assert probe.main([*argv, "resume=true"]) == 2
     assert "leave resume=true out" in capsys.readouterr().err
-    with lost("log_batch", 9):  # in the midst of training: it did start
+    with lost("log_artifact", 14):  # in the midst of training: it did start
         assert probe.main([*argv, "resume=auto"]) == 2
     assert "with resume=true" in capsys.readouterr().err
 

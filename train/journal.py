@@ -114,11 +114,11 @@ class MlflowTracker:
             self.held[key] = {entry.step for entry in history}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
             client.delete_run(nested.info.run_id)
-        registered = {version.model_id for version in self._versions()}
+        registered = {version.source for version in self._versions()}
         for model in mlflow.search_logged_models(
             [experiment], f"source_run_id = '{self.run}'", output_format="list"
         ):
-            if model.model_id not in registered:
+            if model.model_uri not in registered:
                 client.delete_logged_model(model.model_id)
 
     def _versions(self) -> list[Any]:
