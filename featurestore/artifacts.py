@@ -10,8 +10,6 @@ import logging
 import os
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +19,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import objects
-from featurestore.errors import ArtifactError, TrackingError
+from featurestore import objects, server
+from featurestore.errors import ArtifactError
 
 HOME = Path(".featurestore")
 """What is kept between runs in the working folder: downloads, synthetic cohorts, digests."""
@@ -30,7 +28,6 @@ HOME = Path(".featurestore")
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 EXPERIMENT = "feature-store"
 DIGEST_TAG = "featurestore.digest"
-SERVER_PATIENCE = 5.0  # seconds
 
 
 def use_tracking(uri: str | None = None) -> str:
@@ -48,29 +45,17 @@ def use_tracking(uri: str | None = None) -> str:
         An HTTP server does not answer within five seconds.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING
-    if urlsplit(uri).scheme in ("http", "https"):
-        _answers(uri)
+    if server.over_http(uri):
+        server.check(uri)
+    server.be_patient()
     import mlflow
 
     # Its INFO lines on tables made and versions created would drown what the user asked for.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(uri)
     return uri
-
-
-def _answers(uri: str) -> None:
-    try:
-        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SERVER_PATIENCE).close()
-    except urllib.error.HTTPError:
-        return  # an answer, if not a friendly one: MLflow's own errors are the better ones
-    except (OSError, ValueError) as error:
-        raise TrackingError(
-            f"The MLflow tracking server at {uri} does not answer",
-            found=str(getattr(error, "reason", error)),
-            fix="start it (mlflow server), correct MLFLOW_TRACKING_URI or tracking.uri, "
-            "or set tracking.enabled=false",
-        ) from error
 
 
 def local_path(uri: str) -> str:
@@ -86,6 +71,8 @@ def local_path(uri: str) -> str:
     ------
     ArtifactError
         The scheme is not known, or MLflow has no such artifact.
+    TrackingError
+        The server stopped answering.
     """
     scheme = urlsplit(uri).scheme
     if len(scheme) < 2:  # none, or a Windows drive letter
@@ -110,6 +97,8 @@ def run_of(name: str) -> str:
     ------
     ArtifactError
         The registry has no such model.
+    TrackingError
+        The server stopped answering.
     """
     if not name.startswith("models:/"):
         return name.removeprefix("runs:/")
@@ -119,10 +108,11 @@ def run_of(name: str) -> str:
     model, _, version = name.removeprefix("models:/").partition("/")
     try:
         client = mlflow.MlflowClient()
-        if "@" in model:
-            found = client.get_model_version_by_alias(*model.split("@", 1))
-        else:
-            found = client.get_model_version(model, version)
+        with server.answering(mlflow.get_tracking_uri()):
+            if "@" in model:
+                found = client.get_model_version_by_alias(*model.split("@", 1))
+            else:
+                found = client.get_model_version(model, version)
     except MlflowException as error:
         raise ArtifactError(
             f"The registry has no {name}",
@@ -137,29 +127,35 @@ def _from_mlflow(uri: str, scheme: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        if scheme == "runs":
-            run_id, _, inside = uri.removeprefix("runs:/").partition("/")
-            root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
-            if urlsplit(root).scheme in ("", "file"):
-                return str(Path(local_path(root)) / inside)
-            if urlsplit(root).scheme == "s3":
-                return local_path(f"{root}/{inside}")
-        # A registered model's version never changes, a run's artifact hardly ever does.
-        kept = HOME / "downloads" / hashlib.sha256(uri.encode()).hexdigest()[:16]
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with objects.alone(kept):
-                if not kept.exists():
-                    _mirror(uri, objects.part(kept))
-                    objects.part(kept).rename(kept)
-        inside = Path(urlsplit(uri).path).name
-        return str(kept / inside if (kept / inside).exists() else kept)
+        with server.answering(mlflow.get_tracking_uri()):
+            if scheme == "runs":
+                run_id, _, inside = uri.removeprefix("runs:/").partition("/")
+                root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
+                if urlsplit(root).scheme in ("", "file"):
+                    return str(Path(local_path(root)) / inside)
+                if urlsplit(root).scheme == "s3":
+                    return local_path(f"{root}/{inside}")
+            kept = _downloaded(uri)
     except (MlflowException, OSError) as error:
         raise ArtifactError(
             f"MLflow has no artifact {uri}",
             found=str(error).splitlines()[0],
             fix=f"check the run id, the path and the tracking URI ({mlflow.get_tracking_uri()})",
         ) from error
+    inside = Path(urlsplit(uri).path).name
+    return str(kept / inside if (kept / inside).exists() else kept)
+
+
+def _downloaded(uri: str) -> Path:
+    # A registered model's version never changes, a run's artifact hardly ever does.
+    kept = HOME / "downloads" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with objects.alone(kept):
+            if not kept.exists():
+                _mirror(uri, objects.part(kept))
+                objects.part(kept).rename(kept)
+    return kept
 
 
 def _mirror(uri: str, folder: Path) -> None:
@@ -367,15 +363,16 @@ def found(name: str, content: str) -> str | None:
     if database != mlflow.get_tracking_uri() and not Path(database).exists():
         return None  # asking would make the database: a question must not write
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return None
-    runs = client.search_runs(
-        [experiment.experiment_id],
-        f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
+    with server.answering(mlflow.get_tracking_uri()):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        runs = client.search_runs(
+            [experiment.experiment_id],
+            f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time ASC"],
+            max_results=1,
+        )
     return f"runs:/{runs[0].info.run_id}" if runs else None
 
 
@@ -390,8 +387,11 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     if earlier:
         return earlier
     client = mlflow.MlflowClient()
-    experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        server.answering(mlflow.get_tracking_uri()),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
         build(Path(folder))
         tags = {DIGEST_TAG: f"{name}-{content}"}
         run = client.create_run(experiment, run_name=name, tags=tags).info.run_id

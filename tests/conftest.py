@@ -97,29 +97,75 @@ def launch(
     )
 
 
-@contextmanager
-def mlflow_server(home: Path, *options: str) -> Iterator[str]:
-    """Run a tracking server on loopback, its database in a folder; yield its URI."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'server.db'}",
-               *options]  # fmt: skip
-    with (home / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=home, stdout=log, stderr=log, start_new_session=True
-        )
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Server:
+    """A tracking server on loopback, its database and artifacts in a folder.
+
+    It can be killed without warning, and started again where it was.
+    """
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.home, self.options = home, options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """What starts it, in its folder."""
+        return ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+                "--workers", "1", "--backend-store-uri", "sqlite:///server.db",
+                *self.options]  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.home / "log.txt").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.command], cwd=self.home, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        answers(self.process, self.uri + "/health", self.home / "log.txt")
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it and its workers."""
+        if self.process:
+            os.killpg(self.process.pid, how)
+            self.process.wait(30)
+            self.process = None
+
+
+def answers(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Wait until a server answers at an address."""
+    for _ in range(600):
         try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(uri + "/health", timeout=1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, (home / "log.txt").read_text()
-                    time.sleep(0.25)
-            yield uri
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)  # the server's workers too
-            process.wait(30)
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+@contextmanager
+def mlflow_server(home: Path, *options: str) -> Iterator[Server]:
+    """Run a tracking server until the block ends."""
+    server = Server(home, *options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server with an artifact proxy, started as docs/server.md does."""
+    home = tmp_path_factory.mktemp("server")
+    with mlflow_server(home, "--artifacts-destination", "./artifacts") as server:
+        yield server

@@ -1,8 +1,14 @@
-"""A real tracking server on loopback, with its artifact proxy, and hostile class names."""
+"""A real tracking server on loopback, with its artifact proxy: as documented, killed, hostile."""
 
 import json
+import os
+import re
+import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import mlflow
@@ -11,18 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, launch, mlflow_server
+from conftest import ROOT, Server, answers, free_port, launch
 
 pytestmark = pytest.mark.slow
 HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URI of a server that ends with the tests."""
-    home = tmp_path_factory.mktemp("server")
-    with mlflow_server(home, "--artifacts-destination", str(home / "artifacts")) as uri:
-        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +56,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fit_on_a_server_reading_its_artifacts(server: str, cohort: Path, tmp_path: Path):
+def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp_path: Path):
     """Artifacts logged by run id, read back over HTTP, grouped by patient, a rare class dropped."""
-    mlflow.set_tracking_uri(server)
+    mlflow.set_tracking_uri(server.uri)
     mlflow.set_experiment("cohort")
     with mlflow.start_run() as logged:
         mlflow.log_artifact(str(cohort / "kfold_tiles.parquet"))
@@ -73,15 +71,15 @@ def test_fit_on_a_server_reading_its_artifacts(server: str, cohort: Path, tmp_pa
         ["accelerate", "launch", str(ROOT / "train" / "probe.py"), *common, "fold=1", "k=3",
          f"data.tiles=runs:/{logged.info.run_id}/kfold_tiles.parquet", "data.test_tiles=null",
          "kfold_strategy=stratified_group", "kfold_group=patient_id", "learning_rate=0.05",
-         "max_epochs=20", "patience=5"],
-        tmp_path, MLFLOW_TRACKING_URI=server,
+         "max_epochs=20", "patience=5", "tracking.model=cohort"],
+        tmp_path, MLFLOW_TRACKING_URI=server.uri,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning: Class '50 %' is in 1 of the 3 groups" in " ".join(done.stdout.split())
     assert not (tmp_path / "mlflow.db").exists()
 
-    client = mlflow.MlflowClient(server)
-    run = client.get_run(client.get_model_version("tissue-probe", "1").run_id)
+    client = mlflow.MlflowClient(server.uri)
+    run = client.get_run(client.get_model_version("cohort", "1").run_id)
     assert run.info.status == "FINISHED"
     scores = run.data.metrics
     assert (scores["funnel/input"], scores["funnel/rare_class"], scores["funnel/no_embedding"],
@@ -95,9 +93,9 @@ def test_fit_on_a_server_reading_its_artifacts(server: str, cohort: Path, tmp_pa
 
     done = launch(
         [sys.executable, str(ROOT / "train" / "probe.py"), *common, "mode=predict",
-         "checkpoint=models:/tissue-probe/1", f"data.predict_tiles={cohort / 'bare.parquet'}",
+         "checkpoint=models:/cohort/1", f"data.predict_tiles={cohort / 'bare.parquet'}",
          "data.tiles=null", "data.test_tiles=null", "output=out"],
-        tmp_path, MLFLOW_TRACKING_URI=server,
+        tmp_path, MLFLOW_TRACKING_URI=server.uri,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     bare = pq.read_table(tmp_path / "out" / "predictions.parquet")
@@ -107,9 +105,105 @@ def test_fit_on_a_server_reading_its_artifacts(server: str, cohort: Path, tmp_pa
     assert np.mean(bare["pred"].to_numpy() == kind) > 0.9
 
     asked = launch(
-        [str(Path(sys.executable).parent / "featurestore"), "--tracking-uri", server, "--config",
-         f"runs:/{run.info.run_id}/config.yaml", "sql", "--format", "json",
+        [str(Path(sys.executable).parent / "featurestore"), "--tracking-uri", server.uri,
+         "--config", f"runs:/{run.info.run_id}/config.yaml", "sql", "--format", "json",
          "select count(*) as n from fates where dropped_by = 'rare_class'"],
         tmp_path,
     )  # fmt: skip
     assert json.loads(asked.stdout) == [{"n": 2}], asked.stderr
+
+
+PROBE = str(ROOT / "train" / "probe.py")
+LONG = ["fold=4", "learning_rate=0.001", "min_delta=0", "max_epochs=12", "patience=12"]
+RANKS = {"one": [sys.executable], "two": ["torchrun", "--nproc_per_node", "2"]}
+
+
+def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
+    server: Server, tmp_path: Path
+):
+    """A job of one process and one of two, side by side; each ends with one error, none hangs."""
+    bin_, impatient = Path(sys.executable).parent, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    own = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1", **impatient,
+           "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    jobs = {}
+    for name, launcher in RANKS.items():
+        (tmp_path / name).mkdir()
+        argv = [*launcher, PROBE, *LONG, "output=out", f"tracking.model={name}",
+                f"tracking.experiment={name}"]  # fmt: skip
+        jobs[name] = subprocess.Popen(
+            argv, cwd=tmp_path / name, env={**os.environ, **own},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    seen: dict[str, set[int]] = {name: set() for name in jobs}
+    while min(map(len, seen.values())) < 2:
+        for name, job in jobs.items():
+            for file in (tmp_path / name).glob(".featurestore/fits/*/head.pt"):
+                seen[name].add(file.stat().st_mtime_ns)
+            assert job.poll() is None or len(seen[name]) > 1, job.communicate()[1]
+        time.sleep(0.001)
+    server.kill()
+    said = {name: job.communicate(timeout=120)[1] for name, job in jobs.items()}
+    server.start()
+    assert jobs["one"].returncode == 2, said["one"]
+    assert jobs["two"].returncode != 0
+    assert said["one"].startswith("error: ")
+    assert "Traceback" not in said["one"]
+    for name, err in said.items():
+        assert err.count("error: The MLflow tracking server at") == 1, err
+        for words in (server.uri, "stopped answering", "refused", "epochs of the fit in",
+                      "out/checkpoint.safetensors", "with resume=true"):  # fmt: skip
+            assert words in err, (words, err)
+        assert (tmp_path / name / "out" / "checkpoint.safetensors").is_file()
+
+    done = launch(
+        [sys.executable, PROBE, *LONG, "output=out", "tracking.model=one",
+         "tracking.experiment=one", "resume=true"],
+        tmp_path / "one", **own,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(server.uri)
+    [run] = client.search_runs([client.get_experiment_by_name("one").experiment_id])
+    assert run.info.status == "FINISHED"
+    logged = client.get_metric_history(run.info.run_id, "validation/loss")
+    assert [entry.step for entry in logged] == list(range(12))
+    [version] = client.search_model_versions("name = 'one'")
+    assert version.run_id == run.info.run_id
+    whole = launch(
+        [sys.executable, PROBE, *LONG, "output=whole", "tracking.enabled=false"], tmp_path / "one"
+    )
+    assert whole.returncode == 0, whole.stderr
+    files = [tmp_path / "one" / n / "checkpoint.safetensors" for n in ("out", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_walk_through_runs_as_written(server: Server, tmp_path: Path):
+    """Every shell line of docs/server.md in its order, on other ports."""
+    text = (ROOT / "docs" / "server.md").read_text()
+    port = free_port()
+    text = text.replace(":5000", f":{server.port}").replace("--port 5000", f"--port {server.port}")
+    text = text.replace("5001", str(port)).replace(" train/", f" {ROOT}/train/")
+    environment: dict[str, str] = {}
+    with ExitStack() as stack:
+        for line in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines():
+            words = shlex.split(line)
+            if words[:2] == ["mlflow", "server"]:
+                assert words == server.command  # which runs already
+            elif words[0] == "export":
+                environment |= dict(word.split("=", 1) for word in words[1:])
+            elif words[:3] == ["mlflow", "models", "serve"]:
+                log = tmp_path / "serve.txt"
+                serving = subprocess.Popen(
+                    [sys.executable, "-m", *words], cwd=tmp_path, start_new_session=True,
+                    env={**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}"
+                         f"{os.pathsep}{os.environ['PATH']}"},
+                    stdout=stack.enter_context(log.open("w")), stderr=subprocess.STDOUT,
+                )  # fmt: skip
+                stack.callback(serving.wait, 30)
+                stack.callback(os.killpg, serving.pid, signal.SIGTERM)
+                answers(serving, f"http://127.0.0.1:{port}/ping", log)
+            else:
+                done = launch(["bash", "-c", line], tmp_path, **environment)
+                assert done.returncode == 0, line + done.stderr
+    shares = np.array(json.loads(done.stdout)["predictions"])
+    assert shares.shape == (2, 10)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)

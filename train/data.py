@@ -221,12 +221,16 @@ def plural(column: str) -> str:
     return {"slide_id": "slides", "patient_id": "patients"}.get(column, column)
 
 
-def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:
-    """Write a table as MLflow does, numbers that are none as null: ``columns`` and ``data``."""
+def as_json(columns: Mapping[str, list[Any]]) -> str:
+    """Return a table as MLflow writes it, numbers that are none as null: ``columns``, ``data``."""
     rows = zip(*columns.values(), strict=True)
     data = [[None if value != value else value for value in row] for row in rows]
-    content = json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
-    write_bytes(path, content.encode())
+    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
+def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:
+    """Write a table, see `as_json`."""
+    write_bytes(path, as_json(columns).encode())
     return path
 
 

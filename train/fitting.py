@@ -71,7 +71,12 @@ def train_heads(
     config, total_ = session.config, summed(session)
     aims = Aims(balanced(pool, heads, len(classes), total_), heads.smoothing)
     body = standard(pool, heads, total_) if config.normalize == "zscore" else None
-    memory = Kept(session, name, [] if log is None else log)
+
+    def best(state: dict[str, Any]) -> None:
+        network(session, Affine(*state["best"]), aims.weights[0], classes)
+
+    alone = best if held else None  # of a pack, the best is yet to be chosen
+    memory = Kept(session, name, [] if log is None else log, alone)
     first = start(len(heads), pool.x.shape[1], len(classes), config.seed).on(aims.weights.device)
     with Bar(session.console, how.epochs, pool.rows) as bar:
         started = time.perf_counter()

@@ -46,7 +46,12 @@ def fit(
     session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
 
     history = History(session, classes)
-    memory = Kept(session, "head", history.rows)
+
+    def best(state: dict[str, Any]) -> None:
+        head.load_state_dict(state["best"])
+        checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
+
+    memory = Kept(session, "head", history.rows, best)
     race = Race.start(session, head)
     if kept := memory.recall():
         race.restore(kept)

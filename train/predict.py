@@ -86,8 +86,6 @@ def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blu
             f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
         )
         record(session, cohort, blueprint)
-        if session.config.output is None:
-            resume.end(folder)
 
 
 def scan(

@@ -67,12 +67,13 @@ from train import (
 )  # fmt: skip
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
+from train.journal import MlflowTracker
 from train.opening import class_names, open_store, varied
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import MlflowTracker, NullTracker, Tracker
+from train.tracking import NullTracker, Tracker
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -144,16 +145,20 @@ def run(config: Config, command: str = "") -> None:
         if here:  # what is resumed has recorded them, and tells them once more
             told = replace(session, tracker=NullTracker()) if settled.resume else session
             record_inputs(told, *here[0][1:])
+        resume.settle(session)
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and chosen.cohort:
             predict.predict(session, chosen.cohort, *trained)
         elif trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
+        fitted = settled.mode == "fit"
         if session.is_first:
-            uri = register(session, trained) if settled.mode == "fit" else settled.checkpoint
+            uri = register(session, trained) if fitted else settled.checkpoint
             account.close(session, trained[1] if trained else None, uri)
-            if settled.mode == "fit":
-                resume.end(states)
+        tracker.finish()
+        resume.settle(session, fitted and trained is not None)
+        if session.is_first and (fitted or settled.output is None):
+            resume.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
 

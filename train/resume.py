@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from featurestore import shelf
-from featurestore.errors import ArtifactError
+from featurestore.artifacts import write_bytes
+from featurestore.errors import ArtifactError, TrackingError
+from train import checkpoint
 from train.config import plain
 from train.schema import Config
-from train.session import Session, first
+from train.session import Session, every, first
 
 KIND = "fits"
 RUN = "_run.txt"  # who reads a folder of predictions passes over it
@@ -84,6 +86,55 @@ def end(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def settle(session: Session, trained: bool = False) -> None:
+    """End all processes together if the tracking server was lost; say what is left of the fit.
+
+    Parameters
+    ----------
+    trained
+        Whether the session's folder holds a checkpoint of this fit.
+
+    Raises
+    ------
+    TrackingError
+        The server was lost.
+    """
+    every(session.accelerator, lambda: refuse(session, trained))
+
+
+def refuse(session: Session, trained: bool) -> None:
+    """Raise what lost the server, if anything did, with what is left of the fit."""
+    failure = session.tracker.failure
+    if failure is None:
+        return
+    states = sorted(session.states.glob("*.pt"))
+    left = [f"{epochs(file)} epochs of the fit in {file}" for file in states]
+    if session.config.mode == "predict":
+        left = [f"predictions in {session.states}"]
+    again = " with resume=true" if left else ""
+    if trained:
+        left.append(f"the best of them in {keep_checkpoint(session)}")
+    raise TrackingError(
+        failure.wrong,
+        found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
+        fix=f"start the server, then run the same command{again}",
+    ) from failure
+
+
+def keep_checkpoint(session: Session) -> Path:
+    """Return where the checkpoint stays: in the output that was asked for, else with the state."""
+    file = session.folder / checkpoint.FILE
+    if session.config.output is None:
+        write_bytes(session.states / checkpoint.FILE, file.read_bytes())
+        return session.states / checkpoint.FILE
+    return file
+
+
+def epochs(file: Path) -> int:
+    """Return how many epochs a state has behind it."""
+    return int(torch.load(file, map_location="cpu", weights_only=True)["epochs"])
+
+
 class Kept:
     """A `train.engine.Memory` in a file, written by the first process, by rename.
 
@@ -95,10 +146,19 @@ class Kept:
         Of the file.
     log
         Kept as well, and filled again: what was recorded of the epochs.
+    best
+        Writes the checkpoint of the best epoch that a state knows.
     """
 
-    def __init__(self, session: Session, name: str, log: list[Any]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        log: list[Any],
+        best: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
         self.file, self.session, self.log = session.states / f"{name}.pt", session, log
+        self.best, self.epochs = best, 0
 
     def recall(self) -> dict[str, Any] | None:
         """Return the state of the last epoch, the same to all processes."""
@@ -110,14 +170,24 @@ class Kept:
         kept = first(self.session.accelerator, read)
         if kept is None:
             return None
-        self.log[:] = kept["log"]
+        self.log[:], self.epochs = kept["log"], kept["epochs"]
         state: dict[str, Any] = kept["state"]
         return state
 
     def keep(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Write the state of an epoch."""
+        """Write the state of an epoch, once it is recorded.
+
+        Raises
+        ------
+        TrackingError
+            The tracking server was lost: the epoch before is what a resume goes on from.
+        """
+        if self.session.tracker.failure and self.best:
+            self.best(state())
+        settle(self.session, self.best is not None)
         if not self.session.is_first:
             return
-        fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        torch.save({"state": state(), "log": self.log}, fresh)
+        content, fresh = state(), self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        self.epochs += bool(content)
+        torch.save({"state": content, "log": self.log, "epochs": self.epochs}, fresh)
         fresh.replace(self.file)
