@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow: the only file of train/ that names it."""
+"""What a run leaves in MLflow; train/registry.py alone names it too."""
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
