@@ -21,6 +21,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 
 SUMS = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
+LOCK = ".promotion"  # after the name of a model whose alias is being moved
 LONGEST = 5000  # characters of a tag that every backend store takes
 PATIENCE = 30.0  # seconds to wait for another promotion; each holds the lock for less than one
 PAUSE = 0.1
@@ -251,11 +252,6 @@ def _mover(now: Version | None) -> str:
 # -- the lock -------------------------------------------------------------------------------------
 
 
-def lock_name(model: str) -> str:
-    """Return the registered model that is there while an alias of another is moved."""
-    return f"{model}.promotion"
-
-
 @contextmanager
 def locked(model: str, doing: str, patience: float = PATIENCE) -> Iterator[None]:
     """Hold the right to move aliases of a model: one process at a time, on any machine.
@@ -268,7 +264,7 @@ def locked(model: str, doing: str, patience: float = PATIENCE) -> Iterator[None]
     BusyError
         Somebody else holds it all the time.
     """
-    name = lock_name(model)
+    name = model + LOCK
     where = f"{user()} on {socket.gethostname()}, process {os.getpid()}"
     when = datetime.now(UTC).isoformat(" ", "seconds")
     mine = f"{doing}, by {where}, since {when} UTC, {uuid.uuid4()}"
@@ -297,7 +293,7 @@ def _take(name: str, mine: str, until: float) -> None:
         if keeper == mine:  # the answer to an earlier try was lost
             return
         if time.monotonic() > until:
-            model = name.removesuffix(".promotion")
+            model = name.removesuffix(LOCK)
             raise BusyError(
                 f"An alias of {model} is being moved by another process",
                 found=keeper or "it changes hands too often",
@@ -321,9 +317,9 @@ def _keeper(name: str) -> str | None:
 def unlock(model: str) -> str | None:
     """Remove the lock that a killed process has left; return what it was for, or None."""
     with translated(f"The lock of {model} could not be removed"):
-        keeper = _keeper(lock_name(model))
+        keeper = _keeper(model + LOCK)
         if keeper is not None:
-            client().delete_registered_model(lock_name(model))
+            client().delete_registered_model(model + LOCK)
     return keeper
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves: what the scripts ask of a tracker, and what a run has recorded."""
+"""What scripts ask of a tracker, and what a run has recorded; train/journal.py records."""
 
 import importlib.metadata
 from collections.abc import Mapping
