@@ -361,6 +361,14 @@ def test_a_fit_maps_the_tiles_that_it_validated_on(artifacts):
         assert index["tiles"].to_pylist() == [3, 3]
 
 
+def test_a_folder_of_maps_that_holds_something_else_is_kept(artifacts, capsys):
+    Path("out/maps").mkdir(parents=True)
+    Path("out/maps/notes.txt").write_text("mine")
+    assert small_run(artifacts, "fold=1", "maps.slides=all") == 2
+    assert "is there already" in capsys.readouterr().err
+    assert Path("out/maps/notes.txt").read_text() == "mine"
+
+
 def test_a_pack_maps_its_out_of_fold_predictions(artifacts):
     assert small_run(artifacts, "fold=all", "maps.slides=worst:1") == 0
     assert len(pq.read_table("out/oof_maps/index.parquet")) == 1

@@ -14,6 +14,7 @@ Needs `pip install -e '.[maps]'`.
 import importlib.util
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from train.session import Session
 
 NEEDED = ("shapely", "tifffile")
+FOLDERS = ("maps", "oof_maps")
 
 
 @dataclass
@@ -134,6 +136,8 @@ def ready(config: Config, keys: "pa.Table") -> None:
     ------
     ConfigError
         A package, the slides artifact or a level is missing, or there is no such slide.
+    ArtifactError
+        Where maps would go there is something else.
     EmptyViewError
         The worst are asked for, and no tile has a label.
     """
@@ -144,6 +148,8 @@ def ready(config: Config, keys: "pa.Table") -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from featurestore import artifacts
+    from train.atlas import INDEX
     from train.slides import choose, read_slides
 
     if not config.data.slides:
@@ -152,11 +158,15 @@ def ready(config: Config, keys: "pa.Table") -> None:
             found=f"maps.slides={asked}, and data.slides is not set",
             fix="set for example data.slides=slides.parquet, or leave maps.slides out",
         )
+    for name in FOLDERS:
+        folder = Path(config.output or "") / name
+        if config.output and folder.exists() and not (folder / INDEX).is_file():
+            artifacts.new_folder(folder, lambda _: None)  # refuses: it holds something else
     if "split" in keys.column_names:
         keys = keys.filter(pc.not_equal(keys["split"], "train"))
-    name = keys["slide_id"].cast(pa.string())
+    slide = keys["slide_id"].cast(pa.string())
     known = keys["target" if "target" in keys.column_names else "slide_id"].is_valid()
-    tiles = pa.table({"slide_id": name, "labelled": known.cast(pa.int64())})
+    tiles = pa.table({"slide_id": slide, "labelled": known.cast(pa.int64())})
     by_slide = tiles.group_by("slide_id").aggregate([("labelled", "sum"), ("labelled", "count")])
     found = by_slide.rename_columns(["slide_id", "labelled", "tiles"])
     chosen = choose(asked, found.append_column("right", found["labelled"]))
@@ -182,17 +192,19 @@ def record(session: "Session", predicted: "pa.Table | ds.Dataset", name: str = "
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    from featurestore.artifacts import new_folder
-    from train.atlas import INDEX, write
+    from train.atlas import write
 
     if isinstance(predicted, pa.Table):
         predicted = ds.dataset(predicted)
     folder, slides = session.folder / name, session.config.data.slides
     assert slides is not None  # see `ready`
-    if (folder / INDEX).is_file():
-        shutil.rmtree(folder)  # of an earlier run with the same output, like its other files
-    settings, console = session.config.maps, session.console
-    new_folder(folder, lambda new: write(new, predicted, slides, settings, console))
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=session.folder) as scratch:
+        new = Path(scratch) / name
+        new.mkdir()
+        write(new, predicted, slides, session.config.maps, session.console)
+        if folder.exists():  # of an earlier run with the same output, like its other files
+            shutil.rmtree(folder)
+        new.rename(folder)
     for file in sorted(folder.iterdir()):
         session.tracker.file(file, name)
 
