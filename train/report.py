@@ -42,7 +42,6 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
     tracker.params({"command": session.command})
-    provenance.inputs(session.page, snapshots, store.sources())
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
         tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
@@ -59,6 +58,7 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
             provenance.leakage(session.page, snapshot.findings, session.config)
     for name, (uri, digest) in store.sources().items():
         tracker.dataset(name, uri, digest, context=mode)
+    provenance.inputs(session.page, snapshots, store.sources())
 
 
 def record_folds(session: Session, snapshot: Snapshot) -> None:
