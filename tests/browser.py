@@ -29,6 +29,8 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
+        browser.get("about:blank")
+        browser.get_log("performance")  # of the page that it starts with
         yield browser
     finally:
         browser.quit()

@@ -52,10 +52,6 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.text(config.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
     tracker.params({"command": session.command})
-    # A prediction reads its embeddings once: it does not read them again to hash them.
-    unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-    sources = store.sources(unread)
-    provenance.inputs(session.page, snapshots, sources)
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
         tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
@@ -70,9 +66,13 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
             record_folds(session, snapshot)
         else:
             provenance.leakage(session.page, snapshot.findings, session.config)
+    # A prediction reads its embeddings once: it does not read them again to hash them.
+    unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
+    sources = store.sources(unread)
     for name, (uri, digest) in sources.items():
         kind = "stamp" if name in unread else "sha256"
         tracker.dataset(name, uri, digest, context=mode, kind=kind)
+    provenance.inputs(session.page, snapshots, sources)
 
 
 def record_folds(session: Session, snapshot: Snapshot) -> None:
