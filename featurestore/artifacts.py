@@ -297,7 +297,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def fresh_folder(final: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes its final name only if the block ends well."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
+    outer = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))  # for this user alone
+    folder = outer / final.name
+    folder.mkdir()
     try:
         yield folder
         try:
@@ -307,7 +309,7 @@ def fresh_folder(final: Path) -> Iterator[Path]:
             if not final.exists():
                 raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(outer, ignore_errors=True)
 
 
 def new_folder(final: Path, build: Callable[[Path], object]) -> Path:

@@ -55,7 +55,7 @@ def test_a_pack_runs_as_written(digits_home: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands("After the fit"))
+@pytest.mark.parametrize("command", [*commands("After the fit"), *commands("Promote")])
 def test_other_modes_run_as_written(command: str, digits_home: Path):
     done = launch(shlex.split(command.replace(" train/", f" {ROOT}/train/")), digits_home)
     assert done.returncode == 0, done.stderr
