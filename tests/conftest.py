@@ -129,6 +129,8 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.command], cwd=self.home, stdout=log, stderr=log,
                 start_new_session=True,
+                # Seven more processes, each of which imports MLflow, for jobs that nobody submits.
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
         answers(self.process, self.uri + "/health", self.home / "log.txt")
 
