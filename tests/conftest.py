@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Before torch is imported. Tests run side by side, and so small a product gains nothing from more
+# threads: they would wait for each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +26,12 @@ CLASSES = {
     "class_indices": {"Fat": 0, "Muscle": 1},
     "thresholds": {"Fat": 0.5, "Muscle": 0.5},
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: one that begins last would keep the other worker waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +139,8 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.command], cwd=self.home, stdout=log, stderr=log,
                 start_new_session=True,
+                # Seven more processes, each of which imports MLflow, for jobs that nobody submits.
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
         answers(self.process, self.uri + "/health", self.home / "log.txt")
 

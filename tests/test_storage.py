@@ -8,7 +8,7 @@ import boto3
 import mlflow
 import numpy as np
 import pytest
-from conftest import ROOT, launch, mlflow_server
+from conftest import ROOT, Server, launch, mlflow_server
 
 from featurestore.examples import Cohort, write_synthetic
 
@@ -46,47 +46,53 @@ def cohort(bucket: boto3.client, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-STORES = {
-    "proxied": ["--artifacts-destination", "s3://lab/proxied"],
-    "direct": ["--default-artifact-root", "s3://lab/direct", "--no-serve-artifacts"],
-}
+@pytest.fixture(scope="module")
+def tracking(bucket: boto3.client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server whose proxy writes to S3, with an experiment that clients write to S3 for."""
+    home = tmp_path_factory.mktemp("server")
+    with mlflow_server(home, "--artifacts-destination", "s3://lab/proxied") as server:
+        client = mlflow.MlflowClient(server.uri)
+        client.create_experiment("direct", artifact_location="s3://lab/direct")
+        client.create_experiment("proxied")
+        yield server
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", ["proxied", "direct"])
 def test_fit_from_s3_with_artifacts_in_s3(
-    store: str, bucket: boto3.client, cohort: Path, tmp_path: Path
+    store: str, bucket: boto3.client, tracking: Server, cohort: Path, tmp_path: Path
 ):
-    with mlflow_server(tmp_path, *STORES[store]) as uri:
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment("cohort")
-        with mlflow.start_run() as logged:
-            mlflow.log_artifacts(str(cohort / "embeddings"), "embeddings")
-        done = launch(
-            [sys.executable, str(ROOT / "train" / "probe.py"), "fold=1", "data=synthetic",
-             "data.builder=none", "data.tiles=s3://lab/cohort/kfold_tiles.parquet",
-             "data.test_tiles=s3://lab/cohort/test_*.parquet", "max_epochs=2",
-             "data.slides=s3://lab/cohort/slides.parquet",
-             f"data.embeddings=runs:/{logged.info.run_id}/embeddings"],
-            tmp_path, MLFLOW_TRACKING_URI=uri,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        client = mlflow.MlflowClient(uri)
-        version = client.get_model_version("tissue-probe", "1")
-        run = client.get_run(version.run_id)
-        config = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")
-        assert "s3://lab/cohort/kfold_tiles.parquet" in config
-        model = mlflow.pyfunc.load_model("models:/tissue-probe/1")
-        assert np.asarray(model.predict(np.zeros((3, 8), dtype=np.float32))).shape == (3, 7)
-        again = launch(
-            [sys.executable, str(ROOT / "train" / "probe.py"), "mode=test", "data=synthetic",
-             "data.builder=none", "data.test_tiles=s3://lab/cohort/test_tiles.parquet",
-             "data.embeddings=s3://lab/cohort/embeddings", "output=out",
-             "checkpoint=models:/tissue-probe/1"],
-            tmp_path, MLFLOW_TRACKING_URI=uri,
-        )  # fmt: skip
-        assert again.returncode == 0, again.stderr
+    uri = tracking.uri
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(store)
+    with mlflow.start_run() as logged:
+        mlflow.log_artifacts(str(cohort / "embeddings"), "embeddings")
+    named = [f"tracking.experiment={store}", f"tracking.model={store}"]
+    done = launch(
+        [sys.executable, str(ROOT / "train" / "probe.py"), "fold=1", "data=synthetic",
+         "data.builder=none", "data.tiles=s3://lab/cohort/kfold_tiles.parquet",
+         "data.test_tiles=s3://lab/cohort/test_*.parquet", "max_epochs=2",
+         "data.slides=s3://lab/cohort/slides.parquet",
+         f"data.embeddings=runs:/{logged.info.run_id}/embeddings", *named],
+        tmp_path, MLFLOW_TRACKING_URI=uri,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(uri)
+    version = client.get_model_version(store, "1")
+    run = client.get_run(version.run_id)
+    config = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")
+    assert "s3://lab/cohort/kfold_tiles.parquet" in config
+    model = mlflow.pyfunc.load_model(f"models:/{store}/1")
+    assert np.asarray(model.predict(np.zeros((3, 8), dtype=np.float32))).shape == (3, 7)
+    again = launch(
+        [sys.executable, str(ROOT / "train" / "probe.py"), "mode=test", "data=synthetic",
+         "data.builder=none", "data.test_tiles=s3://lab/cohort/test_tiles.parquet",
+         "data.embeddings=s3://lab/cohort/embeddings", "output=out",
+         f"checkpoint=models:/{store}/1", *named],
+        tmp_path, MLFLOW_TRACKING_URI=uri,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
     everything = [done.stdout, done.stderr, again.stdout, again.stderr, config,
-                  (tmp_path / "log.txt").read_text()]  # fmt: skip
+                  (tracking.home / "log.txt").read_text()]  # fmt: skip
     everything += [p.read_text() for p in (tmp_path / ".featurestore").rglob("*.json")]
     assert not [text for text in everything if SECRET in text]
     kept = bucket.list_objects_v2(Bucket="lab", Prefix=store)["Contents"]
