@@ -67,3 +67,10 @@ def test_files_that_the_readme_names_are_there():
     )
     assert len(named) > 8
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_file_of_train_has_its_place_in_the_layout():
+    table = README.partition("| of `train/` | files |")[2]
+    named = re.findall(r"`(\w+)`", table)
+    files = {file.stem for file in (ROOT / "train").glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(files)
