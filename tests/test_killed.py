@@ -205,3 +205,15 @@ def test_a_users_own_patience_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with server.impatient():
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
+
+
+def test_a_run_that_this_server_does_not_know_is_named(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The state is here, the run is recorded elsewhere: nothing goes on that nobody can find."""
+    with lost("log_batch", 10):
+        assert probe.main([*argv, f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]) == 2
+    capsys.readouterr()
+    elsewhere = f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"
+    assert probe.main([*argv, elsewhere, "resume=true"]) == 2
+    assert "MLflow has no run" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from train import registry
 from train.checkpoint import Blueprint
 from train.data import as_json
 from train.source import git_commit
+from train.tracking import known
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -94,6 +95,8 @@ class MlflowTracker:
 
         mlflow.set_experiment(self.experiment)
         self.goes_on = self.run is not None
+        if self.run:
+            known(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
         run = mlflow.start_run(run_id=self.run, run_name=name)
         self.run = run.info.run_id

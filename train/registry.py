@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from featurestore import server
 from featurestore.errors import ArtifactError, FeatureStoreError
 
 SUMS = "sha256sums"
@@ -76,7 +77,8 @@ def translated(wrong: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
-        yield
+        with server.answering(mlflow.get_tracking_uri()):
+            yield
     except MlflowException as error:
         raise RegistryError(
             wrong,

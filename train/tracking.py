@@ -67,8 +67,8 @@ class Facts:
     params: dict[str, str]
 
 
-def facts(run: str) -> Facts:
-    """Return what a run has recorded.
+def known(run: str) -> Any:
+    """Return MLflow's entity of a run.
 
     Raises
     ------
@@ -82,13 +82,18 @@ def facts(run: str) -> Facts:
 
     try:
         with server.answering(mlflow.get_tracking_uri()):
-            found = mlflow.MlflowClient().get_run(run)
+            return mlflow.MlflowClient().get_run(run)
     except MlflowException as error:
         raise ArtifactError(
             f"MLflow has no run {run}",
             found=str(error).splitlines()[0],
             fix=f"check its id and the tracking URI ({mlflow.get_tracking_uri()})",
         ) from error
+
+
+def facts(run: str) -> Facts:
+    """Return what a run has recorded; raises as `known`."""
+    found = known(run)
     config = Path(local_path(f"runs:/{run}/config.yaml"))
     inputs: dict[str, str] = {}
     for one in found.inputs.dataset_inputs:
