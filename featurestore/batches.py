@@ -47,18 +47,18 @@ def read_keys(files: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(pq.read_table(file, columns=kinds.names).cast(kinds) for file in files)
 
 
-def batch_rows(dim: int) -> int:
-    """Return the most rows of a batch."""
-    return max(1, BATCH_BYTES // (8 * dim))
+def most_rows(dim: int) -> int:
+    """Return the most rows of a batch, those of half floats."""
+    return max(1, BATCH_BYTES // (2 * dim))
 
 
 def embedding_batches(piece: Piece, dim: int) -> Iterator[pa.Array]:
-    """Stream the embedding column of a row group, each array at most `BATCH_BYTES` of doubles."""
+    """Stream the embedding column of a row group, each array at most `BATCH_BYTES` long."""
     file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
+    width = file.schema_arrow.field("embedding").type.value_type.bit_width // 8
+    size = max(1, BATCH_BYTES // (width * dim))
     with file:
-        for batch in file.iter_batches(
-            batch_rows(dim), [piece.group], ["embedding"], use_threads=False
-        ):
+        for batch in file.iter_batches(size, [piece.group], ["embedding"], use_threads=False):
             yield batch.column(0)
 
 
@@ -73,9 +73,14 @@ def as_matrix(column: pa.Array, dim: int) -> npt.NDArray[np.floating]:
     return values.to_numpy(zero_copy_only=True).reshape(len(column), dim)
 
 
-def lengths(column: pa.Array) -> npt.NDArray[np.int64]:
+def lengths(column: pa.Array) -> npt.NDArray[np.integer]:
     """Return the length of each list, 0 for a null, shape (rows,)."""
-    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(False).astype(np.int64)
+    if pa.types.is_list(column.type) and not column.null_count:
+        return np.diff(column.offsets.to_numpy())
+    found = pc.list_value_length(column)
+    if found.null_count:
+        found = pc.fill_null(found, 0)
+    return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def as_vectors(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:

@@ -266,7 +266,7 @@ class Faults:
         Parameters
         ----------
         room
-            Memory to write to, of as many rows or more: new memory costs as much as the writing.
+            Memory to convert into, of as many rows or more: new memory costs as much as that.
         """
         size = lengths(column)
         wrong = np.flatnonzero(size != self.dim)
@@ -278,7 +278,7 @@ class Faults:
                 block[right] = as_matrix(column.take(pa.array(right)), self.dim)
                 return block
             values = as_matrix(column, self.dim)
-            if room is None:
+            if room is None or values.dtype == np.float32:
                 return values.astype(np.float32, copy=False)
             np.copyto(room[: len(values)], values, casting="same_kind")
             return room[: len(values)]

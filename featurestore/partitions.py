@@ -7,7 +7,6 @@ See docs/decisions/015-partitions.md.
 
 import hashlib
 import json
-import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from featurestore.store import FeatureStore
 
 FOLDER, FILE = "predictions", "tiles.parquet"
 MANIFEST = "_manifest.json"  # readers of such folders pass over names that begin so
+UNFINISHED = f".{FILE}"
 FORMAT = 1
 RULES = ("class_indices", "thresholds", "label_rule")
 """What decides a target."""
@@ -69,7 +69,7 @@ class Cohort:
     def _coded(self) -> pa.DictionaryArray:
         return self.keys["slide_id"].combine_chunks().dictionary_encode()
 
-    @property
+    @cached_property
     def slides(self) -> list[str]:
         """Names, in order: a slide's number is its place here."""
         return self._coded.dictionary.to_pylist()
@@ -223,8 +223,8 @@ def check_replaceable(folder: Path) -> None:
 def begin(folder: Path, cohort: Cohort) -> list[int]:
     """Make a folder ready; return the numbers of the slides that are whole in it."""
     artifacts.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
-    for left in folder.rglob(".building-*"):  # by a writer that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(f"*/{UNFINISHED}"):  # by a writer that was killed
+        left.unlink()
     tiles = np.diff(cohort.starts)
     return [n for n, name in enumerate(cohort.slides) if rows(folder, name) == tiles[n]]
 
@@ -242,6 +242,21 @@ def read(folder: Path) -> pa.Table:
     table = pq.read_table(folder, partitioning=NAMES)
     table = table.select(["slide_id", *table.column_names[:-1]])
     return table.sort_by([(name, "ascending") for name in KEY])
+
+
+def _put(file: Path, content: pa.Buffer) -> None:
+    """Write a file by rename, in its own folder: a temporary one takes longer than the writing."""
+    fresh = file.with_name(UNFINISHED)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content)
+        fresh.replace(file)
+    except OSError as error:
+        raise ArtifactError(
+            f"{file} could not be written",
+            found=error.strerror or str(error),
+            fix="make room, and go on with resume=true; or name another output",
+        ) from error
 
 
 def plain(cohort: Cohort) -> bool:
@@ -301,8 +316,8 @@ class Partitions:
             table = table.append_column(name, keys[name])
         file = self.folder / _folder(self.cohort.slides[slide]) / FILE
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        artifacts.write_bytes(file, sink.getvalue().to_pybytes())
+        pq.write_table(table, sink, use_dictionary=False)  # of shares, it would cost and not pay
+        _put(file, sink.getvalue())
 
     def begun(self) -> tuple[Places, npt.NDArray[np.float32]]:
         """Return the tiles of slides of which others are elsewhere: places and probabilities."""

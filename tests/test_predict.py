@@ -261,8 +261,9 @@ def test_what_is_whole_is_not_read_again(
     (folder,) = {file.parent.parent for file in tmp_path.rglob("slide_id=*/tiles.parquet")}
     there = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
     assert len(there) == 3
-    part = folder / "slide_id=x" / ".building-1"  # a killed writer's
-    part.mkdir(parents=True)
+    part = folder / "slide_id=x" / ".tiles.parquet"  # a killed writer's
+    part.parent.mkdir()
+    part.write_bytes(b"PAR1")
     capsys.readouterr()
     assert probe.main([*argv, "resume=true"]) == 0
     said = capsys.readouterr().out

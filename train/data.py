@@ -242,6 +242,17 @@ def write_parquet(path: Path, table: pa.Table) -> Path:
     return path
 
 
+def as_tensor(block: npt.NDArray[np.float32]) -> Tensor:
+    """Return a matrix as a tensor without a copy, be it one that must not be written to.
+
+    torch warns of such memory of NumPy's, and not of Arrow's.
+    """
+    if block.flags.writeable:
+        return torch.from_numpy(block)
+    flat: Tensor = torch.from_dlpack(pa.array(block.reshape(-1)))
+    return flat.view(block.shape)
+
+
 def count_targets(targets: Tensor, classes: int) -> Tensor:
     """Return the number of tiles per class, shape (classes,)."""
     return torch.bincount(targets[targets != UNKNOWN], minlength=classes)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from featurestore import partitions, shelf
-from featurestore.batches import Piece, batch_rows, embedding_batches
+from featurestore.batches import Piece, embedding_batches, most_rows
 from featurestore.errors import ArtifactError
 from featurestore.matrix import Faults
 from featurestore.partitions import Cohort, Partitions, Places
@@ -26,7 +26,7 @@ from featurestore.progress import Rows
 from train import maps, resume
 from train.apply import logits
 from train.checkpoint import Blueprint
-from train.data import has_labels, write_parquet
+from train.data import as_tensor, has_labels, write_parquet
 from train.predictions import dataset
 from train.report import record_evidence, review
 from train.schema import Config
@@ -104,7 +104,7 @@ def scan(
     def alone() -> None:
         """Make a thread use one core, and give it memory to read into, again and again."""
         torch.set_num_threads(1)
-        own.room = np.empty((batch_rows(dim), dim), dtype=np.float32)
+        own.room = np.empty((most_rows(dim), dim), dtype=np.float32)
 
     def one(piece: Piece) -> Faults:
         return apply(network, piece, places, own.room, out, advance)
@@ -135,11 +135,11 @@ def apply(
     found, scores, at = Faults(out.cohort.dim, "float32"), [], piece.start
     for column in embedding_batches(piece, out.cohort.dim):
         block = found.block(column, at, room)
-        score = logits(network, torch.from_numpy(block).to(device)).cpu()
-        # What is not finite in a row is not finite in its logits: only these rows are looked at.
-        suspects = ~np.isfinite(score.sum(dim=1).numpy())
-        found.look(block, np.flatnonzero(suspects), at)
-        scores.append(score)
+        scores.append(logits(network, as_tensor(block).to(device)).cpu())
+        score = scores[-1].numpy()
+        # What is not finite in a row is not finite in its logits: only such rows are looked at.
+        if not np.isfinite(score.sum()):
+            found.look(block, np.flatnonzero(~np.isfinite(score).all(axis=1)), at)
         at += len(block)
         advance(len(block))
     wanted = places[piece.start : at]
