@@ -8,7 +8,8 @@ import pytest
 from conftest import CLASSES, TABLES
 
 from featurestore.errors import SchemaError
-from featurestore.snapshot import materialise, predict_set
+from featurestore.partitions import cohort
+from featurestore.snapshot import materialise
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 
@@ -49,10 +50,9 @@ def test_a_snapshot_keeps_the_slides(artifacts: TABLES):
 
 
 def test_tiles_to_predict_bring_columns_too(artifacts: TABLES):
-    tiles, held = predict_set(store(artifacts, SLIDES), more=["stain", "organ"])
-    assert tiles.keys["stain"].null_count == 3
-    assert tiles.keys["organ"].null_count == 3
-    held.lock.close()
+    keys = cohort(store(artifacts, SLIDES), "checkpoint", ["stain", "organ"]).keys
+    assert keys["stain"].null_count == 3
+    assert keys["organ"].null_count == 3
 
 
 @pytest.mark.parametrize(

@@ -215,3 +215,9 @@ def test_confusions_come_worst_first():
 def test_nothing_is_confused_by_who_is_right():
     found = evidence.confusions(np.array([np.diag([3, 4, 5])]), NAMES)
     assert all(values == [] for values in found.values())
+
+
+def test_tiles_are_counted_by_unit_truth_and_prediction():
+    unit, target, predicted = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0, 0])
+    found = evidence.cube(target, predicted, unit, 2)
+    assert found.tolist() == [[[0, 0], [2, 0]], [[1, 0], [0, 0]]]

@@ -15,7 +15,7 @@ from conftest import ROOT, TABLES, launch
 from selenium.webdriver.common.by import By
 from test_refusals import arguments
 
-from train import account, probe, resume, source
+from train import account, evidence, probe, resume, source
 from train.page import Headline, Page, Picture, Table, Text, cells, html
 
 HOSTILE = [
@@ -114,7 +114,9 @@ def failing() -> Page:
         "prob_a": np.float32([0.9, 0.4, 0.8, 0.1]), "prob_b": np.float32([0.1, 0.6, 0.2, 0.9]),
     })  # fmt: skip
     page = Page()
-    account.failures(page, "test", table.take([1, 2, 0, 3]), ["a", "b"])
+    cube = np.array([[[1, 1], [0, 0]], [[0, 0], [1, 1]]])
+    most = evidence.confusions(cube, ["a", "b"], resamples=20)
+    account.failures(page, "test", table.take([1, 2, 0, 3]), ["a", "b"], most, "slides")
     return page
 
 

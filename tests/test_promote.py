@@ -19,7 +19,7 @@ from conftest import ROOT, launch
 from featurestore import artifacts
 from train import checkpoint, config, promote, registry
 from train.checkpoint import Blueprint
-from train.tracking import MlflowTracker
+from train.journal import MlflowTracker
 
 MODEL = "tissue-probe"
 NAMES = ["Connective-Tissue", 'a|b "`<x>`*;\nü']

@@ -18,8 +18,8 @@ from conftest import ROOT
 from test_refusals import arguments, imported
 
 from train import checkpoint, probe, replay
-from train.replay import Part, compared, tallied
-from train.tracking import MlflowTracker
+from train.journal import MlflowTracker
+from train.replay import Part, compared
 
 URI = "sqlite:///mlflow.db"
 
@@ -179,11 +179,6 @@ def test_figures_are_compared_each_within_its_tolerance():
     assert [(row["figure"], row["same"]) for row in rows] == [
         ("best/test/accuracy", False), ("best/test/brier_low/a", True)
     ]  # fmt: skip
-
-
-def test_tiles_are_tallied():
-    slide, target, predicted = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0, 0])
-    assert tallied(slide, target, predicted, 2, 2).tolist() == [[[0, 0], [2, 0]], [[1, 0], [0, 0]]]
 
 
 @pytest.mark.parametrize("argv", [[], ["fold=4"], ["models:/tissue-probe/1", "flod=4"]])

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from conftest import ROOT, Server, answers, free_port, launch
 
+from train.predictions import predictions
+
 pytestmark = pytest.mark.slow
 HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
 
@@ -98,7 +100,7 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
         tmp_path, MLFLOW_TRACKING_URI=server.uri,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    bare = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    bare = predictions(str(tmp_path / "out" / "predictions"), None)
     assert len(bare) == 230  # every tile with an embedding, whatever the rules would say
     assert bare["target"].null_count == 230
     kind = np.where(np.arange(240) < 2, 3, np.arange(240) % 3)[bare["x"].to_numpy()]
