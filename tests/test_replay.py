@@ -162,12 +162,13 @@ def test_a_validation_is_replayed_as_well(run: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_a_registered_model(digits_home: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """The digits', with nothing but its name."""
+    """The digits', with nothing but its name and where MLflow is."""
     monkeypatch.chdir(digits_home)
-    status, said = again(capsys, "models:/tissue-probe/1")
+    place = f"tracking.uri=sqlite:///{digits_home / 'mlflow.db'}"  # MLflow keeps stores by name
+    status, said = again(capsys, "models:/tissue-probe/1", place)
     assert status == 0, said
     assert "the same: 159 figures and all the data" in said
-    status, said = again(capsys, "models:/tissue-probe/9")
+    status, said = again(capsys, "models:/tissue-probe/9", place)
     assert status == 2
     assert "The registry has no models:/tissue-probe/9" in said
 
