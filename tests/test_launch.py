@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TABLES, launch
 
+from featurestore import partitions
+
 pytestmark = pytest.mark.slow
 PROBE = str(ROOT / "train" / "probe.py")
 
@@ -217,7 +219,10 @@ def test_other_modes_apply_a_checkpoint(
     fold = ["fold=4"] if mode == "validate" else []
     named = "checkpoint=" + checkpoint.format(run=run.info.run_id)
     assert probe.main([f"mode={mode}", named, "output=out", uri, *fold]) == 0
-    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    out = tmp_path / "out"
+    folder = out / "predictions"
+    predicted = mode == "predict"
+    table = partitions.read(folder) if predicted else pq.read_table(out / "predictions.parquet")
     assert len(table) == rows
     accuracy = np.mean(table["pred"].to_numpy() == table["target"].to_numpy())
     assert accuracy > 0.85  # three writers that nobody trained on

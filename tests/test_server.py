@@ -13,6 +13,8 @@ import pytest
 import yaml
 from conftest import ROOT, launch, mlflow_server
 
+from featurestore import partitions
+
 pytestmark = pytest.mark.slow
 HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
 
@@ -100,11 +102,15 @@ def test_fit_on_a_server_reading_its_artifacts(server: str, cohort: Path, tmp_pa
         tmp_path, MLFLOW_TRACKING_URI=server,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    bare = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    bare = partitions.read(tmp_path / "out" / "predictions")
     assert len(bare) == 230  # every tile with an embedding, whatever the rules would say
     assert bare["target"].null_count == 230
     kind = np.where(np.arange(240) < 2, 3, np.arange(240) % 3)[bare["x"].to_numpy()]
     assert np.mean(bare["pred"].to_numpy() == kind) > 0.9
+    experiment = client.get_experiment_by_name("tissue-probe").experiment_id
+    (predicted,) = client.search_runs([experiment], "params.mode = 'predict'")
+    logged = client.download_artifacts(predicted.info.run_id, "predictions")
+    assert partitions.read(Path(logged)).equals(bare)
 
     asked = launch(
         [str(Path(sys.executable).parent / "featurestore"), "--tracking-uri", server, "--config",
