@@ -89,11 +89,17 @@ def duckdb_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
 def pyarrow_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
     """The same with pyarrow, a row group a thread."""
     from featurestore.batches import embedding_batches, pieces
+    from train.predict import BATCH_BYTES
 
     clock = Clock()
     with ThreadPoolExecutor(options.threads) as pool:
         work = pieces(sorted((root / "embeddings").iterdir()))
-        list(pool.map(lambda piece: sum(map(len, embedding_batches(piece, options.dim))), work))
+        list(
+            pool.map(
+                lambda piece: sum(map(len, embedding_batches(piece, options.dim, BATCH_BYTES))),
+                work,
+            )
+        )
     return clock.said()
 
 

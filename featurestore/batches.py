@@ -47,18 +47,18 @@ def read_keys(files: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(pq.read_table(file, columns=kinds.names).cast(kinds) for file in files)
 
 
-def most_rows(dim: int) -> int:
+def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
     """Return the most rows of a batch, those of half floats."""
-    return max(1, BATCH_BYTES // (2 * dim))
+    return max(1, size // (2 * dim))
 
 
-def embedding_batches(piece: Piece, dim: int) -> Iterator[pa.Array]:
-    """Stream the embedding column of a row group, each array at most `BATCH_BYTES` long."""
+def embedding_batches(piece: Piece, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
+    """Stream the embedding column of a row group, each array at most ``size`` bytes."""
     file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
     width = file.schema_arrow.field("embedding").type.value_type.bit_width // 8
-    size = max(1, BATCH_BYTES // (width * dim))
+    rows = max(1, size // (width * dim))
     with file:
-        for batch in file.iter_batches(size, [piece.group], ["embedding"], use_threads=False):
+        for batch in file.iter_batches(rows, [piece.group], ["embedding"], use_threads=False):
             yield batch.column(0)
 
 

@@ -1,5 +1,7 @@
 """A network applied to tiles: to chosen ones in one process, which scripts beside the fit need."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -27,10 +29,10 @@ def probabilities(
     return np.concatenate(blocks)
 
 
-def logits(network: nn.Module, x: Tensor) -> Tensor:
-    """Return the logits of some rows, shape (rows, K), by the quickest product there is."""
-    x, head = network.get_submodule("backbone")(x), network.get_submodule("head")
-    if isinstance(head, nn.Linear):
-        return times(head.weight, x).T + head.bias  # what runs over rows is quick
-    scores: Tensor = head(x)
-    return scores
+def scorer(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what maps rows to their logits, shape (rows, K), by the quickest product there is."""
+    body, head = network.get_submodule("backbone"), network.get_submodule("head")
+    if not isinstance(head, nn.Linear):
+        return lambda x: head(body(x))
+    weight, bias = head.weight, head.bias
+    return lambda x: times(weight, body(x)).T + bias  # what runs over rows is quick

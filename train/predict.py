@@ -24,7 +24,7 @@ from featurestore.matrix import Faults
 from featurestore.partitions import Cohort, Partitions, Places
 from featurestore.progress import Rows
 from train import maps, resume
-from train.apply import logits
+from train.apply import scorer
 from train.checkpoint import Blueprint
 from train.data import as_tensor, has_labels, write_parquet
 from train.predictions import dataset
@@ -33,6 +33,7 @@ from train.schema import Config
 from train.session import Session, every, first, gathered
 
 Advance = Callable[[int], None]
+BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
 def place(config: Config, cohort: Cohort) -> Path:
@@ -104,7 +105,7 @@ def scan(
     def alone() -> None:
         """Make a thread use one core, and give it memory to read into, again and again."""
         torch.set_num_threads(1)
-        own.room = np.empty((most_rows(dim), dim), dtype=np.float32)
+        own.room = np.empty((most_rows(dim, BATCH_BYTES), dim), dtype=np.float32)
 
     def one(piece: Piece) -> Faults:
         return apply(network, piece, places, own.room, out, advance)
@@ -131,11 +132,11 @@ def apply(
     advance: Advance,
 ) -> Faults:
     """Predict the tiles of a row group that are asked for."""
-    device = next(network.parameters()).device
+    device, logits = next(network.parameters()).device, scorer(network)
     found, scores, at = Faults(out.cohort.dim, "float32"), [], piece.start
-    for column in embedding_batches(piece, out.cohort.dim):
+    for column in embedding_batches(piece, out.cohort.dim, BATCH_BYTES):
         block = found.block(column, at, room)
-        scores.append(logits(network, as_tensor(block).to(device)).cpu())
+        scores.append(logits(as_tensor(block).to(device)).cpu())
         score = scores[-1].numpy()
         # What is not finite in a row is not finite in its logits: only such rows are looked at.
         if not np.isfinite(score.sum()):
