@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, EmbeddingError
 from train.heads import HEADS, backbone, classifier
 
 FILE = "checkpoint.safetensors"
@@ -89,6 +89,22 @@ def load(path: Path) -> tuple[nn.Module, Blueprint]:
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
     return network.eval().requires_grad_(False), blueprint
+
+
+def check_dimension(blueprint: Blueprint, dim: int) -> None:
+    """Refuse embeddings of another length than the network was trained on.
+
+    Raises
+    ------
+    EmbeddingError
+        They are.
+    """
+    if dim != blueprint.dim:
+        raise EmbeddingError(
+            "The checkpoint is for embeddings of another length",
+            found=f"{blueprint.dim} in the checkpoint, {dim} in the embeddings",
+            fix="name the embeddings that it was trained on, or another checkpoint",
+        )
 
 
 def digest(network: nn.Module, blueprint: Blueprint) -> str:

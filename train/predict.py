@@ -31,13 +31,16 @@ from train.predictions import dataset
 from train.report import record_evidence, review
 from train.schema import Config
 from train.session import Session, every, first, gathered
+from train.tracking import Tracker
 
 Advance = Callable[[int], None]
 BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
-def place(config: Config, cohort: Cohort) -> Path:
+def place(config: Config, cohort: Cohort, tracker: Tracker) -> Path:
     """Return the folder of the predictions: where the user wants them, else beside fits' states.
+
+    What is resumed goes on in its own run.
 
     Raises
     ------
@@ -51,6 +54,7 @@ def place(config: Config, cohort: Cohort) -> Path:
         config.resume = partitions.recorded(folder) is not None
     if config.resume:
         partitions.check_same(folder, cohort.manifest)
+        tracker.run = resume.run_of(folder)
     else:
         partitions.check_replaceable(folder)
     return folder

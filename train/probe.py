@@ -40,7 +40,6 @@ from torch import nn
 from featurestore import artifacts, partitions
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
-    EmbeddingError,
     FeatureStoreError,
     FeatureStoreWarning,
     UnknownClassError,
@@ -254,15 +253,8 @@ def check_fits(chosen: Chosen, config: Config) -> None:
         if own:
             groups.check_values(own.keys, config.evidence.groups)
     there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
-    if chosen.trained is None or there is None:
-        return
-    _, blueprint = chosen.trained
-    if there.dim != blueprint.dim:
-        raise EmbeddingError(
-            "The checkpoint is for embeddings of another length",
-            found=f"{blueprint.dim} in the checkpoint, {there.dim} in the embeddings",
-            fix="name the embeddings that it was trained on, or another checkpoint",
-        )
+    if chosen.trained and there:
+        checkpoint.check_dimension(chosen.trained[1], there.dim)
 
 
 def find_state(
@@ -270,9 +262,7 @@ def find_state(
 ) -> Path:
     """Return where the state is kept; what is resumed goes on in its own run."""
     if chosen.cohort:
-        states = predict.place(config, chosen.cohort)
-        tracker.run = resume.run_of(states) if config.resume else None
-        return states
+        return predict.place(config, chosen.cohort, tracker)
     digests = [snapshot.digest for snapshot in snapshots]
     states = resume.place(config, digests, processes)
     if config.resume == "auto":
