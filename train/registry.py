@@ -288,7 +288,10 @@ def _take(name: str, mine: str, until: float) -> None:
             client().create_registered_model(name, description=mine)
             return
         except MlflowException as error:
-            passing = ("RESOURCE_ALREADY_EXISTS", "TEMPORARILY_UNAVAILABLE")
+            # Not to exist is what the store says of a lock that goes while it looks at it.
+            passing = (
+                "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "TEMPORARILY_UNAVAILABLE"
+            )  # fmt: skip
             if error.error_code not in passing:
                 raise
         keeper = _keeper(name)
