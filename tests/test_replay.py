@@ -21,7 +21,10 @@ from train import checkpoint, probe, replay
 from train.journal import MlflowTracker
 from train.replay import Part, compared
 
-URI = "sqlite:///mlflow.db"
+
+def database() -> str:
+    """Return the URI of the store in this folder: whole, since MLflow keeps stores by name."""
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +54,8 @@ def _there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fitted(*more: str) -> str:
     """Run the script on the tiny tiles; return the run's id."""
     named = {f"data.{name}": f"in/{name}.parquet" for name in ("tiles", "embeddings")}
-    assert probe.main(arguments(named, *more)) == 0
-    client = mlflow.MlflowClient(URI)
+    assert probe.main([*arguments(named, *more), f"tracking.uri={database()}"]) == 0
+    client = mlflow.MlflowClient(database())
     experiment = client.get_experiment_by_name("tissue-probe")
     assert experiment
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
@@ -69,7 +72,7 @@ def run(home: Path) -> str:
 def again(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     """Replay; return the exit status and all that was said, on one line."""
     capsys.readouterr()
-    status = replay.main(list(argv))
+    status = replay.main([*argv, f"tracking.uri={database()}"])
     out = capsys.readouterr()
     return status, re.sub(r"\s+", " ", out.out + out.err)
 
@@ -124,7 +127,7 @@ def test_another_threshold(run: str, capsys: pytest.CaptureFixture[str]):
 
 def test_a_tampered_model(run: str, capsys: pytest.CaptureFixture[str]):
     """Weights that are not those of the figures are found out."""
-    folder = Path(mlflow.MlflowClient(URI).get_run(run).info.artifact_uri)
+    folder = Path(mlflow.MlflowClient(database()).get_run(run).info.artifact_uri)
     file = folder / checkpoint.FILE
     kept = file.read_bytes()
     network, blueprint = checkpoint.load(file)
@@ -164,11 +167,10 @@ def test_a_validation_is_replayed_as_well(run: str, capsys: pytest.CaptureFixtur
 def test_a_registered_model(digits_home: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """The digits', with nothing but its name and where MLflow is."""
     monkeypatch.chdir(digits_home)
-    place = f"tracking.uri=sqlite:///{digits_home / 'mlflow.db'}"  # MLflow keeps stores by name
-    status, said = again(capsys, "models:/tissue-probe/1", place)
+    status, said = again(capsys, "models:/tissue-probe/1")
     assert status == 0, said
     assert "the same: 159 figures and all the data" in said
-    status, said = again(capsys, "models:/tissue-probe/9", place)
+    status, said = again(capsys, "models:/tissue-probe/9")
     assert status == 2
     assert "The registry has no models:/tissue-probe/9" in said
 
