@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from sqlite3 import connect
+from typing import Any
 
 # Before torch is imported. Tests run side by side, and so small a product gains nothing from more
 # threads: they would wait for each other's cores.
@@ -32,6 +34,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first: one that begins last would keep the other worker waiting."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let MLflow make the tables of one sqlite database, and copy them into the other tests' own.
+
+    It takes a second of migrations each time; what comes out is the same.
+    """
+    from mlflow.store.db import utils
+
+    make, kept = utils._initialize_tables, tmp_path_factory.mktemp("tables") / "mlflow.db"
+
+    def copied(engine: Any) -> None:
+        if engine.dialect.name != "sqlite" or not kept.exists():
+            make(engine)
+            if engine.dialect.name == "sqlite":
+                with closing(engine.raw_connection()) as ready, closing(connect(kept)) as copy:
+                    ready.driver_connection.backup(copy)
+            return
+        with closing(connect(kept)) as ready, closing(engine.raw_connection()) as copy:
+            ready.backup(copy.driver_connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", copied)
+        yield
 
 
 @pytest.fixture(autouse=True)

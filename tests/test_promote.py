@@ -43,19 +43,10 @@ def cohort(file: str, slides: int, first: int, patient: str | None = None) -> di
     return key | {"embedding": np.stack([signal, rng.normal(size=rows), signal], 1).tolist()}
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database that MLflow has made its tables in: that takes seconds."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{file}").search_registered_models()
-    return file
-
-
 @pytest.fixture
-def uri(empty: Path, tmp_path: Path) -> str:
+def uri(tmp_path: Path) -> str:
     """Return a registry without a model; data lie in the working folder."""
     write_data()
-    shutil.copy(empty, tmp_path / "mlflow.db")
     return artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 

@@ -2,10 +2,13 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, launch
+
+from featurestore import cli
 
 README = (ROOT / "README.md").read_text()
 
@@ -31,18 +34,41 @@ def test_two_commands_stand_first_and_ci_runs_them():
         assert f"\n{part}\n" in ci
 
 
+@pytest.fixture
+def asked(
+    digits_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Return a function that runs a command of `featurestore` where the main command has run."""
+    monkeypatch.chdir(digits_home)
+    # MLflow keeps stores by name, and other tests have an mlflow.db too.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{digits_home / 'mlflow.db'}")
+
+    def ask(command: str) -> str:
+        program, *argv = shlex.split(command.replace(" sql/", f" {ROOT}/sql/"))
+        assert program == "featurestore"
+        assert cli.main(argv) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return ask
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands("Ask"))
-def test_questions_run_as_written(command: str, digits_home: Path):
-    done = launch(shlex.split(command.replace(" sql/", f" {ROOT}/sql/")), digits_home)
+def test_questions_run_as_written(command: str, asked: Callable[[str], str]):
+    assert asked(command)
+
+
+@pytest.mark.slow
+def test_the_program_is_installed(digits_home: Path):
+    done = launch(shlex.split(commands("Ask")[0]), digits_home)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
 @pytest.mark.slow
-def test_snapshots_are_kept_as_written(digits_home: Path):
-    said = [launch(shlex.split(command), digits_home) for command in commands("Snapshots")]
-    assert [done.returncode for done in said] == [0] * len(said), [done.stderr for done in said]
+def test_snapshots_are_kept_as_written(digits_home: Path, asked: Callable[[str], str]):
+    for command in commands("Snapshots"):
+        asked(command)
     assert (digits_home / "training-set" / "train" / "tiles.parquet").is_file()
 
 
