@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import nll_loss
+from torch import nn
 
 from featurestore import partitions, shelf
 from featurestore.batches import Piece, embedding_batches, most_rows
@@ -25,6 +24,7 @@ from featurestore.partitions import Cohort, Partitions, Places
 from featurestore.progress import Rows
 from train import maps, resume
 from train.apply import scorer
+from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
 from train.data import as_tensor, has_labels, write_parquet
 from train.predictions import dataset
@@ -189,12 +189,6 @@ def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
     if labelled:
         shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
         target = table["target"].to_numpy()
-        loss = mean_loss(torch.from_numpy(shares), torch.from_numpy(target), blueprint)
+        loss = cross_entropy(shares, target, np.array(blueprint.weights))
         session.tracker.metrics({"best/predict/loss": loss})
         record_evidence(session, "predict", table, blueprint.classes)
-
-
-def mean_loss(shares: Tensor, target: Tensor, blueprint: Blueprint) -> float:
-    """Return the mean cross-entropy, each tile weighted by its class, as in training."""
-    weights = torch.tensor(blueprint.weights)
-    return float(nll_loss(shares.clamp_min(1e-38).log(), target, weights))
