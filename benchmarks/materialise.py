@@ -208,7 +208,7 @@ def store(
 
 def cohort(root: Path, rows: int, dim: int) -> None:
     """Write the cohort if it is not there."""
-    from featurestore.artifacts import fresh_folder
+    from featurestore.atomic import fresh_folder
     from featurestore.examples import Cohort, write_synthetic
 
     if not root.exists():

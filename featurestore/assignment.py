@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, shelf
+from featurestore import digests, mlflow_artifacts, shelf, uris
 from featurestore.spec import StoreSpec
 
 NAME = "folds"
@@ -31,19 +31,21 @@ RULES = (
 def content(spec: StoreSpec, tiles: Sequence[Path]) -> str:
     """Digest all that determines an assignment: the tiles and the rules, no embedding."""
     rules = {name: getattr(spec, name) for name in RULES}
-    parts = [artifacts.digest(tiles, remember=False), rules]
+    parts = [digests.digest(tiles, remember=False), rules]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def recalled(digest: str) -> pa.Table | None:
     """Return an assignment that an earlier run logged to MLflow, or None."""
-    root = artifacts.found(NAME, digest)
-    return pq.read_table(artifacts.local_path(f"{root}/{FILE}")) if root else None
+    root = mlflow_artifacts.found(NAME, digest)
+    return pq.read_table(uris.local_path(f"{root}/{FILE}")) if root else None
 
 
 def kept(folds: pa.Table, digest: str) -> str:
     """Log an assignment as an artifact with a run of its own, once; return its URI."""
-    root = artifacts.logged(NAME, digest, lambda folder: pq.write_table(folds, folder / FILE))
+    root = mlflow_artifacts.logged(
+        NAME, digest, lambda folder: pq.write_table(folds, folder / FILE)
+    )
     return f"{root}/{FILE}"
 
 

@@ -7,7 +7,7 @@ from functools import reduce
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore import artifacts, backend, contract, matrix
+from featurestore import backend, contract, matrix, parquet
 from featurestore.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
 from featurestore.contract import Violation, offenders
 from featurestore.errors import FeatureStoreError
@@ -84,7 +84,7 @@ def _artifact(
         tables[name] = table
         return
     broken = [
-        *contract.column_names(artifacts.columns(store.files(name)[0]), title),
+        *contract.column_names(parquet.columns(store.files(name)[0]), title),
         *contract.key(table, title),
     ]
     yield from broken

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.filesize import decimal
 
-from featurestore import artifacts, backend, catalog, diff, examples, snapshot
+from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
 from featurestore.check import violations
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
@@ -139,13 +139,13 @@ def _add_snapshots(commands: Any) -> None:
 
 def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that the options name, some of its rules replaced."""
-    artifacts.use_tracking(options.tracking_uri)
+    mlflow_artifacts.use_tracking(options.tracking_uri)
     spec = _configured(options.config) if options.config else examples.digits_spec()
     return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
 
 
 def _configured(uri: str) -> StoreSpec:
-    path = Path(artifacts.local_path(uri))
+    path = Path(uris.local_path(uri))
     try:
         return StoreSpec.from_config(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
@@ -206,7 +206,7 @@ def _catalog(options: argparse.Namespace) -> None:
 def _shell(options: argparse.Namespace) -> None:
     from featurestore import shell  # the prompt's library is slow to import, and few ask for it
 
-    shell.run(open_store(options), artifacts.HOME)
+    shell.run(open_store(options), atomic.HOME)
 
 
 def _plot(options: argparse.Namespace) -> None:
@@ -276,7 +276,7 @@ def _write(answer: pa.Table, form: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.buffer.write(content)
     else:
-        artifacts.write_bytes(output, content)
+        atomic.write_bytes(output, content)
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore import artifacts, backend, contract
+from featurestore import backend, contract, digests
 from featurestore.store import FeatureStore
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -108,7 +108,7 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
                 "files": len(files),
                 "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
                 "embedding": kind,
-                "sha256": artifacts.digest(files, remember=False)[:12],
+                "sha256": digests.digest(files, remember=False)[:12],
             }
         )
     return rows

@@ -7,7 +7,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, backend, guard
+from featurestore import atomic, backend, guard, mlflow_artifacts
 from featurestore.batches import as_vectors
 from featurestore.classes import COVERAGE
 from featurestore.folds import KEY
@@ -47,9 +47,11 @@ def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None =
         (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
 
     if to == "mlflow":
-        place = artifacts.logged(NAME, snapshot.digest, lambda folder: build(_made(folder / NAME)))
+        place = mlflow_artifacts.logged(
+            NAME, snapshot.digest, lambda folder: build(_made(folder / NAME))
+        )
         return f"{place}/{NAME}"
-    return str(artifacts.new_folder(Path(to), build))
+    return str(atomic.new_folder(Path(to), build))
 
 
 def _made(folder: Path) -> Path:

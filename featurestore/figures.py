@@ -11,7 +11,7 @@ import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from featurestore import artifacts, backend, pictures
+from featurestore import atomic, backend, pictures
 from featurestore.classes import ClassSpec
 from featurestore.funnel import distribution_view, funnel_view
 from featurestore.labels import coverage_view
@@ -56,7 +56,7 @@ def save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    artifacts.write_bytes(path, content.getvalue())
+    atomic.write_bytes(path, content.getvalue())
     return path
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, backend, columns, contract
+from featurestore import atomic, backend, columns, contract, digests
 from featurestore.batches import Piece, pieces, read_keys
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.folds import KEY
@@ -143,8 +143,8 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     manifest = {
         "format": FORMAT,
         "checkpoint": checkpoint,
-        "tiles": artifacts.digest(store.files(tiles), remember=False),
-        "embeddings": artifacts.stamp(files),
+        "tiles": digests.digest(store.files(tiles), remember=False),
+        "embeddings": digests.stamp(files),
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
@@ -222,7 +222,7 @@ def check_replaceable(folder: Path) -> None:
 
 def begin(folder: Path, cohort: Cohort) -> list[int]:
     """Make a folder ready; return the numbers of the slides that are whole in it."""
-    artifacts.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
+    atomic.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
     for left in folder.glob(f"*/{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
     tiles = np.diff(cohort.starts)

@@ -16,7 +16,7 @@ from typing import IO
 
 import portalocker
 
-from featurestore.artifacts import HOME
+from featurestore.atomic import HOME
 from featurestore.errors import ArtifactError
 
 NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits

@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import (
-    artifacts,
     assignment,
     backend,
     check,
     columns,
     contract,
+    digests,
     guard,
     matrix,
     shelf,
@@ -209,13 +209,13 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
     found: dict[str, str | None] = {
-        name: artifacts.digest(store.files(name), remember=False) if uri else None
+        name: digests.digest(store.files(name), remember=False) if uri else None
         for name, uri in named.items()
     }
     for prefix in prefixes(store):
         name = prefix + "embeddings"
         found[name] = matrix.content(
-            artifacts.digest(store.files(name), remember=False), spec.storage
+            digests.digest(store.files(name), remember=False), spec.storage
         )
     if spec.tiles:
         found["folds"] = assignment.content(spec, store.files("tiles"))
@@ -307,7 +307,7 @@ def embeddings(
         with shown.counting(f"embeddings to {storage}", total) as advance:
             matrix.convert(files, dim, storage, folder, advance, store.threads)
 
-    digest = matrix.content(artifacts.digest(files, remember=False), storage)
+    digest = matrix.content(digests.digest(files, remember=False), storage)
     held = shelf.held(MATRICES, digest, build)
     return Matrix.open(held.folder), held
 

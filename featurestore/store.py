@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore import artifacts, assignment, backend, contract
+from featurestore import assignment, backend, contract, digests, parquet
 from featurestore.classes import ClassSpec, class_names, class_specs, class_view
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
@@ -78,7 +78,7 @@ class FeatureStore:
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._files[name] = artifacts.parquet_files(uri)
+            self._files[name] = parquet.parquet_files(uri)
         return self._files[name]
 
     def sources(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
@@ -86,7 +86,7 @@ class FeatureStore:
         return {
             name: (
                 str(getattr(self.spec, name)),
-                artifacts.stamp(files) if name in unread else artifacts.digest(files),
+                digests.stamp(files) if name in unread else digests.digest(files),
             )
             for name, files in self._files.items()
         }
@@ -94,7 +94,7 @@ class FeatureStore:
     def _tiles(self, name: str) -> ir.Table:
         files = self.files(name)
         title = name.replace("_", " ")
-        contract.refuse(contract.column_names(artifacts.columns(files[0]), title))
+        contract.refuse(contract.column_names(parquet.columns(files[0]), title))
         tiles = backend.read_parquet(self.connection, files)
         contract.refuse(contract.key(tiles, title))
         clash = [column for column in tiles.columns if column in MADE_HERE]

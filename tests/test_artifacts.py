@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import artifacts
+from featurestore import atomic, digests, mlflow_artifacts, parquet, uris
 from featurestore.errors import ArtifactError, TrackingError
 
 TABLE = pa.table({"slide_id": ["s"], "x": [1], "y": [2]})
@@ -26,10 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_path_folder_glob_and_file_uri_name_the_same_files(folder: Path):
     both = [folder / "a.parquet", folder / "b.parquet"]
-    assert artifacts.parquet_files(str(folder)) == both
-    assert artifacts.parquet_files(str(folder / "*.parquet")) == both
-    assert artifacts.parquet_files(folder.as_uri()) == both
-    assert artifacts.parquet_files(str(folder / "a.parquet")) == both[:1]
+    assert parquet.parquet_files(str(folder)) == both
+    assert parquet.parquet_files(str(folder / "*.parquet")) == both
+    assert parquet.parquet_files(folder.as_uri()) == both
+    assert parquet.parquet_files(str(folder / "a.parquet")) == both[:1]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_path_folder_glob_and_file_uri_name_the_same_files(folder: Path):
 )
 def test_what_is_not_there_is_refused(uri: str, words: list[str], folder: Path):
     with pytest.raises(ArtifactError) as refusal:
-        artifacts.parquet_files(uri.format(folder=folder))
+        parquet.parquet_files(uri.format(folder=folder))
     for word in words:
         assert word in str(refusal.value)
 
@@ -53,25 +53,25 @@ def test_a_file_cut_off_is_refused_by_name(folder: Path):
     whole = (folder / "b.parquet").read_bytes()
     (folder / "b.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match=r"b\.parquet is not a whole Parquet file"):
-        artifacts.parquet_files(str(folder))
+        parquet.parquet_files(str(folder))
 
 
 def test_digest_follows_content_not_place(folder: Path, tmp_path: Path):
-    files = artifacts.parquet_files(str(folder))
-    before = artifacts.digest(files)
+    files = parquet.parquet_files(str(folder))
+    before = digests.digest(files)
     copy = tmp_path / "copy"
     folder.rename(copy)
-    moved = artifacts.parquet_files(str(copy))
-    assert artifacts.digest(moved) == before
+    moved = parquet.parquet_files(str(copy))
+    assert digests.digest(moved) == before
     pq.write_table(TABLE.set_column(1, "x", pa.array([5])), copy / "a.parquet")
-    assert artifacts.digest(moved) != before
+    assert digests.digest(moved) != before
 
 
 def test_digest_writes_nothing_when_told_so(folder: Path):
-    artifacts.digest(artifacts.parquet_files(str(folder)), remember=False)
-    assert not artifacts.HOME.exists()
-    artifacts.digest(artifacts.parquet_files(str(folder)))
-    assert artifacts.HOME.exists()
+    digests.digest(parquet.parquet_files(str(folder)), remember=False)
+    assert not atomic.HOME.exists()
+    digests.digest(parquet.parquet_files(str(folder)))
+    assert atomic.HOME.exists()
 
 
 def test_a_build_is_made_once():
@@ -81,9 +81,9 @@ def test_a_build_is_made_once():
         made.append(place)
         (place / "x").write_text("1")
 
-    first = artifacts.built("thing", "abc", build)
-    assert artifacts.built("thing", "abc", build) == first
-    assert artifacts.built("thing", "def", build) != first
+    first = atomic.built("thing", "abc", build)
+    assert atomic.built("thing", "abc", build) == first
+    assert atomic.built("thing", "def", build) != first
     assert len(made) == 2
     assert (first / "x").read_text() == "1"
 
@@ -94,24 +94,28 @@ def test_a_build_that_fails_leaves_nothing():
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
-        artifacts.built("thing", "abc", build)
-    assert list(artifacts.HOME.iterdir()) == []
+        atomic.built("thing", "abc", build)
+    assert list(atomic.HOME.iterdir()) == []
 
 
 def test_artifacts_of_a_run_by_uri(tmp_path: Path):
     """Logged once, found by content, read back where it lies."""
-    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert artifacts.found("tiles", "abc") is None
+    mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert mlflow_artifacts.found("tiles", "abc") is None
     assert not (tmp_path / "mlflow.db").exists()  # a question writes nothing
 
     def build(place: Path) -> None:
         (place / "deep").mkdir()
         pq.write_table(TABLE, place / "deep" / "t.parquet")
 
-    root = artifacts.logged("tiles", "abc", build)
-    assert artifacts.found("tiles", "abc") == root == artifacts.logged("tiles", "abc", build)
+    root = mlflow_artifacts.logged("tiles", "abc", build)
+    assert (
+        mlflow_artifacts.found("tiles", "abc")
+        == root
+        == mlflow_artifacts.logged("tiles", "abc", build)
+    )
     for uri in (f"{root}/deep", f"{root}/deep/t.parquet"):
-        [file] = artifacts.parquet_files(uri)
+        [file] = parquet.parquet_files(uri)
         assert pq.read_table(file) == TABLE
 
 
@@ -119,12 +123,12 @@ def test_artifacts_of_a_run_by_uri(tmp_path: Path):
     "uri", ["runs:/0123456789abcdef0123456789abcdef/t.parquet", "models:/no/1"]
 )
 def test_an_unknown_run_or_model_is_refused(uri: str, tmp_path: Path):
-    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_experiment("e")
     with pytest.raises(ArtifactError, match="MLflow has no artifact"):
-        artifacts.local_path(uri)
+        uris.local_path(uri)
 
 
 def test_a_server_that_does_not_answer_is_refused():
     with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9 does not answer"):
-        artifacts.use_tracking("http://127.0.0.1:9")
+        mlflow_artifacts.use_tracking("http://127.0.0.1:9")

@@ -12,11 +12,11 @@ import pytest
 from conftest import CLASSES, TABLES
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.artifacts import use_tracking
 from featurestore.check import violations
 from featurestore.describe import description
 from featurestore.errors import FeatureStoreWarning
 from featurestore.examples import digits_spec
+from featurestore.mlflow_artifacts import use_tracking
 from featurestore.snapshot import materialise
 
 FAT = [0.9 if n % 2 else 0.0 for n in range(12)]

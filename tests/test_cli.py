@@ -102,7 +102,7 @@ def test_views_are_listed_with_their_columns(capsys: pytest.CaptureFixture[str],
 def test_configuration_of_a_run_can_be_asked(
     capsys: pytest.CaptureFixture[str], tracking: str, tmp_path: Path
 ):
-    from featurestore.artifacts import use_tracking
+    from featurestore.mlflow_artifacts import use_tracking
     from train import config
 
     use_tracking(tracking)
@@ -143,7 +143,7 @@ def test_refusals(
 
 
 def test_sql_from_python_is_lazy(tracking: str):
-    from featurestore.artifacts import use_tracking
+    from featurestore.mlflow_artifacts import use_tracking
 
     use_tracking(tracking)
     answer = FeatureStore(digits_spec()).sql("select slide_id, count(*) as n from fates group by 1")

@@ -128,7 +128,7 @@ def test_small_scripts_have_their_own_keys():
 
 
 def test_embedded_digits_follow_their_classes_file():
-    from featurestore.artifacts import use_tracking
+    from featurestore.mlflow_artifacts import use_tracking
 
     use_tracking()
     spec, file = digits_spec(), yaml.safe_load((CONFIGS / "classes" / "digits.yaml").read_text())

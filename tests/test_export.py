@@ -11,9 +11,9 @@ import yaml
 from conftest import CLASSES, TABLES
 
 from featurestore import FeatureStore, StoreSpec, cli, snapshot
-from featurestore.artifacts import use_tracking
 from featurestore.errors import ArtifactError
 from featurestore.export import export
+from featurestore.mlflow_artifacts import use_tracking
 from featurestore.snapshot import materialise
 
 ORDER = [11, 3, 7, 0, 1, 2, 4, 5, 6, 8, 9, 10]  # the artifact is not sorted

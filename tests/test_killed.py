@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from requests import ConnectionError, HTTPError, Response
 from requests.exceptions import ReadTimeout, RetryError
 
-from featurestore import artifacts, server
+from featurestore import mlflow_artifacts, server, uris
 from featurestore.errors import ArtifactError, TrackingError
 from train import probe
 from train.tracking import facts
@@ -149,7 +149,7 @@ def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
     call: str, argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The error says so; resume=true explains itself, resume=auto starts anew."""
-    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_experiment("tissue-probe")  # or the first run of all is one of the store's folds
     argv += [f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}", "tracking.register=false"]
     with lost(call):
@@ -165,19 +165,19 @@ def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
 
 
 def test_a_lost_server_is_not_taken_for_an_artifact_that_is_missing(tmp_path: Path):
-    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for ask, call in (
-        (lambda: artifacts.local_path("runs:/abc/tiles.parquet"), "get_run"),
-        (lambda: artifacts.run_of("models:/m/1"), "get_model_version"),
-        (lambda: artifacts.run_of("models:/m@champion"), "get_model_version_by_alias"),
+        (lambda: uris.local_path("runs:/abc/tiles.parquet"), "get_run"),
+        (lambda: mlflow_artifacts.run_of("models:/m/1"), "get_model_version"),
+        (lambda: mlflow_artifacts.run_of("models:/m@champion"), "get_model_version_by_alias"),
         (lambda: facts("abc"), "get_run"),
-        (lambda: artifacts.found("digits", "0"), "get_experiment_by_name"),
-        (lambda: artifacts.logged("digits", "0", lambda _: None), "log_artifacts"),
+        (lambda: mlflow_artifacts.found("digits", "0"), "get_experiment_by_name"),
+        (lambda: mlflow_artifacts.logged("digits", "0", lambda _: None), "log_artifacts"),
     ):
         with lost(call), pytest.raises(TrackingError, match="stopped answering"):
             ask()
     with pytest.raises(ArtifactError, match="no artifact"):
-        artifacts.local_path("runs:/abc/tiles.parquet")
+        uris.local_path("runs:/abc/tiles.parquet")
 
 
 def test_what_counts_as_lost():
@@ -199,7 +199,7 @@ def test_what_counts_as_lost():
 def test_a_users_own_patience_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
     with server.impatient():

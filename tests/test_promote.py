@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import ROOT, launch
 
-from featurestore import artifacts
+from featurestore import digests, mlflow_artifacts
 from train import checkpoint, config, promote, registry
 from train.checkpoint import Blueprint
 from train.journal import MlflowTracker
@@ -47,7 +47,7 @@ def cohort(file: str, slides: int, first: int, patient: str | None = None) -> di
 def uri(tmp_path: Path) -> str:
     """Return a registry without a model; data lie in the working folder."""
     write_data()
-    return artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def write_data(**changes) -> None:
@@ -79,7 +79,7 @@ def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) ->
         tracker.text(config.text(settled), "config.yaml")
         for name in changes.get("recorded", DATA):
             there = Path(f"{name}.parquet").resolve()
-            tracker.dataset(name, str(there), artifacts.digest([there]), "fit")
+            tracker.dataset(name, str(there), digests.digest([there]), "fit")
         tracker.file(file, "model/extra_files")
         run = tracker.run
     client = mlflow.MlflowClient()
@@ -126,7 +126,7 @@ def test_the_first_version_that_passes_becomes_champion(
     assert found["report"].endswith("-champion.md")
     assert [file.read_text() for file in Path("out").iterdir()] == [page]
     for words in ("author: Ada", "| difference | yes | no champion yet |", "sha256",
-                  artifacts.digest([Path("test_tiles.parquet")]), "version=1"):  # fmt: skip
+                  digests.digest([Path("test_tiles.parquet")]), "version=1"):  # fmt: skip
         assert words in page
     assert "in place of no version" in capsys.readouterr().out
     assert asked(number) == 0
@@ -229,7 +229,7 @@ def test_data_that_are_not_those_of_the_run_are_refused(
     pq.write_table(table.slice(0, 80), "newer.parquet")
     assert asked(number, "data.test_tiles=newer.parquet") == 3
     said = capsys.readouterr().err
-    newer = artifacts.digest([Path("newer.parquet")])
+    newer = digests.digest([Path("newer.parquet")])
     assert f"digests of the data: test_tiles is {newer[:12]}" in said
     (tmp_path / "gate.yaml").write_text(f"known: {{test_tiles: {newer}}}\n")
     assert asked(number, "data.test_tiles=newer.parquet", "gate=gate.yaml") == 0
@@ -325,7 +325,7 @@ def contend(arguments: tuple[str, str, str]) -> tuple[int, str]:
     import os
 
     os.chdir(folder)
-    artifacts.use_tracking(uri)
+    mlflow_artifacts.use_tracking(uri)
     move, said = registry.move, io.StringIO()
 
     def meet(*given) -> None:  # both have compared with the champion

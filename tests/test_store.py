@@ -8,9 +8,10 @@ import pytest
 from conftest import TABLES
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.artifacts import local_path, use_tracking
 from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.mlflow_artifacts import use_tracking
 from featurestore.snapshot import materialise
+from featurestore.uris import local_path
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.artifacts import write_bytes
+from featurestore.atomic import write_bytes
 from train import config as configuration
 from train import evidence, provenance
 from train.checkpoint import Blueprint

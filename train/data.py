@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from featurestore.artifacts import write_bytes
+from featurestore.atomic import write_bytes
 from featurestore.spec import TileSet
 from train.order import Window
 

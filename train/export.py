@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import nn
 
-from featurestore import artifacts
+from featurestore import mlflow_artifacts, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
 from train import checkpoint
 from train.checkpoint import Blueprint
@@ -107,10 +107,10 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         )  # fmt: skip
     known: Facts | None = None
     if model.startswith(("models:", "runs:")):
-        artifacts.use_tracking(uri)
-        run = artifacts.run_of(model)
+        mlflow_artifacts.use_tracking(uri)
+        run = mlflow_artifacts.run_of(model)
         known = facts(run.partition("/")[0])
-    network, blueprint = checkpoint.load(Path(artifacts.local_path(model)))
+    network, blueprint = checkpoint.load(Path(uris.local_path(model)))
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from featurestore import server
-from featurestore.artifacts import use_tracking
 from featurestore.errors import TrackingError
+from featurestore.mlflow_artifacts import use_tracking
 from train import registry
 from train.checkpoint import Blueprint
 from train.data import as_json
@@ -67,7 +67,7 @@ class MlflowTracker:
     Parameters
     ----------
     uri
-        Tracking URI, see `featurestore.artifacts.use_tracking`.
+        Tracking URI, see `featurestore.mlflow_artifacts.use_tracking`.
     experiment, run_name
         As in MLflow.
     """

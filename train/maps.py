@@ -71,18 +71,18 @@ def run(keys: Keys) -> None:
     check_extra()
     from rich.console import Console
 
-    from featurestore import artifacts
+    from featurestore import atomic
     from train.atlas import write
     from train.predictions import dataset
 
     if not keys.maps.slides:
         keys.maps.slides = "all"
     if Path(keys.output).exists():
-        artifacts.new_folder(Path(keys.output), lambda _: None)  # refuses before any work
+        atomic.new_folder(Path(keys.output), lambda _: None)  # refuses before any work
     predicted = dataset(keys.predictions, keys.uri)
     slides = keys.slides or recorded_slides(keys.predictions)
     console = Console()
-    artifacts.new_folder(
+    atomic.new_folder(
         Path(keys.output), lambda folder: write(folder, predicted, slides, keys.maps, console)
     )
     console.print(f"written: {keys.output}", soft_wrap=True)
@@ -96,11 +96,11 @@ def recorded_slides(run: str) -> str:
     ConfigError
         It has none, or is not a run.
     """
-    from featurestore import artifacts
+    from featurestore import mlflow_artifacts, uris
     from train import config
 
     if not Path(run).exists():
-        file = Path(artifacts.local_path(f"runs:/{artifacts.run_of(run)}/config.yaml"))
+        file = Path(uris.local_path(f"runs:/{mlflow_artifacts.run_of(run)}/config.yaml"))
         slides = config.recorded(file.read_text(), []).data.slides if file.is_file() else None
         if slides:
             return slides
@@ -148,7 +148,7 @@ def ready(config: Config, keys: "pa.Table") -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from featurestore import artifacts
+    from featurestore import atomic
     from train.atlas import INDEX
     from train.slides import choose, read_slides
 
@@ -161,7 +161,7 @@ def ready(config: Config, keys: "pa.Table") -> None:
     for name in FOLDERS:
         folder = Path(config.output or "") / name
         if config.output and folder.exists() and not (folder / INDEX).is_file():
-            artifacts.new_folder(folder, lambda _: None)  # refuses: it holds something else
+            atomic.new_folder(folder, lambda _: None)  # refuses: it holds something else
     if "split" in keys.column_names:
         keys = keys.filter(pc.not_equal(keys["split"], "train"))
     slide = keys["slide_id"].cast(pa.string())

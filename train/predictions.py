@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore import artifacts, partitions
+from featurestore import mlflow_artifacts, parquet, partitions, uris
 from featurestore.errors import ArtifactError
 
 FILES = ("predictions.parquet", partitions.FOLDER, "oof_predictions.parquet")
@@ -22,7 +22,7 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
         The id of a run, a ``models:/`` URI (its run), a file, or a folder with a part for each
         slide, ``slide_id=NAME/*.parquet``, the name percent-encoded.
     uri
-        The tracking URI, see `featurestore.artifacts.use_tracking`.
+        The tracking URI, see `featurestore.mlflow_artifacts.use_tracking`.
 
     Raises
     ------
@@ -32,12 +32,12 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
     if Path(run).exists():
         return _opened(Path(run))
     if run.endswith(".parquet"):
-        artifacts.parquet_files(run)  # says what lies there instead
-    artifacts.use_tracking(uri)
-    number = artifacts.run_of(run)
+        parquet.parquet_files(run)  # says what lies there instead
+    mlflow_artifacts.use_tracking(uri)
+    number = mlflow_artifacts.run_of(run)
     for name in FILES:
         with contextlib.suppress(ArtifactError):
-            path = Path(artifacts.local_path(f"runs:/{number}/{name}"))
+            path = Path(uris.local_path(f"runs:/{number}/{name}"))
             if path.exists():
                 return _opened(path)
     raise ArtifactError(
@@ -53,7 +53,7 @@ def predictions(run: str, uri: str | None) -> pa.Table:
 
 
 def _opened(path: Path) -> ds.Dataset:
-    files = artifacts.parquet_files(str(path))
+    files = parquet.parquet_files(str(path))
     if path.is_dir():
         return ds.dataset(path, format="parquet", partitioning=partitions.NAMES)
     return ds.dataset(pq.read_table(files[0], partitioning=None))

@@ -37,7 +37,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts, partitions
+from featurestore import mlflow_artifacts, partitions, uris
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
     FeatureStoreError,
@@ -195,7 +195,7 @@ def open_tracker(config: Config) -> Tracker:
         return MlflowTracker(track.uri, track.experiment, run_name(config))
     uris = [*vars(config.data).values(), config.checkpoint]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
-        artifacts.use_tracking(track.uri)  # artifacts may live there all the same
+        mlflow_artifacts.use_tracking(track.uri)  # artifacts may live there all the same
     return NullTracker()
 
 
@@ -203,7 +203,7 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
     """Return the network to evaluate, or None for a fit."""
     if config.checkpoint is None:
         return None
-    network, blueprint = checkpoint.load(Path(artifacts.local_path(config.checkpoint)))
+    network, blueprint = checkpoint.load(Path(uris.local_path(config.checkpoint)))
     ours = class_names(config)
     if ours != blueprint.classes:
         raise UnknownClassError(

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from featurestore.artifacts import use_tracking, write_bytes
+from featurestore.atomic import write_bytes
 from featurestore.cli import shown_warnings
 from featurestore.errors import FeatureStoreError
+from featurestore.mlflow_artifacts import use_tracking
 from featurestore.progress import Rows
 from train import gate, registry, verdict
 from train.config import CONFIGS, filed, keys, small

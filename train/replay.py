@@ -53,7 +53,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from featurestore import artifacts
+from featurestore import mlflow_artifacts, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise
@@ -110,8 +110,8 @@ def main(argv: list[str]) -> int:
 def replay(name: str, overrides: list[str], console: Console) -> bool:
     """Print the comparison of a run with itself, done again; return whether all is the same."""
     given = dict(argument.split("=", 1) for argument in overrides)
-    artifacts.use_tracking(given.get("tracking.uri"))
-    known = facts(artifacts.run_of(name).partition("/")[0])
+    mlflow_artifacts.use_tracking(given.get("tracking.uri"))
+    known = facts(mlflow_artifacts.run_of(name).partition("/")[0])
     config = settled(known, overrides)
     for key, value in given.items():
         console.print(f"changed: {key}={redacted(value)}", markup=False, soft_wrap=True)
@@ -239,7 +239,7 @@ def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprin
     """Return the network that the figures are of."""
     trained = name if name.startswith("models:") else f"runs:/{known.run}/{checkpoint.FILE}"
     uri = config.checkpoint or trained
-    network, blueprint = checkpoint.load(Path(artifacts.local_path(uri)))
+    network, blueprint = checkpoint.load(Path(uris.local_path(uri)))
     if blueprint.classes != class_names(config):
         raise ArtifactError(
             "The model knows other classes than the configuration",
@@ -273,7 +273,7 @@ def split_figures(
 
 def out_of_fold(known: Facts, config: Config, snapshot: Snapshot, folder: Path) -> Part:
     """Return the figures of the best setting's folds: its recorded predictions, on labels anew."""
-    table = pq.read_table(artifacts.local_path(f"runs:/{known.run}/oof_predictions.parquet"))
+    table = pq.read_table(uris.local_path(f"runs:/{known.run}/oof_predictions.parquet"))
     table = table.append_column("place", pa.array(np.arange(len(table))))
     fresh = snapshot.fold_set().keys.select([*KEY, "target", "fold"])
     both = table.join(fresh, KEY, join_type="inner", right_suffix="_now").sort_by("place")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from featurestore import shelf
-from featurestore.artifacts import write_bytes
+from featurestore.atomic import write_bytes
 from featurestore.errors import ArtifactError, TrackingError
 from train import checkpoint
 from train.config import plain

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore import artifacts
+from featurestore import parquet
 from featurestore.errors import EmptyViewError, SchemaError
 from train.checks import nearest
 from train.mosaic import NONE, Tiles
@@ -67,7 +67,7 @@ def read_slides(
         The level of a slide is not 0, and nothing says how its pixels lie in full resolution.
     """
     table = pa.concat_tables(
-        [pq.read_table(file, partitioning=None) for file in artifacts.parquet_files(uri)],
+        [pq.read_table(file, partitioning=None) for file in parquet.parquet_files(uri)],
         promote_options="permissive",
     )
     lacking = [name for name in COLUMNS if name not in table.column_names]

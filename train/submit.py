@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from featurestore.artifacts import write_bytes
+from featurestore.atomic import write_bytes
 from featurestore.errors import FeatureStoreError
 from train import config
 from train.schema import ConfigError

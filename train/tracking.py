@@ -12,8 +12,8 @@ from urllib.parse import quote, unquote
 from torch import nn
 
 from featurestore import server
-from featurestore.artifacts import local_path
 from featurestore.errors import ArtifactError, TrackingError
+from featurestore.uris import local_path
 from train.checkpoint import Blueprint
 
 PACKAGES = (

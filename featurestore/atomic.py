@@ -1,0 +1,98 @@
+"""Files and folders that are whole or not there: written beside, then renamed."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featurestore.errors import ArtifactError
+
+HOME = Path(".featurestore")
+"""What is kept between runs in the working folder: downloads, synthetic cohorts, digests."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file by temporary name and rename: a reader sees all of it or none.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
+            building = Path(folder) / path.name
+            building.write_bytes(content)
+            building.replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written",
+            found=error.strerror or str(error),
+            fix="make room, or name a file in a folder that can be written",
+        ) from error
+
+
+@contextmanager
+def fresh_folder(final: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes its final name only if the block ends well."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    outer = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))  # for this user alone
+    folder = outer / final.name
+    folder.mkdir()
+    try:
+        yield folder
+        try:
+            folder.rename(final)
+        except OSError:
+            # Another process built the same content first; either copy will do.
+            if not final.exists():
+                raise
+    finally:
+        shutil.rmtree(outer, ignore_errors=True)
+
+
+def new_folder(final: Path, build: Callable[[Path], object]) -> Path:
+    """Build a folder where a user wants it.
+
+    Raises
+    ------
+    ArtifactError
+        It is there already, or cannot be written.
+    """
+    if final.exists():
+        raise ArtifactError(
+            f"{final} is there already",
+            found="a folder" if final.is_dir() else "a file",
+            fix="name a folder that is not there yet, or remove it",
+        )
+    try:
+        with fresh_folder(final) as folder:
+            build(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"{final} could not be written",
+            found=error.strerror or str(error),
+            fix="make room, or name a folder elsewhere",
+        ) from error
+    return final
+
+
+def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+    """Return the folder of a build under `HOME`, building it the first time.
+
+    Parameters
+    ----------
+    name
+        What it is, for people.
+    content
+        A digest of all that determines the result.
+    build
+        Writes the result into the folder that it is given.
+    """
+    folder = HOME / f"{name}-{content[:16]}"
+    if not folder.exists():
+        with fresh_folder(folder) as fresh:
+            build(fresh)
+    return folder
