@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ RULES = (
 )
 
 
-def content(spec: StoreSpec, tiles: Sequence[Path]) -> str:
+def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
     """Digest all that determines an assignment: the tiles and the rules, no embedding."""
     rules = {name: getattr(spec, name) for name in RULES}
     parts = [digests.digest(tiles, remember=False), rules]

@@ -3,8 +3,10 @@
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from tempfile import gettempdir
@@ -69,10 +71,13 @@ def connect(
     settings: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
     settings["temp_directory"] = temp_folder
     with translated():
-        return ibis.duckdb.connect(
+        connection = ibis.duckdb.connect(
             ":memory:" if database is None else database,
             **{k: v for k, v in settings.items() if v is not None},
         )
+        # Ibis has no name for the type that DuckDB makes of a column of shapes.
+        connection.con.execute("set enable_geoparquet_conversion = false")
+    return connection
 
 
 def _spark(threads: int | None, temp_folder: str | None) -> SQLBackend:
@@ -157,8 +162,34 @@ def _arrow_backend(session: Any) -> SQLBackend:
     return ArrowBackend().connect(session)
 
 
-def read_parquet(connection: SQLBackend, files: Sequence[Path]) -> ir.Table:
-    """Return the rows of some Parquet files as a lazy table.
+@dataclass(frozen=True)
+class Layout:
+    """What a reader takes out of Parquet files, beside the columns that it is told of.
+
+    Parameters
+    ----------
+    columns
+        Those of the files to read.
+    partitions
+        Columns that folders give: the text of each file, in the order of the files.
+    root
+        The folder below which folders give values.
+    normal
+        Columns of text to bring to Unicode's normal form C.
+    """
+
+    columns: Sequence[str]
+    partitions: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    root: Path | None = None
+    normal: Sequence[str] = ()
+
+
+def read_parquet(
+    connection: SQLBackend, files: Sequence[Path], layout: Layout | None = None
+) -> ir.Table:
+    """Return the rows of some Parquet files of one schema as a lazy table.
+
+    Names of folders mean nothing but what ``layout`` says; without one, every column is read.
 
     Raises
     ------
@@ -168,14 +199,95 @@ def read_parquet(connection: SQLBackend, files: Sequence[Path]) -> ir.Table:
     paths = [str(file.absolute()) for file in files]
     with translated():
         if connection.name == "pyspark":
+            return _spark_table(connection, paths, layout)
+        query = _duckdb_select(paths, layout).sql("duckdb")
+        if connection.con.sql("select path is null from duckdb_databases() where database_name = "
+                              "current_database()").fetchone()[0]:  # fmt: skip
+            # A view of the session: its text is not parsed again in each view built on it.
             name = ibis.util.gen_name("parquet")
-            read = connection._session.read.parquet(*map(_spark_path, paths))
-            read.createOrReplaceTempView(name)
+            connection.con.execute(f"create temporary view {name} as {query}")
             return connection.table(name)
-        # Ibis would name a temporary view, which no view in a file can be built on.
-        literal = [escape(path) for path in paths]  # a name with a * in it is no pattern
-        function = exp.func("read_parquet", exp.convert(literal), dialect="duckdb")
-        return connection.sql(exp.select("*").from_(function).sql("duckdb"))
+        # No view in a file can be built on a temporary one.
+        return connection.sql(query)
+
+
+def _duckdb_select(paths: Sequence[str], layout: Layout | None) -> exp.Select:
+    literal = [escape(path) for path in paths]  # a name with a * in it is no pattern
+    settings = [exp.PropertyEQ(this=exp.to_identifier("hive_partitioning"), expression=exp.false())]
+    if layout is None or not layout.partitions:
+        function = exp.func("read_parquet", exp.convert(literal), *settings, dialect="duckdb")
+        if layout is None:
+            return exp.select("*").from_(function)
+        return exp.select(*(_read(name, layout) for name in layout.columns)).from_(function)
+    place = ibis.util.gen_name("path")
+    settings.append(
+        exp.PropertyEQ(this=exp.to_identifier("filename"), expression=exp.convert(place))
+    )
+    function = exp.func("read_parquet", exp.convert(literal), *settings, dialect="duckdb")
+    rows = zip(paths, *layout.partitions.values(), strict=True)
+    names = [exp.to_identifier(name, quoted=True) for name in (place, *layout.partitions)]
+    by_path = exp.Values(
+        expressions=[exp.convert(row) for row in rows],
+        alias=exp.TableAlias(this=exp.to_identifier("folders"), columns=names),
+    )
+    given = [_read(name, layout, "folders") for name in layout.partitions]
+    return (
+        exp.select(*(_read(name, layout, "files") for name in layout.columns), *given)
+        .from_(exp.select("*").from_(function).subquery("files"))
+        .join(by_path, on=_quoted(place, "files").eq(_quoted(place, "folders")))
+    )
+
+
+def _quoted(name: str, table: str | None = None) -> exp.Column:
+    return exp.column(exp.to_identifier(name, quoted=True), table)
+
+
+def _read(name: str, layout: Layout, table: str | None = None) -> Any:
+    column: Any = _quoted(name, table)
+    if table == "folders":  # where all values are null, they have no type
+        column = exp.cast(column, "text")
+    if name in layout.normal:
+        column = exp.func("nfc_normalize", column, dialect="duckdb")
+    return exp.alias_(column, name, quoted=True)
+
+
+def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> list[str]:
+    """Return the values of a column of text that are not in Unicode's normal form C, sorted."""
+    layout = Layout([column])
+    with translated():
+        if connection.name == "pyspark":
+            values = read_parquet(connection, files, layout).distinct().to_pyarrow()[column]
+            texts = [text for text in values.to_pylist() if text is not None]
+        else:
+            rows = _duckdb_select([str(file.absolute()) for file in files], layout).subquery("rows")
+            text = _quoted(column)
+            normal = exp.func("nfc_normalize", text.copy(), dialect="duckdb")
+            query = exp.select(text).distinct().from_(rows).where(text.copy().neq(normal))
+            texts = [text for (text,) in connection.con.sql(query.sql("duckdb")).fetchall()]
+    return sorted(text for text in texts if not unicodedata.is_normalized("NFC", text))
+
+
+def _spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | None) -> ir.Table:
+    reader = connection._session.read
+    if layout and layout.partitions:
+        reader = reader.option("basePath", _spark_path(str(layout.root)))
+    rows = reader.parquet(*map(_spark_path, paths))
+    if layout:
+        rows = rows.select(*(_spark_column(rows, name, layout)
+                             for name in [*layout.columns, *layout.partitions]))  # fmt: skip
+    name = ibis.util.gen_name("parquet")
+    rows.createOrReplaceTempView(name)
+    return connection.table(name)
+
+
+def _spark_column(rows: Any, name: str, layout: Layout) -> Any:
+    from pyspark.sql.functions import udf
+
+    column = rows["`" + name.replace("`", "``") + "`"]
+    if name not in layout.normal:
+        return column
+    normal = udf(lambda text: text if text is None else unicodedata.normalize("NFC", text))
+    return normal(column).alias(name)
 
 
 def write_parquet(rows: ir.Table, path: Path) -> None:

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from featurestore.parquet import Fragment
+
 BATCH_BYTES = 2 * 2**20  # more leaves the cache, and memory that the system must give anew
+KEYS = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
 READ_BUFFER = 2**20  # bytes: stream a column chunk, which may be gigabytes, instead of loading it
 
 
@@ -41,10 +44,24 @@ def pieces(files: Sequence[Path]) -> list[Piece]:
     return found
 
 
-def read_keys(files: Sequence[Path]) -> pa.Table:
-    """Read the keys of all rows in order; string types differ between writers."""
-    kinds = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
-    return pa.concat_tables(pq.read_table(file, columns=kinds.names).cast(kinds) for file in files)
+def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
+    """Read the keys of all rows in order, slides' names in Unicode's normal form C.
+
+    String types differ between writers, and a folder ``slide_id=NAME`` stands for a column.
+    """
+    return pa.concat_tables(map(_file_keys, fragments))
+
+
+def _file_keys(fragment: Fragment) -> pa.Table:
+    written = [name for name in KEYS.names if name in fragment.schema.names]
+    table = pq.ParquetFile(fragment.path).read(written)
+    for name in KEYS.names:
+        if name not in written:
+            value = pa.scalar(fragment.partition[name], pa.string())
+            table = table.append_column(name, pa.repeat(value, fragment.rows))
+    keys = table.select(KEYS.names).cast(KEYS)
+    slides = pc.utf8_normalize(keys["slide_id"], "NFC")
+    return keys.set_column(0, "slide_id", slides)
 
 
 def most_rows(dim: int, size: int = BATCH_BYTES) -> int:

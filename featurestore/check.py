@@ -7,12 +7,13 @@ from functools import reduce
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore import backend, contract, matrix, parquet
+from featurestore import contract, matrix, schemas
 from featurestore.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
 from featurestore.contract import Violation, offenders
 from featurestore.errors import FeatureStoreError
 from featurestore.folds import KEY
 from featurestore.labels import coverage
+from featurestore.parquet_table import open_table
 from featurestore.store import FeatureStore
 
 TILES = ("tiles", "test_tiles", "predict_tiles")
@@ -73,20 +74,22 @@ def _artifact(
     store: FeatureStore, name: str, embeddings: bool, tables: dict[str, ir.Table]
 ) -> Iterator[Violation]:
     """Yield what is wrong with one artifact; put it among the tables if its keys are sound."""
+    title = name.replace("_", " ")
     try:
-        table = backend.read_parquet(store.connection, store.files(name))
+        files = list(schemas.violations(store.dataset(name), title))
     except FeatureStoreError as error:
         yield _said(error)
         return
-    title = name.replace("_", " ")
+    yield from files
+    if any(violation.severity == "error" for violation in files):
+        return  # the rows have no one meaning
+    yield from schemas.renamed(store.connection, store.dataset(name), title)
+    table = open_table(store.connection, store.dataset(name))
     if name == "slides":
         yield from contract.slides(table)
         tables[name] = table
         return
-    broken = [
-        *contract.column_names(parquet.columns(store.files(name)[0]), title),
-        *contract.key(table, title),
-    ]
+    broken = list(contract.key(table, title))
     yield from broken
     if all(violation.rows is not None for violation in broken):
         tables[name] = table
@@ -149,7 +152,7 @@ def _embeddings(
         return
     try:
         dim = contract.dimension(table)
-        yield from matrix.faults(store.files(name), dim, store.spec.storage, store.threads)
+        yield from matrix.faults(store.dataset(name).filled, dim, store.spec.storage, store.threads)
     except FeatureStoreError as error:
         yield _said(error)
 

@@ -6,7 +6,7 @@ Embeddings' values are looked at where they are read anyway, in `featurestore.ma
 """
 
 import operator
-from collections import Counter
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,7 +17,13 @@ import ibis.expr.types as ir
 
 from featurestore.backend import translated
 from featurestore.classes import ClassSpec
-from featurestore.errors import EmbeddingError, EmptyViewError, FeatureStoreError, SchemaError
+from featurestore.errors import (
+    EmbeddingError,
+    EmptyViewError,
+    FeatureStoreError,
+    FeatureStoreWarning,
+    SchemaError,
+)
 from featurestore.folds import KEY
 from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
@@ -56,7 +62,7 @@ class Violation:
 
 
 def refuse(violations: Iterable[Violation]) -> None:
-    """Raise for the first error among some violations.
+    """Raise for the first error among some violations; warnings are not looked at.
 
     Raises
     ------
@@ -66,6 +72,20 @@ def refuse(violations: Iterable[Violation]) -> None:
     for violation in violations:
         if violation.severity == "error":
             raise violation.refusal
+
+
+def heed(violations: Iterable[Violation]) -> None:
+    """Raise for the first error among some violations, or warn of each warning.
+
+    Raises
+    ------
+    FeatureStoreError
+        There is an error.
+    """
+    violations = list(violations)
+    refuse(violations)
+    for violation in violations:
+        warnings.warn(f"{violation.wrong}: {violation.found}", FeatureStoreWarning, stacklevel=3)
 
 
 def offenders(
@@ -83,19 +103,6 @@ def offenders(
         first = rows.select(*names).order_by(list(names)).limit(FIRST).to_pyarrow().to_pylist()
     found = f"{count:,} of them, the first at " + "; ".join(key_text(row) for row in first)
     yield Violation(wrong, found, fix, count, severity)
-
-
-def column_names(names: Iterable[str], artifact: str) -> Iterator[Violation]:
-    """Find names that differ in case alone: SQL cannot tell such columns apart."""
-    names = list(names)
-    for folded, count in Counter(name.casefold() for name in names).items():
-        if count > 1:
-            clash = [name for name in names if name.casefold() == folded]
-            yield Violation(
-                f"{artifact} has columns that differ in case alone",
-                ", ".join(clash),
-                "rename all but one of them",
-            )
 
 
 def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
@@ -192,7 +199,7 @@ def fold_column(tiles: ir.Table) -> Iterator[Violation]:
 def embedding_column(embeddings: ir.Table, artifact: str = "embeddings") -> Iterator[Violation]:
     """Find embeddings that are not lists of numbers."""
     kind = embeddings.schema().get("embedding")
-    if not (isinstance(kind, dt.Array) and kind.value_type.is_numeric()):
+    if not (isinstance(kind, dt.Array) and isinstance(kind.value_type, dt.Integer | dt.Floating)):
         yield Violation(
             f"the {artifact} have no column embedding that is a list of numbers",
             ", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),

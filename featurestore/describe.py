@@ -92,8 +92,7 @@ def balance_view(fates: ir.Table) -> ir.Table:
 def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
     rows = []
     for name in (name for name in ARTIFACTS if getattr(store.spec, name)):
-        files = store.files(name)
-        table = backend.read_parquet(store.connection, files)
+        dataset, table = store.dataset(name), store.table(name)
         with backend.translated():
             count = table.count().to_pyarrow().as_py()
         kind = ""
@@ -105,10 +104,10 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
             {
                 "artifact": name,
                 "rows": count,
-                "files": len(files),
-                "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+                "files": len(dataset.fragments),
+                "megabytes": round(sum(f.path.stat().st_size for f in dataset.fragments) / 1e6, 1),
                 "embedding": kind,
-                "sha256": digests.digest(files, remember=False)[:12],
+                "sha256": digests.digest(dataset.named, remember=False)[:12],
             }
         )
     return rows

@@ -35,6 +35,7 @@ from featurestore.batches import (
 from featurestore.contract import Violation, key_text, refuse
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.folds import KEY
+from featurestore.parquet import Fragment
 
 Storage = Literal["float32", "float16", "bfloat16"]
 STORED: dict[str, np.dtype] = {
@@ -149,20 +150,20 @@ def content(embeddings: str, storage: Storage) -> str:
 
 
 def convert(
-    files: Sequence[Path],
+    fragments: Sequence[Fragment],
     dim: int,
     storage: Storage,
     folder: Path,
     advance: Advance,
     threads: int | None = None,
 ) -> None:
-    """Write the embeddings of some Parquet files as a matrix with its keys.
+    """Write the embeddings of an artifact's files as a matrix with its keys.
 
     Memory is a few batches a thread, whatever the number of rows.
 
     Parameters
     ----------
-    files
+    fragments
         Parquet files with ``slide_id, x, y, embedding``.
     dim
         Length of an embedding.
@@ -182,11 +183,11 @@ def convert(
     ArtifactError
         There is too little room on the disk.
     """
-    work = pieces(files)
+    work = pieces([fragment.path for fragment in fragments])
     rows, kind = sum(piece.rows for piece in work), STORED[storage]
     _check_room(folder, rows * dim * kind.itemsize)
     header = _begin(folder / FILE, rows, dim, kind)
-    keys = read_keys(files)
+    keys = read_keys(fragments)
     hashes = np.zeros(rows, dtype=np.int64)
     draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
     weights = draws | np.uint64(1)
@@ -325,7 +326,7 @@ class Faults:
 
 
 def faults(
-    files: Sequence[Path], dim: int, storage: Storage, threads: int | None = None
+    fragments: Sequence[Fragment], dim: int, storage: Storage, threads: int | None = None
 ) -> Iterator[Violation]:
     """Look at every embedding of some files and yield what is wrong with them."""
     found = Faults(dim, storage)
@@ -336,9 +337,10 @@ def faults(
             at += len(found.checked(column, at))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        files = [fragment.path for fragment in fragments]
         for done in [pool.submit(look, piece) for piece in pieces(files)]:
             done.result()
-    yield from found.violations(read_keys(files))
+    yield from found.violations(read_keys(fragments))
 
 
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:

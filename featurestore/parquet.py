@@ -1,7 +1,19 @@
-"""Parquet artifacts: which files make one up, and what their footers say."""
+"""Parquet artifacts: which files make one up, under which names, and what their footers say.
+
+One reader decides: the files, partitions and schemas found here are what every engine is given. A
+partition (``name=value``, as Hive and Spark write folders) counts only below the artifact's own
+folder; its value is text. See docs/decisions/023-one-reader.md.
+"""
 
 import glob
-from pathlib import Path
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,48 +21,224 @@ import pyarrow.parquet as pq
 from featurestore.errors import ArtifactError
 from featurestore.uris import local_path
 
+SUFFIXES = (".parquet", ".pq", ".parq")
+MAGIC = b"PAR1"  # at the beginning of every Parquet file
+HIDDEN = ("_", ".")  # names that begin so are left out, as Spark, pyarrow and Hive do
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+SIGNS = frozenset("*?[")
+TABLES = {
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Apache Hudi",
+    "_spark_metadata": "Spark Structured Streaming",
+}
+"""Folders beside the files of a table whose log, not the folder, says which files count."""
+ICEBERG = "metadata/*.metadata.json"  # beside the folder data
 
-def parquet_files(uri: str) -> list[Path]:
-    """Return the Parquet files behind a URI, sorted, each with a readable footer.
+Partition = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One file of an artifact.
+
+    Parameters
+    ----------
+    path
+        Where it lies.
+    name
+        Its path within the artifact, with ``/``: the same wherever the artifact lies.
+    partition
+        Values that the folders within the artifact give to all its rows, by column.
+    schema, rows
+        Of its footer.
+    """
+
+    path: Path
+    name: str
+    partition: Partition
+    schema: pa.Schema
+    rows: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An artifact: its files in order.
+
+    Parameters
+    ----------
+    fragments
+        Every file.
+    left_out
+        Names of Parquet files that are no part of it.
+    """
+
+    fragments: tuple[Fragment, ...]
+    left_out: tuple[str, ...] = ()
+
+    @cached_property
+    def filled(self) -> tuple[Fragment, ...]:
+        """The files with rows: one without, as pandas writes it, has no types to speak of."""
+        return tuple(f for f in self.fragments if f.rows) or self.fragments[:1]
+
+    @property
+    def files(self) -> list[Path]:
+        """The paths of the files with rows, in order."""
+        return [fragment.path for fragment in self.filled]
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """Path by name, of every file: what the artifact's digest is made of."""
+        return {fragment.name: fragment.path for fragment in self.fragments}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, the first file's order, then those of partitions and others."""
+        names = dict.fromkeys(name for f in self.filled for name in f.schema.names)
+        return list(names | dict.fromkeys(name for f in self.filled for name in f.partition))
+
+
+def dataset(uri: str) -> Dataset:
+    """Return the artifact behind a URI: a file, a folder with all below it, or a glob.
+
+    Links to files and folders are followed. Below a folder, names that begin with ``_`` or ``.``
+    are left out, and files that are Parquet without being called so.
 
     Raises
     ------
     ArtifactError
-        There is none, or one is not whole.
+        There is no Parquet file, one is not whole, or the folder is a table of Delta Lake,
+        Iceberg, Hudi or a stream.
     """
-    path = local_path(uri)
-    if Path(path).is_dir():
-        files = sorted(Path(path).rglob("*.parquet"))
-    elif Path(path).exists():
-        files = [Path(path)]
-    else:
-        # Path.glob takes no absolute pattern.
-        files = sorted(Path(m) for m in glob.glob(path, recursive=True))  # noqa: PTH207
+    path = Path(local_path(uri))
+    root, places = _matches(path)
+    try:
+        files, left_out = _walked(root, places)
+    except OSError as error:
+        raise ArtifactError(
+            f"{uri} cannot be read",
+            found=f"{error.filename}: {error.strerror}",
+            fix="ask for the right to read it, or name another place",
+        ) from error
     if not files:
         raise ArtifactError(
             f"There is no Parquet file at {uri}",
-            found=_neighbours(Path(path)),
+            found=_neighbours(path),
             fix="correct the URI: a file, a folder of *.parquet or a glob",
         )
-    for file in files:
-        columns(file)
-    return files
+    _refuse_tables(files)
+    return Dataset(_opened(root, files), tuple(left_out))
 
 
-def columns(file: Path) -> list[str]:
-    """Return the column names of a Parquet file, read from its footer.
+def parquet_files(uri: str) -> list[Path]:
+    """Return the paths of the files behind a URI; raises as `dataset`."""
+    return [fragment.path for fragment in dataset(uri).fragments]
 
-    Raises
-    ------
-    ArtifactError
-        The file is not Parquet, or is cut off.
-    """
+
+def of_file(path: Path) -> Dataset:
+    """Return one file, written by this program, as an artifact; raises as `dataset`."""
+    return Dataset(_opened(path.parent, [path]))
+
+
+def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
+    def opened(file: Path) -> Fragment:
+        name = file.relative_to(root).as_posix()
+        footer = _footer(file)
+        return Fragment(file, name, _partition(name), footer.schema.to_arrow_schema(),
+                        footer.num_rows)  # fmt: skip
+
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(opened, files))
+
+
+def _matches(path: Path) -> tuple[Path, list[Path]]:
+    """Return an artifact's own folder, and the files and folders that a path or glob names."""
+    if path.is_dir():
+        return path, [path]
+    if path.exists():
+        return path.parent, [path]
+    fixed: list[str] = []
+    for part in path.parts[:-1]:
+        if SIGNS & set(part):
+            break
+        fixed.append(part)
+    # Path.glob takes no absolute pattern.
+    places = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return Path(*fixed), places
+
+
+def _walked(root: Path, places: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Return the Parquet files of some places, in order, and the names of those left out."""
+    files: dict[Path, None] = {}
+    left_out: dict[str, None] = {}
+    for place in places:
+        hidden = _is_hidden(place.relative_to(root)) and place.parent != root
+        for file, counts in _below(place) if place.is_dir() else [(place, True)]:
+            if counts and not hidden:
+                files[file] = None
+            else:
+                left_out[file.relative_to(root).as_posix()] = None
+    return sorted(files), sorted(left_out)
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(HIDDEN) for part in name.parts)
+
+
+def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, bool]]:
+    """Yield the Parquet files below a folder, and whether they count; links are followed."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link that leads up
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.name.startswith(HIDDEN):
+            yield from _below(entry, above | {real})
+        elif entry.is_dir():
+            yield from ((file, False) for file, _ in islice(_below(entry, above | {real}), 1))
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry, not entry.name.startswith(HIDDEN)
+        elif _is_parquet(entry):
+            yield entry, False
+
+
+def _is_parquet(file: Path) -> bool:
     try:
-        return list(pq.read_schema(file).names)
+        with file.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _partition(name: str) -> dict[str, str | None]:
+    """Return what the folders of a name say, as Hive and Spark write it."""
+    values: dict[str, str | None] = {}
+    for part in PurePosixPath(name).parts[:-1]:
+        key, sign, value = part.partition("=")
+        if sign and key:
+            values[unquote(key)] = None if value == NULL_PARTITION else unquote(value)
+    return values
+
+
+def _refuse_tables(files: Iterable[Path]) -> None:
+    for folder in dict.fromkeys(parent for file in files for parent in file.absolute().parents):
+        kind = next((kind for name, kind in TABLES.items() if (folder / name).is_dir()), None)
+        if folder.name == "data" and next(folder.parent.glob(ICEBERG), None):
+            kind = "Apache Iceberg"
+        if kind:
+            raise ArtifactError(
+                f"{folder} is a table of {kind}, whose log says which files and rows count",
+                found="files that the table may have deleted or replaced",
+                fix="write the table's present rows to plain Parquet files, and name those",
+            )
+
+
+def _footer(file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{file} is not a whole Parquet file",
-            found=f"{file.stat().st_size} bytes; {str(error).splitlines()[0]}",
+            found=f"{file.stat().st_size if file.exists() else 'no'} bytes; "
+            + str(error).splitlines()[0],
             fix="write or copy the file again",
         ) from error
 

@@ -126,9 +126,9 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     ArtifactError
         A slide's name is too long for that of a folder.
     """
-    files = store.files("test_embeddings")
+    dataset = store.dataset("test_embeddings")
     dim = contract.dimension(store.view("test_embeddings"))
-    known = read_keys(files)
+    known = read_keys(dataset.filled)
     known = known.append_column("row", pa.array(np.arange(len(known))))
     slides = store.view("slides") if store.spec.slides else None
     asked = columns.with_columns(store.predicted(), slides, more)
@@ -136,19 +136,19 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     if not len(keys):
         raise EmptyViewError(
             "No tile has an embedding: the join is empty",
-            found=f"{len(files)} embedding files, {len(known):,} rows",
+            found=f"{len(dataset.files)} embedding files, {len(known):,} rows",
             fix="check that both artifacts are of one cohort and spell their keys alike",
         )
     tiles = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
     manifest = {
         "format": FORMAT,
         "checkpoint": checkpoint,
-        "tiles": digests.digest(store.files(tiles), remember=False),
-        "embeddings": digests.stamp(files),
+        "tiles": digests.digest(store.dataset(tiles).named, remember=False),
+        "embeddings": digests.stamp(dataset.named),
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
-    found = Cohort(keys, pieces(files), dim, json.loads(json.dumps(manifest, default=dict)))
+    found = Cohort(keys, pieces(dataset.files), dim, json.loads(json.dumps(manifest, default=dict)))
     for name in found.slides:
         if len(_folder(name).encode()) > LONGEST:
             raise ArtifactError(

@@ -209,16 +209,16 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
     found: dict[str, str | None] = {
-        name: digests.digest(store.files(name), remember=False) if uri else None
+        name: digests.digest(store.dataset(name).named, remember=False) if uri else None
         for name, uri in named.items()
     }
     for prefix in prefixes(store):
         name = prefix + "embeddings"
         found[name] = matrix.content(
-            digests.digest(store.files(name), remember=False), spec.storage
+            digests.digest(store.dataset(name).named, remember=False), spec.storage
         )
     if spec.tiles:
-        found["folds"] = assignment.content(spec, store.files("tiles"))
+        found["folds"] = assignment.content(spec, store.dataset("tiles").named)
     return found | {"views": _code()}
 
 
@@ -298,16 +298,16 @@ def embeddings(
 ) -> tuple[Matrix, shelf.Held]:
     """Return the embeddings of the training or test tiles, converted on their first use."""
     name = prefix + "embeddings"
-    files, storage = store.files(name), store.spec.storage
+    dataset, storage = store.dataset(name), store.spec.storage
 
     def build(folder: Path) -> None:
         dim = contract.dimension(store.view(name))
         shown = rows or Rows(None)
-        total = sum(piece.rows for piece in matrix.pieces(files))
+        total = sum(fragment.rows for fragment in dataset.filled)
         with shown.counting(f"embeddings to {storage}", total) as advance:
-            matrix.convert(files, dim, storage, folder, advance, store.threads)
+            matrix.convert(dataset.filled, dim, storage, folder, advance, store.threads)
 
-    digest = matrix.content(digests.digest(files, remember=False), storage)
+    digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
     held = shelf.held(MATRICES, digest, build)
     return Matrix.open(held.folder), held
 

@@ -18,11 +18,17 @@ from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
 from featurestore.funnel import distribution_view, fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
+from featurestore.parquet import Dataset
+from featurestore.parquet_table import NAMES
+from featurestore.schemas import checked_table
 from featurestore.spec import StoreSpec
 from featurestore.thresholds import threshold_view
 from featurestore.views import VIEWS, View, described
 
-MADE_HERE = ("tissue_prop", "dominant", "label", "target", "dropped_by", "split")
+MADE_HERE = (
+    "tissue_prop", "dominant", "label", "target", "dropped_by", "split", "row", "content",
+)  # fmt: skip
+"""Columns of views and snapshots; SQL, which knows no case, would take an artifact's for them."""
 
 
 class FeatureStore:
@@ -60,26 +66,26 @@ class FeatureStore:
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
-        self._files: dict[str, list[Path]] = {}
+        self._datasets: dict[str, Dataset] = {}
         self._views: dict[str, ir.Table] = {}
         self._definitions: dict[str, ir.Table] = {}
 
     # -- artifacts -----------------------------------------------------------------------------
 
-    def files(self, name: str) -> list[Path]:
-        """Return the Parquet files of an artifact, by the name of its key in the spec."""
-        if name not in self._files:
+    def dataset(self, name: str) -> Dataset:
+        """Return an artifact, by the name of its key in the spec: its files, not yet checked."""
+        if name not in self._datasets:
             uri = getattr(self.spec, name)
             if name == "test_embeddings" and uri is None:
-                return self.files("embeddings")
+                return self.dataset("embeddings")
             if uri is None:
                 raise ArtifactError(
                     f"This needs the artifact {name}, and none is configured",
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._files[name] = parquet.parquet_files(uri)
-        return self._files[name]
+            self._datasets[name] = parquet.dataset(uri)
+        return self._datasets[name]
 
     def sources(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
         """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read."""
@@ -88,16 +94,24 @@ class FeatureStore:
                 str(getattr(self.spec, name)),
                 digests.stamp(files) if name in unread else digests.digest(files),
             )
-            for name, files in self._files.items()
+            for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
         }
 
+    def table(self, name: str) -> ir.Table:
+        """Return the rows of an artifact, whose files have been found to agree.
+
+        Raises
+        ------
+        SchemaError
+            They do not.
+        """
+        names = {*NAMES, self.spec.kfold_group}
+        return checked_table(self.connection, self.dataset(name), name.replace("_", " "), names)
+
     def _tiles(self, name: str) -> ir.Table:
-        files = self.files(name)
-        title = name.replace("_", " ")
-        contract.refuse(contract.column_names(parquet.columns(files[0]), title))
-        tiles = backend.read_parquet(self.connection, files)
+        tiles, title = self.table(name), name.replace("_", " ")
         contract.refuse(contract.key(tiles, title))
-        clash = [column for column in tiles.columns if column in MADE_HERE]
+        clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
                 f"The {title} bring columns that the views make: {', '.join(clash)}; "
@@ -109,8 +123,7 @@ class FeatureStore:
         return tiles.drop(*clash, *(name for name in ("embedding",) if name in tiles.columns))
 
     def _embeddings(self, name: str) -> ir.Table:
-        embeddings = backend.read_parquet(self.connection, self.files(name))
-        title = name.replace("_", " ")
+        embeddings, title = self.table(name), name.replace("_", " ")
         contract.refuse(contract.key(embeddings, title))
         contract.refuse(contract.embedding_column(embeddings, title))
         return embeddings.select(*KEY, "embedding")
@@ -157,7 +170,7 @@ class FeatureStore:
             case "embeddings":
                 return self._embeddings(prefix + "embeddings")
             case "slides":
-                slides = backend.read_parquet(self.connection, self.files("slides"))
+                slides = self.table("slides")
                 contract.refuse(contract.slides(slides))
                 return slides
             case "assigned_folds" if self.assigned is not None:
@@ -214,7 +227,7 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = assignment.recalled(assignment.content(spec, self.files("tiles")))
+            table = assignment.recalled(assignment.content(spec, self.dataset("tiles").named))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
@@ -239,7 +252,7 @@ class FeatureStore:
             )
         if self.database is None:
             return backend.register(self.connection, "assigned_folds", table)
-        file = assignment.filed(table, assignment.content(spec, self.files("tiles")))
+        file = assignment.filed(table, assignment.content(spec, self.dataset("tiles").named))
         filed = backend.read_parquet(self.connection, [file])
         return backend.create_view(self.connection, "assigned_folds", filed)
 

@@ -57,20 +57,19 @@ def test_a_file_cut_off_is_refused_by_name(folder: Path):
 
 
 def test_digest_follows_content_not_place(folder: Path, tmp_path: Path):
-    files = parquet.parquet_files(str(folder))
-    before = digests.digest(files)
+    before = digests.digest(parquet.dataset(str(folder)).named)
     copy = tmp_path / "copy"
     folder.rename(copy)
-    moved = parquet.parquet_files(str(copy))
+    moved = parquet.dataset(str(copy)).named
     assert digests.digest(moved) == before
     pq.write_table(TABLE.set_column(1, "x", pa.array([5])), copy / "a.parquet")
     assert digests.digest(moved) != before
 
 
 def test_digest_writes_nothing_when_told_so(folder: Path):
-    digests.digest(parquet.parquet_files(str(folder)), remember=False)
+    digests.digest(parquet.dataset(str(folder)).named, remember=False)
     assert not atomic.HOME.exists()
-    digests.digest(parquet.parquet_files(str(folder)))
+    digests.digest(parquet.dataset(str(folder)).named)
     assert atomic.HOME.exists()
 
 

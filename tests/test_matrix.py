@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore import matrix
+from featurestore import matrix, parquet
 from featurestore.batches import as_matrix, as_vectors, embedding_batches, pieces
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.matrix import Matrix
@@ -40,7 +40,8 @@ def convert(files: list[Path], folder: Path, storage: str = "float32", **more: i
     """Convert into a new folder; every row is told to the progress once."""
     folder.mkdir()
     told: list[int] = []
-    matrix.convert(files, 3, storage, folder, told.append, **more)  # type: ignore[arg-type]
+    fragments = [f for file in files for f in parquet.of_file(file).fragments]
+    matrix.convert(fragments, 3, storage, folder, told.append, **more)  # type: ignore[arg-type]
     made = Matrix.open(folder)
     assert sum(told) == made.rows
     return made
@@ -139,7 +140,7 @@ def test_equal_embeddings_have_equal_digests_and_others_others(tmp_path: Path):
         folder = tmp_path / str(dim)
         folder.mkdir()
         file = write(folder / "e.parquet", pa.array(values.tolist()))
-        matrix.convert([file], dim, "float32", folder, lambda rows: None)
+        matrix.convert(parquet.of_file(file).fragments, dim, "float32", folder, lambda rows: None)
         digests = pq.read_table(folder / "keys.parquet")["content"].to_pylist()
         assert digests[5] == digests[2]
         assert len(set(digests)) == 7
@@ -211,11 +212,12 @@ def test_memory_is_a_few_batches_whatever_the_size_of_a_row_group(tmp_path: Path
 import resource, sys
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
-from featurestore import matrix
+from featurestore import matrix, parquet
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 file, folder = Path(sys.argv[1]), Path(sys.argv[2])
 before = peak()
-matrix.convert([file], 500, "float32", folder, lambda rows: None, threads=1)
+fragments = parquet.of_file(file).fragments
+matrix.convert(fragments, 500, "float32", folder, lambda rows: None, threads=1)
 print(peak() - before)
 """
     rows = 40_000

@@ -79,7 +79,7 @@ def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) ->
         tracker.text(config.text(settled), "config.yaml")
         for name in changes.get("recorded", DATA):
             there = Path(f"{name}.parquet").resolve()
-            tracker.dataset(name, str(there), digests.digest([there]), "fit")
+            tracker.dataset(name, str(there), digests.digest({there.name: there}), "fit")
         tracker.file(file, "model/extra_files")
         run = tracker.run
     client = mlflow.MlflowClient()
@@ -125,8 +125,9 @@ def test_the_first_version_that_passes_becomes_champion(
     [page] = pages(number)
     assert found["report"].endswith("-champion.md")
     assert [file.read_text() for file in Path("out").iterdir()] == [page]
-    for words in ("author: Ada", "| difference | yes | no champion yet |", "sha256",
-                  digests.digest([Path("test_tiles.parquet")]), "version=1"):  # fmt: skip
+    digest = digests.digest({"test_tiles.parquet": Path("test_tiles.parquet")})
+    for words in ("author: Ada", "| difference | yes | no champion yet |", "sha256", digest,
+                  "version=1"):  # fmt: skip
         assert words in page
     assert "in place of no version" in capsys.readouterr().out
     assert asked(number) == 0
@@ -229,7 +230,7 @@ def test_data_that_are_not_those_of_the_run_are_refused(
     pq.write_table(table.slice(0, 80), "newer.parquet")
     assert asked(number, "data.test_tiles=newer.parquet") == 3
     said = capsys.readouterr().err
-    newer = digests.digest([Path("newer.parquet")])
+    newer = digests.digest({"newer.parquet": Path("newer.parquet")})
     assert f"digests of the data: test_tiles is {newer[:12]}" in said
     (tmp_path / "gate.yaml").write_text(f"known: {{test_tiles: {newer}}}\n")
     assert asked(number, "data.test_tiles=newer.parquet", "gate=gate.yaml") == 0

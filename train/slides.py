@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from featurestore import parquet
+from featurestore import backend, parquet
 from featurestore.errors import EmptyViewError, SchemaError
+from featurestore.schemas import checked_table
 from train.checks import nearest
 from train.mosaic import NONE, Tiles
 from train.schema import ConfigError
@@ -66,10 +66,9 @@ def read_slides(
     ConfigError
         The level of a slide is not 0, and nothing says how its pixels lie in full resolution.
     """
-    table = pa.concat_tables(
-        [pq.read_table(file, partitioning=None) for file in parquet.parquet_files(uri)],
-        promote_options="permissive",
-    )
+    rows = checked_table(backend.connect(), parquet.dataset(uri), "slides")
+    with backend.translated():
+        table = rows.to_pyarrow()
     lacking = [name for name in COLUMNS if name not in table.column_names]
     if lacking:
         raise SchemaError(
