@@ -72,11 +72,17 @@ def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
 def embedding_batches(piece: Piece, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most ``size`` bytes."""
     file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
-    width = file.schema_arrow.field("embedding").type.value_type.bit_width // 8
+    width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8
     rows = max(1, size // (width * dim))
     with file:
         for batch in file.iter_batches(rows, [piece.group], ["embedding"], use_threads=False):
-            yield batch.column(0)
+            column = batch.column(0)
+            yield column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return the list that an extension type, such as a tensor of fixed shape, is stored as."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def as_matrix(column: pa.Array, dim: int) -> npt.NDArray[np.floating]:
@@ -86,6 +92,8 @@ def as_matrix(column: pa.Array, dim: int) -> npt.NDArray[np.floating]:
     """
     values = column.flatten()  # unlike `values`, it knows of slices
     if values.null_count:
+        if pa.types.is_integer(values.type):  # which have no NaN
+            values = values.cast(pa.float64(), safe=False)
         values = pc.fill_null(values, float("nan"))
     return values.to_numpy(zero_copy_only=True).reshape(len(column), dim)
 

@@ -146,7 +146,9 @@ def warnings(store: FeatureStore) -> Iterator[Violation]:
 def _embeddings(
     store: FeatureStore, name: str, table: ir.Table, values: bool
 ) -> Iterator[Violation]:
-    broken = list(contract.embedding_column(table, name.replace("_", " ")))
+    title = name.replace("_", " ")
+    broken = list(contract.embedding_column(table, title))
+    broken += [] if broken else schemas.null_lists(table, store.dataset(name), title)
     yield from broken
     if broken or not values:
         return

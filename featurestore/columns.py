@@ -10,6 +10,7 @@ import ibis.expr.types as ir
 
 from featurestore.classes import COVERAGE
 from featurestore.errors import SchemaError
+from featurestore.joins import look_up
 
 # What views and predictions call their own columns.
 TAKEN = {
@@ -66,4 +67,4 @@ def with_columns(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str])
         return tiles
     theirs = slides.select(*wanted, slide_id=slides.id.cast("string"))
     kept = tiles.drop(*(name for name in wanted if name in tiles.columns))
-    return kept.left_join(theirs, "slide_id", rname="{name}_slides").drop("slide_id_slides")
+    return look_up(kept, theirs, ["slide_id"], *wanted)

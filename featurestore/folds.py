@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.errors import FoldError
+from featurestore.joins import look_up
 
 KEY = ("slide_id", "x", "y")
 RARE = "rare_class"
@@ -34,11 +35,9 @@ def fold_view(thresholds: ir.Table, folds: ir.Table | None = None) -> ir.Table:
     """
     if folds is None:
         return thresholds
-    joined = thresholds.left_join(folds, list(KEY), rname="{name}_assigned")
+    joined = look_up(thresholds, folds, KEY, "fold")
     unassigned = joined.dropped_by.isnull() & joined.fold.isnull()
-    return joined.mutate(dropped_by=ibis.ifelse(unassigned, RARE, joined.dropped_by)).select(
-        *thresholds.columns, "fold"
-    )
+    return joined.mutate(dropped_by=ibis.ifelse(unassigned, RARE, joined.dropped_by))
 
 
 def split_view(folds: ir.Table, fold: int) -> ir.Table:

@@ -4,6 +4,7 @@ import ibis
 import ibis.expr.types as ir
 
 from featurestore.folds import KEY, RARE
+from featurestore.joins import look_up, unused
 from featurestore.thresholds import REASONS
 
 NO_EMBEDDING = "no_embedding"
@@ -20,9 +21,10 @@ def fate_view(tiles: ir.Table, embeddings: ir.Table) -> ir.Table:
     embeddings
         Any table with the key; its embedding column is not read.
     """
-    there = embeddings.select(*KEY).mutate(embedded=True)
-    joined = tiles.left_join(there, list(KEY), rname="{name}_embedding")
-    missing = joined.dropped_by.isnull() & joined.embedded.isnull()
+    embedded = unused(tiles, "embedded")
+    keys = embeddings.select(*KEY, **{embedded: ibis.literal(True)})
+    joined = look_up(tiles, keys, KEY, embedded)
+    missing = joined.dropped_by.isnull() & joined[embedded].isnull()
     return joined.mutate(dropped_by=ibis.ifelse(missing, NO_EMBEDDING, joined.dropped_by)).select(
         *tiles.columns
     )

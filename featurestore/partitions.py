@@ -25,6 +25,7 @@ from featurestore import atomic, backend, columns, contract, digests
 from featurestore.batches import Piece, pieces, read_keys
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.folds import KEY
+from featurestore.joins import look_up
 from featurestore.matrix import Faults
 from featurestore.store import FeatureStore
 
@@ -160,7 +161,8 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
 
 
 def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
-    both = tiles.inner_join(known, list(KEY), rname="{name}_embedded")
+    both = look_up(tiles, known, KEY, "row")
+    both = both.filter(both.row.notnull())
     chosen = both.select(*KEY, both.target.cast("int64").name("target"), "row", *more)
     with backend.translated():
         return chosen.order_by(list(KEY)).to_pyarrow()

@@ -11,7 +11,7 @@ from ibis.backends.sql import SQLBackend
 from featurestore import backend
 from featurestore.classes import COVERAGE
 from featurestore.columns import passed
-from featurestore.contract import Violation, heed
+from featurestore.contract import Violation, heed, offenders
 from featurestore.folds import KEY
 from featurestore.parquet import Dataset, Fragment
 from featurestore.parquet_table import (
@@ -95,6 +95,29 @@ def renamed(connection: SQLBackend, dataset: Dataset, artifact: str) -> Iterator
                 "nothing, if they name the same as the composed form does elsewhere",
                 severity="warning",
             )
+
+
+def null_lists(embeddings: ir.Table, dataset: Dataset, artifact: str) -> Iterator[Violation]:
+    """Find nulls among embeddings of a fixed length, which Arrow cannot read.
+
+    Asked of the rows only where the footers do not say that there are none.
+    """
+    if any(_may_be_null(fragment) for fragment in dataset.filled):
+        yield from offenders(
+            embeddings.filter(embeddings.embedding.isnull()),
+            f"{artifact} are null",
+            "compute them, or drop these rows",
+        )
+
+
+def _may_be_null(fragment: Fragment) -> bool:
+    if not isinstance(fragment.schema.field("embedding").type, pa.FixedSizeListType):
+        return False
+    footer = pq.read_metadata(fragment.path)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    statistics = [c.statistics for c in columns if c.path_in_schema.startswith("embedding.")]
+    return any(s is None or not s.has_null_count or s.null_count for s in statistics)
 
 
 def _is_text(fragment: Fragment, name: str) -> bool:

@@ -37,6 +37,7 @@ from featurestore.classes import ClassSpec, class_names, class_specs
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreWarning
 from featurestore.folds import KEY, Strategy, check_fold, imbalances, shared_groups, split_view
 from featurestore.guard import Finding
+from featurestore.joins import look_up
 from featurestore.matrix import Matrix
 from featurestore.progress import Rows
 from featurestore.spec import TileSet
@@ -46,7 +47,7 @@ SHELF, MATRICES = "snapshots", "matrices"
 FORMAT = 2  # of the folder
 MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
-VIEWS = ("balance", "classes", "folds", "funnel", "guard", "labels", "store", "thresholds")
+VIEWS = ("balance", "classes", "folds", "funnel", "guard", "joins", "labels", "store", "thresholds")
 """The files whose code decides what a snapshot holds."""
 RULES = (*assignment.RULES, "storage")
 COMPARED = 1024  # embeddings held in memory at a time, to compare them
@@ -349,8 +350,7 @@ def write(
     for prefix, (own, _) in held.items():
         fates = _here(store, prefix + "fates")
         rows = backend.read_parquet(fates.get_backend(), [own.keys])
-        placed = fates.left_join(rows, list(KEY), rname="{name}_matrix")
-        placed = placed.drop(*(f"{name}_matrix" for name in KEY)).order_by(list(KEY))
+        placed = look_up(fates, rows, KEY, "row", "content").order_by(list(KEY))
         backend.write_parquet(placed, folder / f"{prefix}fates.parquet")
         said["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),

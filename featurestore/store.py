@@ -20,7 +20,7 @@ from featurestore.funnel import distribution_view, fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
 from featurestore.parquet import Dataset
 from featurestore.parquet_table import NAMES
-from featurestore.schemas import checked_table
+from featurestore.schemas import checked_table, null_lists
 from featurestore.spec import StoreSpec
 from featurestore.thresholds import threshold_view
 from featurestore.views import VIEWS, View, described
@@ -126,6 +126,7 @@ class FeatureStore:
         embeddings, title = self.table(name), name.replace("_", " ")
         contract.refuse(contract.key(embeddings, title))
         contract.refuse(contract.embedding_column(embeddings, title))
+        contract.refuse(null_lists(embeddings, self.dataset(name), title))
         return embeddings.select(*KEY, "embedding")
 
     # -- views ---------------------------------------------------------------------------------
