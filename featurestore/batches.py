@@ -4,6 +4,7 @@ Each batch becomes a matrix that is a view of its Arrow buffer, or the other way
 reads them: it decodes row groups on every core, where the engine hands out one stream.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,20 @@ def _file_keys(fragment: Fragment) -> pa.Table:
             value = pa.scalar(fragment.partition[name], pa.string())
             table = table.append_column(name, pa.repeat(value, fragment.rows))
     keys = table.select(KEYS.names).cast(KEYS)
-    slides = pc.utf8_normalize(keys["slide_id"], "NFC")
-    return keys.set_column(0, "slide_id", slides)
+    return keys.set_column(0, "slide_id", _composed(keys["slide_id"]))
+
+
+def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text in Unicode's normal form C, looking at each value once.
+
+    Arrow's own function leaves decomposed letters as they are (seen with pyarrow 25).
+    """
+    coded = column.combine_chunks().dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    composed = [name if name is None else unicodedata.normalize("NFC", name) for name in names]
+    if composed == names:
+        return column
+    return pa.chunked_array([pa.array(composed, pa.string()).take(coded.indices)])
 
 
 def most_rows(dim: int, size: int = BATCH_BYTES) -> int:

@@ -111,16 +111,24 @@ def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
     yield from broken
     if broken:
         return
-    missing = table.filter(reduce(operator.or_, (table[name].isnull() for name in KEY)))
-    yield from offenders(
-        missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y"
-    )
-    twice = table.group_by(list(KEY)).aggregate(rows=table.count())
-    yield from offenders(
-        twice.filter(twice.rows > 1),
-        f"{artifact} have keys that stand more than once",
-        "keep one row per (slide_id, x, y); duplicates would multiply rows in the join",
-    )
+    keys = table.group_by(list(KEY)).aggregate(rows=table.count())
+    partial = reduce(operator.or_, (keys[name].isnull() for name in KEY))
+    twice = keys.rows > 1
+    with translated():  # most tables break neither rule: one query says so
+        [counts] = keys.aggregate(
+            partial=keys.count(where=partial), twice=keys.count(where=twice)
+        ).to_pyarrow().to_pylist()  # fmt: skip
+    if counts["partial"]:
+        missing = table.filter(reduce(operator.or_, (table[name].isnull() for name in KEY)))
+        yield from offenders(
+            missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y"
+        )
+    if counts["twice"]:
+        yield from offenders(
+            keys.filter(twice),
+            f"{artifact} have keys that stand more than once",
+            "keep one row per (slide_id, x, y); duplicates would multiply rows in the join",
+        )
 
 
 def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
@@ -165,22 +173,28 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
 
 def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
     """Find coverages that are not shares."""
+    numbers = [spec for spec in columns if tiles.schema()[spec.column].is_numeric()]
+    bad = {spec.column: _no_share(coverage(tiles, spec)) for spec in numbers}
+    with translated():  # one query for all classes; most have no row that breaks the rule
+        counts = [tiles.count(where=rows).name(name) for name, rows in bad.items()]
+        [broken] = tiles.aggregate(counts).to_pyarrow().to_pylist() if counts else [{}]
     for spec in columns:
-        kind = tiles.schema()[spec.column]
-        if not kind.is_numeric():
+        if spec not in numbers:
             yield Violation(
                 f"column {spec.column} of the {artifact} is not a number",
-                str(kind),
+                str(tiles.schema()[spec.column]),
                 "write it as a double in [0, 1]",
             )
-            continue
-        share = coverage(tiles, spec)
-        bad = share.isnull() | share.isnan() | (share < 0) | (share > 1)
-        yield from offenders(
-            tiles.filter(bad),
-            f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
-            "write the covered share of the tile, in [0, 1]",
-        )
+        elif broken[spec.column]:
+            yield from offenders(
+                tiles.filter(bad[spec.column]),
+                f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
+                "write the covered share of the tile, in [0, 1]",
+            )
+
+
+def _no_share(share: ir.FloatingValue) -> ir.BooleanValue:
+    return share.isnull() | share.isnan() | (share < 0) | (share > 1)
 
 
 def fold_column(tiles: ir.Table) -> Iterator[Violation]:
@@ -262,6 +276,8 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
         With the funnel, or with the first key of both sides.
     """
     with translated():
+        if kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
+            return
         if not kept.count().to_pyarrow().as_py():
             reasons = funnel_view(tiles).to_pyarrow().to_pylist()
             raise EmptyViewError(
@@ -269,17 +285,16 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
                 found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
                 fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
             )
-        if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
-            ours, theirs = (
-                side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
-                for side in (kept, embeddings)
-            )
-            there = key_text(theirs[0]) if theirs else "nowhere: there is none"
-            raise EmptyViewError(
-                "No surviving tile has an embedding: the join is empty",
-                found=f"the first tile at {key_text(ours[0])}; the first embedding at {there}",
-                fix="check that both artifacts are of one cohort and spell their keys alike",
-            )
+        ours, theirs = (
+            side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
+            for side in (kept, embeddings)
+        )
+        there = key_text(theirs[0]) if theirs else "nowhere: there is none"
+        raise EmptyViewError(
+            "No surviving tile has an embedding: the join is empty",
+            found=f"the first tile at {key_text(ours[0])}; the first embedding at {there}",
+            fix="check that both artifacts are of one cohort and spell their keys alike",
+        )
 
 
 def key_text(row: dict[str, object]) -> str:

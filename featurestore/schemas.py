@@ -1,5 +1,6 @@
 """What the files of one artifact must have alike, before any of their rows is read."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
@@ -15,6 +16,7 @@ from featurestore.contract import Violation, heed, offenders
 from featurestore.folds import KEY
 from featurestore.parquet import Dataset, Fragment
 from featurestore.parquet_table import (
+    INTEGERS,
     NAMES,
     Disagreement,
     disagreements,
@@ -66,6 +68,7 @@ def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """
     yield from _names(dataset.columns, artifact)
     yield from _folders(dataset, artifact)
+    yield from _numbers(dataset, artifact)
     for disagreement in disagreements(dataset):
         yield _disagreement(disagreement, artifact)
     yield from _order(dataset, artifact)
@@ -159,6 +162,20 @@ def _folders(dataset: Dataset, artifact: str) -> Iterator[Violation]:
                 "move them, or name the folders otherwise than NAME=VALUE",
             )
             return
+
+
+def _numbers(dataset: Dataset, artifact: str) -> Iterator[Violation]:
+    """Find folders that give something else to a column of integers."""
+    for fragment in dataset.filled:
+        for name in (n for n in fragment.partition if n in INTEGERS):
+            value = fragment.partition[name]
+            if value is not None and not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+                yield Violation(
+                    f"a folder of the {artifact} gives a {name} that is no integer",
+                    fragment.name,
+                    f"rename the folder {name}=..., or write {name} into the files",
+                )
+                return
 
 
 def _disagreement(found: Disagreement, artifact: str) -> Violation:
