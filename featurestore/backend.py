@@ -11,9 +11,11 @@ from glob import escape
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 import sqlglot
@@ -172,15 +174,12 @@ class Layout:
         Those of the files to read.
     partitions
         Columns that folders give: the text of each file, in the order of the files.
-    root
-        The folder below which folders give values.
     normal
         Columns of text to bring to Unicode's normal form C.
     """
 
     columns: Sequence[str]
     partitions: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    root: Path | None = None
     normal: Sequence[str] = ()
 
 
@@ -268,16 +267,33 @@ def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> 
 
 
 def _spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | None) -> ir.Table:
-    reader = connection._session.read
-    if layout and layout.partitions:
-        reader = reader.option("basePath", _spark_path(str(layout.root)))
-    rows = reader.parquet(*map(_spark_path, paths))
+    rows = connection._session.read.parquet(*map(_spark_path, paths))
     if layout:
+        rows = _with_folders(connection._session, rows, paths, layout.partitions)
         rows = rows.select(*(_spark_column(rows, name, layout)
                              for name in [*layout.columns, *layout.partitions]))  # fmt: skip
     name = ibis.util.gen_name("parquet")
     rows.createOrReplaceTempView(name)
     return connection.table(name)
+
+
+def _with_folders(
+    session: Any, rows: Any, paths: Sequence[str], partitions: Mapping[str, Sequence[str | None]]
+) -> Any:
+    """Add what folders say; Spark's own reading takes 01 for 1, and UTF-8 for Latin letters."""
+    from pyspark.sql.functions import broadcast, input_file_name
+
+    if not partitions:
+        return rows
+    place = ibis.util.gen_name("path")
+    rows = rows.withColumn(place, input_file_name())
+    spelled = [row[place] for row in rows.select(place).distinct().collect()]
+    by_path = dict(zip(paths, zip(*partitions.values(), strict=True), strict=True))
+    values = [(uri, *by_path[unquote(urlsplit(uri).path)]) for uri in spelled]
+    schema = pa.schema([(name, pa.string()) for name in (place, *partitions)])
+    columns = [pa.array(column, pa.string()) for column in zip(*values, strict=True)]
+    folders = session.createDataFrame(pa.table(columns, schema=schema))
+    return rows.join(broadcast(folders), place)
 
 
 def _spark_column(rows: Any, name: str, layout: Layout) -> Any:
@@ -338,8 +354,13 @@ def _spark_schema(schema: pa.Schema) -> pa.Schema:
 def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
     """Name a view, so that SQL can ask of it; return the named view."""
     with translated():
-        connection.create_view(name, view, overwrite=True)
-        return connection.table(name)
+        if connection.name == "pyspark":
+            return connection.create_view(name, view, overwrite=True)
+        query = connection.compile(view)
+        named = exp.to_identifier(name, quoted=True).sql("duckdb")
+        connection.con.execute(f"create or replace view {named} as {query}")
+        # Ibis would ask the engine for the types that it has just told it.
+        return ops.DatabaseTable(name, view.schema(), connection).to_expr()
 
 
 def comment(connection: SQLBackend, view: str, text: str, columns: Mapping[str, str]) -> None:

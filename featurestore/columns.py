@@ -22,7 +22,8 @@ PREFIXES = (COVERAGE, "prob_")
 
 def passed(columns: Iterable[str]) -> list[str]:
     """Return those columns of an artifact that no rule reads."""
-    return [name for name in columns if name not in TAKEN and not name.startswith(PREFIXES)]
+    folded = ((name, name.casefold()) for name in columns)  # SQL knows no case
+    return [name for name, key in folded if key not in TAKEN and not key.startswith(PREFIXES)]
 
 
 def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) -> list[str]:
@@ -43,6 +44,12 @@ def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) ->
                 f"slides: {', '.join(theirs) or ('none' if slides is not None else 'no artifact')}"
                 + (f"; did you mean {near[0]!r}?" if near else ""),
                 fix="name one of them or slide_id, or add it to the tiles or to the slides",
+            )
+        if name not in ours and name.casefold() in {column.casefold() for column in tiles.columns}:
+            raise SchemaError(
+                f"Tiles and slides have columns that differ from {name!r} in case alone",
+                found=f"tiles: {', '.join(tiles.columns)}",
+                fix="rename one of them",
             )
         kind = (tiles if name in ours else slides).schema()[name]  # type: ignore[union-attr]  # has it
         if kind.is_nested() or kind.is_binary():

@@ -7,8 +7,6 @@ the values of another are read. What cannot be cast without a loss is among `dis
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from os.path import commonpath
-from pathlib import Path
 from typing import NamedTuple
 
 import ibis
@@ -87,14 +85,10 @@ def _layout(
 ) -> Layout:
     first = fragments[0]
     given = [name for name in first.partition if name not in first.schema.names]
-    folders = [fragment.path.absolute().parent for fragment in fragments]
-    for _ in first.name.split("/")[1:]:
-        folders = [folder.parent for folder in folders]
     text = [name for name, kind in types.items() if name in names and kind == dt.string]
     return Layout(
         columns=first.schema.names,
         partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
-        root=Path(commonpath(folders)),
         normal=text,
     )
 

@@ -1,5 +1,6 @@
 """What determines the views, and what is chosen from them: plain values, no engine."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -59,6 +60,14 @@ class StoreSpec:
     storage: Storage = "float32"
     leakage: Leakage = "refuse"
     backend: Engine = "duckdb"
+
+    def __post_init__(self) -> None:
+        """Bring class names to the Unicode form in which names of columns are read."""
+        for name in ("class_indices", "thresholds"):
+            values = getattr(self, name)
+            if values is not None:
+                composed = {unicodedata.normalize("NFC", key): v for key, v in values.items()}
+                object.__setattr__(self, name, composed)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":

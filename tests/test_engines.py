@@ -15,11 +15,13 @@ from conftest import ROOT
 
 from featurestore import FeatureStore, StoreSpec, backend
 from featurestore.classes import ClassSpec
-from featurestore.errors import ArtifactError, QueryError
+from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.folds import fold_view, shared_groups, split_view
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.guard import common_view, overlap_view, spread_view, twin_view
 from featurestore.labels import coverage_view, label_view
+from featurestore.parquet import dataset
+from featurestore.schemas import checked_table
 from featurestore.snapshot import materialise
 from featurestore.thresholds import threshold_view
 
@@ -293,6 +295,26 @@ def test_a_file_name_is_no_pattern(connection: Any, tmp_path: Path, name: str):
 
 def rows_of(table: pa.Table) -> list[tuple]:
     return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
+
+
+def test_folders_types_and_unicode_mean_the_same_on_both_engines(connection: Any, tmp_path: Path):
+    """Slides 01 and 1 stay two, a letter is one character, a folder above the artifact is a name.
+
+    Of the two files one holds the narrower integers, and lacks a column that no rule reads.
+    """
+    root = tmp_path / "fold=9" / "a b"
+    slides = {"slide_id=01": "01", "slide_id=1": "1", "slide_id=u%CC%88%2F": "\u00fc/"}
+    for number, folder in enumerate(slides):
+        (root / folder).mkdir(parents=True)
+        kind = pa.int32() if number else pa.int64()
+        table = pa.table({"x": pa.array([number], kind), "y": pa.array([0], kind), "fold": [1]})
+        if number == 2:
+            table = table.append_column("organ", pa.array(["skin"]))
+        pq.write_table(table, root / folder / "part.parquet")
+    with pytest.warns(FeatureStoreWarning):
+        table = checked_table(connection, dataset(str(root)), "tiles")
+    expected = [("01", 0, 0, 1, None), ("1", 1, 0, 1, None), ("\u00fc/", 2, 0, 1, "skin")]
+    assert rows(table.select(*KEY, "fold", "organ")) == expected
 
 
 def test_a_file_that_spark_would_pass_over_is_refused(on_spark: Any, tmp_path: Path):
