@@ -105,6 +105,7 @@ def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violatio
         except FeatureStoreError as error:
             yield _said(error)
     columns = [ClassSpec(name, 0, 0.0) for name in found if name != BACKGROUND]
+    yield from contract.half_floats(store.files(name), title)
     broken = list(contract.coverages(tiles, columns, title))
     yield from broken
     if set(KEY) <= set(tiles.columns):

@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Literal
 
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featurestore.backend import translated
-from featurestore.classes import ClassSpec
+from featurestore.classes import COVERAGE, ClassSpec
 from featurestore.errors import EmbeddingError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.folds import KEY
 from featurestore.funnel import funnel_view
@@ -173,6 +176,23 @@ def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> I
             tiles.filter(bad),
             f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
             "write the covered share of the tile, in [0, 1]",
+        )
+
+
+def half_floats(files: Sequence[Path], artifact: str) -> Iterator[Violation]:
+    """Find coverages in half floats, which engines hand on as single ones: 0.7 is not 0.7 there."""
+    columns = {
+        field.name
+        for file in files
+        for field in pq.read_schema(file)
+        if field.name.startswith(COVERAGE) and pa.types.is_float16(field.type)
+    }
+    if columns:
+        yield Violation(
+            f"the {artifact} have coverages in half floats, which thresholds cannot be compared "
+            "with exactly",
+            ", ".join(sorted(columns)),
+            "write them as floats or doubles",
         )
 
 

@@ -95,6 +95,7 @@ class FeatureStore:
         files = self.files(name)
         title = name.replace("_", " ")
         contract.refuse(contract.column_names(parquet.columns(files[0]), title))
+        contract.refuse(contract.half_floats(files, title))
         tiles = backend.read_parquet(self.connection, files)
         contract.refuse(contract.key(tiles, title))
         clash = [column for column in tiles.columns if column in MADE_HERE]

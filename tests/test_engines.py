@@ -146,6 +146,31 @@ def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: st
         assert rows(here[name]) == rows(there[name]), name
 
 
+BOUNDS = [(0.7, 0.0, 0.0), (0.7, 0.1, 0.0), (0.1, 0.0, 0.7), (0.8, 0.0, 0.0), (0.6999, 0.1001, 0.0),
+          (0.69, 0.11, 0.0), (0.0, 0.8, 0.0), (0.0, 0.0, 0.79)]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.decimal128(38, 30)], ids=str)
+def test_decimals_at_their_bounds_have_the_same_fates_on_every_engine(
+    connection: Any, kind: pa.DataType
+):
+    shares = {
+        f"roi_coverage_{name}": pa.array([str(row[n]) for row in BOUNDS]).cast(kind)
+        for n, name in enumerate(NAMES)
+    }
+    places = {
+        "slide_id": ["s"] * len(BOUNDS),
+        "x": list(range(len(BOUNDS))),
+        "y": [0] * len(BOUNDS),
+    }
+    tiles = backend.register(connection, "bounds", pa.table(places | shares))
+    classes = [ClassSpec(*rule) for rule in zip(NAMES, [2, 0, 1], [0.7, 0.8, 0.7], strict=True)]
+    fates = threshold_view(label_view(tiles, classes), classes, 0.8, False)
+    assert fates.order_by("x").to_pyarrow()["dropped_by"].to_pylist() == [
+        "tissue", None, None, None, "class_threshold", "class_threshold", None, "tissue",
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> StoreSpec:
     """Return a store over the same tiles; each slide divided over folds by StratifiedKFold."""

@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import nn
 
-from featurestore import mlflow_artifacts, uris
+from featurestore import mlflow_artifacts, precision, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
 from train import checkpoint
 from train.checkpoint import Blueprint
@@ -156,7 +156,8 @@ def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
 def rules(known: Facts) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
     settings = yaml.safe_load(known.config) if known.config else {}
-    return {key: settings[key] for key in RULES if key in settings}
+    found = {key: settings[key] for key in RULES if key in settings}
+    return found | ({"precision": precision.RULE} if found else {})
 
 
 def described(
