@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ from featurestore.folds import fold_view, shared_groups, split_view
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.guard import common_view, overlap_view, spread_view, twin_view
 from featurestore.labels import coverage_view, label_view
+from featurestore.partitions import Cohort, Partitions
 from featurestore.snapshot import materialise
 from featurestore.thresholds import threshold_view
 
@@ -331,6 +333,16 @@ def test_a_parquet_type_that_spark_lacks_is_named(on_spark: Any, tmp_path: Path)
     pq.write_table(pa.table({"embedding": column}), tmp_path / "half.parquet")
     with pytest.raises(QueryError, match="FLOAT16"):
         backend.read_parquet(on_spark, [tmp_path / "half.parquet"])
+
+
+def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any, tmp_path: Path):
+    names = ["001", "01", "1", "A", "__HIVE_DEFAULT_PARTITION__", "a"]
+    keys = pa.table({"slide_id": names, "x": [0] * 6, "y": [0] * 6,
+                     "target": pa.nulls(6, pa.int64())})  # fmt: skip
+    out = Partitions(tmp_path / "predictions", Cohort(keys, [], 1, {}), ["Fat"])
+    out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
+    found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
+    assert sorted(found["slide_id"].to_pylist()) == names
 
 
 def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):

@@ -4,10 +4,10 @@
     python train/maps.py predictions=RUN maps.slides=worst:20 output=maps
     python train/maps.py predictions=models:/tissue-probe/1 maps.slides=slide-07,slide-12
 
-`predictions` is a file, a folder of partitions, the id of a run or a models:/ URI. Writes a folder
-(which must not be there yet): for each slide NAME.geojson, NAME.classes.ome.tif, NAME.png and,
-where there are labels, NAME.errors.ome.tif; and index.parquet, which says what is where. Names are
-percent-encoded. With maps.slides=... train/probe.py writes the same of what it has predicted.
+`predictions` is a file, a folder with a file a slide, the id of a run or a models:/ URI. Writes a
+folder (which must not be there yet): for each slide NAME.geojson, NAME.classes.ome.tif, NAME.png
+and, where there are labels, NAME.errors.ome.tif; and index.parquet, which says what is where. Names
+are percent-encoded. With maps.slides=... train/probe.py writes the same of what it has predicted.
 Needs `pip install -e '.[maps]'`.
 """
 
@@ -37,7 +37,8 @@ class Keys:
     """The keys of this script."""
 
     predictions: str = field(
-        default=MISSING, metadata=doc("a file, a folder of partitions, a run or a models:/ URI")
+        default=MISSING,
+        metadata=doc("a file, a folder with a file a slide, a run or a models:/ URI"),
     )
     slides: str | None = field(
         default=None, metadata=doc("slides artifact (default: that of the run's configuration)")
