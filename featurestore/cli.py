@@ -20,15 +20,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
-from rich.console import Console
 from rich.filesize import decimal
 
 from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
 from featurestore.check import violations
+from featurestore.console import Console
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.export import export
 from featurestore.matrix import STORED
+from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         with shown_warnings(Console(stderr=True)):
             return options.run(options) or 0
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
@@ -55,9 +56,7 @@ def shown_warnings(console: Console) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", FeatureStoreWarning)
-        warnings.showwarning = lambda said, *_, **__: console.print(
-            f"warning: {said}", markup=False
-        )
+        warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}")
         yield
 
 
@@ -157,6 +156,10 @@ def _configured(uri: str) -> StoreSpec:
 
 
 def _sql(options: argparse.Namespace) -> None:
+    if options.format == "parquet" and options.output is None and sys.stdout.isatty():
+        raise ArtifactError(
+            "Parquet is not for a terminal", found="no output", fix="name a file: -o answer.parquet"
+        )
     query = options.query
     if options.file is not None:
         try:
@@ -190,7 +193,7 @@ def _check(options: argparse.Namespace) -> int:
     found = violations(open_store(options), embeddings=not options.quick)
     errors = found["severity"].to_pylist().count("error")
     print_table(found, Console())
-    print(f"{errors} errors, {len(found) - errors} warnings")
+    say(f"{errors} errors, {len(found) - errors} warnings")
     return 2 if errors else 0
 
 
@@ -200,7 +203,7 @@ def _describe(options: argparse.Namespace) -> None:
 
 def _catalog(options: argparse.Namespace) -> None:
     names = catalog.write(open_store(options), options.path)
-    print(f"{options.path}: {len(names)} views")
+    say(f"{options.path}: {len(names)} views")
 
 
 def _shell(options: argparse.Namespace) -> None:
@@ -216,7 +219,7 @@ def _plot(options: argparse.Namespace) -> None:
     store.survivors("")
     classes = store.classes()
     for path in figures.draw(store.view("fates"), classes, options.output, [options.picture]):
-        print(path)
+        say(path)
 
 
 def _materialise(options: argparse.Namespace) -> None:
@@ -225,8 +228,8 @@ def _materialise(options: argparse.Namespace) -> None:
     print_funnel(made.manifest["cohorts"]["tiles"]["funnel"], Console())
     for finding in made.findings:
         if finding.found:
-            print(f"leak: {finding.found:,} {finding.check}: {finding.first}")
-    print(f"snapshot: {made.folder.name}")
+            say(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+    say(f"snapshot: {made.folder.name}")
 
 
 def _snapshots(options: argparse.Namespace) -> None:
@@ -248,7 +251,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     for folder in snapshot.collect(max(options.keep, 0)):
-        print(f"removed {folder}")
+        say(f"removed {folder}")
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -258,7 +261,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     store, bar = open_store(options), Rows(Console(stderr=True))
-    print(export(store, snapshot.materialise(store, bar), options.to, bar))
+    say(export(store, snapshot.materialise(store, bar), options.to, bar))
 
 
 def _write(answer: pa.Table, form: str, output: Path | None) -> None:
@@ -273,7 +276,10 @@ def _write(answer: pa.Table, form: str, output: Path | None) -> None:
     else:
         pyarrow.csv.write_csv(answer, sink)
     content = sink.getvalue().to_pybytes()
-    if output is None:
+    if output is None and sys.stdout.isatty():
+        for line in content.decode().splitlines():
+            say(line)
+    elif output is None:
         sys.stdout.buffer.write(content)
     else:
         atomic.write_bytes(output, content)

@@ -16,9 +16,9 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import Output
 from pygments.lexers.sql import SqlLexer
-from rich.console import Console
 
 from featurestore import backend
+from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from featurestore.store import FeatureStore
 from featurestore.tables import print_table
@@ -113,7 +113,8 @@ def run(
         input=input,
         output=output,
     )
-    console.print(HELP, markup=False, highlight=False)
+    for line in HELP.splitlines():
+        console.print(line, highlight=False)
     while True:
         try:
             text = session.prompt().strip()
@@ -127,7 +128,8 @@ def run(
             try:
                 answer(store, views, text, console)
             except FeatureStoreError as error:
-                console.print(f"error: {error}", markup=False, highlight=False)
+                for line in f"error: {error}".splitlines():
+                    console.print(line, highlight=False)
 
 
 def _keys() -> KeyBindings:

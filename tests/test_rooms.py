@@ -89,6 +89,16 @@ def test_no_script_shadows_a_module():
     assert not names & set(packages_distributions())
 
 
+def test_what_a_terminal_is_shown_goes_through_one_door():
+    """Rich's own console, and `print` of anything with a name in it, would show names raw."""
+    for file in SOURCES:
+        place = f"{file.parent.name}/{file.name}"
+        if place != "featurestore/console.py":
+            assert "rich.console" not in imported(file), place
+        if place != "featurestore/printing.py":
+            assert "print(f" not in file.read_text().replace(".print(f", ""), place
+
+
 def test_nobody_touches_the_path():
     for file in SOURCES:
         assert "sys.path" not in file.read_text()

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-from rich.console import Console
 
+from featurestore.console import Console
 from train import pyramid, qupath
 from train.data import write_parquet
 from train.figures import overview_png

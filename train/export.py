@@ -27,6 +27,7 @@ from torch import nn
 
 from featurestore import mlflow_artifacts, precision, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.printing import print_error, say
 from train import checkpoint
 from train.checkpoint import Blueprint
 from train.tracking import Facts, facts
@@ -86,9 +87,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         export(options.model, options.output, options.uri)
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
-    print(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
+    say(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
     return 0
 
 

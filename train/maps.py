@@ -53,6 +53,7 @@ class Keys:
 def main(argv: Sequence[str]) -> int:
     """Write maps; return the exit status, 2 after a refusal."""
     from featurestore.errors import FeatureStoreError
+    from featurestore.printing import print_error
     from train import config
 
     if {"-h", "--help"} & set(argv):
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         run(config.small(Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"))
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0
 
@@ -70,9 +71,8 @@ def main(argv: Sequence[str]) -> int:
 def run(keys: Keys) -> None:
     """Do what the arguments say."""
     check_extra()
-    from rich.console import Console
-
     from featurestore import atomic
+    from featurestore.console import Console
     from train.atlas import write
     from train.predictions import dataset
 
