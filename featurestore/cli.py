@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("-f", "--file", type=Path, help="a .sql file")
     sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")
+    _add_external(sql)
     sql.set_defaults(run=_sql)
 
     funnel = commands.add_parser("funnel", help="how many tiles each rule drops")
@@ -106,12 +107,19 @@ def _add_cohort(commands: Any) -> None:
     catalog.set_defaults(run=_catalog)
 
     shell = commands.add_parser("shell", help="an interactive SQL prompt over the views")
+    _add_external(shell)
     shell.set_defaults(run=_shell)
 
     plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
     plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
     plot.add_argument("-o", "--output", type=Path, default=Path(), help="folder (here)")
     plot.set_defaults(run=_plot)
+
+
+def _add_external(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--external", action="store_true", help="queries may read files that are no artifact"
+    )
 
 
 def _add_snapshots(commands: Any) -> None:
@@ -171,8 +179,10 @@ def _sql(options: argparse.Namespace) -> None:
                 fix="name a .sql file, for example sql/fold_balance.sql",
             ) from error
     store = open_store(options)
+    if not options.external:
+        store.seal()
     with backend.translated():
-        answer = store.sql(query).to_pyarrow()
+        answer = store.sql(query, options.external).to_pyarrow()
     _write(answer, options.format, options.output)
 
 
@@ -209,7 +219,7 @@ def _catalog(options: argparse.Namespace) -> None:
 def _shell(options: argparse.Namespace) -> None:
     from featurestore import shell  # the prompt's library is slow to import, and few ask for it
 
-    shell.run(open_store(options), atomic.HOME)
+    shell.run(open_store(options), atomic.HOME, external=options.external)
 
 
 def _plot(options: argparse.Namespace) -> None:

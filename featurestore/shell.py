@@ -84,7 +84,7 @@ def quoted(name: str) -> str:
 
 def run(
     store: FeatureStore, home: Path, input: Input | None = None, output: Output | None = None,
-    console: Console | None = None,
+    console: Console | None = None, *, external: bool = False,
 ) -> None:  # fmt: skip
     """Read statements and answer them until the user leaves.
 
@@ -98,7 +98,11 @@ def run(
         Other than the terminal, for tests.
     console
         Where answers go.
+    external
+        Whether statements may read what is none of the views.
     """
+    if not external:
+        store.seal()
     console = console or Console()
     views = dict(store.name_views())
     home.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ def run(
             return
         if text.strip(";"):
             try:
-                answer(store, views, text, console)
+                answer(store, views, text, console, external)
             except FeatureStoreError as error:
                 for line in f"error: {error}".splitlines():
                     console.print(line, highlight=False)
@@ -151,8 +155,9 @@ def _keys() -> KeyBindings:
 
 
 def answer(
-    store: FeatureStore, views: Mapping[str, Sequence[str]], text: str, console: Console
-) -> None:
+    store: FeatureStore, views: Mapping[str, Sequence[str]], text: str, console: Console,
+    external: bool = False,
+) -> None:  # fmt: skip
     r"""Print the answer to a statement, or to ``\d``."""
     word, _, name = text.rstrip(";").partition(" ")
     if word == r"\d":
@@ -160,7 +165,7 @@ def answer(
         return
     started = time.perf_counter()
     with backend.translated():
-        rows = store.sql(text).to_pyarrow()
+        rows = store.sql(text, external).to_pyarrow()
     took = time.perf_counter() - started
     _show(rows, console)
     console.print(f"{len(rows):,} rows, {took:.2f} s", highlight=False)

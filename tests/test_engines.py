@@ -245,7 +245,7 @@ def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: 
     ("query", "words"),
     [
         ("select nope from fates", ["Spark could not run the query", "nope"]),
-        ("select * from nowhere", ["Spark could not run the query", "nowhere"]),
+        ("select * from fates, fate", ["none of the views", "fate; did you mean 'fates'?"]),
         ("select 1 +", ["could not be parsed", "Line 1"]),
     ],
 )
@@ -265,6 +265,14 @@ def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
 )  # fmt: skip
 def test_every_shape_of_one_select_is_taken(connection: Any, query: str):
     assert rows(backend.select(connection, query)) == [(1,)]
+
+
+def test_sql_on_spark_reads_files_only_if_it_may(on_spark: Any, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("secret")
+    text = f"select value from text.`file://{tmp_path}/notes.txt`"
+    with pytest.raises(QueryError, match="none of the views"):
+        backend.select(on_spark, text)
+    assert rows(backend.select(on_spark, text, external=True)) == [("secret",)]
 
 
 def test_sql_on_spark_answers(spec: StoreSpec):
