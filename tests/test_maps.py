@@ -16,6 +16,7 @@ import tifffile
 from conftest import launch
 from PIL import Image
 
+from featurestore.partitions import file_name
 from train import atlas, maps, probe
 from train.mosaic import NONE
 from train.palette import ANSWERS, colours, rgb
@@ -256,6 +257,18 @@ def test_a_folder_of_partitions_is_read_by_its_quoted_names():
         dataset("parts", None), read_slides("slides.parquet", None)["0012"], NAMES
     )  # fmt: skip
     assert (tiles.x.tolist(), tiles.pred.tolist(), tiles.target.tolist()) == ([20], [2], [NONE])
+
+
+def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
+    folder = Path("parts")
+    folder.mkdir()
+    for name in (EDGE, "0012"):
+        pq.write_table(predicted(name, [20], [0], [2]), folder / file_name(name))
+    there = slides({EDGE: {}, "0012": {}})
+    found = dataset("parts", None)
+    (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
+    tiles = read_tiles(found, read_slides(there, None)["0012"], NAMES)
+    assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
