@@ -140,7 +140,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
         joined = clock.said()
         predict(session, cohort, network, blueprint)
         done = clock.said()
-        written = sum(pq.read_metadata(f).num_rows for f in out.rglob("tiles.parquet"))
+        written = sum(pq.read_metadata(f).num_rows for f in out.rglob("*.parquet"))
         assert written == options.rows
     return done | {f"streaming {key}": done[key] - joined[key] for key in done}
 

@@ -22,6 +22,7 @@ import sqlglot
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
+from featurestore import query
 from featurestore.errors import ArtifactError, QueryError
 
 Engine = Literal["duckdb", "pyspark"]
@@ -35,7 +36,6 @@ CLUSTER = (
     "SPARK_REMOTE",
 )
 """Environment variables that tell Spark what to be; where one is set, nothing is set here."""
-PROGRAMS = ("java_method", "reflect", "try_reflect")  # functions of Spark that call any code
 
 
 def connect(
@@ -379,57 +379,66 @@ def _text(value: str) -> exp.Expression:
     return exp.Literal.string(value)
 
 
-def select(connection: SQLBackend, query: str) -> ir.Table:
+def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Table:
     """Return one SELECT statement as a lazy table.
+
+    Parameters
+    ----------
+    external
+        Whether it may read what is none of the named views: files, tables, other machines.
 
     Raises
     ------
     QueryError
-        The text is not exactly one SELECT, or the engine refuses it.
+        The text is not exactly one SELECT, reads something else, or the engine refuses it.
     """
     with translated():
-        kinds, query = _statements(connection, query)
+        kinds, trees = _statements(connection, text)
         if kinds != ["SELECT"]:
             raise QueryError(
                 "Only one SELECT statement is asked of the views",
                 found=f"{len(kinds)} statements: {', '.join(kinds) or 'none'}",
                 fix="write a single select ... or with ... select",
             )
-        return connection.sql(query)
+        if not external:
+            query.refuse_outside(trees[0], _named(connection))
+        return connection.sql(query.written(trees[0], _dialect(connection)))
 
 
-def _statements(connection: SQLBackend, query: str) -> tuple[list[str], str]:
-    """Return the kinds of the statements in a text, and the text to run if it is one SELECT."""
-    dialect = "spark"
+def _statements(connection: SQLBackend, text: str) -> tuple[list[str], list[query.Tree]]:
+    """Return the kinds of the statements in a text, and the trees if it may be one SELECT."""
     if connection.name == "duckdb":
-        kinds = [found.type.name for found in connection.con.extract_statements(query)]
+        kinds = [found.type.name for found in connection.con.extract_statements(text)]
         if kinds != ["SELECT"]:
-            return kinds, query
-        dialect = "duckdb"
-    # What was looked at is what runs: the text is written anew from the one tree.
-    trees = [found for found in sqlglot.parse(query, dialect=dialect) if _is_statement(found)]
-    return [_kind(tree) for tree in trees], "".join(_written(tree, dialect) for tree in trees[:1])
+            return kinds, []
+    trees = query.statements(text, _dialect(connection))
+    return [query.kind(tree) for tree in trees], trees
 
 
-def _is_statement(found: Any) -> bool:
-    return found is not None and not isinstance(found, exp.Semicolon)
+def _dialect(connection: SQLBackend) -> str:
+    return "duckdb" if connection.name == "duckdb" else "spark"
 
 
-def _kind(found: Any) -> str:
-    if not isinstance(found, exp.Query | exp.Values):
-        return found.key.upper()
-    if found.find(exp.QueryTransform):
-        return "TRANSFORM"  # a SELECT that starts a program
-    called = {function.name.lower() for function in found.find_all(exp.Anonymous)}
-    return next((name.upper() for name in PROGRAMS if name in called), "SELECT")
+def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
+    """Let DuckDB open these files and no others, load nothing and change no setting, for good.
+
+    Spark has nothing like it; there `select` alone refuses what a query names.
+    """
+    if connection.name != "duckdb" or _is_sealed(connection):
+        return
+    names = [str(file.absolute()) for file in files]
+    allowed = exp.convert([*names, *map(escape, names)]).sql("duckdb")  # views name them escaped
+    with translated():
+        for setting in (
+            f"allowed_paths = {allowed}", "python_enable_replacements = false",
+            "enable_external_access = false", "lock_configuration = true",
+        ):  # fmt: skip
+            connection.con.execute(f"set {setting}")
 
 
-def _written(found: Any, dialect: str) -> str:
-    if isinstance(found, exp.Subquery):  # Ibis takes no bare parentheses, nor VALUES
-        found = exp.select("*").from_(found.subquery("asked"))
-    if isinstance(found, exp.Values):
-        found = exp.select("*").from_(found)
-    return found.sql(dialect)
+def _is_sealed(connection: SQLBackend) -> bool:
+    asked = connection.con.execute("select current_setting('lock_configuration')")
+    return bool(asked.fetchone()[0])
 
 
 def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:

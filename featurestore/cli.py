@@ -20,15 +20,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
-from rich.console import Console
 from rich.filesize import decimal
 
 from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
 from featurestore.check import violations
+from featurestore.console import Console
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.export import export
 from featurestore.matrix import STORED
+from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         with shown_warnings(Console(stderr=True)):
             return options.run(options) or 0
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
@@ -55,9 +56,7 @@ def shown_warnings(console: Console) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", FeatureStoreWarning)
-        warnings.showwarning = lambda said, *_, **__: console.print(
-            f"warning: {said}", markup=False
-        )
+        warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}")
         yield
 
 
@@ -80,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("-f", "--file", type=Path, help="a .sql file")
     sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")
+    _add_external(sql)
     sql.set_defaults(run=_sql)
 
     funnel = commands.add_parser("funnel", help="how many tiles each rule drops")
@@ -107,12 +107,19 @@ def _add_cohort(commands: Any) -> None:
     catalog.set_defaults(run=_catalog)
 
     shell = commands.add_parser("shell", help="an interactive SQL prompt over the views")
+    _add_external(shell)
     shell.set_defaults(run=_shell)
 
     plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
     plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
     plot.add_argument("-o", "--output", type=Path, default=Path(), help="folder (here)")
     plot.set_defaults(run=_plot)
+
+
+def _add_external(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--external", action="store_true", help="queries may read files that are no artifact"
+    )
 
 
 def _add_snapshots(commands: Any) -> None:
@@ -157,6 +164,10 @@ def _configured(uri: str) -> StoreSpec:
 
 
 def _sql(options: argparse.Namespace) -> None:
+    if options.format == "parquet" and options.output is None and sys.stdout.isatty():
+        raise ArtifactError(
+            "Parquet is not for a terminal", found="no output", fix="name a file: -o answer.parquet"
+        )
     query = options.query
     if options.file is not None:
         try:
@@ -168,8 +179,10 @@ def _sql(options: argparse.Namespace) -> None:
                 fix="name a .sql file, for example sql/fold_balance.sql",
             ) from error
     store = open_store(options)
+    if not options.external:
+        store.seal()
     with backend.translated():
-        answer = store.sql(query).to_pyarrow()
+        answer = store.sql(query, options.external).to_pyarrow()
     _write(answer, options.format, options.output)
 
 
@@ -190,7 +203,7 @@ def _check(options: argparse.Namespace) -> int:
     found = violations(open_store(options), embeddings=not options.quick)
     errors = found["severity"].to_pylist().count("error")
     print_table(found, Console())
-    print(f"{errors} errors, {len(found) - errors} warnings")
+    say(f"{errors} errors, {len(found) - errors} warnings")
     return 2 if errors else 0
 
 
@@ -200,13 +213,13 @@ def _describe(options: argparse.Namespace) -> None:
 
 def _catalog(options: argparse.Namespace) -> None:
     names = catalog.write(open_store(options), options.path)
-    print(f"{options.path}: {len(names)} views")
+    say(f"{options.path}: {len(names)} views")
 
 
 def _shell(options: argparse.Namespace) -> None:
     from featurestore import shell  # the prompt's library is slow to import, and few ask for it
 
-    shell.run(open_store(options), atomic.HOME)
+    shell.run(open_store(options), atomic.HOME, external=options.external)
 
 
 def _plot(options: argparse.Namespace) -> None:
@@ -216,7 +229,7 @@ def _plot(options: argparse.Namespace) -> None:
     store.survivors("")
     classes = store.classes()
     for path in figures.draw(store.view("fates"), classes, options.output, [options.picture]):
-        print(path)
+        say(path)
 
 
 def _materialise(options: argparse.Namespace) -> None:
@@ -225,8 +238,8 @@ def _materialise(options: argparse.Namespace) -> None:
     print_funnel(made.manifest["cohorts"]["tiles"]["funnel"], Console())
     for finding in made.findings:
         if finding.found:
-            print(f"leak: {finding.found:,} {finding.check}: {finding.first}")
-    print(f"snapshot: {made.folder.name}")
+            say(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+    say(f"snapshot: {made.folder.name}")
 
 
 def _snapshots(options: argparse.Namespace) -> None:
@@ -248,7 +261,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     for folder in snapshot.collect(max(options.keep, 0)):
-        print(f"removed {folder}")
+        say(f"removed {folder}")
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -258,7 +271,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     store, bar = open_store(options), Rows(Console(stderr=True))
-    print(export(store, snapshot.materialise(store, bar), options.to, bar))
+    say(export(store, snapshot.materialise(store, bar), options.to, bar))
 
 
 def _write(answer: pa.Table, form: str, output: Path | None) -> None:
@@ -273,7 +286,10 @@ def _write(answer: pa.Table, form: str, output: Path | None) -> None:
     else:
         pyarrow.csv.write_csv(answer, sink)
     content = sink.getvalue().to_pybytes()
-    if output is None:
+    if output is None and sys.stdout.isatty():
+        for line in content.decode().splitlines():
+            say(line)
+    elif output is None:
         sys.stdout.buffer.write(content)
     else:
         atomic.write_bytes(output, content)

@@ -1,5 +1,7 @@
 """Every refusal of this project: what was wrong, what is there, what to do."""
 
+from featurestore.printing import shown
+
 
 class FeatureStoreError(Exception):
     """A refusal that a user can act on.
@@ -19,7 +21,8 @@ class FeatureStoreError(Exception):
         super().__init__(wrong, found, fix)
 
     def __str__(self) -> str:
-        return f"{self.wrong}\n  found: {self.found}\n  to do: {self.fix}"
+        wrong, found, fix = map(shown, (self.wrong, self.found, self.fix))
+        return f"{wrong}\n  found: {found}\n  to do: {fix}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between processes; the keyword-only arguments need help to be pickled.

@@ -8,6 +8,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from featurestore import precision
 from featurestore.classes import BACKGROUND, ClassSpec
 
 LabelRule = Literal["dominant", "any_passing"]
@@ -15,13 +16,13 @@ LabelRule = Literal["dominant", "any_passing"]
 
 def coverage(tiles: ir.Table, spec: ClassSpec) -> ir.FloatingValue:
     """Return the coverage of one class as a double in [0, 1]."""
-    return tiles[spec.column].cast("float64")
+    return precision.exact(tiles[spec.column])
 
 
 def passes(tiles: ir.Table, spec: ClassSpec) -> ir.BooleanValue:
     """Return whether a class reaches its threshold; a coverage of 0.0 never does."""
     share = coverage(tiles, spec)
-    return (share > 0) & (share >= spec.threshold)
+    return (share > 0) & (share >= precision.least(spec.threshold, tiles[spec.column].type()))
 
 
 def highest(shares: Sequence[ir.FloatingValue]) -> ir.FloatingValue:
@@ -83,8 +84,9 @@ def _first_highest(
 def coverage_view(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.Table:
     """Return the coverages in long form: one row per tile and class.
 
-    Columns ``slide_id, x, y, class, coverage``: what ad-hoc SQL asks thresholds of, without
-    spelling out a column per class.
+    Columns ``slide_id, x, y, class, coverage, precision``: what ad-hoc SQL asks thresholds of,
+    without spelling out a column per class. A threshold is rounded to the ``precision``
+    (``float32`` or ``float64``) before a coverage is compared with it.
     """
     long = [
         tiles.select(
@@ -93,6 +95,9 @@ def coverage_view(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.Table:
             "y",
             ibis.literal(spec.name, "string").name("class"),
             coverage(tiles, spec).name("coverage"),
+            ibis.literal(precision.precision(tiles[spec.column].type()), "string").name(
+                "precision"
+            ),
         )
         for spec in classes
     ]

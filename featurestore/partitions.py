@@ -1,4 +1,4 @@
-"""Predictions in a folder a slide: which rows make a slide up, and how it gets whole onto disk.
+"""Predictions in a file a slide: which rows make a slide up, and how it gets whole onto disk.
 
 A tile's place is its row in the keys, which are sorted: a slide is a range of places, and the file
 of a slide is complete as soon as all of them have been added, in whatever order the embeddings lie.
@@ -7,6 +7,7 @@ See docs/decisions/015-partitions.md.
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,18 +30,16 @@ from featurestore.joins import look_up
 from featurestore.matrix import Faults
 from featurestore.store import FeatureStore
 
-FOLDER, FILE = "predictions", "tiles.parquet"
+FOLDER = "predictions"
 MANIFEST = "_manifest.json"  # readers of such folders pass over names that begin so
-UNFINISHED = f".{FILE}"
-FORMAT = 1
+UNFINISHED = ".unfinished"
+FORMAT = 2  # of the folder; 1 were folders of Hive, see `NAMES`
 RULES = ("class_indices", "thresholds", "label_rule")
 """What decides a target."""
 OWN = (*KEY, "target", "row")  # of keys; others are for people
-NAMES = ds.partitioning(pa.schema([("slide_id", pa.string())]), flavor="hive")
-"""Said, since pyarrow would take slides named 001 and 002 for numbers."""
-LONGEST = 255  # bytes of a file name
-QUOTED = set("\"#%'*/:=?\\{[]^\x7f") | {chr(code) for code in range(32)}
-"""Written as %XX in the name of a folder, as Hive and Spark do; others stand as they are."""
+NAMES = ds.HivePartitioning(pa.schema([("slide_id", pa.string())]), null_fallback="/")
+"""What names meant in `slide_id=NAME/tiles.parquet`: text, none of them a number or missing."""
+READABLE = 32  # characters of a name in that of its file
 
 Places = npt.NDArray[np.int64]
 
@@ -124,8 +123,6 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     ------
     EmptyViewError
         There is none.
-    ArtifactError
-        A slide's name is too long for that of a folder.
     """
     dataset = store.dataset("test_embeddings")
     dim = contract.dimension(store.view("test_embeddings"))
@@ -149,15 +146,7 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
-    found = Cohort(keys, pieces(dataset.files), dim, json.loads(json.dumps(manifest, default=dict)))
-    for name in found.slides:
-        if len(_folder(name).encode()) > LONGEST:
-            raise ArtifactError(
-                "The name of a slide is too long for that of a folder",
-                found=f"{name}: {len(_folder(name).encode())} bytes, quoted",
-                fix=f"shorten it: {LONGEST} bytes are as many as a file system takes",
-            )
-    return found
+    return Cohort(keys, pieces(dataset.files), dim, json.loads(json.dumps(manifest, default=dict)))
 
 
 def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
@@ -225,7 +214,7 @@ def check_replaceable(folder: Path) -> None:
 def begin(folder: Path, cohort: Cohort) -> list[int]:
     """Make a folder ready; return the numbers of the slides that are whole in it."""
     atomic.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
-    for left in folder.glob(f"*/{UNFINISHED}"):  # by a writer that was killed
+    for left in folder.glob(f"*{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
     tiles = np.diff(cohort.starts)
     return [n for n, name in enumerate(cohort.slides) if rows(folder, name) == tiles[n]]
@@ -234,21 +223,49 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
 def rows(folder: Path, slide: str) -> int | None:
     """Return the number of predictions of a slide; None if they are not there, or cut."""
     try:
-        return pq.read_metadata(folder / _folder(slide) / FILE).num_rows
+        return pq.read_metadata(folder / file_name(slide)).num_rows
     except (OSError, pa.ArrowException):
         return None
 
 
 def read(folder: Path) -> pa.Table:
     """Return all predictions: ``slide_id, x, y, target, pred, prob_<class>``, sorted by key."""
-    table = pq.read_table(folder, partitioning=NAMES)
-    table = table.select(["slide_id", *table.column_names[:-1]])
+    table = dataset(folder, sorted(folder.glob("*.parquet"))).to_table()
     return table.sort_by([(name, "ascending") for name in KEY])
+
+
+def dataset(folder: Path, files: Sequence[Path]) -> ds.Dataset:
+    """Return the predictions in some files of a folder, in this layout or the one before."""
+    inside = "slide_id" in pq.read_schema(files[0]).names
+    names = [str(file) for file in files]
+    if inside:
+        return ds.dataset(names, format="parquet")
+    return ds.dataset(names, format="parquet", partitioning=NAMES, partition_base_dir=str(folder))
+
+
+def of_slide(predicted: ds.Dataset, slide: str) -> ds.Dataset:
+    """Return what holds the predictions of a slide: its file, where it has one, else all."""
+    if isinstance(predicted, ds.FileSystemDataset):
+        file = Path(next(predicted.get_fragments()).path).with_name(file_name(slide))
+        if file.exists():
+            return ds.dataset(str(file), format="parquet", schema=predicted.schema)
+    return predicted
+
+
+def file_name(slide: str) -> str:
+    """Return the name of a slide's file, which no other slide's is on any disk.
+
+    What is readable of the slide's name, and a digest that tells case, Unicode's forms and the
+    rest apart. Nothing in it means anything to readers: the slide's name stands in the file.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", slide.lower())[:READABLE].strip("-")
+    digest = hashlib.sha256(slide.encode()).hexdigest()[:16]
+    return "-".join(filter(None, [plain, digest])) + ".parquet"
 
 
 def _put(file: Path, content: pa.Buffer) -> None:
     """Write a file by rename, in its own folder: a temporary one takes longer than the writing."""
-    fresh = file.with_name(UNFINISHED)
+    fresh = file.with_name(file.name + UNFINISHED)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
@@ -259,15 +276,6 @@ def _put(file: Path, content: pa.Buffer) -> None:
             found=error.strerror or str(error),
             fix="make room, and go on with resume=true; or name another output",
         ) from error
-
-
-def plain(cohort: Cohort) -> bool:
-    """Return whether no name of a slide is quoted, which MLflow's client wants of artifacts."""
-    return not any(QUOTED & set(name) for name in cohort.slides)
-
-
-def _folder(slide: str) -> str:
-    return "slide_id=" + "".join(f"%{ord(c):02X}" if c in QUOTED else c for c in slide)
 
 
 class Partitions:
@@ -310,16 +318,15 @@ class Partitions:
         first, last = self.cohort.starts[slide : slide + 2]
         shares = self.shares[first:last]
         keys = self.cohort.keys.slice(first, last - first)
-        table = keys.select(["x", "y", "target"])
+        table = keys.select([*KEY, "target"])
         table = table.append_column("pred", pa.array(shares.argmax(axis=1)))
         for index, name in enumerate(self.classes):
             table = table.append_column(f"prob_{name}", pa.array(shares[:, index].copy()))
         for name in (name for name in keys.column_names if name not in OWN):
             table = table.append_column(name, keys[name])
-        file = self.folder / _folder(self.cohort.slides[slide]) / FILE
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, use_dictionary=False)  # of shares, it would cost and not pay
-        _put(file, sink.getvalue())
+        pq.write_table(table, sink, use_dictionary=["slide_id"])  # shares' would cost and not pay
+        _put(self.folder / file_name(self.cohort.slides[slide]), sink.getvalue())
 
     def begun(self) -> tuple[Places, npt.NDArray[np.float32]]:
         """Return the tiles of slides of which others are elsewhere: places and probabilities."""

@@ -3,6 +3,8 @@
 import ibis
 import ibis.expr.types as ir
 
+from featurestore.precision import steps_reached
+
 BINS = 20  # of a histogram of coverages
 
 
@@ -15,7 +17,7 @@ def survival_view(fates: ir.Table, coverages: ir.Table, steps: int = 50) -> ir.T
         With ``dominant`` and ``dropped_by``. Tiles count that are kept, or dropped by the threshold
         of a class or for something after it: what a change of thresholds can touch.
     coverages
-        The long form: ``slide_id, x, y, class, coverage``.
+        The long form: ``slide_id, x, y, class, coverage, precision``.
     steps
         Number of thresholds above 0.
 
@@ -30,7 +32,7 @@ def survival_view(fates: ir.Table, coverages: ir.Table, steps: int = 50) -> ir.T
     ).select("slide_id", "x", "y", "dominant")
     own = coverages.rename(dominant="class").inner_join(touched, ["slide_id", "x", "y", "dominant"])
     # Tiles in each step, then a running sum from above: every tile is looked at once.
-    binned = own.mutate(step=(own.coverage * steps + 1e-9).floor().cast("int64"))
+    binned = own.mutate(step=steps_reached(own, steps))
     counts = binned.group_by(["dominant", "step"]).aggregate(tiles=binned.count())
     every = ibis.range(steps + 1).unnest().name("step").as_table()
     grid = (
@@ -58,7 +60,7 @@ def slide_view(fates: ir.Table) -> ir.Table:
 def histogram_view(coverages: ir.Table, bins: int = BINS) -> ir.Table:
     """Return ``class, low, tiles``: tiles with coverage in [low, low + 1 / bins), none at zero."""
     there = coverages.filter(coverages.coverage > 0)
-    number = ibis.least((there.coverage * bins).floor(), bins - 1)
+    number = ibis.least(steps_reached(there, bins), bins - 1)
     there = there.mutate(low=number / bins)
     counts = there.group_by(["class", "low"]).aggregate(tiles=there.count())
     return counts.order_by(["class", "low"])

@@ -71,6 +71,7 @@ def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     yield from _numbers(dataset, artifact)
     for disagreement in disagreements(dataset):
         yield _disagreement(disagreement, artifact)
+    yield from _half_floats(dataset, artifact)
     yield from _order(dataset, artifact)
     yield from _overridden(dataset, artifact)
     if dataset.left_out:
@@ -193,6 +194,21 @@ def _disagreement(found: Disagreement, artifact: str) -> Violation:
         "write all files with the same columns and types",
         severity="warning" if passes else "error",
     )
+
+
+def _half_floats(dataset: Dataset, artifact: str) -> Iterator[Violation]:
+    """Find coverages in half floats, which engines hand on as single ones: 0.7 is not 0.7 there."""
+    fields = (field for fragment in dataset.filled for field in fragment.schema)
+    columns = {
+        f.name for f in fields if f.name.startswith(COVERAGE) and kind(f.type) == "halffloat"
+    }
+    if columns:
+        yield Violation(
+            f"the {artifact} have coverages in half floats, which thresholds cannot be compared "
+            "with exactly",
+            ", ".join(sorted(columns)),
+            "write them as floats or doubles",
+        )
 
 
 def _order(dataset: Dataset, artifact: str) -> Iterator[Violation]:

@@ -16,9 +16,9 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import Output
 from pygments.lexers.sql import SqlLexer
-from rich.console import Console
 
 from featurestore import backend
+from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from featurestore.store import FeatureStore
 from featurestore.tables import print_table
@@ -84,7 +84,7 @@ def quoted(name: str) -> str:
 
 def run(
     store: FeatureStore, home: Path, input: Input | None = None, output: Output | None = None,
-    console: Console | None = None,
+    console: Console | None = None, *, external: bool = False,
 ) -> None:  # fmt: skip
     """Read statements and answer them until the user leaves.
 
@@ -98,7 +98,11 @@ def run(
         Other than the terminal, for tests.
     console
         Where answers go.
+    external
+        Whether statements may read what is none of the views.
     """
+    if not external:
+        store.seal()
     console = console or Console()
     views = dict(store.name_views())
     home.mkdir(parents=True, exist_ok=True)
@@ -113,7 +117,8 @@ def run(
         input=input,
         output=output,
     )
-    console.print(HELP, markup=False, highlight=False)
+    for line in HELP.splitlines():
+        console.print(line, highlight=False)
     while True:
         try:
             text = session.prompt().strip()
@@ -125,9 +130,10 @@ def run(
             return
         if text.strip(";"):
             try:
-                answer(store, views, text, console)
+                answer(store, views, text, console, external)
             except FeatureStoreError as error:
-                console.print(f"error: {error}", markup=False, highlight=False)
+                for line in f"error: {error}".splitlines():
+                    console.print(line, highlight=False)
 
 
 def _keys() -> KeyBindings:
@@ -149,8 +155,9 @@ def _keys() -> KeyBindings:
 
 
 def answer(
-    store: FeatureStore, views: Mapping[str, Sequence[str]], text: str, console: Console
-) -> None:
+    store: FeatureStore, views: Mapping[str, Sequence[str]], text: str, console: Console,
+    external: bool = False,
+) -> None:  # fmt: skip
     r"""Print the answer to a statement, or to ``\d``."""
     word, _, name = text.rstrip(";").partition(" ")
     if word == r"\d":
@@ -158,7 +165,7 @@ def answer(
         return
     started = time.perf_counter()
     with backend.translated():
-        rows = store.sql(text).to_pyarrow()
+        rows = store.sql(text, external).to_pyarrow()
     took = time.perf_counter() - started
     _show(rows, console)
     console.print(f"{len(rows):,} rows, {took:.2f} s", highlight=False)

@@ -47,7 +47,10 @@ SHELF, MATRICES = "snapshots", "matrices"
 FORMAT = 2  # of the folder
 MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
-VIEWS = ("balance", "classes", "folds", "funnel", "guard", "joins", "labels", "store", "thresholds")
+VIEWS = (
+    "balance", "classes", "folds", "funnel", "guard", "joins", "labels", "precision", "store",
+    "thresholds",
+)  # fmt: skip
 """The files whose code decides what a snapshot holds."""
 RULES = (*assignment.RULES, "storage")
 COMPARED = 1024  # embeddings held in memory at a time, to compare them

@@ -306,16 +306,28 @@ class FeatureStore:
 
     # -- questions -----------------------------------------------------------------------------
 
-    def sql(self, query: str) -> ir.Table:
+    def sql(self, query: str, external: bool = False) -> ir.Table:
         """Ask one SELECT statement of the named views; the answer is lazy.
+
+        Parameters
+        ----------
+        external
+            Whether it may read files and tables that are none of the views.
 
         Raises
         ------
         QueryError
-            It is not a single SELECT, or the engine refuses it.
+            It is not a single SELECT, reads something else, or the engine refuses it.
         """
         self.name_views()
-        return backend.select(self.connection, query)
+        return backend.select(self.connection, query, external)
+
+    def seal(self) -> None:
+        """Let the engine open no file but the artifacts, from now on: this store only answers."""
+        self.name_views()
+        backend.seal(
+            self.connection, [file for dataset in self._datasets.values() for file in dataset.files]
+        )
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""

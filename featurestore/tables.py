@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from featurestore.console import Console
+from featurestore.printing import shown
 
 SHOWN = 200  # rows that a table in the terminal shows
 LEAST = 12  # characters of a column whose cells are broken
@@ -31,7 +32,7 @@ def print_table(
             no_wrap=place in whole,
         )
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console.print(table)
     if not len(answer):
         console.print("no rows")
@@ -73,4 +74,4 @@ def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "til
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.{6 if abs(value) >= 1 else 4}g}"
-    return "" if value is None else str(value)
+    return "" if value is None else shown(str(value))

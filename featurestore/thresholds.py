@@ -7,6 +7,7 @@ from functools import reduce
 import ibis
 import ibis.expr.types as ir
 
+from featurestore import precision
 from featurestore.classes import BACKGROUND, ClassSpec
 from featurestore.labels import LabelRule, coverage, highest, passes
 
@@ -29,7 +30,7 @@ def threshold_view(
     classes
         The classes in column order.
     tissue_prop_min
-        Least sum of coverages.
+        Least sum of coverages, see `featurestore.precision.floor`.
     single_class
         Whether a tile with coverage of more than one class is dropped (``multi_class``).
     rule
@@ -37,6 +38,7 @@ def threshold_view(
         threshold, under ``any_passing`` any class.
     """
     shares = [coverage(labels, spec) for spec in classes]
+    kinds = [labels[spec.column].type() for spec in classes]
     present = reduce(operator.add, ((share > 0).cast("int64") for share in shares))
     if rule == "any_passing":
         reached = reduce(operator.or_, (passes(labels, spec) for spec in classes))
@@ -47,7 +49,7 @@ def threshold_view(
         )
     tests = {
         BACKGROUND: highest(shares) == 0,
-        "tissue": labels.tissue_prop < tissue_prop_min,
+        "tissue": labels.tissue_prop < precision.floor(tissue_prop_min, kinds),
         "multi_class": (present > 1) & single_class,
         "class_threshold": ~reached,
     }

@@ -12,7 +12,9 @@ own as (
         coverages.coverage,
         classes.threshold,
         fates.dropped_by is null as kept,
-        round(coverages.coverage - classes.threshold, 4) as margin,
+        -- A threshold of 0.7 is what 0.7 is in the type of the class's column.
+        if(precision = 'float32', cast(threshold as float), threshold) as least,
+        round(coverages.coverage - least, 4) as margin,
     from fates
     inner join coverages
         on fates.slide_id = coverages.slide_id
@@ -26,7 +28,7 @@ own as (
 
 near_threshold as (
 
-    select *
+    select * exclude (least)
     from own
     where abs(margin) <= 0.05
     order by abs(margin), slide_id, x, y

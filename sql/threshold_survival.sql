@@ -14,6 +14,7 @@ shares as (
     select
         class,
         coverage,
+        precision,
     from coverages
     where coverage > 0
 
@@ -25,7 +26,10 @@ survival as (
         shares.class,
         classes.threshold as now_at,
         steps.at_least,
-        count(*) filter (where shares.coverage >= steps.at_least) as tiles,
+        -- A threshold of 0.7 is what 0.7 is in the type of the class's column.
+        count(*) filter (
+            where coverage >= if(precision = 'float32', cast(at_least as float), at_least)
+        ) as tiles,
         round(100.0 * tiles / count(*), 1) as percent,
     from shares
     inner join classes on shares.class = classes.name

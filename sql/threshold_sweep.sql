@@ -14,6 +14,7 @@ dominant as (
     select
         fates.dominant as class,
         coverages.coverage,
+        coverages.precision,
     from fates
     inner join coverages
         on fates.slide_id = coverages.slide_id
@@ -30,7 +31,10 @@ sweep as (
         dominant.class,
         classes.threshold as now_at,
         steps.at_least,
-        count(*) filter (where dominant.coverage >= steps.at_least) as tiles,
+        -- A threshold of 0.7 is what 0.7 is in the type of the class's column.
+        count(*) filter (
+            where coverage >= if(precision = 'float32', cast(at_least as float), at_least)
+        ) as tiles,
         round(100.0 * tiles / count(*), 1) as percent,
     from dominant
     inner join classes on dominant.class = classes.name

@@ -86,6 +86,10 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
         [("warning", "all", "tiles without an embedding", 2),
          ("warning", "all", "embeddings of no tile", 2)],
     ),
+    "coverages in half floats": (
+        {"roi_coverage_Fat": pa.array(FAT, pa.float16())}, {}, {},
+        [("error", "tiles", "coverages in half floats", None)],
+    ),
     "names that differ in case alone": (
         {"Y": [0] * 12}, {}, {}, [("error", "tiles", "differ in case alone", None)],
     ),

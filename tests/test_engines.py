@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from featurestore.funnel import fate_view, funnel_view
 from featurestore.guard import common_view, overlap_view, spread_view, twin_view
 from featurestore.labels import coverage_view, label_view
 from featurestore.parquet import dataset
+from featurestore.partitions import Cohort, Partitions
 from featurestore.schemas import checked_table
 from featurestore.snapshot import materialise
 from featurestore.thresholds import threshold_view
@@ -148,6 +150,31 @@ def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: st
         assert rows(here[name]) == rows(there[name]), name
 
 
+BOUNDS = [(0.7, 0.0, 0.0), (0.7, 0.1, 0.0), (0.1, 0.0, 0.7), (0.8, 0.0, 0.0), (0.6999, 0.1001, 0.0),
+          (0.69, 0.11, 0.0), (0.0, 0.8, 0.0), (0.0, 0.0, 0.79)]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.decimal128(38, 30)], ids=str)
+def test_decimals_at_their_bounds_have_the_same_fates_on_every_engine(
+    connection: Any, kind: pa.DataType
+):
+    shares = {
+        f"roi_coverage_{name}": pa.array([str(row[n]) for row in BOUNDS]).cast(kind)
+        for n, name in enumerate(NAMES)
+    }
+    places = {
+        "slide_id": ["s"] * len(BOUNDS),
+        "x": list(range(len(BOUNDS))),
+        "y": [0] * len(BOUNDS),
+    }
+    tiles = backend.register(connection, "bounds", pa.table(places | shares))
+    classes = [ClassSpec(*rule) for rule in zip(NAMES, [2, 0, 1], [0.7, 0.8, 0.7], strict=True)]
+    fates = threshold_view(label_view(tiles, classes), classes, 0.8, False)
+    assert fates.order_by("x").to_pyarrow()["dropped_by"].to_pylist() == [
+        "tissue", None, None, None, "class_threshold", "class_threshold", None, "tissue",
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> StoreSpec:
     """Return a store over the same tiles; each slide divided over folds by StratifiedKFold."""
@@ -220,7 +247,7 @@ def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: 
     ("query", "words"),
     [
         ("select nope from fates", ["Spark could not run the query", "nope"]),
-        ("select * from nowhere", ["Spark could not run the query", "nowhere"]),
+        ("select * from fates, fate", ["none of the views", "fate; did you mean 'fates'?"]),
         ("select 1 +", ["could not be parsed", "Line 1"]),
     ],
 )
@@ -240,6 +267,14 @@ def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
 )  # fmt: skip
 def test_every_shape_of_one_select_is_taken(connection: Any, query: str):
     assert rows(backend.select(connection, query)) == [(1,)]
+
+
+def test_sql_on_spark_reads_files_only_if_it_may(on_spark: Any, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("secret")
+    text = f"select value from text.`file://{tmp_path}/notes.txt`"
+    with pytest.raises(QueryError, match="none of the views"):
+        backend.select(on_spark, text)
+    assert rows(backend.select(on_spark, text, external=True)) == [("secret",)]
 
 
 def test_sql_on_spark_answers(spec: StoreSpec):
@@ -328,6 +363,16 @@ def test_a_parquet_type_that_spark_lacks_is_named(on_spark: Any, tmp_path: Path)
     pq.write_table(pa.table({"embedding": column}), tmp_path / "half.parquet")
     with pytest.raises(QueryError, match="FLOAT16"):
         backend.read_parquet(on_spark, [tmp_path / "half.parquet"])
+
+
+def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any, tmp_path: Path):
+    names = ["001", "01", "1", "A", "__HIVE_DEFAULT_PARTITION__", "a"]
+    keys = pa.table({"slide_id": names, "x": [0] * 6, "y": [0] * 6,
+                     "target": pa.nulls(6, pa.int64())})  # fmt: skip
+    out = Partitions(tmp_path / "predictions", Cohort(keys, [], 1, {}), ["Fat"])
+    out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
+    found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
+    assert sorted(found["slide_id"].to_pylist()) == names
 
 
 def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):

@@ -62,6 +62,7 @@ def test_a_registered_model_with_its_rules_and_figures(digits_home: Path, tmp_pa
     assert export.main(["models:/tissue-probe/1", "--uri", uri, "--output", str(out)]) == 0
     content = json.loads((out / "model.json").read_text())
     assert content["rules"]["thresholds"] == {str(digit): 0.0 for digit in range(10)}
+    assert "rounded to the type of its column" in content["rules"]["precision"]
     assert len(content["data"]["embeddings"]) == 64
     assert len(content["commit"]) >= 40
     card = (out / "README.md").read_text()

@@ -16,6 +16,7 @@ import tifffile
 from conftest import launch
 from PIL import Image
 
+from featurestore.partitions import file_name
 from train import atlas, maps, probe
 from train.mosaic import NONE
 from train.palette import ANSWERS, colours, rgb
@@ -201,10 +202,13 @@ def test_names_of_files_give_the_slides_back():
     assert Image.open(folder / row["overview"]).size[0] > 500
 
 
-def test_a_name_too_long_for_a_file_is_cut_and_stays_unique():
-    one_name, other = "ü" * 300, "ü" * 299 + "o"
-    stems = {atlas.file_stem(name) for name in (one_name, other)}
-    assert len(stems) == 2 and max(map(len, stems)) <= 200
+def test_names_of_files_are_short_and_unique_on_every_disk():
+    """Names that are long, that differ in case alone, and one that needs nothing."""
+    names = ["ü" * 300, "ü" * 299 + "o", "a", "A", "é", "e\u0301", "plain"]
+    stems = atlas.file_stems(names)
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    assert max(map(len, stems.values())) <= 200
+    assert stems["plain"] == "plain"
 
 
 def test_a_slide_without_labels_has_no_error_map():
@@ -253,6 +257,18 @@ def test_a_folder_of_partitions_is_read_by_its_quoted_names():
         dataset("parts", None), read_slides("slides.parquet", None)["0012"], NAMES
     )  # fmt: skip
     assert (tiles.x.tolist(), tiles.pred.tolist(), tiles.target.tolist()) == ([20], [2], [NONE])
+
+
+def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
+    folder = Path("parts")
+    folder.mkdir()
+    for name in (EDGE, "0012"):
+        pq.write_table(predicted(name, [20], [0], [2]), folder / file_name(name))
+    there = slides({EDGE: {}, "0012": {}})
+    found = dataset("parts", None)
+    (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
+    tiles = read_tiles(found, read_slides(there, None)["0012"], NAMES)
+    assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])

@@ -153,6 +153,21 @@ def test_patient_overlap_goes_by_slide_where_no_patient_is_known(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_thresholds_are_asked_of_floats_as_of_doubles(tmp_path: Path, kind: str):
+    """Coverages of 0.5, 0.7 and 0.9 reach the steps of 0.5, 0.7 and 0.9."""
+    tiles = TILES.iloc[:3].assign(roi_coverage_Fat=[0.5, 0.7, 0.9], roi_coverage_Muscle=0.0)
+    made = store(tmp_path, tiles.astype(dict.fromkeys(SHARES, kind)))
+    for question, steps in (("threshold_survival", 20), ("threshold_sweep", 10)):
+        reached = {row["at_least"]: row["tiles"] for row in answer(made, question)}
+        assert reached == {
+            n / steps: sum(share >= n / steps for share in (0.5, 0.7, 0.9))
+            for n in range(steps + 1)
+        }
+    (near,) = answer(made, "near_threshold")
+    assert (near["margin"], str(near["margin"]), near["kept"]) == (0.0, "0.0", True)
+
+
 @pytest.mark.parametrize(("slides", "twice"), [(["a", "b"], 0), (["a", "a"], 1)])
 def test_slide_leakage(tmp_path: Path, slides: list[str], twice: int):
     tiles = TILES.iloc[[0, 5]].assign(slide_id=slides, fold=[0, 1])

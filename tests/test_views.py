@@ -1,7 +1,9 @@
 """Each view against its plain-SQL twin and against a slow oracle, over generated tiles."""
 
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import oracle
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +17,7 @@ from featurestore.classes import ClassSpec
 from featurestore.folds import fold_view, shared_groups, split_view
 from featurestore.funnel import fate_view, funnel_view
 from featurestore.labels import coverage_view, label_view
+from featurestore.pictures import histogram_view, survival_view
 from featurestore.thresholds import threshold_view
 
 NAMES = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett"]
@@ -24,7 +27,19 @@ KEY = ["slide_id", "x", "y"]
 SHARES = st.one_of(
     st.just(0.0), st.integers(0, 16).map(lambda n: n / 16), st.floats(0, 1, width=32)
 )
-THRESHOLDS = st.one_of(st.just(0.0), st.integers(0, 16).map(lambda n: n / 16))
+THRESHOLDS = st.one_of(
+    st.just(0.0), st.integers(0, 16).map(lambda n: n / 16), st.integers(0, 10).map(lambda n: n / 10)
+)
+# What people write: decimals of one to four places.
+DECIMALS = st.integers(0, 4).flatmap(
+    lambda places: st.integers(0, 10**places).map(lambda n: Decimal(n).scaleb(-places))
+)
+KINDS = {
+    "float64": (pa.float64(), np.float64),
+    "float32": (pa.float32(), np.float32),
+    "decimal": (pa.decimal128(38, 30), Decimal),
+}
+"""Of a column: its type in Arrow, and that of its values to the oracle."""
 
 
 @st.composite
@@ -45,6 +60,23 @@ def cases(draw: Any, classes: int | None = None) -> dict[str, Any]:
         "rule": draw(st.sampled_from(["dominant", "any_passing"])),
         "fold": draw(folds),
         "embedded": draw(subset),
+        "kind": draw(st.sampled_from(["float64", "float32"])),
+    }
+
+
+@st.composite
+def decimals(draw: Any) -> dict[str, Any]:
+    """Draw tiles and rules whose numbers are all short decimals, sums at their bound among them."""
+    case = draw(cases(classes=3))
+    rows = draw(st.lists(st.tuples(*[DECIMALS] * 3), min_size=1, max_size=40))
+    bound = draw(st.one_of(DECIMALS, st.just(sum(rows[0])).filter(lambda sum: sum <= 1)))
+    return case | {
+        "rows": rows,
+        "keys": [{"slide_id": "s", "x": n, "y": 0} for n in range(len(rows))],
+        "thresholds": tuple(map(float, draw(st.tuples(*[DECIMALS] * 3)))),
+        "tissue_prop_min": float(bound),
+        "fold": [0] * len(rows),
+        "embedded": [True] * len(rows),
     }
 
 
@@ -60,6 +92,17 @@ TIES = {
     "rule": "dominant",
     "fold": [0, 1, 2, 0, None],
     "embedded": [True, False, True, True, True],
+    "kind": "float64",
+}  # fmt: skip
+AT_THE_BOUND = TIES | {
+    "rows": [
+        (Decimal(a), Decimal(b), Decimal(c)) for a, b, c in [
+            ("0.7", "0", "0"), ("0.6999", "0.1001", "0"), ("0.7", "0.1", "0"), ("0.8", "0", "0"),
+            ("0.1", "0", "0.7"),
+        ]
+    ],
+    "thresholds": (0.7, 0.1, 0.7),
+    "tissue_prop_min": 0.8,
 }  # fmt: skip
 
 
@@ -71,7 +114,9 @@ class Built:
         self.connection = backend.connect(threads=1)
         columns = {key: [row[key] for row in case["keys"]] for key in KEY}
         for number, name in enumerate(case["names"]):
-            columns[f"roi_coverage_{name}"] = [row[number] for row in case["rows"]]
+            kind, value = KINDS[case["kind"]]
+            values = [value(row[number]) for row in case["rows"]]
+            columns[f"roi_coverage_{name}"] = pa.array(values, kind)
         tiles = backend.register(self.connection, "tiles", pa.table(columns))
         self.classes = [
             ClassSpec(name, index, threshold)
@@ -97,8 +142,18 @@ class Built:
         used = {key: value for key, value in parameters.items() if f"${key}" in text}
         return sorted(self.connection.con.execute(text, used).fetchall(), key=repr)
 
-    def shares(self, number: int) -> dict[str, float]:
-        return dict(zip(self.case["names"], self.case["rows"][number], strict=True))
+    def shares(self, number: int) -> dict[str, oracle.Share]:
+        values = map(KINDS[self.case["kind"]][1], self.case["rows"][number])
+        return dict(zip(self.case["names"], values, strict=True))
+
+    def expected(self) -> tuple[list[str], list[str | None]]:
+        """Return labels and reasons as the oracle has them."""
+        case = self.case
+        thresholds = dict(zip(case["names"], case["thresholds"], strict=True))
+        tiles = [self.shares(number) for number in range(len(case["rows"]))]
+        labels = [oracle.label(shares, thresholds, case["rule"]) for shares in tiles]
+        rules = (thresholds, case["tissue_prop_min"], case["single_class"], case["rule"])
+        return labels, [oracle.dropped_by(shares, *rules) for shares in tiles]
 
 
 def sorted_indices(count: int) -> list[int]:
@@ -126,7 +181,7 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
     assert tuples(built.labels, *columns) == built.twin("labels")
     assert tuples(built.thresholds, *KEY, "dropped_by") == built.twin("thresholds", **rules)
     long = coverage_view(built.labels, built.classes)
-    assert tuples(long, *KEY, "class", "coverage") == built.twin("coverages")
+    assert tuples(long, *KEY, "class", "coverage", "precision") == built.twin("coverages")
     for name in ("thresholds", "fates"):
         backend.create_view(built.connection, name, getattr(built, name))
         if name == "thresholds":
@@ -145,18 +200,10 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
 def test_views_agree_with_the_oracle(case: dict[str, Any]):
     """Labels under both rules, the order of reasons, and every tile's one fate."""
     built = Built(case)
-    thresholds = dict(zip(case["names"], case["thresholds"], strict=True))
-    rows = range(len(case["rows"]))
-    labels = [oracle.label(built.shares(n), thresholds, case["rule"]) for n in rows]
+    labels, reasons = built.expected()
     assert by_x(built.labels, "label") == labels
     index = {spec.name: spec.index for spec in built.classes}
     assert by_x(built.labels, "target") == [index.get(label) for label in labels]
-    reasons = [
-        oracle.dropped_by(
-            built.shares(n), thresholds, case["tissue_prop_min"], case["single_class"], case["rule"]
-        )
-        for n in rows
-    ]
     assert by_x(built.thresholds, "dropped_by") == reasons
     fates = [
         reason
@@ -168,6 +215,50 @@ def test_views_agree_with_the_oracle(case: dict[str, Any]):
     counted = {row["reason"]: row["tiles"] for row in built.funnel.to_pyarrow().to_pylist()}
     assert counted == oracle.funnel(pd.Series(fates, dtype=object))
     assert counted["input"] == counted["kept"] + sum(counted[r] for r in oracle.REASONS)
+
+
+@settings(max_examples=20, deadline=None)
+@given(decimals())
+@example(AT_THE_BOUND)
+def test_the_same_decimals_have_the_same_fates_in_every_type(case: dict[str, Any]):
+    """Those of exact decimal arithmetic: no coverage or sum misses its bound by its rounding."""
+    labels, reasons = Built(case | {"kind": "decimal"}).expected()
+    for kind in KINDS:
+        built = Built(case | {"kind": kind})
+        assert by_x(built.labels, "label") == labels, kind
+        assert by_x(built.thresholds, "dropped_by") == reasons, kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "ulps", "reason"),
+    [("float64", 4, None), ("float64", 16, "tissue"), ("float32", 1, None),
+     ("float32", 4, "tissue")],
+)  # fmt: skip
+def test_a_sum_below_its_bound_by_more_than_rounding_is_dropped(
+    kind: str, ulps: int, reason: str | None
+):
+    """Of three classes: 0.5 and some ulps (of numbers from 0.5 to 1) less than 0.1875."""
+    below = 0.1875 - ulps * float(np.finfo(KINDS[kind][1]).eps) / 2
+    case = TIES | {"rows": [(0.5, below, 0.0)], "keys": TIES["keys"][:1], "kind": kind,
+                   "tissue_prop_min": 0.6875, "fold": [0], "embedded": [True]}  # fmt: skip
+    assert by_x(Built(case).thresholds, "dropped_by") == [reason]
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "decimal"])
+def test_pictures_count_a_coverage_at_the_threshold_that_it_reaches(kind: str):
+    """0.7 is in the bin that begins there, and survives 0.7, whatever its type."""
+    shares = [Decimal(n) / 100 for n in (70, 58, 35, 100)]
+    case = TIES | {"names": NAMES[:1], "rows": [(share,) for share in shares], "kind": kind,
+                   "keys": TIES["keys"][:4], "thresholds": (0.0,), "tissue_prop_min": 0.0,
+                   "fold": [0] * 4, "embedded": [True] * 4}  # fmt: skip
+    built = Built(case)
+    long = coverage_view(built.labels, built.classes)
+    survival = survival_view(built.fates, long, steps=100).to_pyarrow().to_pylist()
+    assert [row["tiles"] for row in survival] == [
+        sum(share >= Decimal(step) / 100 for share in shares) for step in range(101)
+    ]
+    bins = {row["low"]: row["tiles"] for row in histogram_view(long).to_pyarrow().to_pylist()}
+    assert bins == {0.35: 1, 0.55: 1, 0.7: 1, 0.95: 1}
 
 
 def test_first_column_wins_a_tie():

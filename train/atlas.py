@@ -1,6 +1,8 @@
 """All maps of the slides that are asked for, in one folder with an index."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-from rich.console import Console
 
+from featurestore.console import Console
 from train import pyramid, qupath
 from train.data import write_parquet
 from train.figures import overview_png
@@ -44,9 +46,12 @@ def write(folder: Path, predicted: ds.Dataset, uri: str, settings: Maps, console
     chosen = choose(settings.slides, scores(predicted))
     slides = read_slides(uri, settings.downsample, chosen)
     rows = []
-    for name in chosen:
+    for name, stem in file_stems(chosen).items():
         tiles = read_tiles(predicted, slides[name], classes)
-        rows.append(draw(folder, slides[name], tiles, classes, palette, settings.regions))
+        row = draw(
+            folder, slides[name], tiles, classes, palette, merged=settings.regions, stem=stem
+        )
+        rows.append(row)
     write_parquet(folder / INDEX, pa.Table.from_pylist(rows, SCHEMA))
     console.print(f"maps of {len(rows):,} slides, their regions checked against the tiles")
 
@@ -60,7 +65,14 @@ SCHEMA = pa.schema({
 
 
 def draw(
-    folder: Path, slide: Slide, tiles: Tiles, classes: list[str], palette: list[str], merged: bool
+    folder: Path,
+    slide: Slide,
+    tiles: Tiles,
+    classes: list[str],
+    palette: list[str],
+    *,
+    merged: bool,
+    stem: str,
 ) -> dict[str, Any]:
     """Write all maps of one slide; return its row of the index.
 
@@ -68,11 +80,12 @@ def draw(
     ----------
     merged
         Whether the GeoJSON has regions, or a polygon for each tile.
+    stem
+        How the names of its files begin.
     """
     cut = mosaic(tiles)
     found = regions(cut, tiles)
     pixels = grid(slide.extent, tiles.step, MAP_PIXELS)
-    stem = file_stem(slide.name)
     if merged:
         area = slide.mpp[0] * slide.mpp[1]
         features = qupath.region_features(found, classes, palette, slide.downsample, area)
@@ -141,12 +154,17 @@ def overview(
     )  # fmt: skip
 
 
-def file_stem(name: str) -> str:
-    """Return a file's name for a slide: percent-encoded, so that decoding gives the slide back.
+def file_stems(names: Sequence[str]) -> dict[str, str]:
+    """Return a file's name for each slide: percent-encoded, so that decoding gives the slide back.
 
-    One that is too long for a file is cut and ends in a digest; the index has it whole.
+    One that is too long for a file, or that some disks would take for another's (`a` and `A`), ends
+    in a digest; the index has it whole.
     """
-    stem = quote(name, safe=" ")
-    if len(stem) > LONGEST:
-        stem = f"{stem[: LONGEST - 18]}%%{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return stem
+    stems = {name: quote(name, safe=" ") for name in names}
+    alike = Counter(stem.casefold() for stem in stems.values())
+    return {
+        name: stem
+        if len(stem) <= LONGEST and alike[stem.casefold()] == 1
+        else f"{stem[: LONGEST - 18]}%%{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        for name, stem in stems.items()
+    }

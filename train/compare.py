@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rich.console import Console
 
+from featurestore.console import Console
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
+from featurestore.printing import print_error
 from featurestore.tables import print_table
 from train import evidence
 from train.data import plural, unit_numbers, write_parquet
@@ -106,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         how = How(options.seed, options.resample, options.ordered)
         compare(options.runs, options.uri, options.output, how, Console())
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0
 

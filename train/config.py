@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from featurestore.printing import print_error
 from train.checks import check, nearest
 from train.schema import Config, ConfigError
 
@@ -292,7 +293,7 @@ def check_or_exit(argv: list[str]) -> None:
         load(argv)
     except ConfigError as error:
         if os.environ.get("RANK", "0") == "0":  # one process speaks for all
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
         sys.exit(2)
 
 

@@ -25,8 +25,9 @@ import torch
 import yaml
 from torch import nn
 
-from featurestore import mlflow_artifacts, uris
+from featurestore import mlflow_artifacts, precision, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.printing import print_error, say
 from train import checkpoint
 from train.checkpoint import Blueprint
 from train.tracking import Facts, facts
@@ -86,9 +87,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         export(options.model, options.output, options.uri)
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
-    print(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
+    say(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
     return 0
 
 
@@ -156,7 +157,8 @@ def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
 def rules(known: Facts) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
     settings = yaml.safe_load(known.config) if known.config else {}
-    return {key: settings[key] for key in RULES if key in settings}
+    found = {key: settings[key] for key in RULES if key in settings}
+    return found | ({"precision": precision.RULE} if found else {})
 
 
 def described(

@@ -4,10 +4,10 @@
     python train/maps.py predictions=RUN maps.slides=worst:20 output=maps
     python train/maps.py predictions=models:/tissue-probe/1 maps.slides=slide-07,slide-12
 
-`predictions` is a file, a folder of partitions, the id of a run or a models:/ URI. Writes a folder
-(which must not be there yet): for each slide NAME.geojson, NAME.classes.ome.tif, NAME.png and,
-where there are labels, NAME.errors.ome.tif; and index.parquet, which says what is where. Names are
-percent-encoded. With maps.slides=... train/probe.py writes the same of what it has predicted.
+`predictions` is a file, a folder with a file a slide, the id of a run or a models:/ URI. Writes a
+folder (which must not be there yet): for each slide NAME.geojson, NAME.classes.ome.tif, NAME.png
+and, where there are labels, NAME.errors.ome.tif; and index.parquet, which says what is where. Names
+are percent-encoded. With maps.slides=... train/probe.py writes the same of what it has predicted.
 Needs `pip install -e '.[maps]'`.
 """
 
@@ -37,7 +37,8 @@ class Keys:
     """The keys of this script."""
 
     predictions: str = field(
-        default=MISSING, metadata=doc("a file, a folder of partitions, a run or a models:/ URI")
+        default=MISSING,
+        metadata=doc("a file, a folder with a file a slide, a run or a models:/ URI"),
     )
     slides: str | None = field(
         default=None, metadata=doc("slides artifact (default: that of the run's configuration)")
@@ -52,6 +53,7 @@ class Keys:
 def main(argv: Sequence[str]) -> int:
     """Write maps; return the exit status, 2 after a refusal."""
     from featurestore.errors import FeatureStoreError
+    from featurestore.printing import print_error
     from train import config
 
     if {"-h", "--help"} & set(argv):
@@ -61,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         run(config.small(Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"))
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0
 
@@ -69,9 +71,8 @@ def main(argv: Sequence[str]) -> int:
 def run(keys: Keys) -> None:
     """Do what the arguments say."""
     check_extra()
-    from rich.console import Console
-
     from featurestore import atomic
+    from featurestore.console import Console
     from train.atlas import write
     from train.predictions import dataset
 

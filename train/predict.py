@@ -26,7 +26,7 @@ from train import maps, resume
 from train.apply import scorer
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
-from train.data import as_tensor, has_labels, write_parquet
+from train.data import as_tensor, has_labels
 from train.predictions import dataset
 from train.report import record_evidence, review
 from train.schema import Config
@@ -173,11 +173,7 @@ def check_whole(folder: Path, cohort: Cohort) -> None:
 def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
     """Log the predictions and, where every tile has a label, how good they are."""
     session.folder.mkdir(parents=True, exist_ok=True)
-    if partitions.plain(cohort):
-        session.tracker.folder(session.states, partitions.FOLDER)
-    elif session.tracker.records:  # MLflow would not give the quoted names back
-        file = session.folder / "predictions.parquet"
-        session.tracker.file(write_parquet(file, partitions.read(session.states)))
+    session.tracker.folder(session.states, partitions.FOLDER)
     maps.record(session, dataset(str(session.states), None))
     labelled = has_labels(cohort.keys)
     if not labelled:

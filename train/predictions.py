@@ -1,4 +1,4 @@
-"""Predictions that a run has written: a file, a folder of partitions, or an artifact of the run."""
+"""Predictions that a run has written: a file, a folder with a file a slide, or an artifact."""
 
 import contextlib
 from pathlib import Path
@@ -19,8 +19,8 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
     Parameters
     ----------
     run
-        The id of a run, a ``models:/`` URI (its run), a file, or a folder with a part for each
-        slide, ``slide_id=NAME/*.parquet``, the name percent-encoded.
+        The id of a run, a ``models:/`` URI (its run), a file, or a folder with a file a slide (or,
+        as they were written before, ``slide_id=NAME/*.parquet``, the name percent-encoded).
     uri
         The tracking URI, see `featurestore.mlflow_artifacts.use_tracking`.
 
@@ -55,5 +55,5 @@ def predictions(run: str, uri: str | None) -> pa.Table:
 def _opened(path: Path) -> ds.Dataset:
     files = parquet.parquet_files(str(path))
     if path.is_dir():
-        return ds.dataset(path, format="parquet", partitioning=partitions.NAMES)
+        return partitions.dataset(path, files)
     return ds.dataset(pq.read_table(files[0], partitioning=None))

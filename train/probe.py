@@ -34,11 +34,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from rich.console import Console
 from torch import nn
 
 from featurestore import mlflow_artifacts, partitions, uris
 from featurestore.cli import shown_warnings
+from featurestore.console import Console
 from featurestore.errors import (
     FeatureStoreError,
     FeatureStoreWarning,
@@ -47,6 +47,7 @@ from featurestore.errors import (
 from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.partitions import Cohort
+from featurestore.printing import print_error
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> int:
         return 130
     except FeatureStoreError as error:
         if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
         return 2
     return 0
 

@@ -2,8 +2,9 @@
 
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from featurestore.console import Console
 
 
 class Bar:

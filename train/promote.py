@@ -24,12 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from featurestore.atomic import write_bytes
 from featurestore.cli import shown_warnings
+from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from featurestore.mlflow_artifacts import use_tracking
+from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from train import gate, registry, verdict
 from train.config import CONFIGS, filed, keys, small
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
             return rollback(request, command)
         return promote(request, changes, command, Console())
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
 
 
@@ -194,7 +194,7 @@ def examined(
     if champion:
         held = replace(held, notes=trial.apart(run, champion))
     for note in held.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     return [*lines, *gate.judge(asked, held.evidence)], held
 
 
@@ -224,10 +224,10 @@ def record(decided: Verdict, version: Version, request: Request) -> None:
 
 def refuse(decided: Verdict) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
-    print(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
-          file=sys.stderr)  # fmt: skip
+    say(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
+        sys.stderr)  # fmt: skip
     for line in gate.failed(decided.lines):
-        print(f"  {line.name}: {line.found} (asked: {line.asked})", file=sys.stderr)
+        say(f"  {line.name}: {line.found} (asked: {line.asked})", sys.stderr)
     return REFUSED
 
 
@@ -238,7 +238,7 @@ def rollback(request: Request, command: str) -> int:
         for version, decision in ((now, "rolled back"), (before, "restored")):
             made = replace(signed(decision, request, command, version), champion=now.number)
             record(made, version, request)
-        print(f"{request.alias} of {request.model}: {now} -> {before}")
+        say(f"{request.alias} of {request.model}: {now} -> {before}")
 
     registry.swap(request.model, request.alias, write)
     return 0
@@ -247,7 +247,7 @@ def rollback(request: Request, command: str) -> int:
 def unlock(model: str) -> int:
     """Remove the lock of a promotion that was killed."""
     keeper = registry.unlock(model)
-    print(f"removed: {keeper}" if keeper else f"no promotion of {model} is under way")
+    say(f"removed: {keeper}" if keeper else f"no promotion of {model} is under way")
     return 0
 
 

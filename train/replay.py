@@ -11,6 +11,7 @@ same; 3: a figure or the data differ; 2: it cannot be replayed.
 
 import sys
 
+from featurestore.printing import print_error
 from train.config import small
 from train.schema import Config, ConfigError
 
@@ -30,7 +31,7 @@ def check_or_exit(argv: list[str]) -> None:
             )  # fmt: skip
         small(Config, ["data.name=any", *argv[1:]], EXAMPLE)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
 
 
@@ -50,10 +51,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from rich.console import Console
 from torch import nn
 
 from featurestore import mlflow_artifacts, uris
+from featurestore.console import Console
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.progress import Rows
 from featurestore.snapshot import Snapshot, materialise
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> int:
     try:
         same = replay(argv[0], argv[1:], Console())
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0 if same else DIFFERS
 
@@ -114,7 +115,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     known = facts(mlflow_artifacts.run_of(name).partition("/")[0])
     config = settled(known, overrides)
     for key, value in given.items():
-        console.print(f"changed: {key}={redacted(value)}", markup=False, soft_wrap=True)
+        console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
     console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
     store = varied(open_store(config), chosen_rules(known, config))

@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from rich.console import Console
 from torch import Tensor
 
+from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from train.data import Split
 from train.page import Page

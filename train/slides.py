@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from featurestore import backend, parquet
+from featurestore import backend, parquet, partitions
 from featurestore.errors import EmptyViewError, SchemaError
 from featurestore.schemas import checked_table
 from train.checks import nearest
@@ -237,7 +237,8 @@ def read_tiles(predicted: ds.Dataset, slide: Slide, classes: list[str]) -> Tiles
         A tile begins outside the slide.
     """
     columns = ["x", "y", "target", "pred", *(SHARE + name for name in classes)]
-    table = predicted.to_table(columns=columns, filter=ds.field("slide_id") == slide.name)
+    near = partitions.of_slide(predicted, slide.name)
+    table = near.to_table(columns=columns, filter=ds.field("slide_id") == slide.name)
     x, y = (table[name].to_numpy().astype(np.int64) for name in ("x", "y"))
     astray = (x < 0) | (y < 0) | (x >= slide.extent[0]) | (y >= slide.extent[1])
     if astray.any():

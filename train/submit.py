@@ -24,6 +24,7 @@ import yaml
 
 from featurestore.atomic import write_bytes
 from featurestore.errors import FeatureStoreError
+from featurestore.printing import print_error
 from train import config
 from train.schema import ConfigError
 from train.source import COMMIT, git_commit
@@ -129,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         job = planned(options)
         said = slurm(job, options) if options.cluster == "slurm" else kubernetes(job, options)
     except FeatureStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     print(said)
     return 0

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from rich.console import Console
 
+from featurestore.console import Console
 from featurestore.tables import print_table
 from train.gate import Evidence, Line, failed
 

@@ -8,9 +8,9 @@ sums as (
         slide_id,
         x,
         y,
-        "roi_coverage_Connective-Tissue" as a,
-        "roi_coverage_O'Brien; drop ""x"" --" as b,
-        "roi_coverage_Öl & Fett" as c,
+        cast("roi_coverage_Connective-Tissue" as double) as a,
+        cast("roi_coverage_O'Brien; drop ""x"" --" as double) as b,
+        cast("roi_coverage_Öl & Fett" as double) as c,
         a + b + c as tissue_prop,
         greatest(a, b, c) as most,
     from tiles

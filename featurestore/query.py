@@ -1,0 +1,106 @@
+"""Queries as trees: what kind of statement one is, and what it would read beside the views."""
+
+import difflib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import sqlglot
+from sqlglot import exp
+
+from featurestore.errors import QueryError
+
+Tree = Any
+"""A node of sqlglot, whose base class has other names in other versions."""
+PROGRAMS = ("java_method", "reflect", "try_reflect")  # functions of Spark that call any code
+OUTSIDE = ("getenv", "secret", "try_secret", "current_setting", "http_request", "ai_query")
+"""Functions that bring in what is no data: environment, secrets, settings, other machines."""
+MAKERS = {
+    "range", "generate_series", "unnest", "json_each", "json_tree", "explode", "explode_outer",
+    "posexplode", "posexplode_outer", "inline", "inline_outer", "stack",
+}  # fmt: skip
+"""Functions that make rows of their arguments alone; any other in place of a table reads some."""
+TOLD = (exp.Summarize, exp.Describe, exp.Show, exp.Command, exp.Pragma)
+
+
+def statements(text: str, dialect: str) -> list[Tree]:
+    """Return the statements in a text."""
+    found = sqlglot.parse(text, dialect=dialect)
+    return [tree for tree in found if tree is not None and not isinstance(tree, exp.Semicolon)]
+
+
+def kind(tree: Tree) -> str:
+    """Return what kind of statement one is: SELECT, or what else it does."""
+    if not isinstance(tree, exp.Query | exp.Values):
+        return tree.key.upper()
+    if tree.find(exp.QueryTransform):
+        return "TRANSFORM"  # a SELECT that starts a program
+    called = set(functions(tree))
+    return next((name.upper() for name in PROGRAMS if name in called), "SELECT")
+
+
+def written(tree: Tree, dialect: str) -> str:
+    """Return the text of a SELECT: what was looked at is what runs."""
+    if isinstance(tree, exp.Subquery):  # Ibis takes no bare parentheses, nor VALUES
+        tree = exp.select("*").from_(tree.subquery("asked"))
+    if isinstance(tree, exp.Values):
+        tree = exp.select("*").from_(tree)
+    return str(tree.sql(dialect))
+
+
+def refuse_outside(tree: Tree, views: Collection[str]) -> None:
+    """Refuse a query that reads more than some views.
+
+    Raises
+    ------
+    QueryError
+        It names a file, another table, or a function that reads one.
+    """
+    for name in outside(tree, {view.casefold() for view in views}):
+        near = difflib.get_close_matches(name, list(views), n=1)
+        raise QueryError(
+            "The query reads what is none of the views",
+            found=name + (f"; did you mean {near[0]!r}?" if near else ""),
+            fix="ask the views alone (`featurestore views` lists them), or allow the rest: "
+            "--external, in Python external=True",
+        )
+
+
+def outside(tree: Tree, views: Collection[str]) -> Iterator[str]:
+    """Yield what a query reads that is none of some views, their names case-folded."""
+    for node in tree.walk():
+        if isinstance(node, TOLD):
+            yield node.key
+        elif isinstance(node, exp.Lateral | exp.Table) and isinstance(node.this, exp.Func):
+            if (name := function(node.this)) not in MAKERS:
+                yield name
+        elif isinstance(node, exp.Table):
+            plain = isinstance(node.this, exp.Identifier) and not node.db and not node.catalog
+            if not plain or not (node.name.casefold() in views or bound(node)):
+                yield ".".join(part.name for part in node.parts)
+    yield from (name for name in functions(tree) if name in OUTSIDE)
+
+
+def bound(table: Tree) -> bool:
+    """Return whether a name is that of a query in a WITH, where it stands."""
+    name, node = table.name.casefold(), table
+    while (above := node.parent) is not None:
+        clause, known = above.args.get("with_") or above.args.get("with"), []
+        if isinstance(above, exp.With):  # within one of its queries, those before it are known
+            place = next(n for n, one in enumerate(above.expressions) if one is node)
+            known = above.expressions[: place + bool(above.recursive)]
+        elif clause is not None and clause is not node:
+            known = clause.expressions
+        if name in {one.alias.casefold() for one in known}:
+            return True
+        node = above
+    return False
+
+
+def functions(tree: Tree) -> Iterator[str]:
+    """Yield the names of the functions that are called."""
+    return map(function, tree.find_all(exp.Func))
+
+
+def function(node: Tree) -> str:
+    """Return the name of a function, in lower case."""
+    return (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
