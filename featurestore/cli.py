@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Console
 from rich.filesize import decimal
 
@@ -147,13 +146,14 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
 def _configured(uri: str) -> StoreSpec:
     path = Path(uris.local_path(uri))
     try:
-        return StoreSpec.from_config(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ArtifactError(
             f"{uri} is not a resolved configuration",
-            found=str(error).splitlines()[0],
+            found=error.strerror or type(error).__name__,
             fix="write one with `python -m train.config data=... > store.yaml`",
         ) from error
+    return StoreSpec.from_yaml(content, uri)
 
 
 def _sql(options: argparse.Namespace) -> None:

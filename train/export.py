@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from featurestore import mlflow_artifacts, uris
 from featurestore.errors import ArtifactError, FeatureStoreError
 from train import checkpoint
 from train.checkpoint import Blueprint
+from train.config import excerpt
 from train.tracking import Facts, facts
 
 RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
@@ -155,8 +155,7 @@ def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
 
 def rules(known: Facts) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
-    settings = yaml.safe_load(known.config) if known.config else {}
-    return {key: settings[key] for key in RULES if key in settings}
+    return excerpt(known.config, RULES) if known.config else {}
 
 
 def described(

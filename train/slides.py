@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from featurestore import parquet
 from featurestore.errors import EmptyViewError, SchemaError
-from train.checks import nearest
+from featurestore.typed import nearest
 from train.mosaic import NONE, Tiles
 from train.schema import ConfigError
 
