@@ -11,6 +11,7 @@ from featurestore.errors import ConfigError
 SEEDS = f"[0, {2**32 - 1}]"  # what NumPy and scikit-learn take
 COUNTS = f"[1, {2**31 - 1}]"
 FOLDS = f"[2, {2**31 - 1}]"
+THREADS = "[1, 65536]"
 
 
 def within(text: str) -> dict[str, str]:

@@ -22,7 +22,18 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.filesize import decimal
 
-from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
+from featurestore import (
+    atomic,
+    backend,
+    bounds,
+    catalog,
+    diff,
+    examples,
+    mlflow_artifacts,
+    snapshot,
+    uris,
+)
+from featurestore.bounds import THREADS
 from featurestore.check import violations
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
@@ -138,6 +149,7 @@ def _add_snapshots(commands: Any) -> None:
 
 def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that the options name, some of its rules replaced."""
+    bounds.check([("--threads", options.threads)], THREADS)
     mlflow_artifacts.use_tracking(options.tracking_uri)
     spec = _configured(options.config) if options.config else examples.digits_spec()
     return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)

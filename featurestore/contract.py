@@ -23,6 +23,12 @@ from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
 
 FIRST = 3  # keys that are named
+LOOSER = {
+    "tissue": "lower tissue_prop_min",
+    "multi_class": "set single_class=false",
+    "class_threshold": "lower thresholds.*",
+}
+"""What to do about tiles that a reason drops."""
 EXTENTS = ("tile_extent_x", "tile_extent_y")
 
 
@@ -257,10 +263,12 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
     with translated():
         if not kept.count().to_pyarrow().as_py():
             reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+            lost = {row["reason"] for row in reasons if row["tiles"]}
+            looser = [advice for reason, advice in LOOSER.items() if reason in lost]
             raise EmptyViewError(
                 "Every tile is dropped",
                 found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
-                fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
+                fix=", or ".join(looser) or "name tiles that have some coverage",
             )
         if not kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
             ours, theirs = (

@@ -137,12 +137,19 @@ class Reader:
     def argument(self, kind: Any, text: str, key: str) -> Any:
         """Return the value that an argument gives: text is taken literally.
 
+        A template is refused: it is a shell's variable that was not expanded, or names a key.
         ``null`` unsets what may be unset. Lists and mappings are those of YAML, in ``[]`` and
         ``{}``.
         """
         if not text:
             fix = f"{key}=null to unset it" if NoneType in get_args(kind) else f"{key}=VALUE"
             raise ConfigError(f"{key} has no value", found=f"{key}=", fix=f"write {fix}")
+        if "${" in text:
+            raise ConfigError(
+                f"{key} is given as a template, which only files of configs/ may hold",
+                found=f"{key}={text}",
+                fix=r"write what it stands for; in such a file, \${ stands for the characters",
+            )
         if text[0] in "[{" and not holds_text(kind):
             return self.value(kind, self._flow(kind, text, key), key)
         unset = text == "null" and NoneType in get_args(kind)
@@ -243,10 +250,14 @@ def spelled(kind: Any, many: bool = False) -> str:
     if origin in (dict, Mapping):
         return f"a mapping from names to {spelled(inner[1], True)}"
     if origin is Literal:
-        return " or ".join(map(str, inner))
+        return _either([str(word) for word in inner])
     if origin in (Union, UnionType):
-        return " or ".join(spelled(one) for one in inner)
+        return _either([spelled(one) for one in inner])
     return "a section of keys"
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -284,12 +295,12 @@ def _quoted(node: Node) -> bool:
 
 def _advice(kind: Any, node: Node, key: str) -> str:
     word = node.value if isinstance(node, ScalarNode) else ""
-    plain = re.sub(r"^([+-]?)0+(?=[0-9])", r"\1", word.replace("_", ""))
+    plain = re.sub(r"^([+-]?)0+(?=[0-9])", r"\1", word)
     kinds = [kind, *get_args(kind)]
     listed = [one for one in kinds if get_origin(one) is list]
     words = [str(word) for one in kinds if get_origin(one) is Literal for word in get_args(one)]
     if plain != word and (int in kinds or float in kinds) and re.fullmatch(FRACTION, plain):
-        return f"write {plain}: with a 0 in front, or so many digits, readers differ about it"
+        return f"write {plain}: readers differ about numbers with a 0 in front"
     if _quoted(node) and re.fullmatch(FRACTION, word):
         return f"write {word} without quotes"
     if node.tag == NULL and str in kinds:

@@ -88,13 +88,14 @@ def _place(schema: type, key: str, reader: Reader) -> tuple[list[str], Any, bool
     """Return where a key is, name by name, its type, and whether the last name is of a mapping."""
     path: list[str] = []
     kind: Any = schema
-    rest, named = key, False
-    while kind is schema or rest:
+    rest: str | None = key
+    named = False
+    while rest is not None:
         if is_dataclass(kind):
-            name, _, rest = rest.partition(".")
-            kind = get_type_hints(kind).get(name)
+            name, dot, below = rest.partition(".")
+            kind, rest = get_type_hints(kind).get(name), below if dot else None
         elif get_origin(kind) in (dict, Mapping):
-            name, kind, rest, named = rest, get_args(kind)[1], "", True
+            name, kind, rest, named = rest, get_args(kind)[1], None, True
         else:
             kind = None
         if kind is None:

@@ -18,10 +18,13 @@ def check(config: Config) -> None:
             fix=f"set fold to one of 0 .. {config.k - 1}, for example fold={config.k - 1}",
         )
     if (config.mode == "fit") != (config.checkpoint is None):
+        fitted = config.mode == "fit"
         raise ConfigError(
-            f"mode={config.mode} {'takes no' if config.mode == 'fit' else 'needs a'} checkpoint",
+            f"mode={config.mode} {'takes no' if fitted else 'needs a'} checkpoint",
             found=f"checkpoint={config.checkpoint}",
-            fix="set for example mode=test checkpoint=models:/tissue-probe/1",
+            fix="leave it out, or set for example mode=test"
+            if fitted
+            else "set for example checkpoint=models:/tissue-probe/1",
         )
     optimizers = (*OPTIMIZERS, *SOLVERS)
     for key, named in (("head", HEADS), ("optimizer", optimizers), ("probe", PROBES)):
@@ -65,14 +68,16 @@ def _check_fold(config: Config) -> None:
     if config.mode != "fit":
         raise ConfigError(
             f"mode={config.mode} takes one fold and no sweep",
-            found=f"fold={config.fold}",
-            fix="set for example fold=4",
+            found=" ".join(siblings(config)),
+            fix="set one fold, for example fold=4"
+            if several_folds(config)
+            else f"leave {' '.join(siblings(config))} out",
         )
     if config.head != "linear":
         raise ConfigError(
-            "Only linear heads are trained side by side",
-            found=f"head={config.head}",
-            fix="set head=linear, or one fold and no sweep",
+            "Only linear heads are trained side by side, or in closed form",
+            found=f"head={config.head} {' '.join(siblings(config))}",
+            fix="set head=linear, or leave the others out",
         )
 
 
@@ -131,16 +136,40 @@ def _check_calibration(config: Config) -> None:
         raise ConfigError(
             "A temperature goes into the weights of a linear head",
             found=f"calibrate=true head={config.head} probe={config.probe}",
-            fix="leave calibrate out, or set head=linear",
+            fix="leave calibrate out"
+            + (", or set head=linear" if config.head != "linear" else ", or pick another probe"),
         )
 
 
 def packed(config: Config) -> bool:
     """Return whether heads are trained side by side: of several folds, or of several settings."""
-    swept = [value for value in dataclasses.asdict(config.sweep).values() if value]
-    one_fold = config.fold is None or isinstance(config.fold, int)
+    return bool(siblings(config))
+
+
+def siblings(config: Config) -> list[str]:
+    """Return the arguments for which heads are trained side by side."""
+    found = [f"fold={config.fold}"] if several_folds(config) else []
+    swept = leaves({"sweep": dataclasses.asdict(config.sweep)})
+    found += [f"{'.'.join(path)}={value}" for path, value in swept if value]
+    found += ["final=true"] if config.final else []
+    if config.mode == "fit":
+        found += [f"optimizer={config.optimizer}"] if config.optimizer in SOLVERS else []
+        found += [f"probe={config.probe}"] if config.probe != "logistic" else []
+    return found
+
+
+def several_folds(config: Config) -> bool:
+    """Return whether more than one fold is asked for."""
+    return config.fold is not None and not isinstance(config.fold, int)
+
+
+def steadier(config: Config) -> str:
+    """Return what would keep training from diverging, of that which is not done yet."""
     solved = config.optimizer in SOLVERS or config.probe != "logistic"
-    return config.final or bool(swept) or not one_fold or (config.mode == "fit" and solved)
+    key = "weight_decay" if solved else "learning_rate"
+    swept = "sweep." if getattr(config.sweep, key) else ""
+    first = f"{'raise' if solved else 'lower'} {swept}{key}"
+    return first if config.normalize == "zscore" else f"{first}, or set normalize=zscore"
 
 
 def lone_fold(config: Config) -> int | None:

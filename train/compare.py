@@ -22,6 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from rich.console import Console
 
+from featurestore import bounds
+from featurestore.bounds import SEEDS
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.tables import print_table
 from train import evidence
@@ -103,6 +105,7 @@ def main(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
+        bounds.check([("--seed", options.seed)], SEEDS)
         how = How(options.seed, options.resample, options.ordered)
         compare(options.runs, options.uri, options.output, how, Console())
     except FeatureStoreError as error:

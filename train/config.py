@@ -23,7 +23,7 @@ from yaml import MappingNode
 
 from featurestore import bounds
 from featurestore.errors import ConfigError
-from featurestore.typed import Reader, nearest
+from featurestore.typed import TEXT, Reader, nearest
 from train.arguments import check_form, given, twice
 from train.checks import check
 from train.ranks import speaks
@@ -222,7 +222,20 @@ def plain(config: Config) -> dict[str, Any]:
 
 def text(config: Config) -> str:
     """Return the configuration as YAML: what a run logs and ``featurestore --config`` reads."""
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(
+        plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what PyYAML would write as it is and fold when it reads: Unicode's breaks of lines."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(TEXT, text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _quoted)
 
 
 def flat(config: Config) -> dict[tuple[str, ...], Any]:

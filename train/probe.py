@@ -68,6 +68,7 @@ from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.journal import MlflowTracker
 from train.opening import class_names, open_store, varied
+from train.ranks import speaks
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except FeatureStoreError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if speaks(os.environ):
             print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from featurestore.bounds import COUNTS, FOLDS, SEEDS
+from featurestore.bounds import COUNTS, FOLDS, SEEDS, THREADS
 from featurestore.errors import ConfigError
 from featurestore.examples import Cohort
 from train.trees import MISSING
@@ -248,7 +248,7 @@ class Config:
     )
     threads: int | None = field(
         default=None,
-        metadata=doc("threads of the engine, a process (default: its cores)", "[1, 65536]"),
+        metadata=doc("threads of the engine, a process (default: its cores)", THREADS),
     )
     memory_limit: str | None = field(
         default=None, metadata=doc("memory of the engine and of embeddings, for example 4GB")
