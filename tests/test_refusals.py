@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT, TABLES, launch
 
-from train import probe
+from train import config, probe
 
 PROBE = str(ROOT / "train" / "probe.py")
 
@@ -194,6 +194,36 @@ def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert lines[0].startswith("error: ")
     assert not {"torch", "mlflow", "sklearn", "torchmetrics"} & imported(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("environment", "speaks"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),  # left over from an earlier launch
+        ({"RANK": "1", "LOCAL_RANK": "1"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_a_rank_left_over_silences_no_error(
+    environment: dict[str, str],
+    speaks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Of several processes the first alone speaks; a process that is the only one always does."""
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="2"):
+        config.check_or_exit(["flod=4"])
+    checked = capsys.readouterr().err
+    assert probe.main(["flod=4"]) == 2
+    assert bool(checked) == bool(capsys.readouterr().err) == speaks
 
 
 def test_help_lists_every_key_without_heavy_imports(tmp_path: Path):
