@@ -25,6 +25,7 @@ TRUTH |= dict.fromkeys(("false", "no", "off", "0"), False)
 WHOLE = r"[+-]?(0|[1-9][0-9]*(_[0-9]+)*)"
 FRACTION = rf"({WHOLE}\.?|{WHOLE}?\.[0-9]+(_[0-9]+)*|[+-]\.[0-9]+)([eE][+-]?[0-9]+)?"
 DIGITS = 300  # a longer number is none
+EXAMPLES = {int: "4", float: "0.1", bool: "true", list[int]: "[0,1,4]", list[float]: "[0.1,0.2]"}
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,9 @@ class Reader:
     def found(self, node: Node, key: str) -> str:
         """Return what stands where, for an error."""
         shown = node.value if isinstance(node, ScalarNode) else _kind_of(node)
+        if not isinstance(node, ScalarNode) and not self.source:
+            start, end = node.start_mark, node.end_mark
+            shown = str(start.buffer)[start.pointer : end.pointer]
         if not self.source:
             return f"{key}={shown}"
         line = f", line {node.start_mark.line + 1}" if node.start_mark else ""
@@ -294,20 +298,24 @@ def _quoted(node: Node) -> bool:
 
 
 def _advice(kind: Any, node: Node, key: str) -> str:
+    """Return what to write instead of a value that is not of its key's type."""
     word = node.value if isinstance(node, ScalarNode) else ""
     plain = re.sub(r"^([+-]?)0+(?=[0-9])", r"\1", word)
-    kinds = [kind, *get_args(kind)]
-    listed = [one for one in kinds if get_origin(one) is list]
-    words = [str(word) for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]
+    words = [str(one) for own in kinds if get_origin(own) is Literal for one in get_args(own)]
     if plain != word and (int in kinds or float in kinds) and re.fullmatch(FRACTION, plain):
         return f"write {plain}: readers differ about numbers with a 0 in front"
     if _quoted(node) and re.fullmatch(FRACTION, word):
         return f"write {word} without quotes"
     if node.tag == NULL and str in kinds:
         return "quote it, if that is the text: 'null'"
-    if listed and word and nearest(word, words) == "":
+    if word and list[str] in kinds:
         return f"write for example {key}=[{word}]"
-    return f"--help says what each key is{nearest(word, words)}"
+    if near := nearest(word, words):
+        return f"correct it{near}"
+    examples = [f"{key}={text}" for one in kinds if (text := EXAMPLES.get(one))]
+    examples += [f"{key}={words[0]}"] if words else []
+    return f"write for example {_either(examples)}" if examples else "--help says what it is"
 
 
 def _kind_of(node: Node) -> str:

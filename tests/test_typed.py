@@ -128,7 +128,7 @@ def test_numbers_and_words_are_read_by_the_type_of_their_key(
         ("kfold_strategy=stratfied", ["did you mean 'stratified'?"]),
         ("evidence.groups=organ", ["a list of texts", "write for example evidence.groups=[organ]"]),
         ("evidence.groups=[a, b] # c", ["evidence.groups is not a list of texts"]),
-        ("evidence.groups=[a, [b]]", ["evidence.groups[1] is not text", "a list"]),
+        ("evidence.groups=[a, [b]]", ["evidence.groups[1] is not text", "=[b]"]),
         ("evidence.groups=[a, null]", ["evidence.groups[1] is not text", "quote it"]),
         ("sweep.learning_rate=[0.1", ["sweep.learning_rate is not a list of finite numbers"]),
         ("sweep.kfold_strategy=[stratfied]", ["sweep.kfold_strategy[0]", "mean 'stratified'?"]),
