@@ -79,7 +79,7 @@ class Reader:
             )
         found: dict[str, Node] = {}
         for name, content in node.value:
-            if not isinstance(name, ScalarNode):
+            if not isinstance(name, ScalarNode) or not _plain(name):
                 raise ConfigError(
                     f"A key of {key or self.source} is not text",
                     found=self.found(name, "key"),
@@ -273,9 +273,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def _scalar(kind: Any, node: ScalarNode) -> str | int | float | bool | None:
     """Return the value of a word; None if it is none of the type."""
     word = node.value
-    plain = node.start_mark is not None or node.tag == TEXT  # text, rather than a value of Python
     if kind is str:
-        return word if plain and node.tag != NULL else None
+        return word if _plain(node) and node.tag != NULL else None
     if get_origin(kind) is Literal:
         return word if word in get_args(kind) else None
     if _quoted(node) or len(word) > DIGITS:
@@ -288,6 +287,11 @@ def _scalar(kind: Any, node: ScalarNode) -> str | int | float | bool | None:
         number = float(word)
         return number if abs(number) != float("inf") else None
     return None
+
+
+def _plain(node: ScalarNode) -> bool:
+    """Return whether a word was written, or is text in Python: not a number, nor a truth."""
+    return node.start_mark is not None or node.tag == TEXT
 
 
 def _quoted(node: Node) -> bool:

@@ -261,6 +261,8 @@ def test_a_spec_takes_values_of_its_types_alone():
         StoreSpec.from_config({"k": "5"})
     with pytest.raises(ConfigError, match=r"data\.tiles is not text"):
         StoreSpec.from_config({"data": {"tiles": 7}})
+    with pytest.raises(ConfigError, match="A key of thresholds is not text"):
+        StoreSpec.from_config({"thresholds": {1: 0.5}})
     with pytest.raises(ConfigError, match="not plain"):
         StoreSpec.from_config({"data": {"tiles": Path("a")}})
     assert StoreSpec.from_config({"data": {"tiles": "7"}, "k": 3}) == StoreSpec(tiles="7", k=3)

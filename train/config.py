@@ -93,7 +93,7 @@ def excerpt(content: str, names: Sequence[str]) -> dict[str, Any]:
     """
     reader = _reader(Config, "the recorded configuration")
     root = reader.entries(reader.root(content))
-    pairs = [(yaml.ScalarNode("", name), root[name]) for name in names if name in root]
+    pairs = [(yaml.ScalarNode(TEXT, name), root[name]) for name in names if name in root]
     return reader.section(Config, MappingNode("", pairs))
 
 

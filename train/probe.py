@@ -239,8 +239,7 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
     if config.mode == "test":
         return snapshot.test_set(config.evidence.columns())
-    fold = lone_fold(config)
-    assert fold is not None  # see `train.checks.check`
+    [fold] = asked_folds(config, [])
     tiles = snapshot.fit_set(fold, config.evidence.columns())
     warn_of_leaks(snapshot, config)
     if config.mode == "validate":
