@@ -19,10 +19,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import yaml
 from rich.filesize import decimal
 
-from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
+from featurestore import (
+    atomic,
+    backend,
+    bounds,
+    catalog,
+    diff,
+    examples,
+    mlflow_artifacts,
+    snapshot,
+    uris,
+)
+from featurestore.bounds import THREADS
 from featurestore.check import violations
 from featurestore.console import Console
 from featurestore.describe import description
@@ -146,6 +156,7 @@ def _add_snapshots(commands: Any) -> None:
 
 def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that the options name, some of its rules replaced."""
+    bounds.check([("--threads", options.threads)], THREADS)
     mlflow_artifacts.use_tracking(options.tracking_uri)
     spec = _configured(options.config) if options.config else examples.digits_spec()
     return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
@@ -154,13 +165,14 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
 def _configured(uri: str) -> StoreSpec:
     path = Path(uris.local_path(uri))
     try:
-        return StoreSpec.from_config(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ArtifactError(
             f"{uri} is not a resolved configuration",
-            found=str(error).splitlines()[0],
+            found=error.strerror or type(error).__name__,
             fix="write one with `python -m train.config data=... > store.yaml`",
         ) from error
+    return StoreSpec.from_yaml(content, uri)
 
 
 def _sql(options: argparse.Namespace) -> None:

@@ -29,6 +29,12 @@ from featurestore.funnel import funnel_view
 from featurestore.labels import coverage
 
 FIRST = 3  # keys that are named
+LOOSER = {
+    "tissue": "lower tissue_prop_min",
+    "multi_class": "set single_class=false",
+    "class_threshold": "lower thresholds.*",
+}
+"""What to do about tiles that a reason drops."""
 EXTENTS = ("tile_extent_x", "tile_extent_y")
 
 
@@ -280,10 +286,12 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
             return
         if not kept.count().to_pyarrow().as_py():
             reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+            lost = {row["reason"] for row in reasons if row["tiles"]}
+            looser = [advice for reason, advice in LOOSER.items() if reason in lost]
             raise EmptyViewError(
                 "Every tile is dropped",
                 found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
-                fix="lower tissue_prop_min or thresholds.*, or set single_class=false",
+                fix=", or ".join(looser) or "name tiles that have some coverage",
             )
         ours, theirs = (
             side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()

@@ -37,6 +37,10 @@ def _rebuild(kind: type[FeatureStoreError], wrong: str, found: str, fix: str) ->
     return kind(wrong, found=found, fix=fix)
 
 
+class ConfigError(FeatureStoreError):
+    """An argument, a key or a value of a configuration that is not understood."""
+
+
 class ArtifactError(FeatureStoreError):
     """An artifact is missing, unreadable, or its URI is not understood."""
 

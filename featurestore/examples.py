@@ -7,7 +7,7 @@ Both write exactly the artifacts of the input contract: ``kfold_tiles.parquet``,
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import atomic, mlflow_artifacts
+from featurestore.bounds import COUNTS, SEEDS, within
 from featurestore.classes import COVERAGE
 from featurestore.spec import StoreSpec
 
@@ -125,17 +126,17 @@ class Cohort:
         Seed of all of it.
     """
 
-    rows: int = 20_000
-    dim: int = 64
-    slides: int = 40
-    patients: int = 30
-    shift: float = 4.0
-    signal: float = 2.8
-    mixed: float = 0.1
-    missing: float = 0.01
-    empty: float = 0.02
-    held_out: float = 0.2
-    seed: int = 0
+    rows: int = field(default=20_000, metadata=within(COUNTS))
+    dim: int = field(default=64, metadata=within(COUNTS))
+    slides: int = field(default=40, metadata=within(COUNTS))
+    patients: int = field(default=30, metadata=within(COUNTS))
+    shift: float = field(default=4.0, metadata=within("[0, 1e6]"))
+    signal: float = field(default=2.8, metadata=within("[0, 1e6]"))
+    mixed: float = field(default=0.1, metadata=within("[0, 1]"))
+    missing: float = field(default=0.01, metadata=within("[0, 1]"))
+    empty: float = field(default=0.02, metadata=within("[0, 1]"))
+    held_out: float = field(default=0.2, metadata=within("[0, 1)"))
+    seed: int = field(default=0, metadata=within(SEEDS))
 
 
 def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int = 8) -> None:

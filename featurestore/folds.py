@@ -120,12 +120,13 @@ def assign_folds(
     spread = {name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)}
     rare = {name: count for name, count in spread.items() if count < k}
     kept = ~np.isin(labels, [names.index(name) for name in rare])
+    most = max(spread.values(), default=0)
     if len(np.unique(groups[kept])) < k:
         raise FoldError(
             f"{k} folds cannot be assigned: no class has {k} "
             + (f"different values of {group}" if grouped else "tiles"),
             found=_counts(spread),
-            fix=f"set k to at most {max(spread.values(), default=0)}, or loosen the thresholds",
+            fix=(f"set k to at most {most}, or " if most > 1 else "") + "loosen the thresholds",
         )
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
         n_splits=k, shuffle=True, random_state=seed

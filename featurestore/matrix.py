@@ -185,7 +185,7 @@ def convert(
     """
     work = pieces([fragment.path for fragment in fragments])
     rows, kind = sum(piece.rows for piece in work), STORED[storage]
-    _check_room(folder, rows * dim * kind.itemsize)
+    _check_room(folder, rows * dim * kind.itemsize, halved=kind.itemsize == 2)
     header = _begin(folder / FILE, rows, dim, kind)
     keys = read_keys(fragments)
     hashes = np.zeros(rows, dtype=np.int64)
@@ -385,12 +385,13 @@ def _write_at(file: FileIO, offset: int, data: memoryview) -> None:
         data, offset = data[done:], offset + done
 
 
-def _check_room(folder: Path, need: int) -> None:
+def _check_room(folder: Path, need: int, halved: bool) -> None:
     free = shutil.disk_usage(folder).free
     if free < need:
         raise ArtifactError(
             "The disk has too little room for the embeddings",
             found=f"{need / 1e9:.1f} GB to write, {free / 1e9:.1f} GB free in {folder.parent}",
-            fix="make room (`featurestore gc` removes old snapshots), set storage=float16, or work "
-            "in a folder on another disk",
+            fix="make room (`featurestore gc` removes old snapshots), "
+            + ("" if halved else "set storage=float16, ")
+            + "or work in a folder on another disk",
         )

@@ -2,16 +2,30 @@
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 import pyarrow as pa
+from yaml import Node
 
+from featurestore import bounds
 from featurestore.backend import Engine
+from featurestore.bounds import FOLDS, SEEDS, within
 from featurestore.folds import Balance, Strategy
 from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
 from featurestore.matrix import Matrix, Storage
+from featurestore.typed import EMPTY, Reader, represented
+
+ARTIFACTS = ("tiles", "test_tiles", "predict_tiles", "embeddings", "test_embeddings", "slides")
+TRAINING = (
+    "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
+    "precision", "probe", "neighbours", "calibrate", "abstain_below", "evidence", "maps",
+    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
+    "patience", "min_delta", "resume", "stream", "threads", "memory_limit", "tracking",
+    "data.name", "data.builder", "data.runs", "data.synthetic",
+)  # fmt: skip
+"""Keys of a configuration that are none of the store's. A test holds them and train/ alike."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +62,13 @@ class StoreSpec:
     slides: str | None = None
     class_indices: Mapping[str, int] | None = None
     thresholds: Mapping[str, float] | None = None
-    tissue_prop_min: float = 0.2
+    tissue_prop_min: float = field(default=0.2, metadata=within("[0, inf)"))
     single_class: bool = True
     label_rule: LabelRule = "dominant"
     kfold_strategy: Strategy = "stratified"
     kfold_group: str = "slide_id"
-    k: int = 5
-    seed: int = 0
+    k: int = field(default=5, metadata=within(FOLDS))
+    seed: int = field(default=0, metadata=within(SEEDS))
     balance: Balance = "greedy"
     allow_empty_class: bool = False
     storage: Storage = "float32"
@@ -71,9 +85,48 @@ class StoreSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
-        """Pick a spec out of a resolved configuration (its root and its section ``data``)."""
-        flat = {**config, **config.get("data", {})}
-        return cls(**{field.name: flat[field.name] for field in fields(cls) if field.name in flat})
+        """Pick a spec out of a resolved configuration: its root, and its section ``data``.
+
+        Raises
+        ------
+        ConfigError
+            A key that is not known, with the nearest one, or a value of another type.
+        """
+        return cls._read(represented(config), "the configuration")
+
+    @classmethod
+    def from_yaml(cls, content: bytes, source: str) -> "StoreSpec":
+        """Pick a spec out of a resolved configuration in YAML: text stays as it is written.
+
+        Parameters
+        ----------
+        source
+            The name of the file, for errors. These are the ones of `from_config`.
+        """
+        return cls._read(Reader(source).root(content), source)
+
+    @classmethod
+    def _read(cls, root: Node, source: str) -> "StoreSpec":
+        kinds = get_type_hints(cls)
+        places = {name: f"data.{name}" if name in ARTIFACTS else name for name in kinds}
+        reader = Reader(source, (*places.values(), *TRAINING))
+        named: dict[str, Node] = reader.entries(root)
+        for key in [
+            key for key in named if key != "data" and (key not in reader.keys or "." in key)
+        ]:
+            raise reader.unknown(key)
+        for name, node in reader.entries(named.pop("data", EMPTY), "data").items():
+            if (key := f"data.{name}") not in reader.keys:
+                raise reader.unknown(key)
+            named[key] = node
+        values = {
+            name: reader.value(kinds[name], named[key], key)
+            for name, key in places.items()
+            if key in named
+        }
+        for name, interval in bounds.of(cls).items():
+            bounds.check([(name, values.get(name))], interval)
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from featurestore.examples import digits_spec
 from featurestore.spec import StoreSpec
-from train import config, gate, promote, schema
+from train import checks, config, gate, promote, schema
 from train.closed import CLOSED
 from train.config import load, plain
 from train.heads import HEADS
@@ -94,6 +94,94 @@ def test_hostile_class_names_can_be_set(tmp_path: Path):
         yaml.safe_dump({"class_indices": {name: 0}, "thresholds": {name: 0.1}})
     )
     assert load(["classes=c.yaml", "fold=0", f"thresholds.{name}=0.7"]).thresholds == {name: 0.7}
+
+
+HUGE = str(10**300)
+
+
+@pytest.mark.parametrize(
+    ("key", "refused", "taken"),
+    [
+        ("seed", ["-1", str(2**32), HUGE], ["0", str(2**32 - 1)]),
+        ("learning_rate", ["-1", "0", "1e39"], ["1e-30", "3e38"]),
+        ("weight_decay", ["-1e-9", "1e300"], ["0"]),
+        ("label_smoothing", ["-0.1", "1"], ["0", "0.99"]),
+        ("min_delta", ["-1"], ["0"]),
+        ("tissue_prop_min", ["-0.1", "10.1"], ["0", "10"]),  # the digits have ten classes
+        ("thresholds.0", ["-0.1", "1.1"], ["0", "1"]),
+        ("abstain_below", ["0", "1.1"], ["1"]),
+        ("hidden", ["0", HUGE], ["1"]),
+        ("threads", ["0", "100000"], ["1"]),
+        ("batch_size", ["0", "-5", str(2**31)], ["1"]),
+        ("max_epochs", ["0"], ["1"]),
+        ("patience", ["0"], ["1"]),
+        ("neighbours", ["0"], ["1"]),
+        ("k", ["1"], ["2"]),
+        ("fold", ["-1", "[0,-1]"], ["0"]),
+        ("maps.downsample", ["0", "-1"], ["4"]),
+        ("memory_limit", ["0GB", "1.2.3GB", "x"], ["1.5 GiB"]),
+        ("data.synthetic.rows", ["0"], ["1"]),
+        ("data.synthetic.seed", ["-1"], ["0"]),
+        ("data.synthetic.mixed", ["-0.1", "1.1"], ["1"]),
+        ("data.synthetic.held_out", ["1"], ["0"]),
+        ("sweep.train_fraction", ["[0]", "[0.5,1.1]"], ["[0.5,1]"]),
+        ("sweep.learning_rate", ["[0.1,0]"], ["[0.1]"]),
+        ("sweep.weight_decay", ["[-1]"], ["[0]"]),
+        ("sweep.label_smoothing", ["[1]"], ["[0.1]"]),
+        ("sweep.tissue_prop_min", ["[0.1,11]"], ["[0.1]"]),
+        ("sweep.thresholds.0", ["[0.1,1.1]"], ["[0.1]"]),
+    ],
+)
+def test_numbers_out_of_their_bounds_are_refused(key: str, refused: list[str], taken: list[str]):
+    """What is swept has the bounds of what it is swept for."""
+    others = [] if key == "fold" else ["fold=1"]
+    for value in refused:
+        with pytest.raises(ConfigError, match=key.removeprefix("sweep.").split(".")[0]):
+            load([*others, f"{key}={value}"])
+    for value in taken:
+        load([*others, f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    "argument", ["fold=[0,0]", "sweep.learning_rate=[0.1,1e-1]", "evidence.groups=[a,b,a]",
+                 "sweep.kfold_strategy=[stratified,stratified]", "sweep.thresholds.0=[0.1,0.1]"]
+)  # fmt: skip
+def test_nothing_is_listed_twice(argument: str):
+    with pytest.raises(ConfigError, match=r"holds .* more than once"):
+        load([*([] if argument.startswith("fold") else ["fold=1"]), argument])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["normalize=none"], "lower learning_rate, or set normalize=zscore"),
+        (["normalize=zscore"], "lower learning_rate"),
+        (["sweep.learning_rate=[1,2]"], "lower sweep.learning_rate"),
+        (["optimizer=lbfgs"], "raise weight_decay"),
+    ],
+)
+def test_advice_that_is_followed_already_is_not_given(arguments: list[str], advice: str):
+    """Of training that diverges: the digits are standardised, and a solver has no learning rate."""
+    assert checks.steadier(load(["fold=0", *arguments])) == advice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "unsaid"),
+    [
+        (["mode=test"], "set for example checkpoint=", "mode=test checkpoint"),
+        (["fold=0", "checkpoint=x"], "leave it out", "for example checkpoint"),
+        (["mode=validate", "checkpoint=x", "fold=0", "sweep.weight_decay=[0.1]"],
+         "leave sweep.weight_decay=[0.1] out", "fold=4"),
+        (["mode=validate", "checkpoint=x", "fold=all"], "set one fold", "leave"),
+        (["fold=0", "head=mlp", "final=true"], "leave the others out", "one fold"),
+        (["fold=0", "probe=knn", "calibrate=true"], "another probe", "head=linear\n"),
+    ],
+)  # fmt: skip
+def test_advice_says_what_is_not_done_yet(arguments: list[str], words: str, unsaid: str):
+    with pytest.raises(ConfigError) as refusal:
+        load(arguments)
+    assert words in refusal.value.fix
+    assert unsaid not in refusal.value.fix
 
 
 def test_names_known_without_torch_are_those_there_are():

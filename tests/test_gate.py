@@ -179,7 +179,7 @@ def test_a_gate_of_ones_own(tmp_path: Path):
         ("floor: {defualt: 0.5}", ["'floor.defualt'", "did you mean 'floor.default'"]),
         ("worse: much", ["worse"]),
         ("worse: -0.1", ["worse is no share", "-0.1"]),
-        ("calibration_error: .nan", ["calibration_error is no share", "nan"]),
+        ("calibration_error: .nan", ["calibration_error is not a finite number", "nan"]),
         ("floor: {classes: {Fat: 50}}", ["floor.classes.Fat is no share", "50"]),
         ("shared_slides: -1", ["shared_slides is negative"]),
         ("known: {tiles: abc}", ["known.tiles is no SHA-256", "'abc'"]),

@@ -293,7 +293,7 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
         (["model=nothing", "version=1"], ["no version 1 of nothing"]),
         ([], ["version is not set", "model=tissue-probe version=7"]),
         (["verison=1"], ["'verison'", "did you mean 'version'"]),
-        (["version=one"], ["version is not understood"]),
+        (["version=one"], ["version is not a whole number", "version=one"]),
         (["version=1", "alias=v1"], ["'v1' cannot be an alias"]),
         (["version=1", "alias=a/b"], ["'a/b' cannot be an alias"]),
         (["version=1", "gate=nowhere.yaml"], ["nowhere.yaml cannot be read"]),

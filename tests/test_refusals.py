@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT, TABLES, launch
 
-from train import probe
+from train import config, probe
 
 PROBE = str(ROOT / "train" / "probe.py")
 
@@ -21,9 +21,10 @@ def arguments(named: dict[str, str], *more: str) -> list[str]:
     Path("two.yaml").write_text(
         "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\nnormalize: none\n"
     )
-    own = ["classes=two.yaml", "data=own.yaml", "max_epochs=2"]
     Path("own.yaml").write_text("data: {name: own}\n")
-    return [*own, *(f"{key}={value}" for key, value in named.items()), *more]
+    given = {"classes": "two.yaml", "data": "own.yaml", "max_epochs": "2", **named}
+    changed = {argument.partition("=")[0] for argument in more}
+    return [*(f"{key}={value}" for key, value in given.items() if key not in changed), *more]
 
 
 def with_(column: list, row: int, value: object) -> list:
@@ -52,7 +53,8 @@ REFUSED = {
         ["'Fatt'", "not in the data", "did you mean 'Fat'?"],
     ),
     "class indices with a hole": ({}, {}, ["fold=1", "class_indices.Fat=5"], ["0 .. K-1"]),
-    "threshold above one": ({}, {}, ["fold=1", "thresholds.Fat=1.5"], ["'Fat'", "1.5"]),
+    "threshold above one": ({}, {}, ["fold=1", "thresholds.Fat=1.5"],
+                            ["thresholds.Fat is out of bounds", "1.5", "within [0, 1]"]),
     "fold that does not exist": ({}, {}, ["fold=7"], ["Fold 7 does not exist", "0, 1"]),
     "fold not asked for": ({}, {}, [], ["needs a fold", "fold="]),
     "fold neither there nor assignable": (
@@ -131,7 +133,9 @@ REFUSED = {
         ["4; the first: slide_id s0", "several folds", "leakage=warn"],
     ),
     "unknown key": ({}, {}, ["flod=4"], ["'flod'", "did you mean 'fold'?"]),
-    "value of the wrong type": ({}, {}, ["fold=four"], ["fold is neither", "fold=four"]),
+    "value of the wrong type": (
+        {}, {}, ["fold=four"], ["fold is not a whole number, all, a list", "found: fold=four"],
+    ),
     "argument without =": ({}, {}, ["fold"], ["'fold'", "key=value"]),
     "unknown head": ({}, {}, ["fold=1", "head=liner"], ["'liner'", "did you mean 'linear'?"]),
     "unknown data": ({}, {}, ["fold=1", "data=digit"], ["data=digit", "did you mean 'digits'?"]),
@@ -182,7 +186,7 @@ def test_training_that_diverges_is_an_error_not_a_model(
     assert not (tmp_path / "out" / "predictions.parquet").exists()
 
 
-@pytest.mark.parametrize("argument", ["flod=4", "fold=x", "data=nope", "mode=tset"])
+@pytest.mark.parametrize("argument", ["flod=4", "data=nope", "seed=-1", "sweep.k=[2]"])
 def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path):
     """Exit status 2, the error alone on standard error, and torch never imported."""
     done = launch([sys.executable, "-X", "importtime", PROBE, argument], tmp_path)
@@ -190,6 +194,36 @@ def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert lines[0].startswith("error: ")
     assert not {"torch", "mlflow", "sklearn", "torchmetrics"} & imported(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("environment", "speaks"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),  # left over from an earlier launch
+        ({"RANK": "1", "LOCAL_RANK": "1"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_a_rank_left_over_silences_no_error(
+    environment: dict[str, str],
+    speaks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Of several processes the first alone speaks; a process that is the only one always does."""
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="2"):
+        config.check_or_exit(["flod=4"])
+    checked = capsys.readouterr().err
+    assert probe.main(["flod=4"]) == 2
+    assert bool(checked) == bool(capsys.readouterr().err) == speaks
 
 
 def test_help_lists_every_key_without_heavy_imports(tmp_path: Path):

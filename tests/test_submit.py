@@ -173,6 +173,17 @@ def test_kubernetes_gets_a_job_with_its_configuration(
     assert body["metadata"]["name"] in capsys.readouterr().out
 
 
+def test_kubernetes_puts_nothing_in_place_of_an_argument():
+    """`$(NAME)` in a path is no variable of the container; the number of the node is one."""
+    argv = ["kubernetes", "--image", "i", "--nodes", "2", "--gpus", "1", "--name", "a$(B)",
+            "fold=4", "output=/data/$(HOSTNAME)"]  # fmt: skip
+    [*_, body] = submit.manifests(*arguments(argv))
+    command = body["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "output=/data/$$(HOSTNAME)" in command
+    assert "tracking.run_name=a$$(B)" in command
+    assert "$(JOB_COMPLETION_INDEX)" in command
+
+
 def test_several_nodes_meet_by_a_service(cluster: list[tuple[str, dict]]):
     argv = ["kubernetes", "--image", "i", "--nodes", "2", "--gpus", "8", "fold=4"]
     assert submit.main(argv) == 0

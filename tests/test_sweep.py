@@ -286,7 +286,7 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
     [
         (["fold=[0,9]"], ["Fold 9", "folds 0, 1, 2, 3, 4"]),
         (["fold=some"], ["fold=some", "fold=all"]),
-        (["fold=[0,a]"], ["neither a number", "fold=[0,1,4]"]),
+        (["fold=[0,a]"], ["fold is not a whole number, all, a list", "fold=[0,1,4]"]),
         (["fold=all", "head=mlp"], ["Only linear heads", "head=linear"]),
         (["fold=all", "mode=validate", "checkpoint=x"], ["takes one fold", "fold=4"]),
         (["fold=0", "sweep.learning_rte=[1]"], ["sweep.learning_rte", "sweep.learning_rate"]),
@@ -296,7 +296,7 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=0", "probe=knn", "sweep.learning_rate=[1]"], ["probe=knn has no learning_rate"]),
         (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
         (["fold=0", "calibrate=true", "head=mlp"], ["linear head", "head=mlp"]),
-        (["fold=0", "abstain_below=80"], ["abstain_below is a probability", "80"]),
+        (["fold=0", "abstain_below=80"], ["abstain_below is out of bounds", "80", "(0, 1]"]),
         (["fold=0", "resume=maybe"], ["resume=maybe", "resume=true"]),
         (["fold=0", "memory_limit=lots", "probe=ridge"], ["memory_limit", "4GB"]),
     ],

@@ -1,14 +1,16 @@
 """What a configuration must not say: values that make no sense, alone or together."""
 
 import dataclasses
-import difflib
 import re
 
-from train.schema import HEADS, OPTIMIZERS, PROBES, SOLVERS, Config, ConfigError
+from featurestore.errors import ConfigError
+from featurestore.typed import nearest
+from train.schema import HEADS, OPTIMIZERS, PROBES, SOLVERS, Config
+from train.trees import leaves
 
 
 def check(config: Config) -> None:
-    """Refuse a mode without the key that it needs, and numbers that make no sense."""
+    """Refuse a mode without the key that it needs, and values that do not go together."""
     if config.mode in ("fit", "validate") and config.fold is None:
         raise ConfigError(
             f"mode={config.mode} needs a fold to validate on",
@@ -16,10 +18,13 @@ def check(config: Config) -> None:
             fix=f"set fold to one of 0 .. {config.k - 1}, for example fold={config.k - 1}",
         )
     if (config.mode == "fit") != (config.checkpoint is None):
+        fitted = config.mode == "fit"
         raise ConfigError(
-            f"mode={config.mode} {'takes no' if config.mode == 'fit' else 'needs a'} checkpoint",
+            f"mode={config.mode} {'takes no' if fitted else 'needs a'} checkpoint",
             found=f"checkpoint={config.checkpoint}",
-            fix="set for example mode=test checkpoint=models:/tissue-probe/1",
+            fix="leave it out, or set for example mode=test"
+            if fitted
+            else "set for example checkpoint=models:/tissue-probe/1",
         )
     optimizers = (*OPTIMIZERS, *SOLVERS)
     for key, named in (("head", HEADS), ("optimizer", optimizers), ("probe", PROBES)):
@@ -30,55 +35,62 @@ def check(config: Config) -> None:
                 found=f"{key}: {', '.join(named)}{nearest(name, list(named))}",
                 fix="pick one of them" + (key != "probe") * f", or add yours to train/{key}s.py",
             )
-    if config.resume not in (True, False, "auto"):
-        raise ConfigError(
-            "resume is neither true, nor false, nor auto",
-            found=f"resume={config.resume}",
-            fix="set for example resume=true",
-        )
     if config.memory_limit:
         size(config.memory_limit)
+    _check_repeated(config)
     _check_fold(config)
-    _check_sweep(config)
+    _check_floor(config)
     _check_solver(config)
     _check_probe(config)
     _check_calibration(config)
-    for key, least in (
-        ("batch_size", 1),
-        ("max_epochs", 1),
-        ("patience", 1),
-        ("k", 2),
-        ("neighbours", 1),
-    ):
-        if getattr(config, key) < least:
+
+
+def _check_repeated(config: Config) -> None:
+    """Refuse a list that holds something twice: the same head would be trained twice."""
+    for path, values in leaves(dataclasses.asdict(config)):
+        if isinstance(values, list) and len(set(values)) < len(values):
+            key = ".".join(path)
+            again = next(value for value in values if values.count(value) > 1)
             raise ConfigError(
-                f"{key} is too small", found=f"{getattr(config, key)}", fix=f"at least {least}"
-            )
+                f"{key} holds {again!r} more than once", found=f"{key}={values}",
+                fix="leave all but one out",
+            )  # fmt: skip
 
 
 def _check_fold(config: Config) -> None:
-    """Refuse a fold that is no number, and packs of heads where there can be none."""
-    folds = config.fold if isinstance(config.fold, list) else [config.fold]
-    if config.fold not in (None, "all") and not all(type(fold) is int for fold in folds):
+    """Refuse packs of heads where there can be none."""
+    if config.fold == []:
         raise ConfigError(
-            "fold is neither a number, nor a list of numbers, nor all",
-            found=f"fold={config.fold}",
-            fix="set for example fold=4, fold=[0,1,4] or fold=all",
+            "fold names no fold", found="fold=[]", fix="set for example fold=[0,1,4] or fold=all"
         )
     if not packed(config):
         return
     if config.mode != "fit":
         raise ConfigError(
             f"mode={config.mode} takes one fold and no sweep",
-            found=f"fold={config.fold}",
-            fix="set for example fold=4",
+            found=" ".join(siblings(config)),
+            fix="set one fold, for example fold=4"
+            if several_folds(config)
+            else f"leave {' '.join(siblings(config))} out",
         )
     if config.head != "linear":
         raise ConfigError(
-            "Only linear heads are trained side by side",
-            found=f"head={config.head}",
-            fix="set head=linear, or one fold and no sweep",
+            "Only linear heads are trained side by side, or in closed form",
+            found=f"head={config.head} {' '.join(siblings(config))}",
+            fix="set head=linear, or leave the others out",
         )
+
+
+def _check_floor(config: Config) -> None:
+    """Refuse a least sum of coverages that no tile can reach, each class covering it wholly."""
+    most = len(config.class_indices)
+    for floor in [config.tissue_prop_min, *config.sweep.tissue_prop_min]:
+        if most and floor > most:
+            raise ConfigError(
+                f"tissue_prop_min is more than {most} classes can cover of a tile",
+                found=f"{floor}",
+                fix=f"set it within [0, {most}]; coverages of classes that do not overlap reach 1",
+            )
 
 
 def _check_solver(config: Config) -> None:
@@ -119,44 +131,58 @@ def _check_probe(config: Config) -> None:
 
 
 def _check_calibration(config: Config) -> None:
-    """Refuse a temperature where there are no weights to put it in, and shares out of range."""
+    """Refuse a temperature where there are no weights to put it in."""
     if config.calibrate and (config.head != "linear" or config.probe == "knn"):
         raise ConfigError(
             "A temperature goes into the weights of a linear head",
             found=f"calibrate=true head={config.head} probe={config.probe}",
-            fix="leave calibrate out, or set head=linear",
+            fix="leave calibrate out"
+            + (", or set head=linear" if config.head != "linear" else ", or pick another probe"),
         )
-    if config.abstain_below is not None and not 0 < config.abstain_below <= 1:
-        raise ConfigError(
-            "abstain_below is a probability, in (0, 1]",
-            found=f"{config.abstain_below}",
-            fix="set for example abstain_below=0.8",
-        )
-
-
-def _check_sweep(config: Config) -> None:
-    for fraction in config.sweep.train_fraction:
-        if not 0 < fraction <= 1:
-            raise ConfigError(
-                "sweep.train_fraction is a share of the slides, in (0, 1]",
-                found=f"{fraction}",
-                fix="set for example sweep.train_fraction=[0.01,0.1,1.0]",
-            )
-    for strategy in config.sweep.kfold_strategy:
-        if strategy not in ("stratified", "stratified_group"):
-            raise ConfigError(
-                f"There is no kfold_strategy {strategy!r}",
-                found=f"sweep.kfold_strategy={config.sweep.kfold_strategy}",
-                fix="set sweep.kfold_strategy=[stratified,stratified_group]",
-            )
 
 
 def packed(config: Config) -> bool:
     """Return whether heads are trained side by side: of several folds, or of several settings."""
-    swept = [value for value in dataclasses.asdict(config.sweep).values() if value]
-    one_fold = config.fold is None or isinstance(config.fold, int)
+    return bool(siblings(config))
+
+
+def siblings(config: Config) -> list[str]:
+    """Return the arguments for which heads are trained side by side."""
+    found = [f"fold={config.fold}"] if several_folds(config) else []
+    swept = leaves({"sweep": dataclasses.asdict(config.sweep)})
+    found += [f"{'.'.join(path)}={value}" for path, value in swept if value]
+    found += ["final=true"] if config.final else []
+    if config.mode == "fit":
+        found += [f"optimizer={config.optimizer}"] if config.optimizer in SOLVERS else []
+        found += [f"probe={config.probe}"] if config.probe != "logistic" else []
+    return found
+
+
+def several_folds(config: Config) -> bool:
+    """Return whether more than one fold is asked for."""
+    return config.fold is not None and not isinstance(config.fold, int)
+
+
+def steadier(config: Config) -> str:
+    """Return what would keep training from diverging, of that which is not done yet."""
     solved = config.optimizer in SOLVERS or config.probe != "logistic"
-    return config.final or bool(swept) or not one_fold or (config.mode == "fit" and solved)
+    key = "weight_decay" if solved else "learning_rate"
+    swept = "sweep." if getattr(config.sweep, key) else ""
+    first = f"{'raise' if solved else 'lower'} {swept}{key}"
+    return first if config.normalize == "zscore" else f"{first}, or set normalize=zscore"
+
+
+def lone_fold(config: Config) -> int | None:
+    """Return the fold that is asked for; None where there is none, or several are."""
+    return config.fold if isinstance(config.fold, int) else None
+
+
+def asked_folds(config: Config, there: list[int]) -> list[int]:
+    """Return the folds that are asked for, of those that there are."""
+    if config.fold == "all":
+        return there
+    several = config.fold if isinstance(config.fold, list) else [lone_fold(config)]
+    return [fold for fold in several if fold is not None]
 
 
 def alone(config: Config) -> bool:
@@ -166,16 +192,10 @@ def alone(config: Config) -> bool:
 
 def size(limit: str) -> int:
     """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", limit.lower())
-    if not found:
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", limit.lower(), re.ASCII)
+    if not found or not float(found.group(1)):
         raise ConfigError(
             "memory_limit is not a size", found=f"{limit!r}", fix="set for example memory_limit=4GB"
         )
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """Return a question that names the nearest of some names, or nothing if none is near."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from featurestore import bounds
+from featurestore.bounds import SEEDS
 from featurestore.console import Console
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
 from featurestore.printing import print_error
@@ -104,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
+        bounds.check([("--seed", options.seed)], SEEDS)
         how = How(options.seed, options.resample, options.ordered)
         compare(options.runs, options.uri, options.output, how, Console())
     except FeatureStoreError as error:

@@ -5,25 +5,47 @@
 Each YAML in configs/ overlays the whole configuration. `data=NAME`, `classes=NAME` and
 `experiment=NAME` pick one (or name a file); its section `use` may pick others. In order, the later
 wins: train/schema.py, configs/probe.yaml, data, classes, experiment, the command line.
+
+The type of a key says how its value is read: what is text is taken as it is written, `007` and `on`
+too. In these files, and nowhere else, `${data.name}` stands for the value of another key and `???`
+for one that must be set. What a run has recorded is never resolved again.
 """
 
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
+from yaml import MappingNode
 
+from featurestore import bounds
+from featurestore.errors import ConfigError
 from featurestore.printing import print_error
-from train.checks import check, nearest
-from train.schema import Config, ConfigError
+from featurestore.typed import TEXT, Reader, nearest
+from train.arguments import check_form, given, twice
+from train.checks import check
+from train.ranks import speaks
+from train.schema import Config
+from train.trees import (
+    MISSING,
+    Tree,
+    built,
+    defaults,
+    documented,
+    filled,
+    later,
+    leaves,
+    merged,
+    unset,
+)  # fmt: skip
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
+EXAMPLE = "fold=4 learning_rate=3e-4"
 
 
 def load(argv: list[str]) -> Config:
@@ -35,7 +57,11 @@ def load(argv: list[str]) -> Config:
         A key, value, file or argument that is not understood, with the nearest one that is; or a
         mandatory key (``???``) that is missing, with an example.
     """
-    return _settled(_composed(argv))
+    tree = filled(_composed(argv))
+    runs = tree["data"]["runs"]
+    # Where a run is not set, its artifacts were all given other URIs.
+    tree["data"]["runs"] = {name: run for name, run in runs.items() if run is not MISSING}
+    return _checked(tree)
 
 
 def recorded(content: str, argv: list[str]) -> Config:
@@ -44,22 +70,32 @@ def recorded(content: str, argv: list[str]) -> Config:
     Parameters
     ----------
     content
-        YAML, as `text` writes it.
+        YAML, as `text` writes it: nothing in it is resolved.
 
     Raises
     ------
     ConfigError
         A key that is not known, here or in the arguments.
     """
-    _check_form(argv, "fold=4 data.tiles=tiles.parquet")
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Config), OmegaConf.create(content), OmegaConf.from_dotlist(argv)
-        )
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise _explained(error, Config) from error
-    assert isinstance(merged, DictConfig)
-    return _settled(merged)
+    reader = _reader(Config, "the recorded configuration")
+    tree = merged(defaults(Config), reader.section(Config, reader.root(content)))
+    return _checked(merged(tree, given(Config, argv, "fold=4 data.tiles=tiles.parquet")))
+
+
+def excerpt(content: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return some keys of a configuration that a run has recorded, as far as they are there.
+
+    Parameters
+    ----------
+    content
+        YAML, as `text` writes it.
+    names
+        Keys of its root.
+    """
+    reader = _reader(Config, "the recorded configuration")
+    root = reader.entries(reader.root(content))
+    pairs = [(yaml.ScalarNode(TEXT, name), root[name]) for name in names if name in root]
+    return reader.section(Config, MappingNode("", pairs))
 
 
 def small(schema: type[T], argv: list[str], example: str) -> T:
@@ -77,16 +113,13 @@ def small(schema: type[T], argv: list[str], example: str) -> T:
     ConfigError
         As `load`.
     """
-    _check_form(argv, example)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(argv))
-        for key in sorted(OmegaConf.missing_keys(merged)):
-            raise ConfigError(f"{key} is not set", found=" ".join(argv), fix=f"write {example}")
-        settled = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise _explained(error, schema) from error
-    assert isinstance(settled, schema)
-    return settled
+    tree = merged(defaults(schema), given(schema, argv, example))
+    for path, value in leaves(tree):
+        if value is MISSING:
+            raise ConfigError(
+                f"{'.'.join(path)} is not set", found=" ".join(argv), fix=f"write {example}"
+            )
+    return _within(schema, tree)
 
 
 def filed(schema: type[T], file: Path) -> T:
@@ -97,65 +130,82 @@ def filed(schema: type[T], file: Path) -> T:
     ConfigError
         As `load`.
     """
-    try:
-        settled = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _read(file)))
-    except OmegaConfBaseException as error:
-        raise _explained(error, schema) from error
-    assert isinstance(settled, schema)
-    return settled
+    reader = _reader(schema, str(file))
+    return _within(
+        schema, merged(defaults(schema), reader.section(schema, reader.root(_read(file))))
+    )
 
 
-def _check_form(argv: list[str], example: str) -> None:
+def _reader(schema: type, source: str) -> Reader:
+    return Reader(source, [name for name, *_ in documented(schema)])
+
+
+def _composed(argv: list[str]) -> Tree:
+    """Return the tree that configs/ and arguments make, with templates in it."""
+    picked: dict[str, str] = {}
+    rest = []
     for argument in argv:
-        if "=" not in argument or argument.startswith("-"):
-            raise ConfigError(
-                f"The argument {argument!r} is not of the form key=value",
-                found=" ".join(argv),
-                fix=f"write for example {example}; --help lists the keys",
-            )
-
-
-def _composed(argv: list[str]) -> DictConfig:
-    _check_form(argv, "fold=4 learning_rate=3e-4")
-    picked = dict(a.split("=", 1) for a in argv if a.split("=", 1)[0] in GROUPS)
-    rest = [a for a in argv if a.split("=", 1)[0] not in GROUPS]
-    base = _read(CONFIGS / "probe.yaml")
-    overlays, chosen, default = {}, picked, base.pop("use", {})
+        check_form(argument, argv, EXAMPLE)
+        group, _, name = argument.partition("=")
+        if group not in GROUPS:
+            rest.append(argument)
+        elif group in picked:
+            raise twice(group, argv)
+        else:
+            picked[group] = Reader().argument(str, name, group)
+    changes = given(Config, rest, EXAMPLE)
+    default, base = _layer(CONFIGS / "probe.yaml")
+    overlays, chosen = {}, picked
     for group in ("experiment", "data", "classes"):  # in the order in which they may pick others
-        name = chosen.get(group, default.get(group))
-        if name is not None:
-            overlays[group] = _read(_file(group, name))
-            chosen = {**overlays[group].pop("use", {}), **chosen}
-    layers = [base, *(overlays[group] for group in GROUPS if group in overlays)]
-    try:
-        config = OmegaConf.structured(Config)
-        for layer in layers:
-            config = OmegaConf.merge(config, layer)
-        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise _explained(error, Config) from error
-    assert isinstance(merged, DictConfig)
-    return merged
+        if group in (known := {**default, **chosen}):
+            use, overlays[group] = _layer(_file(group, known[group]))
+            chosen = {**use, **chosen}
+    tree = defaults(Config)
+    for layer in [base, *(overlays[group] for group in GROUPS if group in overlays), changes]:
+        tree = merged(tree, layer)
+    return tree
 
 
-def _settled(config: DictConfig) -> Config:
-    written = OmegaConf.to_container(config.data, resolve=False)
-    assert isinstance(written, dict)
-    for run in [name for name, value in written["runs"].items() if value == MISSING]:
-        key = f"data.runs.{run}"
-        for name, uri in written.items():
-            if isinstance(uri, str) and f"{{{key}}}" in uri:
-                raise _unset(key, f"data={config.data.name} has data.{name!s}={uri}")
-        del config.data.runs[run]  # its artifacts were all given other URIs
-    for key in sorted(OmegaConf.missing_keys(config)):
-        raise _unset(key, f"{key}=???")
-    try:
-        settled = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise _explained(error, Config) from error
-    assert isinstance(settled, Config)
-    check(settled)
-    return settled
+def _layer(file: Path) -> tuple[dict[str, str], Tree]:
+    """Return what a file of configs/ picks of others, and what it sets."""
+    reader = dataclasses.replace(_reader(Config, str(file)), later=later)
+    root = reader.root(_read(file))
+    use = reader.entries(root).get("use")
+    picked = Reader(str(file)).value(dict[str, str], use, "use") if use else {}
+    for group in picked:
+        if group not in GROUPS:
+            raise ConfigError(
+                f"There is no {group!r} to use",
+                found=f"use.{group} in {file}{nearest(group, GROUPS)}",
+                fix=f"use some of {', '.join(GROUPS)}",
+            )
+    keys = [pair for pair in root.value if pair[1] is not use]
+    return picked, reader.section(Config, MappingNode(root.tag, keys))
+
+
+def _checked(tree: Tree) -> Config:
+    for path, value in leaves(tree):
+        if value is MISSING:
+            key = ".".join(path)
+            raise unset(key, f"{key}=???")
+    config = _within(Config, tree)
+    check(config)
+    return config
+
+
+def _within(schema: type[T], tree: Tree) -> T:
+    """Return the dataclass that a tree is, its numbers within their bounds.
+
+    What is swept has the bounds of what it is swept for.
+    """
+    limits = bounds.of(schema)
+    for path, value in leaves(tree):
+        swept = path[1:] if path[0] == "sweep" else path
+        for key in (".".join(path), ".".join(swept), swept[0]):  # thresholds are those of a class
+            if key in limits:
+                bounds.check([(".".join(path), value)], limits[key])
+                break
+    return built(schema, tree)
 
 
 def run_name(config: Config) -> str:
@@ -173,31 +223,27 @@ def plain(config: Config) -> dict[str, Any]:
 
 def text(config: Config) -> str:
     """Return the configuration as YAML: what a run logs and ``featurestore --config`` reads."""
-    return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+    return yaml.dump(
+        plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what PyYAML would write as it is and fold when it reads: Unicode's breaks of lines."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(TEXT, text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _quoted)
 
 
 def flat(config: Config) -> dict[tuple[str, ...], Any]:
     """Return the keys that are set, each with its path, for example ("thresholds", "Fat")."""
-
-    def walk(node: dict[str, Any], path: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
-        rows: dict[tuple[str, ...], Any] = {}
-        for key, value in node.items():
-            if isinstance(value, dict):
-                rows |= walk(value, (*path, key))
-            elif value is not None and value != []:
-                rows[*path, key] = value
-        return rows
-
-    return walk(plain(config), ())
-
-
-def _unset(key: str, found: str) -> ConfigError:
-    example = f"{key}=5f1c0d9a7e8b4c62" if key.startswith("data.runs.") else f"{key}=..."
-    return ConfigError(
-        f"{key} is not set",
-        found=found,
-        fix=f"set it on the command line, for example {example}",
-    )
+    return {
+        path: value for path, value in leaves(plain(config)) if value is not None and value != []
+    }
 
 
 def _file(group: str, name: str) -> Path:
@@ -214,49 +260,15 @@ def _file(group: str, name: str) -> Path:
     return file
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> bytes:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OSError, YAMLError) as error:
+        return file.read_bytes()
+    except OSError as error:
         raise ConfigError(
-            f"{file} cannot be read as YAML",
-            found=str(error).splitlines()[0],
+            f"{file} cannot be read",
+            found=error.strerror or type(error).__name__,
             fix="correct the file or its name",
         ) from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{file} is not a mapping", found=type(content).__name__, fix="see configs/"
-        )
-    return dict(content)
-
-
-def _explained(error: Exception, schema: type) -> ConfigError:
-    key = getattr(error, "full_key", None) or "an argument"
-    first = str(error).splitlines()[0]
-    if first.startswith("Key "):
-        keys = [name for name, _, _ in _documented(schema)]
-        return ConfigError(
-            f"There is no configuration key {key!r}",
-            found=f"{len(keys)} keys{nearest(key, keys)}",
-            fix="correct its name; --help lists the keys",
-        )
-    return ConfigError(
-        f"The value of {key} is not understood", found=first, fix="--help says what each key is"
-    )
-
-
-def _documented(schema: type, prefix: str = "", of: str = "") -> list[tuple[str, Any, str]]:
-    """List the keys with their defaults and lines; one without a line has that of its section."""
-    rows = []
-    for entry in dataclasses.fields(schema):
-        factory = entry.default_factory
-        default = entry.default if factory is dataclasses.MISSING else factory()
-        name, line = prefix + entry.name, entry.metadata.get("doc", of)
-        if dataclasses.is_dataclass(default):
-            rows += _documented(type(default), name + ".", line)
-        else:
-            rows.append((name, default, line))
-    return rows
 
 
 def usage() -> str:
@@ -269,6 +281,7 @@ def usage() -> str:
             f"      {group}: {', '.join(sorted(p.stem for p in (CONFIGS / group).glob('*.yaml')))}"
             for group in GROUPS
         ),
+        "  Text is taken as it is written; null unsets what has no default. Lists: key=[a,b].",
         "",
         *keys(Config),
     ]
@@ -278,8 +291,8 @@ def usage() -> str:
 def keys(schema: type) -> list[str]:
     """Return a line of help for every key."""
     lines = []
-    for name, default, doc in _documented(schema):
-        shown = "" if default is None or default in ({}, MISSING) else f" [{default}]"
+    for name, default, doc in documented(schema):
+        shown = "" if default in (None, {}, MISSING) else f" [{default}]"
         lines.append(f"  {name:<26}{doc}{shown}")
     return lines
 
@@ -292,7 +305,7 @@ def check_or_exit(argv: list[str]) -> None:
     try:
         load(argv)
     except ConfigError as error:
-        if os.environ.get("RANK", "0") == "0":  # one process speaks for all
+        if speaks(os.environ):
             print_error(error)
         sys.exit(2)
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from featurestore import mlflow_artifacts, precision, uris
@@ -30,6 +29,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.printing import print_error, say
 from train import checkpoint
 from train.checkpoint import Blueprint
+from train.config import excerpt
 from train.tracking import Facts, facts
 
 RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
@@ -156,9 +156,9 @@ def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
 
 def rules(known: Facts) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
-    settings = yaml.safe_load(known.config) if known.config else {}
-    found = {key: settings[key] for key in RULES if key in settings}
-    return found | ({"precision": precision.RULE} if found else {})
+    if not known.config:
+        return {}
+    return excerpt(known.config, RULES) | {"precision": precision.RULE}
 
 
 def described(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from train.checks import nearest
+from featurestore.typed import nearest
 from train.schema import ConfigError, doc
 
 if TYPE_CHECKING:  # it would import scikit-learn

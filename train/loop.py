@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from train import checkpoint
 from train.checkpoint import Blueprint
+from train.checks import steadier
 from train.data import UNKNOWN, Split, count_targets
 from train.fitting import DivergedError
 from train.heads import Standardize
@@ -67,7 +68,7 @@ def fit(
                 raise DivergedError(
                     f"Training diverged in epoch {race.epoch}",
                     found=f"validation/loss {held}, train/loss {loss}",
-                    fix="lower learning_rate, or set normalize=zscore",
+                    fix=steadier(config),
                 )
             if session.is_first:
                 losses = {"train/loss": loss, "validation/loss": held}

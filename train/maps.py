@@ -102,7 +102,8 @@ def recorded_slides(run: str) -> str:
 
     if not Path(run).exists():
         file = Path(uris.local_path(f"runs:/{mlflow_artifacts.run_of(run)}/config.yaml"))
-        slides = config.recorded(file.read_text(), []).data.slides if file.is_file() else None
+        data = config.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
+        slides: str | None = data.get("slides")
         if slides:
             return slides
     raise ConfigError(

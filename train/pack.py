@@ -16,6 +16,7 @@ from train import account, maps, sweep
 from train.affine import standard
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
+from train.checks import steadier
 from train.data import plural, predictions, write_parquet
 from train.engine import Fitted, evaluate, out_of_fold
 from train.figures import axis_png, settings_png
@@ -122,7 +123,7 @@ def trained(
         raise DivergedError(
             "Training diverged in every setting and fold",
             found=f"validation losses {sorted(set(loss.tolist()))[:3]}",
-            fix="lower learning_rate, or set normalize=zscore",
+            fix=steadier(session.config),
         )
 
     def shares(own: Tensor) -> Tensor:

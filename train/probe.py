@@ -15,7 +15,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.checks import alone, packed
+from train.checks import alone, asked_folds, lone_fold, packed
 from train.config import check_or_exit, load, run_name
 from train.schema import Config
 
@@ -69,6 +69,7 @@ from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.journal import MlflowTracker
 from train.opening import class_names, open_store, varied
+from train.ranks import speaks
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except FeatureStoreError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if speaks(os.environ):
             print_error(error)
         return 2
     return 0
@@ -180,7 +181,7 @@ def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, C
         snapshots, store = [materialise(own, rows) for own in stores], stores[0]
         chosen = choose_pack(snapshots, config)
     else:
-        snapshots = [materialise(store, rows, config.fold)]
+        snapshots = [materialise(store, rows, lone_fold(config))]
         chosen = Chosen(choose_tiles(snapshots[0], config), trained)
     check_fits(chosen, config)
     if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
@@ -217,8 +218,7 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
 
 def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
     """Return the tiles that any variant of the rules keeps, and the folds to validate on."""
-    there = snapshots[0].manifest["folds"]
-    folds = there if config.fold == "all" else np.atleast_1d(config.fold).tolist()
+    folds = asked_folds(config, snapshots[0].manifest["folds"])
     for snapshot in snapshots:
         for fold in folds:
             check_fold(fold, snapshot.manifest["folds"])
@@ -240,7 +240,8 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
     if config.mode == "test":
         return snapshot.test_set(config.evidence.columns())
-    tiles = snapshot.fit_set(config.fold, config.evidence.columns())
+    [fold] = asked_folds(config, [])
+    tiles = snapshot.fit_set(fold, config.evidence.columns())
     warn_of_leaks(snapshot, config)
     if config.mode == "validate":
         held_out = np.asarray(tiles.keys["split"]) == "validation"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.atomic import write_bytes
+from featurestore.bounds import COUNTS, SEEDS
 from featurestore.cli import shown_warnings
 from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
@@ -32,10 +33,11 @@ from featurestore.mlflow_artifacts import use_tracking
 from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from train import gate, registry, verdict
+from train.arguments import given
 from train.config import CONFIGS, filed, keys, small
 from train.gate import Gate, Line
 from train.registry import OvertakenError, Version
-from train.schema import ConfigError, doc
+from train.schema import Config, ConfigError, doc
 from train.source import git_commit
 from train.verdict import Verdict
 
@@ -54,7 +56,7 @@ class Request:
     """What is asked for."""
 
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
-    version: int | None = field(default=None, metadata=doc("which one is to be promoted"))
+    version: int | None = field(default=None, metadata=doc("which one is to be promoted", COUNTS))
     alias: str = field(default="champion", metadata=doc("the alias that it gets"))
     gate: str | None = field(
         default=None, metadata=doc("what must hold (default: this checkout's configs/gate.yaml)")
@@ -67,7 +69,7 @@ class Request:
     output: str | None = field(
         default=None, metadata=doc("folder for the page of the decision, besides MLflow")
     )
-    seed: int = field(default=0, metadata=doc("seed of the resamples"))
+    seed: int = field(default=0, metadata=doc("seed of the resamples", SEEDS))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -111,6 +113,7 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
     """
     changes = [a for a in argv if re.split(r"[.=]", a, maxsplit=1)[0] in VIEW and "=" in a]
     request = small(Request, [a for a in argv if a not in changes], EXAMPLE)
+    given(Config, changes, EXAMPLE)
     if (request.version is None) == (verb == "promote") or (changes and verb != "promote"):
         raise ConfigError(
             "version is not set" if verb == "promote" else f"{verb} takes neither version nor view",

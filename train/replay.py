@@ -12,7 +12,7 @@ same; 3: a figure or the data differ; 2: it cannot be replayed.
 import sys
 
 from featurestore.printing import print_error
-from train.config import small
+from train.arguments import given
 from train.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
@@ -29,7 +29,7 @@ def check_or_exit(argv: list[str]) -> None:
                 "There is no run to replay", found=" ".join(argv) or "no argument",
                 fix=f"name a model or a run first, for example {EXAMPLE}",
             )  # fmt: skip
-        small(Config, ["data.name=any", *argv[1:]], EXAMPLE)
+        given(Config, argv[1:], EXAMPLE)
     except ConfigError as error:
         print_error(error)
         sys.exit(2)
@@ -64,7 +64,7 @@ from train import checkpoint, evidence, pack, sweep
 from train.apply import probabilities
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
-from train.checks import packed
+from train.checks import lone_fold, packed
 from train.config import recorded
 from train.data import unit_numbers
 from train.opening import class_names, open_store, varied
@@ -120,7 +120,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
     store = varied(open_store(config), chosen_rules(known, config))
     fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
-    needed = config.fold if isinstance(config.fold, int) else fold
+    needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
     digests = {key: digest for key, (_, digest) in store.sources().items()}
     changed = show_data(known, digests | {"snapshot": snapshot.digest}, console)
@@ -225,7 +225,7 @@ def evaluated(
         tiles = snapshot.test_set(config.evidence.columns())
         figures = split_figures(config, "test", tiles, network, blueprint, scratch)
         return [*parts, Part("best/test/", figures)]
-    held = fold if several else config.fold
+    held = fold if several else lone_fold(config)
     if held is None:  # trained on all folds, and never tested
         return parts
     tiles = snapshot.fit_set(held, config.evidence.columns())

@@ -72,7 +72,7 @@ def run_of(folder: Path) -> str | None:
     return run.read_text() if run.exists() else None
 
 
-def begin(folder: Path, resume: bool, run: str | None) -> None:
+def begin(folder: Path, resume: object, run: str | None) -> None:
     """Make the folder ready; what an earlier fit left there goes, unless it is resumed."""
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)

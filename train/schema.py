@@ -1,12 +1,14 @@
 """Every key of the configuration: its type, its default and the line that --help prints."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from omegaconf import MISSING
-
-from featurestore.errors import FeatureStoreError
+from featurestore.bounds import COUNTS, FOLDS, SEEDS, THREADS
+from featurestore.errors import ConfigError
 from featurestore.examples import Cohort
+from train.trees import MISSING
+
+__all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
 
 # Spelled here too, since their own files import torch; a test holds the two alike.
 HEADS = ("linear", "mlp")
@@ -16,13 +18,14 @@ CLOSED = ("ridge", "lda", "prototype")
 PROBES = ("logistic", *CLOSED, "knn")
 
 
-class ConfigError(FeatureStoreError):
-    """An argument, a key or a value of the configuration that is not understood."""
+FLOATS = "3.4e38"  # the largest that single floats hold
+Fold = int | Literal["all"] | list[int] | None
+Strategy = Literal["stratified", "stratified_group"]
 
 
-def doc(line: str) -> dict[str, str]:
-    """Attach the line that --help prints to a key."""
-    return {"doc": line}
+def doc(line: str, within: str | None = None) -> dict[str, str]:
+    """Attach the line that --help prints to a key, and the interval in which its numbers lie."""
+    return {"doc": line} | ({"within": within} if within else {})
 
 
 @dataclass
@@ -74,13 +77,14 @@ class Sweep:
     weight_decay: list[float] = field(default_factory=list)
     label_smoothing: list[float] = field(default_factory=list)
     train_fraction: list[float] = field(
-        default_factory=list, metadata=doc("shares of the slides to train on, drawn by slide")
+        default_factory=list,
+        metadata=doc("shares of the slides to train on, drawn by slide", "(0, 1]"),
     )
     thresholds: dict[str, list[float]] = field(
         default_factory=dict, metadata=doc("class -> values: sweep.thresholds.Fat=[0.4,0.5]")
     )
     tissue_prop_min: list[float] = field(default_factory=list)
-    kfold_strategy: list[str] = field(
+    kfold_strategy: list[Strategy] = field(
         default_factory=list, metadata=doc("the leak gap of one and the same head")
     )
 
@@ -119,7 +123,9 @@ class Maps:
     )
     downsample: float | None = field(
         default=None,
-        metadata=doc("pixels of level 0 in one of the slide's level, where that is not 0"),
+        metadata=doc(
+            "pixels of level 0 in one of the slide's level, where that is not 0", f"(0, {FLOATS}]"
+        ),
     )
 
 
@@ -130,9 +136,11 @@ class Config:
     mode: Literal["fit", "validate", "test", "predict"] = field(
         default="fit", metadata=doc("what to do")
     )
-    fold: Any = field(
+    fold: Fold = field(
         default=None,
-        metadata=doc("fold to validate on (fit, validate); fit also takes all, or [0,1,4]"),
+        metadata=doc(
+            "fold to validate on (fit, validate); fit also takes all, or [0,1,4]", "[0, 2147483647]"
+        ),
     )
     sweep: Sweep = field(
         default_factory=Sweep, metadata=doc("values to try in one pass, for example [0.01,0.1]")
@@ -146,7 +154,9 @@ class Config:
     output: str | None = field(
         default=None, metadata=doc("folder for checkpoint and predictions, besides MLflow")
     )
-    seed: int = field(default=0, metadata=doc("seed of folds, order of tiles and initial weights"))
+    seed: int = field(
+        default=0, metadata=doc("seed of folds, order of tiles and initial weights", SEEDS)
+    )
     data: Data = field(
         default_factory=Data, metadata=doc("artifacts; data=NAME picks configs/data/NAME.yaml")
     )
@@ -154,20 +164,21 @@ class Config:
         default_factory=dict, metadata=doc("class -> target, 0 .. K-1; classes=NAME")
     )
     thresholds: dict[str, float] = field(
-        default_factory=dict, metadata=doc("class -> least coverage; 0.0 never matches 0.0")
+        default_factory=dict,
+        metadata=doc("class -> least coverage; 0.0 never matches 0.0", "[0, 1]"),
     )
-    tissue_prop_min: float = field(default=0.2, metadata=doc("least sum of coverages"))
+    tissue_prop_min: float = field(default=0.2, metadata=doc("least sum of coverages", "[0, inf)"))
     single_class: bool = field(default=True, metadata=doc("drop tiles with more than one class"))
     label_rule: Literal["dominant", "any_passing"] = field(
         default="dominant", metadata=doc("which class is the label")
     )
-    kfold_strategy: Literal["stratified", "stratified_group"] = field(
+    kfold_strategy: Strategy = field(
         default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
     )
     kfold_group: str = field(
         default="slide_id", metadata=doc("column that stratified_group keeps together")
     )
-    k: int = field(default=5, metadata=doc("number of folds"))
+    k: int = field(default=5, metadata=doc("number of folds", FOLDS))
     balance: Literal["greedy", "optimal"] = field(
         default="greedy", metadata=doc("stratified_group: scikit-learn's folds, or a solver's")
     )
@@ -185,7 +196,7 @@ class Config:
         default="duckdb", metadata=doc("engine of the views; see docs/spark.md")
     )
     head: str = field(default="linear", metadata=doc("linear or mlp (train/heads.py)"))
-    hidden: int = field(default=256, metadata=doc("hidden width of head=mlp"))
+    hidden: int = field(default=256, metadata=doc("hidden width of head=mlp", COUNTS))
     normalize: Literal["none", "zscore", "l2"] = field(
         default="none", metadata=doc("fitted on training tiles alone")
     )
@@ -196,32 +207,38 @@ class Config:
         default="logistic",
         metadata=doc("logistic; without iterations ridge, lda, prototype; or knn, a baseline"),
     )
-    neighbours: int = field(default=20, metadata=doc("how many vote, with probe=knn"))
+    neighbours: int = field(default=20, metadata=doc("how many vote, with probe=knn", COUNTS))
     calibrate: bool = field(
         default=False,
         metadata=doc("fit a temperature on validation, or out of fold; it is in the weights"),
     )
     abstain_below: float | None = field(
-        default=None, metadata=doc("write review.parquet: tiles less sure than this")
+        default=None, metadata=doc("write review.parquet: tiles less sure than this", "(0, 1]")
     )
     evidence: Evidence = field(
         default_factory=Evidence, metadata=doc("intervals, figures by group")
     )
     maps: Maps = field(default_factory=Maps, metadata=doc("GeoJSON and TIFF of predictions"))
     optimizer: str = field(default="adamw", metadata=doc("adamw, sgd; or lbfgs, to the optimum"))
-    learning_rate: float = field(default=1e-4, metadata=doc("learning rate"))
+    learning_rate: float = field(default=1e-4, metadata=doc("learning rate", f"(0, {FLOATS}]"))
     weight_decay: float = field(
         default=1e-3,
-        metadata=doc("weight decay; penalty of lbfgs and ridge, shrinkage of lda"),
+        metadata=doc(
+            "weight decay; penalty of lbfgs and ridge, shrinkage of lda", f"[0, {FLOATS}]"
+        ),
     )
-    label_smoothing: float = field(default=0.0, metadata=doc("share of the aim given to all"))
-    batch_size: int = field(default=1024, metadata=doc("tiles a step, over all processes together"))
-    max_epochs: int = field(default=500, metadata=doc("most epochs"))
+    label_smoothing: float = field(
+        default=0.0, metadata=doc("share of the aim given to all", "[0, 1)")
+    )
+    batch_size: int = field(
+        default=1024, metadata=doc("tiles a step, over all processes together", COUNTS)
+    )
+    max_epochs: int = field(default=500, metadata=doc("most epochs", COUNTS))
     patience: int = field(
-        default=1, metadata=doc("epochs without a better validation/loss before stopping")
+        default=1, metadata=doc("epochs without a better validation/loss before stopping", COUNTS)
     )
-    min_delta: float = field(default=1e-4, metadata=doc("what counts as better"))
-    resume: Any = field(
+    min_delta: float = field(default=1e-4, metadata=doc("what counts as better", f"[0, {FLOATS}]"))
+    resume: bool | Literal["auto"] = field(
         default=False,
         metadata=doc("true: go on from the last epoch of this fit, killed; auto: if there is one"),
     )
@@ -230,7 +247,8 @@ class Config:
         metadata=doc("read linear heads' embeddings from disk every epoch: if memory is short"),
     )
     threads: int | None = field(
-        default=None, metadata=doc("threads of the engine, a process (default: its cores)")
+        default=None,
+        metadata=doc("threads of the engine, a process (default: its cores)", THREADS),
     )
     memory_limit: str | None = field(
         default=None, metadata=doc("memory of the engine and of embeddings, for example 4GB")

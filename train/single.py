@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from featurestore.spec import TileSet
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
+from train.checks import steadier
 from train.engine import evaluate, out_of_fold
 from train.fitting import DivergedError, calibrated, network, plan, summed, train_heads
 from train.pool import Heads
@@ -48,7 +49,7 @@ def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module
             raise DivergedError(
                 f"Training diverged in epoch {epoch}",
                 found=f"validation/loss {float(validated)}, train/loss {float(trained)}",
-                fix="lower learning_rate, or set normalize=zscore",
+                fix=steadier(config),
             )
         losses = {"train/loss": float(trained), "validation/loss": float(validated)}
         if session.is_first:

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from featurestore import backend, parquet, partitions
 from featurestore.errors import EmptyViewError, SchemaError
 from featurestore.schemas import checked_table
-from train.checks import nearest
+from featurestore.typed import nearest
 from train.mosaic import NONE, Tiles
 from train.schema import ConfigError
 

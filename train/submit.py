@@ -16,13 +16,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from featurestore import bounds
 from featurestore.atomic import write_bytes
+from featurestore.bounds import COUNTS
 from featurestore.errors import FeatureStoreError
 from featurestore.printing import print_error
 from train import config
@@ -68,7 +70,11 @@ class Job:
         if self.nodes > 1:
             launch += ["--machine_rank", rank, "--main_process_ip", host]
             launch += ["--main_process_port", str(PORT)]
-        return [*launch, script, *self.arguments, f"tracking.run_name={self.name}", "resume=auto"]
+        return [*launch, script, *self.given()]
+
+    def given(self) -> list[str]:
+        """Return the arguments of train/probe.py, with those that let it go on."""
+        return [*self.arguments, f"tracking.run_name={self.name}", "resume=auto"]
 
     def __call__(self) -> None:
         """Run this node's part, under Slurm."""
@@ -150,6 +156,11 @@ def planned(options: argparse.Namespace) -> Job:
             found=f"--nodes {options.nodes} --gpus {options.gpus}",
             fix="one node with or without GPUs, or several nodes with GPUs",
         )
+    for key, number, interval in (
+        ("--cpus", options.cpus, COUNTS), ("--memory", options.memory, COUNTS),
+        ("--hours", options.hours, "(0, 1e5]"),
+    ):  # fmt: skip
+        bounds.check([(key, number)], interval)
     settled = config.load(options.arguments)
     name = options.name or config.run_name(settled)
     commit = git_commit() or "unknown"
@@ -158,7 +169,9 @@ def planned(options: argparse.Namespace) -> Job:
     arguments = tuple(
         a for a in options.arguments if not a.startswith(("tracking.run_name=", "resume="))
     )
-    return Job(name, arguments, config.text(settled), commit, options.nodes, options.gpus)
+    job = Job(name, arguments, config.text(settled), commit, options.nodes, options.gpus)
+    config.load(job.given())
+    return job
 
 
 def keep(job: Job, folder: Path) -> None:
@@ -250,7 +263,12 @@ def manifests(job: Job, options: argparse.Namespace) -> list[dict[str, Any]]:
     plain = {COMMIT: job.commit}
     plain |= {key: os.environ[key] for key in ("MLFLOW_TRACKING_URI",) if key in os.environ}
     environment = [client.V1EnvVar(name=key, value=value) for key, value in plain.items()]
-    command = job.command(
+    literal = replace(  # Kubernetes would put variables in place of $(...)
+        job,
+        name=job.name.replace("$", "$$"),
+        arguments=tuple(a.replace("$", "$$") for a in job.arguments),
+    )
+    command = literal.command(
         f"{options.checkout}/train/probe.py", "$(JOB_COMPLETION_INDEX)", f"{name}-0.{name}"
     )
     container = client.V1Container(

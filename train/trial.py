@@ -8,7 +8,6 @@ from typing import Any
 
 import ibis
 import numpy as np
-import yaml
 from torch import nn
 
 from featurestore import backend
@@ -217,7 +216,7 @@ def apart(run: Facts, champion: Version) -> list[str]:
     theirs = facts(champion.run) if champion.run else None
     if theirs is None or not theirs.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    ours, old = (_rules(yaml.safe_load(one.config)) for one in (run, theirs))
+    ours, old = (_rules(config.excerpt(one.config or "", RULES)) for one in (run, theirs))
     notes = [
         f"the champion was trained under {name} {old[name]}, the candidate under {ours[name]}"
         for name in RULES
