@@ -32,6 +32,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.mlflow_artifacts import use_tracking
 from featurestore.progress import Rows
 from train import gate, registry, verdict
+from train.checks import check_model_name
 from train.config import CONFIGS, filed, keys, small
 from train.gate import Gate, Line
 from train.registry import OvertakenError, Version
@@ -117,6 +118,7 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
             found=" ".join(argv) or "no arguments",
             fix=f"write {EXAMPLE if verb == 'promote' else f'{verb} model={request.model}'}",
         )
+    check_model_name(request.model, "model")
     if not re.fullmatch(r"(?!latest$|[vV]\d+$)[\w-]+", request.alias):
         raise ConfigError(
             f"{request.alias!r} cannot be an alias", found="MLflow takes letters, digits, _ and -",

@@ -117,7 +117,7 @@ def refuse(session: Session, trained: bool) -> None:
     raise TrackingError(
         failure.wrong,
         found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
-        fix=f"start the server, then run the same command{again}",
+        fix=f"{failure.fix}{again}",
     ) from failure
 
 

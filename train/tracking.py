@@ -78,17 +78,11 @@ def known(run: str) -> Any:
         The server stopped answering.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    try:
-        with server.answering(mlflow.get_tracking_uri()):
-            return mlflow.MlflowClient().get_run(run)
-    except MlflowException as error:
-        raise ArtifactError(
-            f"MLflow has no run {run}",
-            found=str(error).splitlines()[0],
-            fix=f"check its id and the tracking URI ({mlflow.get_tracking_uri()})",
-        ) from error
+    uri = mlflow.get_tracking_uri()
+    fix = f"check its id and the tracking URI ({uri})"
+    with server.translated(uri, f"MLflow has no run {run}", ArtifactError, fix):
+        return mlflow.MlflowClient().get_run(run)
 
 
 def facts(run: str) -> Facts:

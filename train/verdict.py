@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from rich.console import Console
 
+from featurestore.redaction import redacted
 from featurestore.tables import print_table
 from train.gate import Evidence, Line, failed
 
@@ -102,7 +103,7 @@ def show(verdict: Verdict, console: Console) -> None:
 
 
 def page(verdict: Verdict) -> str:
-    """Return the decision and its evidence as Markdown."""
+    """Return the decision and its evidence as Markdown, without the secrets of the command."""
     heading = f"# {cell(verdict.model)} version {verdict.version}: {verdict.decision}"
     about = {
         "alias": verdict.alias,
@@ -125,7 +126,7 @@ def page(verdict: Verdict) -> str:
         parts.append("\n".join(f"- {cell(note)}" for note in verdict.trial.notes))
     if verdict.trial:
         parts += [_figures(verdict.trial.evidence), _data(verdict.trial)]
-    return "\n\n".join(parts) + "\n"
+    return redacted("\n\n".join(parts) + "\n")
 
 
 def _figures(evidence: Evidence) -> str:
