@@ -143,11 +143,17 @@ def fetched(uri: str) -> Path:
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    place = mlflow.get_tracking_uri()
-    fix = f"check the run id, the path and the tracking URI ({place})"
-    with server.translated(place, f"MLflow has no artifact {uri}", ArtifactError, fix):
-        yield
+    try:
+        with server.answering(mlflow.get_tracking_uri()):
+            yield
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(
+            f"MLflow has no artifact {uri}",
+            found=str(error).splitlines()[0],
+            fix=f"check the run id, the path and the tracking URI ({mlflow.get_tracking_uri()})",
+        ) from error
 
 
 def _downloaded(uri: str) -> Path:
@@ -186,8 +192,8 @@ def found(name: str, content: str) -> str | None:
     database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
     if database != mlflow.get_tracking_uri() and not Path(database).exists():
         return None  # asking would make the database: a question must not write
-    client = mlflow.MlflowClient()
     with server.translated(mlflow.get_tracking_uri(), f"MLflow cannot be asked for {name}"):
+        client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)
         preflight.check_experiment(experiment, EXPERIMENT)
         if experiment is None:
@@ -211,10 +217,10 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     earlier = found(name, content)
     if earlier:
         return earlier
-    client = mlflow.MlflowClient()
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
         with server.translated(mlflow.get_tracking_uri(), f"MLflow takes no {name}"):
+            client = mlflow.MlflowClient()
             experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
             tags = {DIGEST_TAG: f"{name}-{content}"}
             run = client.create_run(experiment, run_name=name, tags=tags).info.run_id

@@ -16,6 +16,7 @@ from featurestore.refusals import AGAIN
 
 DATABASES = {"mssql": 1433, "mysql": 3306, "postgresql": 5432, "sqlite": None}
 """The databases that MLflow keeps runs in, and the ports that they listen at."""
+CLOUD = ("databricks", "databricks-uc", "uc")  # whole URIs, without a scheme
 MARK = "alembic_version"  # the table that says which version of MLflow made the others
 ARTIFACTS = Path("mlruns")  # where MLflow puts artifacts of a database that names no other place
 
@@ -68,11 +69,10 @@ def check(uri: str, experiment: str, model: str | None) -> None:
     """
     import mlflow
 
-    client, registry = mlflow.MlflowClient(), mlflow.get_registry_uri()
-    made = is_made(uri)
+    registry, made = mlflow.get_registry_uri(), is_made(uri)
     if made:
         with server.translated(uri, f"MLflow at {uri} cannot be used", fix=advice(uri)):
-            found = client.get_experiment_by_name(experiment)
+            found = mlflow.MlflowClient().get_experiment_by_name(experiment)
         check_experiment(found, experiment)
         if found and is_folder(found.artifact_location):
             check_folder(
@@ -82,12 +82,12 @@ def check(uri: str, experiment: str, model: str | None) -> None:
     if model and (made or registry != uri):
         wrong = f"The registry cannot be asked for {model}"
         with server.translated(registry, wrong, fix=advice(registry)):
-            registered(client, model)
+            registered(mlflow.MlflowClient(), model)
 
 
 def is_folder(uri: str) -> bool:
     """Return whether a URI is that of a folder of this machine."""
-    return urlsplit(uri).scheme in ("", "file")
+    return urlsplit(uri).scheme in ("", "file") and uri not in CLOUD
 
 
 def is_made(uri: str) -> bool:

@@ -82,7 +82,8 @@ def forget_left_over(experiment: str) -> None:
         del left["MLFLOW_EXPERIMENT_NAME"]
     if active := mlflow.active_run():
         left["the active run"] = active.info.run_id
-    if hasattr(mlflow, "clear_active_model"):  # since MLflow 3.1
+    if model := mlflow.get_active_model_id():
+        left.setdefault("MLFLOW_ACTIVE_MODEL_ID", model)  # or set in this process
         mlflow.clear_active_model()
     for name, value in left.items():
         warnings.warn(
@@ -188,10 +189,12 @@ class MlflowTracker:
 
     @recorded
     def finish(self) -> None:
-        """End the run."""
+        """End the run, if it has not ended; no other one."""
         import mlflow
 
-        mlflow.end_run("FINISHED")
+        active = mlflow.active_run()
+        if active and active.info.run_id == self.run:
+            mlflow.end_run("FINISHED")
 
     def leave(self, status: str) -> None:
         """End what is left open, asking once: MLflow would at exit, with all its patience."""

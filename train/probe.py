@@ -72,7 +72,7 @@ from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import NullTracker, Tracker
+from train.tracking import NullTracker, Tracker, check_spelled
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -193,6 +193,7 @@ def open_tracker(config: Config) -> Tracker:
     """Return the tracker, its store known to take the run and its model."""
     track = config.tracking
     if track.enabled:
+        check_spelled(config.class_indices)
         model = track.model if registers(config) else None
         return MlflowTracker(track.uri, track.experiment, run_name(config), model)
     uris = [*vars(config.data).values(), config.checkpoint]

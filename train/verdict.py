@@ -103,7 +103,7 @@ def show(verdict: Verdict, console: Console) -> None:
 
 
 def page(verdict: Verdict) -> str:
-    """Return the decision and its evidence as Markdown, without the secrets of the command."""
+    """Return the decision and its evidence as Markdown."""
     heading = f"# {cell(verdict.model)} version {verdict.version}: {verdict.decision}"
     about = {
         "alias": verdict.alias,
@@ -126,7 +126,7 @@ def page(verdict: Verdict) -> str:
         parts.append("\n".join(f"- {cell(note)}" for note in verdict.trial.notes))
     if verdict.trial:
         parts += [_figures(verdict.trial.evidence), _data(verdict.trial)]
-    return redacted("\n\n".join(parts) + "\n")
+    return "\n\n".join(parts) + "\n"
 
 
 def _figures(evidence: Evidence) -> str:
@@ -174,5 +174,5 @@ def table(heads: list[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line, also in a table."""
-    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    """Return a text, without secrets, that Markdown shows as it is on one line, also in a table."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(redacted(text).split()))
