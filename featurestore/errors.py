@@ -1,10 +1,11 @@
 """Every refusal of this project: what was wrong, what is there, what to do."""
 
 from featurestore.printing import shown
+from featurestore.redaction import redacted
 
 
 class FeatureStoreError(Exception):
-    """A refusal that a user can act on.
+    """A refusal that a user can act on, without the secrets that were in what it tells of.
 
     Parameters
     ----------
@@ -17,8 +18,8 @@ class FeatureStoreError(Exception):
     """
 
     def __init__(self, wrong: str, *, found: str, fix: str) -> None:
-        self.wrong, self.found, self.fix = wrong, found, fix
-        super().__init__(wrong, found, fix)
+        self.wrong, self.found, self.fix = map(redacted, (wrong, found, fix))
+        super().__init__(self.wrong, self.found, self.fix)
 
     def __str__(self) -> str:
         wrong, found, fix = map(shown, (self.wrong, self.found, self.fix))
@@ -31,6 +32,9 @@ class FeatureStoreError(Exception):
 
 class FeatureStoreWarning(UserWarning):
     """Something that a user should know and that stops nothing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(redacted(text))
 
 
 def _rebuild(kind: type[FeatureStoreError], wrong: str, found: str, fix: str) -> FeatureStoreError:
@@ -74,4 +78,4 @@ class QueryError(FeatureStoreError):
 
 
 class TrackingError(FeatureStoreError):
-    """The MLflow tracking server does not answer."""
+    """MLflow does not answer, or takes no run."""

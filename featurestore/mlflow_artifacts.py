@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from featurestore import objects, server
+from featurestore import objects, preflight, server
 from featurestore.atomic import HOME
 from featurestore.errors import ArtifactError
+from featurestore.redaction import redacted
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 
@@ -23,8 +24,19 @@ EXPERIMENT = "feature-store"
 DIGEST_TAG = "featurestore.digest"
 
 
+class Discreet(logging.Filter):
+    """Takes the secrets out of what MLflow logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite a record; keep it."""
+        record.msg, record.args = redacted(record.getMessage()), None
+        return True
+
+
 def use_tracking(uri: str | None = None) -> str:
-    """Point MLflow at a tracking store, after making sure that it answers.
+    """Point MLflow at a tracking store, after making sure that a server lets us in.
+
+    User and password in a server's URI are taken out of it, see `featurestore.server.signed_in`.
 
     Parameters
     ----------
@@ -35,9 +47,9 @@ def use_tracking(uri: str | None = None) -> str:
     Raises
     ------
     TrackingError
-        An HTTP server does not answer within five seconds.
+        An HTTP server does not answer within five seconds, is none of MLflow's, or bars us.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING
+    uri = server.signed_in(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING)
     if server.over_http(uri):
         server.check(uri)
     server.be_patient()
@@ -45,9 +57,17 @@ def use_tracking(uri: str | None = None) -> str:
 
     # Its INFO lines on tables made and versions created would drown what the user asked for.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    for handler in logging.getLogger("mlflow").handlers:
+        if not any(isinstance(other, Discreet) for other in handler.filters):
+            handler.addFilter(Discreet())
+    for repeating in ("store.db.utils", "utils.databricks_utils"):  # what is raised anyway
+        logging.getLogger(f"mlflow.{repeating}").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(uri)
+    if server.over_http(uri):
+        with server.impatient(), server.translated(uri, f"MLflow at {uri} cannot be asked"):
+            mlflow.MlflowClient().search_experiments(max_results=1)
     return uri
 
 
@@ -172,9 +192,10 @@ def found(name: str, content: str) -> str | None:
     database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
     if database != mlflow.get_tracking_uri() and not Path(database).exists():
         return None  # asking would make the database: a question must not write
-    client = mlflow.MlflowClient()
-    with server.answering(mlflow.get_tracking_uri()):
+    with server.translated(mlflow.get_tracking_uri(), f"MLflow cannot be asked for {name}"):
+        client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)
+        preflight.check_experiment(experiment, EXPERIMENT)
         if experiment is None:
             return None
         runs = client.search_runs(
@@ -196,15 +217,13 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     earlier = found(name, content)
     if earlier:
         return earlier
-    client = mlflow.MlflowClient()
-    with (
-        server.answering(mlflow.get_tracking_uri()),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
+    with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
-        tags = {DIGEST_TAG: f"{name}-{content}"}
-        run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        client.log_artifacts(run, folder)
-        client.set_terminated(run)  # only now can `found` find it
+        with server.translated(mlflow.get_tracking_uri(), f"MLflow takes no {name}"):
+            client = mlflow.MlflowClient()
+            experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
+            tags = {DIGEST_TAG: f"{name}-{content}"}
+            run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+            client.log_artifacts(run, folder)
+            client.set_terminated(run)  # only now can `found` find it
     return f"runs:/{run}"

@@ -2,12 +2,11 @@
 
 import logging
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from featurestore import refusals
 from featurestore.errors import FeatureStoreError, TrackingError
 
 SECONDS = 5.0  # for a first answer
@@ -25,6 +24,21 @@ minute, not after four."""
 def over_http(uri: str) -> bool:
     """Return whether a tracking URI is that of a server."""
     return urlsplit(uri).scheme in ("http", "https")
+
+
+def signed_in(uri: str) -> str:
+    """Return a server's URI without the user and password in it, which MLflow gets by environment.
+
+    It sends them all the same, and no message, artifact URI or process list can show them.
+    """
+    parts = urlsplit(uri)
+    if not over_http(uri) or "@" not in parts.netloc:
+        return uri
+    given, _, host = parts.netloc.rpartition("@")
+    user, _, password = given.partition(":")
+    named = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    os.environ.update({name: unquote(value) for name, value in named.items() if value})
+    return urlunsplit(parts._replace(netloc=host))
 
 
 def be_patient() -> None:
@@ -69,23 +83,26 @@ def check(uri: str) -> None:
 
 def silence(uri: str) -> str | None:
     """Return why a server does not answer; None if it does."""
+    import requests  # with MLflow, which trusts a server by the same settings
+
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    trusted = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure
     try:
-        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SECONDS).close()
-    except urllib.error.HTTPError:
-        return None  # an answer, if not a friendly one: MLflow's own errors are the better ones
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+        health = uri.rstrip("/") + "/health"
+        requests.get(health, timeout=SECONDS, verify=trusted, allow_redirects=False).close()
+    except (OSError, ValueError) as error:  # any answer will do, be it none of MLflow's
+        return reason(error)
     return None
 
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises when its server is lost into one error.
+    """Turn what is raised when a server is lost, or bars whoever asks, into one error.
 
     Raises
     ------
     TrackingError
-        The server stopped answering in the block.
+        The server stopped answering in the block, or nothing at all can be asked of it.
     """
     try:
         yield
@@ -94,13 +111,45 @@ def answering(uri: str) -> Iterator[None]:
     except Exception as error:
         # Downloads run in threads, whose causes MLflow keeps as text alone.
         found = lost(error) or (silence(uri) if over_http(uri) else None)
-        if found is None:
+        if found:
+            raise TrackingError(
+                f"The MLflow tracking server at {uri} stopped answering",
+                found=found,
+                fix=f"start the server{refusals.AGAIN}",
+            ) from error
+        if barred := refusals.barred(error, uri):
+            raise barred from error
+        raise
+
+
+@contextmanager
+def translated(
+    uri: str, wrong: str, kind: type[FeatureStoreError] = TrackingError, fix: str = ""
+) -> Iterator[None]:
+    """Turn whatever MLflow raises into one error that says what could not be done.
+
+    Parameters
+    ----------
+    uri
+        The tracking URI.
+    wrong, kind, fix
+        The error, where the server answers and lets us in.
+
+    Raises
+    ------
+    FeatureStoreError
+        Of that kind, or as `answering`.
+    """
+    try:
+        with answering(uri):
+            yield
+    except FeatureStoreError:
+        raise
+    except Exception as error:
+        if not refusals.refusal(error):
             raise
-        raise TrackingError(
-            f"The MLflow tracking server at {uri} stopped answering",
-            found=found,
-            fix="start it again, then run the same command",
-        ) from error
+        advice = fix or f"check the names and the tracking URI ({uri}){refusals.AGAIN}"
+        raise kind(wrong, found=refusals.said(error), fix=advice) from error
 
 
 def lost(error: BaseException) -> str | None:
@@ -111,11 +160,14 @@ def lost(error: BaseException) -> str | None:
         exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError,
         exceptions.ChunkedEncodingError,
     )  # fmt: skip
-    one: BaseException | None = error
-    while one is not None:
+    for one in refusals.causes(error):
         status = getattr(getattr(one, "response", None), "status_code", 0)
         if isinstance(one, broken) or (isinstance(one, exceptions.HTTPError) and status >= 500):
-            reason = getattr(one.args[0] if one.args else one, "reason", one)
-            return str(reason).splitlines()[0].rpartition("): ")[2]
-        one = one.__cause__ or one.__context__
+            return reason(one)
     return None
+
+
+def reason(error: BaseException) -> str:
+    """Return the innermost words of what requests raises."""
+    inner = getattr(error.args[0] if error.args else error, "reason", error)
+    return refusals.said(inner).rpartition("): ")[2]

@@ -113,9 +113,8 @@ def _sweep(folder: Path) -> None:
 def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
     path = folder.with_suffix(".lock")
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the folder was removed between the two
-            file = path.open("ab")
+            file = _opened(path)
             try:
                 portalocker.lock(file, flags)
                 if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
@@ -124,6 +123,20 @@ def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
                 file.close()
                 raise
             file.close()  # somebody removed the lock while we waited for it
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written",
+            found=error.strerror or str(error),
+            fix="work in another folder, or make room",
+        ) from error
 
 
 def names(kind: str) -> list[str]:

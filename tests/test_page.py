@@ -135,11 +135,6 @@ def test_failures_are_named_the_worst_first():
 # -- the command ----------------------------------------------------------------------------------
 
 
-def test_passwords_are_not_told():
-    told = source.redacted("tracking.uri=https://me:secret@host/x data.tiles=s3://bucket/a@b")
-    assert told == "tracking.uri=https://host/x data.tiles=s3://bucket/a@b"
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -146,6 +146,40 @@ REFUSED = {
     "corrupt file": ({}, {}, ["fold=1", "data.tiles=own.yaml"], ["not a whole Parquet"]),
     "unknown scheme": ({}, {}, ["fold=1", "data.tiles=ftp://x/y"], ["ftp", "scheme"]),
     "no tiles at all": ({}, {}, ["fold=1", "data.tiles=null"], ["data.tiles"]),
+    "file store": (
+        {}, {}, ["fold=1", "tracking.uri=./mlruns"],
+        ["MLflow at ./mlruns cannot be used", "maintenance mode", "mlflow migrate-filestore"],
+    ),
+    "no driver for PostgreSQL": (
+        {}, {}, ["fold=1", "tracking.uri=postgresql://me:secret@127.0.0.1/db"],
+        ["MLflow needs for postgresql://127.0.0.1/db", "No module named", "pip install 'psycopg"],
+    ),
+    "no driver for MySQL": (
+        {}, {}, ["fold=1", "tracking.uri=mysql://me:secret@127.0.0.1/db"],
+        ["MLflow needs for mysql://127.0.0.1/db", "MySQLdb", "pip install 'mysqlclient'"],
+    ),
+    "unknown tracking URI": (
+        {}, {}, ["fold=1", "tracking.uri=oracle://me:secret@h/db"],
+        ["oracle://h/db", "unsupported"],
+    ),
+    "Databricks without credentials": (
+        {}, {}, ["fold=1", "tracking.uri=databricks"],
+        ["MLflow at databricks cannot be used", "credential", "DATABRICKS_TOKEN"],
+    ),
+    "a file that is no database": (
+        {}, {}, ["fold=1", "tracking.uri=sqlite:///own.yaml"],
+        ["own.yaml refuses", "not a database"],
+    ),
+    "a folder below a file for the database": (
+        {}, {}, ["fold=1", "tracking.uri=sqlite:///own.yaml/m.db"], ["own.yaml is a file"],
+    ),
+    "output below a file": ({}, {}, ["fold=1", "output=own.yaml/out"], ["own.yaml is a file"]),
+    "model name with a slash": (
+        {}, {}, ["fold=1", "tracking.model=team/probe"], ["'team/probe'", "tracking.model has '/'"],
+    ),
+    "no name for the model": ({}, {}, ["fold=1", "tracking.model=''"], ["0 characters"]),
+    "no name for the experiment": ({}, {}, ["fold=1", "tracking.experiment=''"],
+                              ["no experiment of 0"]),
     "server that does not answer": (
         {}, {}, ["fold=1", "tracking.uri=http://127.0.0.1:9"], ["does not answer", "127.0.0.1:9"],
     ),
@@ -161,6 +195,7 @@ def test_refused_with_one_error_and_nothing_written(
     before = sorted(tmp_path.rglob("*"))
     assert probe.main(argv) == 2
     said = capsys.readouterr().err
+    assert "secret" not in said
     assert said.startswith("error: ")
     assert "\n  found: " in said
     assert "\n  to do: " in said
@@ -186,7 +221,9 @@ def test_training_that_diverges_is_an_error_not_a_model(
     assert not (tmp_path / "out" / "predictions.parquet").exists()
 
 
-@pytest.mark.parametrize("argument", ["flod=4", "data=nope", "seed=-1", "sweep.k=[2]"])
+@pytest.mark.parametrize(
+    "argument", ["flod=4", "data=nope", "seed=-1", "sweep.k=[2]", "tracking.model=a/b"]
+)
 def test_a_refused_argument_costs_no_heavy_import(argument: str, tmp_path: Path):
     """Exit status 2, the error alone on standard error, and torch never imported."""
     done = launch([sys.executable, "-X", "importtime", PROBE, argument], tmp_path)

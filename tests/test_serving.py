@@ -15,6 +15,10 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
+
+from train import checkpoint
+from train.heads import NOT_FINITE
 
 pytestmark = pytest.mark.slow
 MODEL = "models:/tissue-probe@champion"
@@ -56,9 +60,9 @@ def address(uri: str, digits_home: Path) -> Iterator[str]:
             process.wait(30)
 
 
-def asked(address: str, batch: np.ndarray) -> tuple[int, dict]:
+def asked(address: str, rows: list[list]) -> tuple[int, dict]:
     request = urllib.request.Request(
-        address, json.dumps({"inputs": batch.tolist()}).encode(),
+        address, json.dumps({"inputs": rows}).encode(),
         {"Content-Type": "application/json"},
     )  # fmt: skip
     try:
@@ -70,7 +74,7 @@ def asked(address: str, batch: np.ndarray) -> tuple[int, dict]:
 
 def test_a_request_is_answered_with_the_models_probabilities(address: str, uri: str):
     batch = np.random.default_rng(0).random((5, 64)).astype(np.float32)
-    status, answer = asked(address, batch)
+    status, answer = asked(address, batch.tolist())
     assert status == 200
     mlflow.set_tracking_uri(uri)
     expected = mlflow.pyfunc.load_model(MODEL).predict(batch)
@@ -78,10 +82,30 @@ def test_a_request_is_answered_with_the_models_probabilities(address: str, uri: 
 
 
 def test_a_wrong_dimension_is_the_callers_fault(address: str):
-    status, answer = asked(address, np.zeros((2, 63), np.float32))
+    status, answer = asked(address, np.zeros((2, 63)).tolist())
     assert status == 400
     assert "(2, 63)" in answer["message"]
     assert "(-1, 64)" in answer["message"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None, 1e39])
+def test_a_value_that_is_not_finite_is_the_callers_fault(address: str, value: float | None):
+    """As float32: what is too large for it is infinite. The next request is answered."""
+    status, answer = asked(address, [[0.5] * 64, [*[0.5] * 63, value]])
+    assert status == 400
+    assert NOT_FINITE in answer["stack_trace"]
+    assert "predictions" not in answer
+    assert asked(address, [[0.5] * 64])[0] == 200
+
+
+def test_the_check_changes_no_bit_of_a_prediction(digits_home: Path, uri: str):
+    """Of the registered graph against the checkpoint beside it."""
+    mlflow.set_tracking_uri(uri)
+    network, _ = checkpoint.load(Path(mlflow.artifacts.download_artifacts(MODEL)))
+    batch = np.random.default_rng(1).normal(size=(300, 64)).astype(np.float32)
+    expected = network(torch.from_numpy(batch)).numpy()
+    found = mlflow.pyfunc.load_model(MODEL).predict(batch)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_signature_names_classes_and_dimension(uri: str):

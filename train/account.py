@@ -22,7 +22,6 @@ from train.opening import class_names
 from train.page import FILE, Headline, Page, Picture, Table, Text, html
 from train.schema import Config
 from train.session import Session
-from train.source import redacted
 from train.tracking import unspell
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
@@ -258,7 +257,7 @@ def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | No
     kind = config.head if config.probe == "logistic" else config.probe
     page.headlines.append(Headline("Model", kind, uri or "none registered"))
     page.add("model", Text(
-        redacted(configuration.text(config)), "The whole configuration", code=True, folded=True
+        configuration.text(config), "The whole configuration", code=True, folded=True
     ))  # fmt: skip
 
 

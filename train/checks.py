@@ -8,6 +8,9 @@ from featurestore.typed import nearest
 from train.schema import HEADS, OPTIMIZERS, PROBES, SOLVERS, Config
 from train.trees import leaves
 
+EXPERIMENT_LENGTH = 500  # of MLflow's names
+MODEL_LENGTH = 256 - len(".promotion")  # of MLflow's names, that of the lock beside a model too
+
 
 def check(config: Config) -> None:
     """Refuse a mode without the key that it needs, and values that do not go together."""
@@ -43,6 +46,7 @@ def check(config: Config) -> None:
     _check_solver(config)
     _check_probe(config)
     _check_calibration(config)
+    _check_tracking(config)
 
 
 def _check_repeated(config: Config) -> None:
@@ -139,6 +143,47 @@ def _check_calibration(config: Config) -> None:
             fix="leave calibrate out"
             + (", or set head=linear" if config.head != "linear" else ", or pick another probe"),
         )
+
+
+def _check_tracking(config: Config) -> None:
+    """Refuse what MLflow would refuse as a name, some of it after the fit alone."""
+    if not config.tracking.enabled:
+        return
+    name = config.tracking.experiment
+    if not 0 < len(name) <= EXPERIMENT_LENGTH:
+        raise ConfigError(
+            f"MLflow takes no experiment of {len(name)} characters",
+            found=f"tracking.experiment={name}",
+            fix=f"write 1 to {EXPERIMENT_LENGTH} of them",
+        )
+    if registers(config):
+        check_model_name(config.tracking.model, "tracking.model")
+
+
+def check_model_name(name: str, key: str) -> None:
+    """Refuse a name that the registry does not take, or that no ``models:/`` URI can carry.
+
+    A test holds it to MLflow's own rule, which would have to be imported.
+
+    Raises
+    ------
+    ConfigError
+        It is such a name.
+    """
+    odd = sorted({sign for sign in name if sign in "/:?" or not sign.isprintable()})
+    empty = not name.strip() or name == "." or name.startswith("..")
+    if odd or empty or len(name) > MODEL_LENGTH:
+        raise ConfigError(
+            f"{name[:MODEL_LENGTH]!r} cannot be the name of a registered model",
+            found=f"{key} has {', '.join(map(repr, odd))}" if odd else f"{len(name)} characters",
+            fix=f"write 1 to {MODEL_LENGTH} characters without / : ? and line breaks, for example "
+            f"{key}=tissue-probe",
+        )
+
+
+def registers(config: Config) -> bool:
+    """Return whether a model is registered at the end."""
+    return config.tracking.register and config.mode == "fit" and config.probe != "knn"
 
 
 def packed(config: Config) -> bool:

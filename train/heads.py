@@ -47,6 +47,7 @@ def mlp(dim: int, classes: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, classes))
 
 
+NOT_FINITE = "An embedding holds NaN, infinite values or null: send finite numbers"
 HEADS = {"linear": linear, "mlp": mlp}
 BACKBONES = ("none", "zscore", "l2")
 
@@ -56,6 +57,18 @@ def backbone(normalize: str, dim: int) -> nn.Module:
     if normalize == "zscore":
         return Standardize(torch.zeros(dim), torch.ones(dim))
     return Unit() if normalize == "l2" else nn.Identity()
+
+
+class Finite(nn.Module):
+    """What comes before a network that is served: refuses NaN and infinite values.
+
+    The check is exported with the graph and acts in the registry, where nothing of this project is.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings (rows, dim) as they are; on the CPU, raise where one is not finite."""
+        torch._assert_async(x.isfinite().all(), NOT_FINITE)
+        return x
 
 
 def classifier(body: nn.Module, head: nn.Module) -> nn.Module:

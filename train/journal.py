@@ -1,6 +1,8 @@
 """A run recorded in MLflow, whose server may be lost in its midst."""
 
 import importlib.metadata
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -12,12 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from featurestore import server
-from featurestore.errors import TrackingError
+from featurestore import preflight, server
+from featurestore.errors import FeatureStoreError, FeatureStoreWarning, TrackingError
 from featurestore.mlflow_artifacts import use_tracking
+from featurestore.redaction import redacted
 from train import registry
 from train.checkpoint import Blueprint
 from train.data import as_json
+from train.heads import Finite
 from train.source import git_commit
 from train.tracking import known
 
@@ -25,6 +29,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 AT_ONCE = 100  # as many as a tracking server takes in one request
+LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
+"""Variables by which MLflow would record a run in another run, model or experiment."""
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -37,7 +43,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
 def recorded(
     call: Callable[Concatenate["MlflowTracker", P], T],
 ) -> Callable[Concatenate["MlflowTracker", P], T | None]:
-    """Let a tracker call nobody once its server is lost; the call that loses it notes why.
+    """Let a tracker call nobody once MLflow is lost or refuses; the call that meets it notes why.
 
     It does not raise: other processes wait for this one in the midst of their work, and all end
     together where they next meet.
@@ -48,14 +54,44 @@ def recorded(
         if self.failure:
             return None
         try:
-            with server.answering(self.uri):
+            with server.translated(self.uri, f"MLflow at {self.uri} refuses to record the run"):
                 return call(self, *given, **named)
-        except TrackingError as error:
-            self.failure = error
+        except FeatureStoreError as error:
+            self.failure = as_failure(error)
             self.leave("FAILED")
             return None
 
     return wrapped
+
+
+def as_failure(error: FeatureStoreError) -> TrackingError:
+    """Return a refusal as what ends a run."""
+    if isinstance(error, TrackingError):
+        return error
+    failure = TrackingError(error.wrong, found=error.found, fix=error.fix)
+    failure.__cause__ = error
+    return failure
+
+
+def forget_left_over(experiment: str) -> None:
+    """Take what would lead a run elsewhere out of the environment and of MLflow; warn of it."""
+    import mlflow
+
+    left = {name: os.environ.pop(name) for name in LEFT_OVER if os.environ.get(name)}
+    if left.get("MLFLOW_EXPERIMENT_NAME") == experiment:
+        del left["MLFLOW_EXPERIMENT_NAME"]
+    if active := mlflow.active_run():
+        left["the active run"] = active.info.run_id
+    if model := mlflow.get_active_model_id():
+        left.setdefault("MLFLOW_ACTIVE_MODEL_ID", model)  # or set in this process
+        mlflow.clear_active_model()
+    for name, value in left.items():
+        warnings.warn(
+            FeatureStoreWarning(
+                f"{name} ({value}) is ignored: this is a run of its own, in {experiment}"
+            ),
+            stacklevel=2,
+        )
 
 
 class MlflowTracker:
@@ -70,12 +106,24 @@ class MlflowTracker:
         Tracking URI, see `featurestore.mlflow_artifacts.use_tracking`.
     experiment, run_name
         As in MLflow.
+    model
+        Name in the registry of the model that the run will make; None if it registers none.
+
+    Raises
+    ------
+    TrackingError
+        The run could not be recorded, see `featurestore.preflight.check`.
     """
 
-    def __init__(self, uri: str | None, experiment: str, run_name: str | None) -> None:
+    def __init__(
+        self, uri: str | None, experiment: str, run_name: str | None, model: str | None = None
+    ) -> None:
         self.uri = use_tracking(uri)
+        preflight.check(self.uri, experiment, model)
+        forget_left_over(experiment)
         self.experiment, self.run_name = experiment, run_name
         self.run: str | None = None
+        self.beside: set[str] = set()  # runs of others, left active in this process
         self.failure: TrackingError | None = None
         self.goes_on = False
         self.held: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
@@ -94,12 +142,16 @@ class MlflowTracker:
         import mlflow
 
         mlflow.set_experiment(self.experiment)
+        if other := mlflow.active_run():
+            self.beside = {other.info.run_id}
         self.goes_on = self.run is not None
         if self.run:
             known(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
-        run = mlflow.start_run(run_id=self.run, run_name=name)
+        run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
         self.run = run.info.run_id
+        if self.beside and not self.goes_on:
+            mlflow.delete_tag("mlflow.parentRunId")
         if self.goes_on:
             self._look_back(run)
         if commit := git_commit():
@@ -133,21 +185,23 @@ class MlflowTracker:
     def where(self) -> str:
         """Return the run's id and how to see it."""
         look = f"mlflow ui --backend-store-uri {self.uri}" if "://" in self.uri else "mlflow ui"
-        return f"run: {self.run} ({self.uri if self.uri.startswith('http') else look})"
+        return redacted(f"run: {self.run} ({self.uri if server.over_http(self.uri) else look})")
 
     @recorded
     def finish(self) -> None:
-        """End the run."""
+        """End the run, if it has not ended; no other one."""
         import mlflow
 
-        mlflow.end_run("FINISHED")
+        active = mlflow.active_run()
+        if active and active.info.run_id == self.run:
+            mlflow.end_run("FINISHED")
 
     def leave(self, status: str) -> None:
         """End what is left open, asking once: MLflow would at exit, with all its patience."""
         import mlflow
 
         with server.impatient():
-            while mlflow.active_run():
+            while (active := mlflow.active_run()) and active.info.run_id not in self.beside:
                 with suppress(Exception):
                     mlflow.end_run(status)
 
@@ -184,7 +238,8 @@ class MlflowTracker:
         """Record parameters."""
         import mlflow
 
-        for some in batched(values.items(), AT_ONCE):
+        told = {key: redacted(str(value)) for key, value in values.items()}
+        for some in batched(told.items(), AT_ONCE):
             mlflow.log_params(dict(some))
 
     @recorded
@@ -207,7 +262,7 @@ class MlflowTracker:
         """Record a text as an artifact."""
         import mlflow
 
-        mlflow.log_text(content, name)
+        mlflow.log_text(redacted(content), name)
 
     @recorded
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
@@ -242,6 +297,7 @@ class MlflowTracker:
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
 
+        uri = redacted(uri)
         source = CodeDatasetSource(tags={"uri": uri, kind: digest})
         mlflow.log_input(
             MetaDataset(source, name=name, digest=digest[:32]),
@@ -274,7 +330,7 @@ class MlflowTracker:
             inputs=Schema([TensorSpec(kind, (-1, blueprint.dim))]),
             outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
         )
-        network = network.cpu().eval()
+        network = nn.Sequential(Finite(), network).cpu().eval()
         with torch.no_grad():
             info = mlflow.pytorch.log_model(
                 network,

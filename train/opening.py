@@ -1,13 +1,23 @@
 """From a configuration to the store on its artifacts: what every script does first."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from featurestore import examples
+from featurestore import examples, preflight
+from featurestore.atomic import HOME
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from train.config import plain
 from train.schema import Config
+
+
+def check_places(config: Config) -> None:
+    """Refuse folders that cannot be written: of the output, and of a fit's data and state."""
+    if config.mode == "fit":
+        preflight.check_folder(HOME, "work in another folder: a fit keeps its data and state there")
+    if config.output:
+        preflight.check_folder(Path(config.output), "set output to another folder")
 
 
 def open_store(config: Config) -> FeatureStore:

@@ -14,6 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from featurestore.redaction import redacted
+
 FILE = "report.html"
 SECTIONS = {
     "data": "Data",
@@ -152,7 +154,7 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """Return a page as HTML."""
+    """Return a page as HTML, without the secrets of URIs and commands that it tells."""
     here = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined,
@@ -160,8 +162,9 @@ def html(page: Page) -> str:
     )  # fmt: skip
     style = (here / "page.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
-        page=page, names=SECTIONS, style=style, digest=digest, pieces=pieces
+    template = environment.get_template("page.html")
+    return redacted(
+        template.render(page=page, names=SECTIONS, style=style, digest=digest, pieces=pieces)
     )
 
 

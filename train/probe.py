@@ -15,7 +15,7 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.checks import alone, asked_folds, lone_fold, packed
+from train.checks import alone, asked_folds, lone_fold, packed, registers
 from train.config import check_or_exit, load, run_name
 from train.schema import Config
 
@@ -68,13 +68,13 @@ from train import (
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
 from train.journal import MlflowTracker
-from train.opening import class_names, open_store, varied
+from train.opening import check_places, class_names, open_store, varied
 from train.ranks import speaks
 from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import NullTracker, Tracker
+from train.tracking import NullTracker, Tracker, check_spelled
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -168,6 +168,7 @@ def run(config: Config, command: str = "") -> None:
 
 def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, Chosen, Path]:
     """Open all that a run needs and choose its tiles; return them and where its state is kept."""
+    check_places(config)
     tracker, store = open_tracker(config), open_store(config)
     trained, rows = open_checkpoint(config), Rows(console)
     snapshots: list[Snapshot] = []
@@ -191,10 +192,12 @@ def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, C
 
 
 def open_tracker(config: Config) -> Tracker:
-    """Return the tracker, its server known to answer."""
+    """Return the tracker, its store known to take the run and its model."""
     track = config.tracking
     if track.enabled:
-        return MlflowTracker(track.uri, track.experiment, run_name(config))
+        check_spelled(config.class_indices)
+        model = track.model if registers(config) else None
+        return MlflowTracker(track.uri, track.experiment, run_name(config), model)
     uris = [*vars(config.data).values(), config.checkpoint]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
         mlflow_artifacts.use_tracking(track.uri)  # artifacts may live there all the same

@@ -34,6 +34,7 @@ from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from train import gate, registry, verdict
 from train.arguments import given
+from train.checks import check_model_name
 from train.config import CONFIGS, filed, keys, small
 from train.gate import Gate, Line
 from train.registry import OvertakenError, Version
@@ -120,6 +121,7 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
             found=" ".join(argv) or "no arguments",
             fix=f"write {EXAMPLE if verb == 'promote' else f'{verb} model={request.model}'}",
         )
+    check_model_name(request.model, "model")
     if not re.fullmatch(r"(?!latest$|[vV]\d+$)[\w-]+", request.alias):
         raise ConfigError(
             f"{request.alias!r} cannot be an alias", found="MLflow takes letters, digits, _ and -",

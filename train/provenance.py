@@ -11,7 +11,7 @@ from featurestore.snapshot import Snapshot
 from train.page import Headline, Page, Picture, Table, Text, columns
 from train.schema import Config
 from train.session import Session
-from train.source import git_commit, redacted
+from train.source import git_commit
 from train.tracking import versions
 
 PICTURES = {
@@ -26,7 +26,7 @@ def inputs(
     page: Page, snapshots: Sequence[Snapshot], sources: Mapping[str, tuple[str, str]]
 ) -> None:
     """Tell where the data come from, and their digests."""
-    places = {name: (redacted(uri), digest) for name, (uri, digest) in sources.items()}
+    places = dict(sources)
     numbered = len(snapshots) > 1
     for number, snapshot in enumerate(snapshots, 1):
         name = f"snapshot {number}" if numbered else "snapshot"
@@ -129,7 +129,7 @@ def again(page: Page, session: Session, uri: str | None) -> None:
         registered = uri and "/" in uri.removeprefix("models:/")
         name = uri if uri and registered else run
         store = session.config.tracking.uri
-        place = [f"tracking.uri={redacted(store)}"] if store else []
+        place = [f"tracking.uri={store}"] if store else []
         page.add("again", Text(
             shlex.join(["python", "train/replay.py", name, *place]), "Are the figures the same?",
             code=True,

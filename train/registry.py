@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import server
+from featurestore import preflight, server
 from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.redaction import redacted
 
 SUMS = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
@@ -74,17 +75,11 @@ def client() -> Any:
 def translated(wrong: str) -> Iterator[None]:
     """Turn MLflow's exceptions into an error that says what could not be done."""
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    try:
-        with server.answering(mlflow.get_tracking_uri()):
-            yield
-    except MlflowException as error:
-        raise RegistryError(
-            wrong,
-            found=str(error).splitlines()[0],
-            fix=f"check names and the tracking URI ({mlflow.get_tracking_uri()})",
-        ) from error
+    uri = mlflow.get_registry_uri()
+    fix = f"check names and the tracking URI ({uri})"
+    with server.translated(uri, wrong, RegistryError, fix):
+        yield
 
 
 def version(model: str, number: int) -> Version:
@@ -134,7 +129,8 @@ def seal(model: str, number: str) -> None:
     """Tag a version with the digests of its files as the registry gives them out."""
     with tempfile.TemporaryDirectory() as scratch:
         found = sums(fetch(model, number, Path(scratch)))
-    client().set_model_version_tag(model, number, SUMS, found)
+    with translated(f"Version {number} of {model} could not be tagged"):
+        client().set_model_version_tag(model, number, SUMS, found)
 
 
 def fetch(model: str, number: str, folder: Path) -> Path:
@@ -146,16 +142,12 @@ def fetch(model: str, number: str, folder: Path) -> Path:
         They are not there.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     uri = f"models:/{model}/{number}"
-    try:
+    fix = "restore the artifact store, or register the model again"
+    wrong = f"The files of {uri} are not there"
+    with server.translated(mlflow.get_registry_uri(), wrong, ArtifactError, fix):
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise ArtifactError(
-            f"The files of {uri} are not there", found=str(error).splitlines()[0],
-            fix="restore the artifact store, or register the model again",
-        ) from error  # fmt: skip
 
 
 def changed(found: Version, folder: Path) -> list[str] | None:
@@ -309,14 +301,8 @@ def _take(name: str, mine: str, until: float) -> None:
 
 
 def _keeper(name: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client().get_registered_model(name).description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    found = preflight.registered(client(), name)
+    return str(found.description) if found else None
 
 
 def unlock(model: str) -> str | None:
@@ -341,7 +327,7 @@ def user() -> str:
 
 def tag(found: Version, tags: Mapping[str, str]) -> None:
     """Tag a version with a decision; lines of an earlier gate do not outlive it."""
-    named = {f"promotion.{key}": value[:LONGEST] for key, value in tags.items()}
+    named = {f"promotion.{key}": redacted(value)[:LONGEST] for key, value in tags.items()}
     stale = [key for key in found.tags if key.startswith("promotion.gate.") and key not in named]
     with translated(f"{found} of {found.model} could not be tagged"):
         for key in stale if any(key.startswith("gate.") for key in tags) else []:

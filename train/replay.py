@@ -57,6 +57,7 @@ from featurestore import mlflow_artifacts, uris
 from featurestore.console import Console
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.progress import Rows
+from featurestore.redaction import redacted
 from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
 from featurestore.tables import print_table
@@ -70,7 +71,7 @@ from train.data import unit_numbers
 from train.opening import class_names, open_store, varied
 from train.report import record_evidence, record_split
 from train.session import by_itself
-from train.source import git_commit, redacted
+from train.source import git_commit
 from train.tracking import Facts, NullTracker, facts
 
 KEY = ["slide_id", "x", "y"]

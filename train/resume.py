@@ -13,6 +13,7 @@ import torch
 from featurestore import shelf
 from featurestore.atomic import write_bytes
 from featurestore.errors import ArtifactError, TrackingError
+from featurestore.refusals import AGAIN
 from train import checkpoint
 from train.config import plain
 from train.schema import Config
@@ -111,13 +112,13 @@ def refuse(session: Session, trained: bool) -> None:
     left = [f"{epochs(file)} epochs of the fit in {file}" for file in states]
     if session.config.mode == "predict":
         left = [f"predictions in {session.states}"]
-    again = " with resume=true" if left else ""
+    again = " with resume=true" if left and failure.fix.endswith(AGAIN) else ""
     if trained:
         left.append(f"the best of them in {keep_checkpoint(session)}")
     raise TrackingError(
         failure.wrong,
         found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
-        fix=f"start the server, then run the same command{again}",
+        fix=f"{failure.fix}{again}",
     ) from failure
 
 

@@ -1,13 +1,14 @@
 """Which commit of the code runs, and by which command."""
 
 import os
-import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+
+from featurestore.redaction import redacted
 
 COMMIT = "TISSUE_PROBE_COMMIT"
 """Set where the code lies without its history, as in a container."""
@@ -66,8 +67,3 @@ def spoken(line: Sequence[str]) -> list[str]:
     if Path(line[1]).parent.name == "bin":
         return [Path(line[1]).name, *line[2:]]
     return ["python", *line[1:]]
-
-
-def redacted(text: str) -> str:
-    """Return a text without the user and password of its URIs."""
-    return re.sub(r"(\w://)[^/@\s'\"]+@", r"\1", text)

@@ -1,7 +1,7 @@
 """What scripts ask of a tracker, and what a run has recorded; train/journal.py records."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from featurestore import server
 from featurestore.errors import ArtifactError, TrackingError
 from featurestore.uris import local_path
 from train.checkpoint import Blueprint
+from train.schema import ConfigError
 
 PACKAGES = (
     "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",
     "tissue-probe", "torch", "torchmetrics",
 )  # fmt: skip
+SPELLED = 200  # of the 250 characters of a metric's name, for the class in it
 
 
 def spell(name: str) -> str:
@@ -34,6 +36,24 @@ def spell(name: str) -> str:
 def unspell(name: str) -> str:
     """Undo `spell`."""
     return unquote(name.replace(".", "%"))
+
+
+def check_spelled(names: Iterable[str]) -> None:
+    """Refuse class names that are too long for the metrics of their class, which come last.
+
+    Raises
+    ------
+    ConfigError
+        One is.
+    """
+    for name in names:
+        if len(spell(name)) > SPELLED:
+            raise ConfigError(
+                "MLflow takes no metric of so long a class name",
+                found=f"{name!r}, {len(spell(name))} characters as MLflow takes them",
+                fix=f"shorten it to {SPELLED} of them (a letter beyond ASCII counts six or more), "
+                "or set tracking.enabled=false",
+            )
 
 
 def versions() -> dict[str, str]:
@@ -78,17 +98,11 @@ def known(run: str) -> Any:
         The server stopped answering.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    try:
-        with server.answering(mlflow.get_tracking_uri()):
-            return mlflow.MlflowClient().get_run(run)
-    except MlflowException as error:
-        raise ArtifactError(
-            f"MLflow has no run {run}",
-            found=str(error).splitlines()[0],
-            fix=f"check its id and the tracking URI ({mlflow.get_tracking_uri()})",
-        ) from error
+    uri = mlflow.get_tracking_uri()
+    fix = f"check its id and the tracking URI ({uri})"
+    with server.translated(uri, f"MLflow has no run {run}", ArtifactError, fix):
+        return mlflow.MlflowClient().get_run(run)
 
 
 def facts(run: str) -> Facts:

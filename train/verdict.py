@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from featurestore.console import Console
+from featurestore.redaction import redacted
 from featurestore.tables import print_table
 from train.gate import Evidence, Line, failed
 
@@ -173,5 +174,5 @@ def table(heads: list[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line, also in a table."""
-    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    """Return a text, without secrets, that Markdown shows as it is on one line, also in a table."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(redacted(text).split()))
