@@ -23,7 +23,19 @@ import yaml
 from rich.console import Console
 from rich.filesize import decimal
 
-from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
+from featurestore import (
+    atomic,
+    backend,
+    catalog,
+    diff,
+    downloads,
+    examples,
+    mlflow_artifacts,
+    names,
+    shelf,
+    snapshot,
+    uris,
+)
 from featurestore.check import violations
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
@@ -34,12 +46,14 @@ from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table, print_tables
 
+FITS = "fits"  # see train/resume.py
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status, 2 after a refusal."""
     options = _parser().parse_args(argv)
     try:
-        with shown_warnings(Console(stderr=True)):
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
             return options.run(options) or 0
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -123,7 +137,9 @@ def _add_snapshots(commands: Any) -> None:
     listed = commands.add_parser("snapshots", help="the training sets that were written")
     listed.set_defaults(run=_snapshots)
 
-    gc = commands.add_parser("gc", help="remove old training sets, never one in use")
+    gc = commands.add_parser(
+        "gc", help="remove old training sets, downloads and states of killed fits, never one in use"
+    )
     gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
     gc.set_defaults(run=_gc)
 
@@ -247,7 +263,9 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gc(options: argparse.Namespace) -> None:
-    for folder in snapshot.collect(max(options.keep, 0)):
+    keep = max(options.keep, 0)
+    gone = (*snapshot.collect(keep), *downloads.collect(keep), *shelf.collect(FITS, keep))
+    for folder in gone:
         print(f"removed {folder}")
 
 

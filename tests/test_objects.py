@@ -11,7 +11,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from featurestore import objects
+from featurestore import downloads, objects
+from featurestore.atomic import HOME
 from featurestore.errors import ArtifactError
 
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
@@ -71,7 +72,7 @@ def put(client: "boto3.client", **contents: bytes) -> None:
 
 
 def fetched(uri: str) -> Path:
-    return objects.fetched(uri, Path("downloads"))
+    return objects.fetched(uri)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -158,19 +159,19 @@ def test_a_cut_download_goes_on_where_it_ended(
     with pytest.raises(ArtifactError, match="cannot be reached") as refusal:
         fetched("s3://cohort/big")
     assert "what was downloaded is kept" in str(refusal.value)
-    begun = next(Path("downloads").glob("*.part/big")).stat().st_size
+    begun = next(HOME.glob("downloads/.part-*/big")).stat().st_size
     assert 0 < begun < len(BODY)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     requests.clear()
     assert fetched("s3://cohort/big").read_bytes() == BODY
     assert ("GetObject", f"bytes={begun}-") in requests
-    assert not list(Path("downloads").glob("*.part"))
+    assert not list(HOME.glob("downloads/.*"))
 
 
 def leave_part(uri: str, content: bytes) -> Path:
     """Leave what a cut download of one object would have left, its content as given."""
     whole = fetched(uri)
-    folder = objects.part(whole.parent)
+    folder = whole.parent.with_name(f"{downloads.PART}{whole.parent.name}")
     whole.parent.rename(folder)
     (folder / whole.name).write_bytes(content)
     return folder / whole.name

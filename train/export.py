@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from rich.console import Console
 from torch import nn
 
-from featurestore import mlflow_artifacts, uris
+from featurestore import mlflow_artifacts, names
+from featurestore.cli import shown_warnings
 from featurestore.errors import ArtifactError, FeatureStoreError
-from train import checkpoint
+from train import checkpoint, models
 from train.checkpoint import Blueprint
 from train.tracking import Facts, facts
 
@@ -84,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
     options = parser.parse_args(argv)
     try:
-        export(options.model, options.output, options.uri)
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
+            export(options.model, options.output, options.uri)
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -108,9 +111,9 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
     known: Facts | None = None
     if model.startswith(("models:", "runs:")):
         mlflow_artifacts.use_tracking(uri)
-        run = mlflow_artifacts.run_of(model)
-        known = facts(run.partition("/")[0])
-    network, blueprint = checkpoint.load(Path(uris.local_path(model)))
+        model = names.resolved(model)
+        known = facts(names.run_of(model))
+    network, blueprint = models.load(model)
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:

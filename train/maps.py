@@ -51,6 +51,7 @@ class Keys:
 
 def main(argv: Sequence[str]) -> int:
     """Write maps; return the exit status, 2 after a refusal."""
+    from featurestore import names
     from featurestore.errors import FeatureStoreError
     from train import config
 
@@ -59,7 +60,11 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(config.keys(Keys)))
         return 0
     try:
-        run(config.small(Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"))
+        keys = config.small(
+            Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"
+        )
+        with names.resolved_once():
+            run(keys)
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -96,11 +101,11 @@ def recorded_slides(run: str) -> str:
     ConfigError
         It has none, or is not a run.
     """
-    from featurestore import mlflow_artifacts, uris
+    from featurestore import names, uris
     from train import config
 
     if not Path(run).exists():
-        file = Path(uris.local_path(f"runs:/{mlflow_artifacts.run_of(run)}/config.yaml"))
+        file = Path(uris.local_path(f"runs:/{names.run_of(run)}/config.yaml"))
         slides = config.recorded(file.read_text(), []).data.slides if file.is_file() else None
         if slides:
             return slides
