@@ -138,7 +138,7 @@ def _add_snapshots(commands: Any) -> None:
     listed.set_defaults(run=_snapshots)
 
     gc = commands.add_parser(
-        "gc", help="remove old training sets, downloads and states of killed fits, never one in use"
+        "gc", help="remove old training sets, downloads and killed fits, never one in use"
     )
     gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
     gc.set_defaults(run=_gc)

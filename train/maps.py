@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from train.session import Session
 
+EXAMPLE = "predictions=predictions.parquet slides=slides.parquet"
 NEEDED = ("shapely", "tifffile")
 FOLDERS = ("maps", "oof_maps")
 
@@ -60,11 +61,8 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(config.keys(Keys)))
         return 0
     try:
-        keys = config.small(
-            Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"
-        )
         with names.resolved_once():
-            run(keys)
+            run(config.small(Keys, list(argv), EXAMPLE))
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
