@@ -27,8 +27,11 @@ from featurestore import (
     bounds,
     catalog,
     diff,
+    downloads,
     examples,
     mlflow_artifacts,
+    names,
+    shelf,
     snapshot,
     uris,
 )
@@ -45,12 +48,14 @@ from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table, print_tables
 
+FITS = "fits"  # see train/resume.py
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status, 2 after a refusal."""
     options = _parser().parse_args(argv)
     try:
-        with shown_warnings(Console(stderr=True)):
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
             return options.run(options) or 0
     except FeatureStoreError as error:
         print_error(error)
@@ -140,7 +145,9 @@ def _add_snapshots(commands: Any) -> None:
     listed = commands.add_parser("snapshots", help="the training sets that were written")
     listed.set_defaults(run=_snapshots)
 
-    gc = commands.add_parser("gc", help="remove old training sets, never one in use")
+    gc = commands.add_parser(
+        "gc", help="remove old training sets, downloads and killed fits, never one in use"
+    )
     gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
     gc.set_defaults(run=_gc)
 
@@ -272,7 +279,9 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gc(options: argparse.Namespace) -> None:
-    for folder in snapshot.collect(max(options.keep, 0)):
+    keep = max(options.keep, 0)
+    removed = (*snapshot.collect(keep), *downloads.collect(keep), *shelf.collect(FITS, keep))
+    for folder in removed:
         say(f"removed {folder}")
 
 

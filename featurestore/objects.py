@@ -1,4 +1,5 @@
-"""Object storage: what ``s3://`` URIs name, downloaded once, verified, and resumed after a cut.
+"""Object storage: what ``s3://`` URIs name, downloaded once for each content, verified, and gone on
+with after a cut.
 
 The one file that talks to S3. Credentials, region and endpoint come from the environment as boto3
 reads them (and from MLFLOW_S3_ENDPOINT_URL); none is ever printed. boto3 retries by itself.
@@ -14,10 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import portalocker
-
+from featurestore import downloads
 from featurestore.errors import ArtifactError
 
 CHUNK = 2**20
@@ -33,21 +32,20 @@ class Stored:
     key: str
     etag: str
     size: int
+    modified: str
 
 
-def fetched(uri: str, downloads: Path) -> Path:
+def fetched(uri: str) -> Path:
     """Return where the objects behind an ``s3://`` URI lie on this machine.
 
-    The folder's name is a digest of what the bucket says of the content: a changed object is
-    another download, an unchanged one costs a listing. Processes that ask at once share one
-    download; one that was cut goes on where it ended.
+    What the bucket says of the content tells a download from another: a changed object is another
+    one, unchanged ones cost a listing. Processes that ask at once share one download; one that was
+    cut goes on where it ended.
 
     Parameters
     ----------
     uri
         ``s3://bucket/key`` of an object, a prefix or a glob.
-    downloads
-        Folder of downloads.
 
     Returns
     -------
@@ -60,9 +58,9 @@ def fetched(uri: str, downloads: Path) -> Path:
         There is no such object, the storage refuses or does not answer, a download is not what the
         bucket says, or the disk is full.
     """
-    parts = urlsplit(uri, allow_fragments=False)
-    bucket, key = parts.netloc, parts.path.lstrip("/")
-    client = _client()
+    # Not parsed as a URI: keys may hold ? and #.
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    key, client = key.lstrip("/"), _client()
     with _translated(uri):
         found = _listed(client, bucket, key)
     if not found:
@@ -72,28 +70,14 @@ def fetched(uri: str, downloads: Path) -> Path:
             fix="correct the URI: s3://bucket/file.parquet, s3://bucket/folder or a glob",
         )
     base = _base(key, found)
-    text = "\n".join(f"{o.bucket}/{o.key} {o.etag} {o.size}" for o in found)
-    folder = downloads / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
-            if not folder.exists():
-                with _translated(uri):
-                    _download(client, found, base, folder)
+    lines = [f"{o.bucket}/{o.key} {o.etag} {o.size} {o.modified}" for o in found]
+
+    def fill(folder: Path) -> None:
+        with _translated(uri):
+            _download(client, found, base, folder)
+
+    folder = downloads.kept("\n".join([base, *lines]), fill)
     return folder / Path(key).name if [o.key for o in found] == [key] else folder
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads to a folder, and let none begin."""
-    with folder.with_suffix(".lock").open("ab") as lock:
-        portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE)
-        yield
-
-
-def part(folder: Path) -> Path:
-    """Return where a download lies until it is whole; it stays after a cut, to go on with."""
-    return folder.with_suffix(".part")
 
 
 def _client() -> Any:
@@ -111,13 +95,18 @@ def _client() -> Any:
     )
 
 
+def _stored(bucket: str, entry: dict[str, Any]) -> Stored:
+    etag, modified = entry["ETag"].strip('"'), entry["LastModified"].isoformat()
+    return Stored(bucket, entry["Key"], etag, entry["Size"], modified)
+
+
 def _listed(client: Any, bucket: str, key: str) -> list[Stored]:
     """Return the one object of that key, else those below the prefix or matching the glob."""
     glob = any(sign in key for sign in MAGIC)
     prefix = key[: min(key.find(s) for s in MAGIC if s in key)] if glob else key
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [
-        Stored(bucket, entry["Key"], entry["ETag"].strip('"'), entry["Size"])
+        _stored(bucket, entry)
         for page in pages
         for entry in page.get("Contents", [])
         if not entry["Key"].endswith("/")
@@ -138,11 +127,9 @@ def _base(key: str, found: list[Stored]) -> str:
 
 
 def _download(client: Any, found: list[Stored], base: str, folder: Path) -> None:
-    whole = part(folder)
-
     def fetch(stored: Stored) -> None:
-        path = whole / stored.key.removeprefix(base).lstrip("/")
-        if not path.resolve().is_relative_to(whole.resolve()):
+        path = folder / stored.key.removeprefix(base).lstrip("/")
+        if not path.resolve().is_relative_to(folder.resolve()):
             raise ArtifactError(
                 "An object's key leads out of its folder",
                 found=stored.key,
@@ -154,7 +141,6 @@ def _download(client: Any, found: list[Stored], base: str, folder: Path) -> None
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for done in [pool.submit(fetch, stored) for stored in found]:
             done.result()
-    whole.rename(folder)
 
 
 def _fetch(client: Any, stored: Stored, path: Path) -> None:
@@ -216,6 +202,12 @@ def _translated(uri: str) -> Iterator[None]:
     except ClientError as error:
         said = error.response.get("Error", {})
         code, status = said.get("Code", "unknown"), error.response.get("ResponseMetadata", {})
+        if code in ("PreconditionFailed", "412"):
+            raise ArtifactError(
+                f"{uri} was replaced while it was downloaded",
+                found="another ETag than in the listing before",
+                fix="run again, once nobody writes there",
+            ) from error
         raise ArtifactError(
             f"The object storage refuses {uri}",
             found=f"{code} (status {status.get('HTTPStatusCode', '?')})",

@@ -58,12 +58,15 @@ class Cohort:
         Length of an embedding.
     manifest
         What determines the predictions.
+    model
+        The name of what predicts, for people.
     """
 
     keys: pa.Table
     pieces: list[Piece]
     dim: int
     manifest: dict[str, Any]
+    model: str | None = None
 
     @cached_property
     def _coded(self) -> pa.DictionaryArray:
@@ -213,7 +216,8 @@ def check_replaceable(folder: Path) -> None:
 
 def begin(folder: Path, cohort: Cohort) -> list[int]:
     """Make a folder ready; return the numbers of the slides that are whole in it."""
-    atomic.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
+    content = cohort.manifest | {"model": cohort.model}
+    atomic.write_bytes(folder / MANIFEST, json.dumps(content, indent=1).encode())
     for left in folder.glob(f"*{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
     tiles = np.diff(cohort.starts)

@@ -188,3 +188,27 @@ def remove(folder: Path) -> bool:
 def size(folder: Path) -> int:
     """Return the bytes that a folder's files take."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def collect(kind: str, keep: int) -> list[Path]:
+    """Remove all but the last used folders of a shelf, and what killed processes left there.
+
+    Parameters
+    ----------
+    keep
+        How many stay. One that a process uses stays as well.
+
+    Returns
+    -------
+    list of Path
+        What went.
+    """
+    whole, shelf = names(kind), HOME / kind
+    left = {
+        entry.name.split("-")[1]
+        for prefix in (BUILDING, REMOVING)
+        for entry in shelf.glob(f"{prefix}*")
+    }
+    for name in left - set(whole):
+        remove(shelf / name)
+    return [shelf / name for name in whole[keep:] if remove(shelf / name)]

@@ -2,19 +2,21 @@
 
 from urllib.parse import unquote, urlsplit
 
-from featurestore import mlflow_artifacts, objects
-from featurestore.atomic import HOME
+from featurestore import names, objects, proxied
 from featurestore.errors import ArtifactError
 
 
 def local_path(uri: str) -> str:
-    """Return where an artifact lies on this machine, downloading it once if need be.
+    """Return where an artifact lies on this machine, downloading what is not here.
+
+    What the URI names now is what comes: names are resolved, and what the storage says of the
+    content tells a download from another.
 
     Parameters
     ----------
     uri
         A path or glob, ``file://``, ``s3://bucket/key``, ``runs:/RUN/path``,
-        ``mlflow-artifacts:/...`` or ``models:/NAME/VERSION``.
+        ``mlflow-artifacts:/...``, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
 
     Raises
     ------
@@ -29,12 +31,20 @@ def local_path(uri: str) -> str:
     if scheme == "file":
         return unquote(urlsplit(uri).path)
     if scheme == "s3":
-        return str(objects.fetched(uri, HOME / "downloads"))
+        return names.remembered(("", uri), lambda: str(objects.fetched(uri)))
     if scheme not in ("runs", "mlflow-artifacts", "models"):
         raise ArtifactError(
             f"The URI {uri} has a scheme that is not known here",
             found=f"{scheme}:",
             fix="use a path, a glob, file://, s3://, runs:/RUN/path or mlflow-artifacts:/...",
         )
-    place = mlflow_artifacts.direct(uri)
-    return local_path(place) if place else str(mlflow_artifacts.fetched(uri))
+    return names.remembered((names.tracking(), uri), lambda: _from_mlflow(uri))
+
+
+def _from_mlflow(uri: str) -> str:
+    uri = names.resolved(uri)
+    place = uri if uri.startswith("mlflow-artifacts:") else names.stored(uri)
+    scheme = urlsplit(place).scheme
+    if scheme in ("file", "s3") or len(scheme) < 2:
+        return local_path(place)
+    return str(proxied.fetched(place, uri))

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from requests import ConnectionError, HTTPError, Response
 from requests.exceptions import ReadTimeout, RetryError
 
-from featurestore import mlflow_artifacts, server, uris
+from featurestore import mlflow_artifacts, names, server, uris
 from featurestore.errors import ArtifactError, TrackingError
 from train import probe
 from train.tracking import facts
@@ -168,8 +168,8 @@ def test_a_lost_server_is_not_taken_for_an_artifact_that_is_missing(tmp_path: Pa
     mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     for ask, call in (
         (lambda: uris.local_path("runs:/abc/tiles.parquet"), "get_run"),
-        (lambda: mlflow_artifacts.run_of("models:/m/1"), "get_model_version"),
-        (lambda: mlflow_artifacts.run_of("models:/m@champion"), "get_model_version_by_alias"),
+        (lambda: names.run_of("models:/m/1"), "get_model_version"),
+        (lambda: names.run_of("models:/m@champion"), "get_model_version_by_alias"),
         (lambda: facts("abc"), "get_run"),
         (lambda: mlflow_artifacts.found("digits", "0"), "get_experiment_by_name"),
         (lambda: mlflow_artifacts.logged("digits", "0", lambda _: None), "log_artifacts"),

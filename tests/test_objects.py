@@ -11,7 +11,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from featurestore import objects
+from featurestore import downloads, objects
+from featurestore.atomic import HOME
 from featurestore.errors import ArtifactError
 
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
@@ -71,7 +72,7 @@ def put(client: "boto3.client", **contents: bytes) -> None:
 
 
 def fetched(uri: str) -> Path:
-    return objects.fetched(uri, Path("downloads"))
+    return objects.fetched(uri)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -111,6 +112,51 @@ def test_a_changed_object_is_another_download(bucket: "boto3.client"):
     put(bucket, a=b"new")
     assert fetched("s3://cohort/a").read_bytes() == b"new"
     assert old.read_bytes() == b"old"
+
+
+def test_a_replaced_object_goes_on_with_nothing_of_the_one_before(
+    bucket: "boto3.client", requests: list
+):
+    """Of the same size: what a cut download left is of another version."""
+    put(bucket, big=BODY)
+    leave_part("s3://cohort/big", BODY[:1000])
+    put(bucket, big=BODY[::-1])
+    requests.clear()
+    assert fetched("s3://cohort/big").read_bytes() == BODY[::-1]
+    assert ("GetObject", "") in requests
+
+
+def test_an_object_replaced_during_the_download_is_refused(
+    bucket: "boto3.client", monkeypatch: pytest.MonkeyPatch
+):
+    put(bucket, a=b"old")
+    listed = objects._listed
+
+    def meanwhile(*given: object) -> list[objects.Stored]:
+        found = listed(*given)
+        put(bucket, a=b"new")
+        return found
+
+    monkeypatch.setattr(objects, "_listed", meanwhile)
+    with pytest.raises(ArtifactError, match="was replaced while it was downloaded"):
+        fetched("s3://cohort/a")
+    monkeypatch.setattr(objects, "_listed", listed)
+    assert fetched("s3://cohort/a").read_bytes() == b"new"
+
+
+def test_each_uri_has_its_own_names_for_the_same_objects(bucket: "boto3.client"):
+    put(bucket, e__a=b"1")
+    assert files(fetched("s3://cohort/*/a")) == {"e/a": b"1"}
+    assert fetched("s3://cohort/e/a").read_bytes() == b"1"
+    assert files(fetched("s3://cohort/e")) == {"a": b"1"}
+
+
+@pytest.mark.parametrize("name", ["part-?.parquet", "a#1", "a b%20c"])
+def test_a_key_is_taken_as_it_is_written(bucket: "boto3.client", name: str):
+    """Not cut at signs that mean something in other URIs."""
+    put(bucket, **{name.replace("?", "0"): b"right", name[:1]: b"wrong"})
+    path = fetched(f"s3://cohort/{name}")
+    assert (path if path.is_file() else path / "part-0.parquet").read_bytes() == b"right"
 
 
 class Cutter:
@@ -158,19 +204,19 @@ def test_a_cut_download_goes_on_where_it_ended(
     with pytest.raises(ArtifactError, match="cannot be reached") as refusal:
         fetched("s3://cohort/big")
     assert "what was downloaded is kept" in str(refusal.value)
-    begun = next(Path("downloads").glob("*.part/big")).stat().st_size
+    begun = next(HOME.glob("downloads/.part-*/big")).stat().st_size
     assert 0 < begun < len(BODY)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     requests.clear()
     assert fetched("s3://cohort/big").read_bytes() == BODY
     assert ("GetObject", f"bytes={begun}-") in requests
-    assert not list(Path("downloads").glob("*.part"))
+    assert not list(HOME.glob("downloads/.*"))
 
 
 def leave_part(uri: str, content: bytes) -> Path:
     """Leave what a cut download of one object would have left, its content as given."""
     whole = fetched(uri)
-    folder = objects.part(whole.parent)
+    folder = whole.parent.with_name(f"{downloads.PART}{whole.parent.name}")
     whole.parent.rename(folder)
     (folder / whole.name).write_bytes(content)
     return folder / whole.name

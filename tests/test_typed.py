@@ -32,7 +32,7 @@ def test_what_is_recorded_is_read_again_as_it_was(
 ):
     """By this project, and by PyYAML's own reader: the same texts, names and numbers."""
     own = load(DIGITS)
-    own.output = own.data.tiles = own.tracking.experiment = own.kfold_group = text
+    own.output = own.data.tiles = own.tracking.run_name = own.kfold_group = text
     own.evidence.groups, own.thresholds = groups, thresholds
     own.class_indices = {name: index for index, name in enumerate(thresholds)}
     written = config.text(own)

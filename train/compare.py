@@ -25,12 +25,13 @@ from featurestore import bounds
 from featurestore.bounds import SEEDS
 from featurestore.console import Console
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
+from featurestore.names import resolved_once
 from featurestore.printing import print_error
 from featurestore.tables import print_table
 from train import evidence
 from train.data import plural, unit_numbers, write_parquet
 from train.figures import differences_png
-from train.predictions import predictions
+from train.predictions import predictions, resolved
 
 KEY = ["slide_id", "x", "y"]
 SHOWN = (
@@ -108,7 +109,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         bounds.check([("--seed", options.seed)], SEEDS)
         how = How(options.seed, options.resample, options.ordered)
-        compare(options.runs, options.uri, options.output, how, Console())
+        with resolved_once():
+            compare(options.runs, options.uri, options.output, how, Console())
     except FeatureStoreError as error:
         print_error(error)
         return 2
@@ -121,6 +123,7 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         raise ArtifactError(
             "One run alone cannot be compared", found=runs[0], fix="name at least two"
         )
+    runs = [resolved(run, uri) for run in runs]
     tables = [predictions(run, uri) for run in runs]
     rows: dict[str, list[object]] = {name: [] for name in (
         "run", "metric", "difference", "low", "high", "tiles", "left_out", "only_first_right",

@@ -24,10 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from featurestore import mlflow_artifacts, precision, uris
+from featurestore import mlflow_artifacts, names, precision
+from featurestore.cli import shown_warnings
+from featurestore.console import Console
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.printing import print_error, say
-from train import checkpoint
+from train import checkpoint, models
 from train.checkpoint import Blueprint
 from train.config import excerpt
 from train.tracking import Facts, facts
@@ -85,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
     options = parser.parse_args(argv)
     try:
-        export(options.model, options.output, options.uri)
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
+            export(options.model, options.output, options.uri)
     except FeatureStoreError as error:
         print_error(error)
         return 2
@@ -109,9 +112,9 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
     known: Facts | None = None
     if model.startswith(("models:", "runs:")):
         mlflow_artifacts.use_tracking(uri)
-        run = mlflow_artifacts.run_of(model)
-        known = facts(run.partition("/")[0])
-    network, blueprint = checkpoint.load(Path(uris.local_path(model)))
+        model = names.resolved(model)
+        known = facts(names.run_of(model))
+    network, blueprint = models.load(model)
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:

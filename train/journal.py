@@ -284,6 +284,14 @@ class MlflowTracker:
         mlflow.log_artifact(str(path), folder)
 
     @recorded
+    def checkpoint(self, path: Path) -> None:
+        """Record a file as an artifact, and its digest in a tag of the run."""
+        import mlflow
+
+        mlflow.set_tag(registry.SUMS, registry.line(path, path.name))
+        mlflow.log_artifact(str(path))
+
+    @recorded
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
         import mlflow

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from train.session import Session
 
+EXAMPLE = "predictions=predictions.parquet slides=slides.parquet"
 NEEDED = ("shapely", "tifffile")
 FOLDERS = ("maps", "oof_maps")
 
@@ -52,6 +53,7 @@ class Keys:
 
 def main(argv: Sequence[str]) -> int:
     """Write maps; return the exit status, 2 after a refusal."""
+    from featurestore import names
     from featurestore.errors import FeatureStoreError
     from featurestore.printing import print_error
     from train import config
@@ -61,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(config.keys(Keys)))
         return 0
     try:
-        run(config.small(Keys, list(argv), "predictions=predictions.parquet slides=slides.parquet"))
+        with names.resolved_once():
+            run(config.small(Keys, list(argv), EXAMPLE))
     except FeatureStoreError as error:
         print_error(error)
         return 2
@@ -97,11 +100,11 @@ def recorded_slides(run: str) -> str:
     ConfigError
         It has none, or is not a run.
     """
-    from featurestore import mlflow_artifacts, uris
+    from featurestore import names, uris
     from train import config
 
     if not Path(run).exists():
-        file = Path(uris.local_path(f"runs:/{mlflow_artifacts.run_of(run)}/config.yaml"))
+        file = Path(uris.local_path(f"runs:/{names.run_of(run)}/config.yaml"))
         data = config.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
         slides: str | None = data.get("slides")
         if slides:

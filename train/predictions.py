@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore import mlflow_artifacts, parquet, partitions, uris
+from featurestore import mlflow_artifacts, names, parquet, partitions, uris
 from featurestore.errors import ArtifactError
 
 FILES = ("predictions.parquet", partitions.FOLDER, "oof_predictions.parquet")
@@ -34,7 +34,7 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
     if run.endswith(".parquet"):
         parquet.parquet_files(run)  # says what lies there instead
     mlflow_artifacts.use_tracking(uri)
-    number = mlflow_artifacts.run_of(run)
+    number = names.run_of(run)
     for name in FILES:
         with contextlib.suppress(ArtifactError):
             path = Path(uris.local_path(f"runs:/{number}/{name}"))
@@ -45,6 +45,20 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
         found=f"none of {', '.join(FILES)} among its artifacts",
         fix="name a run of train/probe.py, or a file that it has written",
     )
+
+
+def resolved(run: str, uri: str | None) -> str:
+    """Return what `dataset` takes, a registered model by its version, whatever names it.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such model.
+    """
+    if not names.is_registered(run):
+        return run
+    mlflow_artifacts.use_tracking(uri)
+    return names.resolved(run)
 
 
 def predictions(run: str, uri: str | None) -> pa.Table:

@@ -36,7 +36,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from featurestore import mlflow_artifacts, partitions, uris
+from featurestore import mlflow_artifacts, names, partitions
 from featurestore.cli import shown_warnings
 from featurestore.console import Console
 from featurestore.errors import (
@@ -58,6 +58,7 @@ from train import (
     groups,
     loop,
     maps,
+    models,
     pack,
     predict,
     resume,
@@ -123,6 +124,7 @@ def run(config: Config, command: str = "") -> None:
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(shown_warnings(console))
+        stack.enter_context(names.resolved_once())
         stack.callback(accelerator.end_training)
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[Opened] = []  # on the first process alone
@@ -176,7 +178,7 @@ def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, C
     if trained and config.mode == "predict":
         more = config.evidence.columns()
         cohort = partitions.cohort(store, checkpoint.digest(*trained), more)
-        chosen = Chosen(trained=trained, cohort=cohort)
+        chosen = Chosen(trained=trained, cohort=replace(cohort, model=config.checkpoint))
     elif packed(config):
         stores = [varied(store, rules) for rules in variants(config)]
         snapshots, store = [materialise(own, rows) for own in stores], stores[0]
@@ -205,10 +207,14 @@ def open_tracker(config: Config) -> Tracker:
 
 
 def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
-    """Return the network to evaluate, or None for a fit."""
+    """Return the network to evaluate, or None for a fit; its name is resolved for all that follows.
+
+    What the run records is the version that it used, not an alias that moves.
+    """
     if config.checkpoint is None:
         return None
-    network, blueprint = checkpoint.load(Path(uris.local_path(config.checkpoint)))
+    config.checkpoint = names.resolved(config.checkpoint)
+    network, blueprint = models.load(config.checkpoint)
     ours = class_names(config)
     if ours != blueprint.classes:
         raise UnknownClassError(
@@ -346,7 +352,7 @@ def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> s
         return None
     network, blueprint = trained
     track, file = session.config.tracking, session.folder / checkpoint.FILE
-    session.tracker.file(file)
+    session.tracker.checkpoint(file)
     uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
     if uri:
         session.console.print(f"model: {uri}")

@@ -30,6 +30,7 @@ from featurestore.cli import shown_warnings
 from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from featurestore.mlflow_artifacts import use_tracking
+from featurestore.names import resolved_once
 from featurestore.printing import print_error, say
 from featurestore.progress import Rows
 from train import gate, registry, verdict
@@ -140,7 +141,7 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     if champion and champion.number == candidate.number:
         console.print(f"{candidate} is {request.alias} of {request.model} already")
         return 0
-    with shown_warnings(console):
+    with shown_warnings(console), resolved_once():
         lines, trial = examined(asked, candidate, champion, changes, request.seed, console)
     decided = replace(
         signed("refused" if gate.failed(lines) else "passed", request, command, candidate),

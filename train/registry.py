@@ -118,11 +118,17 @@ def _version(found: Any) -> Version:
 def sums(folder: Path) -> str:
     """Return the SHA-256 of each file of a registered model, as ``sha256sum`` writes them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ADDED)
-    lines = [
-        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n"
-        for file in files
-    ]
-    return "".join(lines)
+    return "".join(line(file, file.relative_to(folder).as_posix()) for file in files)
+
+
+def line(file: Path, name: str) -> str:
+    """Return the SHA-256 of a file as ``sha256sum`` writes it."""
+    return f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n"
+
+
+def by_name(lines: str) -> dict[str, str]:
+    """Return the digests that `sums` or `line` wrote, by the names of the files."""
+    return {line[66:]: line[:64] for line in lines.splitlines()}
 
 
 def seal(model: str, number: str) -> None:
@@ -154,10 +160,7 @@ def changed(found: Version, folder: Path) -> list[str] | None:
     """Return what is not as registered: files changed, gone or new; None without digests."""
     if SUMS not in found.tags:
         return None
-    before, now = (
-        {line[66:]: line[:64] for line in text.splitlines()}
-        for text in (found.tags[SUMS], sums(folder))
-    )
+    before, now = by_name(found.tags[SUMS]), by_name(sums(folder))
     said = {name: "gone" if name not in now else "changed" for name in before}
     return [
         f"{name} {said.get(name, 'new')}"

@@ -40,6 +40,7 @@ if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,15 +54,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from featurestore import mlflow_artifacts, uris
+from featurestore import mlflow_artifacts, names, uris
+from featurestore.cli import shown_warnings
 from featurestore.console import Console
-from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.progress import Rows
 from featurestore.redaction import redacted
 from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
 from featurestore.tables import print_table
-from train import checkpoint, evidence, pack, sweep
+from train import checkpoint, evidence, models, pack, sweep
 from train.apply import probabilities
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
@@ -102,7 +104,8 @@ def main(argv: list[str]) -> int:
     """Replay a run; return the exit status."""
     check_or_exit(argv)
     try:
-        same = replay(argv[0], argv[1:], Console())
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
+            same = replay(argv[0], argv[1:], Console())
     except FeatureStoreError as error:
         print_error(error)
         return 2
@@ -113,7 +116,8 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     """Print the comparison of a run with itself, done again; return whether all is the same."""
     given = dict(argument.split("=", 1) for argument in overrides)
     mlflow_artifacts.use_tracking(given.get("tracking.uri"))
-    known = facts(mlflow_artifacts.run_of(name).partition("/")[0])
+    name = names.resolved(name)
+    known = facts(names.run_of(name))
     config = settled(known, overrides)
     for key, value in given.items():
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
@@ -239,9 +243,14 @@ def evaluated(
 
 def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprint]:
     """Return the network that the figures are of."""
-    trained = name if name.startswith("models:") else f"runs:/{known.run}/{checkpoint.FILE}"
-    uri = config.checkpoint or trained
-    network, blueprint = checkpoint.load(Path(uris.local_path(uri)))
+    trained = name if names.is_registered(name) else f"runs:/{known.run}/{checkpoint.FILE}"
+    uri = names.resolved(config.checkpoint or trained)
+    if config.checkpoint not in (None, uri):
+        warnings.warn(
+            f"The run has recorded {config.checkpoint}, which is {uri} now: it may have used "
+            "another version", FeatureStoreWarning, stacklevel=2,
+        )  # fmt: skip
+    network, blueprint = models.load(uri)
     if blueprint.classes != class_names(config):
         raise ArtifactError(
             "The model knows other classes than the configuration",

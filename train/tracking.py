@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +108,9 @@ def known(run: str) -> Any:
 def facts(run: str) -> Facts:
     """Return what a run has recorded; raises as `known`."""
     found = known(run)
-    config = Path(local_path(f"runs:/{run}/config.yaml"))
+    config = Path()
+    with suppress(ArtifactError):
+        config = Path(local_path(f"runs:/{run}/config.yaml"))
     inputs: dict[str, str] = {}
     for one in found.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in one.tags}
@@ -159,6 +161,9 @@ class Tracker(Protocol):
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file as an artifact."""
+
+    def checkpoint(self, path: Path) -> None:
+        """Record a file as an artifact, and its digest, see `train.models.checked`."""
 
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
@@ -215,4 +220,4 @@ class NullTracker:
     def _ignore(self, *_: object, **__: object) -> None:
         return None
 
-    params = text = table = file = folder = dataset = model = finish = _ignore
+    params = text = table = file = checkpoint = folder = dataset = model = finish = _ignore
