@@ -177,9 +177,9 @@ REFUSED = {
     "model name with a slash": (
         {}, {}, ["fold=1", "tracking.model=team/probe"], ["'team/probe'", "tracking.model has '/'"],
     ),
-    "no name for the model": ({}, {}, ["fold=1", "tracking.model=''"], ["0 characters"]),
-    "no name for the experiment": ({}, {}, ["fold=1", "tracking.experiment=''"],
-                              ["no experiment of 0"]),
+    "no name for the model": ({}, {}, ["fold=1", "tracking.model= "], ["1 characters"]),
+    "no name for the experiment": ({}, {}, ["fold=1", "tracking.experiment="],
+                              ["tracking.experiment has no value"]),
     "server that does not answer": (
         {}, {}, ["fold=1", "tracking.uri=http://127.0.0.1:9"], ["does not answer", "127.0.0.1:9"],
     ),
