@@ -28,6 +28,7 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,6 @@ from torch import nn
 from featurestore import mlflow_artifacts, partitions, uris
 from featurestore.cli import shown_warnings
 from featurestore.errors import (
-    FeatureStoreError,
     FeatureStoreWarning,
     UnknownClassError,
 )
@@ -48,16 +48,20 @@ from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.partitions import Cohort
 from featurestore.progress import Rows
+from featurestore.shelf import Taken
 from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from train import (
     account,
+    agreement,
     checkpoint,
     groups,
+    lifeline,
     loop,
     maps,
     pack,
+    places,
     predict,
     resume,
     single,
@@ -66,13 +70,14 @@ from train import (
 )  # fmt: skip
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
+from train.ending import Ending, watched
 from train.journal import MlflowTracker
 from train.opening import class_names, open_store, varied
 from train.report import record_inputs, record_split
-from train.session import Session, assembled, every, first
+from train.session import Session, assembled, every, first, processes
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import NullTracker, Tracker
+from train.tracking import NullTracker, Tracker, mark
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -101,32 +106,35 @@ class Chosen:
 
 
 def main(argv: list[str]) -> int:
-    """Run the script; return the exit status, 2 after a refusal, 130 after Ctrl-C."""
-    try:
-        run(load(argv), source.command(argv))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except FeatureStoreError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
+    source.follow_launcher(argv)
+    with watched(os.environ.get("RANK", "0") == "0") as ending:
+        try:
+            run(load(argv), ending, source.command(argv))
+        except BaseException as error:
+            return ending.close(error)
     return 0
 
 
-def run(config: Config, command: str = "") -> None:
+def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
-    accelerator = Accelerator()
+    accelerator = processes()
     console = Console(quiet=not accelerator.is_main_process)
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
+        stack.enter_context(lifeline.connected(accelerator, ending))
+        agreement.check(accelerator, config)
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[Opened] = []  # on the first process alone
 
         def choose() -> tuple[Config, Chosen, Path]:
-            opened, chosen, states = prepare(config, console, accelerator.num_processes)
+            if config.output:
+                stack.callback(places.output(Path(config.output)).close)
+            opened, chosen = prepare(config, console)
+            states, taken = find_state(config, opened, chosen, accelerator.num_processes)
+            stack.callback(taken.close if taken else lambda: None)
             here.append(opened)
             return config, chosen, states
 
@@ -139,6 +147,9 @@ def run(config: Config, command: str = "") -> None:
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
         session = Session(settled, accelerator, console, tracker, output, states, command)
+        stack.push(ending.begin)  # before the tracker hears of it
+        if settled.mode in ("fit", "predict"):
+            ending.left, ending.mark = partial(resume.remains, session), partial(abandon, session)
         if here and settled.mode in ("fit", "predict"):
             resume.begin(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
@@ -164,8 +175,8 @@ def run(config: Config, command: str = "") -> None:
 # -- configuration -> store ---------------------------------------------------------------------
 
 
-def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, Chosen, Path]:
-    """Open all that a run needs and choose its tiles; return them and where its state is kept."""
+def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
+    """Open all that a run needs, and choose its tiles."""
     tracker, store = open_tracker(config), open_store(config)
     trained, rows = open_checkpoint(config), Rows(console)
     snapshots: list[Snapshot] = []
@@ -184,8 +195,7 @@ def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, C
     check_fits(chosen, config)
     if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
         maps.ready(config, predicted.keys)
-    states = find_state(config, tracker, snapshots, chosen, processes)
-    return (tracker, store, snapshots), chosen, states
+    return (tracker, store, snapshots), chosen
 
 
 def open_tracker(config: Config) -> Tracker:
@@ -258,18 +268,24 @@ def check_fits(chosen: Chosen, config: Config) -> None:
 
 
 def find_state(
-    config: Config, tracker: Tracker, snapshots: list[Snapshot], chosen: Chosen, processes: int
-) -> Path:
-    """Return where the state is kept; what is resumed goes on in its own run."""
+    config: Config, opened: Opened, chosen: Chosen, number: int
+) -> tuple[Path, Taken | None]:
+    """Return where the state is kept, and its lock; what is resumed goes on in its own run.
+
+    Parameters
+    ----------
+    number
+        Of processes.
+    """
+    tracker, _, snapshots = opened
     if chosen.cohort:
         return predict.place(config, chosen.cohort, tracker)
-    digests = [snapshot.digest for snapshot in snapshots]
-    states = resume.place(config, digests, processes)
-    if config.resume == "auto":
-        config.resume = resume.there(states)
-    if config.resume:
+    own = resume.place(config, [snapshot.digest for snapshot in snapshots], number)
+    states, taken, goes_on = places.find(own, config.resume, resume.there)
+    if config.resume and (goes_on or config.resume is True):
         tracker.run = resume.check(states)
-    return states
+    config.resume = goes_on
+    return states, taken
 
 
 # -- store -> data ------------------------------------------------------------------------------
@@ -346,6 +362,13 @@ def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> s
     if uri:
         session.console.print(f"model: {uri}")
     return uri
+
+
+def abandon(session: Session, status: str) -> None:
+    """Give the run a status where no tracker can: from another thread, or process."""
+    if session.config.tracking.enabled and (run := resume.run_of(session.states)):
+        mlflow_artifacts.use_tracking(session.config.tracking.uri)
+        mark(run, status)
 
 
 if __name__ == "__main__":

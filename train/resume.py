@@ -17,6 +17,7 @@ from train import checkpoint
 from train.config import plain
 from train.schema import Config
 from train.session import Session, every, first
+from train.tracking import mark
 
 KIND = "fits"
 RUN = "_run.txt"  # who reads a folder of predictions passes over it
@@ -73,8 +74,10 @@ def run_of(folder: Path) -> str | None:
 
 
 def begin(folder: Path, resume: bool, run: str | None) -> None:
-    """Make the folder ready; what an earlier fit left there goes, unless it is resumed."""
+    """Make the folder ready; what a killed fit left there goes, unless it is resumed."""
     if not resume:
+        if run and (left := run_of(folder)):
+            mark(left, "KILLED")  # it could not say so itself
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
@@ -107,10 +110,7 @@ def refuse(session: Session, trained: bool) -> None:
     failure = session.tracker.failure
     if failure is None:
         return
-    states = sorted(session.states.glob("*.pt"))
-    left = [f"{epochs(file)} epochs of the fit in {file}" for file in states]
-    if session.config.mode == "predict":
-        left = [f"predictions in {session.states}"]
+    left = remains(session)
     again = " with resume=true" if left else ""
     if trained:
         left.append(f"the best of them in {keep_checkpoint(session)}")
@@ -119,6 +119,14 @@ def refuse(session: Session, trained: bool) -> None:
         found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
         fix=f"start the server, then run the same command{again}",
     ) from failure
+
+
+def remains(session: Session) -> list[str]:
+    """Return what a resume would go on from."""
+    if session.config.mode == "predict":
+        return [f"predictions in {session.states}"] if session.states.exists() else []
+    states = sorted(session.states.glob("*.pt"))
+    return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
 
 
 def keep_checkpoint(session: Session) -> Path:
