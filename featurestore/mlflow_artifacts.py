@@ -9,14 +9,16 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from featurestore import objects, server
+from featurestore import objects, server, shelf
 from featurestore.atomic import HOME
 from featurestore.errors import ArtifactError
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
 
 EXPERIMENT = "feature-store"
 
@@ -48,7 +50,18 @@ def use_tracking(uri: str | None = None) -> str:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(uri)
+    if uri.startswith(SQLITE):
+        _make_tables(Path(uri.removeprefix(SQLITE)).absolute())
     return uri
+
+
+@cache
+def _make_tables(database: Path) -> None:
+    """Let MLflow make its tables while no other process does: it would stumble over them."""
+    import mlflow
+
+    with shelf.alone(database.with_name(f"{database.name}.lock")):
+        mlflow.MlflowClient().search_experiments(max_results=1)
 
 
 def run_of(name: str) -> str:

@@ -84,6 +84,21 @@ def take(path: Path) -> Taken | None:
     return Taken(path, file, made)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file alone for a block, waiting for whoever holds it; none where none can be."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        taken = Taken(path, _locked(path, portalocker.LockFlags.EXCLUSIVE), made)
+    except OSError:  # a folder that is only read
+        yield
+        return
+    try:
+        yield
+    finally:
+        taken.close()
+
+
 def holder(path: Path) -> str:
     """Return the name of the process that holds a lock file."""
     try:

@@ -10,6 +10,7 @@ wins: train/schema.py, configs/probe.yaml, data, classes, experiment, the comman
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from train.schema import Config, ConfigError
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LATE = 3.0  # seconds
 GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
 
 
@@ -291,8 +293,10 @@ def check_or_exit(argv: list[str]) -> None:
     try:
         load(argv)
     except ConfigError as error:
-        if os.environ.get("RANK", "0") == "0":  # one process speaks for all
-            print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") != "0":
+            # The first says the same and its launcher ends this one, unless arguments differ.
+            time.sleep(LATE)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

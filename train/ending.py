@@ -231,7 +231,8 @@ class Ending:
         threading.Thread(target=self._leave, daemon=True).start()
 
     def _leave(self) -> None:
-        if self._done.wait(GRACE):
+        # Who has not even begun by half of it waits for who is gone.
+        if self._done.wait(GRACE / 2) or (self.begun and self._done.wait(GRACE / 2)):
             return
         stopped = Stopped(self.signal or signal.SIGTERM)
         error = self.cause(self.news) if self.news else stopped

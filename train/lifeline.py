@@ -8,23 +8,13 @@ for dead: the system answers for it. By the same way a process tells the others 
 import contextlib
 import hmac
 import json
-import os
-import secrets
 import socket
 import threading
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
-from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-
-from featurestore.errors import FeatureStoreWarning
 from train.ending import Ended, Ending, Rank
-from train.session import gathered
 
 MEETING = 30.0  # seconds in which all must have found the first process
 OPTIONS = {
@@ -108,56 +98,7 @@ class Lifeline:
             peer.link.close()
 
 
-@contextlib.contextmanager
-def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
-    """Connect the processes until the block ends, and end all of them where one ends."""
-    number, world = accelerator.process_index, accelerator.num_processes
-    own = ending.rank = Rank(number, world, accelerator.local_process_index)
-    ending.speaks = number == 0
-    with contextlib.ExitStack() as stack:
-        if world > 1:
-            lifeline = Lifeline(number, _met(accelerator, own), ending)
-            stack.callback(lifeline.close)
-            ending.say = lifeline.say
-        stack.push(ending.begin)
-        yield
-
-
-def _met(accelerator: Accelerator, own: Rank) -> list[Peer]:
-    """Return the peers of a process; none, with a warning, if some cannot reach the first."""
-    host, trouble = os.environ.get("MASTER_ADDR", "127.0.0.1"), ""
-    peers: list[Peer] = []
-    with contextlib.ExitStack() as stack:
-        if own.number == 0:
-            listener = stack.enter_context(_listener(host))
-            offer: list[Any] = [listener.getsockname()[1], secrets.token_hex(), own.name]
-        else:
-            offer = [None] * 3
-        broadcast_object_list(offer)
-        port, token, name = offer
-        try:
-            if own.number == 0:
-                _accept(listener, token, own.world - 1, peers)
-            else:
-                peers = [Peer(0, name, _joined(host, port, token, own))]
-        except OSError as error:
-            trouble = f"{own.name}: {error.strerror or error}"
-        troubles = [each for each in gathered(accelerator, trouble) if each]
-    if not troubles:
-        return peers
-    for peer in peers:
-        peer.link.close()
-    if own.number == 0:
-        warnings.warn(
-            f"nobody hears of it when a process is gone: no connection to the first at {host}, "
-            f"{troubles[0]}",
-            FeatureStoreWarning,
-            stacklevel=2,
-        )
-    return []
-
-
-def _listener(host: str) -> socket.socket:
+def listener(host: str) -> socket.socket:
     """Return a socket that listens at any port, to this machine alone where all are on it."""
     with contextlib.suppress(ValueError):
         if host == "localhost" or ip_address(host).is_loopback:
@@ -169,7 +110,7 @@ def _listener(host: str) -> socket.socket:
     return socket.create_server(("", 0))
 
 
-def _accept(listener: socket.socket, token: str, number: int, peers: list[Peer]) -> None:
+def accept(listener: socket.socket, token: str, number: int, peers: list[Peer]) -> None:
     """Add the processes that come with the token; others are turned away."""
     until = time.monotonic() + MEETING
     while len(peers) < number:
@@ -193,7 +134,7 @@ def _line(link: socket.socket) -> bytes:
     return line
 
 
-def _joined(host: str, port: int, token: str, own: Rank) -> socket.socket:
+def joined(host: str, port: int, token: str, own: Rank) -> socket.socket:
     """Return a connection to the first process."""
     link = socket.create_connection((host, port), timeout=MEETING)
     hello = {"token": token, "rank": own.number, "name": own.name}

@@ -57,9 +57,9 @@ from train import (
     agreement,
     checkpoint,
     groups,
-    lifeline,
     loop,
     maps,
+    meeting,
     pack,
     places,
     predict,
@@ -74,7 +74,7 @@ from train.ending import Ending, watched
 from train.journal import MlflowTracker
 from train.opening import class_names, open_store, varied
 from train.report import record_inputs, record_split
-from train.session import Session, assembled, every, first, processes
+from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
 from train.tracking import NullTracker, Tracker, mark
@@ -118,13 +118,13 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
-    accelerator = processes()
+    accelerator = meeting.processes(ending)
     console = Console(quiet=not accelerator.is_main_process)
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
-        stack.enter_context(lifeline.connected(accelerator, ending))
+        stack.enter_context(meeting.connected(accelerator, ending))
         agreement.check(accelerator, config)
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[Opened] = []  # on the first process alone

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from rich.console import Console
 from torch import Tensor
-from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from featurestore.errors import FeatureStoreError
 from train.data import Split
@@ -21,9 +19,6 @@ from train.schema import Config
 from train.tracking import Tracker
 
 T = TypeVar("T")
-START, WORK = timedelta(minutes=5), timedelta(days=1)
-"""How long processes wait for each other: at the start, and then while the first one prepares data
-or records what came out. Who is gone is noticed by `train.lifeline`, however long others wait."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +58,6 @@ class Session:
     def is_first(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return bool(self.accelerator.is_main_process)
-
-
-def processes() -> Accelerator:
-    """Return the processes of a run, once all have met.
-
-    Raises
-    ------
-    FeatureStoreError
-        Some did not come.
-    """
-    try:
-        accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=START)])
-    except torch.distributed.DistError as error:
-        raise FeatureStoreError(
-            "The processes of this run have not met",
-            found=str(error).partition("\n")[0],
-            fix="look at what the others say, then run the same command again",
-        ) from error
-    if accelerator.num_processes > 1:
-        _set_pg_timeout(WORK)
-    return accelerator
 
 
 def by_itself(config: Config, console: Console, tracker: Tracker, folder: Path) -> Session:
