@@ -57,13 +57,11 @@ def compare(processes: Sequence[Facts]) -> None:
     unlike: dict[str, str] = {}
     for rank, own in enumerate(processes):
         for key in {**processes[0], **own}:
-            first = processes[0].get(key, "not set")
-            value = own.get(key, "not set")
-            if key.startswith("the working folder"):  # of this machine: the first that names it
-                first = next(each[key] for each in processes if key in each)
-                value = own.get(key, first)
-            if value != first:
-                unlike.setdefault(key, f"{key} is {first} in rank 0, {value} in rank {rank}")
+            here = key.startswith("the working folder")  # known to the ranks of a machine alone
+            other = next(n for n, each in enumerate(processes) if key in each) if here else 0
+            value, first = (each.get(key, "not set") for each in (own, processes[other]))
+            if value != first and (key in own or not here):
+                unlike.setdefault(key, f"{key} is {first} in rank {other}, {value} in rank {rank}")
     if unlike:
         more = f"; {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
         raise ConfigError(

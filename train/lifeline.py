@@ -11,10 +11,11 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 
-from train.ending import Ended, Ending, Rank
+from train.ending import Ended, Rank
 
 MEETING = 30.0  # seconds in which all must have found the first process
 OPTIONS = {
@@ -55,12 +56,12 @@ class Lifeline:
         Of this process.
     peers
         The others.
-    ending
-        Hears when one of them ends.
+    tell
+        Takes the end of one of them, in a thread of its own.
     """
 
-    def __init__(self, rank: int, peers: list[Peer], ending: Ending) -> None:
-        self.rank, self.peers, self.ending = rank, peers, ending
+    def __init__(self, rank: int, peers: list[Peer], tell: Callable[[Ended], None]) -> None:
+        self.rank, self.peers, self.tell = rank, peers, tell
         self.closed = False
         for peer in peers:
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
@@ -77,7 +78,7 @@ class Lifeline:
             news = Ended(peer.rank, None, f"R{peer.name[1:]} is gone", why)
         if self.closed or news.status == 0:
             return
-        self.ending.hear(news)
+        self.tell(news)
         if self.rank == 0:
             self.say(news)
 

@@ -52,7 +52,7 @@ def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
         if world > 1:
             peers = _met(accelerator, own)
             _set_pg_timeout(WORK if peers else BLIND)
-            lifeline = Lifeline(number, peers, ending)
+            lifeline = Lifeline(number, peers, ending.hear)
             stack.callback(lifeline.close)
             ending.say = lifeline.say
         stack.push(ending.begin)
