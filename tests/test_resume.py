@@ -13,10 +13,11 @@ import torch
 from conftest import ROOT
 from test_engine import MANY, aims, plan, pool, same, start
 
+from featurestore.errors import ArtifactError
 from train import probe
 from train.affine import standard
 from train.engine import Fitted, train
-from train.resume import Kept
+from train.resume import Kept, state_of
 
 __all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
@@ -152,3 +153,10 @@ def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     for words in ("nothing to resume", "no epoch of this configuration", "leave resume=true out"):
         assert words in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"cut", b"PK\x03\x04 cut"])
+def test_a_broken_state_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "head.pt").write_bytes(content)
+    with pytest.raises(ArtifactError, match="is broken"):
+        state_of(tmp_path / "head.pt")

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -140,7 +141,26 @@ def keep_checkpoint(session: Session) -> Path:
 
 def epochs(file: Path) -> int:
     """Return how many epochs a state has behind it."""
-    return int(torch.load(file, map_location="cpu", weights_only=True)["epochs"])
+    return int(state_of(file)["epochs"])
+
+
+def state_of(file: Path) -> dict[str, Any]:
+    """Return a state.
+
+    Raises
+    ------
+    ArtifactError
+        The file is broken.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise ArtifactError(
+            f"The state of the fit in {file} is broken",
+            found=str(error).partition("\n")[0] or type(error).__name__,
+            fix="leave resume=true out: the fit starts anew",
+        ) from error
+    return state
 
 
 class Kept:
@@ -173,7 +193,7 @@ class Kept:
 
         def read() -> dict[str, Any] | None:
             there = self.session.config.resume and self.file.exists()
-            return torch.load(self.file, map_location="cpu", weights_only=True) if there else None
+            return state_of(self.file) if there else None
 
         kept = first(self.session.accelerator, read)
         if kept is None:
@@ -197,5 +217,8 @@ class Kept:
             return
         content, fresh = state(), self.file.with_name(f".{self.file.name}.{os.getpid()}")
         self.epochs += bool(content)
-        torch.save({"state": content, "log": self.log, "epochs": self.epochs}, fresh)
+        with fresh.open("wb") as file:
+            torch.save({"state": content, "log": self.log, "epochs": self.epochs}, file)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(self.file)
