@@ -50,14 +50,27 @@ def use_tracking(uri: str | None = None) -> str:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(uri)
-    if uri.startswith(SQLITE):
-        _make_tables(Path(uri.removeprefix(SQLITE)).absolute())
+    database = _database()
+    if database and database.exists():  # who only asks must not write one
+        make_tables()
     return uri
+
+
+def make_tables() -> None:
+    """Let MLflow make its tables while no other process does: it would stumble over them."""
+    if database := _database():
+        _make_tables(database)
+
+
+def _database() -> Path | None:
+    import mlflow
+
+    file = mlflow.get_tracking_uri().removeprefix(SQLITE)
+    return None if file == mlflow.get_tracking_uri() else Path(file).absolute()
 
 
 @cache
 def _make_tables(database: Path) -> None:
-    """Let MLflow make its tables while no other process does: it would stumble over them."""
     import mlflow
 
     with shelf.alone(database.with_name(f"{database.name}.lock")):
@@ -182,9 +195,10 @@ def found(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
     import mlflow
 
-    database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
-    if database != mlflow.get_tracking_uri() and not Path(database).exists():
+    database = _database()
+    if database and not database.exists():
         return None  # asking would make the database: a question must not write
+    make_tables()
     client = mlflow.MlflowClient()
     with server.answering(mlflow.get_tracking_uri()):
         experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -214,6 +228,7 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
         server.answering(mlflow.get_tracking_uri()),
         tempfile.TemporaryDirectory() as folder,
     ):
+        make_tables()
         experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
         build(Path(folder))
         tags = {DIGEST_TAG: f"{name}-{content}"}

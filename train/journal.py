@@ -14,7 +14,7 @@ from torch import nn
 
 from featurestore import server
 from featurestore.errors import TrackingError
-from featurestore.mlflow_artifacts import use_tracking
+from featurestore.mlflow_artifacts import make_tables, use_tracking
 from train import registry
 from train.checkpoint import Blueprint
 from train.data import as_json
@@ -93,6 +93,7 @@ class MlflowTracker:
     def _start(self) -> None:
         import mlflow
 
+        make_tables()
         mlflow.set_experiment(self.experiment)
         self.goes_on = self.run is not None
         if self.run:

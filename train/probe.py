@@ -77,7 +77,7 @@ from train.report import record_inputs, record_split
 from train.session import Session, assembled, every, first
 from train.sweep import Pack, variants
 from train.tiles import Tiles
-from train.tracking import NullTracker, Tracker, mark
+from train.tracking import NullTracker, Tracker
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -149,7 +149,8 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
         session = Session(settled, accelerator, console, tracker, output, states, command)
         stack.push(ending.begin)  # before the tracker hears of it
         if settled.mode in ("fit", "predict"):
-            ending.left, ending.mark = partial(resume.remains, session), partial(abandon, session)
+            ending.left = partial(resume.remains, session)
+            ending.mark = partial(resume.abandon, session)
         if here and settled.mode in ("fit", "predict"):
             resume.begin(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
@@ -362,13 +363,6 @@ def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> s
     if uri:
         session.console.print(f"model: {uri}")
     return uri
-
-
-def abandon(session: Session, status: str) -> None:
-    """Give the run a status where no tracker can: from another thread, or process."""
-    if session.config.tracking.enabled and (run := resume.run_of(session.states)):
-        mlflow_artifacts.use_tracking(session.config.tracking.uri)
-        mark(run, status)
 
 
 if __name__ == "__main__":

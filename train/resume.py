@@ -14,6 +14,7 @@ import torch
 from featurestore import shelf
 from featurestore.atomic import write_bytes
 from featurestore.errors import ArtifactError, TrackingError
+from featurestore.mlflow_artifacts import use_tracking
 from train import checkpoint
 from train.config import plain
 from train.schema import Config
@@ -128,6 +129,13 @@ def remains(session: Session) -> list[str]:
         return [f"predictions in {session.states}"] if session.states.exists() else []
     states = sorted(session.states.glob("*.pt"))
     return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
+
+
+def abandon(session: Session, status: str) -> None:
+    """Give the run a status where no tracker can: from another thread, or process."""
+    if session.config.tracking.enabled and (run := run_of(session.states)):
+        use_tracking(session.config.tracking.uri)
+        mark(run, status)
 
 
 def keep_checkpoint(session: Session) -> Path:
