@@ -4,12 +4,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-from featurestore import preflight, server
+from featurestore import preflight, server, shelf
 from featurestore.redaction import redacted
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
 
 EXPERIMENT = "feature-store"
 
@@ -63,13 +65,35 @@ def use_tracking(uri: str | None = None) -> str:
     return uri
 
 
+def make_tables() -> None:
+    """Let MLflow make its tables while no other process does: it would stumble over them."""
+    if database := _database():
+        _make_tables(database)
+
+
+def _database() -> Path | None:
+    import mlflow
+
+    file = mlflow.get_tracking_uri().removeprefix(SQLITE)
+    return None if file == mlflow.get_tracking_uri() else Path(file).absolute()
+
+
+@cache
+def _make_tables(database: Path) -> None:
+    import mlflow
+
+    with shelf.alone(database.with_name(f"{database.name}.lock")):
+        mlflow.MlflowClient().search_experiments(max_results=1)
+
+
 def found(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
     import mlflow
 
-    database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
-    if database != mlflow.get_tracking_uri() and not Path(database).exists():
+    database = _database()
+    if database and not database.exists():
         return None  # asking would make the database: a question must not write
+    make_tables()
     with server.translated(mlflow.get_tracking_uri(), f"MLflow cannot be asked for {name}"):
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -98,6 +122,7 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
         with server.translated(mlflow.get_tracking_uri(), f"MLflow takes no {name}"):
+            make_tables()
             client = mlflow.MlflowClient()
             experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
             tags = {DIGEST_TAG: f"{name}-{content}"}

@@ -6,6 +6,7 @@ holds the lock alone; the system lets go of the locks of a killed process.
 
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,73 @@ class Held:
 
     folder: Path
     lock: IO[bytes]
+
+
+class Taken:
+    """A lock file that a process holds alone for as long as it works on something.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    file
+        It, open and locked.
+    made
+        Folders that were made for it, the innermost first.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], made: list[Path]) -> None:
+        self.path, self.file, self.made = path, file, made
+
+    def close(self) -> None:
+        """Let go of it; nothing of it is left behind."""
+        self.path.unlink(missing_ok=True)
+        self.file.close()
+        for folder in self.made:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def take(path: Path) -> Taken | None:
+    """Return a lock file, held and with the name of this process in it; None if another has it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        file = _locked(path, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.LockException:
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    file.flush()
+    return Taken(path, file, made)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file alone for a block, waiting for whoever holds it; none where none can be."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        taken = Taken(path, _locked(path, portalocker.LockFlags.EXCLUSIVE), made)
+    except OSError:  # a folder that is only read
+        yield
+        return
+    try:
+        yield
+    finally:
+        taken.close()
+
+
+def holder(path: Path) -> str:
+    """Return the name of the process that holds a lock file."""
+    try:
+        return path.read_text() or "another process"
+    except OSError:  # it has let go since
+        return "another process"
 
 
 def place(kind: str, digest: str) -> Path:
@@ -97,7 +165,7 @@ def _build(folder: Path, build: Callable[[Path], object]) -> None:
 
 def _forget(folder: Path) -> None:
     """Remove the lock of a folder that is not there, and the shelf if it is empty."""
-    folder.with_suffix(".lock").unlink(missing_ok=True)
+    lock_of(folder).unlink(missing_ok=True)
     for parent in (folder.parent, HOME):
         with suppress(OSError):  # not empty
             parent.rmdir()
@@ -110,8 +178,16 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the lock file of a folder of the shelf."""
+    return folder.with_suffix(".lock")
+
+
 def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
-    path = folder.with_suffix(".lock")
+    return _locked(lock_of(folder), flags)
+
+
+def _locked(path: Path, flags: portalocker.LockFlags) -> IO[bytes]:
     while True:
         with suppress(FileNotFoundError):  # the folder was removed between the two
             file = _opened(path)
@@ -147,7 +223,7 @@ def names(kind: str) -> list[str]:
 
 def used(folder: Path) -> float:
     """Return the time of a folder's last use, in seconds of the epoch."""
-    lock = folder.with_suffix(".lock")
+    lock = lock_of(folder)
     return (lock if lock.exists() else folder).stat().st_mtime
 
 

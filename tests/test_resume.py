@@ -13,10 +13,11 @@ import torch
 from conftest import ROOT
 from test_engine import MANY, aims, plan, pool, same, start
 
+from featurestore.errors import ArtifactError
 from train import probe
 from train.affine import standard
 from train.engine import Fitted, train
-from train.resume import Kept
+from train.resume import Kept, state_of
 
 __all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
@@ -79,19 +80,31 @@ def killed(argv: list[str], home: Path, state: str) -> None:
     process.wait()
 
 
-def interrupted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the script in this process, and press Ctrl-C once it has kept some epochs."""
+def terminated(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the script in this process, and send it SIGTERM once it has kept some epochs."""
     keep, kept = Kept.keep, []
 
     def counted(self: Kept, state) -> None:
         keep(self, state)
         kept.append(1)
         if len(kept) == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Kept, "keep", counted)
-        assert probe.main(argv) == 130
+        assert probe.main(argv) == 128 + signal.SIGTERM
+
+
+def runs(home: Path) -> list[mlflow.entities.Run]:
+    """Return the fits that MLflow knows."""
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    fits = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
+    return [run for run in fits if "mlflow.parentRunId" not in run.data.tags]
+
+
+def states(home: Path) -> list[str]:
+    """Return what MLflow says of the fits."""
+    return [run.info.status for run in runs(home)]
 
 
 @pytest.mark.slow
@@ -104,7 +117,11 @@ def interrupted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_killed_job_ends_with_the_same_weights(
-    argv: list[str], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argv: list[str],
+    state: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """In the same MLflow run, its epochs without a gap; nothing of its state is left behind."""
     argv = [*argv, "learning_rate=0.001", "min_delta=0", "max_epochs=14", "patience=14",
@@ -114,16 +131,18 @@ def test_a_killed_job_ends_with_the_same_weights(
     if state == "heads":
         killed(tracked, tmp_path, state)
     else:
-        interrupted(tracked, monkeypatch)
+        terminated(tracked, monkeypatch)
+        said = capsys.readouterr().err
+        assert said.startswith("terminated; kept: 4 epochs of the fit in .featurestore/fits/")
+        assert said.endswith("run the same command with resume=true to go on\n")
+        assert states(tmp_path) == ["KILLED"]
     assert probe.main([*tracked, "resume=true"]) == 0
     file = "checkpoint.safetensors"
     assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
-    runs = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert states(tmp_path) == ["FINISHED"]
     if state == "head":
-        logged = client.get_metric_history(runs[0].info.run_id, "validation/loss")
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        logged = client.get_metric_history(runs(tmp_path)[0].info.run_id, "validation/loss")
         assert sorted({entry.step for entry in logged}) == list(range(14))
     assert not list(tmp_path.glob(".featurestore/fits/*"))
 
@@ -134,3 +153,10 @@ def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     for words in ("nothing to resume", "no epoch of this configuration", "leave resume=true out"):
         assert words in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"cut", b"PK\x03\x04 cut"])
+def test_a_broken_state_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "head.pt").write_bytes(content)
+    with pytest.raises(ArtifactError, match="is broken"):
+        state_of(tmp_path / "head.pt")

@@ -14,6 +14,7 @@ for one that must be set. What a run has recorded is never resolved again.
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +45,7 @@ from train.trees import (
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+LATE = 3.0  # seconds
 GROUPS = ("data", "classes", "experiment")  # in the order in which they are merged
 EXAMPLE = "fold=4 learning_rate=3e-4"
 
@@ -305,8 +307,10 @@ def check_or_exit(argv: list[str]) -> None:
     try:
         load(argv)
     except ConfigError as error:
-        if speaks(os.environ):
-            print_error(error)
+        if not speaks(os.environ):
+            # The first says the same and its launcher ends this one, unless arguments differ.
+            time.sleep(LATE)
+        print_error(error)
         sys.exit(2)
 
 

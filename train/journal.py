@@ -16,7 +16,7 @@ from torch import nn
 
 from featurestore import preflight, server
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning, TrackingError
-from featurestore.mlflow_artifacts import use_tracking
+from featurestore.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
 from train import registry
 from train.checkpoint import Blueprint
@@ -119,6 +119,8 @@ class MlflowTracker:
         self, uri: str | None, experiment: str, run_name: str | None, model: str | None = None
     ) -> None:
         self.uri = use_tracking(uri)
+        if preflight.is_made(self.uri):
+            make_tables()  # another run's first process may be in the midst of it
         preflight.check(self.uri, experiment, model)
         forget_left_over(experiment)
         self.experiment, self.run_name = experiment, run_name
@@ -141,6 +143,7 @@ class MlflowTracker:
     def _start(self) -> None:
         import mlflow
 
+        make_tables()
         mlflow.set_experiment(self.experiment)
         if other := mlflow.active_run():
             self.beside = {other.info.run_id}

@@ -22,7 +22,8 @@ from featurestore.errors import ArtifactError
 from featurestore.matrix import Faults
 from featurestore.partitions import Cohort, Partitions, Places
 from featurestore.progress import Rows
-from train import maps, resume
+from featurestore.shelf import Taken
+from train import maps, places, resume
 from train.apply import scorer
 from train.calibration import cross_entropy
 from train.checkpoint import Blueprint
@@ -37,27 +38,34 @@ Advance = Callable[[int], None]
 BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
-def place(config: Config, cohort: Cohort, tracker: Tracker) -> Path:
+def place(config: Config, cohort: Cohort, tracker: Tracker) -> tuple[Path, Taken | None]:
     """Return the folder of the predictions: where the user wants them, else beside fits' states.
 
-    What is resumed goes on in its own run.
+    What is resumed goes on in its own run. Who holds the output needs no lock of its own.
 
     Raises
     ------
     ArtifactError
         There is nothing to resume, or something else; or what lies there are no predictions.
     """
-    folder = Path(config.output) / partitions.FOLDER if config.output else shelf.place(
-        resume.KIND, partitions.digest(cohort.manifest)
-    )  # fmt: skip
-    if config.resume == "auto":
-        config.resume = partitions.recorded(folder) is not None
+    taken = None
+    if config.output:
+        folder = Path(config.output) / partitions.FOLDER
+        config.resume = config.resume is True or (
+            config.resume == "auto" and partitions.recorded(folder) is not None
+        )
+    else:
+        own = shelf.place(resume.KIND, partitions.digest(cohort.manifest))
+        folder, taken, goes_on = places.find(
+            own, config.resume, lambda there: partitions.recorded(there) is not None
+        )
+        config.resume = goes_on or config.resume is True
     if config.resume:
         partitions.check_same(folder, cohort.manifest)
         tracker.run = resume.run_of(folder)
     else:
         partitions.check_replaceable(folder)
-    return folder
+    return folder, taken
 
 
 def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blueprint) -> None:

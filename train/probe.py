@@ -28,6 +28,7 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,26 +41,28 @@ from featurestore import mlflow_artifacts, names, partitions
 from featurestore.cli import shown_warnings
 from featurestore.console import Console
 from featurestore.errors import (
-    FeatureStoreError,
     FeatureStoreWarning,
     UnknownClassError,
 )
 from featurestore.folds import check_fold
 from featurestore.guard import refuse
 from featurestore.partitions import Cohort
-from featurestore.printing import print_error
 from featurestore.progress import Rows
+from featurestore.shelf import Taken
 from featurestore.snapshot import Snapshot, materialise
 from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 from train import (
     account,
+    agreement,
     checkpoint,
     groups,
     loop,
     maps,
+    meeting,
     models,
     pack,
+    places,
     predict,
     resume,
     single,
@@ -68,6 +71,7 @@ from train import (
 )  # fmt: skip
 from train.checkpoint import Blueprint
 from train.data import Split, load_splits
+from train.ending import Ending, watched
 from train.journal import MlflowTracker
 from train.opening import check_places, class_names, open_store, varied
 from train.ranks import speaks
@@ -104,33 +108,36 @@ class Chosen:
 
 
 def main(argv: list[str]) -> int:
-    """Run the script; return the exit status, 2 after a refusal, 130 after Ctrl-C."""
-    try:
-        run(load(argv), source.command(argv))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except FeatureStoreError as error:
-        if speaks(os.environ):
-            print_error(error)
-        return 2
+    """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
+    source.follow_launcher(argv)
+    with watched(speaks(os.environ)) as ending:
+        try:
+            run(load(argv), ending, source.command(argv))
+        except BaseException as error:
+            return ending.close(error)
     return 0
 
 
-def run(config: Config, command: str = "") -> None:
+def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
-    accelerator = Accelerator()
+    accelerator = meeting.processes(ending)
     console = Console(quiet=not accelerator.is_main_process)
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(shown_warnings(console))
         stack.enter_context(names.resolved_once())
         stack.callback(accelerator.end_training)
+        stack.enter_context(meeting.connected(accelerator, ending))
+        agreement.check(accelerator, config)
         # Whatever can be refused is refused in this part, before anything is written.
         here: list[Opened] = []  # on the first process alone
 
         def choose() -> tuple[Config, Chosen, Path]:
-            opened, chosen, states = prepare(config, console, accelerator.num_processes)
+            if config.output:
+                stack.callback(places.output(Path(config.output)).close)
+            opened, chosen = prepare(config, console)
+            states, taken = find_state(config, opened, chosen, accelerator.num_processes)
+            stack.callback(taken.close if taken else lambda: None)
             here.append(opened)
             return config, chosen, states
 
@@ -143,6 +150,10 @@ def run(config: Config, command: str = "") -> None:
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
         session = Session(settled, accelerator, console, tracker, output, states, command)
+        stack.push(ending.begin)  # before the tracker hears of it
+        if settled.mode in ("fit", "predict"):
+            ending.left = partial(resume.remains, session)
+            ending.mark = partial(resume.abandon, session)
         if here and settled.mode in ("fit", "predict"):
             resume.begin(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
@@ -168,8 +179,8 @@ def run(config: Config, command: str = "") -> None:
 # -- configuration -> store ---------------------------------------------------------------------
 
 
-def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, Chosen, Path]:
-    """Open all that a run needs and choose its tiles; return them and where its state is kept."""
+def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
+    """Open all that a run needs, and choose its tiles."""
     check_places(config)
     tracker, store = open_tracker(config), open_store(config)
     trained, rows = open_checkpoint(config), Rows(console)
@@ -189,8 +200,7 @@ def prepare(config: Config, console: Console, processes: int) -> tuple[Opened, C
     check_fits(chosen, config)
     if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
         maps.ready(config, predicted.keys)
-    states = find_state(config, tracker, snapshots, chosen, processes)
-    return (tracker, store, snapshots), chosen, states
+    return (tracker, store, snapshots), chosen
 
 
 def open_tracker(config: Config) -> Tracker:
@@ -269,18 +279,24 @@ def check_fits(chosen: Chosen, config: Config) -> None:
 
 
 def find_state(
-    config: Config, tracker: Tracker, snapshots: list[Snapshot], chosen: Chosen, processes: int
-) -> Path:
-    """Return where the state is kept; what is resumed goes on in its own run."""
+    config: Config, opened: Opened, chosen: Chosen, number: int
+) -> tuple[Path, Taken | None]:
+    """Return where the state is kept, and its lock; what is resumed goes on in its own run.
+
+    Parameters
+    ----------
+    number
+        Of processes.
+    """
+    tracker, _, snapshots = opened
     if chosen.cohort:
         return predict.place(config, chosen.cohort, tracker)
-    digests = [snapshot.digest for snapshot in snapshots]
-    states = resume.place(config, digests, processes)
-    if config.resume == "auto":
-        config.resume = resume.there(states)
-    if config.resume:
+    own = resume.place(config, [snapshot.digest for snapshot in snapshots], number)
+    states, taken, goes_on = places.find(own, config.resume, resume.there)
+    if config.resume and (goes_on or config.resume is True):
         tracker.run = resume.check(states)
-    return states
+    config.resume = goes_on
+    return states, taken
 
 
 # -- store -> data ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ import torch
 from featurestore import shelf
 from featurestore.atomic import write_bytes
 from featurestore.errors import ArtifactError, TrackingError
+from featurestore.mlflow_artifacts import use_tracking
 from featurestore.refusals import AGAIN
 from train import checkpoint
 from train.config import plain
 from train.schema import Config
 from train.session import Session, every, first
+from train.tracking import mark
 
 KIND = "fits"
 RUN = "_run.txt"  # who reads a folder of predictions passes over it
@@ -74,8 +77,10 @@ def run_of(folder: Path) -> str | None:
 
 
 def begin(folder: Path, resume: object, run: str | None) -> None:
-    """Make the folder ready; what an earlier fit left there goes, unless it is resumed."""
+    """Make the folder ready; what a killed fit left there goes, unless it is resumed."""
     if not resume:
+        if run and (left := run_of(folder)):
+            mark(left, "KILLED")  # it could not say so itself
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
@@ -108,10 +113,7 @@ def refuse(session: Session, trained: bool) -> None:
     failure = session.tracker.failure
     if failure is None:
         return
-    states = sorted(session.states.glob("*.pt"))
-    left = [f"{epochs(file)} epochs of the fit in {file}" for file in states]
-    if session.config.mode == "predict":
-        left = [f"predictions in {session.states}"]
+    left = remains(session)
     again = " with resume=true" if left and failure.fix.endswith(AGAIN) else ""
     if trained:
         left.append(f"the best of them in {keep_checkpoint(session)}")
@@ -120,6 +122,21 @@ def refuse(session: Session, trained: bool) -> None:
         found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
         fix=f"{failure.fix}{again}",
     ) from failure
+
+
+def remains(session: Session) -> list[str]:
+    """Return what a resume would go on from."""
+    if session.config.mode == "predict":
+        return [f"predictions in {session.states}"] if session.states.exists() else []
+    states = sorted(session.states.glob("*.pt"))
+    return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
+
+
+def abandon(session: Session, status: str) -> None:
+    """Give the run a status where no tracker can: from another thread, or process."""
+    if session.config.tracking.enabled and (run := run_of(session.states)):
+        use_tracking(session.config.tracking.uri)
+        mark(run, status)
 
 
 def keep_checkpoint(session: Session) -> Path:
@@ -133,7 +150,26 @@ def keep_checkpoint(session: Session) -> Path:
 
 def epochs(file: Path) -> int:
     """Return how many epochs a state has behind it."""
-    return int(torch.load(file, map_location="cpu", weights_only=True)["epochs"])
+    return int(state_of(file)["epochs"])
+
+
+def state_of(file: Path) -> dict[str, Any]:
+    """Return a state.
+
+    Raises
+    ------
+    ArtifactError
+        The file is broken.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise ArtifactError(
+            f"The state of the fit in {file} is broken",
+            found=str(error).partition("\n")[0] or type(error).__name__,
+            fix="leave resume=true out: the fit starts anew",
+        ) from error
+    return state
 
 
 class Kept:
@@ -166,7 +202,7 @@ class Kept:
 
         def read() -> dict[str, Any] | None:
             there = self.session.config.resume and self.file.exists()
-            return torch.load(self.file, map_location="cpu", weights_only=True) if there else None
+            return state_of(self.file) if there else None
 
         kept = first(self.session.accelerator, read)
         if kept is None:
@@ -190,5 +226,8 @@ class Kept:
             return
         content, fresh = state(), self.file.with_name(f".{self.file.name}.{os.getpid()}")
         self.epochs += bool(content)
-        torch.save({"state": content, "log": self.log, "epochs": self.epochs}, fresh)
+        with fresh.open("wb") as file:
+            torch.save({"state": content, "log": self.log, "epochs": self.epochs}, file)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(self.file)

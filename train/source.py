@@ -1,8 +1,12 @@
 """Which commit of the code runs, and by which command."""
 
+import contextlib
+import ctypes
 import os
 import shlex
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from featurestore.redaction import redacted
 COMMIT = "TISSUE_PROBE_COMMIT"
 """Set where the code lies without its history, as in a container."""
 SCRIPT = "train/probe.py"
+PR_SET_PDEATHSIG = 1  # of Linux: which signal a process gets when its parent ends
 NAMED = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables that change a run, where they are set."""
 
@@ -49,6 +54,16 @@ def command(argv: Sequence[str]) -> str:
         return redacted(" ".join([*named, shlex.join(spoken(lines[outer]))]))
     except psutil.Error:  # another user's process
         return redacted(shlex.join(own))
+
+
+def follow_launcher(argv: Sequence[str]) -> None:
+    """End with the launcher of this process: ``accelerate launch`` passes no signal on."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = psutil.Process().parent()
+    with contextlib.suppress(psutil.Error):  # another user's, or gone
+        if parent and launches(parent.cmdline(), argv):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def launches(line: Sequence[str], argv: Sequence[str]) -> bool:
