@@ -145,14 +145,18 @@ class Reader:
         if not text:
             fix = f"{key}=null to unset it" if NoneType in get_args(kind) else f"{key}=VALUE"
             raise ConfigError(f"{key} has no value", found=f"{key}=", fix=f"write {fix}")
+        template = ConfigError(
+            f"{key} is given as a template, which only files of configs/ may hold",
+            found=f"{key}={text}",
+            fix=r"write what it stands for; in such a file, \${ stands for the characters",
+        )
         if "${" in text:
-            raise ConfigError(
-                f"{key} is given as a template, which only files of configs/ may hold",
-                found=f"{key}={text}",
-                fix=r"write what it stands for; in such a file, \${ stands for the characters",
-            )
+            raise template
         if text[0] in "[{" and not holds_text(kind):
-            return self.value(kind, self._flow(kind, text, key), key)
+            value = self.value(kind, self._flow(kind, text, key), key)
+            if "${" in str(value):  # YAML's escapes hid it
+                raise template
+            return value
         unset = text == "null" and NoneType in get_args(kind)
         return self.value(kind, ScalarNode(NULL if unset else TEXT, text, _MARK, _MARK), key)
 

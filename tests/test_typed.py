@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from featurestore import cli
 from featurestore.errors import ConfigError
@@ -18,10 +19,11 @@ from train.trees import documented
 
 ODD = ["", "null", "~", "on", "No", "007", "0x1F", "12:30", "1_000", "1e3", ".5", "2024-01-01",
        "a #1", "a: b", "- a", "[a, b]", "{a: b}", "*a", "&a", "!a", "%a", "@a", "'a'", '"a"', "a=b",
-       " a ", "a\nb\n", "a\tb", "${data.name}", "${oc.env:HOME}", "\\${x}", "???", "<<", "=", "é",
-       "e\u0301", "\U0001f52c", "\x85", "\u2028", "\ufeff", "\x1b[31m", "x " * 200]  # fmt: skip
+       "\\???", " a ", "a\nb\n", "a\tb", "${data.name}", "${oc.env:HOME}", "\\${x}", "???", "<<",
+       "=", "é", "e\u0301", "\U0001f52c", "\x85", "\u2028", "\ufeff", "\x1b[31m",
+       "x " * 200]  # fmt: skip
 TEXTS = st.sampled_from(ODD) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-LOOKS = [text for text in ODD if text and text != "null" and "${" not in text]
+LOOKS = [text for text in ODD if text not in ("", "null", "???") and "${" not in text]
 DIGITS = [f"{key}={value}" for key, value in {"fold": 4, "data.name": "mine"}.items()]
 
 
@@ -30,7 +32,11 @@ DIGITS = [f"{key}={value}" for key, value in {"fold": 4, "data.name": "mine"}.it
 def test_what_is_recorded_is_read_again_as_it_was(
     text: str, groups: list[str], thresholds: dict[str, float]
 ):
-    """By this project, and by PyYAML's own reader: the same texts, names and numbers."""
+    """By this project, and by PyYAML's own reader: the same texts, names and numbers.
+
+    The store composes the letters of classes, so that they are those of the columns.
+    """
+    thresholds = {unicodedata.normalize("NFC", name): least for name, least in thresholds.items()}
     own = load(DIGITS)
     own.output = own.data.tiles = own.tracking.run_name = own.kfold_group = text
     own.evidence.groups, own.thresholds = groups, thresholds
@@ -143,6 +149,12 @@ def test_numbers_and_words_are_read_by_the_type_of_their_key(
         ("output=\udcff", ["not UTF-8"]),
         ("output=${HOME}/out", ["output is given as a template", "output=${HOME}/out"]),
         ("tracking.run_name=${nope}", ["tracking.run_name is given as a template"]),
+        (r'evidence.groups=["\x24{k}"]', ["evidence.groups is given as a template"]),
+        ("evidence.groups=[&a [*a]]", ["evidence.groups[0] is not text"]),
+        ("output=???", ["output is not set", "found: output=???", "for example output="]),
+        ("data.name=???", ["data.name is not set"]),
+        ("seed=???", ["seed is not set"]),
+        ("evidence.groups=[a,'???']", ["evidence.groups is not set"]),
         ("fold=3", ["fold is given twice", "fold=4 fold=3"]),
         ("data.name=other", ["data.name is given twice"]),
     ],
@@ -192,7 +204,17 @@ def test_files_keep_the_text_that_they_hold(tmp_path: Path):
         ("output: ${oc.env:HOME}", ["output asks for more than the value of a key", "oc.env"]),
         ("output: ${data.${k}}", ["output asks for more"]),
         ("output: ${data.nam}", ["'data.nam', which is no key", "did you mean 'data.name'?"]),
-        ("output: ${output}", ["output has no text", "made of it"]),
+        ("output: ${output}", ["output cannot be made of the keys", "Recursive"]),
+        ("output: x${data.name}\ndata: {name: '${output}'}", ["cannot be made of the keys"]),
+        ("output: ${evidence.groups}", ["evidence.groups has no text", "is a list"]),
+        ("output: ${tracking}", ["'tracking', which is no key"]),
+        ("output: ${k", ["output asks for more"]),
+        ("output: ${}", ["output asks for more"]),
+        ("fold: [0, '${data.name}']", ["fold[1] is not a whole number", "fold[1]=digits"]),
+        ("k: ???", ["k is not set", "for example k="]),
+        ("thresholds: ???", ["thresholds is not set"]),
+        ("output: ${k}\nk: ???", ["k is not set", "output: ${k}"]),
+        ("evidence: {groups: ['???']}", ["evidence.groups is not set"]),
         ("output: ${checkpoint}", ["checkpoint has no text", "is null"]),
     ],
 )
@@ -212,6 +234,49 @@ def test_only_files_name_other_keys_and_only_keys(tmp_path: Path):
     settled = load(["experiment=own.yaml", "fold=0", "k=7", "data.name=\\mine"])
     assert settled.seed == 7
     assert settled.output == settled.tracking.run_name == r"\mine/7/${k}"
+
+
+def test_what_a_key_is_made_of_is_read_by_its_type(tmp_path: Path):
+    """A list's numbers too; text is made of numbers, and of what other keys are made of."""
+    (tmp_path / "own.yaml").write_text(
+        "fold: ['${seed}', '${k}']\nseed: ${max_epochs}\nmax_epochs: 3\nk: 5\n"
+        "kfold_group: ${k}\nfinal: ${single_class}\nthresholds: {'1': '${k}e-1'}\n"
+        "evidence: {groups: ['${k}', 'a${seed}']}\n"
+    )
+    settled = load(["experiment=own.yaml"])
+    assert (settled.fold, settled.seed, settled.kfold_group) == ([3, 5], 3, "5")
+    assert (settled.final, settled.evidence.groups) == (True, ["5", "a3"])
+    assert settled.thresholds["1"] == 0.5
+
+
+def test_what_must_be_set_is_set_by_a_later_layer(tmp_path: Path):
+    (tmp_path / "own.yaml").write_text("k: ???\noutput: k${k}\nthresholds: {'0': '???'}\n")
+    settled = load(["experiment=own.yaml", "fold=0", "k=7", "thresholds.0=0.5"])
+    assert (settled.k, settled.output, settled.thresholds["0"]) == (7, "k7", 0.5)
+
+
+PIECES = ["${", "}", "$", "{", "\\", "${k}", "looked.up:", "looked.up:k", "oc.env:SECRET", "k", ":",
+          "'", '"', "[", "]", "(", ")", ",", ".", " ", "\n", "???"]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
+def test_no_file_looks_anything_up_but_keys(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No resolver of OmegaConf's runs, however its call is hidden; backslashes count as its own."""
+    calls: list[str] = []
+    OmegaConf.register_resolver("looked.up", lambda *_: calls.append(text), replace=True)
+    monkeypatch.setenv("SECRET", "hunter2")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"output": text}))
+    try:
+        output = load(["experiment=own.yaml", "fold=0"]).output
+    except ConfigError as refusal:
+        output = str(refusal)
+    finally:
+        OmegaConf.clear_resolver("looked.up")
+    assert not calls
+    assert "hunter2" not in str(output)
 
 
 def test_what_was_recorded_is_never_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,15 +1,18 @@
 """``key=value`` arguments, each read as the type of its key: text is taken literally."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
 from featurestore.typed import Reader, holds_text
-from train.trees import Tree, documented, leaves
+from train.schema import MISSING
+from train.trees import Tree, documented, leaves, unset
+
+Later = Callable[[Any, str, str], object]
 
 
-def given(schema: type, argv: list[str], example: str) -> Tree:
+def given(schema: type, argv: list[str], example: str, later: Later = Reader.later) -> Tree:
     """Return what arguments set of a dataclass, as a tree.
 
     Below a mapping, all that is left of the key is a name in it, dots and all: ``thresholds.a.b``
@@ -19,18 +22,23 @@ def given(schema: type, argv: list[str], example: str) -> Tree:
     ----------
     example
         Arguments to show to who gave none that are understood.
+    later
+        As a `Reader` has it.
 
     Raises
     ------
     ConfigError
-        An argument is not of the form ``key=value``, is given twice, or is of no key or type.
+        An argument is not of the form ``key=value``, is given twice, is of no key or type, or is
+        ``???``, which stands for a value that is not set.
     """
-    reader = Reader(keys=[name for name, *_ in documented(schema)])
+    reader = Reader(keys=[name for name, *_ in documented(schema)], later=later)
     tree: Tree = {}
     seen: set[tuple[str, ...]] = set()
     for argument in argv:
         check_form(argument, argv, example)
         path, kind, text = _split(schema, argument, reader)
+        if text == MISSING:
+            raise unset(".".join(path), argument)
         own: Any = reader.argument(kind, text, ".".join(path))
         for name in reversed(path):
             own = {name: own}

@@ -1,4 +1,4 @@
-"""The configuration: its schema, its defaults, and how the pieces in configs/ compose.
+r"""The configuration: its schema, its defaults, and how the pieces in configs/ compose.
 
     python -m train.config data=virchow2 data.runs.tiles=... > store.yaml    # print it resolved
 
@@ -7,15 +7,17 @@ Each YAML in configs/ overlays the whole configuration. `data=NAME`, `classes=NA
 wins: train/schema.py, configs/probe.yaml, data, classes, experiment, the command line.
 
 The type of a key says how its value is read: what is text is taken as it is written, `007` and `on`
-too. In these files, and nowhere else, `${data.name}` stands for the value of another key and `???`
-for one that must be set. What a run has recorded is never resolved again.
+too. OmegaConf composes what was read. In these files, and nowhere else, `${data.name}` stands for
+the value of another key, `\${` for the characters, and `???` for a value that must be set: it is
+none. What a run has recorded is never resolved again.
 """
 
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,20 +30,10 @@ from featurestore.printing import print_error
 from featurestore.typed import TEXT, Reader, nearest
 from train.arguments import check_form, given, twice
 from train.checks import check
+from train.compose import Templates
 from train.ranks import speaks
-from train.schema import Config
-from train.trees import (
-    MISSING,
-    Tree,
-    built,
-    defaults,
-    documented,
-    filled,
-    later,
-    leaves,
-    merged,
-    unset,
-)  # fmt: skip
+from train.schema import MISSING, Config
+from train.trees import Tree, changed, documented, leaves, unset
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -59,11 +51,16 @@ def load(argv: list[str]) -> Config:
         A key, value, file or argument that is not understood, with the nearest one that is; or a
         mandatory key (``???``) that is missing, with an example.
     """
-    tree = filled(_composed(argv))
+    templates = Templates()
+    tree = templates.composed(_layers(argv, templates))
     runs = tree["data"]["runs"]
     # Where a run is not set, its artifacts were all given other URIs.
-    tree["data"]["runs"] = {name: run for name, run in runs.items() if run is not MISSING}
-    return _checked(tree)
+    tree["data"]["runs"] = {name: run for name, run in runs.items() if run != MISSING}
+    for path, value in leaves(tree):
+        if value == MISSING or (isinstance(value, list) and MISSING in value):
+            key = ".".join(path)
+            raise unset(key, f"{key}={MISSING}")
+    return _checked(changed(Config(), tree))
 
 
 def recorded(content: str, argv: list[str]) -> Config:
@@ -80,8 +77,8 @@ def recorded(content: str, argv: list[str]) -> Config:
         A key that is not known, here or in the arguments.
     """
     reader = _reader(Config, "the recorded configuration")
-    tree = merged(defaults(Config), reader.section(Config, reader.root(content)))
-    return _checked(merged(tree, given(Config, argv, "fold=4 data.tiles=tiles.parquet")))
+    config = changed(Config(), reader.section(Config, reader.root(content)))
+    return _checked(changed(config, given(Config, argv, "fold=4 data.tiles=tiles.parquet")))
 
 
 def excerpt(content: str, names: Sequence[str]) -> dict[str, Any]:
@@ -115,13 +112,11 @@ def small(schema: type[T], argv: list[str], example: str) -> T:
     ConfigError
         As `load`.
     """
-    tree = merged(defaults(schema), given(schema, argv, example))
-    for path, value in leaves(tree):
-        if value is MISSING:
-            raise ConfigError(
-                f"{'.'.join(path)} is not set", found=" ".join(argv), fix=f"write {example}"
-            )
-    return _within(schema, tree)
+    settings = changed(schema(), given(schema, argv, example))
+    for key in _unset(settings):
+        raise ConfigError(f"{key} is not set", found=" ".join(argv), fix=f"write {example}")
+    _check_numbers(settings)
+    return settings
 
 
 def filed(schema: type[T], file: Path) -> T:
@@ -133,17 +128,17 @@ def filed(schema: type[T], file: Path) -> T:
         As `load`.
     """
     reader = _reader(schema, str(file))
-    return _within(
-        schema, merged(defaults(schema), reader.section(schema, reader.root(_read(file))))
-    )
+    settings = changed(schema(), reader.section(schema, reader.root(_read(file))))
+    _check_numbers(settings)
+    return settings
 
 
 def _reader(schema: type, source: str) -> Reader:
     return Reader(source, [name for name, *_ in documented(schema)])
 
 
-def _composed(argv: list[str]) -> Tree:
-    """Return the tree that configs/ and arguments make, with templates in it."""
+def _layers(argv: list[str], templates: Templates) -> list[Tree]:
+    """Return what defaults, files of configs/ and arguments set, in the order of merging."""
     picked: dict[str, str] = {}
     rest = []
     for argument in argv:
@@ -155,22 +150,20 @@ def _composed(argv: list[str]) -> Tree:
             raise twice(group, argv)
         else:
             picked[group] = Reader().argument(str, name, group)
-    changes = given(Config, rest, EXAMPLE)
-    default, base = _layer(CONFIGS / "probe.yaml")
+    changes = given(Config, rest, EXAMPLE, templates.later)
+    default, base = _layer(CONFIGS / "probe.yaml", templates)
     overlays, chosen = {}, picked
     for group in ("experiment", "data", "classes"):  # in the order in which they may pick others
         if group in (known := {**default, **chosen}):
-            use, overlays[group] = _layer(_file(group, known[group]))
+            use, overlays[group] = _layer(_file(group, known[group]), templates)
             chosen = {**use, **chosen}
-    tree = defaults(Config)
-    for layer in [base, *(overlays[group] for group in GROUPS if group in overlays), changes]:
-        tree = merged(tree, layer)
-    return tree
+    picks = [overlays[group] for group in GROUPS if group in overlays]
+    return [dataclasses.asdict(Config()), base, *picks, changes]
 
 
-def _layer(file: Path) -> tuple[dict[str, str], Tree]:
+def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
     """Return what a file of configs/ picks of others, and what it sets."""
-    reader = dataclasses.replace(_reader(Config, str(file)), later=later)
+    reader = dataclasses.replace(_reader(Config, str(file)), later=templates.later)
     root = reader.root(_read(file))
     use = reader.entries(root).get("use")
     picked = Reader(str(file)).value(dict[str, str], use, "use") if use else {}
@@ -185,29 +178,32 @@ def _layer(file: Path) -> tuple[dict[str, str], Tree]:
     return picked, reader.section(Config, MappingNode(root.tag, keys))
 
 
-def _checked(tree: Tree) -> Config:
-    for path, value in leaves(tree):
-        if value is MISSING:
-            key = ".".join(path)
-            raise unset(key, f"{key}=???")
-    config = _within(Config, tree)
+def _checked(config: Config) -> Config:
+    for key in _unset(config):
+        raise unset(key, f"{key}={MISSING}")
+    _check_numbers(config)
     check(config)
     return config
 
 
-def _within(schema: type[T], tree: Tree) -> T:
-    """Return the dataclass that a tree is, its numbers within their bounds.
+def _unset(settings: Any) -> Iterator[str]:
+    for key, default, _ in documented(type(settings)):
+        if default == MISSING and attrgetter(key)(settings) == MISSING:
+            yield key
+
+
+def _check_numbers(settings: Any) -> None:
+    """Refuse a dataclass with a number that is out of its bounds.
 
     What is swept has the bounds of what it is swept for.
     """
-    limits = bounds.of(schema)
-    for path, value in leaves(tree):
+    limits = bounds.of(type(settings))
+    for path, value in leaves(dataclasses.asdict(settings)):
         swept = path[1:] if path[0] == "sweep" else path
         for key in (".".join(path), ".".join(swept), swept[0]):  # thresholds are those of a class
             if key in limits:
                 bounds.check([(".".join(path), value)], limits[key])
                 break
-    return built(schema, tree)
 
 
 def run_name(config: Config) -> str:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from omegaconf import MISSING
+
 from featurestore.bounds import COUNTS, FOLDS, SEEDS, THREADS
 from featurestore.errors import ConfigError
 from featurestore.examples import Cohort
-from train.trees import MISSING
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
 
