@@ -100,3 +100,16 @@ def test_every_file_of_train_has_its_place_in_the_layout():
     named = re.findall(r"`(\w+)`", table)
     files = {file.stem for file in (ROOT / "train").glob("*.py")} - {"__init__"}
     assert sorted(named) == sorted(files)
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", page))
+    assert len(named) > 40
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if not (ROOT / "tests" / file).exists()
+        or (test and f"def {test}(" not in (ROOT / "tests" / file).read_text())
+    ]
+    assert not missing
