@@ -23,7 +23,18 @@ import yaml
 from rich.console import Console
 from rich.filesize import decimal
 
-from featurestore import atomic, backend, catalog, diff, examples, mlflow_artifacts, snapshot, uris
+from featurestore import (
+    atomic,
+    backend,
+    catalog,
+    diff,
+    examples,
+    ledger,
+    mlflow_artifacts,
+    shelf,
+    snapshot,
+    uris,
+)
 from featurestore.check import violations
 from featurestore.describe import description
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
@@ -33,6 +44,7 @@ from featurestore.progress import Rows
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table, print_tables
+from featurestore.verify import damages
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,6 +108,11 @@ def _add_cohort(commands: Any) -> None:
     checked = commands.add_parser("check", help="all that is wrong with the artifacts")
     checked.add_argument(
         "--quick", action="store_true", help="do not look at every value of the embeddings"
+    )
+    checked.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte of the artifacts and of what is kept of them, believing no memory",
     )
     checked.set_defaults(run=_check)
 
@@ -187,7 +204,10 @@ def _views(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    found = violations(open_store(options), embeddings=not options.quick)
+    store = open_store(options)
+    found = violations(store, embeddings=not options.quick)
+    if options.verify:
+        found = pa.concat_tables([found, damages(store)])
     errors = found["severity"].to_pylist().count("error")
     print_table(found, Console())
     print(f"{errors} errors, {len(found) - errors} warnings")
@@ -247,8 +267,10 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gc(options: argparse.Namespace) -> None:
-    for folder in snapshot.collect(max(options.keep, 0)):
+    for folder in [*snapshot.collect(max(options.keep, 0)), *shelf.collect_broken()]:
         print(f"removed {folder}")
+    if forgotten := ledger.forget_gone():
+        print(f"forgot the digests of {forgotten} files that are gone or changed")
 
 
 def _diff(options: argparse.Namespace) -> None:
