@@ -28,9 +28,10 @@ def publish(fresh: Path, final: Path) -> None:
     OSError
         The disk refuses it, or ``final`` is a folder that is not empty.
     """
-    inside = [path for path in fresh.rglob("*") if not path.is_symlink()] if fresh.is_dir() else []
-    with ThreadPoolExecutor(SYNCS) as pool:
-        list(pool.map(_sync, [*inside, fresh]))
+    if fresh.is_dir():
+        with ThreadPoolExecutor(SYNCS) as pool:
+            list(pool.map(_sync, (path for path in fresh.rglob("*") if not path.is_symlink())))
+    _sync(fresh)
     fresh.replace(final)
     _sync(final.parent)
 

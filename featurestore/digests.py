@@ -56,7 +56,7 @@ def _combined(named: Iterable[tuple[str, Path]], by_path: Mapping[Path, str]) ->
 
 
 def stamp(files: Mapping[str, Path]) -> str:
-    """Return a digest of the names of an artifact's files, and of what the file system says of them.
+    """Return a digest of what the file system says of an artifact's files, and of their names.
 
     It tells artifacts apart without reading them: hashing embeddings takes as long as using them.
     """

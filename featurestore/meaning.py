@@ -25,15 +25,18 @@ FATE = {
 
 @functools.cache
 def code(*modules: str) -> str:
-    """Return the SHA-256 of some modules of this package: of their syntax trees."""
-    found = hashlib.sha256()
-    for name in modules:
-        tree = ast.parse((importlib.resources.files(__package__) / f"{name}.py").read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [line for line in node.body if not _is_text(line)]
-        found.update(ast.dump(tree).encode())
-    return found.hexdigest()
+    """Return the SHA-256 of some modules of this package."""
+    files = (importlib.resources.files("featurestore") / f"{name}.py" for name in modules)
+    return hashlib.sha256("".join(source(file.read_bytes()) for file in files).encode()).hexdigest()
+
+
+def source(text: bytes) -> str:
+    """Return the SHA-256 of a source text's syntax, comments and docstrings left out."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_text(line: ast.stmt) -> bool:

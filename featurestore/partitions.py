@@ -8,7 +8,8 @@ See docs/decisions/015-partitions.md.
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,12 +59,15 @@ class Cohort:
         Length of an embedding.
     manifest
         What determines the predictions.
+    embeddings
+        The files of the embeddings by name.
     """
 
     keys: pa.Table
     pieces: list[Piece]
     dim: int
     manifest: dict[str, Any]
+    embeddings: Mapping[str, Path]
 
     @cached_property
     def _coded(self) -> pa.DictionaryArray:
@@ -148,7 +152,8 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
-    found = Cohort(keys, pieces(dataset.files), dim, json.loads(json.dumps(manifest, default=dict)))
+    manifest = json.loads(json.dumps(manifest, default=dict))
+    found = Cohort(keys, pieces(dataset.files), dim, manifest, dataset.named)
     for name in found.slides:
         if len(_folder(name).encode()) > LONGEST:
             raise ArtifactError(
@@ -175,9 +180,17 @@ def digest(manifest: dict[str, Any]) -> str:
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """Return what determined the predictions in a folder; None if it is no such folder."""
+    """Return what determined the predictions in a folder; None if it is no such folder.
+
+    Of a manifest that is damaged it is nothing: such predictions are nobody's, and are replaced.
+    """
     file = folder / MANIFEST
-    return json.loads(file.read_text()) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError):
+        return {}
 
 
 def check_same(folder: Path, manifest: dict[str, Any]) -> None:
@@ -226,15 +239,43 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
     for left in folder.glob(f"*/{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
     tiles = np.diff(cohort.starts)
-    return [n for n, name in enumerate(cohort.slides) if rows(folder, name) == tiles[n]]
+    with ThreadPoolExecutor() as pool:
+        there = pool.map(lambda name: rows(folder, name, wholly=True), cohort.slides)
+        return [n for n, found in enumerate(there) if found == tiles[n]]
 
 
-def rows(folder: Path, slide: str) -> int | None:
-    """Return the number of predictions of a slide; None if they are not there, or cut."""
+def rows(folder: Path, slide: str, wholly: bool = False) -> int | None:
+    """Return the number of predictions of a slide; None if they are not there, or damaged.
+
+    Parameters
+    ----------
+    wholly
+        Whether every byte is read and compared with its checksum.
+    """
+    file = folder / _folder(slide) / FILE
     try:
-        return pq.read_metadata(folder / _folder(slide) / FILE).num_rows
+        if wholly:
+            return len(pq.ParquetFile(file, page_checksum_verification=True).read())
+        return pq.read_metadata(file).num_rows
     except (OSError, pa.ArrowException):
         return None
+
+
+def check_sources(cohort: Cohort) -> None:
+    """Refuse embeddings that were changed while they were read.
+
+    Raises
+    ------
+    ArtifactError
+        They were: nobody knows of which ones the predictions are.
+    """
+    there = all(file.exists() for file in cohort.embeddings.values())
+    if not there or digests.stamp(cohort.embeddings) != cohort.manifest["embeddings"]:
+        raise ArtifactError(
+            "The embeddings were changed while they were read",
+            found="another size, time or file than before",
+            fix="run again without resume, once nobody writes there",
+        )
 
 
 def read(folder: Path) -> pa.Table:
@@ -250,7 +291,7 @@ def _put(file: Path, content: pa.Buffer) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
-        fresh.replace(file)
+        atomic.publish(fresh, file)
     except OSError as error:
         raise ArtifactError(
             f"{file} could not be written",
@@ -287,15 +328,12 @@ class Partitions:
         self.seen = np.zeros(len(cohort.keys), dtype=bool)
         self.left = np.diff(cohort.starts)  # tiles that a slide lacks
         self._lock = threading.Lock()
+        # The disk takes milliseconds for a file, and hardly more for several at once.
+        self._disk = ThreadPoolExecutor(atomic.SYNCS)
+        self._written: list[Future[None]] = []
 
     def add(self, places: Places, shares: npt.NDArray[np.float32]) -> None:
-        """Take the probabilities of some tiles, shape (tiles, K); any thread may.
-
-        Raises
-        ------
-        ArtifactError
-            A slide cannot be written.
-        """
+        """Take the probabilities of some tiles, shape (tiles, K); any thread may."""
         self.shares[places], self.seen[places] = shares, True
         slides, tiles = np.unique(self.cohort.slide[places], return_counts=True)
         with self._lock:
@@ -316,8 +354,10 @@ class Partitions:
             table = table.append_column(name, keys[name])
         file = self.folder / _folder(self.cohort.slides[slide]) / FILE
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, use_dictionary=False)  # of shares, it would cost and not pay
-        _put(file, sink.getvalue())
+        # A dictionary of shares would cost and not pay.
+        pq.write_table(table, sink, use_dictionary=False, write_page_checksum=True)
+        with self._lock:
+            self._written.append(self._disk.submit(_put, file, sink.getvalue()))
 
     def begun(self) -> tuple[Places, npt.NDArray[np.float32]]:
         """Return the tiles of slides of which others are elsewhere: places and probabilities."""
@@ -331,6 +371,21 @@ class Partitions:
         for places, shares in others:
             mine = (self.cohort.slide[places] % world == rank) & ~self.seen[places]
             self.add(places[mine], shares[mine])
+
+    def finish(self) -> None:
+        """Wait until all slides are on the disk.
+
+        Raises
+        ------
+        ArtifactError
+            One cannot be written.
+        """
+        for written in self._written:
+            written.result()
+
+    def close(self) -> None:
+        """Let go of the threads, once they have written what they were given."""
+        self._disk.shutdown()
 
 
 def refuse_faults(cohort: Cohort, places: Places, found: Iterable[Faults]) -> None:

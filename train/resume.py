@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def begin(folder: Path, resume: bool, run: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
-        (folder / RUN).write_text(run)
+        write_bytes(folder / RUN, run.encode())
 
 
 def end(folder: Path) -> None:
@@ -132,7 +132,35 @@ def keep_checkpoint(session: Session) -> Path:
 
 def epochs(file: Path) -> int:
     """Return how many epochs a state has behind it."""
-    return int(torch.load(file, map_location="cpu", weights_only=True)["epochs"])
+    return int(read(file)["epochs"])
+
+
+def write(file: Path, kept: dict[str, Any]) -> None:
+    """Write a state, its SHA-256 before it: PyTorch reads damaged tensors without a word."""
+    stream = BytesIO()
+    torch.save(kept, stream)
+    content = stream.getvalue()
+    write_bytes(file, hashlib.sha256(content).digest() + content)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a state.
+
+    Raises
+    ------
+    ArtifactError
+        It is damaged.
+    """
+    content = file.read_bytes()
+    state = memoryview(content)[hashlib.sha256().digest_size :]
+    if hashlib.sha256(state).digest() != content[: hashlib.sha256().digest_size]:
+        raise ArtifactError(
+            f"{file} is damaged",
+            found=f"{len(content):,} bytes that are not a whole state of a fit",
+            fix="leave resume=true out: the fit begins anew",
+        )
+    kept: dict[str, Any] = torch.load(BytesIO(state), map_location="cpu", weights_only=True)
+    return kept
 
 
 class Kept:
@@ -163,11 +191,11 @@ class Kept:
     def recall(self) -> dict[str, Any] | None:
         """Return the state of the last epoch, the same to all processes."""
 
-        def read() -> dict[str, Any] | None:
+        def recalled() -> dict[str, Any] | None:
             there = self.session.config.resume and self.file.exists()
-            return torch.load(self.file, map_location="cpu", weights_only=True) if there else None
+            return read(self.file) if there else None
 
-        kept = first(self.session.accelerator, read)
+        kept = first(self.session.accelerator, recalled)
         if kept is None:
             return None
         self.log[:], self.epochs = kept["log"], kept["epochs"]
@@ -187,7 +215,6 @@ class Kept:
         settle(self.session, self.best is not None)
         if not self.session.is_first:
             return
-        content, fresh = state(), self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        content = state()
         self.epochs += bool(content)
-        torch.save({"state": content, "log": self.log, "epochs": self.epochs}, fresh)
-        fresh.replace(self.file)
+        write(self.file, {"state": content, "log": self.log, "epochs": self.epochs})
