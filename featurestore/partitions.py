@@ -8,7 +8,7 @@ See docs/decisions/015-partitions.md.
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -238,27 +238,35 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
     atomic.write_bytes(folder / MANIFEST, json.dumps(cohort.manifest, indent=1).encode())
     for left in folder.glob(f"*/{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
-    tiles = np.diff(cohort.starts)
+    tiles, names = np.diff(cohort.starts), cohort.manifest["class_indices"] or {}
+    wanted = {"x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
     with ThreadPoolExecutor() as pool:
-        there = pool.map(lambda name: rows(folder, name, wholly=True), cohort.slides)
+        there = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.slides)
         return [n for n, found in enumerate(there) if found == tiles[n]]
 
 
-def rows(folder: Path, slide: str, wholly: bool = False) -> int | None:
-    """Return the number of predictions of a slide; None if they are not there, or damaged.
+def rows(folder: Path, slide: str) -> int | None:
+    """Return the number of predictions of a slide; None if they are not there, or cut."""
+    try:
+        return pq.read_metadata(folder / _folder(slide) / FILE).num_rows
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def whole_rows(folder: Path, slide: str, columns: Collection[str]) -> int | None:
+    """Return `rows` after reading every byte; None if one is not what was written.
 
     Parameters
     ----------
-    wholly
-        Whether every byte is read and compared with its checksum.
+    columns
+        Names that are there; they have no checksum.
     """
     file = folder / _folder(slide) / FILE
     try:
-        if wholly:
-            return len(pq.ParquetFile(file, page_checksum_verification=True).read())
-        return pq.read_metadata(file).num_rows
-    except (OSError, pa.ArrowException):
+        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException, ValueError):
         return None
+    return len(table) if set(columns) <= set(table.column_names) else None
 
 
 def check_sources(cohort: Cohort) -> None:

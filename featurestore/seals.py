@@ -80,13 +80,17 @@ def fault(
         if not said["digest"].startswith(digest[: len(folder.name)]):
             return f"it is {said['digest'][: len(folder.name)]} by its seal"
         named = {name: one for name, one in said["files"].items() if only is None or name in only}
-        for name, one in named.items():
-            wrong = _file_fault(folder / name, one, checks.get(name), wholly)
+        for name in sorted(named, key=lambda name: name in checks):  # which read the others
+            wrong = _file_fault(folder / name, named[name], checks.get(name), wholly)
             if wrong:
                 return f"{name} {wrong}"
         _renew(folder, said, named)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return _reason(error)
+    except FileNotFoundError:
+        return "it has no seal"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError):
+        return "its seal is damaged"
     return None
 
 
@@ -123,14 +127,6 @@ def _renew(folder: Path, said: dict[str, Any], named: Mapping[str, dict[str, Any
 
 def _is(file: Path) -> str:
     return digests.identity(file).wherever
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it has no seal"
-    if isinstance(error, OSError):
-        return f"{error.filename} cannot be read: {error.strerror}"
-    return "its seal is damaged"
 
 
 def _write(folder: Path, said: dict[str, Any]) -> None:

@@ -221,9 +221,10 @@ def _opened(folder: Path, writes: bool) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
     except OSError as error:
-        if writes or error.errno not in UNWRITABLE:
+        readable = [file for file in (path, seals.path(folder)) if file.exists()]
+        if writes or error.errno not in UNWRITABLE or not readable:
             raise
-        return (path if path.exists() else seals.path(folder)).open("rb")
+        return readable[0].open("rb")
 
 
 def _touch(lock: IO[bytes], now: float | None = None) -> None:

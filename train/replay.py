@@ -205,7 +205,9 @@ def show_data(
     """Print the digests of the inputs, recorded and found, and what they mean."""
     snapshots = [digest for name, digest in known.data.items() if name.startswith("snapshot")]
     recorded = found["snapshot"] in snapshots
-    before = known.data | {"snapshot": found["snapshot"] if recorded else min(snapshots, default="")}
+    before = known.data | {
+        "snapshot": found["snapshot"] if recorded else min(snapshots, default="")
+    }
     table = pa.table({
         "input": list(same),
         "recorded": [before[name][:12] for name in same],
