@@ -109,22 +109,3 @@ def new_folder(final: Path, build: Callable[[Path], object]) -> Path:
             fix="make room, or name a folder elsewhere",
         ) from error
     return final
-
-
-def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
-    """Return the folder of a build under `HOME`, building it the first time.
-
-    Parameters
-    ----------
-    name
-        What it is, for people.
-    content
-        A digest of all that determines the result.
-    build
-        Writes the result into the folder that it is given.
-    """
-    folder = HOME / f"{name}-{content[:16]}"
-    if not folder.exists():
-        with fresh_folder(folder) as fresh:
-            build(fresh)
-    return folder

@@ -1,14 +1,15 @@
 """Seals: what a folder held when it was whole, so that damage is found and not used.
 
 A seal stands beside its folder: the digest that names the folder, and the size and SHA-256 of each
-file. Small files are hashed whenever the folder is opened; a large one where the file system says
-that it is not the file that was written.
+file. The smallest files are hashed whenever the folder is opened, as many as `SMALL` takes; the
+others where the file system says that they are not the files that were written.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from featurestore.errors import ArtifactError
 from featurestore.ledger import Identity
 
 SUFFIX = ".seal"
-SMALL = 64 * 2**20  # bytes
+SMALL = 64 * 2**20  # bytes of all files that are hashed whenever their folder is opened
 
 Checks = Mapping[str, Callable[[Path], str | None]]
 """By the name of a file: what is wrong with it, in words, in place of a SHA-256."""
+
+Files = Mapping[str, dict[str, Any]]
+"""What a seal says of a file: ``bytes``, ``sha256``, and what ``is`` it in the file system."""
 
 _SOUND: set[Identity] = set()  # files that this process has checked
 
@@ -79,50 +83,61 @@ def fault(
         said = _read(folder)
         if not said["digest"].startswith(digest[: len(folder.name)]):
             return f"it is {said['digest'][: len(folder.name)]} by its seal"
-        named = {name: one for name, one in said["files"].items() if only is None or name in only}
-        for name in sorted(named, key=lambda name: name in checks):  # which read the others
-            wrong = _file_fault(folder / name, named[name], checks.get(name), wholly)
-            if wrong:
-                return f"{name} {wrong}"
-        _renew(folder, said, named)
+        files = {name: one for name, one in said["files"].items() if only is None or name in only}
+        wrong = _sizes(folder, files) or _bytes(folder, files, checks, wholly)
+        if wrong is None:
+            _renew(folder, said, files)
+        return wrong
     except FileNotFoundError:
         return "it has no seal"
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError):
         return "its seal is damaged"
+
+
+def _sizes(folder: Path, files: Files) -> str | None:
+    for name, one in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        size = (folder / name).stat().st_size
+        if size != one["bytes"]:
+            return f"{name} has {size:,} bytes, {one['bytes']:,} were written"
     return None
 
 
-def _file_fault(
-    file: Path, one: dict[str, Any], check: Callable[[Path], str | None] | None, wholly: bool
-) -> str | None:
-    if not file.is_file():
-        return "is missing"
-    if file.stat().st_size != one["bytes"]:
-        return f"has {file.stat().st_size:,} bytes, {one['bytes']:,} were written"
-    if one["bytes"] > SMALL and one["is"] == _is(file) and not wholly:
-        return None
-    if check is None:
-        same = digests.sums([file], anew=wholly)[file] == one["sha256"]
-        return None if same else "has another SHA-256 than what was written"
-    if digests.identity(file) in _SOUND and not wholly:
-        return None
-    wrong = check(file)
-    if wrong is None:
-        _SOUND.add(digests.identity(file))
-    return wrong
+def _bytes(folder: Path, files: Files, checks: Checks, wholly: bool) -> str | None:
+    large = _large(files)
+    asked = [n for n in files if wholly or n not in large or files[n]["is"] != _is(folder / n)]
+    paths = {name: folder / name for name in asked if name not in checks}
+    sums = digests.sums(paths.values(), anew=wholly)
+    for name, file in paths.items():
+        if sums[file] != files[name]["sha256"]:
+            return f"{name} has another SHA-256 than what was written"
+    for name in (name for name in asked if name in checks):  # these may read the others
+        file = folder / name
+        if wholly or digests.identity(file) not in _SOUND:
+            if wrong := checks[name](file):
+                return f"{name} {wrong}"
+            _SOUND.add(digests.identity(file))
+    return None
 
 
-def _renew(folder: Path, said: dict[str, Any], named: Mapping[str, dict[str, Any]]) -> None:
+def _large(files: Files) -> set[str]:
+    """Return the names of the files that are left when the smallest are hashed."""
+    names = sorted(files, key=lambda name: files[name]["bytes"])
+    total = accumulate(files[name]["bytes"] for name in names)
+    return {name for name, size in zip(names, total, strict=True) if size > SMALL}
+
+
+def _renew(folder: Path, said: dict[str, Any], files: Files) -> None:
     """Note what the files of a folder that was copied or touched are now: not to be read again."""
-    moved = {name: _is(folder / name) for name, one in named.items() if one["bytes"] > SMALL}
-    if all(named[name]["is"] == now for name, now in moved.items()):
-        return
-    for name, now in moved.items():
-        said["files"][name]["is"] = now
-    with suppress(ArtifactError):  # a reader may not be allowed to write
-        _write(folder, said)
+    now = {name: _is(folder / name) for name in _large(files)}
+    if any(files[name]["is"] != one for name, one in now.items()):
+        for name, one in now.items():
+            said["files"][name]["is"] = one
+        with suppress(ArtifactError):  # a reader may not be allowed to write
+            _write(folder, said)
 
 
 def _is(file: Path) -> str:

@@ -33,6 +33,9 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+_BUILT: dict[Path, "Held"] = {}  # what this process keeps
+
+
 @dataclass(frozen=True)
 class Held:
     """A folder that nobody removes as long as this object lives.
@@ -92,6 +95,25 @@ def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks
                     _build(folder, digest, build, checks)
     except OSError as error:
         raise _refusal(folder, error) from error
+
+
+def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder that nobody removes as long as this process lives, see `held`.
+
+    Parameters
+    ----------
+    name
+        What it is, for people: the shelf's name.
+    content
+        A digest of all that determines the result.
+    build
+        Writes the result into the folder that it is given.
+    """
+    folder = place(name, content).absolute()
+    if not folder.exists() and (lost := _BUILT.pop(folder, None)):
+        lost.lock.close()  # somebody removed it by hand: this process must not wait for itself
+    own = held(name, content, build)
+    return _BUILT.setdefault(folder, own).folder
 
 
 def found(kind: str, name: str, checks: Checks = NONE) -> Held:

@@ -193,9 +193,10 @@ def same_data(
     same: dict[str, bool | None] = {
         name: known.data[name] in (read.get(name), earlier.get(name)) for name in names
     }
-    same["snapshot"] = snapshot.content in known.contents if known.contents else None
-    if snapshot.digest in known.data.values():
-        same["snapshot"] = True
+    if known.contents:
+        same["snapshot"] = snapshot.content in known.contents
+    else:
+        same["snapshot"] = True if snapshot.digest in known.data.values() else None
     return same
 
 
