@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import digests, mlflow_artifacts, shelf, uris
+from featurestore.errors import ArtifactError
+from featurestore.parquet import Dataset
 from featurestore.spec import StoreSpec
 
 NAME = "folds"
@@ -30,15 +32,41 @@ RULES = (
 
 def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
     """Digest all that determines an assignment: the tiles and the rules, no embedding."""
-    rules = {name: getattr(spec, name) for name in RULES}
-    parts = [digests.digest(tiles, remember=False), rules]
+    return _content(spec, digests.digest(tiles, remember=False))
+
+
+def _content(spec: StoreSpec, tiles: str) -> str:
+    parts = [tiles, {name: getattr(spec, name) for name in RULES}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def recalled(digest: str) -> pa.Table | None:
-    """Return an assignment that an earlier run logged to MLflow, or None."""
-    root = mlflow_artifacts.found(NAME, digest)
-    return pq.read_table(uris.local_path(f"{root}/{FILE}")) if root else None
+def recalled(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
+    """Return an assignment that an earlier run logged to MLflow, or None.
+
+    Raises
+    ------
+    ArtifactError
+        It is damaged.
+    """
+    sums = [digests.digest(tiles.named, remember=False)]
+    if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
+        sums.append(digests.earlier(tiles.named))
+    for one in dict.fromkeys(sums):
+        if root := mlflow_artifacts.found(NAME, _content(spec, one)):
+            return _read(Path(uris.local_path(f"{root}/{FILE}")), root)
+    return None
+
+
+def _read(file: Path, root: str) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"The folds that {root} has assigned cannot be read",
+            found=f"{file}: {str(error).splitlines()[0]}",
+            fix="remove that file if it is a download, or delete the run: the folds are assigned "
+            "again",
+        ) from error
 
 
 def kept(folds: pa.Table, digest: str) -> str:

@@ -1,8 +1,10 @@
-"""Files and folders that are whole or not there: written beside, then renamed."""
+"""Files and folders that are whole or not there: written beside, put on the disk, then renamed."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +12,36 @@ from featurestore.errors import ArtifactError
 
 HOME = Path(".featurestore")
 """What is kept between runs in the working folder: downloads, synthetic cohorts, digests."""
+
+
+SYNCS = 8  # at once: a journal commits them together
+
+
+def publish(fresh: Path, final: Path) -> None:
+    """Give a file or folder that has been written its name.
+
+    The disk has all of it before, so that a name means the whole even after a power cut, and the
+    name itself afterwards.
+
+    Raises
+    ------
+    OSError
+        The disk refuses it, or ``final`` is a folder that is not empty.
+    """
+    if fresh.is_dir():
+        with ThreadPoolExecutor(SYNCS) as pool:
+            list(pool.map(_sync, (path for path in fresh.rglob("*") if not path.is_symlink())))
+    _sync(fresh)
+    fresh.replace(final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -25,7 +57,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
             building = Path(folder) / path.name
             building.write_bytes(content)
-            building.replace(path)
+            publish(building, path)
     except OSError as error:
         raise ArtifactError(
             f"{path} could not be written",
@@ -44,7 +76,7 @@ def fresh_folder(final: Path) -> Iterator[Path]:
     try:
         yield folder
         try:
-            folder.rename(final)
+            publish(folder, final)
         except OSError:
             # Another process built the same content first; either copy will do.
             if not final.exists():
@@ -77,22 +109,3 @@ def new_folder(final: Path, build: Callable[[Path], object]) -> Path:
             fix="make room, or name a folder elsewhere",
         ) from error
     return final
-
-
-def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
-    """Return the folder of a build under `HOME`, building it the first time.
-
-    Parameters
-    ----------
-    name
-        What it is, for people.
-    content
-        A digest of all that determines the result.
-    build
-        Writes the result into the folder that it is given.
-    """
-    folder = HOME / f"{name}-{content[:16]}"
-    if not folder.exists():
-        with fresh_folder(folder) as fresh:
-            build(fresh)
-    return folder

@@ -49,13 +49,14 @@ def violations(store: FeatureStore, embeddings: bool = True) -> pa.Table:
     tables: dict[str, ir.Table] = {}
     rows = []
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
-        rows += [_row(name, v) for v in _artifact(store, name, embeddings, tables)]
-    rows += [_row("all", v) for v in across(store, tables)]
+        rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
+    rows += [row("all", v) for v in across(store, tables)]
     rows.sort(key=lambda row: row["severity"] != "error")
     return pa.Table.from_pylist(rows, COLUMNS)
 
 
-def _row(artifact: str, violation: Violation) -> dict[str, object]:
+def row(artifact: str, violation: Violation) -> dict[str, object]:
+    """Return a violation as a row of the table."""
     return {
         "severity": violation.severity,
         "artifact": artifact,
@@ -66,7 +67,8 @@ def _row(artifact: str, violation: Violation) -> dict[str, object]:
     }
 
 
-def _said(error: FeatureStoreError) -> Violation:
+def said(error: FeatureStoreError) -> Violation:
+    """Return a refusal as a violation."""
     return Violation(error.wrong, error.found, error.fix, kind=type(error))
 
 
@@ -78,7 +80,7 @@ def _artifact(
     try:
         files = list(schemas.violations(store.dataset(name), title))
     except FeatureStoreError as error:
-        yield _said(error)
+        yield said(error)
         return
     yield from files
     if any(violation.severity == "error" for violation in files):
@@ -106,7 +108,7 @@ def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violatio
         try:
             class_specs(found, spec.class_indices or {}, spec.thresholds or {})
         except FeatureStoreError as error:
-            yield _said(error)
+            yield said(error)
     columns = [ClassSpec(name, 0, 0.0) for name in found if name != BACKGROUND]
     broken = list(contract.coverages(tiles, columns, title))
     yield from broken
@@ -156,7 +158,7 @@ def _embeddings(
         dim = contract.dimension(table)
         yield from matrix.faults(store.dataset(name).filled, dim, store.spec.storage, store.threads)
     except FeatureStoreError as error:
-        yield _said(error)
+        yield said(error)
 
 
 def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violation]:

@@ -29,6 +29,7 @@ from featurestore import (
     diff,
     downloads,
     examples,
+    ledger,
     mlflow_artifacts,
     names,
     shelf,
@@ -47,6 +48,7 @@ from featurestore.progress import Rows
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.tables import print_funnel, print_table, print_tables
+from featurestore.verify import damages
 
 FITS = "fits"  # see train/resume.py
 
@@ -111,6 +113,11 @@ def _add_cohort(commands: Any) -> None:
     checked = commands.add_parser("check", help="all that is wrong with the artifacts")
     checked.add_argument(
         "--quick", action="store_true", help="do not look at every value of the embeddings"
+    )
+    checked.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte of the artifacts and of what is kept of them, believing no memory",
     )
     checked.set_defaults(run=_check)
 
@@ -219,7 +226,10 @@ def _views(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    found = violations(open_store(options), embeddings=not options.quick)
+    store = open_store(options)
+    found = violations(store, embeddings=not options.quick)
+    if options.verify:
+        found = pa.concat_tables([found, damages(store)])
     errors = found["severity"].to_pylist().count("error")
     print_table(found, Console())
     say(f"{errors} errors, {len(found) - errors} warnings")
@@ -280,9 +290,11 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     keep = max(options.keep, 0)
-    removed = (*snapshot.collect(keep), *downloads.collect(keep), *shelf.collect(FITS, keep))
-    for folder in removed:
+    kinds = (snapshot.collect(keep), downloads.collect(keep), shelf.collect(FITS, keep))
+    for folder in [*(folder for kind in kinds for folder in kind), *shelf.collect_broken()]:
         say(f"removed {folder}")
+    if forgotten := ledger.forget_gone():
+        say(f"forgot the digests of {forgotten} files that are gone or changed")
 
 
 def _diff(options: argparse.Namespace) -> None:

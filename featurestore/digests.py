@@ -1,57 +1,156 @@
-"""SHA-256 of files, remembered, so that a cohort of 20 GB is hashed once."""
+"""SHA-256 of files, remembered, so that a cohort of 20 GB is hashed once.
+
+What was found is remembered under what the file system says of a file and no program can set back:
+see `Identity`. `featurestore.ledger` keeps it between processes.
+"""
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from featurestore.atomic import HOME, write_bytes
+from featurestore import ledger
+from featurestore.atomic import HOME
+from featurestore.errors import ArtifactError
+from featurestore.ledger import Identity
 
-_HASHED: dict[str, str] = {}  # what this process knows: path, size, time of change -> SHA-256
+SETTLED = 2_000_000_000
+"""Nanoseconds that a file has to lie still: no file system's times are coarser."""
+
+_HASHED: dict[Identity, str] = {}  # what this process knows
 
 
 def digest(files: Mapping[str, Path], remember: bool = True) -> str:
     """Return one SHA-256 over the names and contents of an artifact's files.
 
-    A file's own digest is remembered under `HOME` by path, size and time of change: a cohort of
-    20 GB is hashed once, not at each run. ``remember=False`` writes nothing.
+    A file's own digest is remembered, in this process and under `HOME`, unless it was changed in
+    the last two seconds: a cohort of 20 GB is hashed once, not at each run.
 
     Parameters
     ----------
     files
         Path by name: the path within the artifact, whose folders may be partitions.
+    remember
+        False writes nothing.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed while it was read.
     """
-    memory = HOME / "digests.json"
-    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
-    labels = {name: _label(file) for name, file in files.items()}
-    _HASHED.update({label: known[label] for label in labels.values() if label in known})
-    fresh = [name for name, label in labels.items() if label not in _HASHED]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(_hash, [files[name] for name in fresh])
-        for name, found in zip(fresh, hashes, strict=True):
-            _HASHED[labels[name]] = found
-    if remember and not known.keys() >= set(labels.values()):
-        known |= {label: _HASHED[label] for label in labels.values()}
-        write_bytes(memory, json.dumps(known, indent=0).encode())
-    lines = (f"{name}:{_HASHED[label]}\n" for name, label in labels.items())
+    return _combined(files.items(), sums(files.values(), remember))
+
+
+def earlier(files: Mapping[str, Path]) -> str:
+    """Return the digest of an artifact as runs recorded it when names left out the folders."""
+    named = [(PurePosixPath(name).name, file) for name, file in files.items()]
+    return _combined(named, sums(files.values()))
+
+
+def _combined(named: Iterable[tuple[str, Path]], by_path: Mapping[Path, str]) -> str:
+    lines = (f"{name}:{by_path[file]}\n" for name, file in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def stamp(files: Mapping[str, Path]) -> str:
-    """Return a digest of the names, sizes and times of change of an artifact's files.
+    """Return a digest of what the file system says of an artifact's files, and of their names.
 
     It tells artifacts apart without reading them: hashing embeddings takes as long as using them.
     """
-    stats = {name: file.stat() for name, file in files.items()}
-    lines = "".join(f"{name}|{s.st_size}|{s.st_mtime_ns}\n" for name, s in stats.items())
+    lines = "".join(f"{name}|{identity(file).wherever}\n" for name, file in files.items())
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _label(file: Path) -> str:
-    stat = file.stat()
-    return f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+def identity(file: Path) -> Identity:
+    """Return what the file system says of a file."""
+    return Identity.of(file.stat())
+
+
+def identities(files: Iterable[Path]) -> dict[Path, Identity]:
+    """Return what the file system says of some files."""
+    return {file: identity(file) for file in files}
+
+
+def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> dict[Path, str]:
+    """Return the SHA-256 of each of some files.
+
+    Parameters
+    ----------
+    remember
+        Whether to keep what is found for other processes.
+    anew
+        Whether to read every file, whatever is remembered of it.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed while it was read.
+    """
+    are = identities(files)
+    asked = set(are.values()) - (set() if anew else _HASHED.keys())
+    known = {} if anew else ledger.recall(asked)
+    known |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not anew}
+    fresh = [file for file, one in are.items() if one not in known]
+    settled = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(fresh, pool.map(_hash, fresh), strict=True))
+    confirm({file: are[file] for file in fresh})
+    result = {file: found[file] if file in found else known[one] for file, one in are.items()}
+    _HASHED.update({one: result[file] for file, one in are.items() if one in {*known, *settled}})
+    if remember:
+        ledger.record({file: (one, result[file]) for file, one in are.items() if one in _HASHED})
+    return result
+
+
+def confirm(before: Mapping[Path, Identity]) -> None:
+    """Refuse files that are not what they were before: what was read of them fits no digest.
+
+    Raises
+    ------
+    ArtifactError
+        One was changed.
+    """
+    for file, one in before.items():
+        if not file.exists() or identity(file) != one:
+            raise ArtifactError(
+                f"{file} was changed while it was read",
+                found="another size, time or file than before",
+                fix="run again, once nobody writes there",
+            )
+
+
+def mistaken(files: Iterable[Path]) -> list[Path]:
+    """Return the files whose content is not what is remembered of them; that is corrected."""
+    are = identities(files)
+    known = ledger.recall(are.values())
+    found = sums(are, remember=True, anew=True)
+    return [file for file, one in are.items() if one in known and known[one] != found[file]]
+
+
+def _settled(identities: Iterable[Identity]) -> set[Identity]:
+    """Return those that have not changed for `SETTLED`, by the clock of their file system."""
+    alike = set(identities)
+    now = {device: _clock(device) for device in {one.device for one in alike}}
+    return {
+        one
+        for one in alike
+        if now[one.device] - one.ctime > SETTLED and abs(now[one.device] - one.mtime) > SETTLED
+    }
+
+
+def _clock(device: int) -> int:
+    """Return the time, by the file system's clock where the working folder lies on that device."""
+    try:
+        with tempfile.TemporaryFile(dir=HOME if HOME.is_dir() else Path()) as fresh:
+            stat = os.fstat(fresh.fileno())
+            if stat.st_dev == device:
+                return stat.st_ctime_ns
+    except OSError:  # it cannot be written
+        pass
+    return time.time_ns()
 
 
 def _hash(file: Path) -> str:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +43,7 @@ STORED: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-FORMAT = 1  # of the folder below
+FORMAT = 2  # of the folder below
 FILE, KEYS, MANIFEST = "embeddings.npy", "keys.parquet", "matrix.json"
 BLOCK_BYTES = 8 * 2**20
 HASH_SEED = 20240229
@@ -84,18 +84,17 @@ class Matrix:
 
     def mapped(self, first: int, last: int) -> np.ndarray:
         """Return rows first .. last, memory-mapped: of a file larger than memory, a part."""
-        with (self.folder / FILE).open("rb") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            begin = file.tell()
-        # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
         kind = STORED[self.storage]
+        begin = len(_header(self.rows, self.dim, kind))
         offset, shape = begin + first * self.dim * kind.itemsize, (last - first, self.dim)
         return np.memmap(self.folder / FILE, kind, mode="r", offset=offset, shape=shape)
 
     @property
     def keys(self) -> Path:
-        """The Parquet file with ``slide_id, x, y, row, content``, in the order of rows."""
+        """The Parquet file with ``slide_id, x, y, row, content, stored``, in the order of rows.
+
+        ``content`` is a digest of the embedding, ``stored`` of its bytes in the matrix.
+        """
         return self.folder / KEYS
 
     def gather(
@@ -188,9 +187,8 @@ def convert(
     _check_room(folder, rows * dim * kind.itemsize, halved=kind.itemsize == 2)
     header = _begin(folder / FILE, rows, dim, kind)
     keys = read_keys(fragments)
-    hashes = np.zeros(rows, dtype=np.int64)
-    draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
-    weights = draws | np.uint64(1)
+    hashes, weights = np.zeros(rows, dtype=np.int64), _weights(dim)
+    sums = hashes if storage == "float32" else np.zeros(rows, dtype=np.int64)
     found = Faults(dim, storage)
     own = threading.local()  # one open file a thread
 
@@ -201,7 +199,11 @@ def convert(
         for column in embedding_batches(piece, dim):
             block = found.checked(column, at)
             hashes[at : at + len(block)] = _hashes(block, weights)
-            _write_at(own.file, header + at * dim * kind.itemsize, _stored(block, kind))
+            stored = _stored(block, kind)
+            if sums is not hashes:
+                sums[at : at + len(block)] = _hashes(stored, weights)
+            data = stored.view(np.uint8).data.cast("B")
+            _write_at(own.file, header + at * dim * kind.itemsize, data)
             at += len(block)
             advance(len(block))
 
@@ -214,10 +216,40 @@ def convert(
             pool.shutdown(cancel_futures=True)
             raise
     refuse(found.violations(keys))
-    keyed = keys.append_column("row", pa.array(np.arange(rows)))
-    pq.write_table(keyed.append_column("content", pa.array(hashes)), folder / KEYS)
+    for name, column in (("row", np.arange(rows)), ("content", hashes), ("stored", sums)):
+        keys = keys.append_column(name, pa.array(column))
+    pq.write_table(keys, folder / KEYS)
     shape = {"rows": rows, "dim": dim, "storage": storage}
     (folder / MANIFEST).write_text(json.dumps(shape))
+
+
+def damage(file: Path) -> str | None:
+    """Read a whole ``embeddings.npy`` and return what is wrong with it, in words, if anything is.
+
+    Its rows are compared with the digests that were taken while they were written, which costs no
+    further reading then.
+    """
+    whole = Matrix.open(file.parent)
+    kind = STORED[whole.storage]
+    header = _header(whole.rows, whole.dim, kind)
+    with file.open("rb") as stream:
+        begun = stream.read(len(header))
+    if begun != header:
+        return "has another header than what was written"
+    expected = pq.read_table(whole.keys, columns=["stored"])["stored"].to_numpy()
+    weights, size = _weights(whole.dim), max(1, BLOCK_BYTES // (kind.itemsize * whole.dim))
+
+    def look(start: int) -> int:
+        values = whole.mapped(start, min(start + size, whole.rows))
+        return int((_hashes(values, weights) != expected[start : start + size]).sum())
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        wrong = sum(pool.map(look, range(0, whole.rows, size)))
+    return f"has {wrong:,} rows that are not what was written" if wrong else None
+
+
+CHECKS = {FILE: damage}
+"""What a matrix's seal leaves out, see `featurestore.seals`."""
 
 
 class Faults:
@@ -350,32 +382,45 @@ def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.fl
     return block @ np.ones(block.shape[1], dtype=np.float32)
 
 
-def _hashes(block: npt.NDArray[np.float32], weights: npt.NDArray[np.uint64]) -> Rows:
-    """Digest each row to 64 bits, for finding equal ones (to be compared by value then).
+def _weights(dim: int) -> npt.NDArray[np.uint64]:
+    draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
+    return draws | np.uint64(1)
+
+
+def _hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
+    """Digest the bytes of each row to 64 bits, for finding equal ones, and rows that have changed.
 
     Multilinear hashing modulo 2^64 over the bit patterns, see D. Lemire and O. Kaser (2014),
-    "Strongly universal string hashing is fast". Two numbers a step where their count is even.
+    "Strongly universal string hashing is fast". As many numbers a step as fill 64 bits.
     """
-    bits = np.ascontiguousarray(block).view(np.uint32)
-    pairs = bits.view(np.uint64) if block.shape[1] % 2 == 0 else bits.astype(np.uint64)
-    return (pairs @ weights[: pairs.shape[1]]).view(np.int64)
+    rows = np.ascontiguousarray(block)
+    size = block.shape[1] * block.itemsize
+    width = next(width for width in (8, 4, 2) if size % width == 0)
+    words = rows.view(f"u{width}").astype(np.uint64, copy=False)
+    return (words @ weights[: words.shape[1]]).view(np.int64)
 
 
 def _begin(file: Path, rows: int, dim: int, kind: np.dtype) -> int:
     """Write the header of an array and give the file its final size; return the header's size."""
-    descr = np.lib.format.dtype_to_descr(kind if kind.kind == "f" else np.dtype("V2"))
-    shape = {"descr": descr, "fortran_order": False, "shape": (rows, dim)}
+    header = _header(rows, dim, kind)
     with file.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, shape)
-        header = stream.tell()
-        stream.truncate(header + rows * dim * kind.itemsize)
-    return header
+        stream.write(header)
+        stream.truncate(len(header) + rows * dim * kind.itemsize)
+    return len(header)
 
 
-def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> memoryview:
+def _header(rows: int, dim: int, kind: np.dtype) -> bytes:
+    # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
+    descr = np.lib.format.dtype_to_descr(kind if kind.kind == "f" else np.dtype("V2"))
+    stream = BytesIO()
+    shape = {"descr": descr, "fortran_order": False, "shape": (rows, dim)}
+    np.lib.format.write_array_header_1_0(stream, shape)
+    return stream.getvalue()
+
+
+def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore"):  # an infinity is noted by then
-        stored = np.ascontiguousarray(block.astype(kind, copy=False))
-    return stored.view(np.uint8).data.cast("B")
+        return np.ascontiguousarray(block.astype(kind, copy=False))
 
 
 def _write_at(file: FileIO, offset: int, data: memoryview) -> None:

@@ -112,7 +112,8 @@ def found(name: str, content: str) -> str | None:
 def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     """Return ``runs:/RUN`` of a build logged to MLflow, building and logging it the first time.
 
-    The parameters are those of `built`; the run is found again by a tag with the digest.
+    The parameters are those of `featurestore.shelf.built`; the run is found again by a tag with the
+    digest.
     """
     import mlflow
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,8 @@ class Cohort:
         Length of an embedding.
     manifest
         What determines the predictions.
+    embeddings
+        The files of the embeddings by name.
     model
         The name of what predicts, for people.
     """
@@ -66,6 +69,7 @@ class Cohort:
     pieces: list[Piece]
     dim: int
     manifest: dict[str, Any]
+    embeddings: Mapping[str, Path]
     model: str | None = None
 
     @cached_property
@@ -149,7 +153,8 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
-    return Cohort(keys, pieces(dataset.files), dim, json.loads(json.dumps(manifest, default=dict)))
+    manifest = json.loads(json.dumps(manifest, default=dict))
+    return Cohort(keys, pieces(dataset.files), dim, manifest, dataset.named)
 
 
 def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
@@ -169,9 +174,17 @@ def digest(manifest: dict[str, Any]) -> str:
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """Return what determined the predictions in a folder; None if it is no such folder."""
+    """Return what determined the predictions in a folder; None if it is no such folder.
+
+    Of a manifest that is damaged it is nothing: such predictions are nobody's, and are replaced.
+    """
     file = folder / MANIFEST
-    return json.loads(file.read_text()) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError):
+        return {}
 
 
 def check_same(folder: Path, manifest: dict[str, Any]) -> None:
@@ -220,8 +233,11 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
     atomic.write_bytes(folder / MANIFEST, json.dumps(content, indent=1).encode())
     for left in folder.glob(f"*{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
-    tiles = np.diff(cohort.starts)
-    return [n for n, name in enumerate(cohort.slides) if rows(folder, name) == tiles[n]]
+    tiles, names = np.diff(cohort.starts), cohort.manifest["class_indices"] or {}
+    wanted = {"x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
+    with ThreadPoolExecutor() as pool:
+        there = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.slides)
+        return [n for n, found in enumerate(there) if found == tiles[n]]
 
 
 def rows(folder: Path, slide: str) -> int | None:
@@ -230,6 +246,39 @@ def rows(folder: Path, slide: str) -> int | None:
         return pq.read_metadata(folder / file_name(slide)).num_rows
     except (OSError, pa.ArrowException):
         return None
+
+
+def whole_rows(folder: Path, slide: str, columns: Collection[str]) -> int | None:
+    """Return `rows` after reading every byte; None if one is not what was written.
+
+    Parameters
+    ----------
+    columns
+        Names that are there; they have no checksum.
+    """
+    file = folder / file_name(slide)
+    try:
+        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException, ValueError):
+        return None
+    return len(table) if set(columns) <= set(table.column_names) else None
+
+
+def check_sources(cohort: Cohort) -> None:
+    """Refuse embeddings that were changed while they were read.
+
+    Raises
+    ------
+    ArtifactError
+        They were: nobody knows of which ones the predictions are.
+    """
+    there = all(file.exists() for file in cohort.embeddings.values())
+    if not there or digests.stamp(cohort.embeddings) != cohort.manifest["embeddings"]:
+        raise ArtifactError(
+            "The embeddings were changed while they were read",
+            found="another size, time or file than before",
+            fix="run again without resume, once nobody writes there",
+        )
 
 
 def read(folder: Path) -> pa.Table:
@@ -273,7 +322,7 @@ def _put(file: Path, content: pa.Buffer) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
-        fresh.replace(file)
+        atomic.publish(fresh, file)
     except OSError as error:
         raise ArtifactError(
             f"{file} could not be written",
@@ -301,15 +350,12 @@ class Partitions:
         self.seen = np.zeros(len(cohort.keys), dtype=bool)
         self.left = np.diff(cohort.starts)  # tiles that a slide lacks
         self._lock = threading.Lock()
+        # The disk takes milliseconds for a file, and hardly more for several at once.
+        self._disk = ThreadPoolExecutor(atomic.SYNCS)
+        self._written: list[Future[None]] = []
 
     def add(self, places: Places, shares: npt.NDArray[np.float32]) -> None:
-        """Take the probabilities of some tiles, shape (tiles, K); any thread may.
-
-        Raises
-        ------
-        ArtifactError
-            A slide cannot be written.
-        """
+        """Take the probabilities of some tiles, shape (tiles, K); any thread may."""
         self.shares[places], self.seen[places] = shares, True
         slides, tiles = np.unique(self.cohort.slide[places], return_counts=True)
         with self._lock:
@@ -329,8 +375,11 @@ class Partitions:
         for name in (name for name in keys.column_names if name not in OWN):
             table = table.append_column(name, keys[name])
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, use_dictionary=["slide_id"])  # shares' would cost and not pay
-        _put(self.folder / file_name(self.cohort.slides[slide]), sink.getvalue())
+        # A dictionary of shares would cost and not pay.
+        pq.write_table(table, sink, use_dictionary=["slide_id"], write_page_checksum=True)
+        file = self.folder / file_name(self.cohort.slides[slide])
+        with self._lock:
+            self._written.append(self._disk.submit(_put, file, sink.getvalue()))
 
     def begun(self) -> tuple[Places, npt.NDArray[np.float32]]:
         """Return the tiles of slides of which others are elsewhere: places and probabilities."""
@@ -344,6 +393,21 @@ class Partitions:
         for places, shares in others:
             mine = (self.cohort.slide[places] % world == rank) & ~self.seen[places]
             self.add(places[mine], shares[mine])
+
+    def finish(self) -> None:
+        """Wait until all slides are on the disk.
+
+        Raises
+        ------
+        ArtifactError
+            One cannot be written.
+        """
+        for written in self._written:
+            written.result()
+
+    def close(self) -> None:
+        """Let go of the threads, once they have written what they were given."""
+        self._disk.shutdown()
 
 
 def refuse_faults(cohort: Cohort, places: Places, found: Iterable[Faults]) -> None:

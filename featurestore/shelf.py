@@ -1,27 +1,40 @@
 """Folders named by a digest of what determines them: whole or not there, built once, kept in use.
 
-A lock file stands beside each folder. Who reads a folder shares its lock, who builds or removes it
-holds the lock alone; the system lets go of the locks of a killed process.
+A lock file stands beside each folder, and a seal (`featurestore.seals`). Who reads a folder shares
+its lock, who builds or removes it holds the lock alone; the system lets go of the locks of a killed
+process. Readers need no right to write.
 """
 
+import errno
 import os
+import secrets
 import shutil
 import socket
-import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import portalocker
 
-from featurestore.atomic import HOME
-from featurestore.errors import ArtifactError
+from featurestore import seals
+from featurestore.atomic import HOME, publish
+from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.seals import Checks
 
 NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits
-BUILDING, REMOVING = ".building-", ".removing-"
+BUILDING, REMOVING, BROKEN = ".building-", ".removing-", ".broken-"
+NONE: Checks = MappingProxyType({})
+PATIENCE = 5.0  # seconds to wait for those who use what is damaged
+AGAIN = "make it again, for example by `featurestore materialise`"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+_BUILT: dict[Path, "Held"] = {}  # what this process keeps
 
 
 @dataclass(frozen=True)
@@ -112,10 +125,11 @@ def place(kind: str, digest: str) -> Path:
     return HOME / kind / digest[:NAME_LENGTH]
 
 
-def held(kind: str, digest: str, build: Callable[[Path], object]) -> Held:
+def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE) -> Held:
     """Return a folder of the shelf, building it if it is not there.
 
-    Of several processes that ask at once, one builds and the others wait for it.
+    Of several processes that ask at once, one builds and the others wait for it. A folder that is
+    damaged is set aside, with a warning, and built again.
 
     Parameters
     ----------
@@ -125,47 +139,144 @@ def held(kind: str, digest: str, build: Callable[[Path], object]) -> Held:
         Names all that determines the content.
     build
         Fills the empty folder that it is given.
+    checks
+        Of files that have a checksum of their own, see `featurestore.seals`.
 
     Raises
     ------
     ArtifactError
-        The disk is full.
+        The disk is full or cannot be written, or what is damaged is in use.
     """
     folder = place(kind, digest)
-    while True:
-        lock = _lock(folder, portalocker.LockFlags.SHARED)
-        if folder.exists():
-            os.utime(lock.fileno())  # the time of the last use
-            return Held(folder, lock)
+    try:
+        while True:
+            lock = _lock(folder, portalocker.LockFlags.SHARED)
+            wrong = seals.fault(folder, digest, checks) if folder.exists() else None
+            if folder.exists() and wrong is None:
+                _touch(lock)
+                return Held(folder, lock)
+            lock.close()
+            if wrong:
+                set_aside(folder, lambda: seals.fault(folder, digest, checks))
+            with _lock(folder, portalocker.LockFlags.EXCLUSIVE):
+                if not folder.exists():
+                    _build(folder, digest, build, checks)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
+def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder that nobody removes as long as this process lives, see `held`.
+
+    Parameters
+    ----------
+    name
+        What it is, for people: the shelf's name.
+    content
+        A digest of all that determines the result.
+    build
+        Writes the result into the folder that it is given.
+    """
+    folder = place(name, content).absolute()
+    if not folder.exists() and (lost := _BUILT.pop(folder, None)):
+        lost.lock.close()  # somebody removed it by hand: this process must not wait for itself
+    own = held(name, content, build)
+    return _BUILT.setdefault(folder, own).folder
+
+
+def found(kind: str, name: str, checks: Checks = NONE) -> Held:
+    """Return a folder of the shelf that is there, by its name.
+
+    Raises
+    ------
+    ArtifactError
+        It is gone, or damaged: by its name alone it cannot be built again.
+    """
+    folder = place(kind, name)
+    if not folder.exists():
+        raise ArtifactError(f"{folder} is gone", found="no such folder", fix=AGAIN)
+    lock = _lock(folder, portalocker.LockFlags.SHARED)
+    wrong = seals.fault(folder, name, checks) if folder.exists() else "it is gone"
+    if wrong:
         lock.close()
-        with _lock(folder, portalocker.LockFlags.EXCLUSIVE):
-            if not folder.exists():
-                _build(folder, build)
+        raise ArtifactError(f"{folder} is damaged", found=wrong, fix=AGAIN)
+    _touch(lock)
+    return Held(folder, lock)
 
 
-def _build(folder: Path, build: Callable[[Path], object]) -> None:
+def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: Checks) -> None:
     _sweep(folder)
-    fresh = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{folder.name}-", dir=folder.parent))
+    # Not by `tempfile`: others may read what they may read anywhere else.
+    fresh = folder.with_name(f"{BUILDING}{folder.name}-{secrets.token_hex(4)}")
+    fresh.mkdir()
     try:
         build(fresh)
-        fresh.rename(folder)
+        seals.seal(fresh, folder, digest, checks)
+        publish(fresh, folder)
     except BaseException as error:
-        free = shutil.disk_usage(folder.parent).free
         shutil.rmtree(fresh, ignore_errors=True)
+        refusal = _refusal(folder, error) if isinstance(error, OSError) else None
         _forget(folder)
-        if not isinstance(error, OSError):
-            raise
-        raise ArtifactError(
-            f"{folder} could not be written",
-            found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",
-            fix="make room (`featurestore gc` removes old snapshots), or work in a folder on "
-            "another disk",
-        ) from error
+        if refusal:
+            raise refusal from error
+        raise
+
+
+def _refusal(folder: Path, error: OSError) -> ArtifactError:
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    return ArtifactError(
+        f"{folder} could not be written",
+        found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",
+        fix="make room (`featurestore gc` removes old snapshots), or work in a folder on "
+        "another disk that can be written",
+    )
+
+
+def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
+    """Rename a folder that is damaged, so that it is built again when it is asked for.
+
+    Parameters
+    ----------
+    look
+        Returns what is wrong with it, in words, or None.
+
+    Returns
+    -------
+    str or None
+        What was wrong; None if another process has mended it.
+
+    Raises
+    ------
+    ArtifactError
+        Somebody uses it.
+    """
+    with _alone(folder, PATIENCE) as alone:
+        wrong = look() if folder.exists() else None
+        if wrong is None:
+            return None
+        if not alone:
+            raise ArtifactError(
+                f"{folder} is damaged, and in use",
+                found=wrong,
+                fix="end what uses it, then run again: it is made again",
+            )
+        aside = folder.with_name(f"{BROKEN}{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        folder.rename(aside)
+        seals.path(folder).unlink(missing_ok=True)
+    warnings.warn(
+        f"{folder} is damaged ({wrong}): it is set aside as {aside.name}, to be made again",
+        FeatureStoreWarning,
+        stacklevel=2,
+    )
+    return wrong
 
 
 def _forget(folder: Path) -> None:
-    """Remove the lock of a folder that is not there, and the shelf if it is empty."""
-    lock_of(folder).unlink(missing_ok=True)
+    """Remove the lock and seal of a folder that is not there, and the shelf if it is empty."""
+    for file in (lock_of(folder), seals.path(folder)):
+        file.unlink(missing_ok=True)
     for parent in (folder.parent, HOME):
         with suppress(OSError):  # not empty
             parent.rmdir()
@@ -184,15 +295,17 @@ def lock_of(folder: Path) -> Path:
 
 
 def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
-    return _locked(lock_of(folder), flags)
+    return _locked(lock_of(folder), flags, seals.path(folder))
 
 
-def _locked(path: Path, flags: portalocker.LockFlags) -> IO[bytes]:
+def _locked(path: Path, flags: portalocker.LockFlags, instead: Path | None = None) -> IO[bytes]:
+    """Open a file and lock it; for who may only read, what there is to lock in its stead."""
     while True:
         with suppress(FileNotFoundError):  # the folder was removed between the two
-            file = _opened(path)
+            file = _opened(path, None if flags == portalocker.LockFlags.EXCLUSIVE else instead)
             try:
                 portalocker.lock(file, flags)
+                path = Path(file.name)
                 if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                     return file
             except BaseException:
@@ -201,18 +314,21 @@ def _locked(path: Path, flags: portalocker.LockFlags) -> IO[bytes]:
             file.close()  # somebody removed the lock while we waited for it
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path, instead: Path | None) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
-    except FileNotFoundError:
-        raise
     except OSError as error:
-        raise ArtifactError(
-            f"{path} could not be written",
-            found=error.strerror or str(error),
-            fix="work in another folder, or make room",
-        ) from error
+        readable = [file for file in (path, instead) if instead and file and file.exists()]
+        if error.errno not in UNWRITABLE or not readable:
+            raise
+        return readable[0].open("rb")
+
+
+def _touch(lock: IO[bytes], now: float | None = None) -> None:
+    """Note the time of the last use, where that is allowed."""
+    with suppress(OSError):
+        os.utime(lock.fileno(), None if now is None else (now, now))
 
 
 def names(kind: str) -> list[str]:
@@ -234,23 +350,34 @@ def in_use(folder: Path) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock alone if nobody else holds it; yield whether that went well."""
+def _alone(folder: Path, patience: float = 0.0) -> Iterator[bool]:
+    """Hold a folder's lock alone if nobody else holds it; yield whether that went well.
+
+    Parameters
+    ----------
+    patience
+        Seconds to try it for.
+    """
     before = used(folder) if folder.exists() else time.time()
     flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-    try:
-        lock = _lock(folder, flags)
-    except portalocker.LockException:
-        yield False
-        return
+    end = time.monotonic() + patience
+    while True:
+        try:
+            lock = _lock(folder, flags)
+            break
+        except portalocker.LockException:
+            if time.monotonic() >= end:
+                yield False
+                return
+            time.sleep(0.05)
     with lock:
-        os.utime(lock.fileno(), (before, before))  # to look at it is not to use it
+        _touch(lock, before)  # to look at it is not to use it
         yield True
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder unless a process holds it; return whether it went."""
-    with _alone(folder) as alone:
+    """Remove a folder unless a process holds it, or another user's right; return if it went."""
+    with _alone(folder) as alone, suppress(PermissionError):
         if alone:
             _sweep(folder)
             if folder.exists():
@@ -258,7 +385,22 @@ def remove(folder: Path) -> bool:
                 folder.rename(gone)  # at once: a reader sees the whole or none
                 shutil.rmtree(gone, ignore_errors=True)
             _forget(folder)
-        return alone
+            return True
+    return False
+
+
+def sealed() -> list[Path]:
+    """Return every folder below `HOME` that has a seal."""
+    folders = [file.with_suffix("") for file in sorted(HOME.glob(f"*/[!.]*{seals.SUFFIX}"))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def collect_broken() -> list[Path]:
+    """Remove what was set aside; return it."""
+    gone = sorted([*HOME.glob(f"*/{BROKEN}*"), *HOME.glob(f"{BROKEN}*")])
+    for entry in gone:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return gone
 
 
 def size(folder: Path) -> int:

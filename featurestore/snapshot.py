@@ -7,12 +7,12 @@ snapshot of that artifact.
 """
 
 import hashlib
-import importlib.resources
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from featurestore import (
     digests,
     guard,
     matrix,
+    meaning,
+    seals,
     shelf,
 )
 from featurestore.classes import ClassSpec, class_names, class_specs
@@ -44,12 +46,12 @@ from featurestore.spec import TileSet
 from featurestore.store import FeatureStore
 
 SHELF, MATRICES = "snapshots", "matrices"
-FORMAT = 2  # of the folder
+FORMAT = 3  # of the folder
 MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
 VIEWS = (
-    "balance", "classes", "folds", "funnel", "guard", "joins", "labels", "precision", "store",
-    "thresholds",
+    "balance", "batches", "classes", "folds", "funnel", "guard", "joins", "labels", "parquet",
+    "parquet_table", "precision", "store", "thresholds",
 )  # fmt: skip
 """The files whose code decides what a snapshot holds."""
 RULES = (*assignment.RULES, "storage")
@@ -95,6 +97,11 @@ class Snapshot:
     def digest(self) -> str:
         """SHA-256 of all that determines the content."""
         return self.manifest["digest"]
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of the fates: equal where the rows are, however they came about."""
+        return _digest({name: said["content"] for name, said in self.manifest["cohorts"].items()})
 
     @property
     def folder(self) -> Path:
@@ -223,19 +230,20 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
         )
     if spec.tiles:
         found["folds"] = assignment.content(spec, store.dataset("tiles").named)
-    return found | {"views": _code()}
+    return found | {"views": meaning.code(*VIEWS)}
+
+
+def _files(store: FeatureStore) -> Iterator[Path]:
+    """Yield the files that a snapshot is made of."""
+    named = [name for name in ("tiles", "test_tiles", "slides") if getattr(store.spec, name)]
+    for name in (*named, *(prefix + "embeddings" for prefix in prefixes(store))):
+        yield from store.dataset(name).named.values()
 
 
 def prefixes(store: FeatureStore) -> list[str]:
     """Return the prefixes of the cohorts that a store has: ``""``, ``"test_"``."""
     cohorts = {"": store.spec.tiles, "test_": store.spec.test_tiles}
     return [prefix for prefix, uri in cohorts.items() if uri]
-
-
-def _code() -> str:
-    source = importlib.resources.files("featurestore")
-    texts = ((source / f"{name}.py").read_text().encode() for name in VIEWS)
-    return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -264,6 +272,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
     """
     spec = store.spec
     rules = {name: getattr(spec, name) for name in RULES}
+    before = digests.identities(_files(store))
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
     digest = _digest(content)
 
@@ -281,6 +290,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             guard.refuse(findings, spec.leakage)
             held = matrices(store, rows)
             whole = content | {"digest": digest} | write(store, folder, held, findings)
+            digests.confirm(before)
         whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
 
@@ -289,7 +299,9 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
     manifest = json.loads((held.folder / MANIFEST).read_text())
     for said in manifest["warnings"]:
         warnings.warn(said, FeatureStoreWarning, stacklevel=2)
-    return Snapshot(held, manifest, matrices(store, rows))
+    made = Snapshot(held, manifest, matrices(store, rows))
+    digests.confirm(before)
+    return made
 
 
 def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
@@ -310,9 +322,11 @@ def embeddings(
         total = sum(fragment.rows for fragment in dataset.filled)
         with shown.counting(f"embeddings to {storage}", total) as advance:
             matrix.convert(dataset.filled, dim, storage, folder, advance, store.threads)
+        digests.confirm(before)
 
+    before = digests.identities(dataset.named.values())
     digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
-    held = shelf.held(MATRICES, digest, build)
+    held = shelf.held(MATRICES, digest, build, matrix.CHECKS)
     return Matrix.open(held.folder), held
 
 
@@ -355,9 +369,11 @@ def write(
         rows = backend.read_parquet(fates.get_backend(), [own.keys])
         placed = look_up(fates, rows, KEY, "row", "content").order_by(list(KEY))
         backend.write_parquet(placed, folder / f"{prefix}fates.parquet")
+        file = folder / f"{prefix}fates.parquet"
         said["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),
-            "rows": pq.read_metadata(folder / f"{prefix}fates.parquet").num_rows,
+            "rows": pq.read_metadata(file).num_rows,
+            "content": meaning.rows(file),
             "matrix": own.folder.name,
             "dim": own.dim,
         }
@@ -439,18 +455,42 @@ def opened(name: str) -> Snapshot:
             fix="name one of them; `featurestore snapshots` lists them",
         )
 
-    def gone(folder: Path) -> None:
-        raise ArtifactError(
-            f"Snapshot {there[0]} is gone", found="another process removed it", fix="make it again"
-        )
-
-    held = shelf.held(SHELF, there[0], gone)
+    held = shelf.found(SHELF, there[0])
     manifest = json.loads((held.folder / MANIFEST).read_text())
     matrices = {}
     for cohort, said in manifest["cohorts"].items():
-        own = shelf.held(MATRICES, said["matrix"], gone)
+        own = shelf.found(MATRICES, said["matrix"], matrix.CHECKS)
         matrices[cohort.removesuffix("tiles")] = (Matrix.open(own.folder), own)
     return Snapshot(held, manifest, matrices)
+
+
+def _manifest(name: str) -> dict[str, Any] | str:
+    """Return the manifest of a snapshot, or why it cannot be read, in words."""
+    folder = shelf.place(SHELF, name)
+    wrong = seals.fault(folder, name, shelf.NONE, only=[MANIFEST])
+    return wrong or json.loads((folder / MANIFEST).read_text())
+
+
+def _manifests() -> dict[str, dict[str, Any]]:
+    """Return the manifest of each sound snapshot by its name, the last used first."""
+    found = {name: _manifest(name) for name in names()}
+    return {name: one for name, one in found.items() if isinstance(one, dict)}
+
+
+def damaged() -> Iterator[tuple[Path, str]]:
+    """Read every byte of all that has a seal; set aside what is damaged, and yield it with why.
+
+    Raises
+    ------
+    ArtifactError
+        It is in use.
+    """
+    for folder in shelf.sealed():
+        checks = matrix.CHECKS if folder.parent.name == MATRICES else shelf.NONE
+        look = partial(seals.fault, folder, folder.name, checks, wholly=True)
+        wrong = look() and shelf.set_aside(folder, look)
+        if wrong:
+            yield folder, wrong
 
 
 def listing() -> pa.Table:
@@ -461,8 +501,11 @@ def listing() -> pa.Table:
     """
     rows = []
     for name in names():
-        folder = shelf.place(SHELF, name)
-        manifest = json.loads((folder / MANIFEST).read_text())
+        folder, manifest = shelf.place(SHELF, name), _manifest(name)
+        if isinstance(manifest, str):
+            said = f"{folder} is damaged or of an earlier version ({manifest}): not listed"
+            warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+            continue
         cohorts = manifest["cohorts"].values()
         shared = {shelf.place(MATRICES, said["matrix"]) for said in cohorts}
         rows.append(
@@ -494,14 +537,10 @@ def collect(keep: int) -> list[Path]:
     list of Path
         What went.
     """
-    old = [shelf.place(SHELF, name) for name in names()[keep:]]
+    kept = list(_manifests())[:keep]
+    old = [shelf.place(SHELF, name) for name in names() if name not in kept]
     gone = [folder for folder in old if shelf.remove(folder)]
-    needed = {
-        said["matrix"]
-        for name in names()
-        for said in json.loads((shelf.place(SHELF, name) / MANIFEST).read_text())[
-            "cohorts"
-        ].values()
-    }
+    cohorts = [manifest["cohorts"] for manifest in _manifests().values()]
+    needed = {said["matrix"] for cohort in cohorts for said in cohort.values()}
     spare = [shelf.place(MATRICES, n) for n in shelf.names(MATRICES) if n not in needed]
     return gone + [folder for folder in spare if shelf.remove(folder)]

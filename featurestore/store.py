@@ -3,7 +3,7 @@
 import difflib
 import html
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,21 @@ class FeatureStore:
             )
             for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
         }
+
+    def earlier(self, names: Iterable[str], divided: bool = True) -> dict[str, str]:
+        """Return the digest of some artifacts by the rule of runs that were recorded earlier.
+
+        Parameters
+        ----------
+        divided
+            Whether to return those whose folders give values as well, which that rule left out.
+        """
+        found = {}
+        for name in names:
+            dataset = self.dataset(name)
+            if divided or not any(fragment.partition for fragment in dataset.fragments):
+                found[name] = digests.earlier(dataset.named)
+        return found
 
     def table(self, name: str) -> ir.Table:
         """Return the rows of an artifact, whose files have been found to agree.
@@ -228,7 +243,7 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = assignment.recalled(assignment.content(spec, self.dataset("tiles").named))
+            table = assignment.recalled(spec, self.dataset("tiles"))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])

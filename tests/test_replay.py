@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT
 from test_refusals import arguments, imported
 
+from featurestore import meaning
 from train import checkpoint, probe, registry, replay
 from train.journal import MlflowTracker
 from train.replay import Part, compared
@@ -118,11 +119,23 @@ def test_a_tampered_artifact(run: str, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_another_threshold(run: str, capsys: pytest.CaptureFixture[str]):
-    """The artifacts are the same, the views are not."""
-    status, said = again(capsys, run, "thresholds.Fat=0.6")
+    """The artifacts are the same, the rows are not."""
+    status, said = again(capsys, run, "thresholds.Fat=0.95", "allow_empty_class=true")
     assert status == 3
     assert "the artifacts are the same: the rules or the code of the views have changed" in said
-    assert "NOT the same: 0 of" in said
+    assert re.search(r"NOT the same: \d+ of \d+ figures differ, and the data: snapshot", said)
+
+
+@pytest.mark.parametrize("other", ["a rule", "code"])
+def test_what_makes_the_same_rows_is_the_same(
+    other: str, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    if other == "code":
+        monkeypatch.setattr(meaning, "code", lambda *_: "other")
+    status, said = again(capsys, run, *(["thresholds.Fat=0.6"] if other == "a rule" else []))
+    assert status == 0, said
+    assert "the rows are the same: other rules, or another code of the views, make them" in said
+    assert re.search(r"the same: \d\d figures and all the data", said)
 
 
 @pytest.mark.parametrize("recorded", [True, False])

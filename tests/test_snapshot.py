@@ -95,7 +95,7 @@ def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypat
 
     named = artifacts()
     before = snapshot(named).digest
-    monkeypatch.setattr(module, "_code", lambda: "other")
+    monkeypatch.setattr(module.meaning, "code", lambda *_: "other")
     assert snapshot(named).digest != before
 
 

@@ -3,15 +3,16 @@
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import nn
 
+from featurestore.atomic import write_bytes
 from featurestore.errors import ArtifactError, EmbeddingError
 from train.heads import HEADS, backbone, classifier
 
@@ -52,14 +53,12 @@ class Blueprint:
 
 
 def save(path: Path, network: nn.Module, blueprint: Blueprint) -> Path:
-    """Write a checkpoint by temporary name and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint, see `featurestore.atomic.write_bytes`."""
     state = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, fresh, metadata={"blueprint": json.dumps(dataclasses.asdict(blueprint))})
-    fresh.replace(path)
+    # Not by `save_file`, whose files nobody else may read.
+    write_bytes(path, serialized(state, {"blueprint": json.dumps(dataclasses.asdict(blueprint))}))
     return path
 
 

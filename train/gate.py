@@ -109,6 +109,8 @@ class Evidence:
         is not in both.
     recorded, read
         Digests of the data: as the candidate's run recorded them, and as read now.
+    earlier
+        As read now, by the rule of runs that were recorded earlier.
     """
 
     classes: list[str]
@@ -119,6 +121,7 @@ class Evidence:
     shared: Mapping[str, int | None]
     recorded: Digests
     read: Digests
+    earlier: Digests = field(default_factory=dict)
 
 
 def judge(gate: Gate, evidence: Evidence) -> list[Line]:
@@ -213,7 +216,7 @@ def data_line(gate: Gate, evidence: Evidence) -> Line:
         expected = gate.known.get(name) or evidence.recorded.get(name)
         if expected is None:
             said.append(f"{name} is not recorded ({digest})")
-        elif expected != digest:
+        elif expected not in (digest, evidence.earlier.get(name)):
             whose = "the gate" if gate.known.get(name) else "the run"
             said.append(f"{name} is {digest[:12]}, {expected[:12]} for {whose}")
     missing = [name for name in ("tiles", "embeddings") if name not in evidence.recorded]

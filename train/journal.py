@@ -302,18 +302,18 @@ class MlflowTracker:
         mlflow.log_artifacts(str(path), name)
 
     @recorded
-    def dataset(self, name: str, uri: str, digest: str, context: str, kind: str = "sha256") -> None:
-        """Record an input with its digest (MLflow keeps 36 characters; all stand in a tag)."""
+    def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
+        """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
         import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
 
-        uri = redacted(uri)
-        source = CodeDatasetSource(tags={"uri": uri, kind: digest})
+        tags = {"uri": redacted(uri), **digests}
+        digest = next(iter(digests.values()))
         mlflow.log_input(
-            MetaDataset(source, name=name, digest=digest[:32]),
+            MetaDataset(CodeDatasetSource(tags=tags), name=name, digest=digest[:32]),
             context=context,
-            tags={"uri": uri, kind: digest},
+            tags=tags,
         )
 
     @recorded

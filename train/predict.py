@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,19 @@ def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blu
     work = cohort.share(places, rank, world)
     out = Partitions(folder, cohort, blueprint.classes)
     network = network.to(accelerator.device)
-    with Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance:
+    with (
+        closing(out),
+        Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance,
+    ):
         found = every(
             accelerator, lambda: scan(session.config, network, work, places, out, advance)
         )
-    out.join(gathered(accelerator, out.begun()), rank, world)
+        out.join(gathered(accelerator, out.begun()), rank, world)
+        every(accelerator, out.finish)
     faults = gathered(accelerator, found)
     partitions.refuse_faults(cohort, places, [fault for some in faults for fault in some])
     first(accelerator, lambda: check_whole(folder, cohort))
+    first(accelerator, lambda: partitions.check_sources(cohort))
     if session.is_first:
         fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
         session.console.print(

@@ -31,6 +31,7 @@ def inputs(
     for number, snapshot in enumerate(snapshots, 1):
         name = f"snapshot {number}" if numbered else "snapshot"
         places[name] = (str(snapshot.folder), snapshot.digest)
+        places[f"{name}, its rows"] = ("", snapshot.content)
     page.add("data", Table("Inputs", {
         "input": list(places),
         "place": [place for place, _ in places.values()],

@@ -123,14 +123,18 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
     console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
-    store = varied(open_store(config), chosen_rules(known, config))
+    rules = chosen_rules(known, config)
+    store = varied(open_store(config), rules)
     fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
-    digests = {key: digest for key, (_, digest) in store.sources().items()}
-    changed = show_data(known, digests | {"snapshot": snapshot.digest}, console)
+    read = {key: digest for key, (_, digest) in store.sources().items()}
+    same = same_data(known, read, store.earlier(read), snapshot)
+    show_data(known, same, read | {"snapshot": snapshot.digest}, console)
     with tempfile.TemporaryDirectory() as scratch:
         parts = evaluated(name, known, config, snapshot, fold, Path(scratch))
+    if same["snapshot"] is None and not rules:
+        parts.append(funnel(config, snapshot))
     rounded = config.precision == "bf16" and config.mode == "fit"
     near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
     rows = [row for part in parts for row in compared(known.metrics, part, *near)]
@@ -143,11 +147,13 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     differing = [row for row in rows if not row["same"]]
     show_figures(rows, console)
     console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
+    changed = [key for key, one in same.items() if one is False]
     said = "" if not changed else f", and the data: {', '.join(changed)}"
     if differing or changed:
         console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{said}")
     else:
-        console.print(f"the same: {len(rows)} figures and all the data")
+        data = "data" if same["snapshot"] else "artifacts"
+        console.print(f"the same: {len(rows)} figures and all the {data}")
     return not differing and not changed
 
 
@@ -177,28 +183,57 @@ def chosen_rules(known: Facts, config: Config) -> dict[str, Any]:
 # -- the data -------------------------------------------------------------------------------------
 
 
-def show_data(known: Facts, found: Mapping[str, str], console: Console) -> list[str]:
-    """Print the digests of the inputs; return the names of those that have changed."""
+def same_data(
+    known: Facts, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
+) -> dict[str, bool | None]:
+    """Return whether each input is as it was recorded; None where only the figures can tell.
+
+    A snapshot is the same if its rows are, whatever rules and code have made them.
+
+    Parameters
+    ----------
+    read, earlier
+        Digests of the artifacts now, by today's rule and by that of runs recorded earlier.
+    """
     names = [name for name in known.data if not name.startswith("snapshot")]
-    snapshots = {digest for name, digest in known.data.items() if name.startswith("snapshot")}
-    same = {name: known.data[name] == found.get(name) for name in names}
-    same["snapshot"] = found["snapshot"] in snapshots
-    before = {name: known.data[name] for name in names}
-    before["snapshot"] = found["snapshot"] if same["snapshot"] else min(snapshots, default="")
+    same: dict[str, bool | None] = {
+        name: known.data[name] in (read.get(name), earlier.get(name)) for name in names
+    }
+    if known.contents:
+        same["snapshot"] = snapshot.content in known.contents
+    else:
+        same["snapshot"] = True if snapshot.digest in known.data.values() else None
+    return same
+
+
+def show_data(
+    known: Facts, same: Mapping[str, bool | None], found: Mapping[str, str], console: Console
+) -> None:
+    """Print the digests of the inputs, recorded and found, and what they mean."""
+    snapshots = [digest for name, digest in known.data.items() if name.startswith("snapshot")]
+    recorded = found["snapshot"] in snapshots
+    before = known.data | {
+        "snapshot": found["snapshot"] if recorded else min(snapshots, default="")
+    }
     table = pa.table({
         "input": list(same),
         "recorded": [before[name][:12] for name in same],
         "found": [found.get(name, "")[:12] for name in same],
-        "same": ["yes" if own else "NO" for own in same.values()],
+        "same": [{True: "yes", False: "NO", None: "?"}[one] for one in same.values()],
     })  # fmt: skip
     print_table(table, console, "data, by the beginning of their digests")
-    changed = [name for name, own in same.items() if not own]
-    if changed == ["snapshot"]:
+    if same["snapshot"] is None:
+        console.print(
+            "the run was recorded before the rows of a snapshot had a digest of their own: its "
+            "figures decide"
+        )
+    elif same["snapshot"] and not recorded:
+        console.print("the rows are the same: other rules, or another code of the views, make them")
+    elif [name for name, one in same.items() if not one] == ["snapshot"]:
         console.print(
             "the artifacts are the same: the rules or the code of the views have changed; "
             "to tell them apart, replay with the run's commit checked out"
         )
-    return changed
 
 
 # -- the figures ----------------------------------------------------------------------------------
@@ -239,6 +274,12 @@ def evaluated(
         tiles, order = replace(tiles, keys=tiles.keys.take(pa.array(order))), np.arange(len(order))
     figures = split_figures(config, "validation", tiles, network, blueprint, scratch, order)
     return [*parts, Part("registered/validation/" if several else "best/validation/", figures)]
+
+
+def funnel(config: Config, snapshot: Snapshot) -> Part:
+    """Return how many tiles each reason has dropped, as `train.report.record_inputs` tells it."""
+    cohort = snapshot.manifest["cohorts"]["test_tiles" if config.mode == "test" else "tiles"]
+    return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
 
 def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprint]:

@@ -38,7 +38,7 @@ from train.groups import Group
 from train.metrics import Counts
 from train.page import columns
 from train.session import Session
-from train.tracking import spell, versions
+from train.tracking import CONTENT, spell, versions
 
 
 def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapshot]) -> None:
@@ -54,7 +54,8 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     tracker.params({"command": session.command})
     for snapshot in snapshots:
         session.console.print(f"snapshot: {snapshot.folder.name}")
-        tracker.dataset("snapshot", str(snapshot.folder), snapshot.digest, context=mode)
+        digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
+        tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
     for snapshot in snapshots[:1]:
         cohort = "test_tiles" if mode == "test" else "tiles"
         funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
@@ -71,7 +72,7 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     sources = store.sources(unread)
     for name, (uri, digest) in sources.items():
         kind = "stamp" if name in unread else "sha256"
-        tracker.dataset(name, uri, digest, context=mode, kind=kind)
+        tracker.dataset(name, uri, {kind: digest}, context=mode)
     provenance.inputs(session.page, snapshots, sources)
 
 

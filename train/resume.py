@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -84,7 +83,7 @@ def begin(folder: Path, resume: object, run: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
-        (folder / RUN).write_text(run)
+        write_bytes(folder / RUN, run.encode())
 
 
 def end(folder: Path) -> None:
@@ -150,26 +149,35 @@ def keep_checkpoint(session: Session) -> Path:
 
 def epochs(file: Path) -> int:
     """Return how many epochs a state has behind it."""
-    return int(state_of(file)["epochs"])
+    return int(read(file)["epochs"])
 
 
-def state_of(file: Path) -> dict[str, Any]:
-    """Return a state.
+def write(file: Path, kept: dict[str, Any]) -> None:
+    """Write a state, its SHA-256 before it: PyTorch reads damaged tensors without a word."""
+    stream = BytesIO()
+    torch.save(kept, stream)
+    content = stream.getvalue()
+    write_bytes(file, hashlib.sha256(content).digest() + content)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a state.
 
     Raises
     ------
     ArtifactError
-        The file is broken.
+        It is damaged.
     """
-    try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+    content = file.read_bytes()
+    state = memoryview(content)[hashlib.sha256().digest_size :]
+    if hashlib.sha256(state).digest() != content[: hashlib.sha256().digest_size]:
         raise ArtifactError(
             f"The state of the fit in {file} is broken",
-            found=str(error).partition("\n")[0] or type(error).__name__,
+            found=f"{len(content):,} bytes that are not a whole state of a fit",
             fix="leave resume=true out: the fit starts anew",
-        ) from error
-    return state
+        )
+    kept: dict[str, Any] = torch.load(BytesIO(state), map_location="cpu", weights_only=True)
+    return kept
 
 
 class Kept:
@@ -200,11 +208,11 @@ class Kept:
     def recall(self) -> dict[str, Any] | None:
         """Return the state of the last epoch, the same to all processes."""
 
-        def read() -> dict[str, Any] | None:
+        def recalled() -> dict[str, Any] | None:
             there = self.session.config.resume and self.file.exists()
-            return state_of(self.file) if there else None
+            return read(self.file) if there else None
 
-        kept = first(self.session.accelerator, read)
+        kept = first(self.session.accelerator, recalled)
         if kept is None:
             return None
         self.log[:], self.epochs = kept["log"], kept["epochs"]
@@ -224,10 +232,6 @@ class Kept:
         settle(self.session, self.best is not None)
         if not self.session.is_first:
             return
-        content, fresh = state(), self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        content = state()
         self.epochs += bool(content)
-        with fresh.open("wb") as file:
-            torch.save({"state": content, "log": self.log, "epochs": self.epochs}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.file)
+        write(self.file, {"state": content, "log": self.log, "epochs": self.epochs})

@@ -61,6 +61,9 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+CONTENT = "content"  # a kind of digest: of a snapshot's rows
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a run has recorded.
@@ -77,6 +80,8 @@ class Facts:
         Digests of its inputs by name; of several with one name, the later ones are numbered.
     params
         Parameters by name.
+    contents
+        Digests of the rows of its snapshots; none of a run that was recorded by earlier code.
     """
 
     run: str
@@ -85,6 +90,7 @@ class Facts:
     metrics: dict[str, float]
     data: dict[str, str]
     params: dict[str, str]
+    contents: frozenset[str] = frozenset()
 
 
 def known(run: str) -> Any:
@@ -112,11 +118,13 @@ def facts(run: str) -> Facts:
     with suppress(ArtifactError):
         config = Path(local_path(f"runs:/{run}/config.yaml"))
     inputs: dict[str, str] = {}
+    contents: set[str] = set()
     for one in found.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in one.tags}
         name, alike = one.dataset.name, sum(own.split(" ")[0] == one.dataset.name for own in inputs)
         key = f"{name} {alike + 1}" if alike else name
         inputs[key] = tags.get("sha256", one.dataset.digest)
+        contents |= {tags[CONTENT]} if CONTENT in tags else set()
     return Facts(
         run=run,
         commit=found.data.tags.get("mlflow.source.git.commit"),
@@ -124,6 +132,7 @@ def facts(run: str) -> Facts:
         metrics=dict(found.data.metrics),
         data=inputs,
         params=dict(found.data.params),
+        contents=frozenset(contents),
     )
 
 
@@ -189,8 +198,8 @@ class Tracker(Protocol):
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
 
-    def dataset(self, name: str, uri: str, digest: str, context: str, kind: str = "sha256") -> None:
-        """Record an input with a digest of its content, or of another kind."""
+    def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
+        """Record an input with its digests by their kind, the one that names it first."""
 
     def model(
         self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None

@@ -141,6 +141,7 @@ def hold(
         shared=shared,
         recorded=run.data,
         read={name: digest for name, (_, digest) in sorted((read | training).items())},
+        earlier=store.earlier(read | training, divided=False),
     )
     slides = slide_numbers(tiles.keys)[1]
     uris = {name: uri for name, (uri, _) in (read | training).items()}

@@ -1,0 +1,455 @@
+"""What lies on the disk is not believed: damage is found and named, and what is lost made anew."""
+
+import multiprocessing
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TABLES
+from test_refusals import arguments
+from test_snapshot import slides, snapshot
+
+from featurestore import atomic, cli, matrix, partitions, seals, shelf
+from featurestore import snapshot as snapshots
+from featurestore.errors import ArtifactError, FeatureStoreWarning
+from train import checkpoint, predict, probe, resume
+from train.resume import Kept
+
+SNAPSHOTS, MATRICES = Path(".featurestore/snapshots"), Path(".featurestore/matrices")
+Damage = Callable[[Path], object]
+
+
+def flip(file: Path, place: int = -1) -> None:
+    """Change one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def swap_labels(file: Path) -> None:
+    """Make a sound Parquet file of other labels."""
+    table = pq.read_table(file)
+    place = table.column_names.index("target")
+    other = pa.array(1 - table["target"].to_numpy())
+    pq.write_table(table.set_column(place, "target", other), file)
+
+
+def permute(file: Path) -> None:
+    """Let two embeddings change places."""
+    values = np.load(file, mmap_mode="r+")
+    values[[0, 11]] = values[[11, 0]]
+    values.flush()
+
+
+def other_header(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"(12, 3)", b"(3, 12)"))
+
+
+DAMAGES: dict[str, tuple[str, Damage, str]] = {
+    # name: (file below .featurestore, what happens to it, words of the warning)
+    "flipped fate": ("snapshots/*/fates.parquet", flip, "fates.parquet has another SHA-256"),
+    "cut fates": ("snapshots/*/fates.parquet", cut, "fates.parquet has .* bytes, .* were written"),
+    "no fates": ("snapshots/*/fates.parquet", Path.unlink, "fates.parquet is missing"),
+    "swapped labels": ("snapshots/*/fates.parquet", swap_labels, "fates.parquet has "),
+    "cut manifest": ("snapshots/*/manifest.json", cut, "manifest.json has .* bytes"),
+    "flipped folds": ("snapshots/*/folds.parquet", flip, "folds.parquet has another SHA-256"),
+    "flipped slides": ("snapshots/*/slides.parquet", flip, "slides.parquet has another SHA-256"),
+    "cut seal": ("snapshots/*.seal", cut, "its seal is damaged"),
+    "no seal": ("snapshots/*.seal", Path.unlink, "it has no seal"),
+    "flipped seal": ("snapshots/*.seal", lambda f: flip(f, 40), "its seal is damaged"),
+    "flipped embedding": ("matrices/*/embeddings.npy", flip, "embeddings.npy has 1 rows that are"),
+    "permuted rows": ("matrices/*/embeddings.npy", permute, "embeddings.npy has 2 rows that are"),
+    "cut embeddings": ("matrices/*/embeddings.npy", cut, "embeddings.npy has 136 bytes, 272 were"),
+    "no embeddings": ("matrices/*/embeddings.npy", Path.unlink, "embeddings.npy is missing"),
+    "other header": ("matrices/*/embeddings.npy", other_header, "has another header"),
+    "flipped key": ("matrices/*/keys.parquet", flip, "keys.parquet has another SHA-256"),
+    "flipped shape": ("matrices/*/matrix.json", flip, "matrix.json has another SHA-256"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a cohort, its snapshot, and a configuration that names it."""
+    folder = tmp_path_factory.mktemp("made")
+    number = np.arange(12)
+    keys = {"slide_id": [f"s{n // 3}" for n in number], "x": number, "y": number * 0}
+    tiles = {"roi_coverage_Fat": np.where(number % 2, 0.9, 0.0),
+             "roi_coverage_Muscle": np.where(number % 2, 0.0, 0.8)}  # fmt: skip
+    vectors = np.stack([number % 2, number * 0 + 1, number], axis=1).astype(float)
+    pq.write_table(pa.table(keys | tiles), folder / "tiles.parquet")
+    embedded = pa.table(keys | {"embedding": vectors.tolist()})
+    pq.write_table(embedded, folder / "embeddings.parquet")
+    slides(folder)
+    (folder / "config.yaml").write_text(
+        "class_indices: {Fat: 1, Muscle: 0}\nthresholds: {Fat: 0.5, Muscle: 0.5}\nk: 2\n"
+        "data: {tiles: tiles.parquet, embeddings: embeddings.parquet, slides: slides.parquet}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        materialised()
+    return folder
+
+
+NAMED = {name: f"{name}.parquet" for name in ("tiles", "embeddings", "slides")}
+
+
+def materialised() -> snapshots.Snapshot:
+    return snapshot(NAMED, k=2)
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of it, the working folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def target(pattern: str) -> Path:
+    (file,) = Path(".featurestore").glob(pattern)
+    return file
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
+    pattern, hurt, words = DAMAGES[damage]
+    whole = materialised()
+    before = whole.fates().order_by("x").to_pyarrow(), whole.fit_set(1).matrix.values.tolist()
+    whole.held.lock.close()
+    whole.matrices[""][1].lock.close()
+    del whole
+    hurt(target(pattern))
+    with pytest.warns(FeatureStoreWarning) as heard:
+        again = materialised()
+    said = [str(one.message) for one in heard if one.category is FeatureStoreWarning]
+    assert len(said) == 1
+    assert re.search(rf"is damaged \(.*{words}.*set aside as .broken-.*made again", said[0]), said
+    assert again.fates().order_by("x").to_pyarrow() == before[0]
+    assert again.fit_set(1).matrix.values.tolist() == before[1]
+    assert list(Path(".featurestore").rglob(".broken-*"))
+    assert cli.main(["gc"]) == 0
+    assert not list(Path(".featurestore").rglob(".broken-*"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_and_opened_by_name_is_one_error(
+    damage: str, here: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By its name alone it cannot be made again, and it stays where it is."""
+    pattern, hurt, words = DAMAGES[damage]
+    hurt(target(pattern))
+    (name,) = snapshots.names()
+    assert cli.main(["diff", name, name]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"^error: .* is damaged\n  found: .*{words}.*\n  to do: make it again", error)
+    assert not list(Path(".featurestore").rglob(".broken-*"))
+
+
+@pytest.mark.parametrize("damage", ["cut manifest", "no seal"])
+def test_the_listing_and_gc_survive_it(damage: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    pattern, hurt, words = DAMAGES[damage]
+    hurt(target(pattern))
+    assert cli.main(["snapshots"]) == 0
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert re.search(rf"is damaged or of an earlier version \(.*{words}", said)
+    assert cli.main(["gc"]) == 0
+    assert not snapshots.names()
+    assert not shelf.names("matrices")
+
+
+def test_a_snapshot_under_the_name_of_another_is_not_it(here: Path):
+    (name,) = snapshots.names()
+    other = "0" * 16
+    for suffix in ("", ".seal"):
+        (SNAPSHOTS / (name + suffix)).rename(SNAPSHOTS / (other + suffix))
+    with pytest.raises(ArtifactError, match=f"it is {name} by its seal"):
+        snapshots.opened(other)
+
+
+def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """A large file that is not the one that was written is read once, and found whole."""
+    monkeypatch.setattr(seals, "SMALL", 0)
+    monkeypatch.setattr(matrix, "convert", lambda *_: pytest.fail("embeddings were read again"))
+    materialised()
+    seals._SOUND.clear()
+    monkeypatch.setattr(matrix, "damage", None)  # read no more
+    materialised()
+
+
+@pytest.mark.parametrize("damage", ["flipped embedding", "permuted rows", "flipped fate"])
+def test_verify_finds_what_the_file_system_does_not_tell(
+    damage: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Bits that a disk has lost leave size, times and file as they were."""
+    pattern, hurt, _ = DAMAGES[damage]
+    file = target(pattern)
+    monkeypatch.setattr(seals, "SMALL", 0)  # large files are believed by what the system says
+    hurt(file)
+    said = seals._read(file.parent)
+    said["files"][file.name] |= {"is": seals._is(file), "bytes": file.stat().st_size}
+    seals._write(file.parent, said)
+    materialised()
+    assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 2
+    out = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert "1 errors" in out
+    assert "nothing: it is" in out
+    assert not file.exists()
+    materialised()
+    assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 0
+
+
+def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shelf, "PATIENCE", 0.1)
+    used = materialised()
+    flip(target("snapshots/*/fates.parquet"))
+    with pytest.raises(ArtifactError, match="is damaged, and in use"):
+        materialised()
+    used.held.lock.close()
+    with pytest.warns(FeatureStoreWarning, match="made again"):
+        materialised()
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dim", [1, 2, 3, 4])
+def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_path: Path):
+    from featurestore import parquet
+
+    values = np.random.default_rng(0).normal(size=(5, dim))
+    keys = {"slide_id": ["s"] * 5, "x": range(5), "y": range(5)}
+    table = pa.table({**{k: list(v) for k, v in keys.items()}, "embedding": values.tolist()})
+    pq.write_table(table, tmp_path / "e.parquet")
+    fragments = parquet.of_file(tmp_path / "e.parquet").fragments
+    folder = tmp_path / "m"
+    folder.mkdir()
+    matrix.convert(fragments, dim, storage, folder, lambda rows: None)  # type: ignore[arg-type]
+    file = folder / matrix.FILE
+    whole = file.read_bytes()
+    assert matrix.damage(file) is None
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        file.write_bytes(content)
+        assert matrix.damage(file), place
+
+
+# -- states of fits, predictions ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hurt", [cut, lambda file: flip(file, 400), lambda file: os.truncate(file, 5)]
+)
+def test_a_damaged_state_is_one_error(
+    hurt: Damage, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    keep = Kept.keep
+
+    def killed(self: Kept, state: Callable) -> None:
+        keep(self, state)
+        raise KeyboardInterrupt
+
+    argv = [
+        *arguments(artifacts(), "fold=1", "tracking.enabled=false", "max_epochs=9"),
+        "output=out",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "keep", killed)
+        assert probe.main(argv) == 130
+    (file,) = Path(".featurestore/fits").glob("*/*.pt")
+    hurt(file)
+    capsys.readouterr()
+    assert probe.main([*argv, "resume=true"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        r"error: \S+\.pt is damaged\n  found: .*\n  to do: leave resume=true out", error
+    )
+    assert probe.main(argv) == 0
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path):
+    state = {"epochs": 3, "state": {"a": torch.arange(4.0)}, "log": [1]}
+    resume.write(tmp_path / "s.pt", state)
+    again = resume.read(tmp_path / "s.pt")
+    assert torch.equal(again["state"]["a"], state["state"]["a"])  # type: ignore[index]
+    assert resume.epochs(tmp_path / "s.pt") == 3
+
+
+@pytest.fixture
+def predicted(artifacts: TABLES) -> Iterator[list[str]]:
+    """Return the arguments of a prediction that is done."""
+    blueprint = checkpoint.Blueprint("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
+    torch.manual_seed(0)
+    checkpoint.save(Path("c.safetensors"), blueprint.build(), blueprint)
+    argv = arguments(artifacts(), "mode=predict", "checkpoint=c.safetensors", "output=out",
+                     "tracking.enabled=false")  # fmt: skip
+    argv.append(next(one for one in argv if one.startswith("data.tiles=")).replace(
+        "data.tiles", "data.predict_tiles"))  # fmt: skip
+    assert probe.main(argv) == 0
+    yield argv
+
+
+@pytest.mark.parametrize("hurt", [cut, flip, Path.unlink])
+def test_a_damaged_slide_is_predicted_again(hurt: Damage, predicted: list[str], capsys):
+    before = partitions.read(Path("out/predictions"))
+    file = min(Path("out/predictions").rglob("[!_.]*.parquet"))
+    hurt(file)
+    capsys.readouterr()
+    assert probe.main([*predicted, "resume=true"]) == 0
+    assert "3 tiles of 1 slides" in capsys.readouterr().out
+    assert partitions.read(Path("out/predictions")) == before
+
+
+def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list[str]):
+    folder = Path("out/predictions")
+    file, wanted = folder / "slide_id=s0" / "tiles.parquet", {"x", "y", "target", "pred"}
+    wanted |= {"prob_Fat", "prob_Muscle"}
+    whole, before = file.read_bytes(), pq.read_table(file, partitioning=None)
+    for place in range(len(whole)):
+        file.write_bytes(whole)
+        flip(file, place)
+        if partitions.whole_rows(folder, "s0", wanted) is not None:
+            assert pq.read_table(file, partitioning=None) == before
+
+
+def test_predictions_with_a_damaged_manifest_are_nobody_s(predicted: list[str], capsys):
+    cut(Path("out/predictions") / partitions.MANIFEST)
+    assert probe.main([*predicted, "resume=true"]) == 2
+    assert "were made of something else" in capsys.readouterr().err
+    assert probe.main(predicted) == 0
+
+
+def test_embeddings_that_change_meanwhile_are_refused(
+    artifacts: TABLES, predicted: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+):
+    scan = predict.scan
+
+    def late(*given):
+        artifacts(None, {"embedding": [[9.0, 9.0, 9.0]] * 12})
+        return scan(*given)
+
+    monkeypatch.setattr(predict, "scan", late)
+    assert probe.main(predicted) == 2
+    assert "The embeddings were changed while they were read" in capsys.readouterr().err
+
+
+# -- what has a name is on the disk ---------------------------------------------------------------
+
+
+def _folder(place: Path) -> None:
+    with atomic.fresh_folder(place / "folder") as fresh:
+        (fresh / "inside").mkdir()
+        (fresh / "inside" / "file").write_bytes(b"x")
+
+
+def _shelf(_: Path) -> None:
+    shelf.held("things", "a" * 64, lambda fresh: (fresh / "file").write_bytes(b"x"))
+
+
+def _checkpoint(place: Path) -> None:
+    blueprint = checkpoint.Blueprint("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
+    checkpoint.save(place / "c.safetensors", blueprint.build(), blueprint)
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "file": lambda place: atomic.write_bytes(place / "file", b"x"),
+    "folder": _folder,
+    "shelf": _shelf,
+    "checkpoint": _checkpoint,
+    "state": lambda place: resume.write(place / "s.pt", {"epochs": 1}),
+    "slide": lambda place: partitions._put(place / "slide" / "t.parquet", pa.py_buffer(b"x")),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(
+    writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And the folder that holds the name afterwards."""
+    fsync, replace, safe, named = os.fsync, Path.replace, set(), []
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        safe.add(os.fstat(descriptor).st_ino)
+
+    def renamed(self: Path, to: Path) -> Path:
+        inside = [self, *(self.rglob("*") if self.is_dir() else [])]
+        assert {path.stat().st_ino for path in inside} <= safe
+        safe.discard(to.parent.stat().st_ino)
+        named.append(to)
+        return replace(self, to)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("renamed, not published"))
+    WRITERS[writer](tmp_path)
+    assert named
+    assert all(path.parent.stat().st_ino in safe for path in named)
+
+
+# -- teams ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Let a group read and write what this process makes."""
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def test_what_is_written_honours_the_umask(here: Path, umask: None):
+    shutil.rmtree(".featurestore")
+    materialised()
+    for name, writer in WRITERS.items():
+        (here / "written" / name).mkdir(parents=True)
+        writer(here / "written" / name)
+    entries = [*Path(".featurestore").rglob("*"), *Path("written").rglob("*")]
+    modes = {entry: oct(entry.stat().st_mode & 0o777) for entry in entries}
+    assert modes == {e: oct(0o775 if e.is_dir() else 0o664) for e in entries}
+
+
+def _as_reader(folder: Path) -> None:
+    """Use all that is there, as somebody who may not write it."""
+    os.chdir(folder)
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    with pytest.raises(PermissionError):
+        (folder / "any").touch()
+    again = materialised()
+    assert len(again.fit_set(1).keys) == 12
+    (name,) = snapshots.names()
+    assert snapshots.opened(name).digest == again.digest
+    assert len(snapshots.listing()) == 1
+    assert not snapshots.collect(0)
+    with pytest.raises(ArtifactError, match="could not be written"):
+        snapshot(NAMED, k=3)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_reader_needs_no_right_to_write(locks: bool, made: Path):
+    """Another user, in another's folder; or in a copy of it that has no locks."""
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / "shared"
+        shutil.copytree(made, folder)
+        for lock in () if locks else folder.rglob("*.lock"):
+            lock.unlink()
+        for entry in (Path(base), folder, *folder.rglob("*")):
+            entry.chmod(0o555 if entry.is_dir() else 0o444)
+        reader = multiprocessing.get_context("fork").Process(target=_as_reader, args=(folder,))
+        reader.start()
+        reader.join()
+        for entry in (Path(base), folder, *folder.rglob("*")):
+            entry.chmod(0o755 if entry.is_dir() else 0o644)
+    assert reader.exitcode == 0
