@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from featurestore import digests, shelf
+from featurestore import digests, seals, shelf
 from featurestore.shelf import Held
 
 KIND = "downloads"
@@ -70,8 +70,10 @@ def compared(fill: Callable[[Path], object]) -> Path:
 
 def _hold(digest: str, build: Callable[[Path], object]) -> Path:
     folder = shelf.place(KIND, digest)
-    if not folder.exists() and (lost := _HELD.pop(folder.absolute(), None)):
-        lost.lock.close()  # somebody removed it by hand: this process must not wait for itself
+    earlier = _HELD.get(folder.absolute())
+    if earlier and seals.fault(folder, digest, shelf.NONE):
+        # It is gone or was harmed: this process must not wait for itself to let go of it.
+        _HELD.pop(folder.absolute()).lock.close()
     own = shelf.held(KIND, digest, build)
     _HELD.setdefault(own.folder.absolute(), own)
     return own.folder

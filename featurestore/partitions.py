@@ -234,7 +234,7 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
     for left in folder.glob(f"*{UNFINISHED}"):  # by a writer that was killed
         left.unlink()
     tiles, names = np.diff(cohort.starts), cohort.manifest["class_indices"] or {}
-    wanted = {"x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
+    wanted = {"slide_id", "x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
     with ThreadPoolExecutor() as pool:
         there = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.slides)
         return [n for n, found in enumerate(there) if found == tiles[n]]

@@ -79,8 +79,12 @@ def test_a_file_replaced_under_its_size_and_time_is_another(
 def test_embeddings_replaced_under_their_size_and_time_are_read(artifacts: TABLES, settled: None):
     named = artifacts()
     file = Path(named["data.embeddings"])
+    table, flat = pq.read_table(file), {"compression": "none", "use_dictionary": False}
+    pq.write_table(table, file, **flat)
     old, stat = snapshot(named), file.stat()
-    artifacts(None, {"embedding": [[float(n % 2), 1.0, float(11 - n)] for n in range(12)]})
+    backwards = pa.array([[float(n % 2), 1.0, float(11 - n)] for n in range(12)])
+    backwards = backwards.cast(table.schema.field("embedding").type)
+    pq.write_table(table.set_column(3, "embedding", backwards), file, **flat)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert file.stat().st_size == stat.st_size
     new = snapshot(named)

@@ -88,7 +88,7 @@ def test_an_output_is_one_runs():
     taken.close()
     assert not Path("new").exists()  # nothing was written
     Path("file").write_text("")
-    with pytest.raises(ArtifactError, match="could not be written"):
+    with pytest.raises(ArtifactError, match="file cannot be written"):
         places.output(Path("file"))
 
 

@@ -79,7 +79,9 @@ def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) ->
         tracker.text(config.text(settled), "config.yaml")
         for name in changes.get("recorded", DATA):
             there = Path(f"{name}.parquet").resolve()
-            tracker.dataset(name, str(there), digests.digest({there.name: there}), "fit")
+            tracker.dataset(
+                name, str(there), {"sha256": digests.digest({there.name: there})}, "fit"
+            )
         tracker.file(file, "model/extra_files")
         run = tracker.run
     client = mlflow.MlflowClient()

@@ -174,7 +174,7 @@ REFUSED = {
         {}, {}, ["fold=1", "tracking.uri=sqlite:///own.yaml/m.db"], ["own.yaml is a file"],
     ),
     "output below a file": (
-        {}, {}, ["fold=1", "output=own.yaml/out"], ["own.yaml/out", "could not be written"],
+        {}, {}, ["fold=1", "output=own.yaml/out"], ["own.yaml/out cannot be written"],
     ),
     "model name with a slash": (
         {}, {}, ["fold=1", "tracking.model=team/probe"], ["'team/probe'", "tracking.model has '/'"],
