@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from featurestore import backend
+from featurestore.atomic import publish
 from featurestore.errors import ArtifactError
 from featurestore.store import FeatureStore
 from featurestore.views import column_notes, described
@@ -29,7 +30,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
                 notes = column_notes(filed.connection.table(name).columns)
                 backend.comment(filed.connection, name, described(name), notes)
             backend.close(filed.connection)
-            building.replace(path)
+            publish(building, path)
     except OSError as error:
         raise ArtifactError(
             f"{path} could not be written",

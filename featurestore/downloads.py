@@ -5,7 +5,6 @@ until it ends.
 """
 
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -40,7 +39,6 @@ def kept(content: str, fill: Callable[[Path], object]) -> Path:
     def build(folder: Path) -> None:
         part.mkdir(exist_ok=True)
         fill(part)
-        _flush(part)
         folder.rmdir()  # it is empty
         part.rename(folder)
 
@@ -60,7 +58,6 @@ def compared(fill: Callable[[Path], object]) -> Path:
     def build(folder: Path) -> None:
         for entry in fresh.folder.iterdir():
             entry.rename(folder / entry.name)
-        _flush(folder)
 
     folder = _hold(hashlib.sha256(content.encode()).hexdigest(), build)
     fresh.lock.close()
@@ -77,16 +74,6 @@ def _hold(digest: str, build: Callable[[Path], object]) -> Path:
     own = shelf.held(KIND, digest, build)
     _HELD.setdefault(own.folder.absolute(), own)
     return own.folder
-
-
-def _flush(folder: Path) -> None:
-    """Let the disk have what was written, before a name says that it is whole."""
-    for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _part(name: str) -> Path:

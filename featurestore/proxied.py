@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from featurestore import downloads, names
+from featurestore.atomic import publish
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 
 AT_ONCE = 8  # files
@@ -156,4 +157,4 @@ def _download(repository: Any, files: Sequence[Any], folder: Path) -> None:
                 found=f"{arriving.stat().st_size:,} of {file.file_size:,} bytes",
                 fix="run again: what is here is kept",
             )
-        arriving.rename(path)
+        publish(arriving, path)

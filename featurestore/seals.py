@@ -78,6 +78,11 @@ def fault(
         The names of files to look at; all by default.
     wholly
         Whether every byte is read.
+
+    Raises
+    ------
+    ArtifactError
+        This user may not read it.
     """
     try:
         said = _read(folder)
@@ -90,6 +95,12 @@ def fault(
         return wrong
     except FileNotFoundError:
         return "it has no seal"
+    except PermissionError as error:  # no damage: it may be sound to its owner
+        raise ArtifactError(
+            f"{error.filename} cannot be read",
+            found=error.strerror or "no right to",
+            fix="ask its owner for the right to read it, or work in another folder",
+        ) from error
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError):

@@ -247,11 +247,8 @@ def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_pa
 # -- states of fits, predictions ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "hurt", [cut, lambda file: flip(file, 400), lambda file: os.truncate(file, 5)]
-)
 def test_a_damaged_state_is_one_error(
-    hurt: Damage, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys
+    artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     keep = Kept.keep
 
@@ -267,7 +264,7 @@ def test_a_damaged_state_is_one_error(
         patch.setattr(Kept, "keep", killed)
         assert probe.main(argv) == 130
     (file,) = Path(".featurestore/fits").glob("*/*.pt")
-    hurt(file)
+    flip(file, 400)
     capsys.readouterr()
     assert probe.main([*argv, "resume=true"]) == 2
     error = capsys.readouterr().err
@@ -277,12 +274,17 @@ def test_a_damaged_state_is_one_error(
     assert probe.main(argv) == 0
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path):
-    state = {"epochs": 3, "state": {"a": torch.arange(4.0)}, "log": [1]}
-    resume.write(tmp_path / "s.pt", state)
-    again = resume.read(tmp_path / "s.pt")
+def test_a_state_comes_back_as_it_was_or_not_at_all(tmp_path: Path):
+    state, file = {"epochs": 3, "state": {"a": torch.arange(4.0)}, "log": [1]}, tmp_path / "s.pt"
+    resume.write(file, state)
+    again = resume.read(file)
     assert torch.equal(again["state"]["a"], state["state"]["a"])  # type: ignore[index]
-    assert resume.epochs(tmp_path / "s.pt") == 3
+    assert resume.epochs(file) == 3
+    whole = file.read_bytes()
+    for content in (b"", whole[:5], whole[:-1], whole[:32], whole + b"x", whole[32:]):
+        file.write_bytes(content)
+        with pytest.raises(ArtifactError, match="broken"):
+            resume.read(file)
 
 
 @pytest.fixture
@@ -315,7 +317,7 @@ def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list
     [file], wanted = folder.glob("s0-*.parquet"), {"slide_id", "x", "y", "target", "pred"}
     wanted |= {"prob_Fat", "prob_Muscle"}
     whole, before = file.read_bytes(), pq.read_table(file, partitioning=None)
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 5):
         file.write_bytes(whole)
         flip(file, place)
         if partitions.whole_rows(folder, "s0", wanted) is not None:
@@ -435,6 +437,32 @@ def _as_reader(folder: Path) -> None:
     assert not snapshots.collect(0)
     with pytest.raises(ArtifactError, match="could not be written"):
         snapshot(NAMED, k=3)
+
+
+def _as_stranger(folder: Path) -> None:
+    """Use what only another may read."""
+    os.chdir(folder)
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    with pytest.raises(ArtifactError, match=r"\.seal cannot be read"):
+        materialised()
+
+
+def test_what_another_may_not_read_is_one_error_and_stays(made: Path):
+    """It may be sound to its owner."""
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / "shared"
+        shutil.copytree(made, folder)
+        for entry in (Path(base), folder, *folder.rglob("*")):
+            entry.chmod(0o777 if entry.is_dir() else 0o666)
+        (seal,) = folder.glob(".featurestore/snapshots/*.seal")
+        seal.chmod(0o200)
+        reader = multiprocessing.get_context("fork").Process(target=_as_stranger, args=(folder,))
+        reader.start()
+        reader.join()
+        assert reader.exitcode == 0
+        assert seal.exists()
 
 
 @pytest.mark.parametrize("locks", [True, False])

@@ -81,6 +81,8 @@ FAILING = {
     "patients not known": ({"unknown_patients": "fail"},
                            {"shared": {"slides": 0, "patients": None}}, "shared patients"),
     "other test tiles": ({}, {"read": {"test_tiles": "y" * 64}}, "digests of the data"),
+    "other by either rule": ({}, {"read": {"test_tiles": "y" * 64},
+                                  "earlier": {"test_tiles": "z" * 64}}, "digests of the data"),
     "unknown artifact": ({}, {"read": {"test_embeddings": SHA}}, "digests of the data"),
     "nothing recorded": ({}, {"recorded": {}, "read": {}}, "digests of the data"),
     "other than the gate's": ({"known": {"test_tiles": SHA}}, {}, "digests of the data"),
@@ -100,6 +102,8 @@ HOLDING = {
     "patients not known": ({}, {"shared": {"slides": 0, "patients": None}}),
     "a newer test set that the gate lists": (
         {"known": {"test_tiles": SHA}}, {"read": {"test_tiles": SHA}}),
+    "read as runs were recorded earlier": (
+        {}, {"read": {"tiles": SHA}, "earlier": {"tiles": "t" * 64}}),
     "no better, but surely not worse": ({}, {"differences": figures(0.0, low=-0.019)}),
     "nothing asked": (
         {"worse": None, "difference": None, "calibration_error": None, "shared_slides": None,

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from featurestore import mlflow_artifacts, names, precision
+from featurestore.atomic import publish
 from featurestore.cli import shown_warnings
 from featurestore.console import Console
 from featurestore.errors import ArtifactError, FeatureStoreError
@@ -125,7 +126,7 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         content = described(model, blueprint, settings, known)
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         (folder / "README.md").write_text(card(model, blueprint, settings, known))
-        folder.rename(output)
+        publish(folder, output)
 
 
 def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:

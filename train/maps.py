@@ -197,6 +197,7 @@ def record(session: "Session", predicted: "pa.Table | ds.Dataset", name: str = "
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+    from featurestore import atomic
     from train.atlas import write
 
     if isinstance(predicted, pa.Table):
@@ -209,7 +210,7 @@ def record(session: "Session", predicted: "pa.Table | ds.Dataset", name: str = "
         write(new, predicted, slides, session.config.maps, session.console)
         if folder.exists():  # of an earlier run with the same output, like its other files
             shutil.rmtree(folder)
-        new.rename(folder)
+        atomic.publish(new, folder)
     for file in sorted(folder.iterdir()):
         session.tracker.file(file, name)
 
