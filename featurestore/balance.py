@@ -92,12 +92,14 @@ def _solved(counts: Counts, k: int) -> Folds | None:
     cost = np.concatenate([np.zeros(groups * k), np.ones(cells), np.full(cells, 2.0 * cells)])
     upper = np.ones(len(cost))
     upper[: groups * k] = _unlike(counts, k).ravel()
+    # Cells that stay empty whoever goes where weigh so much that a share of them hides the rest.
+    scarce = bool(((counts > 0).sum(axis=0) < k).any())
     answer = milp(
         cost,
         integrality=np.repeat([1, 0, 1], [groups * k, cells, cells]),
         bounds=Bounds(0, upper),
         constraints=rules,
-        options={"node_limit": NODES, "mip_rel_gap": GAP},
+        options={"node_limit": NODES, "mip_rel_gap": 0 if scarce else GAP},
     )
     if answer.x is None:
         return None

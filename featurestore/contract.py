@@ -35,6 +35,7 @@ LOOSER = {
     "class_threshold": "lower thresholds.*",
 }
 """What to do about tiles that a reason drops."""
+MOST = 2**63 - 1
 EXTENTS = ("tile_extent_x", "tile_extent_y")
 
 
@@ -117,6 +118,14 @@ def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
     yield from broken
     if broken:
         return
+    large = [table[name] > MOST for name in ("x", "y") if table.schema()[name] == dt.uint64]
+    if large:
+        with translated():
+            count = table.count(where=reduce(operator.or_, large)).to_pyarrow().as_py()
+        if count:
+            wrong = f"{artifact} have x or y beyond 64-bit integers"
+            yield Violation(wrong, f"{count:,} rows", "write pixels of the slide")
+            return
     keys = table.group_by(list(KEY)).aggregate(rows=table.count())
     partial = reduce(operator.or_, (keys[name].isnull() for name in KEY))
     twice = keys.rows > 1
@@ -167,6 +176,18 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
         "keep one row per slide",
         names=["id"],
     )
+    for name in (name for name in EXTENTS if name in slides.columns):
+        if not slides.schema()[name].is_numeric():
+            kind = str(slides.schema()[name])
+            yield Violation(f"column {name} of the slides is not a number", kind, "write pixels")
+            continue
+        extent = slides[name].cast("float64")
+        yield from offenders(
+            slides.filter(extent.isnull() | extent.isnan() | (extent < 1) | (extent > MOST)),
+            f"slides have a {name} that is no number of pixels",
+            "write the extent of a slide's tiles, in the units of x and y",
+            names=["id"],
+        )
     lacking = [name for name in EXTENTS if name not in slides.columns]
     if lacking:
         yield Violation(
@@ -209,6 +230,12 @@ def fold_column(tiles: ir.Table) -> Iterator[Violation]:
     if not kind.is_integer():
         yield Violation("column fold of the tiles is not an integer", str(kind), "write 0 .. k-1")
         return
+    if kind == dt.uint64:
+        yield from offenders(
+            tiles.filter(tiles.fold > MOST),
+            "tiles have folds beyond 64-bit integers",
+            "write 0 .. k-1",
+        )
     yield from offenders(
         tiles.filter(tiles.fold.isnull()),
         "tiles have rows without a fold",
@@ -237,8 +264,17 @@ def group(tiles: ir.Table, name: str) -> Iterator[Violation]:
             "set kfold_group=slide_id, or write the column",
         )
         return
+    kind = tiles.schema()[name]
+    if kind.is_nested() or kind.is_binary():
+        yield Violation(
+            f"folds cannot be grouped by {name}", str(kind), "name a column of text or numbers"
+        )
+        return
+    unknown = tiles[name].isnull()
+    if kind.is_floating():
+        unknown = unknown | tiles[name].isnan()
     yield from offenders(
-        tiles.filter(tiles[name].isnull()),
+        tiles.filter(unknown),
         f"tiles have rows without {name}, by which folds are to be grouped",
         f"fill {name}, or set kfold_group=slide_id",
     )

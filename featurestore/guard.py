@@ -57,7 +57,10 @@ def spread_view(fates: ir.Table, group: str) -> ir.Table:
 
 def common_view(fates: ir.Table, test: ir.Table, group: str) -> ir.Table:
     """Return the groups with kept tiles in both artifacts: the group, ``tiles, test_tiles``."""
-    ours, theirs = kept(fates), kept(test)
+    # One artifact may hold a patient's number, the other its text.
+    ours, theirs = (
+        side.mutate(side[group].cast("string").name(group)) for side in (kept(fates), kept(test))
+    )
     left = ours.group_by(group).aggregate(tiles=ours.count())
     right = theirs.group_by(group).aggregate(test_tiles=theirs.count())
     return left.inner_join(right, group).order_by(group)

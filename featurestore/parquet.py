@@ -5,9 +5,10 @@ partition (``name=value``, as Hive and Spark write folders) counts only below th
 folder; its value is text. See docs/decisions/023-one-reader.md.
 """
 
+import errno
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from featurestore.errors import ArtifactError
 from featurestore.uris import local_path
 
 SUFFIXES = (".parquet", ".pq", ".parq")
-MAGIC = b"PAR1"  # at the beginning of every Parquet file
+MAGIC = (b"PAR1", b"PARE")  # at the beginning of every Parquet file; the second is encrypted
 HIDDEN = ("_", ".")  # names that begin so are left out, as Spark, pyarrow and Hive do
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 SIGNS = frozenset("*?[")
@@ -110,14 +111,15 @@ def dataset(uri: str) -> Dataset:
         Iceberg, Hudi or a stream.
     """
     path = Path(local_path(uri))
-    root, places = _matches(path)
     try:
-        files, left_out = _walked(root, places)
-    except OSError as error:
+        root, places = _matches(path)
+        files, left_out = _walked(root, places, path.parts)
+    except (OSError, UnicodeError) as error:
         raise ArtifactError(
             f"{uri} cannot be read",
-            found=f"{error.filename}: {error.strerror}",
-            fix="ask for the right to read it, or name another place",
+            found=f"{getattr(error, 'filename', None) or uri}: "
+            + (getattr(error, "strerror", None) or str(error)),
+            fix="correct the name, ask for the right to read it, or name another place",
         ) from error
     if not files:
         raise ArtifactError(
@@ -156,28 +158,38 @@ def _matches(path: Path) -> tuple[Path, list[Path]]:
         return path, [path]
     if path.exists():
         return path.parent, [path]
-    fixed: list[str] = []
+    fixed = Path()
     for part in path.parts[:-1]:
-        if SIGNS & set(part):
+        if SIGNS & set(part) and not (fixed / part).exists():  # a folder may be called data[1]
             break
-        fixed.append(part)
-    # Path.glob takes no absolute pattern.
-    places = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    return Path(*fixed), places
+        fixed /= part
+    pattern = path.relative_to(fixed).as_posix()
+    # Path.glob leaves no link to a folder out of `**`, and takes no account of hidden names.
+    matches = glob.glob(pattern, root_dir=fixed, recursive=True)  # noqa: PTH207
+    return fixed, sorted(fixed / match for match in matches)
 
 
-def _walked(root: Path, places: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Return the Parquet files of some places, in order, and the names of those left out."""
+def _walked(
+    root: Path, places: Iterable[Path], written: Collection[str]
+) -> tuple[list[Path], list[str]]:
+    """Return the Parquet files of some places, in order, and the names of those left out.
+
+    Parameters
+    ----------
+    written
+        The names of which the URI is made.
+    """
     files: dict[Path, None] = {}
     left_out: dict[str, None] = {}
     for place in places:
-        hidden = _is_hidden(place.relative_to(root)) and place.parent != root
+        # A name that the URI writes out is asked for; one that a sign of a glob matches is not.
+        hidden = place.name not in written and _is_hidden(place.relative_to(root))
         for file, counts in _below(place) if place.is_dir() else [(place, True)]:
             if counts and not hidden:
                 files[file] = None
             else:
                 left_out[file.relative_to(root).as_posix()] = None
-    return sorted(files), sorted(left_out)
+    return sorted(files), sorted(left_out.keys() - {f.relative_to(root).as_posix() for f in files})
 
 
 def _is_hidden(name: Path) -> bool:
@@ -190,6 +202,8 @@ def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[
     if real in above:  # a link that leads up
         return
     for entry in sorted(folder.iterdir()):
+        if not entry.exists() and not entry.name.startswith(HIDDEN):
+            raise FileNotFoundError(errno.ENOENT, "a link to what is not there", str(entry))
         if entry.is_dir() and not entry.name.startswith(HIDDEN):
             yield from _below(entry, above | {real})
         elif entry.is_dir():
@@ -201,11 +215,10 @@ def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[
 
 
 def _is_parquet(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except OSError:
+    if not file.is_file():  # a pipe would be waited for
         return False
+    with file.open("rb") as stream:
+        return stream.read(4) in MAGIC
 
 
 def _partition(name: str) -> dict[str, str | None]:
@@ -214,12 +227,19 @@ def _partition(name: str) -> dict[str, str | None]:
     for part in PurePosixPath(name).parts[:-1]:
         key, sign, value = part.partition("=")
         if sign and key:
-            values[unquote(key)] = None if value == NULL_PARTITION else unquote(value)
+            text = None if value == NULL_PARTITION else unquote(value)
+            if values.setdefault(unquote(key), text) != text:
+                raise ArtifactError(
+                    f"Folders give {unquote(key)} two values",
+                    found=name,
+                    fix="rename one of the folders",
+                )
     return values
 
 
 def _refuse_tables(files: Iterable[Path]) -> None:
-    for folder in dict.fromkeys(parent for file in files for parent in file.absolute().parents):
+    places = [place for file in files for place in (file.absolute(), file.resolve())]
+    for folder in dict.fromkeys(parent for place in places for parent in place.parents):
         kind = next((kind for name, kind in TABLES.items() if (folder / name).is_dir()), None)
         if folder.name == "data" and next(folder.parent.glob(ICEBERG), None):
             kind = "Apache Iceberg"
@@ -232,8 +252,21 @@ def _refuse_tables(files: Iterable[Path]) -> None:
 
 
 def _footer(file: Path) -> pq.FileMetaData:
+    if not file.is_file():
+        raise ArtifactError(
+            f"{file} is no file", found="a pipe, a device or a link to what is not there",
+            fix="write a Parquet file there",
+        )  # fmt: skip
     try:
         return pq.read_metadata(file)
+    except PermissionError as error:
+        raise ArtifactError(
+            f"{file} cannot be read", found=str(error.strerror), fix="ask for the right to read it"
+        ) from error
+    except UnicodeError as error:
+        raise ArtifactError(
+            f"{file!r} has a name that is not UTF-8", found=str(error), fix="rename it"
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{file} is not a whole Parquet file",

@@ -13,6 +13,7 @@ from featurestore import backend
 from featurestore.classes import COVERAGE
 from featurestore.columns import passed
 from featurestore.contract import Violation, heed, offenders
+from featurestore.errors import EmbeddingError
 from featurestore.folds import KEY
 from featurestore.parquet import Dataset, Fragment
 from featurestore.parquet_table import (
@@ -66,12 +67,17 @@ def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     artifact
         Its name in messages, for example ``test tiles``.
     """
+    broken = list(_named(dataset, artifact))
+    yield from broken
+    if broken:
+        return  # no column can be asked for by its name
     yield from _names(dataset.columns, artifact)
     yield from _folders(dataset, artifact)
     yield from _numbers(dataset, artifact)
     for disagreement in disagreements(dataset):
         yield _disagreement(disagreement, artifact)
     yield from _half_floats(dataset, artifact)
+    yield from _no_values(dataset, artifact)
     yield from _order(dataset, artifact)
     yield from _overridden(dataset, artifact)
     if dataset.left_out:
@@ -126,6 +132,20 @@ def _may_be_null(fragment: Fragment) -> bool:
 
 def _is_text(fragment: Fragment, name: str) -> bool:
     return name in fragment.schema.names and kind(fragment.schema.field(name).type) == "text"
+
+
+def _named(dataset: Dataset, artifact: str) -> Iterator[Violation]:
+    """Find files with two columns of one name, or with one that has no name."""
+    for fragment in dataset.filled:
+        names = fragment.schema.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or "" in names:
+            yield Violation(
+                f"a file of the {artifact} has columns without a name of their own",
+                f"{fragment.name}: {', '.join(map(repr, twice or ['']))}",
+                "name each column once",
+            )
+            return
 
 
 def _names(columns: Collection[str], artifact: str) -> Iterator[Violation]:
@@ -211,6 +231,21 @@ def _half_floats(dataset: Dataset, artifact: str) -> Iterator[Violation]:
         )
 
 
+def _no_values(dataset: Dataset, artifact: str) -> Iterator[Violation]:
+    """Find lists whose type holds no number: of nulls, or of a fixed length of 0."""
+    for fragment in dataset.filled:
+        if "embedding" in fragment.schema.names:
+            arrow = fragment.schema.field("embedding").type
+            if kind(arrow) == "list of null" or getattr(arrow, "list_size", None) == 0:
+                yield Violation(
+                    f"the {artifact} hold no value",
+                    f"{fragment.name}: {arrow}",
+                    "write one list of numbers per tile",
+                    kind=EmbeddingError,
+                )
+                return
+
+
 def _order(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find coverages in another order than in the first file: it decides ties."""
     first, *others = dataset.filled
@@ -234,8 +269,10 @@ def _overridden(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find columns of files that say otherwise than the file's folder."""
     for fragment in dataset.filled:
         for name in [name for name in fragment.partition if name in fragment.schema.names]:
-            values = pq.ParquetFile(fragment.path).read([name])[name].unique()
-            if not _equal(values, fragment.partition[name]):
+            column = pq.ParquetFile(fragment.path).read([name])[name]
+            nested = pa.types.is_nested(column.type)  # no folder's name is a list
+            values = column[:1] if nested else column.unique()
+            if nested or not _equal(values, fragment.partition[name]):
                 yield Violation(
                     f"a file of the {artifact} has other values of {name!r} than its folder says",
                     f"{fragment.name} holds "

@@ -29,7 +29,14 @@ def local_path(uri: str) -> str:
     if len(scheme) < 2:  # none, or a Windows drive letter
         return uri
     if scheme == "file":
-        return unquote(urlsplit(uri).path)
+        parts = urlsplit(uri)
+        if parts.query or parts.fragment:
+            raise ArtifactError(
+                f"{uri} is cut by a ? or # in its path",
+                found=f"{parts.path}, and {parts.query or parts.fragment}",
+                fix="write %3F for ? and %23 for #, or name the path without file://",
+            )
+        return unquote(parts.path)
     if scheme == "s3":
         return names.remembered(("", uri), lambda: str(objects.fetched(uri)))
     if scheme not in ("runs", "mlflow-artifacts", "models"):

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.balance import GAP, empty_cells, imbalance, optimal_folds
@@ -27,6 +27,7 @@ def tables(draw: st.DrawFn) -> np.ndarray:
 
 @settings(deadline=None, max_examples=60)
 @given(counts=tables(), k=st.integers(2, 3))
+@example(counts=np.array([[0, 0, 2], [0, 0, 1], [0, 0, 1], [0, 1, 1]]), k=3)
 def test_no_assignment_is_better(counts: np.ndarray, k: int):
     folds = optimal_folds(counts, k, start=np.arange(len(counts)) % k)
     every = (np.array(some) for some in product(range(k), repeat=len(counts)))

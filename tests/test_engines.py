@@ -369,7 +369,7 @@ def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any
     names = ["001", "01", "1", "A", "__HIVE_DEFAULT_PARTITION__", "a"]
     keys = pa.table({"slide_id": names, "x": [0] * 6, "y": [0] * 6,
                      "target": pa.nulls(6, pa.int64())})  # fmt: skip
-    out = Partitions(tmp_path / "predictions", Cohort(keys, [], 1, {}), ["Fat"])
+    out = Partitions(tmp_path / "predictions", Cohort(keys, [], 1, {}, {}), ["Fat"])
     out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
     found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
     assert sorted(found["slide_id"].to_pylist()) == names

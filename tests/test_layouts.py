@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, StoreSpec
 from featurestore.batches import embedding_batches, pieces, read_keys
 from featurestore.check import violations
-from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.guard import common_view
+from featurestore.parquet import dataset
 from featurestore.snapshot import materialise
 
 DIM = 3
@@ -261,13 +263,13 @@ def compare(cohort: dict[str, Any], base: Path, views: bool = True) -> None:
     rows = [tuple(row.values()) for row in pa.table(cohort["tiles"]).to_pylist()]
     names = list(cohort["tiles"])
     assert unordered(store.table("tiles").select(*names)) == sorted(rows, key=repr)
-    dataset = store.dataset("embeddings")
-    keys = [tuple(row.values()) for row in read_keys(dataset.filled).to_pylist()]
+    embeddings = store.dataset("embeddings")
+    keys = [tuple(row.values()) for row in read_keys(embeddings.filled).to_pylist()]
     embedded = zip(rows, cohort["embedded"], strict=True)
     assert sorted(keys) == sorted(row[:3] for row, has_embedding in embedded if has_embedding)
     vectors = [
         row.as_py()
-        for piece in pieces(dataset.files)
+        for piece in pieces(embeddings.files)
         for batch in embedding_batches(piece, DIM)
         for row in batch
     ]
@@ -379,6 +381,16 @@ REFUSED: dict[str, tuple[dict[str, pa.Table | None], list[str]]] = {
         {"fold=0/0.parquet": FIRST.drop_columns(["fold"]), "1.parquet": LATER},
         ["different partitions", "1.parquet: none"],
     ),
+    "two folders of one name": (
+        {"fold=0/fold=1/0.parquet": TILES.drop_columns(["fold"])}, ["fold two values"],
+    ),
+    "two columns of one name": (
+        {"0.parquet": TILES.append_column("x", TILES["x"])},
+        ["without a name of their own", "'x'"],
+    ),
+    "a column without a name": (
+        {"0.parquet": TILES.append_column("", TILES["x"])}, ["without a name of their own"],
+    ),
     "a folder that is no fold": (
         {"fold=one/0.parquet": TILES.drop_columns(["fold"])}, ["fold"],
     ),
@@ -448,6 +460,56 @@ def test_a_decomposed_name_meets_the_composed_one_and_is_said(tmp_path: Path):
         assert FeatureStore(spec).funnel()[-1]["tiles"] == 1
 
 
+@pytest.mark.parametrize("pattern", ["*", "**", "*.parquet", "**/*.parquet"])
+def test_what_a_glob_matches_is_left_out_as_below_a_folder(pattern: str, tmp_path: Path):
+    """A name that the URI writes out is asked for."""
+    (tmp_path / "_temporary").mkdir()
+    pq.write_table(FIRST, tmp_path / "0.parquet")
+    pq.write_table(LATER, tmp_path / "_hidden.parquet")
+    pq.write_table(LATER, tmp_path / "_temporary" / "1.parquet")
+    names = [fragment.name for fragment in dataset(str(tmp_path / pattern)).fragments]
+    assert names == ["0.parquet"]
+    assert [f.rows for f in dataset(str(tmp_path / "_hidden.parquet")).fragments] == [2]
+
+
+def test_links_that_lead_nowhere_or_into_a_table_are_refused(tmp_path: Path):
+    (tmp_path / "delta" / "_delta_log").mkdir(parents=True)
+    pq.write_table(TILES, tmp_path / "delta" / "0.parquet")
+    (tmp_path / "tiles").mkdir()
+    pq.write_table(FIRST, tmp_path / "tiles" / "0.parquet")
+    (tmp_path / "tiles" / "more").symlink_to(tmp_path / "gone")
+    with pytest.raises(ArtifactError, match="more: a link to what is not there"):
+        dataset(str(tmp_path / "tiles"))
+    (tmp_path / "tiles" / "more").unlink()
+    (tmp_path / "tiles" / "1.parquet").symlink_to(tmp_path / "delta" / "0.parquet")
+    with pytest.raises(ArtifactError, match="Delta Lake"):
+        dataset(str(tmp_path / "tiles"))
+
+
+@pytest.mark.parametrize("sign", ["#", "?"])
+def test_a_file_uri_is_never_cut(sign: str, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    pq.write_table(FIRST, tmp_path / "run" / "0.parquet")
+    with pytest.raises(ArtifactError, match="is cut by"):
+        dataset(f"file://{tmp_path}/run{sign}1/t.parquet")
+
+
+def test_a_patient_is_one_whether_a_number_or_text(tmp_path: Path):
+    """Tiles of folders have text, a file of test tiles its numbers: the leak is found."""
+    root = tmp_path / "t" / "patient_id=7"
+    root.mkdir(parents=True)
+    pq.write_table(TILES, root / "0.parquet")
+    numbered = TILES.append_column("patient_id", pa.array([7, 7, 8, 8]))
+    pq.write_table(numbered, tmp_path / "test.parquet")
+    vectors = TILES.select(["slide_id", "x", "y"]).append_column("embedding", pa.array([[1.0]] * 4))
+    pq.write_table(vectors, tmp_path / "e.parquet")
+    files = {"tiles": "t", "test_tiles": "test.parquet", "embeddings": "e.parquet"}
+    spec = StoreSpec(**{key: str(tmp_path / file) for key, file in files.items()}, **RULES)
+    store = FeatureStore(spec)
+    shared = common_view(store.view("fates"), store.view("test_fates"), "patient_id").to_pyarrow()
+    assert shared.to_pylist() == [{"patient_id": "7", "tiles": 4, "test_tiles": 2}]
+
+
 # -- types ----------------------------------------------------------------------------------------
 
 NUMBERS = [pa.int8(), pa.uint64(), pa.float16(), pa.float32(), pa.decimal128(5, 2), pa.bool_(),
@@ -467,6 +529,8 @@ VECTORS = {
         [[1.0, None, 3.0], *[[1.0] * DIM] * 3], pa.list_(pa.float64(), DIM)
     ),
     "booleans": pa.array([[True] * DIM] * 4),
+    "lists of nothing": pa.array([[None]] * 4),
+    "lists of no length": pa.array([[]] * 4, pa.list_(pa.float32(), 0)),
     "structs": pa.array([{"a": 1.0}] * 4),
 }
 

@@ -17,7 +17,7 @@ from featurestore.errors import ArtifactError
 from train import probe
 from train.affine import standard
 from train.engine import Fitted, train
-from train.resume import Kept, state_of
+from train.resume import Kept, read
 
 __all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
@@ -159,4 +159,4 @@ def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path):
 def test_a_broken_state_is_refused(content: bytes, tmp_path: Path):
     (tmp_path / "head.pt").write_bytes(content)
     with pytest.raises(ArtifactError, match="is broken"):
-        state_of(tmp_path / "head.pt")
+        read(tmp_path / "head.pt")
