@@ -172,7 +172,8 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that the options name, some of its rules replaced."""
     bounds.check([("--threads", options.threads)], THREADS)
     mlflow_artifacts.use_tracking(options.tracking_uri)
-    spec = _configured(options.config) if options.config else examples.digits_spec()
+    given = options.config is not None  # an empty name is that of a shell's unset variable
+    spec = _configured(options.config) if given else examples.digits_spec()
     return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
 
 
@@ -180,10 +181,10 @@ def _configured(uri: str) -> StoreSpec:
     path = Path(uris.local_path(uri))
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold what no file's can
         raise ArtifactError(
-            f"{uri} is not a resolved configuration",
-            found=error.strerror or type(error).__name__,
+            f"{uri or repr(uri)} is not a resolved configuration",
+            found=getattr(error, "strerror", None) or str(error),
             fix="write one with `python -m train.config data=... > store.yaml`",
         ) from error
     return StoreSpec.from_yaml(content, uri)

@@ -127,6 +127,8 @@ def test_configuration_of_a_run_can_be_asked(
         (["sql", ""], ["Only one SELECT"]),
         (["sql", "-f", "nope.sql"], ["nope.sql cannot be read"]),
         (["--config", "nope.yaml", "funnel"], ["nope.yaml is not a resolved configuration"]),
+        (["--config", "", "funnel"], ["'' is not a resolved configuration"]),
+        (["--config", "\0", "funnel"], ["is not a resolved configuration", "null byte"]),
     ],
 )
 def test_refusals(
