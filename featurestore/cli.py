@@ -32,6 +32,7 @@ from featurestore import (
     ledger,
     mlflow_artifacts,
     names,
+    outputs,
     shelf,
     snapshot,
     uris,
@@ -206,6 +207,8 @@ def _sql(options: argparse.Namespace) -> None:
                 fix="name a .sql file, for example sql/fold_balance.sql",
             ) from error
     store = open_store(options)
+    if options.output is not None:
+        outputs.check(store, options.output)
     if not options.external:
         store.seal()
     with backend.translated():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TABLES
 
 from featurestore import cli
 from featurestore.examples import digits_spec
@@ -151,3 +151,47 @@ def test_sql_from_python_is_lazy(tracking: str):
     answer = FeatureStore(digits_spec()).sql("select slide_id, count(*) as n from fates group by 1")
     assert answer.columns == ("slide_id", "n")
     assert answer.n.sum().to_pyarrow().as_py() == 1430
+
+
+STORE = """
+class_indices: {Fat: 0, Muscle: 1}
+thresholds: {Fat: 0.5, Muscle: 0.5}
+data: {tiles: in/tiles.parquet, embeddings: in/embeddings.parquet}
+"""
+
+
+@pytest.fixture
+def small(artifacts: TABLES, tmp_path: Path) -> Path:
+    """Return the folder of small artifacts, which store.yaml names."""
+    artifacts()
+    (tmp_path / "store.yaml").write_text(STORE)
+    return tmp_path / "in"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must be refused; return the error."""
+    assert cli.main(list(argv)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("to do: ") == 1
+    return said
+
+
+@pytest.mark.parametrize("place", ["in/tiles.parquet", "in/../in/embeddings.parquet"])
+def test_an_answer_is_never_written_over_an_artifact(
+    place: str, small: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = [file.read_bytes() for file in sorted(small.iterdir())]
+    argv = ("--config", "store.yaml", "sql", "select 1 as a", "-o", place, "--format", "parquet")
+    assert "is a place of the artifacts" in refused(capsys, *argv)
+    assert [file.read_bytes() for file in sorted(small.iterdir())] == before
+
+
+def test_an_answer_does_not_become_part_of_an_artifact(
+    small: Path, capsys: pytest.CaptureFixture[str]
+):
+    (small / "tiles").mkdir()
+    (small / "tiles.parquet").rename(small / "tiles" / "0.parquet")
+    Path("store.yaml").write_text(STORE.replace("tiles.parquet", "tiles"))
+    argv = ("--config", "store.yaml", "sql", "select 1 as a", "--format", "parquet", "-o")
+    assert "which would be part" in refused(capsys, *argv, "in/tiles/a.parquet")
+    assert cli.main([*argv, "in/tiles.answer"]) == 0
