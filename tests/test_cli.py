@@ -195,3 +195,23 @@ def test_an_answer_does_not_become_part_of_an_artifact(
     argv = ("--config", "store.yaml", "sql", "select 1 as a", "--format", "parquet", "-o")
     assert "which would be part" in refused(capsys, *argv, "in/tiles/a.parquet")
     assert cli.main([*argv, "in/tiles.answer"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (None, "there is no database at sqlite:///mlflow.db"),
+        ("sqlite:///not/there/x.db", "there is no database"),
+        ("foo://x", "unsupported URI 'foo://x'"),
+        ("mysql://127.0.0.1/x", "pip install 'mysqlclient'"),
+        ("file:///not/there", "MLflow has no artifact runs:/abc/store.yaml"),
+    ],
+)
+def test_a_question_to_no_mlflow_is_refused_and_makes_none(
+    uri: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    if uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert words in refused(capsys, "--config", "runs:/abc/store.yaml", "funnel")
+    assert not list(tmp_path.iterdir())
