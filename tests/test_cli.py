@@ -215,3 +215,48 @@ def test_a_question_to_no_mlflow_is_refused_and_makes_none(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert words in refused(capsys, "--config", "runs:/abc/store.yaml", "funnel")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("query", "form", "words"),
+    [
+        ("select 1 as a, 2 as a", "json", ["bear one name", "'a'"]),
+        ("select 1 as a, 2 as a", "table", ["bear one name"]),
+        ("select embedding from embeddings", "csv", ["cannot be given as csv", "::text"]),
+        ("select {'a': 1} as d", "csv", ["cannot be given as csv"]),
+        ("select '\\xff'::blob as d", "csv", ["cannot be given as csv"]),
+        ("select interval 1 day as d", "parquet", ["cannot be given as parquet"]),
+        ("select '1'::bit as d", "table", ["strings of bits", "'d'"]),
+        ("select '01010101'::bit as d", "json", ["strings of bits"]),
+        ("select 1::union(num int, str text) as d", "json", ["cannot be given as json"]),
+        ("select date 'infinity' as d", "json", ["cannot be given as json"]),
+        ("select timestamp 'infinity' as d", "table", ["cannot be given as table"]),
+    ],
+)
+def test_an_answer_without_a_place_in_its_format_is_refused(
+    query: str, form: str, words: list[str], small: Path, capsys: pytest.CaptureFixture[str]
+):
+    more = ["-o", "o.parquet"] if form == "parquet" else []
+    said = refused(capsys, "--config", "store.yaml", "sql", query, "--format", form, *more)
+    assert all(word in said for word in words), said
+    assert not Path("o.parquet").exists()
+
+
+def test_numbers_keep_their_digits_in_json(small: Path, capsys: pytest.CaptureFixture[str]):
+    """What a double holds is a number, what it does not is text; no reader meets a bare NaN."""
+    query = """select 1.10::decimal(5,2) as price, 7::decimal(5,2) as seven,
+        '9007199254740993.5'::decimal(38,1) as long, 'nan'::double as none,
+        ['inf'::double, 0.5] as list, '\\x01\\xff'::blob as bytes"""
+    assert cli.main(["--config", "store.yaml", "sql", query, "--format", "json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail) == [
+        {"price": 1.1, "seven": 7, "long": "9007199254740993.5", "none": None,
+         "list": [None, 0.5], "bytes": "01ff"}
+    ]  # fmt: skip
+
+
+def test_a_query_is_read_as_utf_8(small: Path, capsys: pytest.CaptureFixture[str]):
+    Path("latin.sql").write_bytes("select 'é' as a".encode("latin-1"))
+    assert "latin.sql cannot be read" in refused(
+        capsys, "--config", "store.yaml", "sql", "-f", "latin.sql"
+    )
