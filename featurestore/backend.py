@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -402,7 +403,30 @@ def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Tabl
             )
         if not external:
             query.refuse_outside(trees[0], _named(connection))
-        return connection.sql(query.written(trees[0], _dialect(connection)))
+        written = query.written(trees[0], _dialect(connection))
+        _refuse_unlike(connection, written)
+        return connection.sql(written)
+
+
+def _refuse_unlike(connection: SQLBackend, written: str) -> None:
+    """Refuse columns of one name, and strings of bits, of which Ibis would make text."""
+    if connection.name == "duckdb":
+        rows = connection.con.execute(f"describe {written}").fetchall()
+        names, types = [row[0] for row in rows], [row[1] for row in rows]
+    else:
+        names, types = connection._session.sql(written).columns, []
+    if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
+        raise QueryError(
+            "Columns of the answer bear one name",
+            found=", ".join(map(repr, twice)),
+            fix="name them apart: select a.x as a_x, b.x as b_x",
+        )
+    if bits := [name for name, kind in zip(names, types, strict=False) if kind == "BIT"]:
+        raise QueryError(
+            "The answer holds strings of bits",
+            found=", ".join(map(repr, bits)),
+            fix="let the query write them as text: column::text",
+        )
 
 
 def _statements(connection: SQLBackend, text: str) -> tuple[list[str], list[query.Tree]]:

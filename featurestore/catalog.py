@@ -3,11 +3,13 @@
 import tempfile
 from pathlib import Path
 
-from featurestore import backend
+from featurestore import backend, outputs
 from featurestore.atomic import publish
 from featurestore.errors import ArtifactError
 from featurestore.store import FeatureStore
 from featurestore.views import column_notes, described
+
+MAGIC, CHECKSUM = b"DUCK", 8  # the first word of a DuckDB file, behind so many bytes
 
 
 def write(store: FeatureStore, path: Path) -> list[str]:
@@ -18,9 +20,16 @@ def write(store: FeatureStore, path: Path) -> list[str]:
     Raises
     ------
     ArtifactError
-        The file cannot be written.
+        The file cannot be written, is of an artifact, or is there and is none of DuckDB's.
     """
+    outputs.check(store, path)
     try:
+        if path.is_file() and not _is_catalog(path):
+            raise ArtifactError(
+                f"{path} is there already, and is no DuckDB file",
+                found=f"{path.stat().st_size:,} bytes of something else",
+                fix="name a file that is not there yet, for example feature_views.duckdb",
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
             building = Path(folder) / path.name
@@ -38,3 +47,8 @@ def write(store: FeatureStore, path: Path) -> list[str]:
             fix="name a file in a folder that can be written",
         ) from error
     return names
+
+
+def _is_catalog(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(CHECKSUM + len(MAGIC))[CHECKSUM:] == MAGIC

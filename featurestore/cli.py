@@ -6,22 +6,19 @@ featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --f
 """
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from rich.filesize import decimal
 
 from featurestore import (
+    answers,
     atomic,
     backend,
     bounds,
@@ -32,6 +29,7 @@ from featurestore import (
     ledger,
     mlflow_artifacts,
     names,
+    outputs,
     shelf,
     snapshot,
     uris,
@@ -172,7 +170,8 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that the options name, some of its rules replaced."""
     bounds.check([("--threads", options.threads)], THREADS)
     mlflow_artifacts.use_tracking(options.tracking_uri)
-    spec = _configured(options.config) if options.config else examples.digits_spec()
+    given = options.config is not None  # an empty name is that of a shell's unset variable
+    spec = _configured(options.config) if given else examples.digits_spec()
     return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
 
 
@@ -180,10 +179,10 @@ def _configured(uri: str) -> StoreSpec:
     path = Path(uris.local_path(uri))
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold what no file's can
         raise ArtifactError(
-            f"{uri} is not a resolved configuration",
-            found=error.strerror or type(error).__name__,
+            f"{uri or repr(uri)} is not a resolved configuration",
+            found=getattr(error, "strerror", None) or str(error),
             fix="write one with `python -m train.config data=... > store.yaml`",
         ) from error
     return StoreSpec.from_yaml(content, uri)
@@ -197,19 +196,21 @@ def _sql(options: argparse.Namespace) -> None:
     query = options.query
     if options.file is not None:
         try:
-            query = options.file.read_text()
-        except OSError as error:
+            query = options.file.read_text("utf-8")
+        except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"{options.file} cannot be read",
-                found=error.strerror or type(error).__name__,
-                fix="name a .sql file, for example sql/fold_balance.sql",
+                found=getattr(error, "strerror", None) or str(error),
+                fix="name a .sql file in UTF-8, for example sql/fold_balance.sql",
             ) from error
     store = open_store(options)
+    if options.output is not None:
+        outputs.check(store, options.output)
     if not options.external:
         store.seal()
-    with backend.translated():
+    with backend.translated(), answers.presentable(options.format):
         answer = store.sql(query, options.external).to_pyarrow()
-    _write(answer, options.format, options.output)
+    answers.write(answer, options.format, options.output)
 
 
 def _funnel(options: argparse.Namespace) -> None:
@@ -305,31 +306,3 @@ def _diff(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     store, bar = open_store(options), Rows(Console(stderr=True))
     say(export(store, snapshot.materialise(store, bar), options.to, bar))
-
-
-def _write(answer: pa.Table, form: str, output: Path | None) -> None:
-    if form == "table" and output is None:
-        print_table(answer, Console())
-        return
-    sink = pa.BufferOutputStream()
-    if form == "parquet":
-        pq.write_table(answer, sink)
-    elif form == "json":
-        sink.write((json.dumps(answer.to_pylist(), default=_plain, indent=1) + "\n").encode())
-    else:
-        pyarrow.csv.write_csv(answer, sink)
-    content = sink.getvalue().to_pybytes()
-    if output is None and sys.stdout.isatty():
-        for line in content.decode().splitlines():
-            say(line)
-    elif output is None:
-        sys.stdout.buffer.write(content)
-    else:
-        atomic.write_bytes(output, content)
-
-
-def _plain(value: object) -> object:
-    """Return what JSON has no word for: DuckDB's wide sums as numbers, dates as text."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return str(value)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from featurestore import server
+from featurestore import preflight, server
 from featurestore.errors import ArtifactError
 
 _MEANT: ContextVar[dict[tuple[str, ...], str] | None] = ContextVar("meant", default=None)
@@ -51,7 +51,7 @@ def tracking() -> str:
 
 @contextmanager
 def translated(wrong: str) -> Iterator[None]:
-    """Turn MLflow's exceptions into a refusal.
+    """Turn MLflow's exceptions into a refusal, and the question to nobody that it would not refuse.
 
     Parameters
     ----------
@@ -61,21 +61,19 @@ def translated(wrong: str) -> Iterator[None]:
     Raises
     ------
     ArtifactError
-        It does.
+        It does, or would make the database that is asked.
     TrackingError
-        The server stopped answering.
+        The server stopped answering, or nothing at all can be asked of it.
     """
-    from mlflow.exceptions import MlflowException
+    import mlflow
 
-    try:
-        with server.answering(tracking()):
-            yield
-    except (MlflowException, OSError) as error:
-        raise ArtifactError(
-            wrong,
-            found=str(error).splitlines()[0],
-            fix=f"check names, paths and the tracking URI ({tracking()})",
-        ) from error
+    uri = tracking()
+    fix = f"check names, paths and the tracking URI ({uri})"
+    with server.translated(uri, wrong, ArtifactError, fix):
+        asked = dict.fromkeys((uri, str(mlflow.get_registry_uri())))
+        if not any(preflight.is_there(place) for place in asked):
+            raise ArtifactError(wrong, found=f"there is no database at {uri}", fix=fix)
+        yield
 
 
 def is_registered(uri: str) -> bool:
@@ -111,8 +109,8 @@ def _numbered(uri: str) -> str:
     import mlflow
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    client = mlflow.MlflowClient()
     with translated(f"The registry has no {uri}"):
+        client = mlflow.MlflowClient()
         base, inside = split(uri)
         model, alias = base.removeprefix("models:/").rpartition("@")[::2]
         if model and "/" not in alias:
@@ -172,8 +170,8 @@ def stored(uri: str) -> str:
     """
     import mlflow
 
-    client = mlflow.MlflowClient()
     with translated(f"MLflow has no artifact {uri}"):
+        client = mlflow.MlflowClient()
         if uri.startswith("models:/"):
             return _model(client, *split(uri))
         number, _, inside = uri.removeprefix("runs:/").partition("/")

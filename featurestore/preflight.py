@@ -90,6 +90,11 @@ def is_folder(uri: str) -> bool:
     return urlsplit(uri).scheme in ("", "file") and uri not in CLOUD
 
 
+def _keeps_files(uri: str) -> bool:
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    return is_folder(uri) and allowed
+
+
 def is_made(uri: str) -> bool:
     """Return whether there is something to ask; MLflow would make a database, or a folder.
 
@@ -106,11 +111,29 @@ def is_made(uri: str) -> bool:
         if not made:
             check_folder(ARTIFACTS, instead)
         return made
-    if is_folder(uri) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
+    if _keeps_files(uri):
         folder = Path(unquote(urlsplit(uri).path))
         check_folder(folder, instead)
         return folder.exists()
     return True
+
+
+def is_there(uri: str) -> bool:
+    """Return whether there is something to read, be it read-only; MLflow would make it otherwise.
+
+    Raises
+    ------
+    TrackingError
+        As `check_database`, but for what cannot be written.
+    """
+    kind = urlsplit(uri).scheme.partition("+")[0]
+    if kind == "sqlite":
+        engine = _engine(uri)
+        name = engine.url.database
+        return bool(name) and Path(name).exists() and _has_tables(engine, uri)
+    if kind in DATABASES:
+        return check_database(uri)
+    return not _keeps_files(uri) or Path(unquote(urlsplit(uri).path)).exists()
 
 
 def check_experiment(found: Any, name: str) -> None:
@@ -169,10 +192,7 @@ def check_database(uri: str) -> bool:
     TrackingError
         Its driver is not installed, it does not answer, is none, or cannot be written.
     """
-    import sqlalchemy
-
-    with server.translated(uri, "The tracking URI is not understood"):
-        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    engine = _engine(uri)
     name = engine.url.database
     if engine.dialect.name == "sqlite":
         if not name or name == ":memory:":
@@ -188,9 +208,21 @@ def check_database(uri: str) -> bool:
             )
     elif engine.url.host:
         check_reachable(uri, engine.url.host, engine.url.port or DATABASES[engine.dialect.name])
+    return _has_tables(engine, uri)
+
+
+def _engine(uri: str) -> Any:
+    import sqlalchemy
+
+    with server.translated(uri, "The tracking URI is not understood"):
+        return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+
+
+def _has_tables(engine: Any, uri: str) -> bool:
+    import sqlalchemy
+
     with server.translated(uri, f"MLflow's database at {uri} refuses"):
-        found: bool = sqlalchemy.inspect(engine).has_table(MARK)
-    return found
+        return bool(sqlalchemy.inspect(engine).has_table(MARK))
 
 
 def check_reachable(uri: str, host: str, port: int | None) -> None:

@@ -224,6 +224,13 @@ def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: C
 
 def _refusal(folder: Path, error: OSError) -> ArtifactError:
     there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir():
+        return ArtifactError(
+            f"{folder} could not be written",
+            found=f"{there} is no folder",
+            fix="rename it or move it away: what is kept between runs goes into a folder of that "
+            "name",
+        )
     free = shutil.disk_usage(there).free
     return ArtifactError(
         f"{folder} could not be written",

@@ -17,7 +17,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import Output
 from pygments.lexers.sql import SqlLexer
 
-from featurestore import backend
+from featurestore import answers, backend
 from featurestore.console import Console
 from featurestore.errors import FeatureStoreError
 from featurestore.store import FeatureStore
@@ -164,10 +164,10 @@ def answer(
         _show(_described(views, name.strip()), console)
         return
     started = time.perf_counter()
-    with backend.translated():
+    with backend.translated(), answers.presentable("table"):
         rows = store.sql(text, external).to_pyarrow()
-    took = time.perf_counter() - started
-    _show(rows, console)
+        took = time.perf_counter() - started
+        _show(rows, console)
     console.print(f"{len(rows):,} rows, {took:.2f} s", highlight=False)
 
 

@@ -1,6 +1,5 @@
 """What determines the views, and what is chosen from them: plain values, no engine."""
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
@@ -11,11 +10,12 @@ from yaml import Node
 from featurestore import bounds
 from featurestore.backend import Engine
 from featurestore.bounds import FOLDS, SEEDS, within
+from featurestore.errors import ConfigError
 from featurestore.folds import Balance, Strategy
 from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
 from featurestore.matrix import Matrix, Storage
-from featurestore.typed import EMPTY, Reader, represented
+from featurestore.typed import EMPTY, Reader, composed, represented
 
 ARTIFACTS = ("tiles", "test_tiles", "predict_tiles", "embeddings", "test_embeddings", "slides")
 TRAINING = (
@@ -76,12 +76,17 @@ class StoreSpec:
     backend: Engine = "duckdb"
 
     def __post_init__(self) -> None:
-        """Bring class names to the Unicode form in which names of columns are read."""
+        """Bring class names to the Unicode form in which names of columns are read.
+
+        Raises
+        ------
+        ConfigError
+            Two names are one class.
+        """
         for name in ("class_indices", "thresholds"):
             values = getattr(self, name)
             if values is not None:
-                composed = {unicodedata.normalize("NFC", key): v for key, v in values.items()}
-                object.__setattr__(self, name, composed)
+                object.__setattr__(self, name, _by_composed(values, name))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
@@ -127,6 +132,20 @@ class StoreSpec:
         for name, interval in bounds.of(cls).items():
             bounds.check([(name, values.get(name))], interval)
         return cls(**values)
+
+
+def _by_composed(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        form = composed(key)
+        if form in found:
+            raise ConfigError(
+                f"{name}.{form} is set twice",
+                found=f"{found[form]}, and {value}, in two spellings of the same letters",
+                fix="leave one of them out",
+            )
+        found[form] = value
+    return found
 
 
 @dataclass(frozen=True)

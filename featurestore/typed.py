@@ -6,6 +6,7 @@ gives it: a file's name, a run's id or a class may look like anything.
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from types import NoneType, UnionType
@@ -78,6 +79,7 @@ class Reader:
                 fix=f"set the keys below it: {key}.KEY",
             )
         found: dict[str, Node] = {}
+        spellings: dict[str, Node] = {}
         for name, content in node.value:
             if not isinstance(name, ScalarNode) or not _plain(name):
                 raise ConfigError(
@@ -85,14 +87,14 @@ class Reader:
                     found=self.found(name, "key"),
                     fix="write key: value",
                 )
-            if name.value in found:
+            if (form := composed(name.value)) in spellings:
                 raise ConfigError(
                     f"{_below(key, name.value)} is set twice",
-                    found=f"{self.found(found[name.value], name.value)}, and "
+                    found=f"{self.found(spellings[form], name.value)}, and "
                     f"{self.found(content, name.value)}",
                     fix="leave one of them out",
                 )
-            found[name.value] = content
+            found[name.value] = spellings[form] = content
         return found
 
     def section(self, schema: type, node: Node, key: str = "") -> dict[str, Any]:
@@ -238,6 +240,11 @@ def represented(values: Mapping[str, Any]) -> MappingNode:
         ) from error
     assert isinstance(node, MappingNode)
     return node
+
+
+def composed(name: str) -> str:
+    """Return the form of a name that all its spellings in Unicode share."""
+    return unicodedata.normalize("NFC", name)
 
 
 def holds_text(kind: Any) -> bool:

@@ -95,6 +95,24 @@ def test_a_place_that_cannot_be_written(store: FeatureStore, tmp_path: Path):
         catalog.write(store, tmp_path / "taken" / "v.duckdb")
 
 
+def test_neither_an_artifact_nor_a_strange_file_is_replaced(store: FeatureStore, tmp_path: Path):
+    tiles = tmp_path / "in" / "tiles.parquet"
+    (tmp_path / "notes.txt").write_text("by hand")
+    before = tiles.read_bytes()
+    for path, wrong in [
+        (tiles, "artifacts that are asked"),
+        (tmp_path / "in" / ".." / "in" / "tiles.parquet", "artifacts that are asked"),
+        (tmp_path / "notes.txt", "no DuckDB file"),
+    ]:
+        with pytest.raises(ArtifactError, match=wrong):
+            catalog.write(store, path)
+    assert tiles.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "by hand"
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "notes.txt"}
+    catalog.write(store, tmp_path / "v.duckdb")
+    assert catalog.write(store, tmp_path / "v.duckdb")
+
+
 def test_a_notebook_shows_grain_rows_and_sql(store: FeatureStore):
     shown = store["thresholds"]._repr_html_()
     assert "Grain: one row per tile" in shown

@@ -119,7 +119,11 @@ HUGE = str(10**300)
         ("k", ["1"], ["2"]),
         ("fold", ["-1", "[0,-1]"], ["0"]),
         ("maps.downsample", ["0", "-1"], ["4"]),
-        ("memory_limit", ["0GB", "1.2.3GB", "x"], ["1.5 GiB"]),
+        (
+            "memory_limit",
+            ["0GB", "1.2.3GB", "x", "4000000000", "4Gi"],
+            ["1.5 GiB", "4g", "4000000000 b"],
+        ),
         ("data.synthetic.rows", ["0"], ["1"]),
         ("data.synthetic.seed", ["-1"], ["0"]),
         ("data.synthetic.mixed", ["-0.1", "1.1"], ["1"]),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from featurestore.matrix import Matrix, convert
 from featurestore.parquet import of_file
 from featurestore.spec import TileSet
-from train.data import UNKNOWN, load_splits, predictions
+from train.data import UNKNOWN, load_splits, lone_slides, predictions, unit_numbers
 from train.order import windows
 
 CPU = torch.device("cpu")
@@ -79,3 +79,16 @@ def test_predictions_come_back_in_the_order_of_keys(tiles: TileSet):
     assert table["x"].to_pylist() == list(range(18))
     assert table["prob_a"].to_pylist() == list(range(18))
     assert table["pred"].to_pylist() == [1] * 5 + [1 if 10 - n > n else 0 for n in range(5, 18)]
+
+
+def test_a_unit_may_be_called_none_or_nothing():
+    """Slides without a patient stand for themselves; those of a patient of any name are one."""
+    keys = pa.table({
+        "slide_id": ["a", "b", "c", "d", "e", "f"],
+        "patient_id": ["none", "none", "", "", None, None],
+    })  # fmt: skip
+    number, units = unit_numbers(keys, "patient_id")
+    assert (units, number[0], number[2]) == (4, number[1], number[3])
+    assert lone_slides(keys, "patient_id") == 2
+    coded = keys.set_column(1, "patient_id", keys["patient_id"].dictionary_encode())
+    assert unit_numbers(coded, "patient_id")[0].tolist() == number.tolist()

@@ -23,7 +23,8 @@ NAMES = ["Fat", "Muscle"]
 @pytest.mark.parametrize(
     ("values", "number", "names"),
     [
-        (["b", None, "a", ""], [1, 2, 0, 2], ["a", "b", "none"]),
+        (["b", None, "a", ""], [2, 3, 1, 0], ["''", "a", "b", "none"]),
+        (["z", None, "none"], [1, 2, 0], ["none", "z", "(none)"]),
         ([10, 9, None, 10], [1, 0, 2, 1], ["9", "10", "none"]),
         ([True, False, None], [1, 0, 2], ["False", "True", "none"]),
         ([0.5, -1.0], [1, 0], ["-1.0", "0.5"]),

@@ -122,3 +122,10 @@ def test_what_a_killed_writer_left_is_swept_by_the_next():
     assert shelf.names("things") == []
     shelf.held("things", "a" * 64, write)
     assert not left[0].exists()
+
+
+def test_a_file_in_the_way_is_told_as_one(tmp_path: Path):
+    (tmp_path / ".featurestore").write_text("")
+    with pytest.raises(ArtifactError, match="is no folder") as refusal:
+        shelf.held("things", "0123456789abcdef", lambda folder: None)
+    assert "make room" not in str(refusal.value)

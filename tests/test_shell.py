@@ -72,8 +72,13 @@ def test_a_statement_of_several_lines_is_answered(store: FeatureStore):
 
 
 def test_an_error_is_printed_and_the_prompt_goes_on(store: FeatureStore):
-    said = typed(store, "select nope from fates;\rdrop view fates;\rselect 41 + 1 as n;\r\x04")
+    said = typed(
+        store,
+        "select nope from fates;\rdrop view fates;\rselect date 'infinity';\r"
+        "select 41 + 1 as n;\r\x04",
+    )
     assert "nope" in said
+    assert "cannot be given as table" in said
     assert "Only one SELECT" in said
     assert "42" in said
 

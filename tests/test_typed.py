@@ -157,6 +157,7 @@ def test_numbers_and_words_are_read_by_the_type_of_their_key(
         ("evidence.groups=[a,'???']", ["evidence.groups is not set"]),
         ("fold=3", ["fold is given twice", "fold=4 fold=3"]),
         ("data.name=other", ["data.name is given twice"]),
+        ("thresholds={\u00e9: 0.7, e\u0301: 0.8}", ["thresholds.e\u0301 is set twice"]),
     ],
 )
 def test_what_is_no_value_of_its_key_is_refused(argument: str, words: list[str]):
@@ -189,6 +190,7 @@ def test_files_keep_the_text_that_they_hold(tmp_path: Path):
     [
         ("k: 4\nseed: 1\nk: 5\n", ["k is set twice", "line 1", "line 3"]),
         ("thresholds: {1: 0.1, '1': 0.2}", ["thresholds.1 is set twice"]),
+        ("thresholds: {\u00e9: 0.5, e\u0301: 0.9}", ["thresholds.e\u0301 is set twice"]),
         ("k: '5'", ["k is not a whole number", "k: '5' in ", "write 5 without quotes"]),
         ("fold: 010", ["fold is not", "write 10"]),
         ("kfold_group: null", ["kfold_group is not text", "'null'"]),
@@ -349,3 +351,11 @@ def test_letters_of_all_kinds_are_keys():
     for letter in string.printable.replace("=", ""):
         argument = f"thresholds.a{letter}b=0.5"
         assert load([*DIGITS, argument]).thresholds[f"a{letter}b"] == 0.5
+
+
+def test_two_spellings_of_one_class_are_two_values_for_it():
+    """Composed and decomposed letters are one name, in arguments and from Python."""
+    with pytest.raises(ConfigError, match="is given twice"):
+        load([*DIGITS, "thresholds.\u00e9=0.7", "thresholds.e\u0301=0.8"])
+    with pytest.raises(ConfigError, match="is set twice"):
+        StoreSpec(thresholds={"\u00e9": 0.7, "e\u0301": 0.8})

@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
-from featurestore.typed import Reader, holds_text
+from featurestore.typed import Reader, composed, holds_text
 from train.schema import MISSING
 from train.trees import Tree, documented, leaves, unset
 
@@ -43,9 +43,9 @@ def given(schema: type, argv: list[str], example: str, later: Later = Reader.lat
         for name in reversed(path):
             own = {name: own}
         for place, _ in leaves(own):
-            if place in seen:
+            if (spelling := tuple(map(composed, place))) in seen:
                 raise twice(".".join(place), argv)
-            seen.add(place)
+            seen.add(spelling)
         _plant(own, tree)
     return tree
 
@@ -78,7 +78,7 @@ def check_form(argument: str, argv: list[str], example: str) -> None:
 
 def twice(key: str, argv: list[str]) -> ConfigError:
     """Return the refusal of a key that two arguments set."""
-    found = [a for a in argv if key.startswith(a.partition("=")[0])]
+    found = [a for a in argv if composed(key).startswith(composed(a.partition("=")[0]))]
     return ConfigError(f"{key} is given twice", found=" ".join(found), fix="leave one of them out")
 
 

@@ -237,7 +237,8 @@ def alone(config: Config) -> bool:
 
 def size(limit: str) -> int:
     """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)(i?)b?\s*", limit.lower(), re.ASCII)
+    units = r"b|([kmgt])(?:(i?)b)?"
+    found = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*(?:{units})\s*", limit.lower(), re.ASCII)
     if not found or not float(found.group(1)):
         raise ConfigError(
             "memory_limit is not a size", found=f"{limit!r}", fix="set for example memory_limit=4GB"

@@ -25,7 +25,8 @@ from featurestore.spec import TileSet
 from train.order import Window
 
 UNKNOWN = -1  # target of a tile without a label
-NONE = "none"  # what a null, or an empty string, is called among the values of a column
+NONE = "none"  # what a null is called among the values of a column
+EMPTY = "''"  # what an empty string is called there
 OWN = ("slide_id", "x", "y", "target", "split", "row", "fold")  # of keys; others are for people
 
 
@@ -144,34 +145,35 @@ def slide_numbers(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
 def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number the values of a column of any plain type; return each row's number and their names.
 
-    The order is that of the values; nulls and empty strings come last, under the name `NONE`.
+    The order is that of the values. Null comes last, under the name `NONE` unless that is a value.
     """
-    values = column.combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+    values = _decoded(column)
     coded = values.dictionary_encode(null_encoding="encode")
-    order = pc.sort_indices(coded.dictionary).to_numpy()  # nulls at the end
-    names = [
-        NONE if value in (None, "") else str(value)
-        for value in coded.dictionary.take(pa.array(order)).to_pylist()
-    ]
-    last = dict.fromkeys(sorted(names, key=lambda name: name == NONE))  # all else keeps its order
-    place = {name: number for number, name in enumerate(last)}
+    order = pc.sort_indices(coded.dictionary).to_numpy()  # null at the end
+    known = coded.dictionary.take(pa.array(order)).to_pylist()
+    names = [str(value) or EMPTY for value in known]
+    if known and known[-1] is None:
+        names[-1] = NONE if NONE not in names[:-1] else f"({NONE})"
     number = np.empty(len(order), dtype=np.int64)
-    number[order] = [place[name] for name in names]
-    return number[coded.indices.to_numpy()], list(place)
+    number[order] = np.arange(len(order))
+    return number[coded.indices.to_numpy()], names
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.Array:
+    values = column.combine_chunks()
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def unit_numbers(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], int]:
     """Number what intervals resample; return each row's number, and how many there are.
 
-    These are the values of a column; where it has none, each slide stands for itself.
+    These are the values of a column; where it is null, each slide stands for itself.
     """
     slide, names = slide_numbers(keys)
     if column == "slide_id":
         return slide, len(names)
     value, known = numbered(keys[column])
-    several = np.where(_unknown(value, known), len(known) + slide, value)
+    several = np.where(_unknown(keys[column]), len(known) + slide, value)
     units, number = np.unique(several, return_inverse=True)
     return number.astype(np.int64), len(units)
 
@@ -179,11 +181,12 @@ def unit_numbers(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], in
 def lone_slides(keys: pa.Table, column: str) -> int:
     """Count the slides that stand for themselves, having no value in a column."""
     slide, _ = slide_numbers(keys)
-    return 0 if column == "slide_id" else len(np.unique(slide[_unknown(*numbered(keys[column]))]))
+    return 0 if column == "slide_id" else len(np.unique(slide[_unknown(keys[column])]))
 
 
-def _unknown(value: npt.NDArray[np.int64], names: list[str]) -> npt.NDArray[np.bool_]:
-    return np.array([name == NONE for name in names], dtype=bool)[value]
+def _unknown(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    unknown: npt.NDArray[np.bool_] = _decoded(column).is_null().to_numpy(zero_copy_only=False)
+    return unknown
 
 
 def predictions(
