@@ -18,7 +18,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore import digests
 from featurestore.errors import ArtifactError
+from featurestore.ledger import Identity
 from featurestore.uris import local_path
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -44,13 +46,15 @@ class Fragment:
     Parameters
     ----------
     path
-        Where it lies.
+        Where it lies, from the root: the working folder may change.
     name
         Its path within the artifact, with ``/``: the same wherever the artifact lies.
     partition
         Values that the folders within the artifact give to all its rows, by column.
     schema, rows
         Of its footer.
+    identity
+        What the file system said of it before it was first read.
     """
 
     path: Path
@@ -58,6 +62,7 @@ class Fragment:
     partition: Partition
     schema: pa.Schema
     rows: int
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,11 @@ class Dataset:
     def named(self) -> dict[str, Path]:
         """Path by name, of every file: what the artifact's digest is made of."""
         return {fragment.name: fragment.path for fragment in self.fragments}
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """What the file system said of every file before it was first read."""
+        return {fragment.path: fragment.identity for fragment in self.fragments}
 
     @property
     def columns(self) -> list[str]:
@@ -142,9 +152,9 @@ def of_file(path: Path) -> Dataset:
 def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
     def opened(file: Path) -> Fragment:
         name = file.relative_to(root).as_posix()
-        footer = _footer(file)
-        return Fragment(file, name, _partition(name), footer.schema.to_arrow_schema(),
-                        footer.num_rows)  # fmt: skip
+        identity, footer = _footer(file)
+        return Fragment(file.absolute(), name, _partition(name), footer.schema.to_arrow_schema(),
+                        footer.num_rows, identity)  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(opened, files))
@@ -231,9 +241,9 @@ def _refuse_tables(files: Iterable[Path]) -> None:
             )
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
     try:
-        return pq.read_metadata(file)
+        return digests.identity(file), pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
             f"{file} is not a whole Parquet file",
