@@ -264,6 +264,12 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
         Whatever the contract, the rules or the disk refuse; nothing is left half written.
     """
     spec = store.spec
+    if not prefixes(store):
+        raise ArtifactError(
+            "There are no tiles to make a training set of",
+            found="neither data.tiles nor data.test_tiles is set",
+            fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
+        )
     rules = {name: getattr(spec, name) for name in RULES}
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
     store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
@@ -505,7 +511,7 @@ def listing() -> pa.Table:
                 "snapshot": name,
                 "kept": sum(said["funnel"][-1]["tiles"] for said in cohorts),
                 "rows": sum(said["rows"] for said in cohorts),
-                "dim": next(iter(cohorts))["dim"],
+                "dim": next((said["dim"] for said in cohorts), None),
                 "storage": manifest["rules"]["storage"],
                 "bytes": shelf.size(folder),
                 "embeddings": sum(shelf.size(place) for place in shared),

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
 
-from featurestore import FeatureStore, StoreSpec, matrix, shelf
+from featurestore import FeatureStore, StoreSpec, cli, matrix, shelf
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, Cohort, uris, write_synthetic
 from featurestore.export import export
 from featurestore.partitions import cohort as cohort_of
-from featurestore.snapshot import SHELF, Snapshot, materialise
+from featurestore.snapshot import SHELF, Snapshot, listing, materialise
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
 
@@ -197,6 +197,29 @@ def test_a_store_reads_what_it_opened_wherever_the_process_goes(
     monkeypatch.chdir(tmp_path / "other")
     made = materialise(store)
     assert (made.digest, made.manifest["cohorts"]["tiles"]["rows"]) == (expected, 12)
+
+
+@pytest.mark.parametrize("key", [None, "embeddings", "slides"])
+def test_a_store_without_tiles_makes_no_snapshot(key: str | None, artifacts: TABLES):
+    named = {key: artifacts()["data.embeddings"]} if key else {}
+    with pytest.raises(ArtifactError, match=r"neither data.tiles nor data.test_tiles is set"):
+        snapshot(named)
+    assert not Path(".featurestore").exists()
+
+
+def test_test_tiles_alone_are_made_and_listed(artifacts: TABLES, capsys):
+    named = artifacts()
+    Path("config.yaml").write_text(
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+        f"data: {{test_tiles: {named['data.tiles']}, embeddings: {named['data.embeddings']}}}\n"
+    )
+    assert cli.main(["--config", "config.yaml", "materialise"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("test tiles")
+    assert "100.0%" in said
+    assert [(row["kept"], row["dim"]) for row in listing().to_pylist()] == [(12, 3)]
+    assert cli.main(["snapshots"]) == 0
+    assert "12 of 12" in capsys.readouterr().out
 
 
 def test_warnings_are_repeated_when_a_snapshot_is_found(artifacts: TABLES):
