@@ -11,6 +11,7 @@ from yaml import Node
 from featurestore import bounds
 from featurestore.backend import Engine
 from featurestore.bounds import FOLDS, SEEDS, within
+from featurestore.errors import ConfigError
 from featurestore.folds import Balance, Strategy
 from featurestore.guard import Leakage
 from featurestore.labels import LabelRule
@@ -76,7 +77,20 @@ class StoreSpec:
     backend: Engine = "duckdb"
 
     def __post_init__(self) -> None:
-        """Bring class names to the Unicode form in which names of columns are read."""
+        """Bring class names to the Unicode form in which names of columns are read.
+
+        Raises
+        ------
+        ConfigError
+            A URI is empty.
+        """
+        for name in ARTIFACTS:
+            if getattr(self, name) == "":
+                raise ConfigError(
+                    f"data.{name} has no value",
+                    found=f"data.{name}: ''",
+                    fix=f"name a URI, or write data.{name}=null to unset it",
+                )
         for name in ("class_indices", "thresholds"):
             values = getattr(self, name)
             if values is not None:
