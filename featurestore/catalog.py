@@ -38,6 +38,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
             for name in names:
                 notes = column_notes(filed.connection.table(name).columns)
                 backend.comment(filed.connection, name, described(name), notes)
+            filed.confirm()
             backend.close(filed.connection)
             publish(building, path)
     except OSError as error:

@@ -265,7 +265,8 @@ def _plot(options: argparse.Namespace) -> None:
 def _materialise(options: argparse.Namespace) -> None:
     store = open_store(options, **({"storage": options.storage} if options.storage else {}))
     made = snapshot.materialise(store, Rows(Console(stderr=True)))
-    print_funnel(made.manifest["cohorts"]["tiles"]["funnel"], Console())
+    name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
+    print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
     for finding in made.findings:
         if finding.found:
             say(f"leak: {finding.found:,} {finding.check}: {finding.first}")

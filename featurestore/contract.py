@@ -225,7 +225,7 @@ def _no_share(share: ir.FloatingValue) -> ir.BooleanValue:
 
 
 def fold_column(tiles: ir.Table) -> Iterator[Violation]:
-    """Find a column ``fold`` with a missing or fractional number."""
+    """Find a column ``fold`` with a missing, fractional or negative number."""
     kind = tiles.schema()["fold"]
     if not kind.is_integer():
         yield Violation("column fold of the tiles is not an integer", str(kind), "write 0 .. k-1")
@@ -240,6 +240,11 @@ def fold_column(tiles: ir.Table) -> Iterator[Violation]:
         tiles.filter(tiles.fold.isnull()),
         "tiles have rows without a fold",
         "give each tile a fold, or drop the column to have folds assigned",
+    )
+    yield from offenders(
+        tiles.filter(tiles.fold < 0),
+        "tiles have rows with a negative fold",
+        "write 0 .. k-1; leave out the tiles that belong to no fold",
     )
 
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -113,13 +113,23 @@ def confirm(before: Mapping[Path, Identity]) -> None:
     ArtifactError
         One was changed.
     """
+    for file in changed(before):
+        raise ArtifactError(
+            f"{file} was changed while it was read",
+            found="another size, time or file than before",
+            fix="run again, once nobody writes there",
+        )
+
+
+def changed(before: Mapping[Path, Identity]) -> Iterator[Path]:
+    """Yield the files that are not what they were before, or gone."""
     for file, one in before.items():
-        if not file.exists() or identity(file) != one:
-            raise ArtifactError(
-                f"{file} was changed while it was read",
-                found="another size, time or file than before",
-                fix="run again, once nobody writes there",
-            )
+        try:
+            same = identity(file) == one
+        except OSError:
+            same = False
+        if not same:
+            yield file
 
 
 def mistaken(files: Iterable[Path]) -> list[Path]:

@@ -38,13 +38,14 @@ def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None =
     Raises
     ------
     ArtifactError
-        The folder is there, or the disk is full.
+        The folder is there, the disk is full, or the artifacts were changed meanwhile.
     """
 
     def build(folder: Path) -> None:
         for prefix in snapshot.matrices:
             _write_side(store, snapshot, prefix, folder / SIDES[prefix], rows or Rows(None))
         (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
+        store.confirm()  # the slides are read from the artifact
 
     if to == "mlflow":
         place = mlflow_artifacts.logged(

@@ -19,7 +19,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore import digests
 from featurestore.errors import ArtifactError
+from featurestore.ledger import Identity
 from featurestore.uris import local_path
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -45,13 +47,15 @@ class Fragment:
     Parameters
     ----------
     path
-        Where it lies.
+        Where it lies, from the root: the working folder may change.
     name
         Its path within the artifact, with ``/``: the same wherever the artifact lies.
     partition
         Values that the folders within the artifact give to all its rows, by column.
     schema, rows
         Of its footer.
+    identity
+        What the file system said of it before it was first read.
     """
 
     path: Path
@@ -59,6 +63,7 @@ class Fragment:
     partition: Partition
     schema: pa.Schema
     rows: int
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ class Dataset:
     def named(self) -> dict[str, Path]:
         """Path by name, of every file: what the artifact's digest is made of."""
         return {fragment.name: fragment.path for fragment in self.fragments}
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """What the file system said of every file before it was first read."""
+        return {fragment.path: fragment.identity for fragment in self.fragments}
 
     @property
     def columns(self) -> list[str]:
@@ -144,9 +154,9 @@ def of_file(path: Path) -> Dataset:
 def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
     def opened(file: Path) -> Fragment:
         name = file.relative_to(root).as_posix()
-        footer = _footer(file)
-        return Fragment(file, name, _partition(name), footer.schema.to_arrow_schema(),
-                        footer.num_rows)  # fmt: skip
+        identity, footer = _footer(file)
+        return Fragment(file.absolute(), name, _partition(name), footer.schema.to_arrow_schema(),
+                        footer.num_rows, identity)  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(opened, files))
@@ -251,14 +261,14 @@ def _refuse_tables(files: Iterable[Path]) -> None:
             )
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
     if not file.is_file():
         raise ArtifactError(
             f"{file} is no file", found="a pipe, a device or a link to what is not there",
             fix="write a Parquet file there",
         )  # fmt: skip
     try:
-        return pq.read_metadata(file)
+        return digests.identity(file), pq.read_metadata(file)
     except PermissionError as error:
         raise ArtifactError(
             f"{file} cannot be read", found=str(error.strerror), fix="ask for the right to read it"

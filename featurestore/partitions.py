@@ -130,6 +130,8 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     ------
     EmptyViewError
         There is none.
+    ArtifactError
+        The artifacts were changed since the store first read them.
     """
     dataset = store.dataset("test_embeddings")
     dim = contract.dimension(store.view("test_embeddings"))
@@ -153,6 +155,7 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
         "columns": list(more),
         **{name: getattr(store.spec, name) for name in RULES},
     }
+    store.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
     return Cohort(keys, pieces(dataset.files), dim, manifest, dataset.named)
 

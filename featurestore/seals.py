@@ -49,8 +49,7 @@ def seal(fresh: Path, folder: Path, digest: str, checks: Checks) -> None:
     checks
         Files that need no SHA-256.
     """
-    names = {file.relative_to(fresh).as_posix(): file for file in fresh.rglob("*")
-             if file.is_file()}  # fmt: skip
+    names = _within(fresh)
     sums = digests.sums(file for name, file in names.items() if name not in checks)
     files = {
         name: {"bytes": file.stat().st_size, "sha256": sums.get(file), "is": _is(file)}
@@ -90,6 +89,8 @@ def fault(
             return f"it is {said['digest'][: len(folder.name)]} by its seal"
         files = {name: one for name, one in said["files"].items() if only is None or name in only}
         wrong = _sizes(folder, files) or _bytes(folder, files, checks, wholly)
+        if wrong is None and only is None:
+            wrong = _added(folder, files)
         if wrong is None:
             _renew(folder, said, files)
         return wrong
@@ -105,6 +106,19 @@ def fault(
         return f"{error.filename} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError):
         return "its seal is damaged"
+
+
+def _within(folder: Path) -> dict[str, Path]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file for file in files}
+
+
+def _added(folder: Path, files: Files) -> str | None:
+    # A network disk, or a desktop, leaves hidden files of its own, which nothing here reads.
+    visible = (name for name, file in _within(folder).items() if not file.name.startswith("."))
+    if added := sorted(set(visible) - files.keys()):
+        return f"{added[0]} was added after it was made"
+    return None
 
 
 def _sizes(folder: Path, files: Files) -> str | None:
@@ -160,10 +174,10 @@ def _write(folder: Path, said: dict[str, Any]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    said = json.loads(path(folder).read_bytes())
+    said = dict(json.loads(path(folder).read_bytes()))  # or it is no mapping: TypeError, ValueError
     if said.pop("seal") != _own(said):
         raise ValueError
-    return dict(said)
+    return said
 
 
 def _own(said: dict[str, Any]) -> str:

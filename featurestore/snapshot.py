@@ -233,13 +233,6 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     return found | {"views": meaning.code(*VIEWS)}
 
 
-def _files(store: FeatureStore) -> Iterator[Path]:
-    """Yield the files that a snapshot is made of."""
-    named = [name for name in ("tiles", "test_tiles", "slides") if getattr(store.spec, name)]
-    for name in (*named, *(prefix + "embeddings" for prefix in prefixes(store))):
-        yield from store.dataset(name).named.values()
-
-
 def prefixes(store: FeatureStore) -> list[str]:
     """Return the prefixes of the cohorts that a store has: ``""``, ``"test_"``."""
     cohorts = {"": store.spec.tiles, "test_": store.spec.test_tiles}
@@ -271,9 +264,15 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
         Whatever the contract, the rules or the disk refuse; nothing is left half written.
     """
     spec = store.spec
+    if not prefixes(store):
+        raise ArtifactError(
+            "There are no tiles to make a training set of",
+            found="neither data.tiles nor data.test_tiles is set",
+            fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
+        )
     rules = {name: getattr(spec, name) for name in RULES}
-    before = digests.identities(_files(store))
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
+    store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
     digest = _digest(content)
 
     def build(folder: Path) -> None:
@@ -290,7 +289,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             guard.refuse(findings, spec.leakage)
             held = matrices(store, rows)
             whole = content | {"digest": digest} | write(store, folder, held, findings)
-            digests.confirm(before)
+            store.confirm()
         whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
 
@@ -300,7 +299,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
     for said in manifest["warnings"]:
         warnings.warn(said, FeatureStoreWarning, stacklevel=2)
     made = Snapshot(held, manifest, matrices(store, rows))
-    digests.confirm(before)
+    store.confirm()
     return made
 
 
@@ -322,9 +321,8 @@ def embeddings(
         total = sum(fragment.rows for fragment in dataset.filled)
         with shown.counting(f"embeddings to {storage}", total) as advance:
             matrix.convert(dataset.filled, dim, storage, folder, advance, store.threads)
-        digests.confirm(before)
+        store.confirm()
 
-    before = digests.identities(dataset.named.values())
     digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
     held = shelf.held(MATRICES, digest, build, matrix.CHECKS)
     return Matrix.open(held.folder), held
@@ -513,7 +511,7 @@ def listing() -> pa.Table:
                 "snapshot": name,
                 "kept": sum(said["funnel"][-1]["tiles"] for said in cohorts),
                 "rows": sum(said["rows"] for said in cohorts),
-                "dim": next(iter(cohorts))["dim"],
+                "dim": next((said["dim"] for said in cohorts), None),
                 "storage": manifest["rules"]["storage"],
                 "bytes": shelf.size(folder),
                 "embeddings": sum(shelf.size(place) for place in shared),

@@ -81,8 +81,15 @@ class StoreSpec:
         Raises
         ------
         ConfigError
-            Two names are one class.
+            A URI is empty, or two names are one class.
         """
+        for name in ARTIFACTS:
+            if getattr(self, name) == "":
+                raise ConfigError(
+                    f"data.{name} has no value",
+                    found=f"data.{name}: ''",
+                    fix=f"name a URI, or write data.{name}=null to unset it",
+                )
         for name in ("class_indices", "thresholds"):
             values = getattr(self, name)
             if values is not None:

@@ -87,15 +87,38 @@ class FeatureStore:
             self._datasets[name] = parquet.dataset(uri)
         return self._datasets[name]
 
+    def confirm(self) -> None:
+        """Refuse artifacts that are not what they were when this store first read them.
+
+        Views, folds and what was checked are kept: they would be taken for those of other tiles.
+
+        Raises
+        ------
+        ArtifactError
+            A file was changed, replaced or removed.
+        """
+        for name, dataset in self._datasets.items():
+            for file in digests.changed(dataset.identities):
+                raise ArtifactError(
+                    f"The {name.replace('_', ' ')} were changed since this store first read them",
+                    found=f"{file} has another size, time or file than then",
+                    fix="open the store again, or run again, once nobody writes there",
+                )
+
     def sources(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
-        """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read."""
-        return {
+        """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read.
+
+        Raises as `confirm`: what was used has no digest any more.
+        """
+        found = {
             name: (
                 str(getattr(self.spec, name)),
                 digests.stamp(files) if name in unread else digests.digest(files),
             )
             for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
         }
+        self.confirm()
+        return found
 
     def earlier(self, names: Iterable[str], divided: bool = True) -> dict[str, str]:
         """Return the digest of some artifacts by the rule of runs that were recorded earlier.
@@ -165,6 +188,7 @@ class FeatureStore:
                 fix="name one of them; test_NAME is that of the held-out tiles",
             )
         table = self.view(name)
+        self.confirm()
         return View(name, table, self._definitions[name])
 
     def __repr__(self) -> str:
@@ -311,13 +335,16 @@ class FeatureStore:
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
         self.survivors(prefix)
+        self.confirm()
         with backend.translated():
             return self.view(prefix + "funnel").to_pyarrow().to_pylist()
 
     def label_distribution(self) -> pa.Table:
         """Return ``fold, label, tiles, slides`` of the kept tiles."""
+        fates = self.view("fates")
+        self.confirm()
         with backend.translated():
-            return distribution_view(self.view("fates")).to_pyarrow()
+            return distribution_view(fates).to_pyarrow()
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -333,8 +360,11 @@ class FeatureStore:
         ------
         QueryError
             It is not a single SELECT, reads something else, or the engine refuses it.
+        ArtifactError
+            The artifacts are not those that the views were made of, see `confirm`.
         """
         self.name_views()
+        self.confirm()
         return backend.select(self.connection, query, external)
 
     def seal(self) -> None:

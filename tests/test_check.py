@@ -69,6 +69,9 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
     "fold with a null": (
         {"fold": with_([0] * 12, n2=None)}, {}, {}, [("error", "tiles", "without a fold", 1)],
     ),
+    "fold below zero": (
+        {"fold": with_([0] * 12, n2=-1)}, {}, {}, [("error", "tiles", "negative fold", 1)],
+    ),
     "group missing": (
         {}, {}, {"kfold_strategy": "stratified_group", "kfold_group": "patient_id"},
         [("error", "tiles", "no column patient_id", None)],

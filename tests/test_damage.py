@@ -58,6 +58,15 @@ def other_header(file: Path) -> None:
     file.write_bytes(content.replace(b"(12, 3)", b"(3, 12)"))
 
 
+def copied(file: Path) -> None:
+    shutil.copy(file, file.with_name(f"test_{file.name}"))
+
+
+def copied_below(file: Path) -> None:
+    (file.parent / "more").mkdir()
+    shutil.copy(file, file.parent / "more")
+
+
 DAMAGES: dict[str, tuple[str, Damage, str]] = {
     # name: (file below .featurestore, what happens to it, words of the warning)
     "flipped fate": ("snapshots/*/fates.parquet", flip, "fates.parquet has another SHA-256"),
@@ -69,6 +78,11 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
     "flipped slides": ("snapshots/*/slides.parquet", flip, "slides.parquet has another SHA-256"),
     "cut seal": ("snapshots/*.seal", cut, "its seal is damaged"),
     "no seal": ("snapshots/*.seal", Path.unlink, "it has no seal"),
+    "null for a seal": ("snapshots/*.seal", lambda f: f.write_text("null"), "its seal is damaged"),
+    "text for a seal": ("snapshots/*.seal", lambda f: f.write_text('"x"'), "its seal is damaged"),
+    "list for a seal": ("matrices/*.seal", lambda f: f.write_text("[1]"), "its seal is damaged"),
+    "another file": ("snapshots/*/fates.parquet", copied, "test_fates.parquet was added"),
+    "a file below": ("matrices/*/keys.parquet", copied_below, "more/keys.parquet was added"),
     "flipped seal": ("snapshots/*.seal", lambda f: flip(f, 40), "its seal is damaged"),
     "flipped embedding": ("matrices/*/embeddings.npy", flip, "embeddings.npy has 1 rows that are"),
     "permuted rows": ("matrices/*/embeddings.npy", permute, "embeddings.npy has 2 rows that are"),
@@ -141,6 +155,13 @@ def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     assert list(Path(".featurestore").rglob(".broken-*"))
     assert cli.main(["gc"]) == 0
     assert not list(Path(".featurestore").rglob(".broken-*"))
+
+
+def test_a_hidden_file_beside_is_no_damage(here: Path):
+    """A network disk leaves them where a file was open, and nothing reads them."""
+    made = materialised()
+    (made.folder / ".nfs0001").write_text("")
+    assert materialised().folder == made.folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -21,10 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
 
-from featurestore import FeatureStore, StoreSpec, matrix, shelf
+from featurestore import FeatureStore, StoreSpec, cli, matrix, shelf
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, Cohort, uris, write_synthetic
-from featurestore.snapshot import SHELF, Snapshot, materialise
+from featurestore.export import export
+from featurestore.partitions import cohort as cohort_of
+from featurestore.snapshot import SHELF, Snapshot, listing, materialise
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
 
@@ -119,6 +121,105 @@ def test_a_second_run_builds_no_view(artifacts: TABLES, monkeypatch):
     again = snapshot(named)
     assert again.fit_set(0).keys == first.fit_set(0).keys
     assert again.manifest == first.manifest
+
+
+def rewrite(named: dict[str, str], key: str) -> None:
+    """Write other rows under the name of an artifact."""
+    table = pq.read_table(named[key])
+    pq.write_table(table.slice(2), named[key])
+
+
+@pytest.mark.parametrize("changed", ["data.tiles", "data.embeddings", "slides"])
+def test_what_a_store_remembers_is_not_called_by_other_files_digest(
+    changed: str, artifacts: TABLES, tmp_path: Path
+):
+    """A notebook looks, the artifact is replaced, and every answer of that store is refused."""
+    named = artifacts() | {"slides": slides(tmp_path)}
+    store = FeatureStore(spec(named))
+    store.sql("select * from slides")
+    rewrite(named, changed)
+    answers = [
+        lambda: materialise(store), store.funnel, store.label_distribution, store.sources,
+        lambda: store["fates"], lambda: store.sql("select 1"),
+    ]  # fmt: skip
+    for answer in answers:
+        with pytest.raises(ArtifactError, match="changed since this store first read"):
+            answer()
+    assert not Path(".featurestore").exists()
+    assert snapshot(named).manifest["cohorts"]["tiles"]["rows"] == 12 - 2 * ("tiles" in changed)
+
+
+def test_a_store_is_not_exported_with_slides_of_another_time(artifacts: TABLES, tmp_path: Path):
+    named = artifacts() | {"slides": slides(tmp_path)}
+    store = FeatureStore(spec(named))
+    made = materialise(store)
+    rewrite(named, "slides")
+    with pytest.raises(ArtifactError, match="slides were changed since this store first read"):
+        export(store, made, "out")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("changed", ["data.tiles", "data.embeddings"])
+def test_what_a_store_remembers_is_not_predicted_of_other_files(changed: str, artifacts: TABLES):
+    named = artifacts()
+    store = FeatureStore(spec(named, predict_tiles=named["data.tiles"], tiles=None))
+    assert len(cohort_of(store, "checkpoint").keys) == 12
+    rewrite(named, changed)
+    with pytest.raises(ArtifactError, match="were changed since this store first read"):
+        cohort_of(store, "checkpoint")
+
+
+def test_a_link_that_is_led_elsewhere_is_another_artifact(artifacts: TABLES, tmp_path: Path):
+    named = artifacts()
+    shutil.copytree(tmp_path / "in", tmp_path / "other")
+    Path("now").symlink_to(tmp_path / "in")
+    store = FeatureStore(spec(named, tiles="now/tiles.parquet"))
+    store.funnel()
+    Path("now").unlink()
+    Path("now").symlink_to(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="tiles were changed since this store first read"):
+        materialise(store)
+
+
+def test_a_store_reads_what_it_opened_wherever_the_process_goes(
+    artifacts: TABLES, tmp_path: Path, monkeypatch
+):
+    """Relative URIs are those of the folder in which the artifacts were opened."""
+    named = artifacts()
+    expected = snapshot(named).digest
+    other = tmp_path / "other" / "in"
+    other.mkdir(parents=True)
+    for name in ("tiles.parquet", "embeddings.parquet"):
+        pq.write_table(pq.read_table(tmp_path / "in" / name).slice(2), other / name)
+    relative = {"tiles": "in/tiles.parquet", "embeddings": "in/embeddings.parquet"}
+    store = FeatureStore(StoreSpec(**RULES, **relative))
+    store.funnel()
+    monkeypatch.chdir(tmp_path / "other")
+    made = materialise(store)
+    assert (made.digest, made.manifest["cohorts"]["tiles"]["rows"]) == (expected, 12)
+
+
+@pytest.mark.parametrize("key", [None, "embeddings", "slides"])
+def test_a_store_without_tiles_makes_no_snapshot(key: str | None, artifacts: TABLES):
+    named = {key: artifacts()["data.embeddings"]} if key else {}
+    with pytest.raises(ArtifactError, match=r"neither data.tiles nor data.test_tiles is set"):
+        snapshot(named)
+    assert not Path(".featurestore").exists()
+
+
+def test_test_tiles_alone_are_made_and_listed(artifacts: TABLES, capsys):
+    named = artifacts()
+    Path("config.yaml").write_text(
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+        f"data: {{test_tiles: {named['data.tiles']}, embeddings: {named['data.embeddings']}}}\n"
+    )
+    assert cli.main(["--config", "config.yaml", "materialise"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("test tiles")
+    assert "100.0%" in said
+    assert [(row["kept"], row["dim"]) for row in listing().to_pylist()] == [(12, 3)]
+    assert cli.main(["snapshots"]) == 0
+    assert "12 of 12" in capsys.readouterr().out
 
 
 def test_warnings_are_repeated_when_a_snapshot_is_found(artifacts: TABLES):

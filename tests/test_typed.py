@@ -38,7 +38,8 @@ def test_what_is_recorded_is_read_again_as_it_was(
     """
     thresholds = {unicodedata.normalize("NFC", name): least for name, least in thresholds.items()}
     own = load(DIGITS)
-    own.output = own.data.tiles = own.tracking.run_name = own.kfold_group = text
+    own.output = own.tracking.run_name = own.kfold_group = text
+    own.data.tiles = text or "."  # an empty URI names nothing
     own.evidence.groups, own.thresholds = groups, thresholds
     own.class_indices = {name: index for index, name in enumerate(thresholds)}
     written = config.text(own)
@@ -47,7 +48,7 @@ def test_what_is_recorded_is_read_again_as_it_was(
     store = StoreSpec.from_yaml(written.encode(), "store.yaml")
     assert store == StoreSpec.from_config(plain(own))
     composed = {unicodedata.normalize("NFC", name): value for name, value in thresholds.items()}
-    assert (store.tiles, store.kfold_group, store.thresholds) == (text, text, composed)
+    assert (store.tiles, store.kfold_group, store.thresholds) == (text or ".", text, composed)
 
 
 @pytest.mark.parametrize("text", LOOKS)
@@ -300,6 +301,7 @@ def test_what_was_recorded_is_never_resolved(tmp_path: Path, monkeypatch: pytest
         ("tiles: a.parquet", ["'tiles'", "did you mean 'data.tiles'?"]),
         ("data: {tile: a.parquet}", ["'data.tile'", "did you mean 'data.tiles'?"]),
         ("data: a.parquet", ["data is a section of keys"]),
+        ("data: {tiles: ''}", ["data.tiles has no value", "data.tiles=null"]),
         ('k: "5"', ["k is not a whole number", "store.yaml, line 1", "without quotes"]),
         ("k: 1", ["k is out of bounds", "k=1"]),
         ("seed: x", ["seed is not a whole number"]),
@@ -330,6 +332,8 @@ def test_a_spec_takes_values_of_its_types_alone():
         StoreSpec.from_config({"k": "5"})
     with pytest.raises(ConfigError, match=r"data\.tiles is not text"):
         StoreSpec.from_config({"data": {"tiles": 7}})
+    with pytest.raises(ConfigError, match=r"data\.slides has no value"):
+        StoreSpec(slides="")
     with pytest.raises(ConfigError, match="A key of thresholds is not text"):
         StoreSpec.from_config({"thresholds": {1: 0.5}})
     with pytest.raises(ConfigError, match="not plain"):
