@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TABLES
+from conftest import ROOT, TABLES
 from test_refusals import arguments
 from test_snapshot import slides, snapshot
 
@@ -442,6 +443,14 @@ def test_what_is_written_honours_the_umask(here: Path, umask: None):
     assert modes == {e: oct(0o775 if e.is_dir() else 0o664) for e in entries}
 
 
+@pytest.fixture
+def others_can_import() -> None:
+    """Skip where another user could not even import what is tested."""
+    for place in (Path(sys.prefix), Path(sys.base_prefix), ROOT):
+        if any(not folder.stat().st_mode & 0o005 == 0o005 for folder in (place, *place.parents)):
+            pytest.skip(f"{place} is for its owner alone")
+
+
 def _as_reader(folder: Path) -> None:
     """Use all that is there, as somebody who may not write it."""
     os.chdir(folder)
@@ -470,7 +479,7 @@ def _as_stranger(folder: Path) -> None:
         materialised()
 
 
-def test_what_another_may_not_read_is_one_error_and_stays(made: Path):
+def test_what_another_may_not_read_is_one_error_and_stays(made: Path, others_can_import: None):
     """It may be sound to its owner."""
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "shared"
@@ -487,7 +496,7 @@ def test_what_another_may_not_read_is_one_error_and_stays(made: Path):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_reader_needs_no_right_to_write(locks: bool, made: Path):
+def test_a_reader_needs_no_right_to_write(locks: bool, made: Path, others_can_import: None):
     """Another user, in another's folder; or in a copy of it that has no locks."""
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "shared"

@@ -166,6 +166,7 @@ def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
 
 def test_a_lost_server_is_not_taken_for_an_artifact_that_is_missing(tmp_path: Path):
     mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow_artifacts.make_tables()
     for ask, call in (
         (lambda: uris.local_path("runs:/abc/tiles.parquet"), "get_run"),
         (lambda: names.run_of("models:/m/1"), "get_model_version"),
