@@ -446,8 +446,8 @@ def test_what_is_written_honours_the_umask(here: Path, umask: None):
 @pytest.fixture
 def others_can_import() -> None:
     """Skip where another user could not even import what is tested."""
-    for place in (Path(sys.prefix), Path(sys.base_prefix), ROOT):
-        if any(not folder.stat().st_mode & 0o005 == 0o005 for folder in (place, *place.parents)):
+    for place in (Path(sys.prefix), ROOT):
+        if any(folder.stat().st_mode & 0o005 != 0o005 for folder in (place, *place.parents)):
             pytest.skip(f"{place} is for its owner alone")
 
 
