@@ -155,11 +155,26 @@ def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
     def opened(file: Path) -> Fragment:
         name = file.relative_to(root).as_posix()
         identity, footer = _footer(file)
-        return Fragment(file.absolute(), name, _partition(name), footer.schema.to_arrow_schema(),
+        return Fragment(file.absolute(), name, _partition(name), _schema(footer),
                         footer.num_rows, identity)  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(opened, files))
+
+
+def _schema(footer: pq.FileMetaData) -> pa.Schema:
+    """Return the columns that Arrow has a type for.
+
+    Shapes, as Parquet's own GEOMETRY, are left out: no rule reads them, and not every engine can.
+    """
+    leaves = (footer.schema.column(number) for number in range(len(footer.schema)))
+    unknown = {
+        leaf.path
+        for leaf in leaves
+        if leaf.logical_type.type == "UNKNOWN" and leaf.physical_type == "BYTE_ARRAY"
+    }
+    schema = footer.schema.to_arrow_schema()
+    return pa.schema([field for field in schema if field.name not in unknown], schema.metadata)
 
 
 def _matches(path: Path) -> tuple[Path, list[Path]]:
