@@ -10,14 +10,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from featurestore import digests, seals, shelf
-from featurestore.shelf import Held
+from featurestore import digests, shelf
 
 KIND = "downloads"
 PART = ".part-"  # before the name of a download that was cut
-
-_HELD: dict[Path, Held] = {}
-"""By folder: the locks that keep others from removing it."""
 
 
 def kept(content: str, fill: Callable[[Path], object]) -> Path:
@@ -42,7 +38,7 @@ def kept(content: str, fill: Callable[[Path], object]) -> Path:
         folder.rmdir()  # it is empty
         part.rename(folder)
 
-    return _hold(digest, build)
+    return shelf.built(KIND, digest, build)
 
 
 def compared(fill: Callable[[Path], object]) -> Path:
@@ -59,21 +55,10 @@ def compared(fill: Callable[[Path], object]) -> Path:
         for entry in fresh.folder.iterdir():
             entry.rename(folder / entry.name)
 
-    folder = _hold(hashlib.sha256(content.encode()).hexdigest(), build)
+    folder = shelf.built(KIND, hashlib.sha256(content.encode()).hexdigest(), build)
     fresh.lock.close()
     shelf.remove(fresh.folder)
     return folder
-
-
-def _hold(digest: str, build: Callable[[Path], object]) -> Path:
-    folder = shelf.place(KIND, digest)
-    earlier = _HELD.get(folder.absolute())
-    if earlier and seals.fault(folder, digest, shelf.NONE):
-        # It is gone or was harmed: this process must not wait for itself to let go of it.
-        _HELD.pop(folder.absolute()).lock.close()
-    own = shelf.held(KIND, digest, build)
-    _HELD.setdefault(own.folder.absolute(), own)
-    return own.folder
 
 
 def _part(name: str) -> Path:
@@ -88,12 +73,8 @@ def discard(path: Path) -> bool:
     bool
         Whether there was one and it went, so that asking again downloads again.
     """
-    path = path.absolute()
-    folder = next((one for one in _HELD if path.is_relative_to(one)), None)
-    if folder is None:
-        return False
-    _HELD.pop(folder).lock.close()
-    return shelf.remove(folder)
+    folder = shelf.let_go(path)
+    return folder is not None and shelf.remove(folder)
 
 
 def collect(keep: int) -> list[Path]:

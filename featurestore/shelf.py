@@ -178,10 +178,18 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
         Writes the result into the folder that it is given.
     """
     folder = place(name, content).absolute()
-    if not folder.exists() and (lost := _BUILT.pop(folder, None)):
-        lost.lock.close()  # somebody removed it by hand: this process must not wait for itself
+    if folder in _BUILT and seals.fault(folder, content, NONE):
+        let_go(folder)  # it is gone or was harmed: this process must not wait for itself
     own = held(name, content, build)
     return _BUILT.setdefault(folder, own).folder
+
+
+def let_go(path: Path) -> Path | None:
+    """Let go of the folder of `built` that a path lies in; return it, or None."""
+    folder = next((folder for folder in _BUILT if path.absolute().is_relative_to(folder)), None)
+    if folder:
+        _BUILT.pop(folder).lock.close()
+    return folder
 
 
 def found(kind: str, name: str, checks: Checks = NONE) -> Held:
