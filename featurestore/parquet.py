@@ -146,11 +146,6 @@ def parquet_files(uri: str) -> list[Path]:
     return [fragment.path for fragment in dataset(uri).fragments]
 
 
-def of_file(path: Path) -> Dataset:
-    """Return one file, written by this program, as an artifact; raises as `dataset`."""
-    return Dataset(_opened(path.parent, [path]))
-
-
 def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
     def opened(file: Path) -> Fragment:
         name = file.relative_to(root).as_posix()

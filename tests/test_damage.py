@@ -252,7 +252,7 @@ def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_pa
     keys = {"slide_id": ["s"] * 5, "x": range(5), "y": range(5)}
     table = pa.table({**{k: list(v) for k, v in keys.items()}, "embedding": values.tolist()})
     pq.write_table(table, tmp_path / "e.parquet")
-    fragments = parquet.of_file(tmp_path / "e.parquet").fragments
+    fragments = parquet.dataset(str(tmp_path / "e.parquet")).fragments
     folder = tmp_path / "m"
     folder.mkdir()
     matrix.convert(fragments, dim, storage, folder, lambda rows: None)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.matrix import Matrix, convert
-from featurestore.parquet import of_file
+from featurestore.parquet import dataset
 from featurestore.spec import TileSet
 from train.data import UNKNOWN, load_splits, lone_slides, predictions, unit_numbers
 from train.order import windows
@@ -38,7 +38,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> TileSet:
     keys = pa.table({"slide_id": [f"s{n // 4}" for n in numbers], "x": numbers, "y": numbers * 0})
     vectors = keys.append_column("embedding", pa.array([[float(n), 1.0] for n in numbers]))
     pq.write_table(vectors.take(pa.array(numbers[::-1].copy())), folder / "e.parquet")
-    convert(of_file(folder / "e.parquet").fragments, 2, "float32", folder, lambda rows: None)
+    convert(dataset(str(folder / "e.parquet")).fragments, 2, "float32", folder, lambda rows: None)
     split = ["train" if n < 18 else "validation" for n in numbers]
     target = pa.array([None if n == 20 else int(n) % 3 for n in numbers], pa.int64())
     keys = keys.append_column("target", target).append_column("split", pa.array(split))

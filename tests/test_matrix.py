@@ -40,7 +40,7 @@ def convert(files: list[Path], folder: Path, storage: str = "float32", **more: i
     """Convert into a new folder; every row is told to the progress once."""
     folder.mkdir()
     told: list[int] = []
-    fragments = [f for file in files for f in parquet.of_file(file).fragments]
+    fragments = [f for file in files for f in parquet.dataset(str(file)).fragments]
     matrix.convert(fragments, 3, storage, folder, told.append, **more)  # type: ignore[arg-type]
     made = Matrix.open(folder)
     assert sum(told) == made.rows
@@ -140,7 +140,9 @@ def test_equal_embeddings_have_equal_digests_and_others_others(tmp_path: Path):
         folder = tmp_path / str(dim)
         folder.mkdir()
         file = write(folder / "e.parquet", pa.array(values.tolist()))
-        matrix.convert(parquet.of_file(file).fragments, dim, "float32", folder, lambda rows: None)
+        matrix.convert(
+            parquet.dataset(str(file)).fragments, dim, "float32", folder, lambda rows: None
+        )
         digests = pq.read_table(folder / "keys.parquet")["content"].to_pylist()
         assert digests[5] == digests[2]
         assert len(set(digests)) == 7
@@ -216,7 +218,7 @@ from featurestore import matrix, parquet
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 file, folder = Path(sys.argv[1]), Path(sys.argv[2])
 before = peak()
-fragments = parquet.of_file(file).fragments
+fragments = parquet.dataset(str(file)).fragments
 matrix.convert(fragments, 500, "float32", folder, lambda rows: None, threads=1)
 print(peak() - before)
 """
