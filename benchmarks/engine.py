@@ -19,11 +19,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.affine import Affine
-from train.engine import Stepper, evaluate
-from train.losses import Aims
-from train.pool import Heads, Pool, balanced
-from train.product import times
+from train.engine.evaluate import evaluate
+from train.engine.heads import Heads, balanced
+from train.engine.losses import Aims
+from train.engine.matmul import times
+from train.engine.shard import Pool
+from train.engine.stepper import Stepper
+from train.engine.weights import Affine
 
 BATCH, CLASSES, FOLDS = 1024, 7, 5
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
-from train import evidence, groups
+from train.evaluation import estimates, groups, metrics
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=200_000)
     parser.add_argument("--slides", type=int, default=500)
     parser.add_argument("--classes", type=int, default=7)
-    parser.add_argument("--resamples", type=int, default=evidence.RESAMPLES)
+    parser.add_argument("--resamples", type=int, default=metrics.RESAMPLES)
     parser.add_argument("--values", type=int, default=5, help="of a column of groups")
     parser.add_argument("--rivals", type=int, default=3, help="resamples of the rival")
     options = parser.parse_args()
@@ -38,11 +38,11 @@ def main() -> None:
     shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
     names = [f"class {index}" for index in range(options.classes)]
     start = time.perf_counter()
-    found = evidence.figures(target, shares, slide, names, resamples=options.resamples)
+    found = estimates.figures(target, shares, slide, names, resamples=options.resamples)
     ours = time.perf_counter() - start
     start = time.perf_counter()
-    confused = evidence.cube(target, shares.argmax(axis=1), slide, options.classes)
-    evidence.confusions(confused, names, resamples=options.resamples)
+    confused = metrics.cube(target, shares.argmax(axis=1), slide, options.classes)
+    metrics.confusions(confused, names, resamples=options.resamples)
     named = {"slide_id": [f"slide {number}" for number in slide]}
     for column in ("organ", "scanner"):
         named[column] = rng.integers(options.values, size=options.slides)[slide]

@@ -19,10 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featurestore.snapshot import materialise
+from featurestore.snapshots.build import materialise
 from train import probe
-from train.config import load
-from train.data import load_splits
+from train.config.load import load
+from train.fitting.load import load_splits
 
 FOLDS = range(5)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from train import atlas, pyramid, qupath
-from train.mosaic import NONE, Tiles, grid, mosaic
-from train.palette import colours
-from train.regions import regions
-from train.slides import Slide
+from train.overlays import geojson, ome_tiff, write
+from train.overlays.label_map import NONE, Tiles, grid, mosaic
+from train.overlays.regions import regions
+from train.overlays.slides import Slide
+from train.plots.palette import colours
 
 EXTENT = 224
 NAMES = [f"class {index}" for index in range(7)]
@@ -61,19 +61,19 @@ def measure(slide: Slide, tiles: Tiles, folder: Path, seconds: dict[str, float])
     lap("rule")
     found = regions(cut, tiles)
     lap("regions, checked")
-    features = qupath.region_features(found, NAMES, palette, 1.0, 0.25)
-    (folder / "regions.geojson").write_bytes(qupath.collection(features))
+    features = geojson.region_features(found, NAMES, palette, 1.0, 0.25)
+    (folder / "regions.geojson").write_bytes(geojson.collection(features))
     lap("GeoJSON of regions")
-    features = qupath.tile_features(tiles, NAMES, palette, 1.0)
-    (folder / "tiles.geojson").write_bytes(qupath.collection(features))
+    features = geojson.tile_features(tiles, NAMES, palette, 1.0)
+    (folder / "tiles.geojson").write_bytes(geojson.collection(features))
     lap("GeoJSON of tiles")
-    pixels = grid(slide.extent, tiles.step, atlas.MAP_PIXELS)
-    for name, values in (("classes", cut.label), ("errors", atlas.errors(cut))):
-        pyramid.write_tiff(
+    pixels = grid(slide.extent, tiles.step, write.MAP_PIXELS)
+    for name, values in (("classes", cut.label), ("errors", write.errors(cut))):
+        ome_tiff.write_tiff(
             folder / f"{name}.ome.tif", cut, values, palette, pixels, slide.mpp, name, {}
         )
     lap("two TIFFs")
-    atlas.overview(folder / "overview.png", slide, tiles, cut, NAMES, palette)
+    write.overview(folder / "overview.png", slide, tiles, cut, NAMES, palette)
     lap("overview")
     assert (cut.label != NONE).all()
     return len(found.shape)

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.turns import peak, take_turns
-from featurestore.spec import StoreSpec
+from featurestore.spec.store_spec import StoreSpec
 
 FOLD = 0
 KEYS = ["slide_id", "x", "y"]
@@ -186,7 +186,7 @@ def store(
 
     from featurestore import FeatureStore
     from featurestore.examples import TISSUES, uris
-    from featurestore.snapshot import materialise
+    from featurestore.snapshots.build import materialise
 
     warnings.simplefilter("ignore")  # a hundredth of the tiles has no embedding
     spec = StoreSpec(
@@ -208,8 +208,8 @@ def store(
 
 def cohort(root: Path, rows: int, dim: int) -> None:
     """Write the cohort if it is not there."""
-    from featurestore.atomic import fresh_folder
     from featurestore.examples import Cohort, write_synthetic
+    from featurestore.io.atomic import fresh_folder
 
     if not root.exists():
         with fresh_folder(root) as folder:

@@ -88,8 +88,8 @@ def duckdb_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def pyarrow_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
     """The same with pyarrow, a row group a thread."""
-    from featurestore.batches import embedding_batches, pieces
-    from train.predict import BATCH_BYTES
+    from featurestore.embeddings.batches import embedding_batches, pieces
+    from train.inference.stream import BATCH_BYTES
 
     clock = Clock()
     with ThreadPoolExecutor(options.threads) as pool:
@@ -108,14 +108,15 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     import torch
     from accelerate import Accelerator
 
-    from featurestore import FeatureStore, partitions
-    from featurestore.spec import StoreSpec
-    from train import checkpoint
-    from train.checkpoint import Blueprint
-    from train.predict import predict
-    from train.schema import Config
-    from train.session import Session
-    from train.tracking import NullTracker
+    from featurestore import FeatureStore
+    from featurestore.spec.store_spec import StoreSpec
+    from train.config.schema import Config
+    from train.inference import cohort as inference_cohort
+    from train.inference.stream import predict
+    from train.models import checkpoint
+    from train.models.checkpoint import Blueprint
+    from train.runtime.run import Session
+    from train.tracking.tracker import NullTracker
 
     names = [f"class {number}" for number in range(CLASSES)]
     blueprint = Blueprint("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
@@ -136,7 +137,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")
         )
         store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
-        cohort = partitions.cohort(store, checkpoint.digest(network, blueprint))
+        cohort = inference_cohort.cohort(store, checkpoint.digest(network, blueprint))
         joined = clock.said()
         predict(session, cohort, network, blueprint)
         done = clock.said()

@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-from train.affine import Affine
-from train.closed import closed
-from train.losses import Aims
-from train.moments import moments
-from train.pool import Heads, Pool, balanced, seen
-from train.solver import solve
+from train.engine.heads import Heads, balanced, seen
+from train.engine.losses import Aims
+from train.engine.shard import Pool
+from train.engine.solvers.closed_form import closed
+from train.engine.solvers.gram_matrix import moments
+from train.engine.solvers.lbfgs import solve
+from train.engine.weights import Affine
 
 CLASSES, FOLDS = 7, 5
 

@@ -25,10 +25,11 @@ from rich.table import Table
 
 from benchmarks.engine import BATCH, CLASSES, FOLDS, epoch, pack
 from benchmarks.turns import peak, run, take_turns
-from featurestore.matrix import FILE, MANIFEST, Matrix
-from train.order import chunks
-from train.pool import Pool
-from train.stream import Stream
+from featurestore.embeddings.layout import FILE, MANIFEST
+from featurestore.embeddings.matrix import Matrix
+from train.engine.sampler import chunks
+from train.engine.shard import Pool
+from train.engine.stream import Stream
 
 GB = 10**9
 SETTINGS = 8

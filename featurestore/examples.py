@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore import mlflow_artifacts, shelf
-from featurestore.bounds import COUNTS, SEEDS, within
-from featurestore.classes import COVERAGE
-from featurestore.spec import StoreSpec
+from featurestore.io import cache, mlflow_artifacts
+from featurestore.spec.bounds import COUNTS, SEEDS, within
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.views.classes import COVERAGE
 
 WRITER = 130  # consecutive scans of the digits: roughly one writer, our stand-in for a slide
 HELD_OUT = 3  # last writers, kept for the test artifacts
@@ -47,7 +47,7 @@ def digits(log: bool = True) -> dict[str, str]:
     folder where ``log`` is false.
     """
     content = hashlib.sha256(f"digits, {WRITER} a slide, {HELD_OUT} held out".encode()).hexdigest()
-    keep = mlflow_artifacts.logged if log else shelf.built
+    keep = mlflow_artifacts.logged if log else cache.built
     return uris(keep("digits", content, write_digits))
 
 
@@ -57,7 +57,7 @@ def synthetic(cohort: "Cohort") -> dict[str, str]:
     They stay in the working folder: MLflow would copy gigabytes to no use.
     """
     content = hashlib.sha256(repr(cohort).encode()).hexdigest()
-    return uris(shelf.built("synthetic", content, lambda folder: write_synthetic(folder, cohort)))
+    return uris(cache.built("synthetic", content, lambda folder: write_synthetic(folder, cohort)))
 
 
 def uris(root: str | Path) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """What a terminal is shown: names come from artifacts, and none of their characters steers it.
 
-Whatever prints does so by `say`, `print_error` or a `featurestore.console.Console`.
+Whatever prints does so by `say`, `print_error` or a `featurestore.printing.Console`.
 """
 
 import sys
-from typing import TextIO
+from typing import Any, TextIO
+
+import rich.console
+from rich.text import Text
 
 
 def shown(text: str) -> str:
@@ -26,3 +29,18 @@ def say(text: object, file: TextIO | None = None) -> None:
 def print_error(error: Exception) -> None:
     """Print a refusal on standard error; its parts are shown, and it has lines of its own."""
     print(f"error: {error}", file=sys.stderr)
+
+
+class Console(rich.console.Console):
+    """Rich's console, on which no name steers the terminal; see `featurestore.printing.shown`.
+
+    Rich hands every string through `render_str`, be it a line, a cell, a head or a title, and has
+    no hook there.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """Return a string as Rich draws it."""
+        return super().render_str(shown(text), **style)

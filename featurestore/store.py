@@ -12,18 +12,22 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore import assignment, backend, contract, digests, parquet
-from featurestore.classes import ClassSpec, class_names, class_specs, class_view
+from featurestore.backend import engine, errors
+from featurestore.contract import rules, violation
+from featurestore.contract.parquet_table import NAMES
+from featurestore.contract.schemas import checked_table, null_lists
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
-from featurestore.folds import KEY, assign_folds, fold_view, rare_classes
-from featurestore.funnel import distribution_view, fate_view, funnel_view
-from featurestore.labels import coverage_view, label_view
-from featurestore.parquet import Dataset
-from featurestore.parquet_table import NAMES
-from featurestore.schemas import checked_table, null_lists
-from featurestore.spec import StoreSpec
-from featurestore.thresholds import threshold_view
-from featurestore.views import VIEWS, View, described
+from featurestore.folds import artifact
+from featurestore.folds.assign import assign_folds, rare_classes
+from featurestore.io import digests, parquet
+from featurestore.io.parquet import Dataset
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.views.catalogue import VIEWS, View, described
+from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
+from featurestore.views.fates import distribution_view, fate_view, funnel_view
+from featurestore.views.folds import KEY, fold_view
+from featurestore.views.labels import coverage_view, label_view
+from featurestore.views.thresholds import threshold_view
 
 MADE_HERE = (
     "tissue_prop", "dominant", "label", "target", "dropped_by", "split", "row", "content",
@@ -42,7 +46,7 @@ class FeatureStore:
     spec
         Artifacts and rules.
     threads, memory_limit, temp_folder, database
-        See `featurestore.backend.connect`.
+        See `featurestore.backend.engine.connect`.
     remember
         Whether to look for an earlier assignment of folds in MLflow before making one.
     """
@@ -59,9 +63,7 @@ class FeatureStore:
         self.spec = spec
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
-        self.connection = backend.connect(
-            threads, memory_limit, temp_folder, spec.backend, database
-        )
+        self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
@@ -148,7 +150,7 @@ class FeatureStore:
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
-        contract.refuse(contract.key(tiles, title))
+        violation.refuse(rules.key(tiles, title))
         clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
@@ -162,9 +164,9 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings, title = self.table(name), name.replace("_", " ")
-        contract.refuse(contract.key(embeddings, title))
-        contract.refuse(contract.embedding_column(embeddings, title))
-        contract.refuse(null_lists(embeddings, self.dataset(name), title))
+        violation.refuse(rules.key(embeddings, title))
+        violation.refuse(rules.embedding_column(embeddings, title))
+        violation.refuse(null_lists(embeddings, self.dataset(name), title))
         return embeddings.select(*KEY, "embedding")
 
     # -- views ---------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ class FeatureStore:
             prefix = "test_" if name.startswith("test_") else ""
             view = self._make(name.removeprefix(prefix), prefix)
             self._definitions[name] = view
-            self._views[name] = backend.create_view(self.connection, name, view)
+            self._views[name] = engine.create_view(self.connection, name, view)
         return self._views[name]
 
     def __getitem__(self, name: str) -> View:
@@ -211,7 +213,7 @@ class FeatureStore:
                 return self._embeddings(prefix + "embeddings")
             case "slides":
                 slides = self.table("slides")
-                contract.refuse(contract.slides(slides))
+                violation.refuse(rules.slides(slides))
                 return slides
             case "assigned_folds" if self.assigned is not None:
                 return self.assigned
@@ -251,11 +253,11 @@ class FeatureStore:
         )
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
-            contract.refuse(contract.coverages(tiles, specs, title))
+            violation.refuse(rules.coverages(tiles, specs, title))
             if "fold" in tiles.columns and not prefix:
-                contract.refuse(contract.fold_column(tiles))
+                violation.refuse(rules.fold_column(tiles))
             if self.spec.kfold_strategy == "stratified_group" and not prefix:
-                contract.refuse(contract.group(tiles, self.spec.kfold_group))
+                violation.refuse(rules.group(tiles, self.spec.kfold_group))
             self._covered.add(prefix)
         return specs
 
@@ -267,11 +269,11 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = assignment.recalled(spec, self.dataset("tiles"))
+            table = artifact.recalled(spec, self.dataset("tiles"))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
-            with backend.translated():
+            with errors.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
             table = assign_folds(
                 rows,
@@ -291,14 +293,14 @@ class FeatureStore:
                 stacklevel=2,
             )
         if self.database is None:
-            return backend.register(self.connection, "assigned_folds", table)
-        file = assignment.filed(table, assignment.content(spec, self.dataset("tiles").named))
-        filed = backend.read_parquet(self.connection, [file])
-        return backend.create_view(self.connection, "assigned_folds", filed)
+            return engine.register(self.connection, "assigned_folds", table)
+        file = artifact.filed(table, artifact.content(spec, self.dataset("tiles").named))
+        filed = engine.read_parquet(self.connection, [file])
+        return engine.create_view(self.connection, "assigned_folds", filed)
 
     @property
     def fold_table(self) -> pa.Table | None:
-        """The assigned folds as `featurestore.folds.assign_folds` returns them, or None."""
+        """The assigned folds as `featurestore.folds.assign.assign_folds` returns them, or None."""
         return None if self.assigned is None else self._folds
 
     def survivors(self, prefix: str) -> ir.Table:
@@ -306,7 +308,7 @@ class FeatureStore:
         if prefix not in self._kept:
             thresholds = self.view(prefix + "thresholds")
             kept = thresholds.filter(thresholds.dropped_by.isnull())
-            contract.check_survivors(thresholds, kept, self.view(prefix + "embeddings"))
+            rules.check_survivors(thresholds, kept, self.view(prefix + "embeddings"))
             self._kept[prefix] = kept
         return self._kept[prefix]
 
@@ -317,7 +319,7 @@ class FeatureStore:
         if self.assigned is not None:
             return list(range(self.spec.k))
         tiles = self.view("tiles")
-        with backend.translated():
+        with errors.translated():
             return sorted(tiles.select("fold").distinct().to_pyarrow()["fold"].to_pylist())
 
     def predicted(self) -> ir.Table:
@@ -329,21 +331,21 @@ class FeatureStore:
         specs = class_specs(
             class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
         )
-        contract.refuse(contract.coverages(tiles, specs, name.replace("_", " ")))
+        violation.refuse(rules.coverages(tiles, specs, name.replace("_", " ")))
         return label_view(tiles, specs, self.spec.label_rule)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
         self.survivors(prefix)
         self.confirm()
-        with backend.translated():
+        with errors.translated():
             return self.view(prefix + "funnel").to_pyarrow().to_pylist()
 
     def label_distribution(self) -> pa.Table:
         """Return ``fold, label, tiles, slides`` of the kept tiles."""
         fates = self.view("fates")
         self.confirm()
-        with backend.translated():
+        with errors.translated():
             return distribution_view(fates).to_pyarrow()
 
     # -- questions -----------------------------------------------------------------------------
@@ -365,12 +367,12 @@ class FeatureStore:
         """
         self.name_views()
         self.confirm()
-        return backend.select(self.connection, query, external)
+        return engine.select(self.connection, query, external)
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        backend.seal(
+        engine.seal(
             self.connection, [file for dataset in self._datasets.values() for file in dataset.files]
         )
 
@@ -386,4 +388,4 @@ class FeatureStore:
                 self.view("test_" + name)
         if self.spec.slides:
             self.view("slides")
-        return backend.columns(self.connection)
+        return engine.columns(self.connection)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytest_plugins = ["packs"]  # the fixtures that tests of the engine share
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = Callable[..., dict[str, str]]
 
@@ -189,6 +190,20 @@ def answers(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
     raise AssertionError(log.read_text())
+
+
+def runs(home: Path) -> list[Any]:
+    """Return the fits that MLflow knows."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    fits = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
+    return [run for run in fits if "mlflow.parentRunId" not in run.data.tags]
+
+
+def states(home: Path) -> list[str]:
+    """Return what MLflow says of the fits."""
+    return [run.info.status for run in runs(home)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from train.pool import Pool, Sum
+from train.engine.shard import Pool, Sum
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, launch
 
-from featurestore import cli
+from featurestore.console import cli
 
 README = (ROOT / "README.md").read_text()
 
@@ -74,7 +74,7 @@ def test_snapshots_are_kept_as_written(digits_home: Path, asked: Callable[[str],
 
 @pytest.mark.slow
 def test_a_pack_runs_as_written(digits_home: Path):
-    command = commands("Many heads at once")[2]  # tests/test_sweep.py runs the like of the others
+    command = commands("Many heads at once")[2]  # test_grid.py runs the like
     written = command.replace(" train/", f" {ROOT}/train/") + " tracking.register=false"
     done = launch(shlex.split(written), digits_home)
     assert done.returncode == 0, done.stderr

@@ -7,24 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from conftest import ROOT, TABLES, launch
+from refused import arguments, imported
 
-from train import config, probe
+from train import probe
+from train.config import help, load
 
 PROBE = str(ROOT / "train" / "probe.py")
 
 FOLDS = [n // 6 for n in range(12)]
 KEYS = list(range(12))
-
-
-def arguments(named: dict[str, str], *more: str) -> list[str]:
-    """Return the arguments of a fit on some artifacts, with the classes Fat and Muscle alone."""
-    Path("two.yaml").write_text(
-        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\nnormalize: none\n"
-    )
-    Path("own.yaml").write_text("data: {name: own}\n")
-    given = {"classes": "two.yaml", "data": "own.yaml", "max_epochs": "2", **named}
-    changed = {argument.partition("=")[0] for argument in more}
-    return [*(f"{key}={value}" for key, value in given.items() if key not in changed), *more]
 
 
 def with_(column: list, row: int, value: object) -> list:
@@ -258,13 +249,13 @@ def test_a_rank_left_over_silences_no_error(
     Another one waits until its launcher would have ended it, and speaks if it is refused alone.
     """
     pauses: list[float] = []
-    monkeypatch.setattr(config.time, "sleep", pauses.append)
+    monkeypatch.setattr(load.time, "sleep", pauses.append)
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit, match="2"):
-        config.check_or_exit(["flod=4"])
+        help.check_or_exit(["flod=4"])
     checked = capsys.readouterr().err
     assert "'flod'" in checked
     assert bool(pauses) is not speaks
@@ -278,7 +269,3 @@ def test_help_lists_every_key_without_heavy_imports(tmp_path: Path):
     for key in ("fold", "learning_rate", "kfold_strategy", "tracking.model", "data.tiles"):
         assert f"  {key} " in done.stdout
     assert not {"torch", "mlflow", "sklearn", "torchmetrics"} & imported(done.stderr)
-
-
-def imported(importtime: str) -> set[str]:
-    return {line.rpartition("|")[2].strip() for line in importtime.splitlines() if "|" in line}

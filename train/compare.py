@@ -21,17 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore import bounds
-from featurestore.bounds import SEEDS
-from featurestore.console import Console
+from featurestore.console.tables import print_table
 from featurestore.errors import ArtifactError, EmptyViewError, FeatureStoreError, SchemaError
-from featurestore.names import resolved_once
-from featurestore.printing import print_error
-from featurestore.tables import print_table
-from train import evidence
-from train.data import plural, unit_numbers, write_parquet
-from train.figures import differences_png
-from train.predictions import predictions, resolved
+from featurestore.io.names import resolved_once
+from featurestore.printing import Console, print_error
+from featurestore.spec import bounds
+from featurestore.spec.bounds import SEEDS
+from train.evaluation import comparison, estimates
+from train.plots.evaluation import differences_png
+from train.predictions.files import predictions, resolved, write_parquet
+from train.predictions.table import plural, unit_numbers
 
 KEY = ["slide_id", "x", "y"]
 SHOWN = (
@@ -129,14 +128,14 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         "run", "metric", "difference", "low", "high", "tiles", "left_out", "only_first_right",
         "only_this_right", "p_mcnemar",
     )}  # fmt: skip
-    drawn: dict[str, dict[str, evidence.Figure]] = {}
+    drawn: dict[str, dict[str, estimates.Figure]] = {}
     over = plural(how.resample)
     for run, table in zip(runs[1:], tables[1:], strict=True):
         pair = paired(tables[0], table, how.resample)
-        found = evidence.differences(
+        found = comparison.differences(
             pair.target, pair.one, pair.other, pair.unit, pair.names, how.ordered, how.seed
         )
-        test = evidence.mcnemar(pair.target, pair.one.argmax(axis=1), pair.other.argmax(axis=1))
+        test = comparison.mcnemar(pair.target, pair.one.argmax(axis=1), pair.other.argmax(axis=1))
         for metric, figure in found.items():
             values = (run, metric, figure.value, figure.low, figure.high, len(pair.target),
                       pair.left_out, *test)  # fmt: skip
@@ -210,7 +209,7 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
 
 def show(
     run: str,
-    found: dict[str, evidence.Figure],
+    found: dict[str, estimates.Figure],
     pair: Pair,
     test: tuple[int, int, float],
     over: str,

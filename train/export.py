@@ -24,16 +24,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from featurestore import mlflow_artifacts, names, precision
-from featurestore.atomic import publish
-from featurestore.cli import shown_warnings
-from featurestore.console import Console
+from featurestore.console.cli import shown_warnings
 from featurestore.errors import ArtifactError, FeatureStoreError
-from featurestore.printing import print_error, say
-from train import checkpoint, models
-from train.checkpoint import Blueprint
-from train.config import excerpt
-from train.tracking import Facts, facts
+from featurestore.io import mlflow_artifacts, names
+from featurestore.io.atomic import publish
+from featurestore.printing import Console, print_error, say
+from featurestore.views import precision
+from train.config.load import excerpt
+from train.models import checkpoint
+from train.models.checkpoint import Blueprint
+from train.tracking import registered_models
+from train.tracking.runs import Facts, facts
 
 RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
 CLOSE = 1e-5  # how far probabilities of the two may be apart
@@ -115,7 +116,7 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         mlflow_artifacts.use_tracking(uri)
         model = names.resolved(model)
         known = facts(names.run_of(model))
-    network, blueprint = models.load(model)
+    network, blueprint = registered_models.load(model)
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:

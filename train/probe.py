@@ -15,9 +15,11 @@ It reads top to bottom: configuration -> store -> data -> head -> loop -> metric
 
 import sys
 
-from train.checks import alone, asked_folds, lone_fold, packed, registers
-from train.config import check_or_exit, load, run_name
-from train.schema import Config
+from train.config.help import check_or_exit
+from train.config.load import load
+from train.config.rules import alone, asked_folds, lone_fold, packed, registers
+from train.config.schema import Config
+from train.config.text import run_name
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
@@ -37,49 +39,47 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from featurestore import mlflow_artifacts, names, partitions
-from featurestore.cli import shown_warnings
-from featurestore.console import Console
-from featurestore.errors import (
-    FeatureStoreWarning,
-    UnknownClassError,
-)
-from featurestore.folds import check_fold
-from featurestore.guard import refuse
-from featurestore.partitions import Cohort
-from featurestore.progress import Rows
-from featurestore.shelf import Taken
-from featurestore.snapshot import Snapshot, materialise
-from featurestore.spec import TileSet
+from featurestore.console.cli import shown_warnings
+from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.io import mlflow_artifacts, names
+from featurestore.io.cache import Taken
+from featurestore.io.progress import Rows
+from featurestore.printing import Console
+from featurestore.snapshots.build import materialise
+from featurestore.snapshots.leakage import refuse
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.snapshots.tile_set import TileSet
 from featurestore.store import FeatureStore
-from train import (
-    account,
-    agreement,
-    checkpoint,
-    groups,
-    loop,
-    maps,
-    meeting,
-    models,
+from featurestore.views.folds import check_fold
+from train.config.ranks import speaks
+from train.config.store import check_places, class_names, open_store, varied
+from train.engine.shard import Split
+from train.evaluation import groups
+from train.fitting import (
+    autograd,
+    grid,  # fmt: skip
     pack,
-    places,
-    predict,
-    resume,
     single,
-    source,
-    sweep,
-)  # fmt: skip
-from train.checkpoint import Blueprint
-from train.data import Split, load_splits
-from train.ending import Ending, watched
-from train.journal import MlflowTracker
-from train.opening import check_places, class_names, open_store, varied
-from train.ranks import speaks
-from train.report import record_inputs, record_split
-from train.session import Session, assembled, every, first
-from train.sweep import Pack, variants
-from train.tiles import Tiles
-from train.tracking import NullTracker, Tracker, check_spelled
+)
+from train.fitting.grid import Pack, variants
+from train.fitting.load import Tiles, load_splits
+from train.inference import cohort as inference_cohort
+from train.inference import stream
+from train.inference.cohort import Cohort
+from train.models import checkpoint
+from train.models.checkpoint import Blueprint
+from train.overlays import record
+from train.reports import results
+from train.reports.record_inputs import record_inputs
+from train.reports.recorder import record_split
+from train.runtime import agreement, fit_state, meeting, places
+from train.runtime.ending import Ending, watched
+from train.runtime.processes import assembled, every, first
+from train.runtime.run import Session
+from train.tracking import provenance, registered_models
+from train.tracking.mlflow_tracker import MlflowTracker
+from train.tracking.names import check_spelled
+from train.tracking.tracker import NullTracker, Tracker
 
 Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
 """What the first process alone has opened."""
@@ -109,10 +109,10 @@ class Chosen:
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    source.follow_launcher(argv)
+    provenance.follow_launcher(argv)
     with watched(speaks(os.environ)) as ending:
         try:
-            run(load(argv), ending, source.command(argv))
+            run(load(argv), ending, provenance.command(argv))
         except BaseException as error:
             return ending.close(error)
     return 0
@@ -152,27 +152,27 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
         session = Session(settled, accelerator, console, tracker, output, states, command)
         stack.push(ending.begin)  # before the tracker hears of it
         if settled.mode in ("fit", "predict"):
-            ending.left = partial(resume.remains, session)
-            ending.mark = partial(resume.abandon, session)
+            ending.left = partial(fit_state.remains, session)
+            ending.mark = partial(fit_state.abandon, session)
         if here and settled.mode in ("fit", "predict"):
-            resume.begin(states, settled.resume, tracker.run)
+            fit_state.begin(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
             told = replace(session, tracker=NullTracker()) if settled.resume else session
             record_inputs(told, *here[0][1:])
-        resume.settle(session)
+        fit_state.settle(session)
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and chosen.cohort:
-            predict.predict(session, chosen.cohort, *trained)
+            stream.predict(session, chosen.cohort, *trained)
         elif trained and not by_engine:
             evaluate(session, splits, chosen, *trained)
         fitted = settled.mode == "fit"
         if session.is_first:
             uri = register(session, trained) if fitted else settled.checkpoint
-            account.close(session, trained[1] if trained else None, uri)
+            results.close(session, trained[1] if trained else None, uri)
         tracker.finish()
-        resume.settle(session, fitted and trained is not None)
+        fit_state.settle(session, fitted and trained is not None)
         if session.is_first and (fitted or settled.output is None):
-            resume.end(states)
+            fit_state.end(states)
         console.print(tracker.where(), soft_wrap=True)
 
 
@@ -188,7 +188,7 @@ def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
     groups.check_columns(store, config)
     if trained and config.mode == "predict":
         more = config.evidence.columns()
-        cohort = partitions.cohort(store, checkpoint.digest(*trained), more)
+        cohort = inference_cohort.cohort(store, checkpoint.digest(*trained), more)
         chosen = Chosen(trained=trained, cohort=replace(cohort, model=config.checkpoint))
     elif packed(config):
         stores = [varied(store, rules) for rules in variants(config)]
@@ -199,7 +199,7 @@ def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
         chosen = Chosen(choose_tiles(snapshots[0], config), trained)
     check_fits(chosen, config)
     if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
-        maps.ready(config, predicted.keys)
+        record.ready(config, predicted.keys)
     return (tracker, store, snapshots), chosen
 
 
@@ -224,7 +224,7 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
     if config.checkpoint is None:
         return None
     config.checkpoint = names.resolved(config.checkpoint)
-    network, blueprint = models.load(config.checkpoint)
+    network, blueprint = registered_models.load(config.checkpoint)
     ours = class_names(config)
     if ours != blueprint.classes:
         raise UnknownClassError(
@@ -246,7 +246,7 @@ def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
     more = config.evidence.columns()
     tiles = snapshots[0].test_set(more) if tested else None
     whole = Tiles.union([snapshot.fold_set(more) for snapshot in snapshots])
-    return Chosen(tiles, pack=sweep.pack(whole, sweep.settings(config), folds, config.seed))
+    return Chosen(tiles, pack=grid.pack(whole, grid.settings(config), folds, config.seed))
 
 
 def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
@@ -290,11 +290,11 @@ def find_state(
     """
     tracker, _, snapshots = opened
     if chosen.cohort:
-        return predict.place(config, chosen.cohort, tracker)
-    own = resume.place(config, [snapshot.digest for snapshot in snapshots], number)
-    states, taken, goes_on = places.find(own, config.resume, resume.there)
+        return stream.place(config, chosen.cohort, tracker)
+    own = fit_state.place(config, [snapshot.digest for snapshot in snapshots], number)
+    states, taken, goes_on = places.find(own, config.resume, fit_state.there)
     if config.resume and (goes_on or config.resume is True):
-        tracker.run = resume.check(states)
+        tracker.run = fit_state.check(states)
     config.resume = goes_on
     return states, taken
 
@@ -330,7 +330,7 @@ def fit(
     assert chosen.tiles is not None
     if alone(session.config):
         return single.fit(session, chosen.tiles, classes)
-    return loop.fit(session, splits, chosen.tiles.matrix.dim, classes)
+    return autograd.fit(session, splits, chosen.tiles.matrix.dim, classes)
 
 
 # -- metrics -> register ------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def evaluate(
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
     weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
-    loss, _, own = loop.apply(session, logits, split, weights)
+    loss, _, own = autograd.apply(session, logits, split, weights)
     probabilities = assembled(session.accelerator, split, own)
     if session.is_first:
         record_split(

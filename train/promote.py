@@ -24,27 +24,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.atomic import write_bytes
-from featurestore.bounds import COUNTS, SEEDS
-from featurestore.cli import shown_warnings
-from featurestore.console import Console
+from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreError
-from featurestore.mlflow_artifacts import use_tracking
-from featurestore.names import resolved_once
-from featurestore.printing import print_error, say
-from featurestore.progress import Rows
-from train import gate, registry, verdict
-from train.arguments import given
-from train.checks import check_model_name
-from train.config import CONFIGS, filed, keys, small
-from train.gate import Gate, Line
-from train.registry import OvertakenError, Version
-from train.schema import Config, ConfigError, doc
-from train.source import git_commit
-from train.verdict import Verdict
+from featurestore.io.atomic import write_bytes
+from featurestore.io.mlflow_artifacts import use_tracking
+from featurestore.io.names import resolved_once
+from featurestore.io.progress import Rows
+from featurestore.printing import Console, print_error, say
+from featurestore.spec.bounds import COUNTS, SEEDS
+from train.config.arguments import given
+from train.config.help import keys
+from train.config.load import CONFIGS, filed, small
+from train.config.rules import check_model_name
+from train.config.schema import Config, ConfigError, doc
+from train.promotion import alias as promotion_alias
+from train.promotion import decision as promotion_decision
+from train.promotion import gate, lock
+from train.promotion.alias import OvertakenError
+from train.promotion.decision import Verdict
+from train.promotion.gate import Gate, Line
+from train.tracking import registry
+from train.tracking.provenance import git_commit
+from train.tracking.registry import Version
 
 if TYPE_CHECKING:  # it imports torch
-    from train.trial import Trial
+    from train.promotion.candidate import Trial
 
 EXAMPLE = "model=tissue-probe version=7 alias=champion"
 VERBS = ("rollback", "unlock")
@@ -154,12 +158,12 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     record(decided, candidate, request)  # before the alias moves: none does without evidence
     if decided.decision == "passed":
         try:
-            registry.move(candidate, request.alias, champion)
+            promotion_alias.move(candidate, request.alias, champion)
         except OvertakenError as late:
             line = Line("overtaken", False, late.found, "the champion that it was compared with")
             decided = replace(decided, decision="refused", lines=[*lines, line])
             record(decided, candidate, request)
-    verdict.show(decided, console)
+    promotion_decision.show(decided, console)
     if decided.decision == "refused":
         return refuse(decided)
     instead = champion or "no version"
@@ -177,9 +181,11 @@ def examined(
     console: Console,
 ) -> "tuple[list[Line], Trial | None]":
     """Return the lines of the gate and the evidence; files that have changed are not loaded."""
-    from train import trial  # it imports torch, for which no refused argument should wait
+    from train.promotion import (
+        candidate as promotion_candidate,  # imports torch: no refused argument should wait for it
+    )
 
-    run, settled = trial.recorded(candidate, changes)
+    run, settled = promotion_candidate.recorded(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [
@@ -194,11 +200,11 @@ def examined(
             lines.append(gate.files_line(found))
         if gate.failed(lines):
             return lines, None
-        new, old = trial.load(folders[0], folders[1] if champion else None)
+        new, old = promotion_candidate.load(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new[1].classes)
-    held = trial.hold(new, old, run, settled, Rows(console), seed)
+    held = promotion_candidate.hold(new, old, run, settled, Rows(console), seed)
     if champion:
-        held = replace(held, notes=trial.apart(run, champion))
+        held = replace(held, notes=promotion_candidate.apart(run, champion))
     for note in held.notes:
         console.print(f"note: {note}", soft_wrap=True)
     return [*lines, *gate.judge(asked, held.evidence)], held
@@ -212,7 +218,7 @@ def signed(decision: str, request: Request, command: str, version: Version) -> V
         version=version.number,
         alias=request.alias,
         champion="none",
-        author=request.author or registry.user(),
+        author=request.author or lock.user(),
         command=command,
         commit=git_commit() or "not known",
         time=datetime.now(UTC),
@@ -221,9 +227,9 @@ def signed(decision: str, request: Request, command: str, version: Version) -> V
 
 def record(decided: Verdict, version: Version, request: Request) -> None:
     """Write a decision as an artifact of the version's run, into its tags, and where asked."""
-    content = verdict.page(decided)
+    content = promotion_decision.page(decided)
     uri = registry.write(version, content, decided.file)
-    registry.tag(version, verdict.tags(decided, uri))
+    registry.tag(version, promotion_decision.tags(decided, uri))
     if request.output:
         write_bytes(Path(request.output) / Path(decided.file).name, content.encode())
 
@@ -246,13 +252,13 @@ def rollback(request: Request, command: str) -> int:
             record(made, version, request)
         say(f"{request.alias} of {request.model}: {now} -> {before}")
 
-    registry.swap(request.model, request.alias, write)
+    promotion_alias.swap(request.model, request.alias, write)
     return 0
 
 
 def unlock(model: str) -> int:
     """Remove the lock of a promotion that was killed."""
-    keeper = registry.unlock(model)
+    keeper = lock.unlock(model)
     say(f"removed: {keeper}" if keeper else f"no promotion of {model} is under way")
     return 0
 

@@ -12,8 +12,8 @@ same; 3: a figure or the data differ; 2: it cannot be replayed.
 import sys
 
 from featurestore.printing import print_error
-from train.arguments import given
-from train.schema import Config, ConfigError
+from train.config.arguments import given
+from train.config.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
 
@@ -54,27 +54,32 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from featurestore import mlflow_artifacts, names, uris
-from featurestore.cli import shown_warnings
-from featurestore.console import Console
+from featurestore.console.cli import shown_warnings
+from featurestore.console.tables import print_table
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
-from featurestore.progress import Rows
+from featurestore.io import mlflow_artifacts, names, uris
+from featurestore.io.progress import Rows
+from featurestore.printing import Console
 from featurestore.redaction import redacted
-from featurestore.snapshot import Snapshot, materialise
-from featurestore.spec import TileSet
-from featurestore.tables import print_table
-from train import checkpoint, evidence, models, pack, sweep
-from train.apply import probabilities
-from train.calibration import cross_entropy
-from train.checkpoint import Blueprint
-from train.checks import lone_fold, packed
-from train.config import recorded
-from train.data import unit_numbers
-from train.opening import class_names, open_store, varied
-from train.report import record_evidence, record_split
-from train.session import by_itself
-from train.source import git_commit
-from train.tracking import Facts, NullTracker, facts
+from featurestore.snapshots.build import materialise
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.snapshots.tile_set import TileSet
+from train.config.load import recorded
+from train.config.rules import lone_fold, packed
+from train.config.store import class_names, open_store, varied
+from train.evaluation import metrics as evaluation_metrics
+from train.evaluation.calibration import cross_entropy
+from train.fitting import grid, pack, selection
+from train.models import checkpoint
+from train.models.checkpoint import Blueprint
+from train.models.inference import probabilities
+from train.predictions.table import unit_numbers
+from train.reports.recorder import record_evidence, record_split
+from train.runtime.run import by_itself
+from train.tracking import registered_models
+from train.tracking.provenance import git_commit
+from train.tracking.runs import Facts, facts
+from train.tracking.tracker import NullTracker
 
 KEY = ["slide_id", "x", "y"]
 COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
@@ -176,8 +181,8 @@ def settled(known: Facts, overrides: list[str]) -> Config:
 def chosen_rules(known: Facts, config: Config) -> dict[str, Any]:
     """Return the swept rules that the best setting of a run was trained under."""
     best = known.params.get("best_setting")
-    by_name = {setting.name: setting for setting in sweep.settings(config)}
-    return sweep.variants(config)[by_name[best].variant] if best in by_name else {}
+    by_name = {setting.name: setting for setting in grid.settings(config)}
+    return grid.variants(config)[by_name[best].variant] if best in by_name else {}
 
 
 # -- the data -------------------------------------------------------------------------------------
@@ -277,7 +282,7 @@ def evaluated(
 
 
 def funnel(config: Config, snapshot: Snapshot) -> Part:
-    """Return how many tiles each reason has dropped, as `train.report.record_inputs` tells it."""
+    """Return how many tiles each reason has dropped."""
     cohort = snapshot.manifest["cohorts"]["test_tiles" if config.mode == "test" else "tiles"]
     return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
@@ -291,7 +296,7 @@ def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprin
             f"The run has recorded {config.checkpoint}, which is {uri} now: it may have used "
             "another version", FeatureStoreWarning, stacklevel=2,
         )  # fmt: skip
-    network, blueprint = models.load(uri)
+    network, blueprint = registered_models.load(uri)
     if blueprint.classes != class_names(config):
         raise ArtifactError(
             "The model knows other classes than the configuration",
@@ -310,7 +315,7 @@ def split_figures(
     folder: Path,
     order: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
-    """Return the figures of a network on some tiles, as `train.report.record_split` tells them."""
+    """Return the figures of a network on some tiles."""
     order = np.arange(len(tiles.keys)) if order is None else order
     chosen = replace(tiles, keys=tiles.keys.take(pa.array(order)))
     shares = probabilities(network, chosen, config.threads)
@@ -338,11 +343,11 @@ def out_of_fold(known: Facts, config: Config, snapshot: Snapshot, folder: Path) 
     unit, units = unit_numbers(again, config.evidence.resample)
     folds, fold = np.unique(again["fold"].to_numpy(), return_inverse=True)
     target, guess = again["target"].to_numpy(), again["pred"].to_numpy()
-    some = evidence.cube(target, guess, fold * units + unit, len(classes))
+    some = evaluation_metrics.cube(target, guess, fold * units + unit, len(classes))
     cube = np.zeros((len(folds) * units, *some.shape[1:]), dtype=np.int64)
     cube[: len(some)] = some
     cube = cube.reshape(len(folds), units, *some.shape[1:])
-    score = sweep.score([0.0] * len(folds), cube, classes, config.seed)
+    score = selection.score([0.0] * len(folds), cube, classes, config.seed)
     found = {key: value for key, value in pack.summary(score).items() if "loss" not in key}
     found |= {key.removeprefix("best/"): value for key, value in tracker.heard.items()}
     return Part("best/", found)

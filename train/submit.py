@@ -22,14 +22,14 @@ from typing import Any
 
 import yaml
 
-from featurestore import bounds
-from featurestore.atomic import write_bytes
-from featurestore.bounds import COUNTS
 from featurestore.errors import FeatureStoreError
+from featurestore.io.atomic import write_bytes
 from featurestore.printing import print_error
-from train import config
-from train.schema import ConfigError
-from train.source import COMMIT, git_commit
+from featurestore.spec import bounds
+from featurestore.spec.bounds import COUNTS
+from train.config import load, text
+from train.config.schema import ConfigError
+from train.tracking.provenance import COMMIT, git_commit
 
 PROBE = Path(__file__).resolve().parent / "probe.py"
 PORT = 29500  # at which the processes of several nodes meet
@@ -161,16 +161,16 @@ def planned(options: argparse.Namespace) -> Job:
         ("--hours", options.hours, "(0, 1e5]"),
     ):  # fmt: skip
         bounds.check([(key, number)], interval)
-    settled = config.load(options.arguments)
-    name = options.name or config.run_name(settled)
+    settled = load.load(options.arguments)
+    name = options.name or text.run_name(settled)
     commit = git_commit() or "unknown"
     if commit.endswith("-dirty"):
         print("warning: the checkout has changes that its commit does not hold", file=sys.stderr)
     arguments = tuple(
         a for a in options.arguments if not a.startswith(("tracking.run_name=", "resume="))
     )
-    job = Job(name, arguments, config.text(settled), commit, options.nodes, options.gpus)
-    config.load(job.given())
+    job = Job(name, arguments, text.text(settled), commit, options.nodes, options.gpus)
+    load.load(job.given())
     return job
 
 

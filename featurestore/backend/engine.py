@@ -1,0 +1,299 @@
+"""The engine: the one file that names DuckDB, and Spark where one machine is not enough."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import pyarrow as pa
+from ibis.backends.sql import SQLBackend
+from sqlglot import exp
+
+from featurestore.backend import query
+from featurestore.backend.errors import translated
+from featurestore.backend.layout import Layout
+from featurestore.backend.spark import spark_connection, spark_schema, spark_table
+from featurestore.errors import QueryError
+from featurestore.spec.literals import Engine
+
+
+def connect(
+    threads: int | None = None,
+    memory_limit: str | None = None,
+    temp_folder: str | None = None,
+    engine: Engine = "duckdb",
+    database: Path | None = None,
+) -> SQLBackend:
+    """Open an engine through Ibis.
+
+    Parameters
+    ----------
+    threads
+        Number of threads; every core by default.
+    memory_limit
+        For example ``"4GB"``; DuckDB's own default (80 % of the memory) otherwise. Spark takes
+        its memory from its own settings.
+    temp_folder
+        Where the engine spills; its default (for Spark the system's temporary folder) otherwise.
+    engine
+        ``duckdb`` in this process, or ``pyspark``: the session that is there, else what the
+        environment tells Spark to be (`CLUSTER`), else a local session. ``threads`` and
+        ``temp_folder`` are for a local one.
+    database
+        A DuckDB file to hold the views; in memory by default.
+
+    Raises
+    ------
+    QueryError
+        The engine is not installed, or does not start.
+    """
+    if engine == "pyspark":
+        return spark_connection(threads, temp_folder)
+    settings: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
+    settings["temp_directory"] = temp_folder
+    with translated():
+        connection = ibis.duckdb.connect(
+            ":memory:" if database is None else database,
+            **{k: v for k, v in settings.items() if v is not None},
+        )
+        # Ibis has no name for the type that DuckDB makes of a column of shapes.
+        connection.con.execute("set enable_geoparquet_conversion = false")
+    return connection
+
+
+def read_parquet(
+    connection: SQLBackend, files: Sequence[Path], layout: Layout | None = None
+) -> ir.Table:
+    """Return the rows of some Parquet files of one schema as a lazy table.
+
+    Names of folders mean nothing but what ``layout`` says; without one, every column is read.
+
+    Raises
+    ------
+    ArtifactError
+        Spark would pass over a file.
+    """
+    paths = [str(file.absolute()) for file in files]
+    with translated():
+        if connection.name == "pyspark":
+            return spark_table(connection, paths, layout)
+        query = _duckdb_select(paths, layout).sql("duckdb")
+        if connection.con.sql("select path is null from duckdb_databases() where database_name = "
+                              "current_database()").fetchone()[0]:  # fmt: skip
+            # A view of the session: its text is not parsed again in each view built on it.
+            name = ibis.util.gen_name("parquet")
+            connection.con.execute(f"create temporary view {name} as {query}")
+            return connection.table(name)
+        # No view in a file can be built on a temporary one.
+        return connection.sql(query)
+
+
+def _duckdb_select(paths: Sequence[str], layout: Layout | None) -> exp.Select:
+    literal = [escape(path) for path in paths]  # a name with a * in it is no pattern
+    settings = [exp.PropertyEQ(this=exp.to_identifier("hive_partitioning"), expression=exp.false())]
+    if layout is None or not layout.partitions:
+        function = exp.func("read_parquet", exp.convert(literal), *settings, dialect="duckdb")
+        if layout is None:
+            return exp.select("*").from_(function)
+        return exp.select(*(_read(name, layout) for name in layout.columns)).from_(function)
+    place = ibis.util.gen_name("path")
+    settings.append(
+        exp.PropertyEQ(this=exp.to_identifier("filename"), expression=exp.convert(place))
+    )
+    function = exp.func("read_parquet", exp.convert(literal), *settings, dialect="duckdb")
+    rows = zip(paths, *layout.partitions.values(), strict=True)
+    names = [exp.to_identifier(name, quoted=True) for name in (place, *layout.partitions)]
+    by_path = exp.Values(
+        expressions=[exp.convert(row) for row in rows],
+        alias=exp.TableAlias(this=exp.to_identifier("folders"), columns=names),
+    )
+    given = [_read(name, layout, "folders") for name in layout.partitions]
+    return (
+        exp.select(*(_read(name, layout, "files") for name in layout.columns), *given)
+        .from_(exp.select("*").from_(function).subquery("files"))
+        .join(by_path, on=_quoted(place, "files").eq(_quoted(place, "folders")))
+    )
+
+
+def _quoted(name: str, table: str | None = None) -> exp.Column:
+    return exp.column(exp.to_identifier(name, quoted=True), table)
+
+
+def _read(name: str, layout: Layout, table: str | None = None) -> Any:
+    column: Any = _quoted(name, table)
+    if table == "folders":  # where all values are null, they have no type
+        column = exp.cast(column, "text")
+    if name in layout.normal:
+        column = exp.func("nfc_normalize", column, dialect="duckdb")
+    return exp.alias_(column, name, quoted=True)
+
+
+def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> list[str]:
+    """Return the values of a column of text that are not in Unicode's normal form C, sorted."""
+    layout = Layout([column])
+    with translated():
+        if connection.name == "pyspark":
+            values = read_parquet(connection, files, layout).distinct().to_pyarrow()[column]
+            texts = [text for text in values.to_pylist() if text is not None]
+        else:
+            rows = _duckdb_select([str(file.absolute()) for file in files], layout).subquery("rows")
+            text = _quoted(column)
+            normal = exp.func("nfc_normalize", text.copy(), dialect="duckdb")
+            query = exp.select(text).distinct().from_(rows).where(text.copy().neq(normal))
+            texts = [text for (text,) in connection.con.sql(query.sql("duckdb")).fetchall()]
+    return sorted(text for text in texts if not unicodedata.is_normalized("NFC", text))
+
+
+def write_parquet(rows: ir.Table, path: Path) -> None:
+    """Write the rows of a DuckDB table to a Parquet file, in order and in a stream."""
+    connection = rows.get_backend()
+    with translated():
+        connection.con.sql(connection.compile(rows)).write_parquet(str(path), compression="zstd")
+
+
+def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:
+    """Make an Arrow table a table of the engine; DuckDB reads it in place."""
+    with translated():
+        if connection.name == "pyspark":
+            frame = connection._session.createDataFrame(table.cast(spark_schema(table.schema)))
+            frame.createOrReplaceTempView(name)
+        else:
+            connection.con.register(name, table)
+        return connection.table(name)
+
+
+def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
+    """Name a view, so that SQL can ask of it; return the named view."""
+    with translated():
+        if connection.name == "pyspark":
+            return connection.create_view(name, view, overwrite=True)
+        query = connection.compile(view)
+        named = exp.to_identifier(name, quoted=True).sql("duckdb")
+        connection.con.execute(f"create or replace view {named} as {query}")
+        # Ibis would ask the engine for the types that it has just told it.
+        return ops.DatabaseTable(name, view.schema(), connection).to_expr()
+
+
+def comment(connection: SQLBackend, view: str, text: str, columns: Mapping[str, str]) -> None:
+    """Document a view and its columns in a DuckDB file."""
+    named = exp.to_identifier(view, quoted=True)
+    notes = [exp.Comment(this=exp.Table(this=named), kind="VIEW", expression=_text(text))]
+    for name, said in columns.items():
+        column = exp.Column(this=exp.to_identifier(name, quoted=True), table=named.copy())
+        notes.append(exp.Comment(this=column, kind="COLUMN", expression=_text(said)))
+    with translated():
+        for note in notes:
+            connection.raw_sql(note.sql("duckdb"))
+
+
+def _text(value: str) -> exp.Expression:
+    return exp.Literal.string(value)
+
+
+def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Table:
+    """Return one SELECT statement as a lazy table.
+
+    Parameters
+    ----------
+    external
+        Whether it may read what is none of the named views: files, tables, other machines.
+
+    Raises
+    ------
+    QueryError
+        The text is not exactly one SELECT, reads something else, or the engine refuses it.
+    """
+    with translated():
+        kinds, trees = _statements(connection, text)
+        if kinds != ["SELECT"]:
+            raise QueryError(
+                "Only one SELECT statement is asked of the views",
+                found=f"{len(kinds)} statements: {', '.join(kinds) or 'none'}",
+                fix="write a single select ... or with ... select",
+            )
+        if not external:
+            query.refuse_outside(trees[0], _named(connection))
+        written = query.written(trees[0], _dialect(connection))
+        _refuse_unlike(connection, written)
+        return connection.sql(written)
+
+
+def _refuse_unlike(connection: SQLBackend, written: str) -> None:
+    """Refuse columns of one name, and strings of bits, of which Ibis would make text."""
+    if connection.name == "duckdb":
+        rows = connection.con.execute(f"describe {written}").fetchall()
+        names, types = [row[0] for row in rows], [row[1] for row in rows]
+    else:
+        names, types = connection._session.sql(written).columns, []
+    if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
+        raise QueryError(
+            "Columns of the answer bear one name",
+            found=", ".join(map(repr, twice)),
+            fix="name them apart: select a.x as a_x, b.x as b_x",
+        )
+    if bits := [name for name, kind in zip(names, types, strict=False) if kind == "BIT"]:
+        raise QueryError(
+            "The answer holds strings of bits",
+            found=", ".join(map(repr, bits)),
+            fix="let the query write them as text: column::text",
+        )
+
+
+def _statements(connection: SQLBackend, text: str) -> tuple[list[str], list[query.Tree]]:
+    """Return the kinds of the statements in a text, and the trees if it may be one SELECT."""
+    if connection.name == "duckdb":
+        kinds = [found.type.name for found in connection.con.extract_statements(text)]
+        if kinds != ["SELECT"]:
+            return kinds, []
+    trees = query.statements(text, _dialect(connection))
+    return [query.kind(tree) for tree in trees], trees
+
+
+def _dialect(connection: SQLBackend) -> str:
+    return "duckdb" if connection.name == "duckdb" else "spark"
+
+
+def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
+    """Let DuckDB open these files and no others, load nothing and change no setting, for good.
+
+    Spark has nothing like it; there `select` alone refuses what a query names.
+    """
+    if connection.name != "duckdb" or _is_sealed(connection):
+        return
+    names = [str(file.absolute()) for file in files]
+    allowed = exp.convert([*names, *map(escape, names)]).sql("duckdb")  # views name them escaped
+    with translated():
+        for setting in (
+            f"allowed_paths = {allowed}", "python_enable_replacements = false",
+            "enable_external_access = false", "lock_configuration = true",
+        ):  # fmt: skip
+            connection.con.execute(f"set {setting}")
+
+
+def _is_sealed(connection: SQLBackend) -> bool:
+    asked = connection.con.execute("select current_setting('lock_configuration')")
+    return bool(asked.fetchone()[0])
+
+
+def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:
+    """Return the names of the views and tables that SQL can ask, with their columns."""
+    made_by_ibis = ("ibis_", "parquet_")
+    names = sorted(n for n in _named(connection) if not n.startswith(made_by_ibis))
+    return [(name, list(connection.table(name).columns)) for name in names]
+
+
+def _named(connection: SQLBackend) -> list[str]:
+    if connection.name == "duckdb":
+        return connection.list_tables()
+    views = connection._session.sql("show views").collect()  # a cluster has tables of others too
+    return [view.viewName for view in views if view.isTemporary]
+
+
+def close(connection: SQLBackend) -> None:
+    """Close a DuckDB file, everything in it written."""
+    connection.disconnect()

@@ -1,0 +1,23 @@
+"""How the columns of an artifact lie in its files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a reader takes out of Parquet files, beside the columns that it is told of.
+
+    Parameters
+    ----------
+    columns
+        Those of the files to read.
+    partitions
+        Columns that folders give: the text of each file, in the order of the files.
+    normal
+        Columns of text to bring to Unicode's normal form C.
+    """
+
+    columns: Sequence[str]
+    partitions: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    normal: Sequence[str] = ()

@@ -1,0 +1,182 @@
+"""Spark, where one machine is not enough: its session, and tables as DuckDB sees them."""
+
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+from ibis.backends.sql import SQLBackend
+
+from featurestore.backend.errors import first_line, translated
+from featurestore.backend.layout import Layout
+from featurestore.errors import ArtifactError, QueryError
+
+CLUSTER = (
+    "DATABRICKS_RUNTIME_VERSION",
+    "MASTER",
+    "PYSPARK_GATEWAY_PORT",  # spark-submit
+    "PYSPARK_SUBMIT_ARGS",
+    "SPARK_CONF_DIR",
+    "SPARK_HOME",
+    "SPARK_REMOTE",
+)
+"""Environment variables that tell Spark what to be; where one is set, nothing is set here."""
+
+
+def spark_connection(threads: int | None, temp_folder: str | None) -> SQLBackend:
+    """Open Spark through Ibis: the session that runs, or one on this machine."""
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise QueryError(
+            "backend=pyspark needs PySpark",
+            found=str(error),
+            fix="pip install 'tissue-probe[spark]'; it wants Java 17",
+        ) from error
+
+    for noisy in ("SQLQueryContextLogger", "sqlglot"):  # their pages repeat what is raised anyway
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    session = SparkSession.getActiveSession()
+    try:
+        if session is None:
+            session = _started(SparkSession.builder, threads, temp_folder)
+    except PySparkException as error:
+        raise QueryError(
+            "Spark does not start",
+            found=first_line(str(error)),
+            fix="install Java 17 and set JAVA_HOME; docs/spark.md tells how a cluster is named",
+        ) from error
+    with translated():
+        return _arrow_backend(_own_views(session))
+
+
+def _started(builder: Any, threads: int | None, temp_folder: str | None) -> Any:
+    """Start Spark as the environment tells, else on this machine without its web page and bars."""
+    if any(name in os.environ for name in CLUSTER):
+        return builder.getOrCreate()
+    settings = {
+        "spark.app.name": "featurestore",
+        "spark.master": f"local[{threads or '*'}]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": temp_folder,
+        # A folder that Spark makes and that nothing is ever written to.
+        "spark.sql.warehouse.dir": str(Path(temp_folder or gettempdir()) / "spark-warehouse"),
+    }
+    for name, value in settings.items():
+        if value is not None:
+            builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    # Not ERROR: whatever fails is raised too, and a screen of Java beside it helps nobody.
+    session.sparkContext.setLogLevel("FATAL")
+    return session
+
+
+def _own_views(session: Any) -> Any:
+    """Return a session on the same cluster with views of its own: stores name theirs alike."""
+    from pyspark.sql.classic.dataframe import DataFrame
+
+    if not isinstance(session.range(0), DataFrame):
+        return session  # Spark Connect cannot divide a session
+    own = session.newSession()
+    for name, value in session.conf.getAll.items():
+        if session.conf.isModifiable(name):
+            own.conf.set(name, value)
+    return own
+
+
+def _arrow_backend(session: Any) -> SQLBackend:
+    from ibis.backends.pyspark import Backend
+    from ibis.formats.pyarrow import PyArrowData
+
+    class ArrowBackend(Backend):
+        """Collects as Arrow: pandas, which Ibis goes through, rounds integers beside nulls."""
+
+        def to_pyarrow(
+            self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **kwargs: Any
+        ) -> Any:
+            table = expr.as_table()
+            self._run_pre_execute_hooks(table)
+            query = self.compile(table, params=params, limit=limit, **kwargs)
+            rows = self._session.sql(query).toArrow()
+            return expr.__pyarrow_result__(PyArrowData.convert_table(rows, table.schema()))
+
+    ArrowBackend.register_options()
+    return ArrowBackend().connect(session)
+
+
+def spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | None) -> ir.Table:
+    """Return Parquet files as a lazy table, laid out as DuckDB reads them."""
+    rows = connection._session.read.parquet(*map(_spark_path, paths))
+    if layout:
+        rows = _with_folders(connection._session, rows, paths, layout.partitions)
+        rows = rows.select(*(_spark_column(rows, name, layout)
+                             for name in [*layout.columns, *layout.partitions]))  # fmt: skip
+    name = ibis.util.gen_name("parquet")
+    rows.createOrReplaceTempView(name)
+    return connection.table(name)
+
+
+def _with_folders(
+    session: Any, rows: Any, paths: Sequence[str], partitions: Mapping[str, Sequence[str | None]]
+) -> Any:
+    """Add what folders say; Spark's own reading takes 01 for 1, and UTF-8 for Latin letters."""
+    from pyspark.sql.functions import broadcast, input_file_name
+
+    if not partitions:
+        return rows
+    place = ibis.util.gen_name("path")
+    rows = rows.withColumn(place, input_file_name())
+    spelled = [row[place] for row in rows.select(place).distinct().collect()]
+    by_path = dict(zip(paths, zip(*partitions.values(), strict=True), strict=True))
+    values = [(uri, *by_path[unquote(urlsplit(uri).path)]) for uri in spelled]
+    schema = pa.schema([(name, pa.string()) for name in (place, *partitions)])
+    columns = [pa.array(column, pa.string()) for column in zip(*values, strict=True)]
+    folders = session.createDataFrame(pa.table(columns, schema=schema))
+    return rows.join(broadcast(folders), place)
+
+
+def _spark_column(rows: Any, name: str, layout: Layout) -> Any:
+    from pyspark.sql.functions import udf
+
+    column = rows["`" + name.replace("`", "``") + "`"]
+    if name not in layout.normal:
+        return column
+    normal = udf(lambda text: text if text is None else unicodedata.normalize("NFC", text))
+    return normal(column).alias(name)
+
+
+def _spark_path(path: str) -> str:
+    """Name one file of this machine's file system, whatever a cluster's default is."""
+    if Path(path).name.startswith(("_", ".")):
+        raise ArtifactError(
+            "Spark passes over files whose names begin with _ or .",
+            found=path,
+            fix="rename the file, or set backend=duckdb",
+        )
+    return "file://" + re.sub(r"([\\*?{}\[\]])", r"\\\1", path)  # not a pattern
+
+
+def spark_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the narrowest types that Spark has for those that it lacks."""
+    lacking = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20),
+        pa.float16(): pa.float32(),
+        pa.string_view(): pa.string(),
+    }
+    return pa.schema(
+        [field.with_type(lacking.get(field.type, field.type)) for field in schema],
+        schema.metadata,
+    )

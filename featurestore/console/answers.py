@@ -1,0 +1,111 @@
+"""Answers in the format that was asked for: whole and right, or refused."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from featurestore.console.tables import print_table
+from featurestore.errors import QueryError
+from featurestore.io import atomic
+from featurestore.io.refusals import said
+from featurestore.printing import Console, say
+
+
+@contextmanager
+def presentable(form: str) -> Iterator[None]:
+    """Refuse values that Arrow, Python or a format has no place for.
+
+    Raises
+    ------
+    QueryError
+        There is one.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OverflowError) as error:
+        raise QueryError(
+            f"The answer holds what cannot be given as {form}",
+            found=said(error),
+            fix="let the query write it as text: column::text",
+        ) from error
+
+
+def write(answer: pa.Table, form: str, output: Path | None) -> None:
+    """Print an answer, or write it to a file.
+
+    Parameters
+    ----------
+    form
+        ``table``, ``csv``, ``json`` or ``parquet``.
+
+    Raises
+    ------
+    QueryError
+        A value has no place in the format.
+    ArtifactError
+        The file cannot be written.
+    """
+    if form == "table" and output is None:
+        with presentable(form):
+            print_table(answer, Console())
+        return
+    content = _encoded(answer, form)
+    if output is None and sys.stdout.isatty():
+        for line in content.decode().splitlines():
+            say(line)
+    elif output is None:
+        sys.stdout.buffer.write(content)
+    else:
+        atomic.write_bytes(output, content)
+
+
+def _encoded(answer: pa.Table, form: str) -> bytes:
+    with presentable("csv" if form == "table" else form):
+        if form == "json":
+            return (_json(answer.to_pylist()) + "\n").encode()
+        sink = pa.BufferOutputStream()
+        if form == "parquet":
+            pq.write_table(answer, sink)
+        else:
+            pyarrow.csv.write_csv(answer, sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+
+
+def _json(rows: object) -> str:
+    try:
+        return json.dumps(rows, default=_plain, indent=1, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(rows), default=_plain, indent=1, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """Return a value with null for what is no number in JSON, as browsers and pandas write it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no word for.
+
+    Decimals are numbers where those of JSON's readers hold them, else text with every digit; bytes
+    are hexadecimal digits, dates and times are text.
+    """
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,56 @@
+"""The views as a documented DuckDB file that any client opens: the views alone, no data."""
+
+import tempfile
+from pathlib import Path
+
+from featurestore.backend import engine
+from featurestore.console import outputs
+from featurestore.errors import ArtifactError
+from featurestore.io.atomic import publish
+from featurestore.store import FeatureStore
+from featurestore.views.catalogue import column_notes, described
+
+MAGIC, CHECKSUM = b"DUCK", 8  # the first word of a DuckDB file, behind so many bytes
+
+
+def write(store: FeatureStore, path: Path) -> list[str]:
+    """Write the views of a store's spec to a DuckDB file; return their names.
+
+    Readers of an earlier file keep it; the new one takes its name when it is whole.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be written, is of an artifact, or is there and is none of DuckDB's.
+    """
+    outputs.check(store, path)
+    try:
+        if path.is_file() and not _is_catalog(path):
+            raise ArtifactError(
+                f"{path} is there already, and is no DuckDB file",
+                found=f"{path.stat().st_size:,} bytes of something else",
+                fix="name a file that is not there yet, for example feature_views.duckdb",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
+            building = Path(folder) / path.name
+            filed = FeatureStore(store.spec, store.threads, database=building)
+            names = [name for name, _ in filed.name_views()]
+            for name in names:
+                notes = column_notes(filed.connection.table(name).columns)
+                engine.comment(filed.connection, name, described(name), notes)
+            filed.confirm()
+            engine.close(filed.connection)
+            publish(building, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written",
+            found=error.strerror or str(error),
+            fix="name a file in a folder that can be written",
+        ) from error
+    return names
+
+
+def _is_catalog(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(CHECKSUM + len(MAGIC))[CHECKSUM:] == MAGIC

@@ -1,0 +1,299 @@
+"""``featurestore``: questions about the views, from the command line.
+
+featurestore funnel
+featurestore sql -f sql/fold_balance.sql
+featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --format json
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.filesize import decimal
+
+from featurestore import examples
+from featurestore.backend import errors as backend_errors
+from featurestore.console import answers, catalog, outputs
+from featurestore.console.describe import description
+from featurestore.console.tables import print_funnel, print_table, print_tables
+from featurestore.embeddings.layout import STORED
+from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.io import atomic, cache, downloads, ledger, mlflow_artifacts, names, uris
+from featurestore.io.progress import Rows
+from featurestore.printing import Console, print_error, say
+from featurestore.snapshots import build, collection, diff
+from featurestore.snapshots.export import export
+from featurestore.snapshots.verify import damages
+from featurestore.spec import bounds
+from featurestore.spec.bounds import THREADS
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.store import FeatureStore
+from featurestore.validation import violations
+
+FITS = "fits"  # see train/runtime/fit_state.py
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit status, 2 after a refusal."""
+    options = _parser().parse_args(argv)
+    try:
+        with shown_warnings(Console(stderr=True)), names.resolved_once():
+            return options.run(options) or 0
+    except FeatureStoreError as error:
+        print_error(error)
+        return 2
+    except BrokenPipeError:  # `featurestore sql ... | head`
+        sys.stderr.close()
+    return 0
+
+
+@contextmanager
+def shown_warnings(console: Console) -> Iterator[None]:
+    """Print this project's warnings as lines; other libraries' are for us, not for users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", FeatureStoreWarning)
+        warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}")
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="featurestore", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--config",
+        metavar="URI",
+        help="a resolved configuration: a file written by `python -m train.config.load ...`, or "
+        "runs:/RUN/config.yaml of a training run (default: the embedded digits)",
+    )
+    parser.add_argument("--tracking-uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
+    parser.add_argument("--threads", type=int, help="threads of the engine (default: every core)")
+    parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sql = commands.add_parser("sql", help="ask one SELECT of the views")
+    text = sql.add_mutually_exclusive_group(required=True)
+    text.add_argument("query", nargs="?", help="the statement")
+    text.add_argument("-f", "--file", type=Path, help="a .sql file")
+    sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")
+    _add_external(sql)
+    sql.set_defaults(run=_sql)
+
+    funnel = commands.add_parser("funnel", help="how many tiles each rule drops")
+    funnel.set_defaults(run=_funnel)
+
+    views = commands.add_parser("views", help="the views and their columns")
+    views.set_defaults(run=_views)
+    _add_cohort(commands)
+    _add_snapshots(commands)
+    return parser
+
+
+def _add_cohort(commands: Any) -> None:
+    checked = commands.add_parser("check", help="all that is wrong with the artifacts")
+    checked.add_argument(
+        "--quick", action="store_true", help="do not look at every value of the embeddings"
+    )
+    checked.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte of the artifacts and of what is kept of them, believing no memory",
+    )
+    checked.set_defaults(run=_check)
+
+    described = commands.add_parser("describe", help="rows, slides, classes, folds, coverages")
+    described.set_defaults(run=_describe)
+
+    catalog = commands.add_parser("catalog", help="the views as a DuckDB file, without data")
+    catalog.add_argument("path", type=Path, help="for example feature_views.duckdb")
+    catalog.set_defaults(run=_catalog)
+
+    shell = commands.add_parser("shell", help="an interactive SQL prompt over the views")
+    _add_external(shell)
+    shell.set_defaults(run=_shell)
+
+    plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
+    plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
+    plot.add_argument("-o", "--output", type=Path, default=Path(), help="folder (here)")
+    plot.set_defaults(run=_plot)
+
+
+def _add_external(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--external", action="store_true", help="queries may read files that are no artifact"
+    )
+
+
+def _add_snapshots(commands: Any) -> None:
+    make = commands.add_parser("materialise", help="write the training set, once")
+    make.add_argument("--storage", choices=list(STORED), help="type of the embeddings")
+    make.set_defaults(run=_materialise)
+
+    listed = commands.add_parser("snapshots", help="the training sets that were written")
+    listed.set_defaults(run=_snapshots)
+
+    gc = commands.add_parser(
+        "gc", help="remove old training sets, downloads and killed fits, never one in use"
+    )
+    gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
+    gc.set_defaults(run=_gc)
+
+    differ = commands.add_parser("diff", help="what differs between two training sets")
+    differ.add_argument("before", help="a snapshot's name, or the beginning of it")
+    differ.add_argument("after")
+    differ.set_defaults(run=_diff)
+
+    out = commands.add_parser("export", help="the training set as portable Parquet")
+    out.add_argument("--to", required=True, help="`mlflow`, or a folder that is not there yet")
+    out.set_defaults(run=_export)
+
+
+def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
+    """Open the store that the options name, some of its rules replaced."""
+    bounds.check([("--threads", options.threads)], THREADS)
+    mlflow_artifacts.use_tracking(options.tracking_uri)
+    given = options.config is not None  # an empty name is that of a shell's unset variable
+    spec = _configured(options.config) if given else examples.digits_spec()
+    return FeatureStore(replace(spec, **rules), options.threads, options.memory_limit)
+
+
+def _configured(uri: str) -> StoreSpec:
+    path = Path(uris.local_path(uri))
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # a name may hold what no file's can
+        raise ArtifactError(
+            f"{uri or repr(uri)} is not a resolved configuration",
+            found=getattr(error, "strerror", None) or str(error),
+            fix="write one with `python -m train.config.load data=... > store.yaml`",
+        ) from error
+    return StoreSpec.from_yaml(content, uri)
+
+
+def _sql(options: argparse.Namespace) -> None:
+    if options.format == "parquet" and options.output is None and sys.stdout.isatty():
+        raise ArtifactError(
+            "Parquet is not for a terminal", found="no output", fix="name a file: -o answer.parquet"
+        )
+    query = options.query
+    if options.file is not None:
+        try:
+            query = options.file.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{options.file} cannot be read",
+                found=getattr(error, "strerror", None) or str(error),
+                fix="name a .sql file in UTF-8, for example sql/fold_balance.sql",
+            ) from error
+    store = open_store(options)
+    if options.output is not None:
+        outputs.check(store, options.output)
+    if not options.external:
+        store.seal()
+    with backend_errors.translated(), answers.presentable(options.format):
+        answer = store.sql(query, options.external).to_pyarrow()
+    answers.write(answer, options.format, options.output)
+
+
+def _funnel(options: argparse.Namespace) -> None:
+    store = open_store(options)
+    print_funnel(store.funnel(), Console())
+    if store.spec.test_tiles:
+        print_funnel(store.funnel("test_"), Console(), "test tiles")
+
+
+def _views(options: argparse.Namespace) -> None:
+    named = open_store(options).name_views()
+    rows = [{"view": name, "columns": ", ".join(columns)} for name, columns in named]
+    print_table(pa.Table.from_pylist(rows), Console())
+
+
+def _check(options: argparse.Namespace) -> int:
+    store = open_store(options)
+    found = violations(store, embeddings=not options.quick)
+    if options.verify:
+        found = pa.concat_tables([found, damages(store)])
+    errors = found["severity"].to_pylist().count("error")
+    print_table(found, Console())
+    say(f"{errors} errors, {len(found) - errors} warnings")
+    return 2 if errors else 0
+
+
+def _describe(options: argparse.Namespace) -> None:
+    print_tables(description(open_store(options)), Console())
+
+
+def _catalog(options: argparse.Namespace) -> None:
+    names = catalog.write(open_store(options), options.path)
+    say(f"{options.path}: {len(names)} views")
+
+
+def _shell(options: argparse.Namespace) -> None:
+    from featurestore.console import (
+        shell,  # the prompt's library is slow to import, and few ask for it
+    )
+
+    shell.run(open_store(options), atomic.HOME, external=options.external)
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from featurestore.console import plots  # matplotlib, likewise
+
+    store = open_store(options)
+    store.survivors("")
+    classes = store.classes()
+    for path in plots.draw(store.view("fates"), classes, options.output, [options.picture]):
+        say(path)
+
+
+def _materialise(options: argparse.Namespace) -> None:
+    store = open_store(options, **({"storage": options.storage} if options.storage else {}))
+    made = build.materialise(store, Rows(Console(stderr=True)))
+    name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
+    print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
+    for finding in made.findings:
+        if finding.found:
+            say(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+    say(f"snapshot: {made.folder.name}")
+
+
+def _snapshots(options: argparse.Namespace) -> None:
+    print_table(
+        pa.Table.from_pylist([_line(row) for row in collection.listing().to_pylist()]), Console()
+    )
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the listing shows of a snapshot, in the width of a terminal."""
+    return {
+        "snapshot": row["snapshot"],
+        "kept of": f"{row['kept']:,} of {row['rows']:,}",
+        "embeddings": f"{row['dim']} {row['storage']} {decimal(row['embeddings'])}",
+        "own": decimal(row["bytes"]),
+        "last use": "now" if row["in_use"] else row["used"][:16],  # to the minute
+    }
+
+
+def _gc(options: argparse.Namespace) -> None:
+    keep = max(options.keep, 0)
+    kinds = (collection.collect(keep), downloads.collect(keep), cache.collect(FITS, keep))
+    for folder in [*(folder for kind in kinds for folder in kind), *cache.collect_broken()]:
+        say(f"removed {folder}")
+    if forgotten := ledger.forget_gone():
+        say(f"forgot the digests of {forgotten} files that are gone or changed")
+
+
+def _diff(options: argparse.Namespace) -> None:
+    sides = [collection.opened(name) for name in (options.before, options.after)]
+    print_tables(diff.difference(*sides), Console())
+
+
+def _export(options: argparse.Namespace) -> None:
+    store, bar = open_store(options), Rows(Console(stderr=True))
+    say(export(store, build.materialise(store, bar), options.to, bar))

@@ -1,0 +1,51 @@
+"""Where answers may be written: never over what they were asked of."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from featurestore.errors import ArtifactError
+from featurestore.io.parquet import SUFFIXES
+from featurestore.io.uris import local_path
+from featurestore.spec.store_spec import ARTIFACTS
+from featurestore.store import FeatureStore
+
+
+def check(store: FeatureStore, path: Path) -> None:
+    """Refuse a path at which an output would replace a file of an artifact, or become one.
+
+    Parameters
+    ----------
+    path
+        Where a file is to be written.
+
+    Raises
+    ------
+    ArtifactError
+        It is such a path, or an artifact is not there.
+    """
+    for name in ARTIFACTS:
+        uri = getattr(store.spec, name)
+        if uri is None or urlsplit(uri).scheme not in ("", "file"):
+            continue
+        folder = Path(local_path(uri))
+        files = store.dataset(name).named.values()
+        if any(file.name == path.name and _place(file) == _place(path) for file in files):
+            raise _refusal(path, f"a file of data.{name}={uri}")
+        if (
+            folder.is_dir()
+            and path.suffix.lower() in SUFFIXES
+            and _place(path).is_relative_to(folder.resolve())
+        ):
+            raise _refusal(path, f"a Parquet file below data.{name}={uri}, which would be part")
+
+
+def _place(path: Path) -> Path:
+    return path.parent.resolve() / path.name  # a link is replaced itself
+
+
+def _refusal(path: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is a place of the artifacts that are asked",
+        found=found,
+        fix="name another file",
+    )

@@ -1,0 +1,233 @@
+"""Pictures of a cohort, drawn from the small tables of `featurestore.views.summaries`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from featurestore.backend import errors
+from featurestore.io import atomic
+from featurestore.views import summaries
+from featurestore.views.classes import ClassSpec
+from featurestore.views.fates import distribution_view, funnel_view
+from featurestore.views.labels import coverage_view
+
+# Okabe and Ito (2008): told apart with any colour vision.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
+KEPT, DROPPED, INPUT = "#009E73", "#D55E00", "#56606B"
+DPI = 110
+
+
+def draw(
+    fates: ir.Table, classes: Sequence[ClassSpec], folder: Path, names: Iterable[str] | None = None
+) -> list[Path]:
+    """Draw pictures of a cohort; return the PNG files.
+
+    Parameters
+    ----------
+    fates
+        The view of fates, with its coverages.
+    classes
+        In the order of their columns, with the chosen thresholds.
+    folder
+        Where to write.
+    names
+        Some of `PICTURES` (default: all).
+
+    Raises
+    ------
+    ArtifactError
+        A file cannot be written.
+    """
+    with errors.translated():
+        return [
+            save(figure, folder / f"{file}.png")
+            for name in names or PICTURES
+            for file, figure in PICTURES[name](fates, classes).items()
+        ]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, by temporary name and rename."""
+    FigureCanvasAgg(figure)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    atomic.write_bytes(path, content.getvalue())
+    return path
+
+
+def _funnel(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    return {"funnel": funnel_figure(funnel_view(fates).to_pyarrow().to_pylist())}
+
+
+def _thresholds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    coverages = coverage_view(fates, classes)
+    chosen = {spec.name: spec.threshold for spec in classes}
+    survival = summaries.survival_view(fates, coverages).to_pyarrow()
+    histogram = summaries.histogram_view(coverages).to_pyarrow()
+    return {
+        "thresholds": survival_figure(survival, chosen),
+        "coverages": histogram_figure(histogram, chosen),
+    }
+
+
+def _folds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    counts = distribution_view(fates).to_pyarrow()
+    return {"folds": folds_figure(counts, [spec.name for spec in classes])}
+
+
+def _slides(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
+    return {"slides": slides_figure(summaries.slide_view(fates).to_pyarrow())}
+
+
+PICTURES: dict[str, Callable[[ir.Table, Sequence[ClassSpec]], dict[str, Figure]]] = {
+    "funnel": _funnel,
+    "thresholds": _thresholds,
+    "folds": _folds,
+    "slides": _slides,
+}
+
+
+def funnel_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw how many tiles each reason drops: ``step, reason, tiles``, from input to kept."""
+    figure = Figure(figsize=(7, 0.42 * len(rows) + 0.9), layout="constrained")
+    axes = figure.add_subplot()
+    total = max(rows[0]["tiles"], 1)
+    named = {"input": INPUT, "kept": KEPT}
+    tiles = [row["tiles"] for row in rows]
+    axes.barh(range(len(rows)), tiles, color=[named.get(r["reason"], DROPPED) for r in rows])
+    for place, count in enumerate(tiles):
+        axes.text(count + total / 100, place, f"{count:,}  {count / total:.1%}", va="center")
+    axes.set_yticks(range(len(rows)), [row["reason"] for row in rows], parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, total * 1.25)
+    axes.set_xlabel("tiles")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("What becomes of the tiles", loc="left")
+    return figure
+
+
+def survival_figure(survival: pa.Table, chosen: Mapping[str, float]) -> Figure:
+    """Draw the share of each class's tiles that reaches each threshold, the chosen one marked.
+
+    Parameters
+    ----------
+    survival
+        ``class, at_least, tiles``.
+    chosen
+        Class to threshold.
+    """
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, threshold) in enumerate(chosen.items()):
+        rows = [row for row in survival.to_pylist() if row["class"] == name]
+        if not rows:
+            continue
+        colour, dashes = (
+            COLOURS[number % len(COLOURS)],
+            ("-", "--", ":")[number // len(COLOURS) % 3],
+        )
+        at = np.array([row["at_least"] for row in rows])
+        share = np.array([row["tiles"] for row in rows]) / max(rows[0]["tiles"], 1)
+        height = float(np.interp(threshold, at, share))
+        axes.plot(at, share, dashes, color=colour, label=f"{name} ({rows[0]['tiles']:,})")
+        axes.plot([threshold], [height], "o", color=colour, markeredgecolor="white", zorder=3)
+        axes.plot([threshold, threshold], [0, height], color=colour, linewidth=0.8, alpha=0.5)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("threshold of the dominant class's coverage")
+    axes.set_ylabel("share of its tiles that reach it")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("Survival by threshold (dots: the chosen ones)", loc="left")
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def histogram_figure(histogram: pa.Table, chosen: Mapping[str, float]) -> Figure:
+    """Draw each class's coverages where there are any: ``class, low, tiles``."""
+    names, rows = list(chosen), histogram.to_pylist()
+    width = 1 / summaries.BINS
+    across = min(len(names), 4)
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(2.4 * across, 1.9 * down + 0.4), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        own = [row for row in rows if row["class"] == name]
+        axes.bar([r["low"] for r in own], [r["tiles"] for r in own], width, align="edge",
+                 color=COLOURS[0])  # fmt: skip
+        axes.axvline(chosen[name], color=DROPPED, linewidth=1.2)
+        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set_yscale("log")
+        axes.set_xlim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in list(grid.flat)[len(names) :]:
+        axes.set_axis_off()
+    figure.supxlabel("coverage, where above 0 (line: threshold)", fontsize=9)
+    figure.supylabel("tiles", fontsize=9)
+    return figure
+
+
+def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
+    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out."""
+    rows = counts.to_pylist()
+    folds = sorted({row["fold"] for row in rows})
+    table = np.zeros((len(folds), len(names)), dtype=np.int64)
+    for row in rows:
+        table[folds.index(row["fold"]), names.index(row["label"])] = row["tiles"]
+    share = table / np.maximum(table.sum(axis=0), 1)
+    figure = Figure(
+        figsize=(0.95 * len(names) + 1.6, 0.55 * len(folds) + 1.9), layout="constrained"
+    )
+    axes = figure.add_subplot()
+    most = max(2 / max(len(folds), 1), share.max())  # an even share is half of the scale
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    for (fold, kind), tiles in np.ndenumerate(table):
+        dark = share[fold, kind] > 0.6 * most
+        said = f"{tiles:,}\n{share[fold, kind]:.0%}" if tiles else "none"
+        colour = DROPPED if not tiles else "white" if dark else "black"
+        weight = "normal" if tiles else "bold"
+        axes.text(kind, fold, said, ha="center", va="center", fontsize=8, color=colour,
+                  fontweight=weight)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)
+    axes.set_yticks(range(len(folds)), [str(fold) for fold in folds])
+    axes.set_ylabel("fold")
+    axes.set_title("Kept tiles per fold and class, share of the class", loc="left", fontsize=10)
+    figure.colorbar(image, ax=axes, label="share of the class")
+    return figure
+
+
+def slides_figure(slides: pa.Table) -> Figure:
+    """Draw the tiles of each slide, the largest first: ``slide_id, kept, dropped``."""
+    kept, dropped = slides["kept"].to_numpy(), slides["dropped"].to_numpy()
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    place = np.arange(len(kept))
+    # Steps, not bars: thousands of bars are slower to draw and show less.
+    axes.fill_between(np.append(place, len(kept)), np.append(kept, kept[-1:]), step="post",
+                      color=KEPT, label="kept", linewidth=0)  # fmt: skip
+    axes.fill_between(
+        np.append(place, len(kept)), np.append(kept, kept[-1:]),
+        np.append(kept + dropped, (kept + dropped)[-1:]), step="post", color=DROPPED,
+        label="dropped", linewidth=0, alpha=0.75,
+    )  # fmt: skip
+    axes.set_xlim(0, max(len(kept), 1))
+    axes.set_ylim(0, None)
+    if len(kept) <= 40:
+        axes.set_xticks(place + 0.5, slides["slide_id"].to_pylist(), rotation=90, fontsize=7,
+                        parse_math=False)  # fmt: skip
+    else:
+        axes.set_xlabel(f"{len(kept):,} slides, the largest first")
+    axes.set_ylabel("tiles")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    median = int(np.median(kept)) if len(kept) else 0
+    axes.set_title(f"Tiles per slide (median {median:,} kept)", loc="left")
+    return figure

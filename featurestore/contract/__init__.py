@@ -1,0 +1,1 @@
+"""What artifacts must be before any view is built on them."""

@@ -1,0 +1,185 @@
+"""A Parquet artifact as a lazy table, with one type a column whichever file a row is of.
+
+Files of one schema are read together and cast to the artifact's types: no file's footer decides how
+the values of another are read. What cannot be cast without a loss is among `disagreements`.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+import pyarrow as pa
+from ibis.backends.sql import SQLBackend
+from ibis.formats.pyarrow import PyArrowType
+
+from featurestore.backend import engine
+from featurestore.backend.layout import Layout
+from featurestore.io.parquet import Dataset, Fragment
+from featurestore.views.classes import COVERAGE
+
+INTEGERS = ("x", "y", "fold")
+"""Columns that are integers where folders give them; all others are text then."""
+NAMES = ("slide_id", "id", "patient_id")
+"""Columns of text that say which slide or patient a row is of: in Unicode's normal form C."""
+FOLDER = pa.string()  # the type of what a folder's name says
+WIDTHS = ("halffloat", "float", "double")
+LISTS = tuple(f"list of {width}" for width in WIDTHS)
+
+
+class Disagreement(NamedTuple):
+    """Two files of an artifact that do not have a column alike; None for lacking it."""
+
+    column: str
+    first: str
+    first_type: pa.DataType | None
+    other: str
+    other_type: pa.DataType | None
+
+
+def open_table(
+    connection: SQLBackend, dataset: Dataset, names: Collection[str] = NAMES
+) -> ir.Table:
+    """Return the rows of an artifact, in no order.
+
+    Parameters
+    ----------
+    connection
+        The engine.
+    dataset
+        Its files. Those that have no `disagreements` are read without a loss.
+    names
+        Columns of text to bring to Unicode's normal form C.
+    """
+    groups, types = _by_schema(dataset), column_types(dataset)
+    tables = []
+    for fragments in groups:
+        table = engine.read_parquet(
+            connection, [f.path for f in fragments], _layout(fragments, types, names)
+        )
+        given = set(INTEGERS) & set(fragments[0].partition) - set(fragments[0].schema.names)
+        tables.append(_cast(table, types) if len(groups) > 1 or given else table)
+    table = ibis.union(*tables) if len(tables) > 1 else tables[0]
+    return table.rename({normal(name): name for name in types if normal(name) != name})
+
+
+def normal(text: str) -> str:
+    """Return a text in Unicode's normal form C."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _by_schema(dataset: Dataset) -> list[list[Fragment]]:
+    """Return the files with rows, those of like columns together, in the order of the first."""
+    groups: dict[tuple[object, ...], list[Fragment]] = defaultdict(list)
+    for fragment in dataset.filled:
+        columns = ((field.name, str(field.type)) for field in fragment.schema)
+        groups[(*columns, *fragment.partition)].append(fragment)
+    return list(groups.values())
+
+
+def _layout(
+    fragments: Sequence[Fragment], types: dict[str, dt.DataType], names: Collection[str]
+) -> Layout:
+    first = fragments[0]
+    given = [name for name in first.partition if name not in first.schema.names]
+    text = [name for name, kind in types.items() if name in names and kind == dt.string]
+    return Layout(
+        columns=first.schema.names,
+        partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
+        normal=text,
+    )
+
+
+def _cast(table: ir.Table, types: dict[str, dt.DataType]) -> ir.Table:
+    return table.select(**{name: _column(table, name, kind) for name, kind in types.items()})
+
+
+def _column(table: ir.Table, name: str, kind: dt.DataType) -> ir.Value:
+    if name not in table.columns:
+        return ibis.null(kind)
+    return table[name] if kind == dt.unknown else table[name].cast(kind)
+
+
+def column_types(dataset: Dataset) -> dict[str, dt.DataType]:
+    """Return the type of each column of an artifact, wide enough for the values of all files."""
+    types: dict[str, dt.DataType] = {}
+    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    for name in dataset.columns:
+        present = [t for f in first_of_each if (t := _type(f, name)) is not None]
+        types[name] = _common(name, [t for t in present if not pa.types.is_null(t)])
+        if not any(name in f.schema.names for f in first_of_each) and name in INTEGERS:
+            types[name] = dt.int64
+    return types
+
+
+def _common(name: str, types: Sequence[pa.DataType]) -> dt.DataType:
+    kinds = {kind(arrow) for arrow in types}
+    if kinds == {"integer"}:
+        return dt.int64
+    if len(kinds) > 1 and kinds <= set(LISTS):
+        return dt.Array(dt.float64)
+    if len(kinds) > 1 and kinds <= set(WIDTHS):
+        return dt.float64
+    if not types or "text" in kinds:
+        return dt.string
+    try:
+        return PyArrowType.to_ibis(types[0])
+    except (NotImplementedError, KeyError, TypeError):
+        return dt.unknown
+
+
+def kind(arrow: pa.DataType) -> str:
+    """Return the name of a column's type, one for all types that mean the same values."""
+    if isinstance(arrow, pa.BaseExtensionType):
+        return kind(arrow.storage_type)
+    if pa.types.is_dictionary(arrow):
+        return kind(arrow.value_type)
+    if pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or arrow == pa.string_view():
+        return "text"
+    if pa.types.is_integer(arrow):
+        return "integer"
+    if isinstance(arrow, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType):
+        return f"list of {kind(arrow.value_type)}"
+    if pa.types.is_timestamp(arrow):
+        return "timestamp with a time zone" if arrow.tz else "timestamp"
+    return str(arrow)
+
+
+def disagreements(dataset: Dataset) -> Iterator[Disagreement]:
+    """Find the columns that two files do not have alike, each once.
+
+    A column that one of them lacks; or whose values one type would change: integers and doubles,
+    text and numbers, and, of coverages, single and double floats.
+    """
+    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    for name in dataset.columns:
+        pairs = [(fragment, _type(fragment, name)) for fragment in first_of_each]
+        one, reference = next(
+            (pair for pair in pairs if pair[1] is not None and not pa.types.is_null(pair[1])),
+            pairs[0],
+        )
+        for other, arrow in pairs:
+            if not _alike(name, reference, arrow):
+                yield Disagreement(name, one.name, reference, other.name, arrow)
+                break
+
+
+def _type(fragment: Fragment, name: str) -> pa.DataType | None:
+    """Return the type of a column in a file; None if it is neither there nor given by folders."""
+    if name in fragment.schema.names:
+        return fragment.schema.field(name).type
+    return FOLDER if name in fragment.partition else None
+
+
+def _alike(name: str, one: pa.DataType | None, other: pa.DataType | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    kinds = {kind(one), kind(other)}
+    if len(kinds) == 1 or "null" in kinds:
+        return True
+    if name.startswith(COVERAGE):
+        return False
+    return kinds <= set(WIDTHS) or kinds <= set(LISTS)

@@ -1,0 +1,284 @@
+"""The input contract: what tiles and embeddings must be before any view is built on them.
+
+Each rule is a generator of violations, found by lazy queries over the key and coverage columns
+alone. Reading one raises for the first error (`refuse`); `featurestore check` lists them all.
+Embeddings' values are looked at where they are read anyway, in `featurestore.embeddings.matrix`.
+"""
+
+import operator
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Literal
+
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+from featurestore.backend.errors import translated
+from featurestore.contract.violation import FIRST, MOST, Violation, key_text
+from featurestore.errors import (
+    EmbeddingError,
+    EmptyViewError,
+)
+from featurestore.views.classes import ClassSpec
+from featurestore.views.fates import funnel_view
+from featurestore.views.folds import KEY
+from featurestore.views.labels import coverage
+
+LOOSER = {
+    "tissue": "lower tissue_prop_min",
+    "multi_class": "set single_class=false",
+    "class_threshold": "lower thresholds.*",
+}
+"""What to do about tiles that a reason drops."""
+EXTENTS = ("tile_extent_x", "tile_extent_y")
+
+
+def offenders(
+    rows: ir.Table,
+    wrong: str,
+    fix: str,
+    severity: Literal["error", "warning"] = "error",
+    names: Sequence[str] = KEY,
+) -> Iterator[Violation]:
+    """Yield a violation with the number of rows and the first of them, if there is any."""
+    with translated():
+        count = int(rows.count().to_pyarrow().as_py())
+        if not count:
+            return
+        first = rows.select(*names).order_by(list(names)).limit(FIRST).to_pyarrow().to_pylist()
+    found = f"{count:,} of them, the first at " + "; ".join(key_text(row) for row in first)
+    yield Violation(wrong, found, fix, count, severity)
+
+
+def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
+    """Find what makes a table other than one row per (slide_id, x, y)."""
+    broken = list(_key_columns(table, artifact))
+    yield from broken
+    if broken:
+        return
+    large = [table[name] > MOST for name in ("x", "y") if table.schema()[name] == dt.uint64]
+    if large:
+        with translated():
+            count = table.count(where=reduce(operator.or_, large)).to_pyarrow().as_py()
+        if count:
+            wrong = f"{artifact} have x or y beyond 64-bit integers"
+            yield Violation(wrong, f"{count:,} rows", "write pixels of the slide")
+            return
+    keys = table.group_by(list(KEY)).aggregate(rows=table.count())
+    partial = reduce(operator.or_, (keys[name].isnull() for name in KEY))
+    twice = keys.rows > 1
+    with translated():  # most tables break neither rule: one query says so
+        [counts] = keys.aggregate(
+            partial=keys.count(where=partial), twice=keys.count(where=twice)
+        ).to_pyarrow().to_pylist()  # fmt: skip
+    if counts["partial"]:
+        missing = table.filter(reduce(operator.or_, (table[name].isnull() for name in KEY)))
+        yield from offenders(
+            missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y"
+        )
+    if counts["twice"]:
+        yield from offenders(
+            keys.filter(twice),
+            f"{artifact} have keys that stand more than once",
+            "keep one row per (slide_id, x, y); duplicates would multiply rows in the join",
+        )
+
+
+def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
+    schema = table.schema()
+    for name, kind in zip(KEY, (dt.String, dt.Integer, dt.Integer), strict=True):
+        if name not in schema:
+            yield Violation(
+                f"{artifact} lack the key column {name}",
+                f"columns {', '.join(schema.names[:12])}",
+                "write slide_id (string), x and y (integers)",
+            )
+        elif not isinstance(schema[name], kind):
+            yield Violation(
+                f"column {name} of the {artifact} has the wrong type",
+                str(schema[name]),
+                f"write it as {'a string' if kind is dt.String else 'an integer'}",
+            )
+
+
+def slides(slides: ir.Table) -> Iterator[Violation]:
+    """Find what makes a table other than one row per slide with the extent of its tiles."""
+    there = f"columns {', '.join(slides.columns[:12])}"
+    if "id" not in slides.columns:
+        yield Violation("slides lack the column id", there, "write one row per slide, by id")
+        return
+    twice = slides.group_by("id").aggregate(rows=slides.count())
+    yield from offenders(
+        twice.filter(twice.rows > 1),
+        "slides have ids that stand more than once",
+        "keep one row per slide",
+        names=["id"],
+    )
+    for name in (name for name in EXTENTS if name in slides.columns):
+        if not slides.schema()[name].is_numeric():
+            kind = str(slides.schema()[name])
+            yield Violation(f"column {name} of the slides is not a number", kind, "write pixels")
+            continue
+        extent = slides[name].cast("float64")
+        yield from offenders(
+            slides.filter(extent.isnull() | extent.isnan() | (extent < 1) | (extent > MOST)),
+            f"slides have a {name} that is no number of pixels",
+            "write the extent of a slide's tiles, in the units of x and y",
+            names=["id"],
+        )
+    lacking = [name for name in EXTENTS if name not in slides.columns]
+    if lacking:
+        yield Violation(
+            f"slides lack {' and '.join(lacking)}: whether tiles overlap is not looked at",
+            there,
+            "write the extent of a slide's tiles, in the units of x and y",
+            severity="warning",
+        )
+
+
+def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
+    """Find coverages that are not shares."""
+    numbers = [spec for spec in columns if tiles.schema()[spec.column].is_numeric()]
+    bad = {spec.column: _no_share(coverage(tiles, spec)) for spec in numbers}
+    with translated():  # one query for all classes; most have no row that breaks the rule
+        counts = [tiles.count(where=rows).name(name) for name, rows in bad.items()]
+        [broken] = tiles.aggregate(counts).to_pyarrow().to_pylist() if counts else [{}]
+    for spec in columns:
+        if spec not in numbers:
+            yield Violation(
+                f"column {spec.column} of the {artifact} is not a number",
+                str(tiles.schema()[spec.column]),
+                "write it as a double in [0, 1]",
+            )
+        elif broken[spec.column]:
+            yield from offenders(
+                tiles.filter(bad[spec.column]),
+                f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
+                "write the covered share of the tile, in [0, 1]",
+            )
+
+
+def _no_share(share: ir.FloatingValue) -> ir.BooleanValue:
+    return share.isnull() | share.isnan() | (share < 0) | (share > 1)
+
+
+def fold_column(tiles: ir.Table) -> Iterator[Violation]:
+    """Find a column ``fold`` with a missing, fractional or negative number."""
+    kind = tiles.schema()["fold"]
+    if not kind.is_integer():
+        yield Violation("column fold of the tiles is not an integer", str(kind), "write 0 .. k-1")
+        return
+    if kind == dt.uint64:
+        yield from offenders(
+            tiles.filter(tiles.fold > MOST),
+            "tiles have folds beyond 64-bit integers",
+            "write 0 .. k-1",
+        )
+    yield from offenders(
+        tiles.filter(tiles.fold.isnull()),
+        "tiles have rows without a fold",
+        "give each tile a fold, or drop the column to have folds assigned",
+    )
+    yield from offenders(
+        tiles.filter(tiles.fold < 0),
+        "tiles have rows with a negative fold",
+        "write 0 .. k-1; leave out the tiles that belong to no fold",
+    )
+
+
+def embedding_column(embeddings: ir.Table, artifact: str = "embeddings") -> Iterator[Violation]:
+    """Find embeddings that are not lists of numbers."""
+    kind = embeddings.schema().get("embedding")
+    if not (isinstance(kind, dt.Array) and isinstance(kind.value_type, dt.Integer | dt.Floating)):
+        yield Violation(
+            f"the {artifact} have no column embedding that is a list of numbers",
+            ", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),
+            "write embedding as list<double>, list<float> or fixed_size_list<float>",
+            kind=EmbeddingError,
+        )
+
+
+def group(tiles: ir.Table, name: str) -> Iterator[Violation]:
+    """Find a grouping of folds by a column that is missing or has nulls."""
+    if name not in tiles.columns:
+        yield Violation(
+            f"the tiles have no column {name} to group folds by",
+            f"columns {', '.join(tiles.columns[:12])}",
+            "set kfold_group=slide_id, or write the column",
+        )
+        return
+    kind = tiles.schema()[name]
+    if kind.is_nested() or kind.is_binary():
+        yield Violation(
+            f"folds cannot be grouped by {name}", str(kind), "name a column of text or numbers"
+        )
+        return
+    unknown = tiles[name].isnull()
+    if kind.is_floating():
+        unknown = unknown | tiles[name].isnan()
+    yield from offenders(
+        tiles.filter(unknown),
+        f"tiles have rows without {name}, by which folds are to be grouped",
+        f"fill {name}, or set kfold_group=slide_id",
+    )
+
+
+def dimension(embeddings: ir.Table) -> int:
+    """Return the length of the first embedding that has any.
+
+    Raises
+    ------
+    EmbeddingError
+        None has: the column is empty lists and nulls.
+    """
+    length = embeddings.embedding.length()
+    with translated():
+        found = embeddings.filter(length > 0).limit(1).select(dim=length).to_pyarrow()
+    if not len(found):
+        raise EmbeddingError(
+            "No embedding holds a value",
+            found="empty lists or nulls alone",
+            fix="write one list of numbers per tile",
+        )
+    return int(found["dim"][0].as_py())
+
+
+def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
+    """Refuse rules that drop every tile, and embeddings of none of those left.
+
+    Parameters
+    ----------
+    tiles
+        The threshold view.
+    kept
+        Its survivors.
+    embeddings
+        Any table with the key.
+
+    Raises
+    ------
+    EmptyViewError
+        With the funnel, or with the first key of both sides.
+    """
+    with translated():
+        if kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
+            return
+        if not kept.count().to_pyarrow().as_py():
+            reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+            lost = {row["reason"] for row in reasons if row["tiles"]}
+            looser = [advice for reason, advice in LOOSER.items() if reason in lost]
+            raise EmptyViewError(
+                "Every tile is dropped",
+                found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
+                fix=", or ".join(looser) or "name tiles that have some coverage",
+            )
+        ours, theirs = (
+            side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
+            for side in (kept, embeddings)
+        )
+        there = key_text(theirs[0]) if theirs else "nowhere: there is none"
+        raise EmptyViewError(
+            "No surviving tile has an embedding: the join is empty",
+            found=f"the first tile at {key_text(ours[0])}; the first embedding at {there}",
+            fix="check that both artifacts are of one cohort and spell their keys alike",
+        )

@@ -1,0 +1,1 @@
+"""Embeddings: in batches out of Parquet, and as one memory-mapped matrix."""

@@ -1,0 +1,126 @@
+"""Embeddings as Arrow record batches: out of Parquet row groups, and out of a matrix.
+
+Each batch becomes a matrix that is a view of its Arrow buffer, or the other way round. pyarrow
+reads them: it decodes row groups on every core, where the engine hands out one stream.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from featurestore.io.parquet import Fragment
+
+BATCH_BYTES = 2 * 2**20  # more leaves the cache, and memory that the system must give anew
+KEYS = pa.schema([("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
+READ_BUFFER = 2**20  # bytes: stream a column chunk, which may be gigabytes, instead of loading it
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row group: ``rows`` rows of a file, the first of which is row ``start`` of all files."""
+
+    file: Path
+    group: int
+    start: int
+    rows: int
+
+
+def pieces(files: Sequence[Path]) -> list[Piece]:
+    """Return the row groups of some Parquet files, in order."""
+    found: list[Piece] = []
+    start = 0
+    for file in files:
+        footer = pq.read_metadata(file)
+        for group in range(footer.num_row_groups):
+            rows = footer.row_group(group).num_rows
+            found.append(Piece(file, group, start, rows))
+            start += rows
+    return found
+
+
+def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
+    """Read the keys of all rows in order, slides' names in Unicode's normal form C.
+
+    String types differ between writers, and a folder ``slide_id=NAME`` stands for a column.
+    """
+    return pa.concat_tables(map(_file_keys, fragments))
+
+
+def _file_keys(fragment: Fragment) -> pa.Table:
+    written = [name for name in KEYS.names if name in fragment.schema.names]
+    table = pq.ParquetFile(fragment.path).read(written)
+    for name in KEYS.names:
+        if name not in written:
+            value = pa.scalar(fragment.partition[name], pa.string())
+            table = table.append_column(name, pa.repeat(value, fragment.rows))
+    keys = table.select(KEYS.names).cast(KEYS)
+    return keys.set_column(0, "slide_id", _composed(keys["slide_id"]))
+
+
+def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text in Unicode's normal form C, looking at each value once.
+
+    Arrow's own function leaves decomposed letters as they are (seen with pyarrow 25).
+    """
+    coded = column.combine_chunks().dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    composed = [name if name is None else unicodedata.normalize("NFC", name) for name in names]
+    if composed == names:
+        return column
+    return pa.chunked_array([pa.array(composed, pa.string()).take(coded.indices)])
+
+
+def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
+    """Return the most rows of a batch, those of half floats."""
+    return max(1, size // (2 * dim))
+
+
+def embedding_batches(piece: Piece, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
+    """Stream the embedding column of a row group, each array at most ``size`` bytes."""
+    file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
+    width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8
+    rows = max(1, size // (width * dim))
+    with file:
+        for batch in file.iter_batches(rows, [piece.group], ["embedding"], use_threads=False):
+            column = batch.column(0)
+            yield column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return the list that an extension type, such as a tensor of fixed shape, is stored as."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def as_matrix(column: pa.Array, dim: int) -> npt.NDArray[np.floating]:
+    """Return an array of lists, all of length ``dim``, as a matrix.
+
+    A view of the Arrow buffer where no element is null; a null becomes NaN.
+    """
+    values = column.flatten()  # unlike `values`, it knows of slices
+    if values.null_count:
+        if pa.types.is_integer(values.type):  # which have no NaN
+            values = values.cast(pa.float64(), safe=False)
+        values = pc.fill_null(values, float("nan"))
+    return values.to_numpy(zero_copy_only=True).reshape(len(column), dim)
+
+
+def lengths(column: pa.Array) -> npt.NDArray[np.integer]:
+    """Return the length of each list, 0 for a null, shape (rows,)."""
+    if pa.types.is_list(column.type) and not column.null_count:
+        return np.diff(column.offsets.to_numpy())
+    found = pc.list_value_length(column)
+    if found.null_count:
+        found = pc.fill_null(found, 0)
+    return found.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def as_vectors(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """Return a contiguous matrix as ``fixed_size_list<float>[dim]``, without a copy."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])

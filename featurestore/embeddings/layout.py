@@ -1,0 +1,49 @@
+"""Where the parts of a converted matrix lie, and how they are written."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+STORED: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+FORMAT = 2  # of the folder below
+
+
+FILE, KEYS, MANIFEST = "embeddings.npy", "keys.parquet", "matrix.json"
+
+
+BLOCK_BYTES = 8 * 2**20
+
+
+HASH_SEED = 20240229
+
+
+Rows = npt.NDArray[np.int64]
+
+
+Advance = Callable[[int], None]
+"""Told a number of rows when they are done."""
+
+
+def hash_weights(dim: int) -> npt.NDArray[np.uint64]:
+    """Return odd factors of the numbers of an embedding, for the digest of a row."""
+    draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
+    return draws | np.uint64(1)
+
+
+def npy_header(rows: int, dim: int, kind: np.dtype) -> bytes:
+    """Return the header of ``embeddings.npy``."""
+    # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
+    descr = np.lib.format.dtype_to_descr(kind if kind.kind == "f" else np.dtype("V2"))
+    stream = BytesIO()
+    shape = {"descr": descr, "fortran_order": False, "shape": (rows, dim)}
+    np.lib.format.write_array_header_1_0(stream, shape)
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""The assignment of tiles to folds, and where it is kept."""

@@ -1,0 +1,86 @@
+"""Assigned folds as an artifact: named by what determines them, made once, found again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import ArtifactError
+from featurestore.io import cache, digests, mlflow_artifacts, uris
+from featurestore.io.parquet import Dataset
+from featurestore.spec.store_spec import StoreSpec
+
+NAME = "folds"
+FILE = "folds.parquet"
+RULES = (
+    "class_indices",
+    "thresholds",
+    "tissue_prop_min",
+    "single_class",
+    "label_rule",
+    "kfold_strategy",
+    "kfold_group",
+    "k",
+    "seed",
+    "balance",
+    "allow_empty_class",
+)
+
+
+def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
+    """Digest all that determines an assignment: the tiles and the rules, no embedding."""
+    return _content(spec, digests.digest(tiles, remember=False))
+
+
+def _content(spec: StoreSpec, tiles: str) -> str:
+    parts = [tiles, {name: getattr(spec, name) for name in RULES}]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def recalled(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
+    """Return an assignment that an earlier run logged to MLflow, or None.
+
+    Raises
+    ------
+    ArtifactError
+        It is damaged.
+    """
+    sums = [digests.digest(tiles.named, remember=False)]
+    if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
+        sums.append(digests.earlier(tiles.named))
+    for one in dict.fromkeys(sums):
+        if root := mlflow_artifacts.found(NAME, _content(spec, one)):
+            return _read(Path(uris.local_path(f"{root}/{FILE}")), root)
+    return None
+
+
+def _read(file: Path, root: str) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"The folds that {root} has assigned cannot be read",
+            found=f"{file}: {str(error).splitlines()[0]}",
+            fix="remove that file if it is a download, or delete the run: the folds are assigned "
+            "again",
+        ) from error
+
+
+def kept(folds: pa.Table, digest: str) -> str:
+    """Log an assignment as an artifact with a run of its own, once; return its URI."""
+    root = mlflow_artifacts.logged(
+        NAME, digest, lambda folder: pq.write_table(folds, folder / FILE)
+    )
+    return f"{root}/{FILE}"
+
+
+def filed(folds: pa.Table, digest: str) -> Path:
+    """Keep an assignment on this machine, for views in a file to read; return its file."""
+
+    def build(folder: Path) -> None:
+        pq.write_table(folds, folder / FILE)
+
+    return cache.held(NAME, digest, build).folder / FILE

@@ -1,0 +1,151 @@
+"""Folds: assignment by scikit-learn, the split of one fold, and the check for leaks."""
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.errors import FoldError
+from featurestore.spec.literals import Balance, Strategy
+from featurestore.views.folds import KEY, RARE
+
+IMBALANCE = "imbalance"
+Codes = npt.NDArray[np.int64]
+
+
+def assign_folds(
+    tiles: pa.Table,
+    strategy: Strategy,
+    group: str,
+    k: int,
+    seed: int,
+    balance: Balance = "greedy",
+    allow_empty_class: bool = False,
+) -> pa.Table:
+    """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
+
+    Parameters
+    ----------
+    tiles
+        ``slide_id, x, y, label`` and the group's column, sorted by key so that the seed alone
+        decides.
+    strategy
+        ``stratified`` (`sklearn.model_selection.StratifiedKFold`, tiles on their own) or
+        ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
+    group
+        Column that must not be divided under ``stratified_group``.
+    k
+        Number of folds.
+    seed
+        Seed of the shuffle.
+    balance
+        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
+        ``stratified_group`` (`featurestore.folds.balance.optimal_folds`).
+    allow_empty_class
+        Whether a fold may be without a tile of a class, under ``stratified_group``.
+
+    Returns
+    -------
+    pa.Table
+        ``slide_id, x, y, fold``; ``fold`` is null for the tiles of a rare class, one in fewer
+        than ``k`` groups (tiles, under ``stratified``); see `rare_classes`.
+
+    Raises
+    ------
+    FoldError
+        There are fewer than ``k`` groups, or a fold would stay empty, or without a class.
+    """
+    # scikit-learn costs more than a second to import; few commands assign folds.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = strategy == "stratified_group"
+    labels = np.asarray(tiles["label"].combine_chunks().dictionary_encode().indices)
+    names = tiles["label"].combine_chunks().dictionary_encode().dictionary.to_pylist()
+    groups = (
+        np.asarray(tiles[group].combine_chunks().dictionary_encode().indices)
+        if grouped
+        else np.arange(len(tiles))
+    )
+    spread = {name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)}
+    rare = {name: count for name, count in spread.items() if count < k}
+    kept = ~np.isin(labels, [names.index(name) for name in rare])
+    most = max(spread.values(), default=0)
+    if len(np.unique(groups[kept])) < k:
+        raise FoldError(
+            f"{k} folds cannot be assigned: no class has {k} "
+            + (f"different values of {group}" if grouped else "tiles"),
+            found=_counts(spread),
+            fix=(f"set k to at most {most}, or " if most > 1 else "") + "loosen the thresholds",
+        )
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+        n_splits=k, shuffle=True, random_state=seed
+    )
+    folds = np.full(len(tiles), -1, dtype=np.int64)
+    rows = np.flatnonzero(kept)
+    given = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
+    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], given)):
+        if len(held) == 0:
+            raise FoldError(
+                f"Fold {fold} of {k} would have no tile",
+                found="groups of very unequal size",
+                fix="set a smaller k, another seed, or kfold_strategy=stratified",
+            )
+        folds[rows[held]] = fold
+    said: dict[str, float] = {}
+    if grouped:
+        folds[rows], said = _balanced(
+            groups[kept], labels[kept], folds[kept], names, k, balance, allow_empty_class
+        )
+    column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
+    table = tiles.select(list(KEY)).append_column("fold", column)
+    return table.replace_schema_metadata({RARE: json.dumps(rare), IMBALANCE: json.dumps(said)})
+
+
+def _balanced(
+    groups: Codes,
+    labels: Codes,
+    greedy: Codes,
+    names: list[str],
+    k: int,
+    balance: Balance,
+    allow_empty_class: bool,
+) -> tuple[Codes, dict[str, float]]:
+    """Return the fold of each tile, improved if asked for, and how uneven each assignment is."""
+    from featurestore.folds.balance import empty_cells, imbalance, optimal_folds  # scipy is slow
+
+    there, row = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(there), len(names)), dtype=np.int64)
+    np.add.at(counts, (row, labels), 1)
+    present = np.flatnonzero(counts.sum(axis=0))  # rare classes have been taken out
+    counts = counts[:, present]
+    chosen = np.zeros(len(there), dtype=np.int64)
+    chosen[row] = greedy
+    said = {"greedy": imbalance(counts, chosen, k)}
+    if balance == "optimal":
+        chosen = optimal_folds(counts, k, start=chosen)
+        said["optimal"] = imbalance(counts, chosen, k)
+    empty = empty_cells(counts, chosen, k)
+    if empty and not allow_empty_class:
+        raise FoldError(
+            f"{len(empty)} folds would have no tile of a class",
+            found="; ".join(f"fold {f} has no {names[present[c]]}" for f, c in empty[:5]),
+            fix=("set balance=optimal, " if balance == "greedy" else "")
+            + "another k or seed, or allow_empty_class=true",
+        )
+    return chosen[row], said
+
+
+def imbalances(folds: pa.Table) -> dict[str, float]:
+    """Return how uneven an assignment by groups is, before and after the solver."""
+    return json.loads((folds.schema.metadata or {}).get(IMBALANCE.encode(), b"{}"))
+
+
+def rare_classes(folds: pa.Table) -> dict[str, int]:
+    """Return the classes that an assignment dropped, with the number of groups each is in."""
+    return json.loads((folds.schema.metadata or {}).get(RARE.encode(), b"{}"))
+
+
+def _counts(spread: dict[str, int]) -> str:
+    return "; ".join(f"{name} in {count}" for name, count in spread.items())

@@ -1,0 +1,1 @@
+"""Files and what names them: URIs, storages, caches, digests, MLflow as a place of artifacts."""

@@ -1,0 +1,447 @@
+"""Folders named by a digest of what determines them: whole or not there, built once, kept in use.
+
+A lock file stands beside each folder, and a seal (`featurestore.io.seals`). Who reads one shares
+its lock, who builds or removes it holds the lock alone; the system lets go of the locks of a killed
+process. Readers need no right to write.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO
+
+import portalocker
+
+from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.io import seals
+from featurestore.io.atomic import HOME, publish
+from featurestore.io.seals import Checks
+
+NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits
+BUILDING, REMOVING, BROKEN = ".building-", ".removing-", ".broken-"
+NONE: Checks = MappingProxyType({})
+PATIENCE = 5.0  # seconds to wait for those who use what is damaged
+AGAIN = "make it again, for example by `featurestore materialise`"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+_BUILT: dict[Path, "Held"] = {}  # what this process keeps
+
+
+@dataclass(frozen=True)
+class Held:
+    """A folder that nobody removes as long as this object lives.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+    lock
+        The open lock file.
+    """
+
+    folder: Path
+    lock: IO[bytes]
+
+
+class Taken:
+    """A lock file that a process holds alone for as long as it works on something.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    file
+        It, open and locked.
+    made
+        Folders that were made for it, the innermost first.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], made: list[Path]) -> None:
+        self.path, self.file, self.made = path, file, made
+
+    def close(self) -> None:
+        """Let go of it; nothing of it is left behind."""
+        self.path.unlink(missing_ok=True)
+        self.file.close()
+        for folder in self.made:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def take(path: Path) -> Taken | None:
+    """Return a lock file, held and with the name of this process in it; None if another has it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        file = _locked(path, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.LockException:
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    file.flush()
+    return Taken(path, file, made)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file alone for a block, waiting for whoever holds it; none where none can be."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        taken = Taken(path, _locked(path, portalocker.LockFlags.EXCLUSIVE), made)
+    except OSError:  # a folder that is only read
+        yield
+        return
+    try:
+        yield
+    finally:
+        taken.close()
+
+
+def holder(path: Path) -> str:
+    """Return the name of the process that holds a lock file."""
+    try:
+        return path.read_text() or "another process"
+    except OSError:  # it has let go since
+        return "another process"
+
+
+def place(kind: str, digest: str) -> Path:
+    """Return where a folder is or would be."""
+    return HOME / kind / digest[:NAME_LENGTH]
+
+
+def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE) -> Held:
+    """Return a folder of the shelf, building it if it is not there.
+
+    Of several processes that ask at once, one builds and the others wait for it. A folder that is
+    damaged is set aside, with a warning, and built again.
+
+    Parameters
+    ----------
+    kind
+        The shelf's name, for example ``snapshots``.
+    digest
+        Names all that determines the content.
+    build
+        Fills the empty folder that it is given.
+    checks
+        Of files that have a checksum of their own, see `featurestore.io.seals`.
+
+    Raises
+    ------
+    ArtifactError
+        The disk is full or cannot be written, or what is damaged is in use.
+    """
+    folder = place(kind, digest)
+    try:
+        while True:
+            lock = _lock(folder, portalocker.LockFlags.SHARED)
+            wrong = seals.fault(folder, digest, checks) if folder.exists() else None
+            if folder.exists() and wrong is None:
+                _touch(lock)
+                return Held(folder, lock)
+            lock.close()
+            if wrong:
+                set_aside(folder, lambda: seals.fault(folder, digest, checks))
+            with _lock(folder, portalocker.LockFlags.EXCLUSIVE):
+                if not folder.exists():
+                    _build(folder, digest, build, checks)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
+def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder that nobody removes as long as this process lives, see `held`.
+
+    Parameters
+    ----------
+    name
+        What it is, for people: the shelf's name.
+    content
+        A digest of all that determines the result.
+    build
+        Writes the result into the folder that it is given.
+    """
+    folder = place(name, content).absolute()
+    if folder in _BUILT and seals.fault(folder, content, NONE):
+        let_go(folder)  # it is gone or was harmed: this process must not wait for itself
+    own = held(name, content, build)
+    return _BUILT.setdefault(folder, own).folder
+
+
+def let_go(path: Path) -> Path | None:
+    """Let go of the folder of `built` that a path lies in; return it, or None."""
+    folder = next((folder for folder in _BUILT if path.absolute().is_relative_to(folder)), None)
+    if folder:
+        _BUILT.pop(folder).lock.close()
+    return folder
+
+
+def found(kind: str, name: str, checks: Checks = NONE) -> Held:
+    """Return a folder of the shelf that is there, by its name.
+
+    Raises
+    ------
+    ArtifactError
+        It is gone, or damaged: by its name alone it cannot be built again.
+    """
+    folder = place(kind, name)
+    if not folder.exists():
+        raise ArtifactError(f"{folder} is gone", found="no such folder", fix=AGAIN)
+    lock = _lock(folder, portalocker.LockFlags.SHARED)
+    wrong = seals.fault(folder, name, checks) if folder.exists() else "it is gone"
+    if wrong:
+        lock.close()
+        raise ArtifactError(f"{folder} is damaged", found=wrong, fix=AGAIN)
+    _touch(lock)
+    return Held(folder, lock)
+
+
+def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: Checks) -> None:
+    _sweep(folder)
+    # Not by `tempfile`: others may read what they may read anywhere else.
+    fresh = folder.with_name(f"{BUILDING}{folder.name}-{secrets.token_hex(4)}")
+    fresh.mkdir()
+    try:
+        build(fresh)
+        seals.seal(fresh, folder, digest, checks)
+        publish(fresh, folder)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        refusal = _refusal(folder, error) if isinstance(error, OSError) else None
+        _forget(folder)
+        if refusal:
+            raise refusal from error
+        raise
+
+
+def _refusal(folder: Path, error: OSError) -> ArtifactError:
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir():
+        return ArtifactError(
+            f"{folder} could not be written",
+            found=f"{there} is no folder",
+            fix="rename it or move it away: what is kept between runs goes into a folder of that "
+            "name",
+        )
+    free = shutil.disk_usage(there).free
+    return ArtifactError(
+        f"{folder} could not be written",
+        found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",
+        fix="make room (`featurestore gc` removes old snapshots), or work in a folder on "
+        "another disk that can be written",
+    )
+
+
+def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
+    """Rename a folder that is damaged, so that it is built again when it is asked for.
+
+    Parameters
+    ----------
+    look
+        Returns what is wrong with it, in words, or None.
+
+    Returns
+    -------
+    str or None
+        What was wrong; None if another process has mended it.
+
+    Raises
+    ------
+    ArtifactError
+        Somebody uses it.
+    """
+    with _alone(folder, PATIENCE) as alone:
+        wrong = look() if folder.exists() else None
+        if wrong is None:
+            return None
+        if not alone:
+            raise ArtifactError(
+                f"{folder} is damaged, and in use",
+                found=wrong,
+                fix="end what uses it, then run again: it is made again",
+            )
+        aside = folder.with_name(f"{BROKEN}{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        folder.rename(aside)
+        seals.path(folder).unlink(missing_ok=True)
+    warnings.warn(
+        f"{folder} is damaged ({wrong}): it is set aside as {aside.name}, to be made again",
+        FeatureStoreWarning,
+        stacklevel=2,
+    )
+    return wrong
+
+
+def _forget(folder: Path) -> None:
+    """Remove the lock and seal of a folder that is not there, and the shelf if it is empty."""
+    for file in (lock_of(folder), seals.path(folder)):
+        file.unlink(missing_ok=True)
+    for parent in (folder.parent, HOME):
+        with suppress(OSError):  # not empty
+            parent.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers and removers of a folder left; its lock must be held alone."""
+    for prefix in (BUILDING, REMOVING):
+        for left in folder.parent.glob(f"{prefix}{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock file of a folder of the shelf."""
+    return folder.with_suffix(".lock")
+
+
+def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
+    return _locked(lock_of(folder), flags, seals.path(folder))
+
+
+def _locked(path: Path, flags: portalocker.LockFlags, instead: Path | None = None) -> IO[bytes]:
+    """Open a file and lock it; for who may only read, what there is to lock in its stead."""
+    while True:
+        with suppress(FileNotFoundError):  # the folder was removed between the two
+            file = _opened(path, None if flags == portalocker.LockFlags.EXCLUSIVE else instead)
+            try:
+                portalocker.lock(file, flags)
+                path = Path(file.name)
+                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # somebody removed the lock while we waited for it
+
+
+def _opened(path: Path, instead: Path | None) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        readable = [file for file in (path, instead) if instead and file and file.exists()]
+        if error.errno not in UNWRITABLE or not readable:
+            raise
+        return readable[0].open("rb")
+
+
+def _touch(lock: IO[bytes], now: float | None = None) -> None:
+    """Note the time of the last use, where that is allowed."""
+    with suppress(OSError):
+        os.utime(lock.fileno(), None if now is None else (now, now))
+
+
+def names(kind: str) -> list[str]:
+    """Return the names on a shelf, the last used first."""
+    folders = [p for p in (HOME / kind).glob("[!.]*") if p.is_dir()]
+    return [p.name for p in sorted(folders, key=lambda p: -used(p))]
+
+
+def used(folder: Path) -> float:
+    """Return the time of a folder's last use, in seconds of the epoch."""
+    lock = lock_of(folder)
+    return (lock if lock.exists() else folder).stat().st_mtime
+
+
+def in_use(folder: Path) -> bool:
+    """Return whether a process holds a folder."""
+    with _alone(folder) as alone:
+        return not alone
+
+
+@contextmanager
+def _alone(folder: Path, patience: float = 0.0) -> Iterator[bool]:
+    """Hold a folder's lock alone if nobody else holds it; yield whether that went well.
+
+    Parameters
+    ----------
+    patience
+        Seconds to try it for.
+    """
+    before = used(folder) if folder.exists() else time.time()
+    flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+    end = time.monotonic() + patience
+    while True:
+        try:
+            lock = _lock(folder, flags)
+            break
+        except portalocker.LockException:
+            if time.monotonic() >= end:
+                yield False
+                return
+            time.sleep(0.05)
+    with lock:
+        _touch(lock, before)  # to look at it is not to use it
+        yield True
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder unless a process holds it, or another user's right; return if it went."""
+    with _alone(folder) as alone, suppress(PermissionError):
+        if alone:
+            _sweep(folder)
+            if folder.exists():
+                gone = folder.with_name(f"{REMOVING}{folder.name}-{os.getpid()}")
+                folder.rename(gone)  # at once: a reader sees the whole or none
+                shutil.rmtree(gone, ignore_errors=True)
+            _forget(folder)
+            return True
+    return False
+
+
+def sealed() -> list[Path]:
+    """Return every folder below `HOME` that has a seal."""
+    folders = [file.with_suffix("") for file in sorted(HOME.glob(f"*/[!.]*{seals.SUFFIX}"))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def collect_broken() -> list[Path]:
+    """Remove what was set aside; return it."""
+    gone = sorted([*HOME.glob(f"*/{BROKEN}*"), *HOME.glob(f"{BROKEN}*")])
+    for entry in gone:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return gone
+
+
+def size(folder: Path) -> int:
+    """Return the bytes that a folder's files take."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def collect(kind: str, keep: int) -> list[Path]:
+    """Remove all but the last used folders of a shelf, and what killed processes left there.
+
+    Parameters
+    ----------
+    keep
+        How many stay. One that a process uses stays as well.
+
+    Returns
+    -------
+    list of Path
+        What went.
+    """
+    whole, shelf = names(kind), HOME / kind
+    left = {
+        entry.name.split("-")[1]
+        for prefix in (BUILDING, REMOVING)
+        for entry in shelf.glob(f"{prefix}*")
+    }
+    for name in left - set(whole):
+        remove(shelf / name)
+    return [shelf / name for name in whole[keep:] if remove(shelf / name)]

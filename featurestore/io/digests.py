@@ -1,0 +1,168 @@
+"""SHA-256 of files, remembered, so that a cohort of 20 GB is hashed once.
+
+What was found is remembered under what the file system says of a file and no program can set back:
+see `Identity`. `featurestore.io.ledger` keeps it between processes.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from featurestore.errors import ArtifactError
+from featurestore.io import ledger
+from featurestore.io.atomic import HOME
+from featurestore.io.ledger import Identity
+
+SETTLED = 2_000_000_000
+"""Nanoseconds that a file has to lie still: no file system's times are coarser."""
+
+_HASHED: dict[Identity, str] = {}  # what this process knows
+
+
+def digest(files: Mapping[str, Path], remember: bool = True) -> str:
+    """Return one SHA-256 over the names and contents of an artifact's files.
+
+    A file's own digest is remembered, in this process and under `HOME`, unless it was changed in
+    the last two seconds: a cohort of 20 GB is hashed once, not at each run.
+
+    Parameters
+    ----------
+    files
+        Path by name: the path within the artifact, whose folders may be partitions.
+    remember
+        False writes nothing.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed while it was read.
+    """
+    return _combined(files.items(), sums(files.values(), remember))
+
+
+def earlier(files: Mapping[str, Path]) -> str:
+    """Return the digest of an artifact as runs recorded it when names left out the folders."""
+    named = [(PurePosixPath(name).name, file) for name, file in files.items()]
+    return _combined(named, sums(files.values()))
+
+
+def _combined(named: Iterable[tuple[str, Path]], by_path: Mapping[Path, str]) -> str:
+    lines = (f"{name}:{by_path[file]}\n" for name, file in named)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def stamp(files: Mapping[str, Path]) -> str:
+    """Return a digest of what the file system says of an artifact's files, and of their names.
+
+    It tells artifacts apart without reading them: hashing embeddings takes as long as using them.
+    """
+    lines = "".join(f"{name}|{identity(file).wherever}\n" for name, file in files.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def identity(file: Path) -> Identity:
+    """Return what the file system says of a file."""
+    return Identity.of(file.stat())
+
+
+def identities(files: Iterable[Path]) -> dict[Path, Identity]:
+    """Return what the file system says of some files."""
+    return {file: identity(file) for file in files}
+
+
+def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> dict[Path, str]:
+    """Return the SHA-256 of each of some files.
+
+    Parameters
+    ----------
+    remember
+        Whether to keep what is found for other processes.
+    anew
+        Whether to read every file, whatever is remembered of it.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed while it was read.
+    """
+    are = identities(files)
+    asked = set(are.values()) - (set() if anew else _HASHED.keys())
+    known = {} if anew else ledger.recall(asked)
+    known |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not anew}
+    fresh = [file for file, one in are.items() if one not in known]
+    settled = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(fresh, pool.map(_hash, fresh), strict=True))
+    confirm({file: are[file] for file in fresh})
+    result = {file: found[file] if file in found else known[one] for file, one in are.items()}
+    _HASHED.update({one: result[file] for file, one in are.items() if one in {*known, *settled}})
+    if remember:
+        ledger.record({file: (one, result[file]) for file, one in are.items() if one in _HASHED})
+    return result
+
+
+def confirm(before: Mapping[Path, Identity]) -> None:
+    """Refuse files that are not what they were before: what was read of them fits no digest.
+
+    Raises
+    ------
+    ArtifactError
+        One was changed.
+    """
+    for file in changed(before):
+        raise ArtifactError(
+            f"{file} was changed while it was read",
+            found="another size, time or file than before",
+            fix="run again, once nobody writes there",
+        )
+
+
+def changed(before: Mapping[Path, Identity]) -> Iterator[Path]:
+    """Yield the files that are not what they were before, or gone."""
+    for file, one in before.items():
+        try:
+            same = identity(file) == one
+        except OSError:
+            same = False
+        if not same:
+            yield file
+
+
+def mistaken(files: Iterable[Path]) -> list[Path]:
+    """Return the files whose content is not what is remembered of them; that is corrected."""
+    are = identities(files)
+    known = ledger.recall(are.values())
+    found = sums(are, remember=True, anew=True)
+    return [file for file, one in are.items() if one in known and known[one] != found[file]]
+
+
+def _settled(identities: Iterable[Identity]) -> set[Identity]:
+    """Return those that have not changed for `SETTLED`, by the clock of their file system."""
+    alike = set(identities)
+    now = {device: _clock(device) for device in {one.device for one in alike}}
+    return {
+        one
+        for one in alike
+        if now[one.device] - one.ctime > SETTLED and abs(now[one.device] - one.mtime) > SETTLED
+    }
+
+
+def _clock(device: int) -> int:
+    """Return the time, by the file system's clock where the working folder lies on that device."""
+    try:
+        with tempfile.TemporaryFile(dir=HOME if HOME.is_dir() else Path()) as fresh:
+            stat = os.fstat(fresh.fileno())
+            if stat.st_dev == device:
+                return stat.st_ctime_ns
+    except OSError:  # it cannot be written
+        pass
+    return time.time_ns()
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

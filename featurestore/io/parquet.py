@@ -1,0 +1,304 @@
+"""Parquet artifacts: which files make one up, under which names, and what their footers say.
+
+One reader decides: the files, partitions and schemas found here are what every engine is given. A
+partition (``name=value``, as Hive and Spark write folders) counts only below the artifact's own
+folder; its value is text. See docs/decisions/023-one-reader.md.
+"""
+
+import errno
+import glob
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import ArtifactError
+from featurestore.io import digests
+from featurestore.io.ledger import Identity
+from featurestore.io.uris import local_path
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+MAGIC = (b"PAR1", b"PARE")  # at the beginning of every Parquet file; the second is encrypted
+HIDDEN = ("_", ".")  # names that begin so are left out, as Spark, pyarrow and Hive do
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+SIGNS = frozenset("*?[")
+TABLES = {
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Apache Hudi",
+    "_spark_metadata": "Spark Structured Streaming",
+}
+"""Folders beside the files of a table whose log, not the folder, says which files count."""
+ICEBERG = "metadata/*.metadata.json"  # beside the folder data
+
+Partition = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One file of an artifact.
+
+    Parameters
+    ----------
+    path
+        Where it lies, from the root: the working folder may change.
+    name
+        Its path within the artifact, with ``/``: the same wherever the artifact lies.
+    partition
+        Values that the folders within the artifact give to all its rows, by column.
+    schema, rows
+        Of its footer.
+    identity
+        What the file system said of it before it was first read.
+    """
+
+    path: Path
+    name: str
+    partition: Partition
+    schema: pa.Schema
+    rows: int
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An artifact: its files in order.
+
+    Parameters
+    ----------
+    fragments
+        Every file.
+    left_out
+        Names of Parquet files that are no part of it.
+    """
+
+    fragments: tuple[Fragment, ...]
+    left_out: tuple[str, ...] = ()
+
+    @cached_property
+    def filled(self) -> tuple[Fragment, ...]:
+        """The files with rows: one without, as pandas writes it, has no types to speak of."""
+        return tuple(f for f in self.fragments if f.rows) or self.fragments[:1]
+
+    @property
+    def files(self) -> list[Path]:
+        """The paths of the files with rows, in order."""
+        return [fragment.path for fragment in self.filled]
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """Path by name, of every file: what the artifact's digest is made of."""
+        return {fragment.name: fragment.path for fragment in self.fragments}
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """What the file system said of every file before it was first read."""
+        return {fragment.path: fragment.identity for fragment in self.fragments}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, the first file's order, then those of partitions and others."""
+        names = dict.fromkeys(name for f in self.filled for name in f.schema.names)
+        return list(names | dict.fromkeys(name for f in self.filled for name in f.partition))
+
+
+def dataset(uri: str) -> Dataset:
+    """Return the artifact behind a URI: a file, a folder with all below it, or a glob.
+
+    Links to files and folders are followed. Below a folder, names that begin with ``_`` or ``.``
+    are left out, and files that are Parquet without being called so.
+
+    Raises
+    ------
+    ArtifactError
+        There is no Parquet file, one is not whole, or the folder is a table of Delta Lake,
+        Iceberg, Hudi or a stream.
+    """
+    path = Path(local_path(uri))
+    try:
+        root, places = _matches(path)
+        files, left_out = _walked(root, places, path.parts)
+    except (OSError, UnicodeError) as error:
+        raise ArtifactError(
+            f"{uri} cannot be read",
+            found=f"{getattr(error, 'filename', None) or uri}: "
+            + (getattr(error, "strerror", None) or str(error)),
+            fix="correct the name, ask for the right to read it, or name another place",
+        ) from error
+    if not files:
+        raise ArtifactError(
+            f"There is no Parquet file at {uri}",
+            found=_neighbours(path),
+            fix="correct the URI: a file, a folder of *.parquet or a glob",
+        )
+    _refuse_tables(files)
+    return Dataset(_opened(root, files), tuple(left_out))
+
+
+def parquet_files(uri: str) -> list[Path]:
+    """Return the paths of the files behind a URI; raises as `dataset`."""
+    return [fragment.path for fragment in dataset(uri).fragments]
+
+
+def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
+    def opened(file: Path) -> Fragment:
+        name = file.relative_to(root).as_posix()
+        identity, footer = _footer(file)
+        return Fragment(file.absolute(), name, _partition(name), _schema(footer),
+                        footer.num_rows, identity)  # fmt: skip
+
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(opened, files))
+
+
+def _schema(footer: pq.FileMetaData) -> pa.Schema:
+    """Return the columns that Arrow has a type for.
+
+    Shapes, as Parquet's own GEOMETRY, are left out: no rule reads them, and not every engine can.
+    """
+    leaves = (footer.schema.column(number) for number in range(len(footer.schema)))
+    unknown = {
+        leaf.path
+        for leaf in leaves
+        if leaf.logical_type.type == "UNKNOWN" and leaf.physical_type == "BYTE_ARRAY"
+    }
+    schema = footer.schema.to_arrow_schema()
+    return pa.schema([field for field in schema if field.name not in unknown], schema.metadata)
+
+
+def _matches(path: Path) -> tuple[Path, list[Path]]:
+    """Return an artifact's own folder, and the files and folders that a path or glob names."""
+    if path.is_dir():
+        return path, [path]
+    if path.exists():
+        return path.parent, [path]
+    fixed = Path()
+    for part in path.parts[:-1]:
+        if SIGNS & set(part) and not (fixed / part).exists():  # a folder may be called data[1]
+            break
+        fixed /= part
+    pattern = path.relative_to(fixed).as_posix()
+    # Path.glob leaves no link to a folder out of `**`, and takes no account of hidden names.
+    matches = glob.glob(pattern, root_dir=fixed, recursive=True)  # noqa: PTH207
+    return fixed, sorted(fixed / match for match in matches)
+
+
+def _walked(
+    root: Path, places: Iterable[Path], written: Collection[str]
+) -> tuple[list[Path], list[str]]:
+    """Return the Parquet files of some places, in order, and the names of those left out.
+
+    Parameters
+    ----------
+    written
+        The names of which the URI is made.
+    """
+    files: dict[Path, None] = {}
+    left_out: dict[str, None] = {}
+    for place in places:
+        # A name that the URI writes out is asked for; one that a sign of a glob matches is not.
+        hidden = place.name not in written and _is_hidden(place.relative_to(root))
+        for file, counts in _below(place) if place.is_dir() else [(place, True)]:
+            if counts and not hidden:
+                files[file] = None
+            else:
+                left_out[file.relative_to(root).as_posix()] = None
+    return sorted(files), sorted(left_out.keys() - {f.relative_to(root).as_posix() for f in files})
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(HIDDEN) for part in name.parts)
+
+
+def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, bool]]:
+    """Yield the Parquet files below a folder, and whether they count; links are followed."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link that leads up
+        return
+    for entry in sorted(folder.iterdir()):
+        if not entry.exists() and not entry.name.startswith(HIDDEN):
+            raise FileNotFoundError(errno.ENOENT, "a link to what is not there", str(entry))
+        if entry.is_dir() and not entry.name.startswith(HIDDEN):
+            yield from _below(entry, above | {real})
+        elif entry.is_dir():
+            yield from ((file, False) for file, _ in islice(_below(entry, above | {real}), 1))
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry, not entry.name.startswith(HIDDEN)
+        elif _is_parquet(entry):
+            yield entry, False
+
+
+def _is_parquet(file: Path) -> bool:
+    if not file.is_file():  # a pipe would be waited for
+        return False
+    with file.open("rb") as stream:
+        return stream.read(4) in MAGIC
+
+
+def _partition(name: str) -> dict[str, str | None]:
+    """Return what the folders of a name say, as Hive and Spark write it."""
+    values: dict[str, str | None] = {}
+    for part in PurePosixPath(name).parts[:-1]:
+        key, sign, value = part.partition("=")
+        if sign and key:
+            text = None if value == NULL_PARTITION else unquote(value)
+            if values.setdefault(unquote(key), text) != text:
+                raise ArtifactError(
+                    f"Folders give {unquote(key)} two values",
+                    found=name,
+                    fix="rename one of the folders",
+                )
+    return values
+
+
+def _refuse_tables(files: Iterable[Path]) -> None:
+    places = [place for file in files for place in (file.absolute(), file.resolve())]
+    for folder in dict.fromkeys(parent for place in places for parent in place.parents):
+        kind = next((kind for name, kind in TABLES.items() if (folder / name).is_dir()), None)
+        if folder.name == "data" and next(folder.parent.glob(ICEBERG), None):
+            kind = "Apache Iceberg"
+        if kind:
+            raise ArtifactError(
+                f"{folder} is a table of {kind}, whose log says which files and rows count",
+                found="files that the table may have deleted or replaced",
+                fix="write the table's present rows to plain Parquet files, and name those",
+            )
+
+
+def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
+    if not file.is_file():
+        raise ArtifactError(
+            f"{file} is no file", found="a pipe, a device or a link to what is not there",
+            fix="write a Parquet file there",
+        )  # fmt: skip
+    try:
+        return digests.identity(file), pq.read_metadata(file)
+    except PermissionError as error:
+        raise ArtifactError(
+            f"{file} cannot be read", found=str(error.strerror), fix="ask for the right to read it"
+        ) from error
+    except UnicodeError as error:
+        raise ArtifactError(
+            f"{file!r} has a name that is not UTF-8", found=str(error), fix="rename it"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"{file} is not a whole Parquet file",
+            found=f"{file.stat().st_size if file.exists() else 'no'} bytes; "
+            + str(error).splitlines()[0],
+            fix="write or copy the file again",
+        ) from error
+
+
+def _neighbours(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    names = sorted(entry.name for entry in folder.iterdir())
+    return f"in {folder}: {', '.join(names[:8]) or 'nothing'}"

@@ -1,0 +1,57 @@
+"""From a URI to a path on this machine."""
+
+from urllib.parse import unquote, urlsplit
+
+from featurestore.errors import ArtifactError
+from featurestore.io import names, proxied, s3
+
+
+def local_path(uri: str) -> str:
+    """Return where an artifact lies on this machine, downloading what is not here.
+
+    What the URI names now is what comes: names are resolved, and what the storage says of the
+    content tells a download from another.
+
+    Parameters
+    ----------
+    uri
+        A path or glob, ``file://``, ``s3://bucket/key``, ``runs:/RUN/path``,
+        ``mlflow-artifacts:/...``, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Raises
+    ------
+    ArtifactError
+        The scheme is not known, or MLflow has no such artifact.
+    TrackingError
+        The server stopped answering.
+    """
+    scheme = urlsplit(uri).scheme
+    if len(scheme) < 2:  # none, or a Windows drive letter
+        return uri
+    if scheme == "file":
+        parts = urlsplit(uri)
+        if parts.query or parts.fragment:
+            raise ArtifactError(
+                f"{uri} is cut by a ? or # in its path",
+                found=f"{parts.path}, and {parts.query or parts.fragment}",
+                fix="write %3F for ? and %23 for #, or name the path without file://",
+            )
+        return unquote(parts.path)
+    if scheme == "s3":
+        return names.remembered(("", uri), lambda: str(s3.fetched(uri)))
+    if scheme not in ("runs", "mlflow-artifacts", "models"):
+        raise ArtifactError(
+            f"The URI {uri} has a scheme that is not known here",
+            found=f"{scheme}:",
+            fix="use a path, a glob, file://, s3://, runs:/RUN/path or mlflow-artifacts:/...",
+        )
+    return names.remembered((names.tracking(), uri), lambda: _from_mlflow(uri))
+
+
+def _from_mlflow(uri: str) -> str:
+    uri = names.resolved(uri)
+    place = uri if uri.startswith("mlflow-artifacts:") else names.stored(uri)
+    scheme = urlsplit(place).scheme
+    if scheme in ("file", "s3") or len(scheme) < 2:
+        return local_path(place)
+    return str(proxied.fetched(place, uri))

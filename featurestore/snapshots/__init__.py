@@ -1,0 +1,1 @@
+"""Training sets on disk, named by all that determines them."""

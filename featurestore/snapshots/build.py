@@ -1,0 +1,192 @@
+"""Make a snapshot: the views run once, their rows on disk."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import pyarrow.parquet as pq
+
+from featurestore import validation
+from featurestore.backend import engine, errors
+from featurestore.contract import rules as contract_rules
+from featurestore.embeddings import convert, matrix
+from featurestore.embeddings.matrix import Matrix
+from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.folds import artifact
+from featurestore.folds.assign import imbalances
+from featurestore.io import cache, digests
+from featurestore.io.progress import Rows
+from featurestore.snapshots import leakage, meaning
+from featurestore.snapshots.layout import (
+    FORMAT,
+    MANIFEST,
+    MATRICES,
+    SHELF,
+    SLIDES,
+    Matrices,
+    combined_digest,
+)
+from featurestore.snapshots.leakage import Finding, find_twins, watch
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.store import FeatureStore
+from featurestore.views.folds import KEY, check_fold
+from featurestore.views.joins import look_up
+
+VIEWS = (
+    "contract/parquet_table", "embeddings/batches", "folds/assign", "folds/balance", "io/parquet",
+    "store", "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
+    "views/leakage", "views/precision", "views/thresholds",
+)  # fmt: skip
+"""The files whose definitions decide what a snapshot holds."""
+
+
+RULES = (*artifact.RULES, "storage")
+
+
+def inputs(store: FeatureStore) -> dict[str, str | None]:
+    """Return the digests of the artifacts that a snapshot is made of, and of the views' code."""
+    spec = store.spec
+    named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
+    found: dict[str, str | None] = {
+        name: digests.digest(store.dataset(name).named, remember=False) if uri else None
+        for name, uri in named.items()
+    }
+    for prefix in prefixes(store):
+        name = prefix + "embeddings"
+        found[name] = matrix.content(
+            digests.digest(store.dataset(name).named, remember=False), spec.storage
+        )
+    if spec.tiles:
+        found["folds"] = artifact.content(spec, store.dataset("tiles").named)
+    return found | {"views": meaning.code(*VIEWS)}
+
+
+def prefixes(store: FeatureStore) -> list[str]:
+    """Return the prefixes of the cohorts that a store has: ``""``, ``"test_"``."""
+    cohorts = {"": store.spec.tiles, "test_": store.spec.test_tiles}
+    return [prefix for prefix, uri in cohorts.items() if uri]
+
+
+def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None = None) -> Snapshot:
+    """Return the snapshot of a store's spec, written on its first use.
+
+    Parameters
+    ----------
+    store
+        Views, rules and artifacts.
+    rows
+        Shows the rows of embeddings that are converted.
+    fold
+        A fold that must be there, or nothing is written.
+
+    Raises
+    ------
+    FeatureStoreError
+        Whatever the contract, the rules or the disk refuse; nothing is left half written.
+    """
+    spec = store.spec
+    if not prefixes(store):
+        raise ArtifactError(
+            "There are no tiles to make a training set of",
+            found="neither data.tiles nor data.test_tiles is set",
+            fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
+        )
+    rules = {name: getattr(spec, name) for name in RULES}
+    content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
+    store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
+    digest = combined_digest(content)
+
+    def build(folder: Path) -> None:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", FeatureStoreWarning)
+            for prefix in prefixes(store):  # cheap refusals before the long conversion
+                store.survivors(prefix)
+            if fold is not None:
+                check_fold(fold, store.folds())
+            for found in validation.warnings(store):
+                said = f"{found.wrong}: {found.found}"
+                warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+            findings = watch(store) if spec.tiles else []
+            leakage.refuse(findings, spec.leakage)
+            held = matrices(store, rows)
+            whole = content | {"digest": digest} | write(store, folder, held, findings)
+            store.confirm()
+        whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
+        (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
+
+    held = cache.held(SHELF, digest, build)
+    store.sources()  # remembers digests: a refusal would have written nothing
+    manifest = json.loads((held.folder / MANIFEST).read_text())
+    for said in manifest["warnings"]:
+        warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+    made = Snapshot(held, manifest, matrices(store, rows))
+    store.confirm()
+    return made
+
+
+def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
+    """Return the embeddings of each cohort, converted on their first use."""
+    return {prefix: embeddings(store, prefix, rows) for prefix in prefixes(store)}
+
+
+def embeddings(
+    store: FeatureStore, prefix: str, rows: Rows | None = None
+) -> tuple[Matrix, cache.Held]:
+    """Return the embeddings of the training or test tiles, converted on their first use."""
+    name = prefix + "embeddings"
+    dataset, storage = store.dataset(name), store.spec.storage
+
+    def build(folder: Path) -> None:
+        dim = contract_rules.dimension(store.view(name))
+        shown = rows or Rows(None)
+        total = sum(fragment.rows for fragment in dataset.filled)
+        with shown.counting(f"embeddings to {storage}", total) as advance:
+            convert.convert(dataset.filled, dim, storage, folder, advance, store.threads)
+        store.confirm()
+
+    digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
+    held = cache.held(MATRICES, digest, build, convert.CHECKS)
+    return Matrix.open(held.folder), held
+
+
+def write(
+    store: FeatureStore, folder: Path, held: Matrices, findings: list[Finding]
+) -> dict[str, Any]:
+    """Write the fates of each cohort; return what a manifest says of them."""
+    said: dict[str, Any] = {
+        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
+    }  # fmt: skip
+    for prefix, (own, _) in held.items():
+        fates = _here(store, prefix + "fates")
+        rows = engine.read_parquet(fates.get_backend(), [own.keys])
+        placed = look_up(fates, rows, KEY, "row", "content").order_by(list(KEY))
+        engine.write_parquet(placed, folder / f"{prefix}fates.parquet")
+        file = folder / f"{prefix}fates.parquet"
+        said["cohorts"][prefix + "tiles"] = {
+            "funnel": store.funnel(prefix),
+            "rows": pq.read_metadata(file).num_rows,
+            "content": meaning.rows(file),
+            "matrix": own.folder.name,
+            "dim": own.dim,
+        }
+    if store.spec.slides:
+        engine.write_parquet(_here(store, "slides"), folder / SLIDES)
+    if "" in held:
+        said["folds"] = store.folds()
+        said["labels"] = store.label_distribution().to_pylist()
+        if (folds := store.fold_table) is not None:
+            pq.write_table(folds, folder / artifact.FILE)
+            said["imbalance"] = imbalances(folds)
+        findings = [*findings, find_twins(store.spec.kfold_strategy, folder, held)]
+        said["guard"] = [finding.as_dict() for finding in findings]
+    return said
+
+
+def _here(store: FeatureStore, name: str) -> ir.Table:
+    """Return a view on this machine, where the embeddings are, whichever engine made it."""
+    if store.spec.backend == "duckdb":
+        return store.view(name)
+    with errors.translated():
+        return engine.register(engine.connect(), name, store.view(name).to_pyarrow())

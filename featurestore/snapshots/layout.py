@@ -1,0 +1,28 @@
+"""Where the parts of a snapshot lie in its folder."""
+
+import hashlib
+import json
+from typing import Any
+
+from featurestore.embeddings.matrix import Matrix
+from featurestore.io import cache
+
+SHELF, MATRICES = "snapshots", "matrices"
+
+
+FORMAT = 3  # of the folder
+
+
+MANIFEST = "manifest.json"
+
+
+SLIDES = "slides.parquet"
+
+
+Matrices = dict[str, tuple[Matrix, cache.Held]]
+"""By the prefix of a cohort."""
+
+
+def combined_digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()

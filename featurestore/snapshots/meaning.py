@@ -1,0 +1,87 @@
+"""Digests of what is meant: of code whatever its comments, of rows whatever file they lie in."""
+
+import ast
+import functools
+import hashlib
+import importlib.resources
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+FATE = {
+    "slide_id": pa.string(),
+    "x": pa.int64(),
+    "y": pa.int64(),
+    "label": pa.string(),
+    "target": pa.int64(),
+    "fold": pa.int64(),
+    "dropped_by": pa.string(),
+}
+"""What decides which tiles are trained on, on which side, as what."""
+
+
+@functools.cache
+def code(*modules: str) -> str:
+    """Return the SHA-256 of some modules of this package, see `source`."""
+    files = (importlib.resources.files("featurestore") / f"{name}.py" for name in modules)
+    return source(*(file.read_bytes() for file in files))
+
+
+def source(*texts: bytes) -> str:
+    """Return the SHA-256 of the definitions in some source texts.
+
+    Comments, docstrings and imports are left out, and so is which text a definition is in: none of
+    them changes what is computed.
+    """
+    definitions = []
+    for text in texts:
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [line for line in node.body if not _is_aside(line)]
+        definitions += [ast.dump(line) for line in tree.body]
+    return hashlib.sha256("\n".join(sorted(definitions)).encode()).hexdigest()
+
+
+def _is_aside(line: ast.stmt) -> bool:
+    """Return whether a statement is an import or a bare string: documentation."""
+    if isinstance(line, ast.Import | ast.ImportFrom):
+        return True
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+
+
+def rows(fates: Path) -> str:
+    """Return the SHA-256 of fates, whatever other columns they have.
+
+    Parameters
+    ----------
+    fates
+        A Parquet file, sorted by key.
+    """
+    file = pq.ParquetFile(fates)
+    names = [name for name in FATE if name in file.schema_arrow.names]
+    found = {name: (hashlib.sha256(), hashlib.sha256()) for name in names}
+    with file:
+        for batch in file.iter_batches(columns=names):
+            for name in names:
+                for one, content in zip(found[name], _bytes(batch[name], name), strict=True):
+                    one.update(content)
+    lines = (f"{name}:{a.hexdigest()}:{b.hexdigest()}\n" for name, (a, b) in found.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _bytes(column: pa.Array, name: str) -> tuple[bytes | memoryview, bytes | memoryview]:
+    """Return a column's values, and what tells nulls and the ends of texts."""
+    column = column.cast(FATE[name])
+    if pa.types.is_integer(column.type):
+        known = np.asarray(column.is_valid())
+        return pc.fill_null(column, 0).to_numpy().tobytes(), known.tobytes()
+    sizes = pc.fill_null(pc.binary_length(column), -1).to_numpy()
+    texts = pc.fill_null(column, "")
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    content = memoryview(data)[ends[0] : ends[-1]] if data else b""
+    return content, sizes.tobytes()

@@ -1,0 +1,41 @@
+"""Every byte read again: of the artifacts, and of what is kept between runs."""
+
+import pyarrow as pa
+
+from featurestore.contract.violation import Violation
+from featurestore.errors import FeatureStoreError
+from featurestore.io import digests
+from featurestore.snapshots import collection
+from featurestore.store import FeatureStore
+from featurestore.validation import COLUMNS, EMBEDDINGS, TILES, row, said
+
+
+def damages(store: FeatureStore) -> pa.Table:
+    """Read every byte of the artifacts, and of what is kept of any; return what has changed.
+
+    A digest that was remembered of other bytes is corrected. What is kept and damaged is set aside.
+
+    Returns
+    -------
+    pa.Table
+        As `violations`.
+    """
+    rows = []
+    for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
+        try:
+            changed = digests.mistaken(store.dataset(name).named.values())
+        except FeatureStoreError as error:
+            rows.append(row(name, said(error)))
+            continue
+        rows += [
+            row(name, Violation(
+                f"{file} has other bytes than when its digest was remembered",
+                "the same size, times and file: a damaged disk, or a writer that hides",
+                "bring the file back from its source, or train again: the digest is corrected",
+            )) for file in changed
+        ]  # fmt: skip
+    rows += [
+        row("kept", Violation(f"{folder} is damaged", wrong, "nothing: it is made again"))
+        for folder, wrong in collection.damaged()
+    ]
+    return pa.Table.from_pylist(rows, COLUMNS)

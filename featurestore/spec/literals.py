@@ -1,0 +1,20 @@
+"""The words that rules and engines are chosen by."""
+
+from typing import Literal
+
+Strategy = Literal["stratified", "stratified_group"]
+
+
+Balance = Literal["greedy", "optimal"]
+
+
+Engine = Literal["duckdb", "pyspark"]
+
+
+Leakage = Literal["refuse", "warn"]
+
+
+Storage = Literal["float32", "float16", "bfloat16"]
+
+
+LabelRule = Literal["dominant", "any_passing"]

@@ -1,0 +1,1 @@
+"""Views as pure functions from Ibis tables to Ibis tables."""

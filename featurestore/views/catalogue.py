@@ -1,0 +1,131 @@
+"""What each view and column is, and a view as a notebook shows it."""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from featurestore.backend import errors
+from featurestore.views.classes import COVERAGE
+
+SHOWN = 10  # rows in a notebook
+
+VIEWS = {
+    "tiles": ("the tiles artifact as it is", "tile"),
+    "embeddings": ("the embeddings artifact", "tile with an embedding"),
+    "slides": ("the slides artifact", "slide"),
+    "classes": ("the classes with their rules", "class"),
+    "coverages": ("the coverages in long form", "tile and class"),
+    "labels": ("tiles with their label", "tile"),
+    "thresholds": ("labels with the first reason to drop the tile by threshold", "tile"),
+    "folds": ("thresholds with the fold of each surviving tile", "tile"),
+    "assigned_folds": ("the assignment of folds", "tile that passes every threshold"),
+    "fates": ("folds with the one fate of each tile, the join with embeddings counted in", "tile"),
+    "funnel": ("how many tiles each reason drops, from input to kept", "reason"),
+}
+"""Name -> what it is, and what one row of it is; those of held-out tiles bear a prefix."""
+
+COLUMNS = {
+    "slide_id": "slide, first part of the key",
+    "x": "left edge of the tile, second part of the key",
+    "y": "upper edge of the tile, third part of the key",
+    "patient_id": "patient that the slide is of",
+    "embedding": "the foundation model's vector",
+    "tissue_prop": "sum of the coverages",
+    "dominant": "class of the largest coverage, the first in column order on a tie; null: none",
+    "label": "the class that the label rule gives; background without any coverage",
+    "target": "index of the label, null for background",
+    "dropped_by": "first reason for which the tile is not trained on; null: kept",
+    "fold": "fold of the cross-validation; null for a dropped tile where folds are assigned",
+    "class": "name of the class",
+    "coverage": "covered share of the tile, in [0, 1]",
+    "precision": "float32 or float64: what a threshold is cast to before it is compared",
+    "step": "order of the reasons",
+    "reason": "input, a reason to drop a tile, or kept",
+    "tiles": "number of tiles",
+    "name": "name of the class",
+    "index": "target of the class, 0 .. K-1",
+    "threshold": "least coverage of a tile of this class, at the precision of its column",
+    "id": "name of the slide",
+    "path": "file of the slide",
+    "mpp_x": "micrometres a pixel, across",
+    "mpp_y": "micrometres a pixel, down",
+    "level": "pyramid level of the tiles",
+    "extent_x": "width of the slide",
+    "extent_y": "height of the slide",
+    "tile_extent_x": "width of a tile",
+    "tile_extent_y": "height of a tile",
+    "stride_x": "distance from tile to tile, across",
+    "stride_y": "distance from tile to tile, down",
+}
+PASSED = "a column of the artifact, passed through"
+
+
+def described(view: str) -> str:
+    """Return what a view is, and its grain."""
+    text, grain = VIEWS[view.removeprefix("test_")]
+    held_out = "Of the held-out tiles: " if view.startswith("test_") else ""
+    return f"{held_out}{text}. Grain: one row per {grain}."
+
+
+def column_notes(columns: Iterable[str]) -> dict[str, str]:
+    """Return what each of some columns is."""
+    return {
+        name: f"share of the tile that {name.removeprefix(COVERAGE)} covers, in [0, 1]"
+        if name.startswith(COVERAGE)
+        else COLUMNS.get(name, PASSED)
+        for name in columns
+    }
+
+
+@dataclass(frozen=True)
+class View:
+    """A view as a notebook shows it: what it is, its grain, its first rows, its SQL.
+
+    Parameters
+    ----------
+    name
+        Its name in SQL.
+    table
+        The lazy Ibis table.
+    definition
+        The expression that it names.
+    """
+
+    name: str
+    table: ir.Table
+    definition: ir.Table
+
+    @property
+    def sql(self) -> str:
+        """The SQL that the engine runs, over the views that this one is made of."""
+        return str(ibis.to_sql(self.definition))
+
+    def head(self, rows: int = SHOWN) -> pa.Table:
+        """Return the first rows; of an embedding nothing but its place is read."""
+        shown = self.table.drop("embedding") if "embedding" in self.table.columns else self.table
+        with errors.translated():
+            return shown.limit(rows).to_pyarrow()
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {described(self.name)}\n{self.table.schema()}"
+
+    def _repr_html_(self) -> str:
+        rows = self.head()
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in rows.column_names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
+            for row in rows.to_pylist()
+        )
+        return (
+            f"<p><b>{html.escape(self.name)}</b>: {html.escape(described(self.name))}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<details><summary>SQL</summary><pre>{html.escape(self.sql)}</pre></details>"
+        )
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,88 @@
+"""The guard: what would make a validation or test score too good, looked for before training.
+
+Each check is a view that holds its offenders; none of them is a check that passed. All look at kept
+tiles alone.
+"""
+
+import ibis
+import ibis.expr.types as ir
+
+
+def kept(fates: ir.Table) -> ir.Table:
+    """Return the tiles that are trained or tested on."""
+    return fates.filter(fates.dropped_by.isnull())
+
+
+def spread_view(fates: ir.Table, group: str) -> ir.Table:
+    """Return the groups with kept tiles in several folds: the group, ``folds, tiles``."""
+    tiles = kept(fates)
+    groups = tiles.group_by(group).aggregate(folds=tiles.fold.nunique(), tiles=tiles.count())
+    return groups.filter(groups.folds > 1).order_by(group)
+
+
+def common_view(fates: ir.Table, test: ir.Table, group: str) -> ir.Table:
+    """Return the groups with kept tiles in both artifacts: the group, ``tiles, test_tiles``."""
+    # One artifact may hold a patient's number, the other its text.
+    ours, theirs = (
+        side.mutate(side[group].cast("string").name(group)) for side in (kept(fates), kept(test))
+    )
+    left = ours.group_by(group).aggregate(tiles=ours.count())
+    right = theirs.group_by(group).aggregate(test_tiles=theirs.count())
+    return left.inner_join(right, group).order_by(group)
+
+
+def overlap_view(fates: ir.Table, slides: ir.Table) -> ir.Table:
+    """Return pairs of kept tiles of one slide that share area and stand in different folds.
+
+    Columns ``slide_id, x, y, fold, other_x, other_y, other_fold``; the first tile is the one
+    further up in the order of keys. Sizes are ``tile_extent_x`` and ``tile_extent_y`` of the
+    slides, in the units of x and y; they are compared within cells of that size, not all with all.
+    """
+    size = slides.select(
+        slide_id=slides.id.cast("string"),
+        width=slides.tile_extent_x.cast("int64"),
+        height=slides.tile_extent_y.cast("int64"),
+    )
+    tiles = kept(fates).select("slide_id", "x", "y", "fold").inner_join(size, "slide_id")
+    tiles = tiles.mutate(
+        column=(tiles.x / tiles.width).floor().cast("int64"),
+        line=(tiles.y / tiles.height).floor().cast("int64"),
+    )
+    steps = ibis.array([-1, 0, 1])
+    near = tiles.mutate(step_x=steps.unnest()).mutate(step_y=steps.unnest())
+    other = near.select(
+        "slide_id",
+        column=near.column + near.step_x,
+        line=near.line + near.step_y,
+        other_x=near.x,
+        other_y=near.y,
+        other_fold=near.fold,
+    )
+    pairs = tiles.inner_join(other, ["slide_id", "column", "line"])
+    after = (pairs.x < pairs.other_x) | ((pairs.x == pairs.other_x) & (pairs.y < pairs.other_y))
+    shared = ((pairs.x - pairs.other_x).abs() < pairs.width) & (
+        (pairs.y - pairs.other_y).abs() < pairs.height
+    )
+    found = pairs.filter(after & shared & (pairs.fold != pairs.other_fold))
+    return found.select("slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold").order_by(
+        ["slide_id", "x", "y", "other_x", "other_y"]
+    )
+
+
+def twin_view(sides: ir.Table) -> ir.Table:
+    """Return the tiles whose embedding has the digest of a tile on another side.
+
+    Parameters
+    ----------
+    sides
+        ``slide_id, x, y, side, content``: kept tiles, the fold or ``test``, and the digest of the
+        embedding.
+
+    Returns
+    -------
+    ir.Table
+        Rows of ``sides``, those of one digest together.
+    """
+    groups = sides.group_by("content").aggregate(sides=sides.side.nunique())
+    shared = groups.filter(groups.sides > 1).drop("sides")
+    return sides.semi_join(shared, "content").order_by(["content", "slide_id", "x", "y"])

@@ -1,0 +1,160 @@
+"""What `featurestore sql` reads: the views, and nothing else unless it may."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlglot
+from conftest import CLASSES, ROOT, TABLES
+
+from featurestore import FeatureStore, StoreSpec
+from featurestore.backend import errors, query
+from featurestore.console import cli
+from featurestore.errors import QueryError
+
+VIEWS = {"fates", "labels"}
+INSIDE = {
+    "duckdb": [
+        "select * from fates", "from FATES", 'select * from "Fates" as f join labels using (x)',
+        "with a as (select * from fates), b as (select * from a) select * from b, a",
+        "with recursive t as (select 1 as n union all select n + 1 from t where n < 3) from t",
+        "select * from range(3) as t (n), unnest([1, 2]), (values (1)) as v (a)",
+        "select (select count(*) from labels) from fates where x in (select x from labels)",
+        "select * from generate_series(1, 3)", "select fates from fates", "values (1)",
+        "select * from fates, lateral (select fates.x + 1)",
+        "from (from fates pivot (count(*) for x in (1)))",
+        "with a as (select 1) (select * from (select * from a))",
+    ],
+    "spark": [
+        "select * from fates", "select * from `fates` lateral view explode(array(1)) t as a",
+        "select * from range(3)", "with text as (select 1 as a) select * from text",
+        "select * from values (1), (2) as t(a)",
+    ],
+}  # fmt: skip
+OUTSIDE = {
+    "duckdb": {
+        "select * from 'x.csv'": "x.csv",
+        "from '/etc/passwd'": "/etc/passwd",
+        "select * from x.csv": "x.csv",
+        "select * from other.main.fates": "other.main.fates",
+        "select * from read_csv('x')": "read_csv",
+        "select * from read_parquet(['x', 'y'])": "read_parquet",
+        "select * from fates, lateral read_text('x')": "read_text",
+        "select (select content from read_blob('x')) from fates": "read_blob",
+        "select * from glob('*')": "glob",
+        "select * from fates positional join 'x.csv'": "x.csv",
+        "select x from fates where x in (from 'x.csv')": "x.csv",
+        "select * from (summarize 'x.csv')": "summarize",
+        "select * from (pivot 'x.csv' on a)": "x.csv",
+        "select * from query('from read_csv(1)')": "query",
+        "select * from query_table('x.csv')": "query_table",
+        "select * from delta_scan('x')": "delta_scan",
+        "select * from sqlite_scan('x', 'y')": "sqlite_scan",
+        "select * from duckdb_settings()": "duckdb_settings",
+        "select getenv('HOME')": "getenv",
+        "select * from information_schema.tables": "information_schema.tables",
+        "select * from fatess": "fatess; did you mean 'fates'?",
+        # A name that WITH gives elsewhere is a file here.
+        'with "x.csv" as (select * from "x.csv") select * from "x.csv"': "x.csv",
+        "with b as (from a), a as (select 1) from b": "a",
+        'select * from (with "x.csv" as (select 1) from "x.csv") as q, "x.csv"': "x.csv",
+    },
+    "spark": {
+        "select * from text.`/etc/passwd`": "text./etc/passwd",
+        "select * from csv.`/x` as t, fates": "csv./x",
+        "select * from parquet.`s3://x`": "parquet.s3://x",
+        "select * from delta.`/x`": "delta./x",
+        "select * from prod.patients": "prod.patients",
+        "select * from people": "people",
+        "select * from read_files('/x')": "read_files",
+        "select secret('scope', 'key')": "secret",
+        "select a from fates where x = (select max(value) from text.`/x`)": "text./x",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"), [(name, text) for name, texts in INSIDE.items() for text in texts]
+)
+def test_queries_of_the_views_alone_are_taken(dialect: str, text: str):
+    assert list(query.outside(sqlglot.parse_one(text, dialect=dialect), VIEWS)) == []
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "found"),
+    [(name, *pair) for name, texts in OUTSIDE.items() for pair in texts.items()],
+)
+def test_whatever_else_is_read_is_named(dialect: str, text: str, found: str):
+    with pytest.raises(QueryError, match="none of the views") as refused:
+        query.refuse_outside(sqlglot.parse_one(text, dialect=dialect), VIEWS)
+    assert refused.value.found == found
+    assert "--external" in refused.value.fix
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sql").glob("*.sql")), ids=lambda file: file.stem)
+def test_questions_ask_the_views_alone(file: Path):
+    views = {"fates", "test_fates", "coverages", "classes", "labels", "slides"}
+    assert list(query.outside(sqlglot.parse_one(file.read_text(), dialect="duckdb"), views)) == []
+
+
+@pytest.fixture
+def store(artifacts: TABLES) -> FeatureStore:
+    """Return a store of artifacts in files whose names are patterns, beside one of other data."""
+    named = {key.removeprefix("data."): Path(file) for key, file in artifacts().items()}
+    odd = {key: file.rename(file.with_name(f"[{key}] it's *.parquet"))
+           for key, file in named.items()}  # fmt: skip
+    pq.write_table(pa.table({"a": ["secret"]}), "other.parquet")
+    return FeatureStore(StoreSpec(**{**CLASSES, **{key: str(f) for key, f in odd.items()}}))
+
+
+def test_the_engine_opens_the_artifacts_alone_once_it_is_sealed(store: FeatureStore):
+    """Whatever a query looks like: files, folders, extensions, variables and settings are shut."""
+    store.seal()
+    assert store.sql("select count(*) as n from fates").to_pyarrow().to_pylist() == [{"n": 12}]
+    secret = pa.table({"a": ["secret"]})
+    assert len(secret) == 1  # a variable that DuckDB would find
+    for text in (
+        "from 'other.parquet'", "from read_text('/etc/hostname')", "from glob('*')",
+        "from read_csv('/etc/passwd')", "from secret",
+    ):  # fmt: skip
+        with pytest.raises(QueryError):
+            store.sql(text, external=True).to_pyarrow()
+    for statement in ("set threads = 1", "load httpfs", "attach 'x.db'", "copy fates to 'x.csv'"):
+        with errors.translated(), pytest.raises(QueryError), errors.translated():
+            store.connection.con.execute(statement)
+    assert {file.name for file in Path().iterdir()} == {"in", "other.parquet"}
+
+
+def test_a_sealed_engine_still_spills(artifacts: TABLES):
+    named = {key.removeprefix("data."): file for key, file in artifacts().items()}
+    store = FeatureStore(StoreSpec(**{**CLASSES, **named}), memory_limit="100MB", threads=1)
+    store.seal()
+    text = "select max(n) as n from (select range as n, md5(range::varchar) as h from range(3_000_000) order by h)"  # noqa: E501
+    assert store.sql(text).to_pyarrow().to_pylist() == [{"n": 2_999_999}]
+
+
+def test_external_data_are_read_if_they_may_be(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str]
+):
+    named = artifacts()
+    pq.write_table(pa.table({"a": ["outer"]}), "other.parquet")
+    Path("store.yaml").write_text(
+        f"data: {{tiles: {named['data.tiles']}, embeddings: {named['data.embeddings']}}}\n"
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    ask = ["--config", "store.yaml", "sql", "select a from 'other.parquet'", "--format", "csv"]
+    assert cli.main(ask) == 2
+    said = capsys.readouterr()
+    assert "error: The query reads what is none of the views" in said.err
+    assert not said.out
+    assert cli.main([*ask, "--external"]) == 0
+    assert capsys.readouterr().out == '"a"\n"outer"\n'
+
+
+def test_sql_from_python_asks_the_views_alone_by_default(store: FeatureStore):
+    with pytest.raises(QueryError, match="none of the views"):
+        store.sql("from 'other.parquet'")
+    assert store.sql("from 'other.parquet'", external=True).to_pyarrow().to_pylist() == [
+        {"a": "secret"}
+    ]

@@ -1,0 +1,94 @@
+"""Fold assignment: scikit-learn's own folds, groups kept together, rare classes, refusals."""
+
+import warnings
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from featurestore.errors import FoldError
+from featurestore.folds.assign import assign_folds, rare_classes
+from featurestore.views.folds import check_fold
+
+
+def tiles(labels: list[str], groups: list[str]) -> pa.Table:
+    return pa.table(
+        {"slide_id": groups, "x": list(range(len(labels))), "y": [0] * len(labels), "label": labels}
+    )
+
+
+LABELS = ["a", "b", "a", "c", "b", "a", "c", "b"] * 6
+GROUPS = [f"s{n // 4:02d}" for n in range(48)]
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
+def test_folds_are_scikit_learns(strategy: str):
+    folds = assign_folds(tiles(LABELS, GROUPS), strategy, "slide_id", 4, seed=3)["fold"].to_numpy()
+    grouped = strategy == "stratified_group"
+    peer = (StratifiedGroupKFold if grouped else StratifiedKFold)(4, shuffle=True, random_state=3)
+    for number, (_, held) in enumerate(
+        peer.split(np.zeros(48), LABELS, GROUPS if grouped else None)
+    ):
+        assert np.flatnonzero(folds == number).tolist() == held.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    labels=st.lists(st.sampled_from("abc"), min_size=12, max_size=60),
+    per=st.integers(1, 5),
+    seed=st.integers(0, 5),
+)
+def test_no_group_stands_in_two_folds(labels: list[str], per: int, seed: int):
+    groups = [f"s{n // per:02d}" for n in range(len(labels))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            folds = assign_folds(tiles(labels, groups), "stratified_group", "slide_id", 2, seed)
+        except FoldError:
+            return  # too few groups: refused, never divided
+    kept = [(g, f) for g, f in zip(groups, folds["fold"].to_pylist(), strict=True) if f is not None]
+    assert set(Counter(group for group, _ in set(kept)).values()) <= {1}
+
+
+def test_same_seed_same_folds_another_seed_others():
+    def assigned(seed: int) -> list[int]:
+        return assign_folds(tiles(LABELS, GROUPS), "stratified", "slide_id", 4, seed)[
+            "fold"
+        ].to_pylist()
+
+    assert assigned(0) == assigned(0) != assigned(1)
+
+
+@pytest.mark.parametrize(("copies", "rare"), [(2, {"z": 2}), (3, {})])
+def test_class_in_fewer_tiles_than_folds_is_rare(copies: int, rare: dict[str, int]):
+    """Exactly k is enough."""
+    labels = ["a"] * 9 + ["z"] * copies
+    folds = assign_folds(tiles(labels, ["s"] * len(labels)), "stratified", "slide_id", 3, 0)
+    assert rare_classes(folds) == rare
+    assert folds["fold"].null_count == sum(rare.values())
+
+
+def test_class_in_fewer_groups_than_folds_is_rare_however_many_its_tiles():
+    labels = ["a"] * 12 + ["z"] * 8
+    groups = [f"s{n // 2}" for n in range(12)] + ["s0"] * 4 + ["s1"] * 4
+    folds = assign_folds(tiles(labels, groups), "stratified_group", "slide_id", 3, 0)
+    assert rare_classes(folds) == {"z": 2}
+    assert folds["fold"].to_pylist()[12:] == [None] * 8
+
+
+def test_too_few_groups_are_refused_with_what_there_is():
+    with pytest.raises(FoldError) as refusal:
+        assign_folds(tiles(["a"] * 9, ["s", "t", "u"] * 3), "stratified_group", "slide_id", 5, 0)
+    assert "5 folds cannot be assigned" in str(refusal.value)
+    assert "a in 3" in str(refusal.value)
+    assert "at most 3" in str(refusal.value)
+
+
+def test_a_fold_that_is_not_there_is_refused():
+    check_fold(1, [0, 1])
+    with pytest.raises(FoldError, match="Fold 2 does not exist"):
+        check_fold(2, [0, 1])

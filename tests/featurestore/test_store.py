@@ -1,0 +1,90 @@
+"""FeatureStore: choosing tiles, rare classes, folds found again, columns that clash."""
+
+import warnings
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import TABLES
+
+from featurestore import FeatureStore, StoreSpec
+from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.io.mlflow_artifacts import use_tracking
+from featurestore.io.uris import local_path
+from featurestore.snapshots.build import materialise
+
+RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
+
+
+def spec(named: dict[str, str], **rules: object) -> StoreSpec:
+    places = {key.removeprefix("data."): value for key, value in named.items()}
+    return StoreSpec(**{**RULES, **places, **rules})  # type: ignore[arg-type]
+
+
+def test_fit_set_names_target_and_split_in_the_order_of_keys(artifacts: TABLES):
+    tiles = materialise(FeatureStore(spec(artifacts()))).fit_set(1)
+    assert tiles.keys.column_names == ["slide_id", "x", "y", "target", "split", "row"]
+    assert tiles.keys["x"].to_pylist() == list(range(12))
+    assert tiles.keys["target"].to_pylist() == [0, 1] * 6
+    assert tiles.keys["split"].to_pylist() == ["train"] * 6 + ["validation"] * 6
+    assert tiles.matrix.dim == 3
+
+
+def test_rare_class_is_dropped_with_a_warning_that_names_it(artifacts: TABLES):
+    share = [0.8 if n != 4 else 0.0 for n in range(12)]
+    named = artifacts(
+        {"fold": None, "roi_coverage_Fat": [0.9 if n == 4 else 0.0 for n in range(12)],
+         "roi_coverage_Muscle": share}
+    )  # fmt: skip
+    store = FeatureStore(spec(named, k=2))
+    with pytest.warns(FeatureStoreWarning, match="'Fat' is in 1 of the 2 groups"):
+        funnel = {row["reason"]: row["tiles"] for row in store.funnel()}
+    assert (funnel["rare_class"], funnel["kept"]) == (1, 11)
+
+
+def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_path):
+    use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    wanted = spec(artifacts({"fold": None}), k=3)
+    first = FeatureStore(wanted, remember=True)
+    uri = materialise(first).keep_folds()
+    again = FeatureStore(wanted, remember=True)
+    assert again.fold_table == first.fold_table == pq.read_table(local_path(uri))
+    assert materialise(again).keep_folds() == uri
+    other = FeatureStore(replace(wanted, seed=1), remember=True)
+    assert materialise(other).keep_folds() != uri
+
+
+def test_columns_that_the_views_make_are_not_taken_from_the_tiles(artifacts: TABLES):
+    store = FeatureStore(spec(artifacts({"label": ["wrong"] * 12, "organ": ["colon"] * 12})))
+    with pytest.warns(FeatureStoreWarning, match="label"):
+        labels = store.view("labels").to_pyarrow()
+    assert set(labels["label"].to_pylist()) == {"Fat", "Muscle"}
+    assert set(labels["organ"].to_pylist()) == {"colon"}
+
+
+def test_order_of_columns_breaks_ties_not_the_order_of_indices(artifacts: TABLES):
+    half = {"roi_coverage_Fat": [0.5] * 12, "roi_coverage_Muscle": [0.5] * 12}
+    store = FeatureStore(spec(artifacts(half), single_class=False))
+    assert set(store.view("labels").to_pyarrow()["label"].to_pylist()) == {"Fat"}
+
+
+def test_tiles_of_a_test_cohort_must_have_the_same_classes(artifacts: TABLES, tmp_path):
+    named = artifacts()
+    table = pq.read_table(named["data.tiles"])
+    pq.write_table(table.drop_columns(["roi_coverage_Fat"]), tmp_path / "test.parquet")
+    with pytest.raises(UnknownClassError, match="'Fat'"):
+        materialise(FeatureStore(replace(spec(named), test_tiles=str(tmp_path / "test.parquet"))))
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_views_are_lazy_and_named_for_sql(artifacts: TABLES):
+    store = FeatureStore(spec(artifacts()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FeatureStoreWarning)
+        names = [name for name, _ in store.name_views()]
+    assert {"tiles", "labels", "coverages", "thresholds", "folds", "fates", "funnel", "embeddings",
+            "classes"} <= set(names)  # fmt: skip
+    kept = store.sql("select fold, count(*) as n from fates where dropped_by is null group by fold")
+    assert sorted(kept.to_pyarrow().to_pylist(), key=lambda r: r["fold"]) == [
+        {"fold": 0, "n": 6}, {"fold": 1, "n": 6},
+    ]  # fmt: skip

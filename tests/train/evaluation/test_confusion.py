@@ -1,0 +1,105 @@
+"""Metrics against scikit-learn, and the one definition for absent classes."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as peer
+
+from train.engine.losses import class_weights, cross_entropy_sum
+from train.evaluation.confusion import (
+    Cube,
+    absent_classes,
+    confusion_metrics,
+    slide_accuracy,
+    slide_summary,
+)
+from train.tracking.names import spell, unspell
+
+TRUE = np.array([0, 0, 1, 1, 1, 2, 2, 0, 1, 2])
+PRED = np.array([0, 1, 1, 1, 2, 2, 0, 0, 1, 2])
+SLIDE = np.array([0, 0, 0, 1, 1, 1, 1, 3, 3, 3])
+
+
+def cube(*edges: int) -> np.ndarray:
+    """Count in blocks that end at the edges."""
+    counted = Cube(4, 3)
+    for start, stop in zip((0, *edges), (*edges, len(TRUE)), strict=True):
+        rows = slice(start, stop)
+        counted.update(*(torch.from_numpy(v[rows]) for v in (SLIDE, TRUE, PRED)))
+    return counted.compute().numpy()
+
+
+def test_cube_counts_each_tile_once_however_it_is_cut():
+    assert cube().sum() == len(TRUE)
+    np.testing.assert_array_equal(cube(), cube(1, 2, 7))
+    np.testing.assert_array_equal(cube().sum(axis=0), peer.confusion_matrix(TRUE, PRED))
+
+
+def test_scores_agree_with_scikit_learn():
+    scores = confusion_metrics(cube().sum(axis=0), ["a", "b", "c"])
+    assert scores["accuracy"] == pytest.approx(peer.accuracy_score(TRUE, PRED))
+    assert scores["balanced_accuracy"] == pytest.approx(peer.balanced_accuracy_score(TRUE, PRED))
+    assert scores["f1_macro"] == pytest.approx(peer.f1_score(TRUE, PRED, average="macro"))
+    recall = peer.recall_score(TRUE, PRED, average=None)
+    f1 = peer.f1_score(TRUE, PRED, average=None)
+    assert [scores[f"accuracy/{n}"] for n in "abc"] == pytest.approx(list(recall))
+    assert [scores[f"f1/{n}"] for n in "abc"] == pytest.approx(list(f1))
+
+
+def test_class_absent_from_truth_and_prediction_is_left_out():
+    confusion = np.array([[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    scores = confusion_metrics(confusion, list("abcd"))
+    assert absent_classes(confusion, list("abcd")) == ["c", "d"]
+    assert scores["accuracy_macro"] == pytest.approx((0.75 + 1) / 2)
+    assert "f1/c" not in scores
+
+
+def test_class_only_predicted_counts_as_zero_in_macro_f1():
+    """It is in the prediction, so it is not absent; scikit-learn says the same."""
+    confusion = np.array([[2, 1], [0, 0]])
+    scores = confusion_metrics(confusion, ["a", "b"])
+    assert scores["f1_macro"] == pytest.approx(peer.f1_score([0, 0, 0], [0, 0, 1], average="macro"))
+    assert scores["balanced_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_slides_are_listed_worst_first_and_empty_ones_not_at_all():
+    table = slide_accuracy(cube(), ["s0", "s1", "s2", "s3"])
+    assert table["slide_id"] == ["s1", "s0", "s3"]
+    assert table["tiles"] == [4, 3, 3]
+    assert table["accuracy"] == pytest.approx([0.5, 2 / 3, 1.0])
+    assert slide_summary(table["accuracy"]) == {
+        "slide_accuracy/mean": pytest.approx((0.5 + 2 / 3 + 1) / 3),
+        "slide_accuracy/median": pytest.approx(2 / 3),
+        "slide_accuracy/min": 0.5,
+    }
+
+
+def test_class_weights_are_scikit_learns_balanced_ones():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = class_weights(torch.bincount(torch.from_numpy(TRUE)))
+    np.testing.assert_allclose(
+        weights, compute_class_weight("balanced", classes=np.arange(3), y=TRUE), rtol=1e-6
+    )
+
+
+def test_class_weights_of_an_absent_class_stay_finite():
+    assert class_weights(torch.tensor([3, 0, 1])).tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+
+
+def test_loss_sums_add_up_to_torchs_weighted_mean():
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    parts = sum(cross_entropy_sum(logits[s], target[s], weights) for s in (slice(4), slice(4, 9)))
+    whole = torch.nn.functional.cross_entropy(logits, target, weight=weights)
+    torch.testing.assert_close(parts / weights[target].sum(), whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["Fat", "Connective-Tissue", "a b", 'O\'Brien; "x"', "Öl/Fett", "1.5%~", "a.2Eb", ""]
+)
+def test_class_names_are_spelled_reversibly_for_mlflow(name: str):
+    assert unspell(spell(name)) == name
+    assert set(spell(name)) <= set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+    )

@@ -1,0 +1,407 @@
+"""Versions promoted, refused and rolled back, in a real registry on sqlite."""
+
+import multiprocessing
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, launch
+from versions import BETTER, GOOD, MODEL, NAMES, WORSE, register, stored, write_data
+
+from featurestore.io import digests, mlflow_artifacts
+from train import promote
+from train.models import checkpoint
+from train.promotion import alias as promotion_alias
+from train.promotion import lock
+from train.tracking import registry
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """Return a registry without a model; data lie in the working folder."""
+    write_data()
+    return mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def aliases() -> dict[str, str]:
+    found = mlflow.MlflowClient().get_registered_model(MODEL).aliases
+    return {alias: str(number) for alias, number in found.items()}
+
+
+def tags(number: str) -> dict[str, str]:
+    found = mlflow.MlflowClient().get_model_version(MODEL, number).tags
+    return {k.removeprefix("promotion."): v for k, v in found.items() if "promotion." in k}
+
+
+def pages(number: str) -> list[str]:
+    client = mlflow.MlflowClient()
+    run = client.get_model_version(MODEL, number).run_id
+    names = [entry.path for entry in client.list_artifacts(run, "promotion")]
+    return [mlflow.artifacts.load_text(f"runs:/{run}/{name}") for name in sorted(names)]
+
+
+def asked(number: str, *more: str) -> int:
+    return promote.main([f"model={MODEL}", f"version={number}", "author=Ada", *more])
+
+
+def test_the_first_version_that_passes_becomes_champion(
+    uri: str, capsys: pytest.CaptureFixture[str]
+):
+    number = register(GOOD)
+    assert asked(number, "output=out") == 0
+    assert aliases() == {"champion": number}
+    found = tags(number)
+    assert (found["decision"], found["author"], found["champion"]) == ("promoted", "Ada", "none")
+    assert (found["gate.floor"], found["gate.worse"]) == ("passed", "passed")
+    assert len(found["gate_sha256"]) == 64
+    [page] = pages(number)
+    assert found["report"].endswith("-champion.md")
+    assert [file.read_text() for file in Path("out").iterdir()] == [page]
+    digest = digests.digest({"test_tiles.parquet": Path("test_tiles.parquet")})
+    for words in ("author: Ada", "| difference | yes | no champion yet |", "sha256", digest,
+                  "version=1"):  # fmt: skip
+        assert words in page
+    assert "in place of no version" in capsys.readouterr().out
+    assert asked(number) == 0
+    assert "is champion of tissue-probe already" in capsys.readouterr().out
+    assert len(pages(number)) == 1
+
+
+def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
+    uri: str, capsys: pytest.CaptureFixture[str]
+):
+    good, better, worse = register(GOOD), register(BETTER), register(WORSE)
+    assert (asked(good), asked(better)) == (0, 0)
+    assert aliases() == {"champion": better, "previous_champion": good}
+    capsys.readouterr()
+
+    assert asked(worse) == 3
+    said = capsys.readouterr().err
+    assert f"version {worse} does not become champion" in said
+    assert "worse: Connective-Tissue: -0." in said
+    assert "difference: -0." in said
+    assert "shared slides" not in said
+    assert aliases() == {"champion": better, "previous_champion": good}
+    assert tags(worse)["decision"] == "refused"
+    assert tags(worse)["gate.difference"].startswith("failed: difference -0.")
+    assert "| difference | **no** |" in pages(worse)[0]
+
+    for champion, other in ((good, better), (better, good)):
+        assert promote.main(["rollback", f"model={MODEL}", "author=Bo"]) == 0
+        assert aliases() == {"champion": champion, "previous_champion": other}
+        assert (tags(champion)["decision"], tags(other)["decision"]) == ("restored", "rolled back")
+        assert tags(champion)["author"] == "Bo"
+    assert len(pages(good)) == 3
+    assert "version 2 -> version 1" in capsys.readouterr().out
+
+
+def test_figures_of_both_are_those_of_the_same_tiles(uri: str):
+    """Recall by hand: how often the sign of signal plus noise is right."""
+    good, better = register(GOOD), register(BETTER)
+    assert (asked(good), asked(better)) == (0, 0)
+    table = pq.read_table("embeddings.parquet").slice(60)
+    vectors = np.array(table["embedding"].to_pylist())
+    first = np.arange(120) % 2 == 0
+    recall = np.mean((vectors[:, 0] + GOOD * vectors[:, 1] > 0)[first])
+    [row] = [
+        line for line in pages(better)[0].splitlines() if "| recall/Connective-Tissue |" in line
+    ]
+    assert row.split(" | ")[1].startswith("1.0000")
+    assert row.split(" | ")[2].startswith(f"{recall:.4f}")
+    assert row.split(" | ")[3].startswith(f"{1 - recall:+.4f}")
+
+
+def test_hostile_class_names_stay_in_their_cells(uri: str):
+    number = register(GOOD)
+    assert asked(number) == 0
+    rows = [line for line in pages(number)[0].splitlines() if line.startswith("| floor: a")]
+    assert rows == [
+        r'| floor: a\|b "\`\<x\>\`\*; ü | yes | ' + rows[0].split("| yes | ")[1]
+    ]  # fmt: skip
+
+
+def test_an_alias_of_ones_own(uri: str):
+    number = register(GOOD)
+    assert asked(number, "alias=shadow-1") == 0
+    assert aliases() == {"shadow-1": number}
+
+
+LEAKS = {
+    "a slide": ({"first": 5}, "shared slides: 1"),
+    "a patient": ({"patient": "q"}, "shared patients: 3"),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_training_data_in_the_test_view_are_refused(
+    uri: str, name: str, capsys: pytest.CaptureFixture[str]
+):
+    changes, words = LEAKS[name]
+    write_data(**changes)
+    if "first" in changes:  # slide s5 in both: embeddings are of one key
+        table = pq.read_table("test_tiles.parquet")
+        moved = pa.array(np.asarray(table["x"]) + 1000)
+        pq.write_table(table.set_column(1, "x", moved), "test_tiles.parquet")
+        table = pq.read_table("embeddings.parquet")
+        moved = pa.array(np.asarray(table["x"]) + 1000 * (np.arange(len(table)) >= 60))
+        pq.write_table(table.set_column(1, "x", moved), "embeddings.parquet")
+    number = register(GOOD)
+    assert asked(number) == 3
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 2
+    assert aliases() == {}
+
+
+def test_data_that_are_not_those_of_the_run_are_refused(
+    uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """Unless the gate lists them: a test set newer than the run."""
+    number = register(GOOD)
+    table = pq.read_table("test_tiles.parquet")
+    pq.write_table(table.slice(0, 80), "newer.parquet")
+    assert asked(number, "data.test_tiles=newer.parquet") == 3
+    said = capsys.readouterr().err
+    newer = digests.digest({"newer.parquet": Path("newer.parquet")})
+    assert f"digests of the data: test_tiles is {newer[:12]}" in said
+    (tmp_path / "gate.yaml").write_text(f"known: {{test_tiles: {newer}}}\n")
+    assert asked(number, "data.test_tiles=newer.parquet", "gate=gate.yaml") == 0
+    assert "newer.parquet" in pages(number)[-1]
+    assert "80 tiles of 8 slides" in pages(number)[-1]
+
+
+def test_digests_that_nobody_recorded_are_refused(uri: str, capsys: pytest.CaptureFixture[str]):
+    number = register(GOOD, recorded=("tiles", "test_tiles"))
+    assert asked(number) == 3
+    assert "digests of the data: embeddings is not recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone", "new"])
+def test_files_that_are_not_as_registered_are_refused(
+    uri: str, harm: str, capsys: pytest.CaptureFixture[str]
+):
+    """Before anything is evaluated."""
+    number = register(GOOD)
+    file = stored(number) / "extra_files" / checkpoint.FILE
+    if harm == "changed":
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    elif harm == "gone":
+        (file.parent / "other").write_text("")
+        file.unlink()
+    else:
+        (stored(number) / "code.py").write_text("")
+    assert asked(number) == 3
+    said = capsys.readouterr().err
+    assert said.splitlines()[1].startswith("  files of the model: version 1: ")
+    assert harm in said
+    assert len(said.splitlines()) == 2
+    assert tags(number)["gate.files_of_the_model"].startswith("failed: ")
+
+
+def test_a_champion_of_other_classes_is_no_rival(uri: str, capsys: pytest.CaptureFixture[str]):
+    number, other = register(GOOD), register(GOOD, names=[*NAMES, "Fat"])
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
+    assert asked(number) == 2
+    assert "know different classes" in capsys.readouterr().err
+    assert aliases() == {"champion": other}
+
+
+def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.CaptureFixture[str]):
+    number, other = register(GOOD), register(GOOD, dim=5)
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
+    assert asked(number) == 2
+    assert "different lengths" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["version=9"], ["no version 9 of tissue-probe"]),
+        (["model=nothing", "version=1"], ["no version 1 of nothing"]),
+        ([], ["version is not set", "model=tissue-probe version=7"]),
+        (["verison=1"], ["'verison'", "did you mean 'version'"]),
+        (["version=one"], ["version is not a whole number", "version=one"]),
+        (["version=1", "alias=v1"], ["'v1' cannot be an alias"]),
+        (["version=1", "alias=a/b"], ["'a/b' cannot be an alias"]),
+        (["version=1", "gate=nowhere.yaml"], ["nowhere.yaml cannot be read"]),
+        (["version=1", "data.test_tile=x"], ["'data.test_tile'", "'data.test_tiles'"]),
+        (["version=1", "data.test_tiles=null"], ["no test view"]),
+        (["version=1", "learning_rate=1"], ["'learning_rate'"]),
+        (["rollback"], ["nothing to roll champion", "previous_champion: none"]),
+        (["rollback", "version=1"], ["rollback takes neither"]),
+        (["promote", "version=1"], ["'promote'", "key=value"]),
+    ],
+)
+def test_refusals(uri: str, argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]):
+    number = register(GOOD)
+    assert promote.main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    for word in words:
+        assert word in said
+    assert (aliases(), tags(number), pages(number)) == ({}, {}, [])
+
+
+# -- two at once ----------------------------------------------------------------------------------
+
+
+def contend(arguments: tuple[str, str, str]) -> tuple[int, str]:
+    """Promote in a process of its own once the other is ready; return the status."""
+    uri, number, folder = arguments
+    import contextlib
+    import io
+    import os
+
+    os.chdir(folder)
+    mlflow_artifacts.use_tracking(uri)
+    move, said = promotion_alias.move, io.StringIO()
+
+    def meet(*given) -> None:  # both have compared with the champion
+        Path(f"ready-{number}").touch()
+        while len(list(Path().glob("ready-*"))) < 2:
+            threading.Event().wait(0.01)
+        move(*given)
+
+    promotion_alias.move = meet
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = promote.main([f"version={number}", f"author=of-{number}", f"uri={uri}"])
+    return status, said.getvalue()
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_wins_and_the_other_says_so(uri: str, tmp_path: Path):
+    old, one, two = register(GOOD), register(BETTER), register(BETTER)
+    assert asked(old) == 0
+    jobs = [(uri, number, str(tmp_path)) for number in (one, two)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        outcomes = dict(zip((one, two), pool.map(contend, jobs, 1), strict=True))
+    winner = aliases()["champion"]
+    loser = two if winner == one else one
+    assert outcomes[winner] == (0, "")
+    status, said = outcomes[loser]
+    assert status == 3
+    assert f"overtaken: version {winner} (by of-{winner}, " in said
+    assert f"instead of version {old}" in said
+    assert aliases() == {"champion": winner, "previous_champion": old}
+    assert (tags(winner)["decision"], tags(loser)["decision"]) == ("promoted", "refused")
+    assert "overtaken" in pages(loser)[0]
+    assert not mlflow.MlflowClient().search_registered_models("name LIKE '%.promotion'")
+
+
+def test_of_many_threads_one_moves_the_alias(uri: str):
+    numbers = [register(GOOD)]
+    client = mlflow.MlflowClient()
+    version = client.get_model_version(MODEL, numbers[0])
+    numbers += [
+        str(client.create_model_version(MODEL, version.source, version.run_id).version)
+        for _ in range(5)
+    ]
+    barrier, moved, late = threading.Barrier(6), [], []
+
+    def move(number: str) -> None:
+        candidate = registry.version(MODEL, int(number))
+        barrier.wait()
+        try:
+            promotion_alias.move(candidate, "champion", None)
+            moved.append(number)
+        except promotion_alias.OvertakenError:
+            late.append(number)
+
+    threads = [threading.Thread(target=move, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(moved), len(late)) == (1, 5)
+    assert aliases() == {"champion": moved[0]}
+
+
+def test_a_lock_that_a_killed_process_left_is_told_of(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    number = register(GOOD)
+    mlflow.MlflowClient().create_registered_model(
+        f"{MODEL}.promotion", description="champion: 3 -> 7, by Cy on far, process 1"
+    )
+    monkeypatch.setattr(lock, "_take", lambda *given, own=lock._take: own(*given[:2], 0))
+    assert asked(number) == 2
+    said = capsys.readouterr().err
+    assert "by Cy on far, process 1" in said
+    assert "python train/promote.py unlock model=tissue-probe" in said
+    assert aliases() == {}
+    assert promote.main(["unlock", f"model={MODEL}"]) == 0
+    assert "removed: champion: 3 -> 7, by Cy" in capsys.readouterr().out
+    assert asked(number) == 0
+    assert promote.main(["unlock", f"model={MODEL}"]) == 0
+    assert "no promotion of tissue-probe is under way" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_no_failure_loses_the_champion(
+    uri: str, step: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The store fails at the evidence, at the first alias or at the second: promote again."""
+    old, new = register(GOOD), register(BETTER)
+    assert asked(old) == 0
+    done, client = [], mlflow.MlflowClient
+
+    def failing(own):
+        def call(*given, **named):
+            if len(done) == step:
+                done.append("failed")
+                raise mlflow.exceptions.MlflowException("the disk is full")
+            done.append(own.__name__)
+            return own(*given, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("log_text", "set_registered_model_alias"):
+            patch.setattr(client, name, failing(getattr(client, name)))
+        assert asked(new) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert aliases()["champion"] == old
+    assert tags(new).get("decision") in (None, "passed")
+    assert asked(new) == 0
+    assert aliases() == {"champion": new, "previous_champion": old}
+
+
+# -- a registered model of a real fit -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copied(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a copy of the registry of the main command; artifacts stay where they are."""
+    home = tmp_path_factory.mktemp("copied")
+    shutil.copy(digits_home / "mlflow.db", home / "mlflow.db")
+    yield home
+
+
+@pytest.mark.slow
+def test_the_main_commands_model_is_promoted_as_documented(copied: Path):
+    """Its files have digests, and nobody's slides are in its test view."""
+    command = [sys.executable, str(ROOT / "train" / "promote.py")]
+    done = launch([*command, "model=tissue-probe", "version=1", "alias=judged"], copied)
+    assert done.returncode == 0, done.stderr + done.stdout
+    client = mlflow.MlflowClient(f"sqlite:///{copied / 'mlflow.db'}")
+    found = client.get_model_version("tissue-probe", "1")
+    assert found.aliases == ["judged"] or "judged" in found.aliases
+    listed = {line[66:] for line in found.tags["sha256sums"].splitlines()}
+    assert {"MLmodel", "data/model.pt2", "extra_files/checkpoint.safetensors"} <= listed
+
+
+@pytest.mark.slow
+def test_help_and_bad_arguments_cost_no_heavy_import(tmp_path: Path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train" / "promote.py")]
+    for argument, status in (("--help", 0), ("verison=7", 2)):
+        done = launch([*command, argument], tmp_path)
+        assert done.returncode == status
+        names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not {"torch", "mlflow", "sklearn", "scipy"} & names

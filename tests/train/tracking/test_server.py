@@ -1,0 +1,211 @@
+"""A real tracking server on loopback, with its artifact proxy: as documented, killed, hostile."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT, Server, answers, free_port, launch
+
+from train.predictions.files import predictions
+
+pytestmark = pytest.mark.slow
+HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a configuration of 240 tiles, 12 slides, 6 patients; the last class is rare."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rng = np.random.default_rng(0)
+    number = np.arange(240)
+    kind = np.where(number < 2, 3, number % 3)
+    slide = number // 20
+    tiles = {"slide_id": [f"s {n}" for n in slide], "x": number, "y": number * 0,
+             "patient_id": [f"p{n % 6}" for n in slide]}  # fmt: skip
+    for index, name in enumerate(HOSTILE):
+        tiles[f"roi_coverage_{name}"] = np.where(kind == index, 0.9, 0.0)
+    embedding = rng.normal(size=(240, 8)) + 3 * np.eye(4, 8)[kind]
+    vectors = {key: tiles[key] for key in ("slide_id", "x", "y")}
+    (folder / "embeddings").mkdir()
+    pq.write_table(
+        pa.table({**vectors, "embedding": list(embedding)}).slice(0, 230),
+        folder / "embeddings" / "a.parquet",
+    )
+    pq.write_table(pa.table(tiles), folder / "kfold_tiles.parquet")
+    unlabelled = pa.table({key: tiles[key] for key in ("slide_id", "x", "y")})
+    pq.write_table(unlabelled, folder / "bare.parquet")
+    (folder / "classes.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "class_indices": {name: i for i, name in enumerate(HOSTILE)},
+                "thresholds": dict.fromkeys(HOSTILE, 0.5),
+            }
+        )
+    )
+    return folder
+
+
+def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp_path: Path):
+    """Artifacts logged by run id, read back over HTTP, grouped by patient, a rare class dropped."""
+    mlflow.set_tracking_uri(server.uri)
+    mlflow.set_experiment("cohort")
+    with mlflow.start_run() as logged:
+        mlflow.log_artifact(str(cohort / "kfold_tiles.parquet"))
+        mlflow.log_artifacts(str(cohort / "embeddings"), "embeddings")
+        root = mlflow.get_artifact_uri()
+    assert root.startswith("mlflow-artifacts:/")
+    common = [f"classes={cohort / 'classes.yaml'}", "data.name=hostile", "data.slides=null",
+              "data=prov-gigapath", f"data.embeddings={root}/embeddings"]  # fmt: skip
+    done = launch(
+        ["accelerate", "launch", str(ROOT / "train" / "probe.py"), *common, "fold=1", "k=3",
+         f"data.tiles=runs:/{logged.info.run_id}/kfold_tiles.parquet", "data.test_tiles=null",
+         "kfold_strategy=stratified_group", "kfold_group=patient_id", "learning_rate=0.05",
+         "max_epochs=20", "patience=5", "tracking.model=cohort"],
+        tmp_path, MLFLOW_TRACKING_URI=server.uri,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "warning: Class '50 %' is in 1 of the 3 groups" in " ".join(done.stdout.split())
+    assert not (tmp_path / "mlflow.db").exists()
+
+    client = mlflow.MlflowClient(server.uri)
+    run = client.get_run(client.get_model_version("cohort", "1").run_id)
+    assert run.info.status == "FINISHED"
+    scores = run.data.metrics
+    assert (scores["funnel/input"], scores["funnel/rare_class"], scores["funnel/no_embedding"],
+            scores["funnel/kept"]) == (240, 2, 10, 228)  # fmt: skip
+    assert scores["leakage/shared_slides"] == scores["leakage/shared_patients"] == 0
+    assert scores["class_weight/O.27Brien.3B.20drop.20.22x.22.20--"] > 0
+    assert scores["best/validation/f1_macro"] > 0.9
+    assert "best/validation/f1/50.20.25" not in scores  # absent: left out of the macro mean
+    table = pq.read_table(client.download_artifacts(run.info.run_id, "predictions.parquet"))
+    assert [f"prob_{name}" for name in HOSTILE] == table.column_names[5:]
+
+    done = launch(
+        [sys.executable, str(ROOT / "train" / "probe.py"), *common, "mode=predict",
+         "checkpoint=models:/cohort/1", f"data.predict_tiles={cohort / 'bare.parquet'}",
+         "data.tiles=null", "data.test_tiles=null", "output=out"],
+        tmp_path, MLFLOW_TRACKING_URI=server.uri,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bare = predictions(str(tmp_path / "out" / "predictions"), None)
+    assert len(bare) == 230  # every tile with an embedding, whatever the rules would say
+    assert bare["target"].null_count == 230
+    kind = np.where(np.arange(240) < 2, 3, np.arange(240) % 3)[bare["x"].to_numpy()]
+    assert np.mean(bare["pred"].to_numpy() == kind) > 0.9
+
+    asked = launch(
+        [str(Path(sys.executable).parent / "featurestore"), "--tracking-uri", server.uri,
+         "--config", f"runs:/{run.info.run_id}/config.yaml", "sql", "--format", "json",
+         "select count(*) as n from fates where dropped_by = 'rare_class'"],
+        tmp_path,
+    )  # fmt: skip
+    assert json.loads(asked.stdout) == [{"n": 2}], asked.stderr
+
+
+PROBE = str(ROOT / "train" / "probe.py")
+LONG = ["fold=4", "learning_rate=0.001", "min_delta=0", "max_epochs=12", "patience=12"]
+RANKS = {"one": [sys.executable], "two": ["torchrun", "--nproc_per_node", "2"]}
+
+
+def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
+    server: Server, tmp_path: Path
+):
+    """A job of one process and one of two, side by side; each ends with one error, none hangs."""
+    bin_, impatient = Path(sys.executable).parent, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    own = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1", **impatient,
+           "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    jobs = {}
+    for name, launcher in RANKS.items():
+        (tmp_path / name).mkdir()
+        argv = [*launcher, PROBE, *LONG, "output=out", f"tracking.model={name}",
+                f"tracking.experiment={name}"]  # fmt: skip
+        jobs[name] = subprocess.Popen(
+            argv, cwd=tmp_path / name, env={**os.environ, **own},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    seen: dict[str, set[int]] = {name: set() for name in jobs}
+    while min(map(len, seen.values())) < 2:
+        for name, job in jobs.items():
+            for file in (tmp_path / name).glob(".featurestore/fits/*/head.pt"):
+                seen[name].add(file.stat().st_mtime_ns)
+            assert job.poll() is None or len(seen[name]) > 1, job.communicate()[1]
+        time.sleep(0.001)
+    server.kill()
+    said = {name: job.communicate(timeout=120)[1] for name, job in jobs.items()}
+    server.start()
+    assert jobs["one"].returncode == 2, said["one"]
+    assert jobs["two"].returncode != 0
+    assert said["one"].startswith("error: ")
+    assert "Traceback" not in said["one"]
+    for name, err in said.items():
+        assert err.count("error: The MLflow tracking server at") == 1, err
+        for words in (server.uri, "stopped answering", "refused", "epochs of the fit in",
+                      "out/checkpoint.safetensors", "with resume=true"):  # fmt: skip
+            assert words in err, (words, err)
+        assert (tmp_path / name / "out" / "checkpoint.safetensors").is_file()
+
+    done = launch(
+        [sys.executable, PROBE, *LONG, "output=out", "tracking.model=one",
+         "tracking.experiment=one", "resume=true"],
+        tmp_path / "one", **own,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(server.uri)
+    [run] = client.search_runs([client.get_experiment_by_name("one").experiment_id])
+    assert run.info.status == "FINISHED"
+    logged = client.get_metric_history(run.info.run_id, "validation/loss")
+    assert [entry.step for entry in logged] == list(range(12))
+    [version] = client.search_model_versions("name = 'one'")
+    assert version.run_id == run.info.run_id
+    whole = launch(
+        [sys.executable, PROBE, *LONG, "output=whole", "tracking.enabled=false"], tmp_path / "one"
+    )
+    assert whole.returncode == 0, whole.stderr
+    files = [tmp_path / "one" / n / "checkpoint.safetensors" for n in ("out", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_walk_through_runs_as_written(server: Server, tmp_path: Path):
+    """Every shell line of docs/server.md in its order, on other ports."""
+    text = (ROOT / "docs" / "server.md").read_text()
+    port = free_port()
+    text = text.replace(":5000", f":{server.port}").replace("--port 5000", f"--port {server.port}")
+    text = text.replace("5001", str(port)).replace(" train/", f" {ROOT}/train/")
+    environment: dict[str, str] = {}
+    with ExitStack() as stack:
+        for line in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines():
+            words = shlex.split(line)
+            if words[:2] == ["mlflow", "server"]:
+                assert words == server.command  # which runs already
+            elif words[0] == "export":
+                environment |= dict(word.split("=", 1) for word in words[1:])
+            elif words[:3] == ["mlflow", "models", "serve"]:
+                log = tmp_path / "serve.txt"
+                serving = subprocess.Popen(
+                    [sys.executable, "-m", *words], cwd=tmp_path, start_new_session=True,
+                    env={**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}"
+                         f"{os.pathsep}{os.environ['PATH']}"},
+                    stdout=stack.enter_context(log.open("w")), stderr=subprocess.STDOUT,
+                )  # fmt: skip
+                stack.callback(serving.wait, 30)
+                stack.callback(os.killpg, serving.pid, signal.SIGTERM)
+                answers(serving, f"http://127.0.0.1:{port}/ping", log)
+            else:
+                done = launch(["bash", "-c", line], tmp_path, **environment)
+                assert done.returncode == 0, line + done.stderr
+    shares = np.array(json.loads(done.stdout)["predictions"])
+    assert shares.shape == (2, 10)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)

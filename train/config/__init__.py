@@ -1,0 +1,1 @@
+"""The configuration: its schema, its layers, what it must not say."""

@@ -1,0 +1,55 @@
+"""From a configuration to the store on its artifacts: what every script does first."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from featurestore import examples
+from featurestore.io import preflight
+from featurestore.io.atomic import HOME
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.store import FeatureStore
+from train.config.schema import Config
+from train.config.text import plain
+
+
+def check_places(config: Config) -> None:
+    """Refuse folders that cannot be written: of the output, and of a fit's data and state."""
+    if config.mode == "fit":
+        preflight.check_folder(HOME, "work in another folder: a fit keeps its data and state there")
+    if config.output:
+        preflight.check_folder(Path(config.output), "set output to another folder")
+
+
+def open_store(config: Config) -> FeatureStore:
+    """Open the store on the artifacts, which embedded data builds on its first use."""
+    built: dict[str, str] = {}
+    if config.data.builder == "digits":
+        built = examples.digits(log=config.tracking.enabled)
+    elif config.data.builder == "synthetic":
+        built = examples.synthetic(config.data.synthetic)
+    for name, uri in built.items():
+        if getattr(config.data, name) is None:  # one's own artifact goes before
+            setattr(config.data, name, uri)
+    return FeatureStore(
+        StoreSpec.from_config(plain(config)),
+        config.threads,
+        config.memory_limit,
+        remember=config.tracking.enabled,
+    )
+
+
+def class_names(config: Config) -> list[str]:
+    """Return the class names by index."""
+    return sorted(config.class_indices, key=config.class_indices.__getitem__)
+
+
+def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
+    """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
+    if not rules:
+        return store
+    named = {key: value for key, value in rules.items() if "." not in key}
+    thresholds = dict(store.spec.thresholds or {})
+    thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
+    spec = replace(store.spec, thresholds=thresholds, **named)
+    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)

@@ -1,0 +1,44 @@
+"""A configuration as plain values, as YAML and as flat keys."""
+
+import dataclasses
+from typing import Any
+
+import yaml
+
+from featurestore.spec.typed import TEXT
+from train.config.schema import Config
+from train.config.trees import leaves
+
+
+def run_name(config: Config) -> str:
+    """Return the name of the run: the configured one, or what it does on what."""
+    several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
+    fold = "" if config.fold is None else f"-fold{several}"
+    named = config.tracking.run_name
+    return named or f"{config.mode}-{config.data.name}-{config.head}{fold}"
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain containers, for YAML and for the store."""
+    return dataclasses.asdict(config)
+
+
+def text(config: Config) -> str:
+    """Return the configuration as YAML: what a run logs and ``featurestore --config`` reads."""
+    return yaml.dump(plain(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=2**31)
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes what PyYAML would write as it is and fold when it reads: Unicode's breaks of lines."""
+
+
+def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Write text with control characters in quotes."""
+    return dumper.represent_scalar(TEXT, text, style=None if text.isprintable() else '"')
+
+
+def flat(config: Config) -> dict[tuple[str, ...], Any]:
+    """Return the keys that are set, each with its path, for example ("thresholds", "Fat")."""
+    return {
+        path: value for path, value in leaves(plain(config)) if value is not None and value != []
+    }

@@ -1,0 +1,103 @@
+"""The steps of an epoch: one after another or, on a GPU, one that was recorded, again and again.
+
+A step on a GPU is some thirty kernels of a few microseconds each; to launch them one by one from
+Python takes ten times as long as they run. A CUDA graph launches them all at once. What changes
+from step to step must then lie on the card: the batches of an epoch are a table of windows, and the
+graph itself moves on to the next line. See docs/decisions/020-graphs.md.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.engine.sampler import windows
+from train.engine.shard import Pool
+
+Step = Callable[[list[Pool]], Tensor]
+"""Takes a step on the pieces of a batch; returns sums of losses and weights, shape (2, H)."""
+
+
+class Steps:
+    """The steps of heads that train together, until one of them leaves.
+
+    Parameters
+    ----------
+    pool
+        All tiles.
+    size
+        Tiles a step.
+    step
+        What a step does.
+    recorded
+        Whether `step` can be recorded: it never asks the card for a number.
+    """
+
+    def __init__(self, pool: Pool, size: int, step: Step, recorded: bool) -> None:
+        self.pool, self.size, self.step = pool, size, step
+        self.graph = Graph(pool, size, step) if recorded and resident(pool) else None
+
+    def epoch(self, rng: np.random.Generator) -> Tensor:
+        """Take the steps of an epoch; return sums of losses and weights, shape (2, H)."""
+        if self.graph:
+            return self.graph.epoch(rng)
+        sums: Tensor | float = 0.0
+        for batch in self.pool.batches(self.size, rng):
+            sums = sums + self.step(batch)
+        assert isinstance(sums, Tensor)
+        return sums
+
+
+def resident(pool: Pool) -> bool:
+    """Return whether all tiles are on a GPU, which no other process shares in."""
+    return isinstance(pool.x, Tensor) and pool.x.is_cuda and pool.world == 1
+
+
+class Graph:
+    """A step as a CUDA graph; parameters as of `Steps`."""
+
+    def __init__(self, pool: Pool, size: int, step: Step) -> None:
+        self.pool, self.size, self.step = pool, size, step
+        number = -(-pool.rows // size)
+        self.table = torch.zeros((number, 2), dtype=torch.int64, device=pool.target.device)
+        self.line = torch.zeros(1, dtype=torch.int64, device=pool.target.device)
+        self.within = torch.arange(size, device=pool.target.device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.sums = torch.empty(0)
+
+    def epoch(self, rng: np.random.Generator) -> Tensor:
+        """Take the steps of an epoch; the first of all are taken before they are recorded."""
+        parts = list(windows(self.pool.rows, self.size, rng))
+        spans = [(part[0][0], sum(stop - start for start, stop in part)) for part in parts]
+        self.table.copy_(torch.tensor(spans))
+        self.line.zero_()
+        left = len(parts)
+        if self.graph:
+            self.sums.zero_()
+        else:
+            left -= self.record()
+        assert self.graph
+        for _ in range(left):
+            self.graph.replay()
+        return self.sums.clone()
+
+    def record(self) -> int:
+        """Record a step, after one that makes the optimizer's state; return how many were taken."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            first = self.step([self.batch()])
+        torch.cuda.current_stream().wait_stream(side)
+        self.sums = first.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.sums += self.step([self.batch()])
+        return 1
+
+    def batch(self) -> Pool:
+        """Return the tiles of the next line; a short batch is filled up with tiles of no head."""
+        start, length = self.table.index_select(0, self.line)[0]
+        self.line += 1
+        rows = (start + self.within) % self.pool.rows
+        return self.pool.masked(rows, self.within < length)

@@ -1,0 +1,1 @@
+"""Heads without epochs: L-BFGS, closed forms, nearest neighbours."""

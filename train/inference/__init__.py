@@ -1,0 +1,1 @@
+"""A whole cohort predicted in a stream."""

@@ -1,0 +1,222 @@
+"""A network applied to a whole cohort: its embeddings are read once, and never all in memory.
+
+Processes own neighbouring row groups, and a thread of a process takes one row group at a time, so
+each is decoded once. What is kept of a tile is its probabilities, see `train.inference.cohort`.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from featurestore.embeddings.batches import Piece, embedding_batches, most_rows
+from featurestore.embeddings.convert import Faults
+from featurestore.errors import ArtifactError
+from featurestore.io import cache
+from featurestore.io.cache import Taken
+from featurestore.io.progress import Rows
+from train.config.schema import Config
+from train.evaluation.calibration import cross_entropy
+from train.inference import cohort as inference_cohort
+from train.inference import writer
+from train.inference.cohort import Cohort, Places
+from train.inference.writer import Partitions
+from train.models.checkpoint import Blueprint
+from train.models.inference import scorer
+from train.overlays import record as overlays_record
+from train.predictions import partitions
+from train.predictions.files import dataset
+from train.predictions.table import has_labels
+from train.reports.recorder import record_evidence, review
+from train.runtime import fit_state, places
+from train.runtime.processes import every, first, gathered
+from train.runtime.run import Session
+from train.tracking.tracker import Tracker
+
+Advance = Callable[[int], None]
+BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
+
+
+def place(config: Config, cohort: Cohort, tracker: Tracker) -> tuple[Path, Taken | None]:
+    """Return the folder of the predictions: where the user wants them, else beside fits' states.
+
+    What is resumed goes on in its own run. Who holds the output needs no lock of its own.
+
+    Raises
+    ------
+    ArtifactError
+        There is nothing to resume, or something else; or what lies there are no predictions.
+    """
+    taken = None
+    if config.output:
+        folder = Path(config.output) / partitions.FOLDER
+        config.resume = config.resume is True or (
+            config.resume == "auto" and partitions.recorded(folder) is not None
+        )
+    else:
+        own = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
+        folder, taken, goes_on = places.find(
+            own, config.resume, lambda there: partitions.recorded(there) is not None
+        )
+        config.resume = goes_on or config.resume is True
+    if config.resume:
+        partitions.check_same(folder, cohort.manifest)
+        tracker.run = fit_state.run_of(folder)
+    else:
+        partitions.check_replaceable(folder)
+    return folder, taken
+
+
+def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blueprint) -> None:
+    """Write the predictions of every slide that is not whole yet; record all of them.
+
+    Raises
+    ------
+    EmbeddingError
+        Some embeddings are faulty: the slides without such are written.
+    """
+    accelerator, folder = session.accelerator, session.states
+    rank, world = accelerator.process_index, accelerator.num_processes
+    start = time.perf_counter()
+    whole = first(accelerator, lambda: writer.begin(folder, cohort))
+    places = cohort.places(whole)
+    work = cohort.share(places, rank, world)
+    out = Partitions(folder, cohort, blueprint.classes)
+    network = network.to(accelerator.device)
+    with (
+        closing(out),
+        Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance,
+    ):
+        found = every(
+            accelerator, lambda: scan(session.config, network, work, places, out, advance)
+        )
+        out.join(gathered(accelerator, out.begun()), rank, world)
+        every(accelerator, out.finish)
+    faults = gathered(accelerator, found)
+    writer.refuse_faults(cohort, places, [fault for some in faults for fault in some])
+    first(accelerator, lambda: check_whole(folder, cohort))
+    first(accelerator, lambda: inference_cohort.check_sources(cohort))
+    if session.is_first:
+        fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
+        session.console.print(
+            f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
+            f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
+        )
+        record(session, cohort, blueprint)
+
+
+def scan(
+    config: Config,
+    network: nn.Module,
+    work: list[Piece],
+    places: Places,
+    out: Partitions,
+    advance: Advance,
+) -> list[Faults]:
+    """Apply a network to some row groups, on every core; return what was wrong with them."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = config.threads or max(1, (os.cpu_count() or 1) // local)
+    dim, own, before = out.cohort.dim, threading.local(), torch.get_num_threads()
+
+    def alone() -> None:
+        """Make a thread use one core, and give it memory to read into, again and again."""
+        torch.set_num_threads(1)
+        own.room = np.empty((most_rows(dim, BATCH_BYTES), dim), dtype=np.float32)
+
+    def one(piece: Piece) -> Faults:
+        return apply(network, piece, places, own.room, out, advance)
+
+    with ThreadPoolExecutor(threads, initializer=alone) as pool:
+        futures = [pool.submit(one, piece) for piece in work]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(before)
+    return [faults for faults in found if faults.rows]
+
+
+@torch.inference_mode()
+def apply(
+    network: nn.Module,
+    piece: Piece,
+    places: Places,
+    room: npt.NDArray[np.float32],
+    out: Partitions,
+    advance: Advance,
+) -> Faults:
+    """Predict the tiles of a row group that are asked for."""
+    device, logits = next(network.parameters()).device, scorer(network)
+    found, scores, at = Faults(out.cohort.dim, "float32"), [], piece.start
+    for column in embedding_batches(piece, out.cohort.dim, BATCH_BYTES):
+        block = found.block(column, at, room)
+        scores.append(logits(as_tensor(block).to(device)).cpu())
+        score = scores[-1].numpy()
+        # What is not finite in a row is not finite in its logits: only such rows are looked at.
+        if not np.isfinite(score.sum()):
+            found.look(block, np.flatnonzero(~np.isfinite(score).all(axis=1)), at)
+        at += len(block)
+        advance(len(block))
+    wanted = places[piece.start : at]
+    good = (wanted >= 0) & ~np.isin(np.arange(piece.start, at), found.rows)
+    out.add(wanted[good], torch.cat(scores).softmax(dim=1).numpy()[good])
+    return found
+
+
+def as_tensor(block: npt.NDArray[np.float32]) -> Tensor:
+    """Return a matrix as a tensor without a copy, be it one that must not be written to.
+
+    torch warns of such memory of NumPy's, and not of Arrow's.
+    """
+    if block.flags.writeable:
+        return torch.from_numpy(block)
+    flat: Tensor = torch.from_dlpack(pa.array(block.reshape(-1)))
+    return flat.view(block.shape)
+
+
+def check_whole(folder: Path, cohort: Cohort) -> None:
+    """Refuse to call a cohort predicted of which this machine sees a part.
+
+    Raises
+    ------
+    ArtifactError
+        Slides are missing.
+    """
+    lacking = [name for name in cohort.slides if partitions.rows(folder, name) is None]
+    if lacking:
+        raise ArtifactError(
+            f"{len(lacking):,} of {len(cohort.slides):,} slides are not in {folder}",
+            found=f"the first is {lacking[0]}",
+            fix="name an output that all machines share",
+        )
+
+
+def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
+    """Log the predictions and, where every tile has a label, how good they are."""
+    session.folder.mkdir(parents=True, exist_ok=True)
+    session.tracker.folder(session.states, partitions.FOLDER)
+    overlays_record.record(session, dataset(str(session.states), None))
+    labelled = has_labels(cohort.keys)
+    if not labelled:
+        session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
+        if session.config.abstain_below is None:
+            return
+    table = partitions.read(session.states)
+    review(session, table)
+    if labelled:
+        shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
+        target = table["target"].to_numpy()
+        loss = cross_entropy(shares, target, np.array(blueprint.weights))
+        session.tracker.metrics({"best/predict/loss": loss})
+        record_evidence(session, "predict", table, blueprint.classes)

@@ -1,0 +1,1 @@
+"""Predictions as maps that a pathologist opens."""

@@ -1,0 +1,231 @@
+"""Pictures: the one file of train/ that draws."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from train.evaluation import estimates
+from train.evaluation.groups import Group
+from train.plots.style import BLUE, ORANGE, new_figure, save
+
+
+def reliability_png(path: Path, bins: npt.NDArray[np.float64], error: float) -> Path:
+    """Draw how often tiles are right against how sure their prediction is; below, how many.
+
+    Parameters
+    ----------
+    bins
+        Tiles, sums of confidence and hits by bin, shape (B, 3).
+    error
+        The expected calibration error.
+    """
+    tiles, confidence, hits = bins[bins[:, 0] > 0].T
+    figure = new_figure(4.6, 5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.plot([0, 1], [0, 1], color="grey", linewidth=1, label="as sure as it is right")
+    upper.plot(confidence / tiles, hits / tiles, "o-", color=BLUE, label="predictions")
+    upper.set_ylabel("share that is right")
+    upper.set_ylim(0, 1.02)
+    upper.legend(fontsize=8, frameon=False)
+    upper.set_title(f"Calibration error {error:.3f}", loc="left", fontsize=10)
+    lower.bar(confidence / tiles, tiles, width=0.03, color=BLUE)
+    lower.set_ylabel("tiles")
+    lower.set_xlabel("probability of the predicted class")
+    return save(figure, path)
+
+
+def curves_png(
+    path: Path,
+    target: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    names: list[str],
+) -> Path:
+    """Draw each class against the others: ROC curves and precision-recall curves."""
+    figure = new_figure(9.2, 4.6)
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(names):
+        own = target == index
+        if not own.any() or own.all():
+            continue
+        false, true, _ = roc_curve(own, probabilities[:, index])
+        precision, recall, _ = precision_recall_curve(own, probabilities[:, index])
+        left.plot(false, true, linewidth=1, label=name)
+        right.plot(recall, precision, linewidth=1, label=name)
+    left.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
+    for axes, x, y in ((left, "false positive rate", "recall"), (right, "recall", "precision")):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(-0.01, 1.02)
+    left.set_title("ROC, each class against the others", loc="left", fontsize=10)
+    right.set_title("Precision and recall", loc="left", fontsize=10)
+    right.legend(fontsize=7, frameon=False, loc="lower left")
+    return save(figure, path)
+
+
+def classes_png(
+    path: Path, names: list[str], f1: list[tuple[float, float, float]], over: str = "slides"
+) -> Path:
+    """Draw the F1 of each class with its 95 % interval.
+
+    Parameters
+    ----------
+    f1
+        Value, lower and upper end; not a number where a class is absent.
+    over
+        What the intervals resample.
+    """
+    figure = new_figure(6.5, 0.34 * len(names) + 1.2)
+    axes = figure.add_subplot()
+    value, low, high = np.array(f1).T
+    axes.barh(range(len(names)), np.nan_to_num(value), color=BLUE, alpha=0.55)
+    axes.hlines(range(len(names)), low, high, color="black", linewidth=1.5)
+    for place, (own, end) in enumerate(zip(value, high, strict=True)):
+        said = "absent" if np.isnan(own) else f"{own:.3f}"
+        axes.text(np.nan_to_num(max(own, end)) + 0.01, place, said, va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1.12)
+    axes.set_xlabel(f"F1; line: 95 % interval, {over} resampled", parse_math=False)
+    return save(figure, path)
+
+
+def groups_png(
+    path: Path,
+    column: str,
+    groups: list[Group],
+    overall: dict[str, estimates.Figure],
+    over: str = "slides",
+) -> Path:
+    """Draw macro F1 and accuracy of each group of a column with intervals, the worst in orange.
+
+    Parameters
+    ----------
+    overall
+        The figures of all tiles.
+    over
+        What the intervals resample.
+    """
+    place = np.arange(len(groups))
+    figure = new_figure(9.2, 0.4 * len(groups) + 1.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, metric, said in zip(
+        panels, ("f1_macro", "accuracy"), ("macro F1", "accuracy"), strict=True
+    ):
+        found = [group.figures[metric] for group in groups]
+        value, low, high = np.array([(f.value, f.low, f.high) for f in found]).T
+        colours = [ORANGE if own == value.min() else BLUE for own in value]
+        axes.barh(place, value, color=colours, alpha=0.55)
+        axes.hlines(place, low, high, color="black", linewidth=1.5)
+        for own, at in enumerate(value):
+            axes.text(1.02, own, f"{at:.3f}", va="center", fontsize=8)
+        axes.axvline(overall[metric].value, color="grey", linewidth=1, linestyle="--")
+        axes.set_xlim(0, 1.12)
+        axes.set_xlabel(said)
+    names = [f"{group.value}\n{group.tiles:,} tiles, {group.slides:,} slides" for group in groups]
+    panels[0].set_yticks(place, names, parse_math=False, fontsize=8)
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)
+    said = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
+    figure.suptitle(said, fontsize=9, x=0.01, ha="left", parse_math=False)
+    return save(figure, path)
+
+
+def slides_png(path: Path, accuracy: list[float], tiles: list[int]) -> Path:
+    """Draw the accuracy of every slide, the worst first; the area of a point is its tiles."""
+    figure = new_figure(6.5, 3.6)
+    axes = figure.add_subplot()
+    area = 12 + 90 * np.array(tiles) / max(tiles)
+    axes.scatter(range(len(accuracy)), accuracy, s=area, color=BLUE, alpha=0.6)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("slides, the worst first; area: number of tiles")
+    axes.set_ylabel("accuracy")
+    return save(figure, path)
+
+
+def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
+    """Draw how many errors are left if only the surest predictions are given."""
+    figure = new_figure(5.6, 3.8)
+    axes = figure.add_subplot()
+    axes.plot(curve["coverage"], curve["risk"], color=BLUE)
+    for share in (0.5, 0.8, 0.9):
+        place = int(np.searchsorted(curve["coverage"], share))
+        if place < len(curve["coverage"]):
+            x, y = curve["coverage"][place], curve["risk"][place]
+            axes.plot(x, y, "o", color=ORANGE)
+            axes.annotate(f"above {curve['confidence'][place]:.2f}", (x, y), fontsize=8, ha="right")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of tiles that a prediction is given for, the surest first")
+    axes.set_ylabel("share of errors among them")
+    return save(figure, path)
+
+
+def differences_png(
+    path: Path,
+    first: str,
+    found: dict[str, dict[str, tuple[float, float, float]]],
+    over: str = "slides",
+) -> Path:
+    """Draw by how much runs differ from the first, figure by figure, with 95 % intervals.
+
+    Parameters
+    ----------
+    found
+        By run and figure: difference, lower and upper end.
+    over
+        What the intervals resample.
+    """
+    names = list(next(iter(found.values())))
+    figure = new_figure(7.5, 0.3 * len(names) * len(found) + 1.4)
+    axes = figure.add_subplot()
+    axes.axvline(0, color="grey", linewidth=1)
+    for number, (run, own) in enumerate(found.items()):
+        place = np.arange(len(names)) + 0.7 * (number + 0.5) / len(found) - 0.35
+        value, low, high = np.array([own[name] for name in names]).T
+        drawn = axes.plot(value, place, "o", label=run)
+        axes.hlines(place, low, high, color=drawn[0].get_color())
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(f"above {first}; line: 95 % interval, {over} resampled", parse_math=False)
+    axes.legend(fontsize=7, frameon=False)
+    return save(figure, path)
+
+
+def confusion_png(
+    path: Path, confusion: npt.NDArray[np.int64], names: list[str], title: str
+) -> Path:
+    """Draw a confusion matrix: colour is the share of the true class, the figure its count.
+
+    Parameters
+    ----------
+    path
+        The PNG to write.
+    confusion
+        Shape (K, K): true class down, predicted class across.
+    names
+        The classes, by index.
+    title
+        Written above.
+    """
+    size = max(3.2, 0.55 * len(names) + 1.6)
+    figure = Figure(figsize=(size, size), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        colour = "white" if share[row, column] > 0.55 else "black"
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,99 @@
+"""Predictions that a run has written: a file, a folder with a file a slide, or an artifact."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from featurestore.errors import ArtifactError
+from featurestore.io import mlflow_artifacts, names, parquet, uris
+from featurestore.io.atomic import write_bytes
+from train.predictions import partitions
+
+FILES = ("predictions.parquet", partitions.FOLDER, "oof_predictions.parquet")
+
+
+def dataset(run: str, uri: str | None) -> ds.Dataset:
+    """Return a run's predictions, those of the split it was judged by before those out of fold.
+
+    Parameters
+    ----------
+    run
+        The id of a run, a ``models:/`` URI (its run), a file, or a folder with a file a slide (or,
+        as they were written before, ``slide_id=NAME/*.parquet``, the name percent-encoded).
+    uri
+        The tracking URI, see `featurestore.io.mlflow_artifacts.use_tracking`.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such run or file, or it has no predictions.
+    """
+    if Path(run).exists():
+        return _opened(Path(run))
+    if run.endswith(".parquet"):
+        parquet.parquet_files(run)  # says what lies there instead
+    mlflow_artifacts.use_tracking(uri)
+    number = names.run_of(run)
+    for name in FILES:
+        with contextlib.suppress(ArtifactError):
+            path = Path(uris.local_path(f"runs:/{number}/{name}"))
+            if path.exists():
+                return _opened(path)
+    raise ArtifactError(
+        f"Run {run} has no predictions",
+        found=f"none of {', '.join(FILES)} among its artifacts",
+        fix="name a run of train/probe.py, or a file that it has written",
+    )
+
+
+def resolved(run: str, uri: str | None) -> str:
+    """Return what `dataset` takes, a registered model by its version, whatever names it.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such model.
+    """
+    if not names.is_registered(run):
+        return run
+    mlflow_artifacts.use_tracking(uri)
+    return names.resolved(run)
+
+
+def predictions(run: str, uri: str | None) -> pa.Table:
+    """Return `dataset`, read."""
+    return dataset(run, uri).to_table()
+
+
+def _opened(path: Path) -> ds.Dataset:
+    files = parquet.parquet_files(str(path))
+    if path.is_dir():
+        return partitions.dataset(path, files)
+    return ds.dataset(pq.read_table(files[0], partitioning=None))
+
+
+def as_json(columns: Mapping[str, list[Any]]) -> str:
+    """Return a table as MLflow writes it, numbers that are none as null: ``columns``, ``data``."""
+    rows = zip(*columns.values(), strict=True)
+    data = [[None if value != value else value for value in row] for row in rows]
+    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
+def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:
+    """Write a table, see `as_json`."""
+    write_bytes(path, as_json(columns).encode())
+    return path
+
+
+def write_parquet(path: Path, table: pa.Table) -> Path:
+    """Write a table by temporary name and rename."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(path, sink.getvalue().to_pybytes())
+    return path

@@ -1,0 +1,238 @@
+"""Candidate and champion on trial: both networks on the same tiles, and what the tiles are."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+from torch import nn
+
+from featurestore.backend import errors
+from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
+from featurestore.io.progress import Rows
+from featurestore.snapshots.build import materialise
+from featurestore.snapshots.tile_set import TileSet
+from featurestore.store import FeatureStore
+from featurestore.views.leakage import common_view
+from train.config import load as config_load
+from train.config import text
+from train.config.schema import Config
+from train.config.store import class_names, open_store
+from train.evaluation.comparison import differences
+from train.evaluation.estimates import figures
+from train.models import checkpoint
+from train.models.checkpoint import Blueprint
+from train.models.inference import probabilities
+from train.predictions.table import slide_numbers, unit_numbers
+from train.promotion.gate import Evidence
+from train.tracking.registry import Version
+from train.tracking.runs import Facts, facts
+
+GROUPS = {"slides": "slide_id", "patients": "patient_id"}
+RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
+Trained = tuple[nn.Module, Blueprint]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of it.
+
+    Parameters
+    ----------
+    evidence
+        What the gate judges.
+    run
+        What the candidate's run recorded.
+    uris
+        Where the data were read, by name.
+    rules
+        By which test tiles are kept and labelled.
+    slides
+        How many the test view has.
+    notes
+        What a reader of the figures should know.
+    """
+
+    evidence: Evidence
+    run: Facts
+    uris: dict[str, str]
+    rules: dict[str, Any]
+    slides: int
+    notes: Sequence[str] = ()
+
+
+def recorded(candidate: Version, changes: list[str]) -> tuple[Facts, Config]:
+    """Return what the candidate's run recorded, and its configuration with changes on top.
+
+    Raises
+    ------
+    ArtifactError
+        It was registered without a run of train/probe.py.
+    """
+    run = facts(candidate.run) if candidate.run else None
+    if run is None or not run.config:
+        raise ArtifactError(
+            f"It is not known what {candidate} of {candidate.model} was trained on",
+            found=f"run {candidate.run} without config.yaml" if run else "no run",
+            fix="register a version with train/probe.py",
+        )
+    return run, config_load.recorded(run.config, changes)
+
+
+def load(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | None]:
+    """Read both networks from the files of their versions.
+
+    Raises
+    ------
+    UnknownClassError
+        They know different classes.
+    EmbeddingError
+        They are for embeddings of different lengths.
+    """
+    file = Path("extra_files") / checkpoint.FILE
+    new = checkpoint.load(candidate / file)
+    old = checkpoint.load(champion / file) if champion else None
+    if old and old[1].classes != new[1].classes:
+        raise UnknownClassError(
+            "Candidate and champion know different classes",
+            found=f"{', '.join(new[1].classes)}; {', '.join(old[1].classes)}",
+            fix="promote it under another alias or model name: it answers another question",
+        )
+    if old and old[1].dim != new[1].dim:
+        raise EmbeddingError(
+            "Candidate and champion are for embeddings of different lengths",
+            found=f"{new[1].dim} and {old[1].dim}",
+            fix="promote it under another alias: whoever serves it must embed tiles otherwise",
+        )
+    return new, old
+
+
+def hold(
+    new: Trained, old: Trained | None, run: Facts, settled: Config, rows: Rows, seed: int
+) -> Trial:
+    """Apply both networks to the test view of a configuration, and look for leaks into it.
+
+    Raises
+    ------
+    FeatureStoreError
+        There is no test view, or it is not for these networks.
+    """
+    network, blueprint = new
+    store = open_store(settled)
+    ordered = settled.evidence.ordered
+    tiles, read = test_view(store, rows, settled.evidence.columns())
+    check_fits(blueprint, tiles, settled)
+    shared, training = leaks(store)
+    target = tiles.keys["target"].to_numpy()
+    unit, _ = unit_numbers(tiles.keys, settled.evidence.resample)
+    names, threads = blueprint.classes, settled.threads
+    ours = probabilities(network, tiles, threads)
+    theirs = probabilities(old[0], tiles, threads) if old else None
+    evidence = Evidence(
+        classes=names,
+        tiles=np.bincount(target, minlength=len(names)).tolist(),
+        candidate=figures(target, ours, unit, names, ordered, seed),
+        champion=None if theirs is None else figures(target, theirs, unit, names, ordered, seed),
+        differences=(
+            None
+            if theirs is None
+            else differences(target, theirs, ours, unit, names, ordered, seed)
+        ),
+        shared=shared,
+        recorded=run.data,
+        read={name: digest for name, (_, digest) in sorted((read | training).items())},
+        earlier=store.earlier(read | training, divided=False),
+    )
+    slides = slide_numbers(tiles.keys)[1]
+    uris = {name: uri for name, (uri, _) in (read | training).items()}
+    return Trial(evidence, run, uris, _rules(text.plain(settled)), len(slides))
+
+
+def test_view(
+    store: FeatureStore, rows: Rows, more: Sequence[str] = ()
+) -> tuple[TileSet, dict[str, tuple[str, str]]]:
+    """Return the test tiles, and URI and digest of what they were read from.
+
+    Embeddings of training tiles are neither asked for nor converted, if they are elsewhere.
+
+    Parameters
+    ----------
+    more
+        Further columns of the tiles or their slides.
+    """
+    if store.spec.test_tiles is None:
+        raise ArtifactError(
+            "There is no test view to judge by", found="data.test_tiles is not set",
+            fix="name held-out tiles, for example data.test_tiles=test_tiles.parquet",
+        )  # fmt: skip
+    spec = replace(store.spec, tiles=None)
+    held_out = FeatureStore(spec, store.threads, store.memory_limit)
+    with warnings.catch_warnings():
+        # Of training tiles, which this view leaves out.
+        warnings.filterwarnings("ignore", "embeddings of no tile")
+        tiles = materialise(held_out, rows).test_set(more)
+    return tiles, held_out.sources()
+
+
+def check_fits(blueprint: Blueprint, tiles: TileSet, settled: Config) -> None:
+    """Refuse a test view of other classes, or with embeddings of another length."""
+    if class_names(settled) != blueprint.classes:
+        raise UnknownClassError(
+            "The test view has other classes than the candidate",
+            found=f"{', '.join(class_names(settled))}; {', '.join(blueprint.classes)}",
+            fix="register the version again with train/probe.py",
+        )
+    if tiles.matrix.dim != blueprint.dim:
+        raise EmbeddingError(
+            "The test view has embeddings of another length than the candidate's",
+            found=f"{tiles.matrix.dim} in the test view, {blueprint.dim} in the candidate",
+            fix="set data.test_embeddings to those of the same foundation model",
+        )
+
+
+def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[str, str]]]:
+    """Count the slides and patients both in the training tiles and in the test view.
+
+    Every row of the training tiles counts: which fold was trained on and which rule kept a tile
+    does not matter. None where a column is not in both.
+    """
+    if store.spec.tiles is None:
+        return dict.fromkeys(GROUPS), {}
+    training = store.view("tiles").mutate(dropped_by=ibis.null("string"))
+    test = store.view("test_thresholds")
+    found: dict[str, int | None] = {}
+    for name, group in GROUPS.items():
+        both = group in training.columns and group in test.columns
+        with errors.translated():
+            found[name] = (
+                int(common_view(training, test, group).count().to_pyarrow().as_py())
+                if both
+                else None
+            )
+    return found, store.sources()
+
+
+def apart(run: Facts, champion: Version) -> list[str]:
+    """Return in what the champion was trained otherwise than a candidate's run, if it is known."""
+    theirs = facts(champion.run) if champion.run else None
+    if theirs is None or not theirs.config:
+        return [f"it is not known what the champion, {champion}, was trained on"]
+    ours, old = (_rules(config_load.excerpt(one.config or "", RULES)) for one in (run, theirs))
+    notes = [
+        f"the champion was trained under {name} {old[name]}, the candidate under {ours[name]}"
+        for name in RULES
+        if ours[name] != old[name]
+    ]
+    if run.data.get("embeddings") != theirs.data.get("embeddings"):
+        notes.append(
+            "the champion was trained on other embeddings: of another foundation model, it is "
+            "judged on what it does not know"
+        )
+    return notes
+
+
+def _rules(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings.get(name) for name in RULES}

@@ -1,0 +1,178 @@
+"""A decision on an alias: as tags, as a page of Markdown, and as a table in the terminal."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from featurestore.console.tables import print_table
+from featurestore.printing import Console
+from featurestore.redaction import redacted
+from train.promotion.gate import Evidence, Line, failed
+
+if TYPE_CHECKING:  # it imports torch
+    from train.promotion.candidate import Trial
+
+SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "brier", "calibration_error")
+MARKUP = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who decided what about an alias, when, and why.
+
+    Parameters
+    ----------
+    decision
+        ``passed``, ``refused``, ``restored`` or ``rolled back``.
+    model, version, alias, champion
+        Which version, and the one that had the alias (a number, or none).
+    author, command, commit, time
+        By whom, how, with which code, when (UTC).
+    gate, gate_digest
+        The gate's file and its SHA-256; empty for a rollback.
+    lines
+        Of the gate.
+    trial
+        The evidence; None where nothing was evaluated.
+    """
+
+    decision: str
+    model: str
+    version: str
+    alias: str
+    champion: str
+    author: str
+    command: str
+    commit: str
+    time: datetime
+    gate: str = ""
+    gate_digest: str = ""
+    lines: Sequence[Line] = ()
+    trial: "Trial | None" = None
+
+    @property
+    def file(self) -> str:
+        """Where its page lies among the artifacts of the version's run."""
+        return f"promotion/{self.time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{self.alias}.md"
+
+
+def tags(verdict: Verdict, page: str) -> dict[str, str]:
+    """Return the tags of the version: short facts, and where the page is.
+
+    Each kind of line has one, ``gate.floor`` for example: passed, or the classes that failed.
+    """
+    values = {
+        "decision": verdict.decision,
+        "alias": verdict.alias,
+        "author": verdict.author,
+        "time": verdict.time.isoformat(" ", "seconds"),
+        "champion": verdict.champion,
+        "commit": verdict.commit,
+        "report": page,
+    }
+    if verdict.gate:
+        values |= {"gate_sha256": verdict.gate_digest, "failed": said(verdict.lines)}
+    kinds: dict[str, list[str]] = {line.kind: [] for line in verdict.lines}
+    for line in failed(verdict.lines):
+        kinds[line.kind].append(f"{line.name} {line.found}")
+    for kind, wrong in kinds.items():
+        outcome = f"failed: {'; '.join(wrong)}" if wrong else "passed"
+        values[f"gate.{kind.replace(' ', '_')}"] = outcome
+    return values
+
+
+def said(lines: Sequence[Line]) -> str:
+    """Return the names of the lines that failed."""
+    return "; ".join(line.name for line in failed(lines)) or "none"
+
+
+def show(verdict: Verdict, console: Console) -> None:
+    """Print the lines of the gate."""
+    columns = {
+        "line": [line.name for line in verdict.lines],
+        "holds": ["yes" if line.passed else "NO" for line in verdict.lines],
+        "found": [line.found for line in verdict.lines],
+        "asked": [line.asked for line in verdict.lines],
+    }
+    title = f"{verdict.model} version {verdict.version}, {verdict.alias}: {verdict.champion}"
+    print_table(pa.table(columns), console, title, limit=len(verdict.lines))
+
+
+def page(verdict: Verdict) -> str:
+    """Return the decision and its evidence as Markdown."""
+    heading = f"# {cell(verdict.model)} version {verdict.version}: {verdict.decision}"
+    about = {
+        "alias": verdict.alias,
+        "version that had it": verdict.champion,
+        "author": verdict.author,
+        "time": verdict.time.isoformat(" ", "seconds"),
+        "command": verdict.command,
+        "commit": verdict.commit,
+        "gate": f"{verdict.gate}, sha256 {verdict.gate_digest}" if verdict.gate else "",
+    }
+    facts = [f"- {name}: {cell(value)}" for name, value in about.items() if value]
+    parts = ["\n".join([heading, "", *facts])]
+    if verdict.lines:
+        rows = [
+            [line.name, "yes" if line.passed else "**no**", line.found, line.asked]
+            for line in verdict.lines
+        ]
+        parts.append("## The gate\n\n" + table(["line", "holds", "found", "asked"], rows))
+    if verdict.trial and verdict.trial.notes:
+        parts.append("\n".join(f"- {cell(note)}" for note in verdict.trial.notes))
+    if verdict.trial:
+        parts += [_figures(verdict.trial.evidence), _data(verdict.trial)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(evidence: Evidence) -> str:
+    rows = []
+    for name, figure in evidence.candidate.items():
+        if name not in SHOWN and not name.startswith(("recall/", "f1/")):
+            continue
+        sides = [f"{figure.value:.4f} ({figure.low:.4f} .. {figure.high:.4f})"]
+        if evidence.champion and evidence.differences:
+            old, apart = evidence.champion[name], evidence.differences[name]
+            sides.append(f"{old.value:.4f} ({old.low:.4f} .. {old.high:.4f})")
+            sides.append(f"{apart.value:+.4f} ({apart.low:+.4f} .. {apart.high:+.4f})")
+        rows.append([name, *sides])
+    heads = ["figure", "candidate", *(["champion", "difference"] if evidence.champion else [])]
+    note = "On the same tiles; in brackets 95 % intervals that resample slides."
+    return f"## Figures\n\n{note}\n\n{table(heads, rows)}"
+
+
+def _data(trial: "Trial") -> str:
+    counts = zip(trial.evidence.classes, trial.evidence.tiles, strict=True)
+    tiles = [[name, f"{count:,}"] for name, count in counts]
+    rows = [
+        [name, trial.uris[name], digest, trial.evidence.recorded.get(name, "not recorded")]
+        for name, digest in trial.evidence.read.items()
+    ]
+    rules = [f"- {name}: {cell(str(value))}" for name, value in trial.rules.items()]
+    return "\n\n".join(
+        [
+            f"## Test view\n\n{sum(trial.evidence.tiles):,} tiles of {trial.slides:,} slides",
+            table(["class", "tiles"], tiles),
+            "\n".join(rules),
+            "## Data\n\n" + table(["artifact", "read from", "sha256", "recorded by the run"], rows),
+            f"- run: {cell(trial.run.run)}\n- its commit: {cell(trial.run.commit or 'not known')}",
+        ]
+    )
+
+
+def table(heads: list[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; `**no**` alone is taken as it is."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [value if value == "**no**" else cell(value) for value in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """Return a text, without secrets, that Markdown shows as it is on one line, also in a table."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(redacted(text).split()))

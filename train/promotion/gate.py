@@ -1,0 +1,291 @@
+"""The gate: what a model must show before it becomes the champion. Pure: figures in, lines out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from featurestore.spec.typed import nearest
+from train.config.schema import ConfigError, doc
+
+if TYPE_CHECKING:  # it would import scikit-learn
+    from train.evaluation.estimates import Figure
+
+Digests = Mapping[str, str]
+ROUNDING = 1e-9  # 0.85 - 0.9 is below -0.05
+NO_TILE = "no tile of it in the test view"
+NO_CHAMPION = "no champion yet"
+
+
+@dataclass
+class Floor:
+    """The least figure of each class."""
+
+    figure: Literal["recall", "f1"] = field(
+        default="recall", metadata=doc("recall or f1; `worse` looks at the same one")
+    )
+    default: float = field(default=0.5, metadata=doc("least figure of a class not named below"))
+    classes: dict[str, float] = field(
+        default_factory=dict, metadata=doc("class -> least figure of it")
+    )
+    may_be_absent: list[str] = field(
+        default_factory=list, metadata=doc("classes that the test view need not have a tile of")
+    )
+
+
+@dataclass
+class Gate:
+    """Every key of configs/gate.yaml. One that is null is not asked for."""
+
+    floor: Floor = field(default_factory=Floor, metadata=doc("floors per class"))
+    worse: float | None = field(
+        default=0.05, metadata=doc("most that a class may lose against the champion")
+    )
+    difference: float | None = field(
+        default=0.02,
+        metadata=doc("the 95 % interval of the macro F1's difference lies above minus this"),
+    )
+    calibration_error: float | None = field(
+        default=0.1, metadata=doc("most expected calibration error")
+    )
+    shared_slides: int | None = field(
+        default=0, metadata=doc("most slides both in the training data and the test view")
+    )
+    shared_patients: int | None = field(default=0, metadata=doc("most patients in both"))
+    unknown_patients: Literal["allow", "fail"] = field(
+        default="allow", metadata=doc("if the tiles have no column patient_id")
+    )
+    digests: bool = field(
+        default=True, metadata=doc("data and model files are those that the run has recorded")
+    )
+    known: dict[str, str] = field(
+        default_factory=dict,
+        metadata=doc("artifact -> SHA-256 that it must have, whatever the run has recorded"),
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the gate.
+
+    Parameters
+    ----------
+    name
+        What is looked at, for example ``floor: Fat``.
+    passed
+        Whether it holds.
+    found, asked
+        What is there, and what the gate asks.
+    """
+
+    name: str
+    passed: bool
+    found: str
+    asked: str
+
+    @property
+    def kind(self) -> str:
+        """The name without a class."""
+        return self.name.partition(": ")[0]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the gate judges.
+
+    Parameters
+    ----------
+    classes
+        Their names, by index.
+    tiles
+        Tiles of each class in the test view, by index.
+    candidate
+        Figures by name, see `train.evaluation.metrics.measures`.
+    champion, differences
+        The champion's figures on the same tiles, and by how much the candidate's are above; None
+        where there is no champion.
+    shared
+        Slides and patients both in the training data and in the test view; None where the column
+        is not in both.
+    recorded, read
+        Digests of the data: as the candidate's run recorded them, and as read now.
+    earlier
+        As read now, by the rule of runs that were recorded earlier.
+    """
+
+    classes: list[str]
+    tiles: Sequence[int]
+    candidate: Mapping[str, "Figure"]
+    champion: Mapping[str, "Figure"] | None
+    differences: Mapping[str, "Figure"] | None
+    shared: Mapping[str, int | None]
+    recorded: Digests
+    read: Digests
+    earlier: Digests = field(default_factory=dict)
+
+
+def judge(gate: Gate, evidence: Evidence) -> list[Line]:
+    """Return every line of the gate, in the order of its file."""
+    lines = [
+        *_floors(gate, evidence),
+        *_worse(gate, evidence),
+        *_difference(gate, evidence),
+        *_calibration(gate, evidence),
+        *_shared(gate, evidence),
+    ]
+    return [*lines, data_line(gate, evidence)] if gate.digests else lines
+
+
+def failed(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines that do not hold."""
+    return [line for line in lines if not line.passed]
+
+
+def check(gate: Gate) -> None:
+    """Refuse numbers that make no sense.
+
+    Raises
+    ------
+    ConfigError
+        A share is not in [0, 1], a count is negative, or a digest is none.
+    """
+    shares = {
+        "floor.default": gate.floor.default,
+        **{f"floor.classes.{name}": least for name, least in gate.floor.classes.items()},
+        **{key: getattr(gate, key) for key in ("worse", "difference", "calibration_error")},
+    }
+    for key, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise ConfigError(f"{key} is no share", found=f"{share}", fix="set it within [0, 1]")
+    for key in ("shared_slides", "shared_patients"):
+        if (count := getattr(gate, key)) is not None and count < 0:
+            raise ConfigError(f"{key} is negative", found=f"{count}", fix="set it to 0 or more")
+    for name, digest in gate.known.items():
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise ConfigError(
+                f"known.{name} is no SHA-256", found=f"{digest!r}", fix="64 hexadecimal digits"
+            )
+
+
+def check_classes(gate: Gate, classes: list[str]) -> None:
+    """Refuse a gate that names a class which the model does not know.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest class that it does know.
+    """
+    for name in [*gate.floor.classes, *gate.floor.may_be_absent]:
+        if name not in classes:
+            raise ConfigError(
+                f"The gate names a class {name!r} that the model does not know",
+                found=f"{', '.join(classes)}{nearest(name, classes)}",
+                fix="correct its name in `floor`",
+            )
+
+
+def files_line(changes: Mapping[str, Sequence[str] | None]) -> Line:
+    """Return the line on the files of models.
+
+    Parameters
+    ----------
+    changes
+        By model, the candidate first: the files that are not as registered; None where no digest
+        was recorded, which the candidate cannot afford.
+    """
+    said, passed = [], True
+    for place, (name, changed) in enumerate(changes.items()):
+        if changed is None:
+            said.append(f"{name}: no digest recorded")
+            passed = passed and place > 0
+        elif changed:
+            said.append(f"{name}: {', '.join(changed)}")
+            passed = False
+        else:
+            said.append(f"{name}: as registered")
+    return Line("files of the model", passed, "; ".join(said), "the SHA-256 of registration")
+
+
+def data_line(gate: Gate, evidence: Evidence) -> Line:
+    """Return the line on the digests of the data.
+
+    A digest is known if the gate lists it, or if not, if the candidate's run recorded it.
+    """
+    said = []
+    for name, digest in evidence.read.items():
+        expected = gate.known.get(name) or evidence.recorded.get(name)
+        if expected is None:
+            said.append(f"{name} is not recorded ({digest})")
+        elif expected not in (digest, evidence.earlier.get(name)):
+            whose = "the gate" if gate.known.get(name) else "the run"
+            said.append(f"{name} is {digest[:12]}, {expected[:12]} for {whose}")
+    missing = [name for name in ("tiles", "embeddings") if name not in evidence.recorded]
+    said += [f"the run recorded no {name}" for name in missing if name not in evidence.read]
+    found = "; ".join(said) or f"known: {', '.join(evidence.read)}"
+    return Line("digests of the data", not said, found, "of the run, or listed in the gate")
+
+
+def _floors(gate: Gate, evidence: Evidence) -> list[Line]:
+    floor, lines = gate.floor, []
+    for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
+        least = floor.classes.get(name, floor.default)
+        value = evidence.candidate[f"{floor.figure}/{name}"].value
+        asked = f"{floor.figure} at least {least:g}"
+        passed, found = value >= least - ROUNDING, f"{value:.4f}"
+        if not tiles:
+            passed, found = name in floor.may_be_absent, NO_TILE
+        lines.append(Line(f"floor: {name}", passed, found, asked))
+    return lines
+
+
+def _worse(gate: Gate, evidence: Evidence) -> list[Line]:
+    most, figure = gate.worse, gate.floor.figure
+    if most is None:
+        return []
+    asked = f"{figure} at most {most:g} below"
+    if evidence.differences is None:
+        return [Line("worse", True, NO_CHAMPION, asked)]
+    lines = []
+    for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
+        value = evidence.differences[f"{figure}/{name}"].value
+        passed, found = value >= -most - ROUNDING, f"{value:+.4f}"
+        if not tiles:
+            passed, found = name in gate.floor.may_be_absent, NO_TILE
+        lines.append(Line(f"worse: {name}", passed, found, asked))
+    return lines
+
+
+def _difference(gate: Gate, evidence: Evidence) -> list[Line]:
+    if gate.difference is None:
+        return []
+    asked = f"macro F1: interval above {0 - gate.difference:g}"
+    if evidence.differences is None:
+        return [Line("difference", True, NO_CHAMPION, asked)]
+    found = evidence.differences["f1_macro"]
+    if not math.isfinite(found.low):
+        return [Line("difference", False, "no interval: the test view has one slide", asked)]
+    said = f"{found.value:+.4f} ({found.low:+.4f} .. {found.high:+.4f})"
+    return [Line("difference", found.low > -gate.difference, said, asked)]
+
+
+def _calibration(gate: Gate, evidence: Evidence) -> list[Line]:
+    most = gate.calibration_error
+    if most is None:
+        return []
+    value = evidence.candidate["calibration_error"].value
+    return [Line("calibration", value <= most + ROUNDING, f"{value:.4f}", f"at most {most:g}")]
+
+
+def _shared(gate: Gate, evidence: Evidence) -> list[Line]:
+    lines = []
+    for group, most in (("slides", gate.shared_slides), ("patients", gate.shared_patients)):
+        if most is None:
+            continue
+        count, asked = evidence.shared.get(group), f"at most {most} in training and test"
+        if count is None:
+            found = "not known: the column is not in both"
+            passed = group == "patients" and gate.unknown_patients == "allow"
+        else:
+            found, passed = f"{count}", count <= most
+        lines.append(Line(f"shared {group}", passed, found, asked))
+    return lines

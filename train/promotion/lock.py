@@ -1,0 +1,102 @@
+"""The lock on a model: one promotion at a time."""
+
+import getpass
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from featurestore.errors import FeatureStoreError
+from featurestore.io import preflight
+from train.tracking.registry import client, translated
+
+LOCK = ".promotion"  # after the name of a model whose alias is being moved
+
+
+PATIENCE = 30.0  # seconds to wait for another promotion; each holds the lock for less than one
+
+
+PAUSE = 0.1
+
+
+class BusyError(FeatureStoreError):
+    """Another process moves an alias of the model at this moment."""
+
+
+@contextmanager
+def locked(model: str, doing: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the right to move aliases of a model: one process at a time, on any machine.
+
+    MLflow has no compare-and-swap, but registers a name once: whoever registers
+    ``MODEL.promotion`` holds the lock, whose description says who, where and for what.
+
+    Raises
+    ------
+    BusyError
+        Somebody else holds it all the time.
+    """
+    name = model + LOCK
+    where = f"{user()} on {socket.gethostname()}, process {os.getpid()}"
+    when = datetime.now(UTC).isoformat(" ", "seconds")
+    mine = f"{doing}, by {where}, since {when} UTC, {uuid.uuid4()}"
+    with translated(f"The lock {name} could not be taken"):
+        _take(name, mine, time.monotonic() + patience)
+    try:
+        yield
+    finally:
+        with translated(f"The lock {name} could not be removed"):
+            if _keeper(name) == mine:
+                client().delete_registered_model(name)
+
+
+def _take(name: str, mine: str, until: float) -> None:
+    from mlflow.exceptions import MlflowException
+
+    while True:
+        try:
+            client().create_registered_model(name, description=mine)
+            return
+        except MlflowException as error:
+            # Not to exist is what the store says of a lock that goes while it looks at it.
+            passing = (
+                "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "TEMPORARILY_UNAVAILABLE"
+            )  # fmt: skip
+            if error.error_code not in passing:
+                raise
+        keeper = _keeper(name)
+        if keeper == mine:  # the answer to an earlier try was lost
+            return
+        if time.monotonic() > until:
+            model = name.removesuffix(LOCK)
+            raise BusyError(
+                f"An alias of {model} is being moved by another process",
+                found=keeper or "it changes hands too often",
+                fix="wait for it; if that process is dead: "
+                f"python train/promote.py unlock model={model}",
+            )
+        time.sleep(PAUSE)
+
+
+def _keeper(name: str) -> str | None:
+    found = preflight.registered(client(), name)
+    return str(found.description) if found else None
+
+
+def unlock(model: str) -> str | None:
+    """Remove the lock that a killed process has left; return what it was for, or None."""
+    with translated(f"The lock of {model} could not be removed"):
+        keeper = _keeper(model + LOCK)
+        if keeper is not None:
+            client().delete_registered_model(model + LOCK)
+    return keeper
+
+
+def user() -> str:
+    """Return the login name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return f"uid {os.getuid()}"

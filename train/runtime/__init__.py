@@ -1,0 +1,1 @@
+"""Processes that act as one, the state of a fit, and how a run ends."""

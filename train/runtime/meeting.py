@@ -1,0 +1,93 @@
+"""The processes of a run meet, and are connected until it ends."""
+
+import contextlib
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from train.runtime.ending import Ending, Rank
+from train.runtime.lifeline import Lifeline, Peer, accept, joined, listener
+from train.runtime.processes import gathered
+
+START, WORK, BLIND = timedelta(minutes=5), timedelta(days=1), timedelta(minutes=30)
+"""How long processes wait for each other: to meet; while the first one prepares data or records
+what came out, since their connections tell who is gone; and without such connections."""
+
+
+def processes(ending: Ending) -> Accelerator:
+    """Return the processes of a run, once all have met.
+
+    Raises
+    ------
+    FeatureStoreError
+        Some did not come.
+    """
+    try:
+        return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=START)])
+    except torch.distributed.DistError as error:
+        ending.speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # of its machine
+        raise FeatureStoreError(
+            "The processes of this run have not met",
+            found=str(error).partition("\n")[0],
+            fix="look at what the others say, then run the same command again",
+        ) from error
+
+
+@contextlib.contextmanager
+def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
+    """Connect the processes until the block ends, and end all of them where one ends."""
+    number, world = accelerator.process_index, accelerator.num_processes
+    own = ending.rank = Rank(number, world, accelerator.local_process_index)
+    ending.speaks = number == 0
+    with contextlib.ExitStack() as stack:
+        if world > 1:
+            peers = _met(accelerator, own)
+            _set_pg_timeout(WORK if peers else BLIND)
+            lifeline = Lifeline(number, peers, ending.hear)
+            stack.callback(lifeline.close)
+            ending.say = lifeline.say
+        stack.push(ending.begin)
+        yield
+
+
+def _met(accelerator: Accelerator, own: Rank) -> list[Peer]:
+    """Return the peers of a process; none, with a warning, if some cannot reach the first."""
+    host, trouble = os.environ.get("MASTER_ADDR", "127.0.0.1"), ""
+    peers: list[Peer] = []
+    with contextlib.ExitStack() as stack:
+        if own.number == 0:
+            door = stack.enter_context(listener(host))
+            offer: list[Any] = [door.getsockname()[1], secrets.token_hex(), own.name]
+        else:
+            offer = [None] * 3
+        broadcast_object_list(offer)
+        port, token, name = offer
+        try:
+            if own.number == 0:
+                accept(door, token, own.world - 1, peers)
+            else:
+                peers = [Peer(0, name, joined(host, port, token, own))]
+        except OSError as error:
+            trouble = f"{own.name}: {error.strerror or error}"
+        troubles = [each for each in gathered(accelerator, trouble) if each]
+    if not troubles:
+        return peers
+    for peer in peers:
+        peer.link.close()
+    if own.number == 0:
+        warnings.warn(
+            f"nobody hears of it when a process is gone: no connection to the first at {host}, "
+            f"{troubles[0]}",
+            FeatureStoreWarning,
+            stacklevel=2,
+        )
+    return []

@@ -1,0 +1,100 @@
+"""Where a run keeps its state and writes its output: each run alone, however many run at once.
+
+Two fits of one configuration in one folder keep their states beside each other; two runs with one
+output would mix their files, and the second is refused. The locks of a killed process go with it.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+from featurestore.errors import ArtifactError
+from featurestore.io import cache
+from featurestore.io.cache import Taken
+
+LOCK = ".running"  # in an output
+
+
+def beside(folder: Path) -> Iterator[Path]:
+    """Yield a folder of the shelf, and the names of those beside it for runs at the same time."""
+    yield folder
+    yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+
+
+def known(folder: Path) -> list[Path]:
+    """Return those of the folders that there are, or that a run has just taken."""
+    stem = folder.name
+    names = {path.stem for path in folder.parent.glob(f"{stem}*") if path.is_dir()}
+    names |= {path.stem for path in folder.parent.glob(f"{stem}*.lock")}
+    return [folder.with_name(name) for name in sorted(names)]
+
+
+def find(
+    folder: Path, resume: bool | str, resumable: Callable[[Path], bool]
+) -> tuple[Path, Taken, bool]:
+    """Return the folder of a run's state, its lock, and whether the run goes on from what is there.
+
+    Parameters
+    ----------
+    folder
+        Of the shelf; those beside it are for runs of the same at the same time.
+    resume
+        As in the configuration.
+    resumable
+        Says whether a folder holds something to go on from.
+
+    Raises
+    ------
+    ArtifactError
+        Whoever makes what is to be resumed is still at work.
+    """
+    running = []
+    for own in known(folder) if resume else []:
+        lock = cache.lock_of(own)
+        taken = hold(lock)
+        if not taken:
+            running.append(f"{cache.holder(lock)} works in {own}")
+        elif resumable(own):
+            return own, taken, True
+        else:
+            taken.close()
+    if running and resume != "auto":
+        raise ArtifactError(
+            "What is to be resumed is still running",
+            found="; ".join(running),
+            fix="wait for it, or end it first; leave resume=true out to run the same beside it",
+        )
+    for own in beside(folder):
+        if taken := hold(cache.lock_of(own)):
+            return own, taken, False
+    raise AssertionError  # names do not end
+
+
+def output(folder: Path) -> Taken:
+    """Return the lock of an output.
+
+    Raises
+    ------
+    ArtifactError
+        Another run writes there, or nothing can be written.
+    """
+    taken = hold(folder / LOCK)
+    if not taken:
+        raise ArtifactError(
+            f"Another run writes to {folder}",
+            found=cache.holder(folder / LOCK),
+            fix="wait for it, or name another output",
+        )
+    return taken
+
+
+def hold(lock: Path) -> Taken | None:
+    """Return a lock, None if another process has it; raises an `ArtifactError` if it cannot be."""
+    try:
+        return cache.take(lock)
+    except OSError as error:
+        raise ArtifactError(
+            f"{lock.parent} cannot be written",
+            found=error.strerror or str(error),
+            fix="make it writable, or work in another folder",
+        ) from error

@@ -1,0 +1,365 @@
+"""A run recorded in MLflow, whose server may be lost in its midst."""
+
+import importlib.metadata
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import wraps
+from itertools import islice
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from featurestore.errors import FeatureStoreError, FeatureStoreWarning, TrackingError
+from featurestore.io import preflight, tracking_server
+from featurestore.io.mlflow_artifacts import make_tables, use_tracking
+from featurestore.redaction import redacted
+from train.models.checkpoint import Blueprint
+from train.models.heads import Finite
+from train.predictions.files import as_json
+from train.tracking import registry
+from train.tracking.provenance import git_commit
+from train.tracking.runs import known
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+AT_ONCE = 100  # as many as a tracking server takes in one request
+LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
+"""Variables by which MLflow would record a run in another run, model or experiment."""
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Yield tuples of at most ``size`` items (itertools has it from Python 3.12 on)."""
+    rest = iter(items)
+    while some := tuple(islice(rest, size)):
+        yield some
+
+
+def recorded(
+    call: Callable[Concatenate["MlflowTracker", P], T],
+) -> Callable[Concatenate["MlflowTracker", P], T | None]:
+    """Let a tracker call nobody once MLflow is lost or refuses; the call that meets it notes why.
+
+    It does not raise: other processes wait for this one in the midst of their work, and all end
+    together where they next meet.
+    """
+
+    @wraps(call)
+    def wrapped(self: "MlflowTracker", *given: P.args, **named: P.kwargs) -> T | None:
+        if self.failure:
+            return None
+        try:
+            with tracking_server.translated(
+                self.uri, f"MLflow at {self.uri} refuses to record the run"
+            ):
+                return call(self, *given, **named)
+        except FeatureStoreError as error:
+            self.failure = as_failure(error)
+            self.leave("FAILED")
+            return None
+
+    return wrapped
+
+
+def as_failure(error: FeatureStoreError) -> TrackingError:
+    """Return a refusal as what ends a run."""
+    if isinstance(error, TrackingError):
+        return error
+    failure = TrackingError(error.wrong, found=error.found, fix=error.fix)
+    failure.__cause__ = error
+    return failure
+
+
+def forget_left_over(experiment: str) -> None:
+    """Take what would lead a run elsewhere out of the environment and of MLflow; warn of it."""
+    import mlflow
+
+    left = {name: os.environ.pop(name) for name in LEFT_OVER if os.environ.get(name)}
+    if left.get("MLFLOW_EXPERIMENT_NAME") == experiment:
+        del left["MLFLOW_EXPERIMENT_NAME"]
+    if active := mlflow.active_run():
+        left["the active run"] = active.info.run_id
+    if model := mlflow.get_active_model_id():
+        left.setdefault("MLFLOW_ACTIVE_MODEL_ID", model)  # or set in this process
+        mlflow.clear_active_model()
+    for name, value in left.items():
+        warnings.warn(
+            FeatureStoreWarning(
+                f"{name} ({value}) is ignored: this is a run of its own, in {experiment}"
+            ),
+            stacklevel=2,
+        )
+
+
+class MlflowTracker:
+    """One MLflow run.
+
+    A run that goes on records nothing twice: what it holds of a metric stays, a table is replaced,
+    a nested run or a model that was cut off goes, a version that was registered is returned.
+
+    Parameters
+    ----------
+    uri
+        Tracking URI, see `featurestore.io.mlflow_artifacts.use_tracking`.
+    experiment, run_name
+        As in MLflow.
+    model
+        Name in the registry of the model that the run will make; None if it registers none.
+
+    Raises
+    ------
+    TrackingError
+        The run could not be recorded, see `featurestore.io.preflight.check`.
+    """
+
+    def __init__(
+        self, uri: str | None, experiment: str, run_name: str | None, model: str | None = None
+    ) -> None:
+        self.uri = use_tracking(uri)
+        if preflight.is_made(self.uri):
+            make_tables()  # another run's first process may be in the midst of it
+        preflight.check(self.uri, experiment, model)
+        forget_left_over(experiment)
+        self.experiment, self.run_name = experiment, run_name
+        self.run: str | None = None
+        self.beside: set[str] = set()  # runs of others, left active in this process
+        self.failure: TrackingError | None = None
+        self.goes_on = False
+        self.held: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
+
+    @property
+    def records(self) -> bool:
+        """Whether the server is there to record anything."""
+        return self.failure is None
+
+    def __enter__(self) -> "MlflowTracker":
+        self._start()
+        return self
+
+    @recorded
+    def _start(self) -> None:
+        import mlflow
+
+        make_tables()
+        mlflow.set_experiment(self.experiment)
+        if other := mlflow.active_run():
+            self.beside = {other.info.run_id}
+        self.goes_on = self.run is not None
+        if self.run:
+            known(self.run)  # it may be recorded elsewhere, or deleted since
+        name = None if self.run else self.run_name
+        run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
+        self.run = run.info.run_id
+        if self.beside and not self.goes_on:
+            mlflow.delete_tag("mlflow.parentRunId")
+        if self.goes_on:
+            self._look_back(run)
+        if commit := git_commit():
+            mlflow.set_tag("mlflow.source.git.commit", commit)
+
+    def _look_back(self, run: Any) -> None:
+        """See what a run that goes on holds; delete its nested runs and models: it makes them anew.
+
+        A model that is registered stays.
+        """
+        import mlflow
+
+        client, experiment = mlflow.MlflowClient(), run.info.experiment_id
+        for key in run.data.metrics:
+            history = client.get_metric_history(self.run, key)
+            self.held[key] = {entry.step for entry in history}
+        for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
+            client.delete_run(nested.info.run_id)
+        registered = {version.source for version in self._versions()}
+        for model in mlflow.search_logged_models(
+            [experiment], f"source_run_id = '{self.run}'", output_format="list"
+        ):
+            if model.model_uri not in registered:
+                client.delete_logged_model(model.model_id)
+
+    def _versions(self) -> list[Any]:
+        import mlflow
+
+        return list(mlflow.MlflowClient().search_model_versions(f"run_id = '{self.run}'"))
+
+    def where(self) -> str:
+        """Return the run's id and how to see it."""
+        look = f"mlflow ui --backend-store-uri {self.uri}" if "://" in self.uri else "mlflow ui"
+        return redacted(
+            f"run: {self.run} ({self.uri if tracking_server.over_http(self.uri) else look})"
+        )
+
+    @recorded
+    def finish(self) -> None:
+        """End the run, if it has not ended; no other one."""
+        import mlflow
+
+        active = mlflow.active_run()
+        if active and active.info.run_id == self.run:
+            mlflow.end_run("FINISHED")
+
+    def leave(self, status: str) -> None:
+        """End what is left open, asking once: MLflow would at exit, with all its patience."""
+        import mlflow
+
+        with tracking_server.impatient():
+            while (active := mlflow.active_run()) and active.info.run_id not in self.beside:
+                with suppress(Exception):
+                    mlflow.end_run(status)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        killed = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.leave("KILLED" if killed else "FAILED")
+        if kind is None and self.failure:
+            raise self.failure
+
+    @contextmanager
+    def child(self, name: str) -> Iterator[None]:
+        """Record what is recorded meanwhile under a nested run."""
+        self._begin(name)
+        yield
+        self._end()
+
+    @recorded
+    def _begin(self, name: str) -> None:
+        import mlflow
+
+        experiment = mlflow.get_run(self.run).info.experiment_id
+        mlflow.start_run(run_name=name, nested=True, experiment_id=experiment)
+
+    @recorded
+    def _end(self) -> None:
+        import mlflow
+
+        mlflow.end_run()
+
+    @recorded
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters."""
+        import mlflow
+
+        told = {key: redacted(str(value)) for key, value in values.items()}
+        for some in batched(told.items(), AT_ONCE):
+            mlflow.log_params(dict(some))
+
+    @recorded
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers."""
+        import mlflow
+
+        active = mlflow.active_run()
+        held = self.held if active and active.info.run_id == self.run else {}
+        fresh = {
+            key: float(value)
+            for key, value in values.items()
+            if (step or 0) not in held.get(key, ())
+        }
+        for some in batched(fresh.items(), AT_ONCE):
+            mlflow.log_metrics(dict(some), step=step)
+
+    @recorded
+    def text(self, content: str, name: str) -> None:
+        """Record a text as an artifact."""
+        import mlflow
+
+        mlflow.log_text(redacted(content), name)
+
+    @recorded
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Record a table, shown as such in the UI."""
+        import mlflow
+
+        there = mlflow.MlflowClient().list_artifacts(self.run) if self.goes_on else []
+        if name in {entry.path for entry in there}:
+            # MLflow would append to it, and stumble where it was cut off.
+            mlflow.log_text(as_json(columns), name)
+        else:
+            mlflow.log_table(dict(columns), name)
+
+    @recorded
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Record a file as an artifact."""
+        import mlflow
+
+        mlflow.log_artifact(str(path), folder)
+
+    @recorded
+    def checkpoint(self, path: Path) -> None:
+        """Record a file as an artifact, and its digest in a tag of the run."""
+        import mlflow
+
+        mlflow.set_tag(registry.SUMS, registry.line(path, path.name))
+        mlflow.log_artifact(str(path))
+
+    @recorded
+    def folder(self, path: Path, name: str) -> None:
+        """Record all that is in a folder under a name."""
+        import mlflow
+
+        mlflow.log_artifacts(str(path), name)
+
+    @recorded
+    def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
+        """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        tags = {"uri": redacted(uri), **digests}
+        digest = next(iter(digests.values()))
+        mlflow.log_input(
+            MetaDataset(CodeDatasetSource(tags=tags), name=name, digest=digest[:32]),
+            context=context,
+            tags=tags,
+        )
+
+    @recorded
+    def model(
+        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+    ) -> str | None:
+        """Record the model as an exported graph (no pickle), register it; return its URI.
+
+        A registered version is tagged with the digests of its files.
+        """
+        import mlflow
+        from mlflow.models import ModelSignature
+
+        for version in self._versions() if self.goes_on else []:
+            if name and version.name == name:
+                if registry.SUMS not in version.tags:  # it was cut off before
+                    registry.seal(name, str(version.version))
+                return f"models:/{name}/{version.version}"
+        from mlflow.types import Schema, TensorSpec
+
+        example = np.zeros((2, blueprint.dim), dtype=np.float32)
+        named = f"probabilities of {', '.join(blueprint.classes)}"
+        kind, classes = np.dtype(np.float32), len(blueprint.classes)
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(kind, (-1, blueprint.dim))]),
+            outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
+        )
+        network = nn.Sequential(Finite(), network).cpu().eval()
+        with torch.no_grad():
+            info = mlflow.pytorch.log_model(
+                network,
+                name="model",
+                signature=signature,
+                input_example=example,
+                serialization_format="pt2",
+                extra_files=[str(checkpoint)],
+                metadata={"classes": blueprint.classes, "dim": blueprint.dim},
+                # Given, or MLflow starts a process to find them out.
+                pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
+                registered_model_name=name,
+            )
+        if not name:
+            return str(info.model_uri)
+        registry.seal(name, str(info.registered_model_version))
+        return f"models:/{name}/{info.registered_model_version}"

@@ -1,0 +1,179 @@
+"""The model registry: versions, the alias that a model is served by, and who may move it now.
+
+Digests of a version's files stand in its tag `sha256sums`, as ``sha256sum`` writes them.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.io import tracking_server
+from featurestore.redaction import redacted
+
+SUMS = "sha256sums"
+ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
+LONGEST = 5000  # characters of a tag that every backend store takes
+
+
+class RegistryError(FeatureStoreError):
+    """The registry has no such thing, or refuses."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version.
+
+    Parameters
+    ----------
+    model, number
+        Its name in the registry and its number.
+    run
+        The run that made it.
+    tags
+        As they are now.
+    """
+
+    model: str
+    number: str
+    run: str
+    tags: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"version {self.number}"
+
+
+def client() -> Any:
+    """Return MLflow's client."""
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+@contextmanager
+def translated(wrong: str) -> Iterator[None]:
+    """Turn MLflow's exceptions into an error that says what could not be done."""
+    import mlflow
+
+    uri = mlflow.get_registry_uri()
+    fix = f"check names and the tracking URI ({uri})"
+    with tracking_server.translated(uri, wrong, RegistryError, fix):
+        yield
+
+
+def version(model: str, number: int) -> Version:
+    """Return a version of a model.
+
+    Raises
+    ------
+    RegistryError
+        There is none.
+    """
+    with translated(f"The registry has no version {number} of {model}"):
+        return _version(client().get_model_version(model, str(number)))
+
+
+def holder(model: str, alias: str) -> Version | None:
+    """Return the version that an alias points at, or None.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model, or it cannot be an alias.
+    """
+    with translated(f"The registry has no alias {alias!r} of {model}"):
+        if alias not in client().get_registered_model(model).aliases:
+            return None
+        return _version(client().get_model_version_by_alias(model, alias))
+
+
+def _version(found: Any) -> Version:
+    return Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+
+
+# -- files and their digests ----------------------------------------------------------------------
+
+
+def sums(folder: Path) -> str:
+    """Return the SHA-256 of each file of a registered model, as ``sha256sum`` writes them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ADDED)
+    return "".join(line(file, file.relative_to(folder).as_posix()) for file in files)
+
+
+def line(file: Path, name: str) -> str:
+    """Return the SHA-256 of a file as ``sha256sum`` writes it."""
+    return f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n"
+
+
+def by_name(lines: str) -> dict[str, str]:
+    """Return the digests that `sums` or `line` wrote, by the names of the files."""
+    return {line[66:]: line[:64] for line in lines.splitlines()}
+
+
+def seal(model: str, number: str) -> None:
+    """Tag a version with the digests of its files as the registry gives them out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = sums(fetch(model, number, Path(scratch)))
+    with translated(f"Version {number} of {model} could not be tagged"):
+        client().set_model_version_tag(model, number, SUMS, found)
+
+
+def fetch(model: str, number: str, folder: Path) -> Path:
+    """Copy the files of a version, as the registry gives them out now, into a folder.
+
+    Raises
+    ------
+    ArtifactError
+        They are not there.
+    """
+    import mlflow
+
+    uri = f"models:/{model}/{number}"
+    fix = "restore the artifact store, or register the model again"
+    wrong = f"The files of {uri} are not there"
+    with tracking_server.translated(mlflow.get_registry_uri(), wrong, ArtifactError, fix):
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+
+
+def changed(found: Version, folder: Path) -> list[str] | None:
+    """Return what is not as registered: files changed, gone or new; None without digests."""
+    if SUMS not in found.tags:
+        return None
+    before, now = by_name(found.tags[SUMS]), by_name(sums(folder))
+    said = {name: "gone" if name not in now else "changed" for name in before}
+    return [
+        f"{name} {said.get(name, 'new')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+# -- aliases --------------------------------------------------------------------------------------
+
+
+# -- the lock -------------------------------------------------------------------------------------
+
+
+# -- what is written ------------------------------------------------------------------------------
+
+
+def tag(found: Version, tags: Mapping[str, str]) -> None:
+    """Tag a version with a decision; lines of an earlier gate do not outlive it."""
+    named = {f"promotion.{key}": redacted(value)[:LONGEST] for key, value in tags.items()}
+    stale = [key for key in found.tags if key.startswith("promotion.gate.") and key not in named]
+    with translated(f"{found} of {found.model} could not be tagged"):
+        for key in stale if any(key.startswith("gate.") for key in tags) else []:
+            client().delete_model_version_tag(found.model, found.number, key)
+        for key, value in named.items():
+            client().set_model_version_tag(found.model, found.number, key, value)
+
+
+def write(found: Version, content: str, name: str) -> str:
+    """Write a text as an artifact of a version's run; return its URI."""
+    with translated(f"Run {found.run} took no artifact"):
+        client().log_text(found.run, content, name)
+    return f"runs:/{found.run}/{name}"

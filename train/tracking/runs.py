@@ -1,0 +1,120 @@
+"""What a run has recorded."""
+
+import importlib.metadata
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import ArtifactError
+from featurestore.io import tracking_server
+from featurestore.io.uris import local_path
+
+PACKAGES = (
+    "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",
+    "tissue-probe", "torch", "torchmetrics",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+CONTENT = "content"  # a kind of digest: of a snapshot's rows
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run has recorded.
+
+    Parameters
+    ----------
+    run, commit
+        Its id, and the commit of the code.
+    config
+        The resolved configuration, as YAML; empty if there is none.
+    metrics
+        Figures by name.
+    data
+        Digests of its inputs by name; of several with one name, the later ones are numbered.
+    params
+        Parameters by name.
+    contents
+        Digests of the rows of its snapshots; none of a run that was recorded by earlier code.
+    """
+
+    run: str
+    commit: str | None
+    config: str
+    metrics: dict[str, float]
+    data: dict[str, str]
+    params: dict[str, str]
+    contents: frozenset[str] = frozenset()
+
+
+def known(run: str) -> Any:
+    """Return MLflow's entity of a run.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such run.
+    TrackingError
+        The server stopped answering.
+    """
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    fix = f"check its id and the tracking URI ({uri})"
+    with tracking_server.translated(uri, f"MLflow has no run {run}", ArtifactError, fix):
+        return mlflow.MlflowClient().get_run(run)
+
+
+def facts(run: str) -> Facts:
+    """Return what a run has recorded; raises as `known`."""
+    found = known(run)
+    config = Path()
+    with suppress(ArtifactError):
+        config = Path(local_path(f"runs:/{run}/config.yaml"))
+    inputs: dict[str, str] = {}
+    contents: set[str] = set()
+    for one in found.inputs.dataset_inputs:
+        tags = {tag.key: tag.value for tag in one.tags}
+        name, alike = one.dataset.name, sum(own.split(" ")[0] == one.dataset.name for own in inputs)
+        key = f"{name} {alike + 1}" if alike else name
+        inputs[key] = tags.get("sha256", one.dataset.digest)
+        contents |= {tags[CONTENT]} if CONTENT in tags else set()
+    return Facts(
+        run=run,
+        commit=found.data.tags.get("mlflow.source.git.commit"),
+        config=config.read_text() if config.is_file() else "",
+        metrics=dict(found.data.metrics),
+        data=inputs,
+        params=dict(found.data.params),
+        contents=frozenset(contents),
+    )
+
+
+def mark(run: str, status: str) -> None:
+    """Give a run that nobody works on any more a status, with those below it; ask once.
+
+    Parameters
+    ----------
+    run
+        Its id. What has ended keeps its status.
+    status
+        ``FAILED`` or ``KILLED``.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with (
+        tracking_server.impatient(),
+        suppress(Exception),
+    ):  # to record it is all that there is to lose
+        found = client.get_run(run)
+        below = f"tags.`mlflow.parentRunId` = '{run}'"
+        for one in (*client.search_runs([found.info.experiment_id], below), found):
+            if one.info.status == "RUNNING":
+                client.set_terminated(one.info.run_id, status)

@@ -1,0 +1,108 @@
+"""What scripts ask of a tracker; `train.tracking.mlflow_tracker` records."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import nn
+
+from featurestore.errors import TrackingError
+from train.models.checkpoint import Blueprint
+
+
+class Tracker(Protocol):
+    """What the scripts ask of a tracker."""
+
+    run: str | None
+    """The run's id; set beforehand, that run goes on."""
+    failure: TrackingError | None
+    """Why nothing is recorded any more: the server was lost."""
+
+    @property
+    def records(self) -> bool:
+        """Whether anything comes of it: pictures for nobody need not be drawn."""
+
+    def __enter__(self) -> "Tracker": ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers."""
+
+    def text(self, content: str, name: str) -> None:
+        """Record a text as an artifact."""
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Record a table, shown as such in the UI."""
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Record a file as an artifact."""
+
+    def checkpoint(self, path: Path) -> None:
+        """Record a file as an artifact, and its digest."""
+
+    def folder(self, path: Path, name: str) -> None:
+        """Record all that is in a folder under a name."""
+
+    def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
+        """Record an input with its digests by their kind, the one that names it first."""
+
+    def model(
+        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+    ) -> str | None:
+        """Record the model, register it under a name; return its URI."""
+
+    def child(self, name: str) -> AbstractContextManager[None]:
+        """Record what is recorded meanwhile under a run below this one."""
+
+    def finish(self) -> None:
+        """Say that all is recorded."""
+
+    def where(self) -> str:
+        """Return where a person finds the run."""
+
+
+class NullTracker:
+    """Records nothing: for ``tracking.enabled=false`` and for every process but the first.
+
+    What it was told of metrics is in ``heard``.
+    """
+
+    records = False
+    run: str | None = None
+    failure: TrackingError | None = None
+
+    def __init__(self) -> None:
+        self.heard: dict[str, float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Remember numbers, the last of each."""
+        self.heard |= values
+
+    def child(self, name: str) -> AbstractContextManager[None]:
+        """Record nothing below it."""
+        return nullcontext()
+
+    def where(self) -> str:
+        """Return that it is nowhere in MLflow."""
+        return "not tracked in MLflow"
+
+    def __enter__(self) -> "NullTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _ignore(self, *_: object, **__: object) -> None:
+        return None
+
+    params = text = table = file = checkpoint = folder = dataset = model = finish = _ignore
