@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from train.engine.evaluate import evaluate
-from train.engine.heads import Heads, balanced
-from train.engine.losses import Aims
-from train.engine.matmul import times
-from train.engine.shard import Pool
+from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.matmul import matmul
+from train.engine.shard import Shard
 from train.engine.stepper import Stepper
-from train.engine.weights import Affine
+from train.engine.weights import LinearHeads
 
 BATCH, CLASSES, FOLDS = 1024, 7, 5
 
@@ -34,14 +34,14 @@ def same(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def pool(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Pool:
+def pool(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard:
     """Return random tiles of five folds."""
     rng = torch.Generator(device=device).manual_seed(0)
     x = torch.empty((rows, dim), dtype=kind, device=device)
     for block in x.split(65536):
         block.copy_(torch.randn(block.shape, generator=rng, device=device))
     number = torch.arange(rows, device=device)
-    return Pool(
+    return Shard(
         x=x,
         target=torch.randint(CLASSES, (1, rows), generator=rng, device=device),
         fold=(number % FOLDS)[None],
@@ -52,11 +52,11 @@ def pool(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Pool:
     )
 
 
-def pack(folds: int, settings: int, device: torch.device) -> Heads:
+def pack(folds: int, settings: int, device: torch.device) -> HeadSpecs:
     """Return the heads of some folds and learning rates."""
     number = folds * settings
     rate = torch.logspace(-5, -3, settings).repeat_interleave(folds)
-    return Heads(
+    return HeadSpecs(
         variant=torch.zeros(number, dtype=torch.int64),
         fold=torch.arange(folds).repeat(settings),
         fraction=torch.ones(number),
@@ -66,12 +66,12 @@ def pack(folds: int, settings: int, device: torch.device) -> Heads:
     ).on(device)
 
 
-def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], None]]:
+def epoch(tiles: Shard, heads: HeadSpecs) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return an epoch of training, and one of validation."""
-    aims = Aims(balanced(tiles, heads, CLASSES, same), heads.smoothing)
+    aims = HeadLosses(balanced_class_weights(tiles, heads, CLASSES, same), heads.smoothing)
     shape = (len(heads), CLASSES, tiles.x.shape[1])
     device = tiles.target.device
-    first = Affine(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
+    first = LinearHeads(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
     stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
     steps = stepper.steps(tiles, BATCH, heads, aims, None, same)
 
@@ -84,7 +84,7 @@ def epoch(tiles: Pool, heads: Heads) -> tuple[Callable[[], None], Callable[[], N
     return train, validate
 
 
-def lightning(tiles: Pool) -> Callable[[], None] | None:
+def lightning(tiles: Shard) -> Callable[[], None] | None:
     """Return an epoch over the training tiles of one fold, as one writes it in Lightning."""
     try:
         from benchmarks.rival import rival_epoch
@@ -108,7 +108,7 @@ def clock(run: Callable[[], object], device: torch.device) -> float:
 def peak(dim: int, device: torch.device, kind: torch.dtype) -> float:
     """Return the rate of the engine's own product on large square-ish matrices, in flop/s."""
     left, right = (torch.randn((4096, dim), device=device).to(kind) for _ in range(2))
-    seconds = min(clock(lambda: times(left, right), device) for _ in range(8))
+    seconds = min(clock(lambda: matmul(left, right), device) for _ in range(8))
     return 2 * 4096 * 4096 * dim / seconds
 
 

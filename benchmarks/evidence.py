@@ -38,7 +38,7 @@ def main() -> None:
     shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
     names = [f"class {index}" for index in range(options.classes)]
     start = time.perf_counter()
-    found = estimates.figures(target, shares, slide, names, resamples=options.resamples)
+    found = estimates.estimate(target, shares, slide, names, resamples=options.resamples)
     ours = time.perf_counter() - start
     start = time.perf_counter()
     confused = metrics.cube(target, shares.argmax(axis=1), slide, options.classes)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from train.overlays import geojson, ome_tiff, write
-from train.overlays.label_map import NONE, Tiles, grid, mosaic
+from train.overlays.label_map import NONE, SlidePredictions, grid, label_map
 from train.overlays.regions import regions
 from train.overlays.slides import Slide
 from train.plots.palette import colours
@@ -27,7 +27,7 @@ EXTENT = 224
 NAMES = [f"class {index}" for index in range(7)]
 
 
-def drawn(rng: np.random.Generator, tiles: int, stride: int) -> tuple[Slide, Tiles]:
+def drawn(rng: np.random.Generator, tiles: int, stride: int) -> tuple[Slide, SlidePredictions]:
     """Draw one slide: a square of tiles, the outermost of which are left out."""
     across = math.isqrt(tiles - 1) + 1
     place = np.arange(tiles)
@@ -39,14 +39,14 @@ def drawn(rng: np.random.Generator, tiles: int, stride: int) -> tuple[Slide, Til
     logits = 3 * field + rng.normal(size=field.shape)
     shares = np.exp(logits)
     shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
-    made = Tiles(
+    made = SlidePredictions(
         x * stride, y * stride, EXTENT, EXTENT, field.argmax(axis=1), shares.argmax(axis=1), shares
     )
     side = across * stride + EXTENT
     return Slide("slide", (side, side), (EXTENT, EXTENT), (0.5, 0.5), 1.0), made
 
 
-def measure(slide: Slide, tiles: Tiles, folder: Path, seconds: dict[str, float]) -> int:
+def measure(slide: Slide, tiles: SlidePredictions, folder: Path, seconds: dict[str, float]) -> int:
     """Write the maps of one slide; return its regions."""
     clock = time.process_time()
 
@@ -57,7 +57,7 @@ def measure(slide: Slide, tiles: Tiles, folder: Path, seconds: dict[str, float])
         clock = now
 
     palette = colours(len(NAMES))
-    cut = mosaic(tiles)
+    cut = label_map(tiles)
     lap("rule")
     found = regions(cut, tiles)
     lap("regions, checked")

@@ -208,13 +208,14 @@ def store(
 
 def cohort(root: Path, rows: int, dim: int) -> None:
     """Write the cohort if it is not there."""
-    from featurestore.examples import Cohort, write_synthetic
+    from featurestore.examples import SyntheticConfig, write_synthetic
     from featurestore.io.atomic import fresh_folder
 
     if not root.exists():
         with fresh_folder(root) as folder:
             write_synthetic(
-                folder, Cohort(rows=rows, dim=dim, slides=200, mixed=0, empty=0, held_out=0)
+                folder,
+                SyntheticConfig(rows=rows, dim=dim, slides=200, mixed=0, empty=0, held_out=0),
             )
 
 

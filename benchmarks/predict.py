@@ -88,12 +88,12 @@ def duckdb_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def pyarrow_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
     """The same with pyarrow, a row group a thread."""
-    from featurestore.embeddings.batches import embedding_batches, pieces
+    from featurestore.embeddings.batches import embedding_batches, row_groups
     from train.inference.stream import BATCH_BYTES
 
     clock = Clock()
     with ThreadPoolExecutor(options.threads) as pool:
-        work = pieces(sorted((root / "embeddings").iterdir()))
+        work = row_groups(sorted((root / "embeddings").iterdir()))
         list(
             pool.map(
                 lambda piece: sum(map(len, embedding_batches(piece, options.dim, BATCH_BYTES))),
@@ -114,12 +114,12 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     from train.inference import cohort as inference_cohort
     from train.inference.stream import predict
     from train.models import checkpoint
-    from train.models.checkpoint import Blueprint
-    from train.runtime.run import Session
+    from train.models.checkpoint import ModelSpec
+    from train.runtime.run import Run
     from train.tracking.tracker import NullTracker
 
     names = [f"class {number}" for number in range(CLASSES)]
-    blueprint = Blueprint("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
+    blueprint = ModelSpec("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
     torch.manual_seed(0)
     network = blueprint.build().eval().requires_grad_(False)
     accelerator = Accelerator(cpu=True)
@@ -129,7 +129,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
         out = Path(folder)
         config = Config(mode="predict", output=folder, threads=options.threads)
-        session = Session(
+        session = Run(
             config, accelerator, Console(quiet=True), NullTracker(), out, out / "predictions"
         )
         clock = Clock()
@@ -137,7 +137,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")
         )
         store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
-        cohort = inference_cohort.cohort(store, checkpoint.digest(network, blueprint))
+        cohort = inference_cohort.prediction_set(store, checkpoint.digest(network, blueprint))
         joined = clock.said()
         predict(session, cohort, network, blueprint)
         done = clock.said()

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-from train.engine.heads import Heads, balanced, seen
-from train.engine.losses import Aims
-from train.engine.shard import Pool
-from train.engine.solvers.closed_form import closed
-from train.engine.solvers.gram_matrix import moments
+from train.engine.heads import HeadSpecs, balanced_class_weights, train_mask
+from train.engine.losses import HeadLosses
+from train.engine.shard import Shard
+from train.engine.solvers.closed_form import solve_closed_form
+from train.engine.solvers.gram_matrix import gram_matrices
 from train.engine.solvers.lbfgs import solve
-from train.engine.weights import Affine
+from train.engine.weights import LinearHeads
 
 CLASSES, FOLDS = 7, 5
 
@@ -33,7 +33,7 @@ def same(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def tiles(rows: int, dim: int) -> Pool:
+def tiles(rows: int, dim: int) -> Shard:
     """Return embeddings with a falling spectrum around class centres, turned and shifted."""
     rng = torch.Generator().manual_seed(0)
     spectrum = 10 * torch.arange(1, dim + 1).float() ** -0.7
@@ -42,14 +42,16 @@ def tiles(rows: int, dim: int) -> Pool:
     centres = 0.4 * torch.randn((CLASSES, dim), generator=rng)
     x = ((torch.randn((rows, dim), generator=rng) + centres[y]) * spectrum) @ turned + 3
     number = torch.arange(rows)
-    return Pool(
+    return Shard(
         x, y[None], number[None] % FOLDS, number // 200, torch.ones(rows), rows // 200 + 1, rows
     )
 
 
-def theirs(pool: Pool, heads: Heads, aims: Aims, head: int, best: float) -> tuple[float, float]:
+def theirs(
+    pool: Shard, heads: HeadSpecs, aims: HeadLosses, head: int, best: float
+) -> tuple[float, float]:
     """Return the seconds of scikit-learn's fit of a head, and how far its objective is off."""
-    rows = seen(pool, heads.of(torch.tensor([head])))[0].numpy()
+    rows = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
     x, y = pool.x.numpy()[rows].astype(float), pool.target[0].numpy()[rows]
     own, decay = aims.weights[head].numpy()[y], float(heads.decay[head])
     model = LogisticRegression(C=1 / (decay * own.sum()), tol=1e-5, max_iter=20_000)
@@ -73,13 +75,13 @@ def main() -> None:
     pool = tiles(options.rows, options.dim)
     decay = torch.logspace(-4, 0, options.penalties)
     number = FOLDS * options.penalties
-    heads = Heads(
+    heads = HeadSpecs(
         torch.zeros(number, dtype=torch.int64), torch.arange(FOLDS).repeat(options.penalties),
         torch.ones(number), torch.zeros(number), decay.repeat_interleave(FOLDS),
         torch.zeros(number),
     )  # fmt: skip
-    aims = Aims(balanced(pool, heads, CLASSES, same), heads.smoothing)
-    first = Affine(torch.zeros(number, CLASSES, options.dim), torch.zeros(number, CLASSES))
+    aims = HeadLosses(balanced_class_weights(pool, heads, CLASSES, same), heads.smoothing)
+    first = LinearHeads(torch.zeros(number, CLASSES, options.dim), torch.zeros(number, CLASSES))
     start = time.perf_counter()
     found = solve(pool, heads, aims, first, same)
     ours = time.perf_counter() - start
@@ -100,16 +102,16 @@ def main() -> None:
     ridges(pool, heads, aims)
 
 
-def ridges(pool: Pool, heads: Heads, aims: Aims) -> None:
+def ridges(pool: Shard, heads: HeadSpecs, aims: HeadLosses) -> None:
     """Time all heads of probe=ridge and probe=lda, and scikit-learn's ridge of one head."""
     for name in ("ridge", "lda"):
         start = time.perf_counter()
-        closed(name, moments(pool, heads, CLASSES, same), heads, aims)
+        solve_closed_form(name, gram_matrices(pool, heads, CLASSES, same), heads, aims)
         taken = time.perf_counter() - start
         print(f"probe={name}, {len(heads)} heads: {taken:.1f} s")
         if name == "ridge":
             ours = taken
-    rows = seen(pool, heads.of(torch.tensor([0])))[0].numpy()
+    rows = train_mask(pool, heads.of(torch.tensor([0])))[0].numpy()
     x, y = pool.x.numpy()[rows].astype(float), pool.target[0].numpy()[rows]
     model = RidgeClassifier(alpha=float(heads.decay[0]) * len(x), class_weight="balanced")
     start = time.perf_counter()

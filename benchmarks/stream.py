@@ -26,9 +26,9 @@ from rich.table import Table
 from benchmarks.engine import BATCH, CLASSES, FOLDS, epoch, pack
 from benchmarks.turns import peak, run, take_turns
 from featurestore.embeddings.layout import FILE, MANIFEST
-from featurestore.embeddings.matrix import Matrix
-from train.engine.sampler import chunks
-from train.engine.shard import Pool
+from featurestore.embeddings.matrix import EmbeddingMatrix
+from train.engine.sampler import chunk_order
+from train.engine.shard import Shard
 from train.engine.stream import Stream
 
 GB = 10**9
@@ -36,7 +36,7 @@ SETTINGS = 8
 WAYS = ["read", "one head, disk", "40 heads, disk", "one head, memory", "40 heads, memory"]
 
 
-def matrix(folder: Path, rows: int, dim: int) -> Matrix:
+def matrix(folder: Path, rows: int, dim: int) -> EmbeddingMatrix:
     """Return a random matrix on disk, written if it is not there."""
     folder = folder / f"stream-{rows}x{dim}"
     if not (folder / MANIFEST).exists():
@@ -51,15 +51,15 @@ def matrix(folder: Path, rows: int, dim: int) -> Matrix:
         values.flush()
         shape = {"rows": rows, "dim": dim, "storage": "float32"}
         (folder / MANIFEST).write_text(json.dumps(shape))
-    return Matrix.open(folder)
+    return EmbeddingMatrix.open(folder)
 
 
-def tiles(whole: Matrix, in_memory: bool) -> Pool:
+def tiles(whole: EmbeddingMatrix, in_memory: bool) -> Shard:
     """Return all rows as tiles of five folds."""
     number = torch.arange(whole.rows)
     rows = np.arange(whole.rows)
     stream = Stream(lambda some, out: whole.gather(some, out=out), rows, whole.dim, lambda x: x)
-    return Pool(
+    return Shard(
         x=stream[:] if in_memory else stream,
         target=torch.randint(CLASSES, (1, whole.rows), generator=torch.Generator().manual_seed(0)),
         fold=(number * 7919 % FOLDS)[None],
@@ -82,7 +82,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     pool = tiles(whole, in_memory)
     if options.way == "read":
         start, size = time.perf_counter(), 0
-        for turn, together in enumerate(chunks(pool.rows, BATCH, np.random.default_rng(0))):
+        for turn, together in enumerate(chunk_order(pool.rows, BATCH, np.random.default_rng(0))):
             size += pool.x.read([slice(*span) for span in together], turn).nbytes
         return {"seconds": time.perf_counter() - start, "peak": peak()}
     heads = pack(1, 1, torch.device("cpu")) if "one" in options.way else pack(

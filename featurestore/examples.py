@@ -51,7 +51,7 @@ def digits(log: bool = True) -> dict[str, str]:
     return uris(keep("digits", content, write_digits))
 
 
-def synthetic(cohort: "Cohort") -> dict[str, str]:
+def synthetic(cohort: "SyntheticConfig") -> dict[str, str]:
     """Return the paths of a synthetic cohort's artifacts, written on the first use.
 
     They stay in the working folder: MLflow would copy gigabytes to no use.
@@ -102,7 +102,7 @@ def write_digits(folder: Path) -> None:
 
 
 @dataclass
-class Cohort:
+class SyntheticConfig:
     """Shape of a synthetic cohort.
 
     Parameters
@@ -139,7 +139,9 @@ class Cohort:
     seed: int = field(default=0, metadata=within(SEEDS))
 
 
-def write_synthetic(folder: Path, cohort: Cohort, block: int = 4096, files: int = 8) -> None:
+def write_synthetic(
+    folder: Path, cohort: SyntheticConfig, block: int = 4096, files: int = 8
+) -> None:
     """Write a tissue-shaped cohort in a stream: memory is one block, whatever the size.
 
     Parameters
@@ -198,7 +200,7 @@ def _directions(rng: np.random.Generator, count: int, dim: int) -> npt.NDArray[n
 
 
 def _mix(
-    rng: np.random.Generator, lean: npt.NDArray[np.float64], cohort: Cohort
+    rng: np.random.Generator, lean: npt.NDArray[np.float64], cohort: SyntheticConfig
 ) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float64]]]:
     """Draw each tile's class and its coverages."""
     size = len(lean)

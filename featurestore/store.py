@@ -22,7 +22,7 @@ from featurestore.folds.assign import assign_folds, rare_classes
 from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
 from featurestore.spec.store_spec import StoreSpec
-from featurestore.views.catalogue import VIEWS, View, described
+from featurestore.views.catalogue import VIEWS, NamedView, describe_view
 from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
 from featurestore.views.fates import distribution_view, fate_view, funnel_view
 from featurestore.views.folds import KEY, fold_view
@@ -150,7 +150,7 @@ class FeatureStore:
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
-        violation.refuse(rules.key(tiles, title))
+        violation.raise_first(rules.key(tiles, title))
         clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
@@ -164,9 +164,9 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings, title = self.table(name), name.replace("_", " ")
-        violation.refuse(rules.key(embeddings, title))
-        violation.refuse(rules.embedding_column(embeddings, title))
-        violation.refuse(null_lists(embeddings, self.dataset(name), title))
+        violation.raise_first(rules.key(embeddings, title))
+        violation.raise_first(rules.embedding_column(embeddings, title))
+        violation.raise_first(null_lists(embeddings, self.dataset(name), title))
         return embeddings.select(*KEY, "embedding")
 
     # -- views ---------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class FeatureStore:
             self._views[name] = engine.create_view(self.connection, name, view)
         return self._views[name]
 
-    def __getitem__(self, name: str) -> View:
+    def __getitem__(self, name: str) -> NamedView:
         """Return a view with its grain and its SQL, which a notebook shows as a table."""
         if name.removeprefix("test_") not in VIEWS:
             near = difflib.get_close_matches(name, VIEWS, n=1)
@@ -191,14 +191,14 @@ class FeatureStore:
             )
         table = self.view(name)
         self.confirm()
-        return View(name, table, self._definitions[name])
+        return NamedView(name, table, self._definitions[name])
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.spec})"
 
     def _repr_html_(self) -> str:
         names = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(described(name))}</td>"
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(describe_view(name))}</td>"
             f"<td>{html.escape(', '.join(columns))}</td></tr>"
             for name, columns in self.name_views()
         )
@@ -213,7 +213,7 @@ class FeatureStore:
                 return self._embeddings(prefix + "embeddings")
             case "slides":
                 slides = self.table("slides")
-                violation.refuse(rules.slides(slides))
+                violation.raise_first(rules.slides(slides))
                 return slides
             case "assigned_folds" if self.assigned is not None:
                 return self.assigned
@@ -253,11 +253,11 @@ class FeatureStore:
         )
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
-            violation.refuse(rules.coverages(tiles, specs, title))
+            violation.raise_first(rules.coverages(tiles, specs, title))
             if "fold" in tiles.columns and not prefix:
-                violation.refuse(rules.fold_column(tiles))
+                violation.raise_first(rules.fold_column(tiles))
             if self.spec.kfold_strategy == "stratified_group" and not prefix:
-                violation.refuse(rules.group(tiles, self.spec.kfold_group))
+                violation.raise_first(rules.group(tiles, self.spec.kfold_group))
             self._covered.add(prefix)
         return specs
 
@@ -269,7 +269,7 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = artifact.recalled(spec, self.dataset("tiles"))
+            table = artifact.find_assignment(spec, self.dataset("tiles"))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
@@ -294,7 +294,7 @@ class FeatureStore:
             )
         if self.database is None:
             return engine.register(self.connection, "assigned_folds", table)
-        file = artifact.filed(table, artifact.content(spec, self.dataset("tiles").named))
+        file = artifact.log_assignment(table, artifact.content(spec, self.dataset("tiles").named))
         filed = engine.read_parquet(self.connection, [file])
         return engine.create_view(self.connection, "assigned_folds", filed)
 
@@ -331,7 +331,7 @@ class FeatureStore:
         specs = class_specs(
             class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
         )
-        violation.refuse(rules.coverages(tiles, specs, name.replace("_", " ")))
+        violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
         return label_view(tiles, specs, self.spec.label_rule)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from featurestore.contract import rules, schemas
 from featurestore.contract.parquet_table import open_table
-from featurestore.contract.rules import offenders
+from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.embeddings import convert
 from featurestore.errors import FeatureStoreError
@@ -127,7 +127,7 @@ def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:
     shares = [coverage(tiles, c) for c in columns if tiles.schema()[c.column].is_numeric()]
     if shares:
         total = reduce(operator.add, shares)
-        yield from offenders(
+        yield from violations_of(
             tiles.filter((total > OVERFULL) & ~total.isnan()),
             f"{title} have coverages that sum to more than 1",
             f"look whether classes overlap, or a {COVERAGE} column is no class",
@@ -158,7 +158,7 @@ def _embeddings(
         return
     try:
         dim = rules.dimension(table)
-        yield from convert.faults(
+        yield from convert.find_invalid(
             store.dataset(name).filled, dim, store.spec.storage, store.threads
         )
     except FeatureStoreError as error:
@@ -178,7 +178,7 @@ def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
     theirs = "test_embeddings" if store.spec.test_embeddings else "embeddings"
     for name, vectors in (("tiles", "embeddings"), ("test_tiles", theirs)):
         if name in tables and vectors in tables:
-            yield from offenders(
+            yield from violations_of(
                 tables[name].anti_join(tables[vectors], list(KEY)),
                 f"{name.replace('_', ' ')} without an embedding",
                 "embed them, or expect them to be dropped (no_embedding)",
@@ -188,7 +188,7 @@ def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
     if "slides" in tables and "id" in tables["slides"].columns:
         for name in (name for name in ("tiles", "test_tiles") if name in tables):
             known = tables["slides"].select(slide_id=tables["slides"].id.cast("string"))
-            yield from offenders(
+            yield from violations_of(
                 tables[name].select("slide_id").distinct().anti_join(known, "slide_id"),
                 f"slides of the {name.replace('_', ' ')} that the slides artifact lacks",
                 "add them, or expect no geometry for them",
@@ -197,7 +197,7 @@ def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
             )
     if "tiles" in tables and "test_tiles" in tables:
         both = tables["tiles"].select("slide_id").distinct()
-        yield from offenders(
+        yield from violations_of(
             both.semi_join(tables["test_tiles"], "slide_id"),
             "slides among both tiles and test tiles",
             "hold whole slides out; the guard tells what it means for a run",
@@ -214,6 +214,6 @@ def _unasked(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Viola
         left = tables["embeddings"].select(*KEY)
         for name in asked:
             left = left.anti_join(tables[name], list(KEY))
-        yield from offenders(
+        yield from violations_of(
             left, "embeddings of no tile", "nothing, unless tiles were forgotten", "warning"
         )

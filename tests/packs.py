@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from train.engine.heads import Heads, balanced
-from train.engine.losses import Aims
-from train.engine.shard import NOWHERE, Pool
-from train.engine.trainer import Plan
-from train.engine.weights import Affine
+from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.shard import DROPPED, Shard
+from train.engine.trainer import TrainPlan
+from train.engine.weights import LinearHeads
 
 SLIDES, CLASSES = 12, 10
 
@@ -20,7 +20,7 @@ def same(value: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Pool:
+def pool() -> Shard:
     """The first 600 digits, 50 a slide, folds dealt by slide; a few dropped; a second variant."""
     images, digit = load_digits(return_X_y=True)
     slide = torch.arange(600) // 50
@@ -28,23 +28,23 @@ def pool() -> Pool:
     target = torch.from_numpy(digit[:600]).long()
     fold = slide % 4
     dropped = torch.arange(600) % 17 == 0
-    other = torch.where(torch.arange(600) % 3 == 0, NOWHERE, torch.arange(600) % 4)
-    return Pool(
+    other = torch.where(torch.arange(600) % 3 == 0, DROPPED, torch.arange(600) % 4)
+    return Shard(
         x=torch.from_numpy(images[:600].astype(np.float32) / 16),
-        target=torch.stack([target.masked_fill(dropped, NOWHERE),
-                            target.masked_fill(other == NOWHERE, NOWHERE)]),
-        fold=torch.stack([fold.masked_fill(dropped, NOWHERE), other]),
+        target=torch.stack([target.masked_fill(dropped, DROPPED),
+                            target.masked_fill(other == DROPPED, DROPPED)]),
+        fold=torch.stack([fold.masked_fill(dropped, DROPPED), other]),
         slide=slide, draw=draw, slides=SLIDES, rows=600,
     )  # fmt: skip
 
 
-def heads(**columns: list) -> Heads:
+def heads(**columns: list) -> HeadSpecs:
     """Return heads; a column of one value is that of all."""
     given = {"variant": [0], "fold": [0], "fraction": [1.0], "rate": [0.01], "decay": [1e-3],
              "smoothing": [0.0]} | columns  # fmt: skip
     number = max(map(len, given.values()))
     kinds = {"variant": torch.int64, "fold": torch.int64}
-    return Heads(**{
+    return HeadSpecs(**{
         name: torch.tensor(values * (number // len(values)), dtype=kinds.get(name, torch.float32))
         for name, values in given.items()
     })  # fmt: skip
@@ -52,7 +52,7 @@ def heads(**columns: list) -> Heads:
 
 MANY = heads(
     variant=[0, 0, 0, 1, 1, 0],
-    fold=[0, 1, 2, 3, 0, NOWHERE],
+    fold=[0, 1, 2, 3, 0, DROPPED],
     fraction=[1.0, 0.5, 1.0, 1.0, 0.7, 1.0],
     rate=[0.01, 0.02, 0.005, 0.01, 0.01, 0.01],
     decay=[1e-3, 0.0, 0.1, 1e-2, 1e-3, 0.0],
@@ -60,15 +60,15 @@ MANY = heads(
 )
 
 
-def start(number: int, dim: int = 64) -> Affine:
+def start(number: int, dim: int = 64) -> LinearHeads:
     rng = torch.Generator().manual_seed(1)
     weight = torch.randn((1, CLASSES, dim), generator=rng) / 8
-    return Affine(weight.repeat(number, 1, 1), torch.zeros(number, CLASSES))
+    return LinearHeads(weight.repeat(number, 1, 1), torch.zeros(number, CLASSES))
 
 
-def aims(pool: Pool, own: Heads) -> Aims:
-    return Aims(balanced(pool, own, CLASSES, same), own.smoothing)
+def aims(pool: Shard, own: HeadSpecs) -> HeadLosses:
+    return HeadLosses(balanced_class_weights(pool, own, CLASSES, same), own.smoothing)
 
 
-def plan(epochs: int = 4, patience: int = 99) -> Plan:
-    return Plan("adamw", batch=64, epochs=epochs, patience=patience, min_delta=0.0, seed=0)
+def plan(epochs: int = 4, patience: int = 99) -> TrainPlan:
+    return TrainPlan("adamw", batch=64, epochs=epochs, patience=patience, min_delta=0.0, seed=0)

@@ -9,17 +9,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from train.engine.shard import Pool, Sum
+from train.engine.shard import Reduce, Shard
 
 T = TypeVar("T")
 
 
-def share(pool: Pool, rank: int, world: int) -> Pool:
+def share(pool: Shard, rank: int, world: int) -> Shard:
     """Return the share of one process."""
     return replace(pool.cut(slice(rank, None, world)), rank=rank, world=world)
 
 
-def ranks(pool: Pool, world: int, work: Callable[[Pool, Sum], T]) -> list[T]:
+def ranks(pool: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T]:
     """Return what each process makes of its share; sums over processes are real sums."""
     barrier = threading.Barrier(world, timeout=60)
     said: list[Tensor] = [torch.empty(0)] * world

@@ -5,12 +5,12 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import Tensor
 
-from train.engine.heads import Heads, balanced
-from train.engine.losses import Aims
-from train.engine.shard import Pool
+from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.shard import Shard
 from train.engine.solvers.lbfgs import solve
-from train.engine.standardizer import Standard
-from train.engine.weights import Affine
+from train.engine.standardizer import Standardizer
+from train.engine.weights import LinearHeads
 
 DATA = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
 
@@ -19,24 +19,25 @@ def same(value: Tensor) -> Tensor:
     return value
 
 
-def tiles(name: str) -> tuple[Pool, int]:
+def tiles(name: str) -> tuple[Shard, int]:
     """Return a data set, standardised, in four folds."""
     x, y = DATA[name](return_X_y=True)
     x = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)).astype(np.float32)
     number = torch.arange(len(x))
-    pool = Pool(torch.from_numpy(x), torch.from_numpy(y)[None], number[None] % 4, number // 20,
+    pool = Shard(torch.from_numpy(x), torch.from_numpy(y)[None], number[None] % 4, number // 20,
                 torch.ones(len(x)), len(x) // 20 + 1, len(x))  # fmt: skip
     return pool, int(y.max()) + 1
 
 
-def pack(folds: list[int], decays: list[float]) -> Heads:
+def pack(folds: list[int], decays: list[float]) -> HeadSpecs:
     number = len(folds)
-    return Heads(torch.zeros(number, dtype=torch.int64), torch.tensor(folds), torch.ones(number),
-                 torch.zeros(number), torch.tensor(decays), torch.zeros(number))  # fmt: skip
+    variant, ones = torch.zeros(number, dtype=torch.int64), torch.ones(number)
+    zeros = torch.zeros(number)
+    return HeadSpecs(variant, torch.tensor(folds), ones, zeros, torch.tensor(decays), zeros)
 
 
-def solved(pool: Pool, heads: Heads, classes: int, body: Standard | None = None):
-    aims = Aims(balanced(pool, heads, classes, same), heads.smoothing)
-    start = Affine(torch.zeros(len(heads), classes, pool.x.shape[1]),
+def solved(pool: Shard, heads: HeadSpecs, classes: int, body: Standardizer | None = None):
+    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
+    start = LinearHeads(torch.zeros(len(heads), classes, pool.x.shape[1]),
                    torch.zeros(len(heads), classes))  # fmt: skip
     return solve(pool, heads, aims, start, same, body), aims

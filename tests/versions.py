@@ -12,7 +12,7 @@ import yaml
 from featurestore.io import digests
 from train.config import load, text
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.tracking import registry
 from train.tracking.mlflow_tracker import MlflowTracker
 
@@ -55,7 +55,7 @@ def write_data(**changes) -> None:
 def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) -> str:
     """Register a head that listens to noise, as a fit would; return its number."""
     torch.manual_seed(0)
-    network, blueprint = None, Blueprint("linear", 0, "none", dim, names, [1.0] * len(names))
+    network, blueprint = None, ModelSpec("linear", 0, "none", dim, names, [1.0] * len(names))
     network = blueprint.build()
     head = network.get_submodule("head")
     with torch.no_grad():
@@ -83,7 +83,7 @@ def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) ->
         client.create_registered_model(MODEL)
     source = f"{client.get_run(run).info.artifact_uri}/model"
     made = client.create_model_version(MODEL, source, run)
-    registry.seal(MODEL, str(made.version))
+    registry.record_digests(MODEL, str(made.version))
     return str(made.version)
 
 

@@ -30,7 +30,7 @@ from featurestore.spec.bounds import SEEDS
 from train.evaluation import comparison, estimates
 from train.plots.evaluation import differences_png
 from train.predictions.files import predictions, resolved, write_parquet
-from train.predictions.table import plural, unit_numbers
+from train.predictions.table import encode_clusters, plural
 
 KEY = ["slide_id", "x", "y"]
 SHOWN = (
@@ -128,7 +128,7 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         "run", "metric", "difference", "low", "high", "tiles", "left_out", "only_first_right",
         "only_this_right", "p_mcnemar",
     )}  # fmt: skip
-    drawn: dict[str, dict[str, estimates.Figure]] = {}
+    drawn: dict[str, dict[str, estimates.Estimate]] = {}
     over = plural(how.resample)
     for run, table in zip(runs[1:], tables[1:], strict=True):
         pair = paired(tables[0], table, how.resample)
@@ -204,12 +204,12 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
         for table, row in ((one, "one"), (other, "other"))
     ]
     left_out = len(one) + len(other) - 2 * len(both)
-    return Pair(target, unit_numbers(both, resample)[0], shares[0], shares[1], names, left_out)
+    return Pair(target, encode_clusters(both, resample)[0], shares[0], shares[1], names, left_out)
 
 
 def show(
     run: str,
-    found: dict[str, estimates.Figure],
+    found: dict[str, estimates.Estimate],
     pair: Pair,
     test: tuple[int, int, float],
     over: str,

@@ -32,9 +32,9 @@ from featurestore.printing import Console, print_error, say
 from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.tracking import registered_models
-from train.tracking.runs import Facts, facts
+from train.tracking.runs import RunRecord, load_run
 
 RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
 CLOSE = 1e-5  # how far probabilities of the two may be apart
@@ -111,11 +111,11 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
             f"{output} is there already", found=f"{len(list(output.glob('*')))} files",
             fix="name another folder, or remove it",
         )  # fmt: skip
-    known: Facts | None = None
+    known: RunRecord | None = None
     if model.startswith(("models:", "runs:")):
         mlflow_artifacts.use_tracking(uri)
         model = names.resolved(model)
-        known = facts(names.run_of(model))
+        known = load_run(names.run_of(model))
     network, blueprint = registered_models.load(model)
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         publish(folder, output)
 
 
-def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
+def write_onnx(network: nn.Module, blueprint: ModelSpec, file: Path) -> None:
     """Write the network as one ONNX file, for any number of rows, and see that it agrees."""
     import onnxruntime
 
@@ -159,7 +159,7 @@ def write_onnx(network: nn.Module, blueprint: Blueprint, file: Path) -> None:
         )  # fmt: skip
 
 
-def rules(known: Facts) -> dict[str, Any]:
+def rules(known: RunRecord) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
     if not known.config:
         return {}
@@ -167,7 +167,7 @@ def rules(known: Facts) -> dict[str, Any]:
 
 
 def described(
-    model: str, blueprint: Blueprint, settings: dict[str, Any], known: Facts | None
+    model: str, blueprint: ModelSpec, settings: dict[str, Any], known: RunRecord | None
 ) -> dict[str, Any]:
     """Return what a program must know of the model."""
     return {
@@ -184,7 +184,9 @@ def described(
     }
 
 
-def card(model: str, blueprint: Blueprint, settings: dict[str, Any], known: Facts | None) -> str:
+def card(
+    model: str, blueprint: ModelSpec, settings: dict[str, Any], known: RunRecord | None
+) -> str:
     """Return the model card, as Markdown."""
     least = settings.get("thresholds", {})
     classes = [

@@ -17,7 +17,7 @@ import sys
 
 from train.config.help import check_or_exit
 from train.config.load import load
-from train.config.rules import alone, asked_folds, lone_fold, packed, registers
+from train.config.rules import asked_folds, is_single_head, is_sweep, lone_fold, registers
 from train.config.schema import Config
 from train.config.text import run_name
 
@@ -46,13 +46,13 @@ from featurestore.io.cache import Taken
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.snapshots.build import materialise
-from featurestore.snapshots.leakage import refuse
+from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.store import FeatureStore
 from featurestore.views.folds import check_fold
 from train.config.ranks import speaks
-from train.config.store import check_places, class_names, open_store, varied
+from train.config.store import check_places, class_names, open_store, with_rules
 from train.engine.shard import Split
 from train.evaluation import groups
 from train.fitting import (
@@ -61,21 +61,21 @@ from train.fitting import (
     pack,
     single,
 )
-from train.fitting.grid import Pack, variants
-from train.fitting.load import Tiles, load_splits
+from train.fitting.grid import HeadGrid, rule_variants
+from train.fitting.load import TileTable, load_splits
 from train.inference import cohort as inference_cohort
 from train.inference import stream
-from train.inference.cohort import Cohort
+from train.inference.cohort import PredictionSet
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.overlays import record
 from train.reports import results
 from train.reports.record_inputs import record_inputs
 from train.reports.recorder import record_split
 from train.runtime import agreement, fit_state, meeting, places
 from train.runtime.ending import Ending, watched
-from train.runtime.processes import assembled, every, first
-from train.runtime.run import Session
+from train.runtime.processes import assemble_rows, on_main, together
+from train.runtime.run import Run
 from train.tracking import provenance, registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -92,19 +92,19 @@ class Chosen:
     Parameters
     ----------
     tiles
-        Tiles of one fold, or held out; None for a pack that is not tested.
+        TileTable of one fold, or held out; None for a pack that is not tested.
     trained
         The network to evaluate; None for a fit.
     pack
         Heads that are trained side by side.
     cohort
-        Tiles to predict.
+        TileTable to predict.
     """
 
     tiles: TileSet | None = None
-    trained: tuple[nn.Module, Blueprint] | None = None
-    pack: Pack | None = None
-    cohort: Cohort | None = None
+    trained: tuple[nn.Module, ModelSpec] | None = None
+    pack: HeadGrid | None = None
+    cohort: PredictionSet | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says, on every process."""
-    accelerator = meeting.processes(ending)
+    accelerator = meeting.create_accelerator(ending)
     console = Console(quiet=not accelerator.is_main_process)
     set_seed(config.seed)
     with contextlib.ExitStack() as stack:
@@ -141,21 +141,23 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
             here.append(opened)
             return config, chosen, states
 
-        settled, chosen, states = first(accelerator, choose)
-        by_engine = alone(settled) and not chosen.pack  # which reads and validates by itself
+        settled, chosen, states = on_main(accelerator, choose)
+        by_engine = (
+            is_single_head(settled) and not chosen.pack
+        )  # which reads and validates by itself
         tiles = None if by_engine else chosen.tiles
-        splits = every(accelerator, lambda: read(tiles, settled, accelerator))
+        splits = together(accelerator, lambda: read(tiles, settled, accelerator))
 
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(here[0][0] if here else NullTracker())
         output = Path(settled.output or temporary)
-        session = Session(settled, accelerator, console, tracker, output, states, command)
+        session = Run(settled, accelerator, console, tracker, output, states, command)
         stack.push(ending.begin)  # before the tracker hears of it
         if settled.mode in ("fit", "predict"):
-            ending.left = partial(fit_state.remains, session)
+            ending.left = partial(fit_state.saved_epochs, session)
             ending.mark = partial(fit_state.abandon, session)
         if here and settled.mode in ("fit", "predict"):
-            fit_state.begin(states, settled.resume, tracker.run)
+            fit_state.start_state(states, settled.resume, tracker.run)
         if here:  # what is resumed has recorded them, and tells them once more
             told = replace(session, tracker=NullTracker()) if settled.resume else session
             record_inputs(told, *here[0][1:])
@@ -172,7 +174,7 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
         tracker.finish()
         fit_state.settle(session, fitted and trained is not None)
         if session.is_first and (fitted or settled.output is None):
-            fit_state.end(states)
+            fit_state.remove_state(states)
         console.print(tracker.where(), soft_wrap=True)
 
 
@@ -185,13 +187,13 @@ def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
     tracker, store = open_tracker(config), open_store(config)
     trained, rows = open_checkpoint(config), Rows(console)
     snapshots: list[Snapshot] = []
-    groups.check_columns(store, config)
+    groups.check_group_columns(store, config)
     if trained and config.mode == "predict":
         more = config.evidence.columns()
-        cohort = inference_cohort.cohort(store, checkpoint.digest(*trained), more)
+        cohort = inference_cohort.prediction_set(store, checkpoint.digest(*trained), more)
         chosen = Chosen(trained=trained, cohort=replace(cohort, model=config.checkpoint))
-    elif packed(config):
-        stores = [varied(store, rules) for rules in variants(config)]
+    elif is_sweep(config):
+        stores = [with_rules(store, rules) for rules in rule_variants(config)]
         snapshots, store = [materialise(own, rows) for own in stores], stores[0]
         chosen = choose_pack(snapshots, config)
     else:
@@ -216,7 +218,7 @@ def open_tracker(config: Config) -> Tracker:
     return NullTracker()
 
 
-def open_checkpoint(config: Config) -> tuple[nn.Module, Blueprint] | None:
+def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec] | None:
     """Return the network to evaluate, or None for a fit; its name is resolved for all that follows.
 
     What the run records is the version that it used, not an alias that moves.
@@ -245,13 +247,13 @@ def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
     tested = config.final and config.data.test_tiles is not None
     more = config.evidence.columns()
     tiles = snapshots[0].test_set(more) if tested else None
-    whole = Tiles.union([snapshot.fold_set(more) for snapshot in snapshots])
-    return Chosen(tiles, pack=grid.pack(whole, grid.settings(config), folds, config.seed))
+    whole = TileTable.union([snapshot.fold_set(more) for snapshot in snapshots])
+    return Chosen(tiles, pack=grid.head_grid(whole, grid.settings(config), folds, config.seed))
 
 
 def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
     """Refuse what the folds promise not to do, or warn of it."""
-    for leak in refuse(snapshot.findings, config.leakage):
+    for leak in raise_leaks(snapshot.findings, config.leakage):
         warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
 
 
@@ -272,7 +274,7 @@ def check_fits(chosen: Chosen, config: Config) -> None:
     """Refuse groups without end, and a checkpoint for embeddings of another length."""
     for own in (chosen.tiles, chosen.pack and chosen.pack.tiles, chosen.cohort):
         if own:
-            groups.check_values(own.keys, config.evidence.groups)
+            groups.check_group_values(own.keys, config.evidence.groups)
     there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
     if chosen.trained and there:
         checkpoint.check_dimension(chosen.trained[1], there.dim)
@@ -291,8 +293,8 @@ def find_state(
     tracker, _, snapshots = opened
     if chosen.cohort:
         return stream.place(config, chosen.cohort, tracker)
-    own = fit_state.place(config, [snapshot.digest for snapshot in snapshots], number)
-    states, taken, goes_on = places.find(own, config.resume, fit_state.there)
+    own = fit_state.state_folder(config, [snapshot.digest for snapshot in snapshots], number)
+    states, taken, goes_on = places.find(own, config.resume, fit_state.has_state)
     if config.resume and (goes_on or config.resume is True):
         tracker.run = fit_state.check(states)
     config.resume = goes_on
@@ -318,8 +320,8 @@ def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dic
 
 
 def fit(
-    session: Session, splits: dict[str, Split], chosen: Chosen
-) -> tuple[nn.Module, Blueprint] | None:
+    session: Run, splits: dict[str, Split], chosen: Chosen
+) -> tuple[nn.Module, ModelSpec] | None:
     """Train what was chosen: heads side by side, one linear head, or another head by autograd.
 
     Returns None where there are no weights to keep: votes of neighbours.
@@ -328,7 +330,7 @@ def fit(
     if chosen.pack:
         return pack.fit(session, chosen.pack, classes)
     assert chosen.tiles is not None
-    if alone(session.config):
+    if is_single_head(session.config):
         return single.fit(session, chosen.tiles, classes)
     return autograd.fit(session, splits, chosen.tiles.matrix.dim, classes)
 
@@ -337,11 +339,11 @@ def fit(
 
 
 def evaluate(
-    session: Session,
+    session: Run,
     splits: dict[str, Split],
     chosen: Chosen,
     network: nn.Module,
-    blueprint: Blueprint,
+    blueprint: ModelSpec,
 ) -> None:
     """Evaluate a trained network on the split of the mode, and record it."""
     if chosen.tiles is None:
@@ -354,14 +356,14 @@ def evaluate(
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
     weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
     loss, _, own = autograd.apply(session, logits, split, weights)
-    probabilities = assembled(session.accelerator, split, own)
+    probabilities = assemble_rows(session.accelerator, split, own)
     if session.is_first:
         record_split(
             session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
         )
 
 
-def register(session: Session, trained: tuple[nn.Module, Blueprint] | None) -> str | None:
+def register(session: Run, trained: tuple[nn.Module, ModelSpec] | None) -> str | None:
     """Log the best checkpoint and the model, register it; return its URI."""
     if trained is None:
         session.console.print("votes of neighbours are a baseline: no model is registered")

@@ -41,14 +41,14 @@ from train.promotion import alias as promotion_alias
 from train.promotion import decision as promotion_decision
 from train.promotion import gate, lock
 from train.promotion.alias import OvertakenError
-from train.promotion.decision import Verdict
-from train.promotion.gate import Gate, Line
+from train.promotion.decision import Decision
+from train.promotion.gate import Check, Gate
 from train.tracking import registry
 from train.tracking.provenance import git_commit
 from train.tracking.registry import Version
 
 if TYPE_CHECKING:  # it imports torch
-    from train.promotion.candidate import Trial
+    from train.promotion.candidate import CandidateEvaluation
 
 EXAMPLE = "model=tissue-probe version=7 alias=champion"
 VERBS = ("rollback", "unlock")
@@ -141,14 +141,14 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     asked = filed(Gate, file)
     gate.check(asked)
     candidate = registry.version(request.model, request.version or 0)
-    champion = registry.holder(request.model, request.alias)
+    champion = registry.alias_version(request.model, request.alias)
     if champion and champion.number == candidate.number:
         console.print(f"{candidate} is {request.alias} of {request.model} already")
         return 0
     with shown_warnings(console), resolved_once():
         lines, trial = examined(asked, candidate, champion, changes, request.seed, console)
     decided = replace(
-        signed("refused" if gate.failed(lines) else "passed", request, command, candidate),
+        signed("refused" if gate.failed_checks(lines) else "passed", request, command, candidate),
         champion=champion.number if champion else "none",
         gate=str(file),
         gate_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -160,7 +160,7 @@ def promote(request: Request, changes: list[str], command: str, console: Console
         try:
             promotion_alias.move(candidate, request.alias, champion)
         except OvertakenError as late:
-            line = Line("overtaken", False, late.found, "the champion that it was compared with")
+            line = Check("overtaken", False, late.found, "the champion that it was compared with")
             decided = replace(decided, decision="refused", lines=[*lines, line])
             record(decided, candidate, request)
     promotion_decision.show(decided, console)
@@ -179,13 +179,13 @@ def examined(
     changes: list[str],
     seed: int,
     console: Console,
-) -> "tuple[list[Line], Trial | None]":
+) -> "tuple[list[Check], CandidateEvaluation | None]":
     """Return the lines of the gate and the evidence; files that have changed are not loaded."""
     from train.promotion import (
         candidate as promotion_candidate,  # imports torch: no refused argument should wait for it
     )
 
-    run, settled = promotion_candidate.recorded(candidate, changes)
+    run, settled = promotion_candidate.recorded_config(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [
@@ -194,25 +194,25 @@ def examined(
         lines = []
         if asked.digests:
             found = {
-                str(one): registry.changed(one, there)
+                str(one): registry.verify_files(one, there)
                 for one, there in zip(versions, folders, strict=True)
             }
             lines.append(gate.files_line(found))
-        if gate.failed(lines):
+        if gate.failed_checks(lines):
             return lines, None
-        new, old = promotion_candidate.load(folders[0], folders[1] if champion else None)
+        new, old = promotion_candidate.load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new[1].classes)
-    held = promotion_candidate.hold(new, old, run, settled, Rows(console), seed)
+    held = promotion_candidate.evaluate_candidate(new, old, run, settled, Rows(console), seed)
     if champion:
-        held = replace(held, notes=promotion_candidate.apart(run, champion))
+        held = replace(held, notes=promotion_candidate.training_differences(run, champion))
     for note in held.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    return [*lines, *gate.judge(asked, held.evidence)], held
+    return [*lines, *gate.run_checks(asked, held.evidence)], held
 
 
-def signed(decision: str, request: Request, command: str, version: Version) -> Verdict:
+def signed(decision: str, request: Request, command: str, version: Version) -> Decision:
     """Return a decision with its author, its time and the code that made it."""
-    return Verdict(
+    return Decision(
         decision=decision,
         model=request.model,
         version=version.number,
@@ -225,7 +225,7 @@ def signed(decision: str, request: Request, command: str, version: Version) -> V
     )
 
 
-def record(decided: Verdict, version: Version, request: Request) -> None:
+def record(decided: Decision, version: Version, request: Request) -> None:
     """Write a decision as an artifact of the version's run, into its tags, and where asked."""
     content = promotion_decision.page(decided)
     uri = registry.write(version, content, decided.file)
@@ -234,11 +234,11 @@ def record(decided: Verdict, version: Version, request: Request) -> None:
         write_bytes(Path(request.output) / Path(decided.file).name, content.encode())
 
 
-def refuse(decided: Verdict) -> int:
+def refuse(decided: Decision) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
     say(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
         sys.stderr)  # fmt: skip
-    for line in gate.failed(decided.lines):
+    for line in gate.failed_checks(decided.lines):
         say(f"  {line.name}: {line.found} (asked: {line.asked})", sys.stderr)
     return REFUSED
 
@@ -252,7 +252,7 @@ def rollback(request: Request, command: str) -> int:
             record(made, version, request)
         say(f"{request.alias} of {request.model}: {now} -> {before}")
 
-    promotion_alias.swap(request.model, request.alias, write)
+    promotion_alias.rollback(request.model, request.alias, write)
     return 0
 
 

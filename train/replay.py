@@ -65,20 +65,20 @@ from featurestore.snapshots.build import materialise
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
-from train.config.rules import lone_fold, packed
-from train.config.store import class_names, open_store, varied
+from train.config.rules import is_sweep, lone_fold
+from train.config.store import class_names, open_store, with_rules
 from train.evaluation import metrics as evaluation_metrics
 from train.evaluation.calibration import cross_entropy
 from train.fitting import grid, pack, selection
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
-from train.models.inference import probabilities
-from train.predictions.table import unit_numbers
+from train.models.checkpoint import ModelSpec
+from train.models.inference import predict_tiles
+from train.predictions.table import encode_clusters
 from train.reports.recorder import record_evidence, record_split
-from train.runtime.run import by_itself
+from train.runtime.run import single_process_run
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
-from train.tracking.runs import Facts, facts
+from train.tracking.runs import RunRecord, load_run
 from train.tracking.tracker import NullTracker
 
 KEY = ["slide_id", "x", "y"]
@@ -122,14 +122,14 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     given = dict(argument.split("=", 1) for argument in overrides)
     mlflow_artifacts.use_tracking(given.get("tracking.uri"))
     name = names.resolved(name)
-    known = facts(names.run_of(name))
+    known = load_run(names.run_of(name))
     config = settled(known, overrides)
     for key, value in given.items():
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
     console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
     rules = chosen_rules(known, config)
-    store = varied(open_store(config), rules)
+    store = with_rules(open_store(config), rules)
     fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
@@ -162,7 +162,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     return not differing and not changed
 
 
-def settled(known: Facts, overrides: list[str]) -> Config:
+def settled(known: RunRecord, overrides: list[str]) -> Config:
     """Return the configuration that a run has recorded, for one that records nothing."""
     if not known.config:
         raise ArtifactError(
@@ -178,18 +178,18 @@ def settled(known: Facts, overrides: list[str]) -> Config:
     return replace(config, output=None, resume=False)
 
 
-def chosen_rules(known: Facts, config: Config) -> dict[str, Any]:
+def chosen_rules(known: RunRecord, config: Config) -> dict[str, Any]:
     """Return the swept rules that the best setting of a run was trained under."""
     best = known.params.get("best_setting")
     by_name = {setting.name: setting for setting in grid.settings(config)}
-    return grid.variants(config)[by_name[best].variant] if best in by_name else {}
+    return grid.rule_variants(config)[by_name[best].variant] if best in by_name else {}
 
 
 # -- the data -------------------------------------------------------------------------------------
 
 
 def same_data(
-    known: Facts, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
+    known: RunRecord, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
 ) -> dict[str, bool | None]:
     """Return whether each input is as it was recorded; None where only the figures can tell.
 
@@ -212,7 +212,7 @@ def same_data(
 
 
 def show_data(
-    known: Facts, same: Mapping[str, bool | None], found: Mapping[str, str], console: Console
+    known: RunRecord, same: Mapping[str, bool | None], found: Mapping[str, str], console: Console
 ) -> None:
     """Print the digests of the inputs, recorded and found, and what they mean."""
     snapshots = [digest for name, digest in known.data.items() if name.startswith("snapshot")]
@@ -246,7 +246,7 @@ def show_data(
 
 def evaluated(
     name: str,
-    known: Facts,
+    known: RunRecord,
     config: Config,
     snapshot: Snapshot,
     fold: int | None,
@@ -261,7 +261,7 @@ def evaluated(
     scratch
         A folder for what a run would write.
     """
-    several = packed(config)
+    several = is_sweep(config)
     parts = [out_of_fold(known, config, snapshot, scratch)] if several else []
     if config.probe == "knn":
         return parts
@@ -287,7 +287,7 @@ def funnel(config: Config, snapshot: Snapshot) -> Part:
     return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
 
-def opened(name: str, known: Facts, config: Config) -> tuple[nn.Module, Blueprint]:
+def opened(name: str, known: RunRecord, config: Config) -> tuple[nn.Module, ModelSpec]:
     """Return the network that the figures are of."""
     trained = name if names.is_registered(name) else f"runs:/{known.run}/{checkpoint.FILE}"
     uri = names.resolved(config.checkpoint or trained)
@@ -311,24 +311,24 @@ def split_figures(
     name: str,
     tiles: TileSet,
     network: nn.Module,
-    blueprint: Blueprint,
+    blueprint: ModelSpec,
     folder: Path,
     order: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles."""
     order = np.arange(len(tiles.keys)) if order is None else order
     chosen = replace(tiles, keys=tiles.keys.take(pa.array(order)))
-    shares = probabilities(network, chosen, config.threads)
+    shares = predict_tiles(network, chosen, config.threads)
     target = chosen.keys["target"].to_numpy()
     loss = cross_entropy(shares, target, np.array(blueprint.weights))
     tracker = NullTracker()
-    session = by_itself(config, Console(quiet=True), tracker, folder)
+    session = single_process_run(config, Console(quiet=True), tracker, folder)
     record_split(session, name, tiles, order, torch.from_numpy(shares), blueprint.classes, loss)
     start = f"best/{name}/"
     return {key.removeprefix(start): value for key, value in tracker.heard.items()}
 
 
-def out_of_fold(known: Facts, config: Config, snapshot: Snapshot, folder: Path) -> Part:
+def out_of_fold(known: RunRecord, config: Config, snapshot: Snapshot, folder: Path) -> Part:
     """Return the figures of the best setting's folds: its recorded predictions, on labels anew."""
     table = pq.read_table(uris.local_path(f"runs:/{known.run}/oof_predictions.parquet"))
     table = table.append_column("place", pa.array(np.arange(len(table))))
@@ -338,9 +338,9 @@ def out_of_fold(known: Facts, config: Config, snapshot: Snapshot, folder: Path) 
     classes = class_names(config)
     again = both.set_column(both.column_names.index("target"), "target", both["target_now"])
     tracker = NullTracker()
-    session = by_itself(config, Console(quiet=True), tracker, folder)
+    session = single_process_run(config, Console(quiet=True), tracker, folder)
     record_evidence(session, "oof", again, classes, "oof_")
-    unit, units = unit_numbers(again, config.evidence.resample)
+    unit, units = encode_clusters(again, config.evidence.resample)
     folds, fold = np.unique(again["fold"].to_numpy(), return_inverse=True)
     target, guess = again["target"].to_numpy(), again["pred"].to_numpy()
     some = evaluation_metrics.cube(target, guess, fold * units + unit, len(classes))

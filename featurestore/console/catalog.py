@@ -8,7 +8,7 @@ from featurestore.console import outputs
 from featurestore.errors import ArtifactError
 from featurestore.io.atomic import publish
 from featurestore.store import FeatureStore
-from featurestore.views.catalogue import column_notes, described
+from featurestore.views.catalogue import column_notes, describe_view
 
 MAGIC, CHECKSUM = b"DUCK", 8  # the first word of a DuckDB file, behind so many bytes
 
@@ -38,7 +38,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
             names = [name for name, _ in filed.name_views()]
             for name in names:
                 notes = column_notes(filed.connection.table(name).columns)
-                engine.comment(filed.connection, name, described(name), notes)
+                engine.comment(filed.connection, name, describe_view(name), notes)
             filed.confirm()
             engine.close(filed.connection)
             publish(building, path)

@@ -23,7 +23,7 @@ from featurestore.console.tables import print_table
 from featurestore.errors import FeatureStoreError
 from featurestore.printing import Console
 from featurestore.store import FeatureStore
-from featurestore.views.catalogue import column_notes, described
+from featurestore.views.catalogue import column_notes, describe_view
 
 KEYWORDS = (
     "select", "from", "where", "group by", "order by", "having", "limit", "with", "as", "join",
@@ -176,7 +176,7 @@ def _described(views: Mapping[str, Sequence[str]], name: str) -> pa.Table:
     if name in views:
         notes = column_notes(views[name])
         return pa.table({"column": list(notes), "what it is": list(notes.values())})
-    return pa.table({"view": list(views), "what it is": [described(view) for view in views]})
+    return pa.table({"view": list(views), "what it is": [describe_view(view) for view in views]})
 
 
 def _show(rows: pa.Table, console: Console) -> None:

@@ -33,7 +33,7 @@ LOOSER = {
 EXTENTS = ("tile_extent_x", "tile_extent_y")
 
 
-def offenders(
+def violations_of(
     rows: ir.Table,
     wrong: str,
     fix: str,
@@ -73,11 +73,11 @@ def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
         ).to_pyarrow().to_pylist()  # fmt: skip
     if counts["partial"]:
         missing = table.filter(reduce(operator.or_, (table[name].isnull() for name in KEY)))
-        yield from offenders(
+        yield from violations_of(
             missing, f"{artifact} have rows without a whole key", "fill slide_id, x and y"
         )
     if counts["twice"]:
-        yield from offenders(
+        yield from violations_of(
             keys.filter(twice),
             f"{artifact} have keys that stand more than once",
             "keep one row per (slide_id, x, y); duplicates would multiply rows in the join",
@@ -108,7 +108,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
         yield Violation("slides lack the column id", there, "write one row per slide, by id")
         return
     twice = slides.group_by("id").aggregate(rows=slides.count())
-    yield from offenders(
+    yield from violations_of(
         twice.filter(twice.rows > 1),
         "slides have ids that stand more than once",
         "keep one row per slide",
@@ -120,7 +120,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
             yield Violation(f"column {name} of the slides is not a number", kind, "write pixels")
             continue
         extent = slides[name].cast("float64")
-        yield from offenders(
+        yield from violations_of(
             slides.filter(extent.isnull() | extent.isnan() | (extent < 1) | (extent > MOST)),
             f"slides have a {name} that is no number of pixels",
             "write the extent of a slide's tiles, in the units of x and y",
@@ -151,7 +151,7 @@ def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> I
                 "write it as a double in [0, 1]",
             )
         elif broken[spec.column]:
-            yield from offenders(
+            yield from violations_of(
                 tiles.filter(bad[spec.column]),
                 f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
                 "write the covered share of the tile, in [0, 1]",
@@ -169,17 +169,17 @@ def fold_column(tiles: ir.Table) -> Iterator[Violation]:
         yield Violation("column fold of the tiles is not an integer", str(kind), "write 0 .. k-1")
         return
     if kind == dt.uint64:
-        yield from offenders(
+        yield from violations_of(
             tiles.filter(tiles.fold > MOST),
             "tiles have folds beyond 64-bit integers",
             "write 0 .. k-1",
         )
-    yield from offenders(
+    yield from violations_of(
         tiles.filter(tiles.fold.isnull()),
         "tiles have rows without a fold",
         "give each tile a fold, or drop the column to have folds assigned",
     )
-    yield from offenders(
+    yield from violations_of(
         tiles.filter(tiles.fold < 0),
         "tiles have rows with a negative fold",
         "write 0 .. k-1; leave out the tiles that belong to no fold",
@@ -216,7 +216,7 @@ def group(tiles: ir.Table, name: str) -> Iterator[Violation]:
     unknown = tiles[name].isnull()
     if kind.is_floating():
         unknown = unknown | tiles[name].isnan()
-    yield from offenders(
+    yield from violations_of(
         tiles.filter(unknown),
         f"tiles have rows without {name}, by which folds are to be grouped",
         f"fill {name}, or set kfold_group=slide_id",

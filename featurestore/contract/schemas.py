@@ -19,7 +19,7 @@ from featurestore.contract.parquet_table import (
     normal,
     open_table,
 )
-from featurestore.contract.rules import offenders
+from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation, heed
 from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Dataset, Fragment
@@ -114,7 +114,7 @@ def null_lists(embeddings: ir.Table, dataset: Dataset, artifact: str) -> Iterato
     Asked of the rows only where the footers do not say that there are none.
     """
     if any(_may_be_null(fragment) for fragment in dataset.filled):
-        yield from offenders(
+        yield from violations_of(
             embeddings.filter(embeddings.embedding.isnull()),
             f"{artifact} are null",
             "compute them, or drop these rows",

@@ -43,7 +43,7 @@ class Violation:
         return self.kind(self.wrong[0].upper() + self.wrong[1:], found=self.found, fix=self.fix)
 
 
-def refuse(violations: Iterable[Violation]) -> None:
+def raise_first(violations: Iterable[Violation]) -> None:
     """Raise for the first error among some violations; warnings are not looked at.
 
     Raises
@@ -65,7 +65,7 @@ def heed(violations: Iterable[Violation]) -> None:
         There is an error.
     """
     violations = list(violations)
-    refuse(violations)
+    raise_first(violations)
     for violation in violations:
         warnings.warn(f"{violation.wrong}: {violation.found}", FeatureStoreWarning, stacklevel=3)
 

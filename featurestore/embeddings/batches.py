@@ -23,7 +23,7 @@ READ_BUFFER = 2**20  # bytes: stream a column chunk, which may be gigabytes, ins
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowGroup:
     """A row group: ``rows`` rows of a file, the first of which is row ``start`` of all files."""
 
     file: Path
@@ -32,15 +32,15 @@ class Piece:
     rows: int
 
 
-def pieces(files: Sequence[Path]) -> list[Piece]:
+def row_groups(files: Sequence[Path]) -> list[RowGroup]:
     """Return the row groups of some Parquet files, in order."""
-    found: list[Piece] = []
+    found: list[RowGroup] = []
     start = 0
     for file in files:
         footer = pq.read_metadata(file)
         for group in range(footer.num_row_groups):
             rows = footer.row_group(group).num_rows
-            found.append(Piece(file, group, start, rows))
+            found.append(RowGroup(file, group, start, rows))
             start += rows
     return found
 
@@ -82,7 +82,7 @@ def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
     return max(1, size // (2 * dim))
 
 
-def embedding_batches(piece: Piece, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
+def embedding_batches(piece: RowGroup, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most ``size`` bytes."""
     file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
     width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8

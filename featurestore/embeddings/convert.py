@@ -14,14 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.contract.violation import Violation, key_text, refuse
+from featurestore.contract.violation import Violation, key_text, raise_first
 from featurestore.embeddings.batches import (
-    Piece,
+    RowGroup,
     as_matrix,
     embedding_batches,
     lengths,
-    pieces,
     read_keys,
+    row_groups,
 )
 from featurestore.embeddings.layout import (
     BLOCK_BYTES,
@@ -34,7 +34,7 @@ from featurestore.embeddings.layout import (
     hash_weights,
     npy_header,
 )
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.io.parquet import Fragment
 from featurestore.spec.literals import Storage
@@ -75,17 +75,17 @@ def convert(
     ArtifactError
         There is too little room on the disk.
     """
-    work = pieces([fragment.path for fragment in fragments])
+    work = row_groups([fragment.path for fragment in fragments])
     rows, kind = sum(piece.rows for piece in work), STORED[storage]
     _check_room(folder, rows * dim * kind.itemsize, halved=kind.itemsize == 2)
     header = _begin(folder / FILE, rows, dim, kind)
     keys = read_keys(fragments)
     hashes, weights = np.zeros(rows, dtype=np.int64), hash_weights(dim)
     sums = hashes if storage == "float32" else np.zeros(rows, dtype=np.int64)
-    found = Faults(dim, storage)
+    found = InvalidEmbeddings(dim, storage)
     own = threading.local()  # one open file a thread
 
-    def write(piece: Piece) -> None:
+    def write(piece: RowGroup) -> None:
         if not hasattr(own, "file"):
             own.file = FileIO(folder / FILE, "r+")
         at = piece.start
@@ -108,7 +108,7 @@ def convert(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    refuse(found.violations(keys))
+    raise_first(found.violations(keys))
     for name, column in (("row", np.arange(rows)), ("content", hashes), ("stored", sums)):
         keys = keys.append_column(name, pa.array(column))
     pq.write_table(keys, folder / KEYS)
@@ -122,7 +122,7 @@ def damage(file: Path) -> str | None:
     Its rows are compared with the digests that were taken while they were written, which costs no
     further reading then.
     """
-    whole = Matrix.open(file.parent)
+    whole = EmbeddingMatrix.open(file.parent)
     kind = STORED[whole.storage]
     header = npy_header(whole.rows, whole.dim, kind)
     with file.open("rb") as stream:
@@ -145,7 +145,7 @@ CHECKS = {FILE: damage}
 """What a matrix's seal leaves out, see `featurestore.io.seals`."""
 
 
-class Faults:
+class InvalidEmbeddings:
     """What is wrong with the embeddings that were read: each fault with its rows.
 
     Parameters
@@ -250,20 +250,20 @@ class Faults:
                 yield Violation(wrong, found, fix, len(faulty), kind=EmbeddingError)
 
 
-def faults(
+def find_invalid(
     fragments: Sequence[Fragment], dim: int, storage: Storage, threads: int | None = None
 ) -> Iterator[Violation]:
     """Look at every embedding of some files and yield what is wrong with them."""
-    found = Faults(dim, storage)
+    found = InvalidEmbeddings(dim, storage)
 
-    def look(piece: Piece) -> None:
+    def look(piece: RowGroup) -> None:
         at = piece.start
         for column in embedding_batches(piece, dim):
             at += len(found.checked(column, at))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         files = [fragment.path for fragment in fragments]
-        for done in [pool.submit(look, piece) for piece in pieces(files)]:
+        for done in [pool.submit(look, piece) for piece in row_groups(files)]:
             done.result()
     yield from found.violations(read_keys(fragments))
 

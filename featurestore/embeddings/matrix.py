@@ -30,7 +30,7 @@ from featurestore.spec.literals import Storage
 
 
 @dataclass(frozen=True)
-class Matrix:
+class EmbeddingMatrix:
     """A converted artifact.
 
     Parameters
@@ -49,7 +49,7 @@ class Matrix:
     storage: Storage
 
     @classmethod
-    def open(cls, folder: Path) -> "Matrix":
+    def open(cls, folder: Path) -> "EmbeddingMatrix":
         """Read what a folder holds; nothing but the manifest is read."""
         return cls(folder, **json.loads((folder / MANIFEST).read_text()))
 

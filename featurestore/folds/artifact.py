@@ -40,7 +40,7 @@ def _content(spec: StoreSpec, tiles: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def recalled(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
+def find_assignment(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
     """Return an assignment that an earlier run logged to MLflow, or None.
 
     Raises
@@ -69,7 +69,7 @@ def _read(file: Path, root: str) -> pa.Table:
         ) from error
 
 
-def kept(folds: pa.Table, digest: str) -> str:
+def store_assignment(folds: pa.Table, digest: str) -> str:
     """Log an assignment as an artifact with a run of its own, once; return its URI."""
     root = mlflow_artifacts.logged(
         NAME, digest, lambda folder: pq.write_table(folds, folder / FILE)
@@ -77,10 +77,10 @@ def kept(folds: pa.Table, digest: str) -> str:
     return f"{root}/{FILE}"
 
 
-def filed(folds: pa.Table, digest: str) -> Path:
+def log_assignment(folds: pa.Table, digest: str) -> Path:
     """Keep an assignment on this machine, for views in a file to read; return its file."""
 
     def build(folder: Path) -> None:
         pq.write_table(folds, folder / FILE)
 
-    return cache.held(NAME, digest, build).folder / FILE
+    return cache.get_or_build(NAME, digest, build).folder / FILE

@@ -34,11 +34,11 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-_BUILT: dict[Path, "Held"] = {}  # what this process keeps
+_BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
 
 
 @dataclass(frozen=True)
-class Held:
+class CacheEntry:
     """A folder that nobody removes as long as this object lives.
 
     Parameters
@@ -125,7 +125,9 @@ def place(kind: str, digest: str) -> Path:
     return HOME / kind / digest[:NAME_LENGTH]
 
 
-def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE) -> Held:
+def get_or_build(
+    kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE
+) -> CacheEntry:
     """Return a folder of the shelf, building it if it is not there.
 
     Of several processes that ask at once, one builds and the others wait for it. A folder that is
@@ -154,7 +156,7 @@ def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks
             wrong = seals.fault(folder, digest, checks) if folder.exists() else None
             if folder.exists() and wrong is None:
                 _touch(lock)
-                return Held(folder, lock)
+                return CacheEntry(folder, lock)
             lock.close()
             if wrong:
                 set_aside(folder, lambda: seals.fault(folder, digest, checks))
@@ -166,7 +168,7 @@ def held(kind: str, digest: str, build: Callable[[Path], object], checks: Checks
 
 
 def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
-    """Return a folder that nobody removes as long as this process lives, see `held`.
+    """Return a folder that nobody removes as long as this process lives, see `get_or_build`.
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     folder = place(name, content).absolute()
     if folder in _BUILT and seals.fault(folder, content, NONE):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    own = held(name, content, build)
+    own = get_or_build(name, content, build)
     return _BUILT.setdefault(folder, own).folder
 
 
@@ -192,7 +194,7 @@ def let_go(path: Path) -> Path | None:
     return folder
 
 
-def found(kind: str, name: str, checks: Checks = NONE) -> Held:
+def found(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
     """Return a folder of the shelf that is there, by its name.
 
     Raises
@@ -209,11 +211,11 @@ def found(kind: str, name: str, checks: Checks = NONE) -> Held:
         lock.close()
         raise ArtifactError(f"{folder} is damaged", found=wrong, fix=AGAIN)
     _touch(lock)
-    return Held(folder, lock)
+    return CacheEntry(folder, lock)
 
 
 def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: Checks) -> None:
-    _sweep(folder)
+    _remove_leftovers(folder)
     # Not by `tempfile`: others may read what they may read anywhere else.
     fresh = folder.with_name(f"{BUILDING}{folder.name}-{secrets.token_hex(4)}")
     fresh.mkdir()
@@ -266,7 +268,7 @@ def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
     ArtifactError
         Somebody uses it.
     """
-    with _alone(folder, PATIENCE) as alone:
+    with _exclusive_lock(folder, PATIENCE) as alone:
         wrong = look() if folder.exists() else None
         if wrong is None:
             return None
@@ -297,7 +299,7 @@ def _forget(folder: Path) -> None:
             parent.rmdir()
 
 
-def _sweep(folder: Path) -> None:
+def _remove_leftovers(folder: Path) -> None:
     """Remove what killed writers and removers of a folder left; its lock must be held alone."""
     for prefix in (BUILDING, REMOVING):
         for left in folder.parent.glob(f"{prefix}{folder.name}-*"):
@@ -360,12 +362,12 @@ def used(folder: Path) -> float:
 
 def in_use(folder: Path) -> bool:
     """Return whether a process holds a folder."""
-    with _alone(folder) as alone:
+    with _exclusive_lock(folder) as alone:
         return not alone
 
 
 @contextmanager
-def _alone(folder: Path, patience: float = 0.0) -> Iterator[bool]:
+def _exclusive_lock(folder: Path, patience: float = 0.0) -> Iterator[bool]:
     """Hold a folder's lock alone if nobody else holds it; yield whether that went well.
 
     Parameters
@@ -392,9 +394,9 @@ def _alone(folder: Path, patience: float = 0.0) -> Iterator[bool]:
 
 def remove(folder: Path) -> bool:
     """Remove a folder unless a process holds it, or another user's right; return if it went."""
-    with _alone(folder) as alone, suppress(PermissionError):
+    with _exclusive_lock(folder) as alone, suppress(PermissionError):
         if alone:
-            _sweep(folder)
+            _remove_leftovers(folder)
             if folder.exists():
                 gone = folder.with_name(f"{REMOVING}{folder.name}-{os.getpid()}")
                 folder.rename(gone)  # at once: a reader sees the whole or none

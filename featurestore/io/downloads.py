@@ -46,7 +46,7 @@ def compared(fill: Callable[[Path], object]) -> Path:
 
     It is downloaded at each call, and kept once for each content.
     """
-    fresh = cache.held(KIND, uuid.uuid4().hex, fill)
+    fresh = cache.get_or_build(KIND, uuid.uuid4().hex, fill)
     files = sorted(file for file in fresh.folder.rglob("*") if file.is_file())
     named = {file.relative_to(fresh.folder).as_posix(): file for file in files}
     content = digests.digest(named, remember=False)

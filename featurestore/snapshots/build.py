@@ -12,7 +12,7 @@ from featurestore import validation
 from featurestore.backend import engine, errors
 from featurestore.contract import rules as contract_rules
 from featurestore.embeddings import convert, matrix
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.folds.assign import imbalances
@@ -28,7 +28,7 @@ from featurestore.snapshots.layout import (
     Matrices,
     combined_digest,
 )
-from featurestore.snapshots.leakage import Finding, find_twins, watch
+from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
 from featurestore.views.folds import KEY, check_fold
@@ -108,15 +108,15 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             for found in validation.warnings(store):
                 said = f"{found.wrong}: {found.found}"
                 warnings.warn(said, FeatureStoreWarning, stacklevel=2)
-            findings = watch(store) if spec.tiles else []
-            leakage.refuse(findings, spec.leakage)
+            findings = find_leaks(store) if spec.tiles else []
+            leakage.raise_leaks(findings, spec.leakage)
             held = matrices(store, rows)
             whole = content | {"digest": digest} | write(store, folder, held, findings)
             store.confirm()
         whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
 
-    held = cache.held(SHELF, digest, build)
+    held = cache.get_or_build(SHELF, digest, build)
     store.sources()  # remembers digests: a refusal would have written nothing
     manifest = json.loads((held.folder / MANIFEST).read_text())
     for said in manifest["warnings"]:
@@ -133,7 +133,7 @@ def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
 
 def embeddings(
     store: FeatureStore, prefix: str, rows: Rows | None = None
-) -> tuple[Matrix, cache.Held]:
+) -> tuple[EmbeddingMatrix, cache.CacheEntry]:
     """Return the embeddings of the training or test tiles, converted on their first use."""
     name = prefix + "embeddings"
     dataset, storage = store.dataset(name), store.spec.storage
@@ -147,8 +147,8 @@ def embeddings(
         store.confirm()
 
     digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
-    held = cache.held(MATRICES, digest, build, convert.CHECKS)
-    return Matrix.open(held.folder), held
+    held = cache.get_or_build(MATRICES, digest, build, convert.CHECKS)
+    return EmbeddingMatrix.open(held.folder), held
 
 
 def write(
@@ -179,7 +179,7 @@ def write(
         if (folds := store.fold_table) is not None:
             pq.write_table(folds, folder / artifact.FILE)
             said["imbalance"] = imbalances(folds)
-        findings = [*findings, find_twins(store.spec.kfold_strategy, folder, held)]
+        findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, held)]
         said["guard"] = [finding.as_dict() for finding in findings]
     return said
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.embeddings import convert
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import cache, seals
 from featurestore.snapshots.layout import MANIFEST, MATRICES, SHELF
@@ -58,7 +58,7 @@ def opened(name: str) -> Snapshot:
     matrices = {}
     for cohort, said in manifest["cohorts"].items():
         own = cache.found(MATRICES, said["matrix"], convert.CHECKS)
-        matrices[cohort.removesuffix("tiles")] = (Matrix.open(own.folder), own)
+        matrices[cohort.removesuffix("tiles")] = (EmbeddingMatrix.open(own.folder), own)
     return Snapshot(held, manifest, matrices)
 
 

@@ -66,7 +66,7 @@ def _write_side(
     store: FeatureStore, snapshot: Snapshot, prefix: str, folder: Path, rows: Rows
 ) -> None:
     _made(folder)
-    kept = leakage.kept(snapshot.fates(prefix)).order_by(list(KEY))
+    kept = leakage.kept_tiles(snapshot.fates(prefix)).order_by(list(KEY))
     with errors.translated():
         tiles = kept.to_pyarrow()
     matrix, own = snapshot.matrices[prefix][0], [n for n in OWN if n in tiles.column_names]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.io import cache
 
 SHELF, MATRICES = "snapshots", "matrices"
@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
 
 
-Matrices = dict[str, tuple[Matrix, cache.Held]]
+Matrices = dict[str, tuple[EmbeddingMatrix, cache.CacheEntry]]
 """By the prefix of a cohort."""
 
 

@@ -48,14 +48,14 @@ class Finding:
         return asdict(self)
 
 
-def finding(check: str, promised: bool, offenders: pa.Table) -> Finding:
+def count_offenders(check: str, promised: bool, offenders: pa.Table) -> Finding:
     """Count the offenders of a check and name the first."""
     rows = offenders.slice(0, SHOWN).to_pylist()
     first = "; ".join(", ".join(f"{name} {value}" for name, value in r.items()) for r in rows)
     return Finding(check, promised, len(offenders), first)
 
 
-def refuse(findings: list[Finding], leakage: Leakage) -> list[str]:
+def raise_leaks(findings: list[Finding], leakage: Leakage) -> list[str]:
     """Raise for the first broken promise, or return a line for each leak.
 
     Raises
@@ -78,7 +78,7 @@ def refuse(findings: list[Finding], leakage: Leakage) -> list[str]:
 COMPARED = 1024  # embeddings held in memory at a time, to compare them
 
 
-def watch(store: FeatureStore) -> list[Finding]:
+def find_leaks(store: FeatureStore) -> list[Finding]:
     """Run those of the guard's checks that read no embedding."""
     spec, fates = store.spec, store.view("fates")
     grouped = spec.kfold_strategy == "stratified_group"
@@ -87,38 +87,40 @@ def watch(store: FeatureStore) -> list[Finding]:
 
     def look(check: str, promised: bool, offenders: ir.Table) -> None:
         with errors.translated():
-            found.append(snapshots_leakage.finding(check, promised, offenders.to_pyarrow()))
+            found.append(snapshots_leakage.count_offenders(check, promised, offenders.to_pyarrow()))
 
     for group in dict.fromkeys([*groups, *([spec.kfold_group] if grouped else [])]):
         promised = grouped and group == spec.kfold_group
         look(
-            f"values of {group} in several folds", promised, views_leakage.spread_view(fates, group)
+            f"values of {group} in several folds",
+            promised,
+            views_leakage.groups_in_several_folds(fates, group),
         )
     slides = store.view("slides") if spec.slides else None
     if slides is not None and set(rules.EXTENTS) <= set(slides.columns):
-        overlaps = views_leakage.overlap_view(fates, slides)
+        overlaps = views_leakage.overlapping_tiles(fates, slides)
         look("overlapping tiles of one slide in different folds", grouped, overlaps)
     if spec.test_tiles:
         test = store.view("test_fates")
         for group in (name for name in groups if name in test.columns):
             promised = grouped and group in ("slide_id", spec.kfold_group)
-            common = views_leakage.common_view(fates, test, group)
+            common = views_leakage.groups_in_train_and_test(fates, test, group)
             look(f"values of {group} among both training and test tiles", promised, common)
     return found
 
 
-def find_twins(strategy: Strategy, folder: Path, held: Matrices) -> Finding:
+def find_duplicates(strategy: Strategy, folder: Path, held: Matrices) -> Finding:
     """Look for one embedding under two keys across the folds and the test set."""
     here, sides = engine.connect(), []
     for prefix in held:
         fates = engine.read_parquet(here, [folder / f"{prefix}fates.parquet"])
         side = ibis.literal("test") if prefix else fates.fold.cast("string")
-        sides.append(views_leakage.kept(fates).select(*KEY, "row", "content", side=side))
+        sides.append(views_leakage.kept_tiles(fates).select(*KEY, "row", "content", side=side))
     with errors.translated():
-        twins = views_leakage.twin_view(
+        twins = views_leakage.duplicate_embeddings(
             ibis.union(*sides) if len(sides) > 1 else sides[0]
         ).to_pyarrow()
-    return snapshots_leakage.finding(
+    return snapshots_leakage.count_offenders(
         "tiles with the embedding of a tile in another fold or in the test set",
         strategy == "stratified_group",
         _same(twins, held),

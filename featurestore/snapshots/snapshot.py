@@ -42,7 +42,7 @@ class Snapshot:
         Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
     """
 
-    held: cache.Held
+    held: cache.CacheEntry
     manifest: dict[str, Any]
     matrices: Matrices
 
@@ -119,12 +119,12 @@ class Snapshot:
 
     def fold_set(self, more: Sequence[str] = ()) -> TileSet:
         """Return all kept training tiles, each with its ``fold`` (``split`` is ``train``)."""
-        kept = leakage.kept(self.fates()).mutate(split=ibis.literal("train"))
+        kept = leakage.kept_tiles(self.fates()).mutate(split=ibis.literal("train"))
         return self._tile_set("", kept, more, "fold")
 
     def test_set(self, more: Sequence[str] = ()) -> TileSet:
         """Return the held-out tiles that survive the same rules (``split`` is ``test``)."""
-        kept = leakage.kept(self.fates("test_"))
+        kept = leakage.kept_tiles(self.fates("test_"))
         return self._tile_set("test_", kept.mutate(split=ibis.literal("test")), more)
 
     def _tile_set(self, prefix: str, view: ir.Table, more: Sequence[str], *own: str) -> TileSet:
@@ -157,7 +157,7 @@ class Snapshot:
         file = self.folder / artifact.FILE
         if not file.exists():
             return None
-        return artifact.kept(pq.read_table(file), self.manifest["inputs"]["folds"])
+        return artifact.store_assignment(pq.read_table(file), self.manifest["inputs"]["folds"])
 
 
 def _chosen(view: ir.Table, *more: str) -> pa.Table:

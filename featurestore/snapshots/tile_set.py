@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 
 
 @dataclass(frozen=True)
@@ -21,4 +21,4 @@ class TileSet:
     """
 
     keys: pa.Table
-    matrix: Matrix
+    matrix: EmbeddingMatrix

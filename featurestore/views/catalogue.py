@@ -64,7 +64,7 @@ COLUMNS = {
 PASSED = "a column of the artifact, passed through"
 
 
-def described(view: str) -> str:
+def describe_view(view: str) -> str:
     """Return what a view is, and its grain."""
     text, grain = VIEWS[view.removeprefix("test_")]
     held_out = "Of the held-out tiles: " if view.startswith("test_") else ""
@@ -82,7 +82,7 @@ def column_notes(columns: Iterable[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class View:
+class NamedView:
     """A view as a notebook shows it: what it is, its grain, its first rows, its SQL.
 
     Parameters
@@ -111,7 +111,7 @@ class View:
             return shown.limit(rows).to_pyarrow()
 
     def __repr__(self) -> str:
-        return f"{self.name}: {described(self.name)}\n{self.table.schema()}"
+        return f"{self.name}: {describe_view(self.name)}\n{self.table.schema()}"
 
     def _repr_html_(self) -> str:
         rows = self.head()
@@ -121,7 +121,7 @@ class View:
             for row in rows.to_pylist()
         )
         return (
-            f"<p><b>{html.escape(self.name)}</b>: {html.escape(described(self.name))}</p>"
+            f"<p><b>{html.escape(self.name)}</b>: {html.escape(describe_view(self.name))}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<details><summary>SQL</summary><pre>{html.escape(self.sql)}</pre></details>"
         )

@@ -8,30 +8,31 @@ import ibis
 import ibis.expr.types as ir
 
 
-def kept(fates: ir.Table) -> ir.Table:
+def kept_tiles(fates: ir.Table) -> ir.Table:
     """Return the tiles that are trained or tested on."""
     return fates.filter(fates.dropped_by.isnull())
 
 
-def spread_view(fates: ir.Table, group: str) -> ir.Table:
+def groups_in_several_folds(fates: ir.Table, group: str) -> ir.Table:
     """Return the groups with kept tiles in several folds: the group, ``folds, tiles``."""
-    tiles = kept(fates)
+    tiles = kept_tiles(fates)
     groups = tiles.group_by(group).aggregate(folds=tiles.fold.nunique(), tiles=tiles.count())
     return groups.filter(groups.folds > 1).order_by(group)
 
 
-def common_view(fates: ir.Table, test: ir.Table, group: str) -> ir.Table:
+def groups_in_train_and_test(fates: ir.Table, test: ir.Table, group: str) -> ir.Table:
     """Return the groups with kept tiles in both artifacts: the group, ``tiles, test_tiles``."""
     # One artifact may hold a patient's number, the other its text.
     ours, theirs = (
-        side.mutate(side[group].cast("string").name(group)) for side in (kept(fates), kept(test))
+        side.mutate(side[group].cast("string").name(group))
+        for side in (kept_tiles(fates), kept_tiles(test))
     )
     left = ours.group_by(group).aggregate(tiles=ours.count())
     right = theirs.group_by(group).aggregate(test_tiles=theirs.count())
     return left.inner_join(right, group).order_by(group)
 
 
-def overlap_view(fates: ir.Table, slides: ir.Table) -> ir.Table:
+def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
     """Return pairs of kept tiles of one slide that share area and stand in different folds.
 
     Columns ``slide_id, x, y, fold, other_x, other_y, other_fold``; the first tile is the one
@@ -43,7 +44,7 @@ def overlap_view(fates: ir.Table, slides: ir.Table) -> ir.Table:
         width=slides.tile_extent_x.cast("int64"),
         height=slides.tile_extent_y.cast("int64"),
     )
-    tiles = kept(fates).select("slide_id", "x", "y", "fold").inner_join(size, "slide_id")
+    tiles = kept_tiles(fates).select("slide_id", "x", "y", "fold").inner_join(size, "slide_id")
     tiles = tiles.mutate(
         column=(tiles.x / tiles.width).floor().cast("int64"),
         line=(tiles.y / tiles.height).floor().cast("int64"),
@@ -69,7 +70,7 @@ def overlap_view(fates: ir.Table, slides: ir.Table) -> ir.Table:
     )
 
 
-def twin_view(sides: ir.Table) -> ir.Table:
+def duplicate_embeddings(sides: ir.Table) -> ir.Table:
     """Return the tiles whose embedding has the digest of a tile on another side.
 
     Parameters

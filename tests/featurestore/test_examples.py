@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
 
-from featurestore.examples import TISSUES, Cohort, uris, write_digits, write_synthetic
+from featurestore.examples import TISSUES, SyntheticConfig, uris, write_digits, write_synthetic
 from featurestore.snapshots.build import materialise
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -47,7 +47,9 @@ def spec(folder: Path) -> StoreSpec:
 
 
 def test_synthetic_cohort_keeps_the_contract_and_shows_every_knob(tmp_path: Path):
-    cohort = Cohort(rows=3000, dim=8, slides=20, patients=10, mixed=0.2, missing=0.1, empty=0.05)
+    cohort = SyntheticConfig(
+        rows=3000, dim=8, slides=20, patients=10, mixed=0.2, missing=0.1, empty=0.05
+    )
     write_synthetic(tmp_path, cohort, block=256, files=3)
     assert len(list((tmp_path / "embeddings").iterdir())) == 3
     store = FeatureStore(spec(tmp_path))
@@ -70,7 +72,7 @@ def test_synthetic_cohort_is_the_same_for_the_same_seed(tmp_path: Path):
     written = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        write_synthetic(tmp_path / name, Cohort(rows=500, dim=4, slides=5, seed=seed))
+        write_synthetic(tmp_path / name, SyntheticConfig(rows=500, dim=4, slides=5, seed=seed))
         files = sorted((tmp_path / name).rglob("*.parquet"))
         written.append([pq.read_table(file) for file in files])
     assert written[0] == written[1]
@@ -79,7 +81,7 @@ def test_synthetic_cohort_is_the_same_for_the_same_seed(tmp_path: Path):
 
 def test_a_slides_embeddings_share_a_shift(tmp_path: Path):
     write_synthetic(
-        tmp_path, Cohort(rows=2000, dim=16, slides=4, shift=12.0, signal=0.0, missing=0)
+        tmp_path, SyntheticConfig(rows=2000, dim=16, slides=4, shift=12.0, signal=0.0, missing=0)
     )
     table = pq.read_table(tmp_path / "embeddings")
     x = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 16)

@@ -10,7 +10,7 @@ import pytest
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.redaction import redacted
-from train.promotion.decision import Verdict, page
+from train.promotion.decision import Decision, page
 from train.reports.html import Page, Text, html
 
 SIGNED = "https://b.s3.amazonaws.com/k?X-Amz-Credential=AKIA1%2F2&X-Amz-Date=1&X-Amz-Signature=f00"
@@ -73,7 +73,7 @@ def told_by_page() -> str:
 
 def told_by_verdict() -> str:
     command = "python train/promote.py uri=http://u:secret@h/?api_key=secret"
-    decided = Verdict(
+    decided = Decision(
         "refused", "m", "1", "champion", "none", "me", command, "c", datetime.now(UTC)
     )
     return page(decided)

@@ -61,7 +61,7 @@ def test_pairing_makes_intervals_narrow():
     assert compare.main(names) == 0
     paired = read()["accuracy"]
     pair = compare.paired(*(pq.read_table(name) for name in names))
-    alone = estimates.figures(pair.target, pair.one, pair.unit, pair.names)["accuracy"]
+    alone = estimates.estimate(pair.target, pair.one, pair.unit, pair.names)["accuracy"]
     assert paired["high"] - paired["low"] < 0.5 * (alone.high - alone.low)
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from train import export
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 
 NAMES = ["Connective-Tissue", "Öl & Fett", "50 %"]
 
@@ -21,7 +21,7 @@ NAMES = ["Connective-Tissue", "Öl & Fett", "50 %"]
 def saved(head: str, normalize: str) -> Path:
     """Write a checkpoint of random weights; return its file."""
     torch.manual_seed(0)
-    blueprint = Blueprint(head, 8, normalize, 12, NAMES, [1.0, 2.0, 3.0], 1.5)
+    blueprint = ModelSpec(head, 8, normalize, 12, NAMES, [1.0, 2.0, 3.0], 1.5)
     network = blueprint.build()
     if normalize == "zscore":
         network.get_submodule("backbone").mean.uniform_()

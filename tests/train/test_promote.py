@@ -330,7 +330,7 @@ def test_a_lock_that_a_killed_process_left_is_told_of(
     mlflow.MlflowClient().create_registered_model(
         f"{MODEL}.promotion", description="champion: 3 -> 7, by Cy on far, process 1"
     )
-    monkeypatch.setattr(lock, "_take", lambda *given, own=lock._take: own(*given[:2], 0))
+    monkeypatch.setattr(lock, "acquire", lambda *given, own=lock.acquire: own(*given[:2], 0))
     assert asked(number) == 2
     said = capsys.readouterr().err
     assert "by Cy on far, process 1" in said

@@ -150,11 +150,11 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     network.get_submodule("head").bias += 100 * torch.arange(2)
     checkpoint.save(file, network, blueprint)
     client = mlflow.MlflowClient(database())
-    sums = client.get_run(run).data.tags[registry.SUMS]
+    sums = client.get_run(run).data.tags[registry.DIGESTS_TAG]
     if not recorded:  # as of a run before there were digests
-        client.delete_tag(run, registry.SUMS)
+        client.delete_tag(run, registry.DIGESTS_TAG)
     status, said = again(capsys, run)
-    client.set_tag(run, registry.SUMS, sums)
+    client.set_tag(run, registry.DIGESTS_TAG, sums)
     file.write_bytes(kept)
     if recorded:
         assert (status, f"found: {checkpoint.FILE} changed" in said) == (2, True)

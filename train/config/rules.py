@@ -67,7 +67,7 @@ def _check_fold(config: Config) -> None:
         raise ConfigError(
             "fold names no fold", found="fold=[]", fix="set for example fold=[0,1,4] or fold=all"
         )
-    if not packed(config):
+    if not is_sweep(config):
         return
     if config.mode != "fit":
         raise ConfigError(
@@ -186,7 +186,7 @@ def registers(config: Config) -> bool:
     return config.tracking.register and config.mode == "fit" and config.probe != "knn"
 
 
-def packed(config: Config) -> bool:
+def is_sweep(config: Config) -> bool:
     """Return whether heads are trained side by side: of several folds, or of several settings."""
     return bool(siblings(config))
 
@@ -230,9 +230,9 @@ def asked_folds(config: Config, there: list[int]) -> list[int]:
     return [fold for fold in several if fold is not None]
 
 
-def alone(config: Config) -> bool:
+def is_single_head(config: Config) -> bool:
     """Return whether one linear head is trained."""
-    return config.mode == "fit" and config.head == "linear" and not packed(config)
+    return config.mode == "fit" and config.head == "linear" and not is_sweep(config)
 
 
 def size(limit: str) -> int:

@@ -6,7 +6,7 @@ from typing import Literal
 from omegaconf import MISSING
 
 from featurestore.errors import ConfigError
-from featurestore.examples import Cohort
+from featurestore.examples import SyntheticConfig
 from featurestore.spec.bounds import COUNTS, FOLDS, SEEDS, THREADS
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
@@ -52,7 +52,9 @@ class Data:
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
     slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
-    synthetic: Cohort = field(default_factory=Cohort, metadata=doc("shape of a synthetic cohort"))
+    synthetic: SyntheticConfig = field(
+        default_factory=SyntheticConfig, metadata=doc("shape of a synthetic cohort")
+    )
 
 
 @dataclass

@@ -44,7 +44,7 @@ def class_names(config: Config) -> list[str]:
     return sorted(config.class_indices, key=config.class_indices.__getitem__)
 
 
-def varied(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
+def with_rules(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
     """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
     if not rules:
         return store

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.engine.sampler import windows
-from train.engine.shard import Pool
+from train.engine.sampler import batch_windows
+from train.engine.shard import Shard
 
-Step = Callable[[list[Pool]], Tensor]
+Step = Callable[[list[Shard]], Tensor]
 """Takes a step on the pieces of a batch; returns sums of losses and weights, shape (2, H)."""
 
 
-class Steps:
+class Epochs:
     """The steps of heads that train together, until one of them leaves.
 
     Parameters
@@ -34,9 +34,9 @@ class Steps:
         Whether `step` can be recorded: it never asks the card for a number.
     """
 
-    def __init__(self, pool: Pool, size: int, step: Step, recorded: bool) -> None:
+    def __init__(self, pool: Shard, size: int, step: Step, recorded: bool) -> None:
         self.pool, self.size, self.step = pool, size, step
-        self.graph = Graph(pool, size, step) if recorded and resident(pool) else None
+        self.graph = CapturedStep(pool, size, step) if recorded and resident(pool) else None
 
     def epoch(self, rng: np.random.Generator) -> Tensor:
         """Take the steps of an epoch; return sums of losses and weights, shape (2, H)."""
@@ -49,15 +49,15 @@ class Steps:
         return sums
 
 
-def resident(pool: Pool) -> bool:
+def resident(pool: Shard) -> bool:
     """Return whether all tiles are on a GPU, which no other process shares in."""
     return isinstance(pool.x, Tensor) and pool.x.is_cuda and pool.world == 1
 
 
-class Graph:
-    """A step as a CUDA graph; parameters as of `Steps`."""
+class CapturedStep:
+    """A step as a CUDA graph; parameters as of `Epochs`."""
 
-    def __init__(self, pool: Pool, size: int, step: Step) -> None:
+    def __init__(self, pool: Shard, size: int, step: Step) -> None:
         self.pool, self.size, self.step = pool, size, step
         number = -(-pool.rows // size)
         self.table = torch.zeros((number, 2), dtype=torch.int64, device=pool.target.device)
@@ -68,7 +68,7 @@ class Graph:
 
     def epoch(self, rng: np.random.Generator) -> Tensor:
         """Take the steps of an epoch; the first of all are taken before they are recorded."""
-        parts = list(windows(self.pool.rows, self.size, rng))
+        parts = list(batch_windows(self.pool.rows, self.size, rng))
         spans = [(part[0][0], sum(stop - start for start, stop in part)) for part in parts]
         self.table.copy_(torch.tensor(spans))
         self.line.zero_()
@@ -95,7 +95,7 @@ class Graph:
             self.sums += self.step([self.batch()])
         return 1
 
-    def batch(self) -> Pool:
+    def batch(self) -> Shard:
         """Return the tiles of the next line; a short batch is filled up with tiles of no head."""
         start, length = self.table.index_select(0, self.line)[0]
         self.line += 1

@@ -3,15 +3,20 @@
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads
-from train.engine.losses import Aims
-from train.engine.shard import NOWHERE, Pool, Sum, picked
-from train.engine.weights import Affine
+from train.engine.heads import HeadSpecs
+from train.engine.losses import HeadLosses
+from train.engine.shard import DROPPED, Reduce, Shard, gather_rows
+from train.engine.weights import LinearHeads
 
 
 @torch.no_grad()
 def evaluate(
-    pool: Pool, affine: Affine, heads: Heads, aims: Aims, total: Sum, counted: bool = True
+    pool: Shard,
+    affine: LinearHeads,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    total: Reduce,
+    counted: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Apply each head to the tiles of its own validation fold.
 
@@ -31,13 +36,13 @@ def evaluate(
     room = torch.empty(0)
     for _, section in pool.sections():
         for variant, fold, members in heads.groups():
-            if fold == NOWHERE:
+            if fold == DROPPED:
                 continue
             held = (section.fold[variant] == fold).nonzero()[:, 0]
             some, aim = affine.of(members), plain.of(members)
             for rows in held.split(pool.block):
                 assert isinstance(section.x, Tensor)
-                x, room = picked(section.x, rows, room, pool.block)
+                x, room = gather_rows(section.x, rows, room, pool.block)
                 logits = some.logits(x.to(device))
                 target = section.target[variant, rows].expand(len(members), -1)
                 if counted:
@@ -51,7 +56,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def out_of_fold(pool: Pool, affine: Affine, heads: Heads) -> Tensor:
+def out_of_fold(pool: Shard, affine: LinearHeads, heads: HeadSpecs) -> Tensor:
     """Return each own tile's probabilities from the head that validates on it, shape (rows, K).
 
     Zero where no head does; of several, the last one's.
@@ -65,7 +70,7 @@ def out_of_fold(pool: Pool, affine: Affine, heads: Heads) -> Tensor:
             one = affine.of(torch.tensor([head], device=held.device))
             for rows in held.nonzero()[:, 0].split(pool.block):
                 assert isinstance(section.x, Tensor)
-                x, room = picked(section.x, rows, room, pool.block)
+                x, room = gather_rows(section.x, rows, room, pool.block)
                 logits = one.logits(x.to(probabilities.device))
                 probabilities[start + rows] = logits[0].softmax(dim=0).T
     return probabilities

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from train.engine.losses import class_weights
-from train.engine.shard import NOWHERE, Pool, Sum
+from train.engine.shard import DROPPED, Reduce, Shard
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadSpecs:
     """What tells the heads apart, each a tensor of length H.
 
     Parameters
@@ -18,7 +18,7 @@ class Heads:
     variant
         Which variant of the rules gives labels and folds.
     fold
-        The fold that the head validates on; `NOWHERE` for a head that trains on all.
+        The fold that the head validates on; `DROPPED` for a head that trains on all.
     fraction
         It trains on slides whose draw is at most this.
     rate, decay, smoothing
@@ -35,13 +35,13 @@ class Heads:
     def __len__(self) -> int:
         return len(self.variant)
 
-    def of(self, heads: Tensor) -> "Heads":
+    def of(self, heads: Tensor) -> "HeadSpecs":
         """Return some of the heads."""
-        return Heads(**{name: column[heads] for name, column in vars(self).items()})
+        return HeadSpecs(**{name: column[heads] for name, column in vars(self).items()})
 
-    def on(self, device: torch.device) -> "Heads":
+    def on(self, device: torch.device) -> "HeadSpecs":
         """Return the columns on a device."""
-        return Heads(**{name: column.to(device) for name, column in vars(self).items()})
+        return HeadSpecs(**{name: column.to(device) for name, column in vars(self).items()})
 
     def groups(self) -> list[tuple[int, int, Tensor]]:
         """Return (variant, fold, heads) of the heads that validate on the same tiles."""
@@ -52,19 +52,19 @@ class Heads:
         ]
 
 
-def seen(pool: Pool, heads: Heads) -> Tensor:
+def train_mask(pool: Shard, heads: HeadSpecs) -> Tensor:
     """Return which tiles each head trains on, shape (H, rows)."""
     fold = pool.fold[heads.variant]
-    others = (fold != NOWHERE) & (fold != heads.fold[:, None])
+    others = (fold != DROPPED) & (fold != heads.fold[:, None])
     return others & (pool.draw <= heads.fraction[:, None])
 
 
-def balanced(pool: Pool, heads: Heads, classes: int, total: Sum) -> Tensor:
+def balanced_class_weights(pool: Shard, heads: HeadSpecs, classes: int, total: Reduce) -> Tensor:
     """Return each head's class weights, from its own training tiles, shape (H, K)."""
     counts = torch.zeros((len(heads), classes), dtype=torch.int64, device=pool.target.device)
     for block in pool.bare().blocks():
         target = block.target[heads.variant]
-        own = seen(block, heads)
+        own = train_mask(block, heads)
         for index in range(classes):
             counts[:, index] += ((target == index) & own).sum(dim=1)
     return torch.stack([class_weights(row) for row in total(counts)])

@@ -32,7 +32,7 @@ def cross_entropy_sum(
 
 
 @dataclass(frozen=True)
-class Aims:
+class HeadLosses:
     """The weighted cross entropy of each head, with label smoothing, as sums over tiles.
 
     A tile's loss is ``-(1 - s) w[t] log p[t] - s / K * sum over c of w[c] log p[c]`` with its class
@@ -50,13 +50,13 @@ class Aims:
     weights: Tensor
     smoothing: Tensor
 
-    def of(self, heads: Tensor) -> "Aims":
+    def of(self, heads: Tensor) -> "HeadLosses":
         """Return those of some heads."""
-        return Aims(self.weights[heads], self.smoothing[heads])
+        return HeadLosses(self.weights[heads], self.smoothing[heads])
 
-    def plain(self) -> "Aims":
+    def plain(self) -> "HeadLosses":
         """Return the same without label smoothing, to validate by."""
-        return Aims(self.weights, torch.zeros_like(self.smoothing))
+        return HeadLosses(self.weights, torch.zeros_like(self.smoothing))
 
     @cached_property
     def smooth(self) -> bool:

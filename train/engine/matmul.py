@@ -17,7 +17,7 @@ def has_onednn() -> bool:
 ONEDNN = has_onednn()
 
 
-def times(x: Tensor, weight: Tensor) -> Tensor:
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T``.
 
     Parameters

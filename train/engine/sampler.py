@@ -8,7 +8,7 @@ Window = list[tuple[int, int]]
 """Positions start .. stop; two pieces where the window wraps around."""
 
 
-def windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
+def batch_windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Window]:
     """Yield the batches of an epoch as windows of positions, in random order.
 
     The first starts at a random position, the last may be shorter, one may wrap around: no two
@@ -29,7 +29,7 @@ CHUNK = 8192  # rows, at least, that are read from the disk in one piece
 TOGETHER = 4  # chunks that are shuffled together
 
 
-def chunks(rows: int, size: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
+def chunk_order(rows: int, size: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
     """Return pieces start .. stop of an order on disk in random order, some at a time.
 
     All pieces but the last of the order are of as many batches of ``size``.

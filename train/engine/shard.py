@@ -8,20 +8,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from train.engine.sampler import Window, chunks, windows
+from train.engine.sampler import Window, batch_windows, chunk_order
 from train.engine.stream import Stream, ahead
 
-NOWHERE = -1  # fold and target of a tile that a variant drops
+DROPPED = -1  # fold and target of a tile that a variant drops
 BLOCK = 1024  # rows whose embeddings stay in the cache between the two products
 BLOCK_CUDA = 16384
 SECTION = 16384  # rows that are read from the disk at once
 
-Sum = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]
 """Adds a tensor up over the processes."""
 
 
 @dataclass(frozen=True)
-class Pool:
+class Shard:
     """The tiles that this process owns: positions rank, rank + world, ... of an order of all.
 
     Parameters
@@ -29,7 +29,7 @@ class Pool:
     x
         Embeddings, shape (own rows, dim); a `Stream` where they are not in memory.
     target, fold
-        Class and fold under each variant of the rules, `NOWHERE` where it drops the tile; shape
+        Class and fold under each variant of the rules, `DROPPED` where it drops the tile; shape
         (variants, own rows).
     slide
         Number of the slide, or of whatever else intervals resample, shape (own rows,).
@@ -64,7 +64,7 @@ class Pool:
         """Number of rows that are worked on at once."""
         return BLOCK_CUDA if self.target.device.type == "cuda" else BLOCK
 
-    def own(self, start: int, stop: int) -> "Pool":
+    def own(self, start: int, stop: int) -> "Shard":
         """Return the own rows among positions start .. stop: views, where they are in memory."""
         return self.cut(self._own(start, stop))
 
@@ -72,21 +72,21 @@ class Pool:
         low, high = ((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
         return slice(low, high)
 
-    def cut(self, rows: slice) -> "Pool":
+    def cut(self, rows: slice) -> "Shard":
         """Return some of the own rows, in memory."""
         return self._picked(self.x[rows], rows)
 
-    def bare(self) -> "Pool":
+    def bare(self) -> "Shard":
         """Return the same rows without their embeddings, for what only asks who they are."""
         return replace(self, x=torch.empty((self.owned, 0)))
 
-    def masked(self, rows: Tensor, valid: Tensor) -> "Pool":
+    def masked(self, rows: Tensor, valid: Tensor) -> "Shard":
         """Return some rows in memory; those that are not valid as if every variant dropped them."""
         assert isinstance(self.x, Tensor)
         some = self._picked(self.x.index_select(0, rows), rows)
-        return replace(some, fold=some.fold.masked_fill(~valid, NOWHERE))
+        return replace(some, fold=some.fold.masked_fill(~valid, DROPPED))
 
-    def _picked(self, x: Tensor, rows: slice | Tensor) -> "Pool":
+    def _picked(self, x: Tensor, rows: slice | Tensor) -> "Shard":
         return replace(
             self,
             x=x,
@@ -96,27 +96,27 @@ class Pool:
             draw=self.draw[rows],
         )
 
-    def sections(self) -> Iterator[tuple[int, "Pool"]]:
+    def sections(self) -> Iterator[tuple[int, "Shard"]]:
         """Yield the own rows in memory, with where they begin: all at once, or as they are read."""
         if isinstance(self.x, Tensor):
             yield 0, self
             return
         stream, starts = self.x, range(0, self.owned, SECTION)
 
-        def read(start: int) -> Pool:
+        def read(start: int) -> Shard:
             rows = slice(start, start + SECTION)
             return self._picked(stream.read([rows], start // SECTION), rows)
 
         yield from zip(starts, ahead(read, starts), strict=True)
 
-    def blocks(self, size: int | None = None) -> Iterator["Pool"]:
+    def blocks(self, size: int | None = None) -> Iterator["Shard"]:
         """Yield the own rows in blocks."""
         size = size or self.block
         for _, section in self.sections():
             for start in range(0, section.owned, size):
                 yield section.cut(slice(start, start + size))
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list["Pool"]]:
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list["Shard"]]:
         """Yield the own rows of each batch of an epoch, in one or two pieces.
 
         The same batches whatever the number of processes. In memory they are windows of the order;
@@ -124,10 +124,10 @@ class Pool:
         and some of them at a time are shuffled together.
         """
         if isinstance(self.x, Tensor):
-            for window in windows(self.rows, size, rng):
+            for window in batch_windows(self.rows, size, rng):
                 yield [self.own(*part) for part in window]
             return
-        stream, together = self.x, chunks(self.rows, size, rng)
+        stream, together = self.x, chunk_order(self.rows, size, rng)
         room = torch.empty(0)
 
         def read(turn: int) -> Tensor:
@@ -141,12 +141,12 @@ class Pool:
             for start in range(0, len(order), size):
                 batch = order[start : start + size]
                 batch = batch[mine[batch]]
-                own, room = picked(x, torch.from_numpy(place[batch]), room, size)
+                own, room = gather_rows(x, torch.from_numpy(place[batch]), room, size)
                 rows = torch.from_numpy(position[batch] // self.world)
                 yield [self._picked(own, rows.to(self.slide.device))]
 
 
-def picked(x: Tensor, rows: Tensor, room: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def gather_rows(x: Tensor, rows: Tensor, room: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Return some rows, at most so many, in a room for them that is made once.
 
     New memory for every block costs more than the copy.

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads, seen
-from train.engine.shard import Pool, Sum
-from train.engine.weights import Affine
+from train.engine.heads import HeadSpecs, train_mask
+from train.engine.shard import Reduce, Shard
+from train.engine.weights import LinearHeads
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standardizer:
     """Standardisation of the embeddings, a mean and a scale for each head's training tiles.
 
     The heads learn on ``(x - mean) / scale``; the product is on ``x`` all the same, since the map
@@ -26,22 +26,22 @@ class Standard:
     mean: Tensor
     scale: Tensor
 
-    def of(self, heads: Tensor) -> "Standard":
+    def of(self, heads: Tensor) -> "Standardizer":
         """Return that of some heads."""
-        return Standard(self.mean[heads], self.scale[heads])
+        return Standardizer(self.mean[heads], self.scale[heads])
 
-    def moved(self, affine: Affine) -> Affine:
+    def moved(self, affine: LinearHeads) -> LinearHeads:
         """Return the weights that act on embeddings as they are."""
         weight = affine.weight / self.scale[:, None]
-        return Affine(weight, affine.bias - torch.einsum("hkd,hd->hk", weight, self.mean))
+        return LinearHeads(weight, affine.bias - torch.einsum("hkd,hd->hk", weight, self.mean))
 
-    def back(self, gradient: Affine) -> Affine:
+    def back(self, gradient: LinearHeads) -> LinearHeads:
         """Return the gradient on standardised embeddings, given that on the ones as they are."""
         shifted = gradient.weight - gradient.bias[..., None] * self.mean[:, None]
-        return Affine(shifted / self.scale[:, None], gradient.bias)
+        return LinearHeads(shifted / self.scale[:, None], gradient.bias)
 
 
-def standard(pool: Pool, heads: Heads, total: Sum) -> Standard:
+def fit_standardizer(pool: Shard, heads: HeadSpecs, total: Reduce) -> Standardizer:
     """Return mean and standard deviation of each head's training tiles, in two passes.
 
     Heads of the same tiles share them; sums are in double, around the mean of all tiles, where the
@@ -55,7 +55,7 @@ def standard(pool: Pool, heads: Heads, total: Sum) -> Standard:
     def moment(power: int, centre: Tensor) -> Tensor:
         sums = torch.zeros((len(some), pool.x.shape[1] + 1), dtype=torch.float64, device=device)
         for block in pool.blocks():
-            own = seen(block, some).double()
+            own = train_mask(block, some).double()
             x = (block.x.to(device).double() - centre) ** power
             sums += own @ torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         sums = total(sums)
@@ -68,4 +68,4 @@ def standard(pool: Pool, heads: Heads, total: Sum) -> Standard:
     mean = moment(1, centre)
     scale = (moment(2, centre) - mean**2).clamp(min=0).sqrt()
     scale = torch.where(scale > 1e-6 * scale.max(), scale, 1.0)  # a constant dimension stays at 0
-    return Standard((mean + centre).float()[kind], scale.float()[kind])
+    return Standardizer((mean + centre).float()[kind], scale.float()[kind])

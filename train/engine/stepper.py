@@ -4,22 +4,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.engine.cuda_graph import Steps
-from train.engine.heads import Heads, seen
-from train.engine.losses import Aims
-from train.engine.matmul import times
+from train.engine.cuda_graph import Epochs
+from train.engine.heads import HeadSpecs, train_mask
+from train.engine.losses import HeadLosses
+from train.engine.matmul import matmul
 from train.engine.optimizers import OPTIMIZERS
-from train.engine.shard import Pool, Sum
-from train.engine.standardizer import Standard
-from train.engine.weights import Affine
+from train.engine.shard import Reduce, Shard
+from train.engine.standardizer import Standardizer
+from train.engine.weights import LinearHeads
 
 
-def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affine, Tensor]:
+def gradient(
+    pool: Shard, affine: LinearHeads, heads: HeadSpecs, aims: HeadLosses
+) -> tuple[LinearHeads, Tensor]:
     """Return the gradient of the summed losses over the own rows, and the sums.
 
     Returns
     -------
-    gradient : Affine
+    gradient : LinearHeads
     sums : Tensor of double, shape (2, H)
         Losses, and weights of the tiles.
     """
@@ -31,15 +33,15 @@ def gradient(pool: Pool, affine: Affine, heads: Heads, aims: Aims) -> tuple[Affi
     for block in pool.blocks():
         x = block.x.to(device, non_blocking=True)
         residual, added = aims.residuals(
-            affine.logits(x), block.target[heads.variant], seen(block, heads)
+            affine.logits(x), block.target[heads.variant], train_mask(block, heads)
         )
-        part = times(residual.view(number * classes, -1).to(x.dtype), x.T).float()
+        part = matmul(residual.view(number * classes, -1).to(x.dtype), x.T).float()
         weight = weight.add_(part) if len(weight) else part  # most batches are one block
         bias += residual.sum(dim=-1)
         sums += added
     if not len(weight):  # this process owns no tile of the batch
         weight = torch.zeros_like(affine.weight)
-    return Affine(weight.view_as(affine.weight), bias), sums
+    return LinearHeads(weight.view_as(affine.weight), bias), sums
 
 
 class Stepper:
@@ -61,7 +63,7 @@ class Stepper:
     """
 
     def __init__(
-        self, optimizer: str, heads: Heads, affine: Affine, sizes: list[int] | None = None
+        self, optimizer: str, heads: HeadSpecs, affine: LinearHeads, sizes: list[int] | None = None
     ) -> None:
         self.affine = affine
         learning = torch.stack([heads.rate, heads.decay], dim=1)
@@ -84,19 +86,30 @@ class Stepper:
         return list(zip(*pieces, strict=True))
 
     def steps(
-        self, pool: Pool, size: int, heads: Heads, aims: Aims, body: Standard | None, total: Sum
-    ) -> Steps:
+        self,
+        pool: Shard,
+        size: int,
+        heads: HeadSpecs,
+        aims: HeadLosses,
+        body: Standardizer | None,
+        total: Reduce,
+    ) -> Epochs:
         """Return the steps of epochs in batches of ``size``."""
 
-        def step(parts: list[Pool]) -> Tensor:
+        def step(parts: list[Shard]) -> Tensor:
             return self.step(parts, heads, aims, body, total)
 
         capturable = [group.get("capturable") for group in self.optimizer.param_groups]
-        return Steps(pool, size, step, recorded=all(capturable))
+        return Epochs(pool, size, step, recorded=all(capturable))
 
     @torch.no_grad()
     def step(
-        self, parts: list[Pool], heads: Heads, aims: Aims, body: Standard | None, total: Sum
+        self,
+        parts: list[Shard],
+        heads: HeadSpecs,
+        aims: HeadLosses,
+        body: Standardizer | None,
+        total: Reduce,
     ) -> Tensor:
         """Take a step on one batch; return the sums of losses and weights, shape (2, H)."""
         outer = body.moved(self.affine) if body else self.affine
@@ -105,7 +118,7 @@ class Stepper:
             total(torch.stack(list(pieces)).sum(dim=0) if len(found) > 1 else pieces[0])
             for pieces in zip(*((own.weight, own.bias, sums) for own, sums in found), strict=True)
         ]
-        whole, sums = Affine(summed[0], summed[1]), summed[2]
+        whole, sums = LinearHeads(summed[0], summed[1]), summed[2]
         inner = body.back(whole) if body else whole
         mass = sums[1].clamp(min=1e-12).float()
         inner.weight.div_(mass[:, None, None])

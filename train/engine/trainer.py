@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from train.engine.evaluate import evaluate
-from train.engine.heads import Heads
-from train.engine.losses import Aims
-from train.engine.shard import NOWHERE, Pool, Sum
-from train.engine.standardizer import Standard
+from train.engine.heads import HeadSpecs
+from train.engine.losses import HeadLosses
+from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.standardizer import Standardizer
 from train.engine.stepper import Stepper
-from train.engine.weights import Affine
+from train.engine.weights import LinearHeads
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """How heads are trained.
 
     Parameters
@@ -54,7 +54,7 @@ class Plan:
 
 
 @dataclass
-class Fitted:
+class FitResult:
     """Heads as they were at their best epoch.
 
     Parameters
@@ -67,7 +67,7 @@ class Fitted:
         What a solver proves of its heads, by name, each of shape (H,).
     """
 
-    affine: Affine
+    affine: LinearHeads
     epoch: Tensor
     loss: Tensor
     evidence: dict[str, Tensor] = field(default_factory=dict)
@@ -78,7 +78,7 @@ Told = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
 cube of `evaluate`, empty unless asked for."""
 
 
-class Memory(Protocol):
+class Checkpointer(Protocol):
     """Keeps what training needs to go on after it was killed."""
 
     def recall(self) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ class Memory(Protocol):
         """Keep the state of an epoch: tensors, numbers, lists and dictionaries of them."""
 
 
-class Oblivion:
+class NullCheckpointer:
     """Keeps nothing."""
 
     def recall(self) -> None:
@@ -99,18 +99,18 @@ class Oblivion:
 
 
 def train(
-    pool: Pool,
-    heads: Heads,
-    aims: Aims,
-    start: Affine,
-    plan: Plan,
-    total: Sum,
-    body: Standard | None = None,
+    pool: Shard,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    start: LinearHeads,
+    plan: TrainPlan,
+    total: Reduce,
+    body: Standardizer | None = None,
     told: Told = lambda *_: None,
-    held: Pool | None = None,
+    held: Shard | None = None,
     counted: bool = False,
-    memory: Memory | None = None,
-) -> Fitted:
+    memory: Checkpointer | None = None,
+) -> FitResult:
     """Train all heads with mini-batches, each until its validation loss stops falling.
 
     The batches are the same whatever the heads and however many processes: a head trained in a
@@ -140,10 +140,10 @@ def train(
         Where each epoch is kept, and found again after a kill: what comes out is bit for bit the
         same as without one.
     """
-    memory = memory or Oblivion()
-    race = Race.start(heads, start, plan)
+    memory = memory or NullCheckpointer()
+    race = TrainState.start(heads, start, plan)
     if kept := memory.recall():
-        race = Race.restored(kept, heads, plan, start.weight.device)
+        race = TrainState.restored(kept, heads, plan, start.weight.device)
     together = 0
     while len(race.left) and race.epoch < plan.epochs:
         if len(race.left) != together:  # at first, and whenever heads have left
@@ -155,13 +155,13 @@ def train(
         outer = inner.moved(race.stepper.affine) if inner else race.stepper.affine
         loss, cube = evaluate(held or pool, outer, own, aim, total, counted)
         told(race.epoch, race.left, (sums[0] / sums[1]).cpu(), loss.cpu(), cube)
-        race.judge(outer, loss.cpu(), (own.fold == NOWHERE).cpu())
+        race.judge(outer, loss.cpu(), (own.fold == DROPPED).cpu())
         memory.keep(race.state)
     return race.best
 
 
 @dataclass
-class Race:
+class TrainState:
     """Heads in training: which are left, how they do, and what they need for the next epoch.
 
     Parameters
@@ -182,17 +182,17 @@ class Race:
         Draws the order of batches.
     """
 
-    plan: Plan
+    plan: TrainPlan
     epoch: int
     left: Tensor
-    best: Fitted
+    best: FitResult
     reference: Tensor
     waited: Tensor
     stepper: "Stepper"
     rng: np.random.Generator
 
     @classmethod
-    def start(cls, heads: Heads, affine: Affine, plan: Plan) -> "Race":
+    def start(cls, heads: HeadSpecs, affine: LinearHeads, plan: TrainPlan) -> "TrainState":
         """Return all heads before their first epoch."""
         number = len(heads)
         never = torch.full((number,), float("inf"), dtype=torch.float64)
@@ -201,7 +201,7 @@ class Race:
             plan=plan,
             epoch=0,
             left=torch.arange(number),
-            best=Fitted(affine.copy(), epoch, never),
+            best=FitResult(affine.copy(), epoch, never),
             reference=never.clone(),
             waited=epoch.clone(),
             stepper=Stepper(plan.optimizer, heads, affine.copy()),
@@ -210,11 +210,13 @@ class Race:
 
     @classmethod
     def restored(
-        cls, state: dict[str, Any], heads: Heads, plan: Plan, device: torch.device
-    ) -> "Race":
+        cls, state: dict[str, Any], heads: HeadSpecs, plan: TrainPlan, device: torch.device
+    ) -> "TrainState":
         """Return the heads as `state` told of them."""
-        best = Fitted(Affine(*state["best"]).on(device), state["best_epoch"], state["best_loss"])
-        affine = Affine(*state["affine"]).on(device)
+        best = FitResult(
+            LinearHeads(*state["best"]).on(device), state["best_epoch"], state["best_loss"]
+        )
+        affine = LinearHeads(*state["affine"]).on(device)
         stepper = Stepper(plan.optimizer, heads.of(state["left"]), affine, state["sizes"])
         stepper.optimizer.load_state_dict(state["optimizer"])
         rng = np.random.default_rng()
@@ -240,7 +242,7 @@ class Race:
             "rng": self.rng.bit_generator.state,
         }
 
-    def judge(self, affine: Affine, loss: Tensor, blind: Tensor) -> None:
+    def judge(self, affine: LinearHeads, loss: Tensor, blind: Tensor) -> None:
         """Keep what is better, let go of heads that have waited for too long.
 
         Parameters

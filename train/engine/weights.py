@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.matmul import times
+from train.engine.matmul import matmul
 
 
 @dataclass(frozen=True)
-class Affine:
+class LinearHeads:
     """The heads' weights: logits = x @ weight' + bias.
 
     Parameters
@@ -23,20 +23,20 @@ class Affine:
     weight: Tensor
     bias: Tensor
 
-    def of(self, heads: Tensor) -> "Affine":
+    def of(self, heads: Tensor) -> "LinearHeads":
         """Return some of the heads."""
-        return Affine(self.weight[heads], self.bias[heads])
+        return LinearHeads(self.weight[heads], self.bias[heads])
 
-    def on(self, device: torch.device) -> "Affine":
+    def on(self, device: torch.device) -> "LinearHeads":
         """Return them on a device."""
-        return Affine(self.weight.to(device), self.bias.to(device))
+        return LinearHeads(self.weight.to(device), self.bias.to(device))
 
-    def copy(self) -> "Affine":
+    def copy(self) -> "LinearHeads":
         """Return weights that later steps do not change."""
-        return Affine(self.weight.clone(), self.bias.clone())
+        return LinearHeads(self.weight.clone(), self.bias.clone())
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of some rows, shape (H, K, rows): what runs over rows is quick."""
         heads, classes, dim = self.weight.shape
         flat = self.weight.reshape(heads * classes, dim).to(x.dtype)
-        return times(flat, x).float().view(heads, classes, -1) + self.bias[..., None]
+        return matmul(flat, x).float().view(heads, classes, -1) + self.bias[..., None]

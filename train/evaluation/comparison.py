@@ -5,8 +5,8 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from train.evaluation.bootstrap import RESAMPLES, Floats, interval
-from train.evaluation.estimates import Figure
-from train.evaluation.metrics import measures, sums
+from train.evaluation.estimates import Estimate
+from train.evaluation.metrics import compute_metrics, unit_sums
 
 
 def differences(
@@ -18,23 +18,23 @@ def differences(
     ordered: bool = False,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Return by how much each figure of ``other`` is above that of ``one``, on the same tiles.
 
     A resample draws units for both: what makes a slide hard for both cancels.
     """
-    pair = [sums(target, shares, unit) for shares in (one, other)]
+    pair = [unit_sums(target, shares, unit) for shares in (one, other)]
     units = len(pair[0].cube)
 
     def drawn(counts: Floats) -> Floats:
-        first, second = (measures(own.total(counts), names, ordered) for own in pair)
+        first, second = (compute_metrics(own.total(counts), names, ordered) for own in pair)
         return np.stack([second[name] - first[name] for name in first])
 
     value = drawn(np.ones((1, units)))[:, 0]
     low, high = interval(units, drawn, seed, resamples)
-    kinds = measures(pair[0].total(np.ones(units)), names, ordered)
+    kinds = compute_metrics(pair[0].total(np.ones(units)), names, ordered)
     return {
-        name: Figure(float(value[place]), float(low[place]), float(high[place]))
+        name: Estimate(float(value[place]), float(low[place]), float(high[place]))
         for place, name in enumerate(kinds)
     }
 

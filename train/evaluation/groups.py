@@ -15,9 +15,9 @@ from featurestore.store import FeatureStore
 from featurestore.views.columns import of_slides
 from train.config.schema import Config
 from train.evaluation import estimates, metrics
-from train.evaluation.estimates import Figure
-from train.predictions.table import numbered, slide_numbers
-from train.tracking.names import spell
+from train.evaluation.estimates import Estimate
+from train.predictions.table import encode_column, encode_slides
+from train.tracking.names import encode_name
 
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "calibration_error")
 SHOWN = 50  # groups of a column that get intervals, metrics and a bar: those with the most tiles
@@ -50,12 +50,12 @@ class Group:
     tiles: int
     slides: int
     units: int
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     confused: tuple[str, str, int] | None
     shown: bool
 
 
-def check_columns(store: FeatureStore, config: Config) -> None:
+def check_group_columns(store: FeatureStore, config: Config) -> None:
     """Refuse columns that intervals and groups ask for and that tiles to be judged lack.
 
     Raises
@@ -72,7 +72,7 @@ def check_columns(store: FeatureStore, config: Config) -> None:
         of_slides(store.view(name), slides, more)
 
 
-def check_values(keys: pa.Table, columns: Sequence[str]) -> None:
+def check_group_values(keys: pa.Table, columns: Sequence[str]) -> None:
     """Refuse columns of so many values that they tell no groups apart.
 
     Raises
@@ -81,7 +81,7 @@ def check_values(keys: pa.Table, columns: Sequence[str]) -> None:
         One has more than `MOST`.
     """
     for column in columns:
-        if (values := len(numbered(keys[column])[1])) > MOST:
+        if (values := len(encode_column(keys[column])[1])) > MOST:
             raise SchemaError(
                 f"Column {column!r} has too many values for groups",
                 found=f"{values:,} values among {len(keys):,} tiles; at most {MOST:,}",
@@ -110,15 +110,15 @@ def by_group(
     names
         The classes, by index.
     """
-    slide, _ = slide_numbers(table)
+    slide, _ = encode_slides(table)
     found = []
     for column in columns:
-        number, values = numbered(table[column])
+        number, values = encode_column(table[column])
         tiles = np.bincount(number, minlength=len(values))
         shown = set(np.argsort(-tiles, kind="stable")[:SHOWN].tolist())
         by_value = np.split(np.argsort(number, kind="stable"), np.cumsum(tiles)[:-1])
         for place, (value, rows) in enumerate(zip(values, by_value, strict=True)):
-            sums = metrics.sums(target[rows], shares[rows], unit[rows], steps=0)
+            sums = metrics.unit_sums(target[rows], shares[rows], unit[rows], steps=0)
             figures = _figures(sums, names, seed, place in shown)
             wrong = metrics.confused(sums.cube.sum(axis=0), names)
             slides, units = len(np.unique(slide[rows])), len(sums.cube)
@@ -127,10 +127,12 @@ def by_group(
     return found
 
 
-def _figures(sums: metrics.Sums, names: list[str], seed: int, shown: bool) -> dict[str, Figure]:
-    value = metrics.measures(sums.total(np.ones(len(sums.cube))), names)
+def _figures(
+    sums: metrics.UnitSums, names: list[str], seed: int, shown: bool
+) -> dict[str, Estimate]:
+    value = metrics.compute_metrics(sums.total(np.ones(len(sums.cube))), names)
     if not shown:
-        return {name: Figure(float(value[name]), np.nan, np.nan) for name in METRICS}
+        return {name: Estimate(float(value[name]), np.nan, np.nan) for name in METRICS}
     found = estimates.resampled(sums, value, names, seed=seed, at_once=AT_ONCE)
     return {name: found[name] for name in METRICS}
 
@@ -156,7 +158,7 @@ def as_metrics(found: Sequence[Group], prefix: str) -> dict[str, float]:
     """Return macro F1 with its ends, and accuracy, by group: what is a number, and can be named."""
     values: dict[str, float] = {}
     for group in found:
-        start = f"{prefix}/{spell(group.column)}/{spell(group.value)}"
+        start = f"{prefix}/{encode_name(group.column)}/{encode_name(group.value)}"
         f1 = group.figures["f1_macro"]
         values |= {
             f"{start}/f1_macro": f1.value,
@@ -192,10 +194,10 @@ def shown(found: Sequence[Group]) -> pa.Table:
 
 def by_slide(table: pa.Table, columns: Sequence[str], slides: list[str]) -> dict[str, list[str]]:
     """Return each slide's values of some columns, joined by commas where it has several."""
-    slide, names = slide_numbers(table)
+    slide, names = encode_slides(table)
     found = {}
     for column in columns:
-        number, values = numbered(table[column])
+        number, values = encode_column(table[column])
         own: dict[str, list[str]] = {}
         for place, value in np.unique(np.stack([slide, number], axis=1), axis=0).tolist():
             own.setdefault(names[place], []).append(values[value])

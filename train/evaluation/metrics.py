@@ -1,8 +1,8 @@
 """How good predictions are, with 95 % intervals that resample slides.
 
 Tiles of a slide are not independent, so a resample draws slides, or patients: units. All that the
-figures need is added up by unit first (`Sums`); then a resample is one row of a matrix of counts
-times those sums, and all resamples are one product.
+metrics need is added up by unit first (`UnitSums`); then a resample is one row of a matrix of
+counts times those sums, and all resamples are one product.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LEAST = 32
 
 
 @dataclass(frozen=True)
-class Sums:
+class UnitSums:
     """What is added up, with units first; `total` makes them sums over units.
 
     Parameters
@@ -29,7 +29,7 @@ class Sums:
     cube
         Tiles by true and predicted class, shape (S, K, K).
     square
-        Sums of squared errors of the probabilities, shape (S,).
+        UnitSums of squared errors of the probabilities, shape (S,).
     bins
         Tiles, confidence and hits by bin of confidence, shape (S, BINS, 3).
     steps
@@ -42,19 +42,19 @@ class Sums:
     bins: Floats
     steps: Floats
 
-    def total(self, counts: Floats) -> "Sums":
+    def total(self, counts: Floats) -> "UnitSums":
         """Return the sums over units, each counted as often as said; shape (R, S) gives R."""
-        return Sums(
+        return UnitSums(
             **{name: np.tensordot(counts, values, axes=1) for name, values in vars(self).items()}
         )
 
 
-def sums(
+def unit_sums(
     target: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
     unit: npt.NDArray[np.int64],
     steps: int = STEPS,
-) -> Sums:
+) -> UnitSums:
     """Add predictions up by unit.
 
     Parameters
@@ -86,7 +86,7 @@ def sums(
         step = np.searchsorted(edges, share, side="right")
         place = (unit * 2 + (target == index)) * steps + step
         ranks[:, index] = _added(place, units * 2 * steps).reshape(units, 2, steps)
-    return Sums(
+    return UnitSums(
         cube=cube(target, predicted, unit, classes).astype(float),
         square=_added(unit, units, error),
         bins=np.stack(bins, axis=-1).reshape(units, BINS, 3),
@@ -112,7 +112,7 @@ def _added(
     return np.bincount(place, weights, minlength=length).astype(float)
 
 
-def measures(found: Sums, names: list[str], ordered: bool = False) -> dict[str, Floats]:
+def compute_metrics(found: UnitSums, names: list[str], ordered: bool = False) -> dict[str, Floats]:
     """Return every figure from sums over slides; further axes in front are kept.
 
     A class in neither truth nor prediction is left out of macro means; an area under a curve is
@@ -252,7 +252,7 @@ def calibration_error(
     probabilities: npt.NDArray[np.float32], target: npt.NDArray[np.int64]
 ) -> float:
     """Return the expected calibration error: of `BINS` bins of confidence, all slides together."""
-    one = sums(target, probabilities, np.zeros_like(target)).bins[0]
+    one = unit_sums(target, probabilities, np.zeros_like(target)).bins[0]
     return float(np.abs(one[:, 1] - one[:, 2]).sum() / one[:, 0].sum())
 
 

@@ -12,30 +12,30 @@ from torch import Tensor, nn
 from train.config.rules import steadier
 from train.engine.losses import class_weights, cross_entropy_sum
 from train.engine.optimizers import OPTIMIZERS
-from train.engine.sampler import windows
+from train.engine.sampler import batch_windows
 from train.engine.shard import UNKNOWN, Split, count_targets
 from train.evaluation.confusion import Counts, Cube
 from train.fitting.linear import DivergedError
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.models.heads import Standardize
 from train.reports.history import History
-from train.runtime.fit_state import Kept
-from train.runtime.processes import total
-from train.runtime.progress import Bar
-from train.runtime.run import Session
-from train.tracking.names import spell
+from train.runtime.fit_state import FileCheckpointer
+from train.runtime.processes import all_reduce
+from train.runtime.progress import EpochBar
+from train.runtime.run import Run
+from train.tracking.names import encode_name
 
 BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
 
 
 def fit(
-    session: Session, splits: dict[str, Split], dim: int, classes: list[str]
-) -> tuple[nn.Module, Blueprint]:
+    session: Run, splits: dict[str, Split], dim: int, classes: list[str]
+) -> tuple[nn.Module, ModelSpec]:
     """Train a head, stop early, and return the network as it was at its best epoch."""
     config, accelerator, train = session.config, session.accelerator, splits["train"]
     weights = class_weights(count_targets(train.targets, len(classes)))
-    blueprint = Blueprint(
+    blueprint = ModelSpec(
         config.head, config.hidden, config.normalize, dim, classes, weights.tolist()
     )
     network = blueprint.build().to(accelerator.device)
@@ -45,7 +45,7 @@ def fit(
     featurize(body, splits, accelerator.device)
     weights = weights.to(accelerator.device)
     named = zip(classes, blueprint.weights, strict=True)
-    session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
+    session.tracker.metrics({f"class_weight/{encode_name(name)}": weight for name, weight in named})
 
     history = History(session, classes)
 
@@ -53,12 +53,12 @@ def fit(
         head.load_state_dict(state["best"])
         checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
 
-    memory = Kept(session, "head", history.rows, best)
+    memory = FileCheckpointer(session, "head", history.rows, best)
     race = Race.start(session, head)
     if kept := memory.recall():
         race.restore(kept)
     trained, race.optimizer = accelerator.prepare(head, race.optimizer)
-    with Bar(session.console, config.max_epochs, len(train)) as bar:
+    with EpochBar(session.console, config.max_epochs, len(train)) as bar:
         while race.epoch < config.max_epochs and race.waited < config.patience:
             started = time.perf_counter()
             loss = train_epoch(session, trained, race.optimizer, train, weights, race.rng)
@@ -98,7 +98,7 @@ class Race:
     waited: int = 0
 
     @classmethod
-    def start(cls, session: Session, head: nn.Module) -> "Race":
+    def start(cls, session: Run, head: nn.Module) -> "Race":
         """Return the head before its first epoch."""
         config = session.config
         optimizer = OPTIMIZERS[config.optimizer](
@@ -148,7 +148,7 @@ def featurize(body: nn.Module, splits: dict[str, Split], device: torch.device) -
             block.copy_(body(block.to(device)))
 
 
-def standardize(body: Standardize, splits: dict[str, Split], session: Session) -> None:
+def standardize(body: Standardize, splits: dict[str, Split], session: Run) -> None:
     """Fit the backbone on the training tiles.
 
     Two passes in double, since a one-pass variance cancels where the mean is large.
@@ -159,7 +159,7 @@ def standardize(body: Standardize, splits: dict[str, Split], session: Session) -
         own = torch.zeros_like(body.mean, dtype=torch.float64)
         for block in train.x.split(BLOCK):
             own += ((block.to(accelerator.device).double() - centre) ** power).sum(dim=0)
-        return total(accelerator, own) / len(train)
+        return all_reduce(accelerator, own) / len(train)
 
     mean = moment(1, 0.0)
     scale = moment(2, mean).sqrt()
@@ -168,7 +168,7 @@ def standardize(body: Standardize, splits: dict[str, Split], session: Session) -
 
 
 def train_epoch(
-    session: Session,
+    session: Run,
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
     train: Split,
@@ -180,7 +180,7 @@ def train_epoch(
     # The weight of a batch over all processes is known without asking them.
     mass = torch.cat([torch.zeros(1), weights.cpu()[train.targets]]).double().cumsum(0)
     summed = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    for window in windows(len(train), session.config.batch_size, rng):
+    for window in batch_windows(len(train), session.config.batch_size, rng):
         x, target = train.batch(window, accelerator.device)
         loss = cross_entropy_sum(head(x), target, weights, session.config.label_smoothing)
         batch_mass = sum(float(mass[stop] - mass[start]) for start, stop in window)
@@ -189,12 +189,12 @@ def train_epoch(
         optimizer.step()
         optimizer.zero_grad()
         summed += loss.detach()
-    return float(total(accelerator, summed) / mass[-1])
+    return float(all_reduce(accelerator, summed) / mass[-1])
 
 
 @torch.no_grad()
 def apply(
-    session: Session, logits: nn.Module, split: Split, weights: Tensor
+    session: Run, logits: nn.Module, split: Split, weights: Tensor
 ) -> tuple[float, Counts, Tensor]:
     """Apply a network to a split.
 
@@ -225,5 +225,5 @@ def apply(
             )
             sums[0] += cross_entropy_sum(scores[known], target[known], weights)
             sums[1] += weights[target[known]].sum()
-    loss, mass = total(accelerator, sums).tolist()
+    loss, mass = all_reduce(accelerator, sums).tolist()
     return loss / max(mass, 1e-12), cube.compute().cpu().numpy(), torch.cat(own)

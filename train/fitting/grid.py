@@ -11,10 +11,10 @@ import torch
 
 from featurestore.errors import EmptyViewError
 from train.config.schema import Config
-from train.engine.heads import Heads
-from train.engine.shard import NOWHERE
-from train.fitting.load import Tiles, draws
-from train.predictions.table import slide_numbers
+from train.engine.heads import HeadSpecs
+from train.engine.shard import DROPPED
+from train.fitting.load import TileTable, slide_rank
+from train.predictions.table import encode_slides
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant
 LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
@@ -47,7 +47,7 @@ class Setting:
         return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "as configured"
 
 
-def variants(config: Config) -> list[dict[str, Any]]:
+def rule_variants(config: Config) -> list[dict[str, Any]]:
     """Return the rules of each variant that is swept, as changes of the configured ones."""
     axes = [[(key, value) for value in getattr(config.sweep, key)] for key in RULES]
     for name, values in config.sweep.thresholds.items():
@@ -59,7 +59,7 @@ def settings(config: Config) -> list[Setting]:
     """Return every combination of the swept values, variants of the rules first."""
     axes = [[(key, value) for value in getattr(config.sweep, key)] for key in LEARNING]
     found = []
-    for variant, rules in enumerate(variants(config)):
+    for variant, rules in enumerate(rule_variants(config)):
         for chosen in itertools.product(*filter(None, axes)):
             own = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(chosen)
             found.append(Setting(rules | dict(chosen), variant, *(own[key] for key in LEARNING)))
@@ -67,7 +67,7 @@ def settings(config: Config) -> list[Setting]:
 
 
 @dataclass(frozen=True)
-class Pack:
+class HeadGrid:
     """The heads that a configuration asks for: one for each setting and fold.
 
     Parameters
@@ -79,17 +79,17 @@ class Pack:
     heads
         The same as columns.
     counts
-        Tiles and slides that each head trains on, shape (H, 2).
+        TileTable and slides that each head trains on, shape (H, 2).
     """
 
-    tiles: Tiles
+    tiles: TileTable
     settings: list[Setting]
     folds: list[int]
-    heads: Heads
+    heads: HeadSpecs
     counts: npt.NDArray[np.int64]
 
 
-def pack(tiles: Tiles, chosen: list[Setting], folds: list[int], seed: int) -> Pack:
+def head_grid(tiles: TileTable, chosen: list[Setting], folds: list[int], seed: int) -> HeadGrid:
     """Return the heads of some settings and folds.
 
     A setting's fraction is that of the slides outside the validation fold, at least one of them:
@@ -100,12 +100,12 @@ def pack(tiles: Tiles, chosen: list[Setting], folds: list[int], seed: int) -> Pa
     EmptyViewError
         A head has no tile to train on.
     """
-    draw = draws(tiles.keys, seed)
-    slide, _ = slide_numbers(tiles.keys)
+    draw = slide_rank(tiles.keys, seed)
+    slide, _ = encode_slides(tiles.keys)
     rows, counts = [], []
     for setting, fold in itertools.product(chosen, folds):
         own = tiles.fold[:, setting.variant]
-        others = (own != NOWHERE) & (own != fold)
+        others = (own != DROPPED) & (own != fold)
         there = np.unique(draw[others])
         if not len(there):
             raise EmptyViewError(
@@ -122,4 +122,4 @@ def pack(tiles: Tiles, chosen: list[Setting], folds: list[int], seed: int) -> Pa
     columns = list(zip(*rows, strict=True))
     whole = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
     some = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
-    return Pack(tiles, chosen, folds, Heads(*whole, *some), np.array(counts))
+    return HeadGrid(tiles, chosen, folds, HeadSpecs(*whole, *some), np.array(counts))

@@ -11,55 +11,55 @@ from torch import Tensor, nn
 from featurestore.errors import FeatureStoreError
 from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
 from train.engine.evaluate import evaluate
-from train.engine.heads import Heads, balanced
-from train.engine.losses import Aims
-from train.engine.shard import Pool, Sum
-from train.engine.solvers.closed_form import closed
-from train.engine.solvers.gram_matrix import grid, moments
+from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.shard import Reduce, Shard
+from train.engine.solvers.closed_form import solve_closed_form
+from train.engine.solvers.gram_matrix import gram_matrices, strata
 from train.engine.solvers.lbfgs import solve
-from train.engine.standardizer import Standard, standard
-from train.engine.trainer import Fitted, Plan, Told, train
-from train.engine.weights import Affine
+from train.engine.standardizer import Standardizer, fit_standardizer
+from train.engine.trainer import FitResult, Told, TrainPlan, train
+from train.engine.weights import LinearHeads
 from train.evaluation import calibration, metrics
-from train.fitting.load import room
+from train.fitting.load import memory_budget
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.models.heads import backbone, classifier, linear
-from train.runtime.fit_state import Kept
-from train.runtime.processes import total
-from train.runtime.progress import Bar
-from train.runtime.run import Session
+from train.runtime.fit_state import FileCheckpointer
+from train.runtime.processes import all_reduce
+from train.runtime.progress import EpochBar
+from train.runtime.run import Run
 
 
 class DivergedError(FeatureStoreError):
     """The loss is not a finite number."""
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config) -> TrainPlan:
     """Return how a configuration trains."""
-    return Plan(
+    return TrainPlan(
         config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
         config.seed,
     )  # fmt: skip
 
 
-def summed(session: Session) -> Any:
+def summed(session: Run) -> Any:
     """Return the function that adds up over the processes."""
-    return lambda value: total(session.accelerator, value)
+    return lambda value: all_reduce(session.accelerator, value)
 
 
 def train_heads(
-    session: Session,
-    pool: Pool,
-    heads: Heads,
+    session: Run,
+    pool: Shard,
+    heads: HeadSpecs,
     classes: list[str],
-    how: Plan,
+    how: TrainPlan,
     name: str,
     told: Told = lambda *_: None,
     log: list[Any] | None = None,
-    held: Pool | None = None,
+    held: Shard | None = None,
     counted: bool = False,
-) -> tuple[Fitted, Aims]:
+) -> tuple[FitResult, HeadLosses]:
     """Train heads on their own tiles, under a bar; return them and their losses' aims.
 
     Parameters
@@ -74,16 +74,16 @@ def train_heads(
         What ``told`` writes; kept with the state.
     """
     config, total_ = session.config, summed(session)
-    aims = Aims(balanced(pool, heads, len(classes), total_), heads.smoothing)
-    body = standard(pool, heads, total_) if config.normalize == "zscore" else None
+    aims = HeadLosses(balanced_class_weights(pool, heads, len(classes), total_), heads.smoothing)
+    body = fit_standardizer(pool, heads, total_) if config.normalize == "zscore" else None
 
     def best(state: dict[str, Any]) -> None:
-        network(session, Affine(*state["best"]), aims.weights[0], classes)
+        network(session, LinearHeads(*state["best"]), aims.weights[0], classes)
 
     alone = best if held else None  # of a pack, the best is yet to be chosen
-    memory = Kept(session, name, [] if log is None else log, alone)
+    memory = FileCheckpointer(session, name, [] if log is None else log, alone)
     first = start(len(heads), pool.x.shape[1], len(classes), config.seed).on(aims.weights.device)
-    with Bar(session.console, how.epochs, pool.rows) as bar:
+    with EpochBar(session.console, how.epochs, pool.rows) as bar:
         started = time.perf_counter()
 
         def heard(
@@ -108,13 +108,18 @@ def train_heads(
 
 
 def at_once(
-    session: Session, pool: Pool, heads: Heads, aims: Aims, total_: Sum, body: Standard | None
-) -> Fitted:
+    session: Run,
+    pool: Shard,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    total_: Reduce,
+    body: Standardizer | None,
+) -> FitResult:
     """Return heads by a closed form, from one pass over the embeddings."""
     config, dim = session.config, pool.x.shape[1]
     classes, second = aims.weights.shape[1], config.probe != "prototype"
-    cells = len(grid(heads, classes)[0])
-    need, there = second * cells * 8 * dim**2, room(config)
+    cells = len(strata(heads, classes)[0])
+    need, there = second * cells * 8 * dim**2, memory_budget(config)
     if need > there:
         raise ConfigError(
             f"The moments of probe={config.probe} do not fit into memory",
@@ -122,22 +127,22 @@ def at_once(
             "GB to spend",
             fix="sweep fewer thresholds, strategies or shares of slides at once, or fewer folds",
         )
-    found = moments(pool, heads, classes, total_, second)
-    affine = closed(config.probe, found, heads, aims, body).on(aims.weights.device)
+    found = gram_matrices(pool, heads, classes, total_, second)
+    affine = solve_closed_form(config.probe, found, heads, aims, body).on(aims.weights.device)
     loss, _ = evaluate(pool, affine, heads, aims, total_, counted=False)
-    return Fitted(affine, torch.zeros(len(heads), dtype=torch.int64), loss.cpu())
+    return FitResult(affine, torch.zeros(len(heads), dtype=torch.int64), loss.cpu())
 
 
 def optimal(
-    pool: Pool,
-    heads: Heads,
-    aims: Aims,
-    first: Affine,
-    how: Plan,
-    total_: Sum,
-    body: Standard | None,
+    pool: Shard,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    first: LinearHeads,
+    how: TrainPlan,
+    total_: Reduce,
+    body: Standardizer | None,
     told: Told,
-) -> Fitted:
+) -> FitResult:
     """Solve for heads at their optimum; their iterations stand for epochs."""
 
     def heard(iteration: int, left: Tensor, value: Tensor) -> None:
@@ -146,20 +151,20 @@ def optimal(
     found = solve(pool, heads, aims, first, total_, body, most=how.epochs, told=heard)
     loss, _ = evaluate(pool, found.affine, heads, aims, total_, counted=False)
     proof = {"objective": found.objective, "gradient": found.slope}
-    return Fitted(found.affine, found.iterations, loss.cpu(), proof)
+    return FitResult(found.affine, found.iterations, loss.cpu(), proof)
 
 
-def start(number: int, dim: int, classes: int, seed: int) -> Affine:
+def start(number: int, dim: int, classes: int, seed: int) -> LinearHeads:
     """Return initial weights, the same for all heads: what differs is what they are told."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = nn.Linear(dim, classes)
     weight, bias = layer.weight.detach(), layer.bias.detach()
-    return Affine(weight.repeat(number, 1, 1), bias.repeat(number, 1))
+    return LinearHeads(weight.repeat(number, 1, 1), bias.repeat(number, 1))
 
 
 def calibrated(
-    session: Session, probabilities: Tensor, target: npt.NDArray[np.int64]
+    session: Run, probabilities: Tensor, target: npt.NDArray[np.int64]
 ) -> tuple[Tensor, float]:
     """Return probabilities and their temperature: 1 unless one is asked for.
 
@@ -185,12 +190,12 @@ def calibrated(
 
 
 def network(
-    session: Session,
-    affine: Affine,
+    session: Run,
+    affine: LinearHeads,
     weights: Tensor,
     classes: list[str],
     temperature: float = 1.0,
-) -> tuple[nn.Module, Blueprint]:
+) -> tuple[nn.Module, ModelSpec]:
     """Return one head as the network that is registered.
 
     Its standardisation and its temperature are in its weights.
@@ -198,7 +203,7 @@ def network(
     _, number, dim = affine.weight.shape
     config = session.config
     body = "l2" if config.normalize == "l2" else "none"
-    blueprint = Blueprint(
+    blueprint = ModelSpec(
         "linear", config.hidden, body, dim, classes, weights.tolist(), temperature
     )
     head = linear(dim, number, 0)

@@ -15,28 +15,28 @@ from featurestore.console.tables import print_table
 from train.config.rules import steadier
 from train.config.schema import SOLVERS
 from train.engine.evaluate import evaluate, out_of_fold
-from train.engine.heads import Heads, balanced
-from train.engine.losses import Aims
-from train.engine.shard import NOWHERE, Pool
-from train.engine.solvers.knn import poll
-from train.engine.standardizer import standard
-from train.engine.trainer import Fitted
+from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.shard import DROPPED, Shard
+from train.engine.solvers.knn import knn_predict
+from train.engine.standardizer import fit_standardizer
+from train.engine.trainer import FitResult
 from train.evaluation.calibration import cross_entropy
 from train.fitting import grid, selection
-from train.fitting.grid import Pack
+from train.fitting.grid import HeadGrid
 from train.fitting.linear import DivergedError, calibrated, network, plan, summed, train_heads
-from train.fitting.load import Tiles, load, on, resident
+from train.fitting.load import TileTable, load, resident, to_device
 from train.fitting.selection import Score
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.overlays import record as overlays_record
 from train.plots.settings import axis_png, settings_png
 from train.predictions.files import write_parquet
 from train.predictions.table import plural, predictions
 from train.reports import results
-from train.reports.recorder import record_evidence, review, spelled
-from train.runtime.processes import assembled
-from train.runtime.run import Session
-from train.tracking.names import spell
+from train.reports.recorder import abstentions, encode_metrics, record_evidence
+from train.runtime.processes import assemble_rows
+from train.runtime.run import Run
+from train.tracking.names import encode_name
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Outcome:
     loss: Tensor
     cube: Tensor
     shares: Callable[[Tensor], Tensor]
-    aims: Aims
-    fitted: Fitted | None = None
+    aims: HeadLosses
+    fitted: FitResult | None = None
 
 
-def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Blueprint] | None:
+def fit(session: Run, pack: HeadGrid, classes: list[str]) -> tuple[nn.Module, ModelSpec] | None:
     """Train a head for every setting and fold; return the network of the best, if there is one.
 
     With ``final``, that is one more head of the best setting, trained on all folds for as many
@@ -84,7 +84,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
     scores = [selection.score(loss, own, classes, config.seed) for loss, own in by_setting]
     winner = selection.best(scores)
     own = torch.arange(winner * len(folds), (winner + 1) * len(folds), device=accelerator.device)
-    probabilities = assembled(accelerator, pool, found.shares(own))
+    probabilities = assemble_rows(accelerator, pool, found.shares(own))
     variant = chosen[winner].variant
     held = np.isin(tiles.fold[order, variant], folds)
     probabilities[held], temperature = calibrated(
@@ -96,7 +96,7 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         file = write_parquet(session.folder / "oof_predictions.parquet", table)
         session.tracker.file(file)
         record_evidence(session, "oof", table, classes, "oof_")
-        review(session, table, "oof_")
+        abstentions(session, table, "oof_")
         overlays_record.record(session, table, "oof_maps")
         record(session, pack, scores, losses, found.fitted.evidence if found.fitted else {}, winner)
     if not found.fitted:
@@ -113,13 +113,13 @@ def fit(session: Session, pack: Pack, classes: list[str]) -> tuple[nn.Module, Bl
         weights = found.aims.weights[place].double().cpu().numpy()
         score = score | {"loss": cross_entropy(shares, target, weights)}
     session.tracker.params({"registered_fold": folds[number]})
-    session.tracker.metrics(spelled(score, "registered/validation"))
+    session.tracker.metrics(encode_metrics(score, "registered/validation"))
     best = found.fitted.affine.of(torch.tensor([place]))
     return network(session, best, found.aims.weights[place], classes, temperature)
 
 
 def trained(
-    session: Session, pool: Pool, heads: Heads, classes: list[str], losses: "Losses"
+    session: Run, pool: Shard, heads: HeadSpecs, classes: list[str], losses: "Losses"
 ) -> Outcome:
     """Train all heads; evaluate each on its own fold."""
     fitted, aims = train_heads(
@@ -140,25 +140,25 @@ def trained(
 
 
 def polled(
-    session: Session,
-    tiles: Tiles,
-    pool: Pool,
+    session: Run,
+    tiles: TileTable,
+    pool: Shard,
     order: npt.NDArray[np.int64],
-    heads: Heads,
+    heads: HeadSpecs,
     classes: list[str],
 ) -> Outcome:
     """Ask the nearest tiles of every tile, among all that its head may train on."""
     config, whole = session.config, summed(session)
     bank = pool
     if pool.world > 1 or not isinstance(pool.x, Tensor):
-        bank = on(resident(tiles, order, config), session.accelerator.device)
-    aims = Aims(balanced(pool, heads, len(classes), whole), heads.smoothing)
-    body = standard(pool, heads, whole) if config.normalize == "zscore" else None
+        bank = to_device(resident(tiles, order, config), session.accelerator.device)
+    aims = HeadLosses(balanced_class_weights(pool, heads, len(classes), whole), heads.smoothing)
+    body = fit_standardizer(pool, heads, whole) if config.normalize == "zscore" else None
     asked = bank
     if pool.world > 1:
         assert isinstance(bank.x, Tensor)
         asked = replace(pool, x=bank.x[pool.rank :: pool.world])
-    loss, cube, votes = poll(asked, bank, heads, aims, whole, config.neighbours, body)
+    loss, cube, votes = knn_predict(asked, bank, heads, aims, whole, config.neighbours, body)
 
     def shares(own: Tensor) -> Tensor:
         return torch.stack([votes[head] for head in own.tolist()]).sum(dim=0)
@@ -167,19 +167,19 @@ def polled(
 
 
 def final(
-    session: Session,
-    pack: Pack,
-    pool: Pool,
+    session: Run,
+    pack: HeadGrid,
+    pool: Shard,
     winner: int,
     epochs: int,
     classes: list[str],
     temperature: float,
-) -> tuple[nn.Module, Blueprint]:
+) -> tuple[nn.Module, ModelSpec]:
     """Train one more head of the best setting, on all folds; its temperature is the folds'."""
     config = session.config
     if config.optimizer in SOLVERS:
         epochs = config.max_epochs  # an optimum is where it is, however many steps away
-    whole = grid.pack(pack.tiles, [pack.settings[winner]], [NOWHERE], config.seed)
+    whole = grid.head_grid(pack.tiles, [pack.settings[winner]], [DROPPED], config.seed)
     how = replace(plan(config), epochs=epochs, patience=epochs, min_delta=0.0)
     heads = whole.heads.on(session.accelerator.device)
     fitted, aims = train_heads(session, pool, heads, classes, how, "final")
@@ -202,7 +202,7 @@ class Losses:
 
 
 def held_out(
-    tiles: Tiles,
+    tiles: TileTable,
     variant: int,
     order: npt.NDArray[np.int64],
     probabilities: Tensor,
@@ -217,8 +217,8 @@ def held_out(
 
 
 def record(
-    session: Session,
-    pack: Pack,
+    session: Run,
+    pack: HeadGrid,
     scores: Sequence[Score],
     losses: Losses,
     evidence: dict[str, Tensor],
@@ -233,7 +233,7 @@ def record(
     pictures = [settings_png(session.folder / "settings.png", names, f1, winner, over)]
     swept = [setting.swept for setting in pack.settings]
     for axis in [key for key in swept[0] if len({own[key] for own in swept}) > 1]:
-        picture = session.folder / f"{spell(axis)}.png"
+        picture = session.folder / f"{encode_name(axis)}.png"
         pictures.append(axis_png(picture, axis, swept, columns["tiles"], f1, over))
     for picture in pictures:
         tracker.file(picture)
@@ -246,7 +246,7 @@ def record(
             tracker.params({**setting.swept, "folds": pack.folds, "best": place == winner})
             tracker.metrics(summary(own))
             for fold, metrics in zip(pack.folds, own.folds, strict=True):
-                tracker.metrics(spelled(metrics, f"fold{fold}/validation"))
+                tracker.metrics(encode_metrics(metrics, f"fold{fold}/validation"))
             for name, values in evidence.items():
                 own_values = values.view(-1, len(pack.folds))[place].tolist()
                 for fold, value in zip(pack.folds, own_values, strict=True):
@@ -258,7 +258,7 @@ def record(
     tracker.metrics({f"best/{name}": value for name, value in summary(scores[winner]).items()})
 
 
-def leak_gap(pack: Pack, scores: Sequence[Score]) -> float | None:
+def leak_gap(pack: HeadGrid, scores: Sequence[Score]) -> float | None:
     """Return how much better heads look under folds that share slides, the mean over settings.
 
     None unless both strategies were swept.
@@ -285,7 +285,7 @@ def shown(columns: dict[str, list[Any]], swept: list[str]) -> pa.Table:
     )
 
 
-def table_columns(pack: Pack, scores: Sequence[Score], winner: int) -> dict[str, list[Any]]:
+def table_columns(pack: HeadGrid, scores: Sequence[Score], winner: int) -> dict[str, list[Any]]:
     """Return the table of settings by column; tiles and slides are those that a head trains on."""
     number = len(pack.settings)
     counts = pack.counts.reshape(number, len(pack.folds), 2).mean(axis=1).round().astype(int)

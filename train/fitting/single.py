@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from featurestore.snapshots.tile_set import TileSet
 from train.config.rules import steadier
 from train.engine.evaluate import evaluate, out_of_fold
-from train.engine.heads import Heads
+from train.engine.heads import HeadSpecs
 from train.evaluation.calibration import cross_entropy
 from train.fitting.linear import DivergedError, calibrated, network, plan, summed, train_heads
-from train.fitting.load import Tiles, load
-from train.models.checkpoint import Blueprint
+from train.fitting.load import TileTable, load
+from train.models.checkpoint import ModelSpec
 from train.reports.history import History
 from train.reports.recorder import record_split
-from train.runtime.processes import assembled
-from train.runtime.run import Session
-from train.tracking.names import spell
+from train.runtime.processes import assemble_rows
+from train.runtime.run import Run
+from train.tracking.names import encode_name
 
 TRAINED, HELD = 0, 1  # the two folds that a single head knows
 
 
-def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, Blueprint]:
+def fit(session: Run, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, ModelSpec]:
     """Train a head on the tiles of split ``train``, stop by the others, and record how good it is.
 
     Raises
@@ -34,11 +34,11 @@ def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module
     config, accelerator = session.config, session.accelerator
     side = np.where(np.asarray(tiles.keys["split"]) == "train", TRAINED, HELD)
     target = tiles.keys["target"].to_numpy()
-    own = Tiles(tiles.keys, target[:, None], side[:, None], tiles.matrix)
+    own = TileTable(tiles.keys, target[:, None], side[:, None], tiles.matrix)
     shuffled = np.random.default_rng(config.seed).permutation(np.flatnonzero(side == TRAINED))
     pool, _ = load(session, own, shuffled)
     held, order = load(session, own, np.flatnonzero(side == HELD))
-    heads = Heads(
+    heads = HeadSpecs(
         *(torch.tensor([value]) for value in (0, HELD)),
         *(torch.tensor([value]) for value in (
             1.0, config.learning_rate, config.weight_decay, config.label_smoothing
@@ -66,10 +66,10 @@ def fit(session: Session, tiles: TileSet, classes: list[str]) -> tuple[nn.Module
     history.close()
     weights = aims.weights[0].tolist()
     named = zip(classes, weights, strict=True)
-    session.tracker.metrics({f"class_weight/{spell(name)}": weight for name, weight in named})
+    session.tracker.metrics({f"class_weight/{encode_name(name)}": weight for name, weight in named})
     found, _ = evaluate(held, fitted.affine, heads, aims, summed(session), counted=False)
     loss = float(found)
-    probabilities = assembled(accelerator, held, out_of_fold(held, fitted.affine, heads))
+    probabilities = assemble_rows(accelerator, held, out_of_fold(held, fitted.affine, heads))
     probabilities, temperature = calibrated(session, probabilities, target[order])
     if config.calibrate:
         loss = cross_entropy(probabilities.numpy(), target[order], np.array(weights))

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from featurestore.backend import engine, errors
 from featurestore.contract import rules
-from featurestore.embeddings.batches import Piece, pieces, read_keys
+from featurestore.embeddings.batches import RowGroup, read_keys, row_groups
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.io import digests
 from featurestore.store import FeatureStore
@@ -36,7 +36,7 @@ Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Cohort:
+class PredictionSet:
     """Tiles to predict, and the row groups that hold their embeddings.
 
     Parameters
@@ -56,7 +56,7 @@ class Cohort:
     """
 
     keys: pa.Table
-    pieces: list[Piece]
+    pieces: list[RowGroup]
     dim: int
     manifest: dict[str, Any]
     embeddings: Mapping[str, Path]
@@ -94,7 +94,7 @@ class Cohort:
         place[self.keys["row"].to_numpy()[asked]] = asked
         return place
 
-    def share(self, places: Places, rank: int, world: int) -> list[Piece]:
+    def share(self, places: Places, rank: int, world: int) -> list[RowGroup]:
         """Return the row groups that one of several processes reads: neighbours, of like size.
 
         Those that hold no row that is asked for are nobody's.
@@ -106,7 +106,7 @@ class Cohort:
         return [piece for piece, own in zip(work, owner, strict=True) if own == rank]
 
 
-def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Cohort:
+def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> PredictionSet:
     """Return every tile to predict that has an embedding; no embedding is read.
 
     Parameters
@@ -147,7 +147,7 @@ def cohort(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> Co
     }
     store.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
-    return Cohort(keys, pieces(dataset.files), dim, manifest, dataset.named)
+    return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
 
 
 def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
@@ -161,7 +161,7 @@ def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
 # -- what is on disk ----------------------------------------------------------------------------
 
 
-def check_sources(cohort: Cohort) -> None:
+def check_sources(cohort: PredictionSet) -> None:
     """Refuse embeddings that were changed while they were read.
 
     Raises

@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from featurestore.embeddings.batches import Piece, embedding_batches, most_rows
-from featurestore.embeddings.convert import Faults
+from featurestore.embeddings.batches import RowGroup, embedding_batches, most_rows
+from featurestore.embeddings.convert import InvalidEmbeddings
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
 from featurestore.io.cache import Taken
@@ -28,25 +28,25 @@ from train.config.schema import Config
 from train.evaluation.calibration import cross_entropy
 from train.inference import cohort as inference_cohort
 from train.inference import writer
-from train.inference.cohort import Cohort, Places
-from train.inference.writer import Partitions
-from train.models.checkpoint import Blueprint
-from train.models.inference import scorer
+from train.inference.cohort import Places, PredictionSet
+from train.inference.writer import PredictionWriter
+from train.models.checkpoint import ModelSpec
+from train.models.inference import logits_of
 from train.overlays import record as overlays_record
 from train.predictions import partitions
 from train.predictions.files import dataset
 from train.predictions.table import has_labels
-from train.reports.recorder import record_evidence, review
+from train.reports.recorder import abstentions, record_evidence
 from train.runtime import fit_state, places
-from train.runtime.processes import every, first, gathered
-from train.runtime.run import Session
+from train.runtime.processes import all_gather, on_main, together
+from train.runtime.run import Run
 from train.tracking.tracker import Tracker
 
 Advance = Callable[[int], None]
 BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
-def place(config: Config, cohort: Cohort, tracker: Tracker) -> tuple[Path, Taken | None]:
+def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path, Taken | None]:
     """Return the folder of the predictions: where the user wants them, else beside fits' states.
 
     What is resumed goes on in its own run. Who holds the output needs no lock of its own.
@@ -76,7 +76,7 @@ def place(config: Config, cohort: Cohort, tracker: Tracker) -> tuple[Path, Taken
     return folder, taken
 
 
-def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blueprint) -> None:
+def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: ModelSpec) -> None:
     """Write the predictions of every slide that is not whole yet; record all of them.
 
     Raises
@@ -87,24 +87,24 @@ def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blu
     accelerator, folder = session.accelerator, session.states
     rank, world = accelerator.process_index, accelerator.num_processes
     start = time.perf_counter()
-    whole = first(accelerator, lambda: writer.begin(folder, cohort))
+    whole = on_main(accelerator, lambda: writer.begin(folder, cohort))
     places = cohort.places(whole)
     work = cohort.share(places, rank, world)
-    out = Partitions(folder, cohort, blueprint.classes)
+    out = PredictionWriter(folder, cohort, blueprint.classes)
     network = network.to(accelerator.device)
     with (
         closing(out),
         Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance,
     ):
-        found = every(
+        found = together(
             accelerator, lambda: scan(session.config, network, work, places, out, advance)
         )
-        out.join(gathered(accelerator, out.begun()), rank, world)
-        every(accelerator, out.finish)
-    faults = gathered(accelerator, found)
-    writer.refuse_faults(cohort, places, [fault for some in faults for fault in some])
-    first(accelerator, lambda: check_whole(folder, cohort))
-    first(accelerator, lambda: inference_cohort.check_sources(cohort))
+        out.join(all_gather(accelerator, out.begun()), rank, world)
+        together(accelerator, out.finish)
+    faults = all_gather(accelerator, found)
+    writer.raise_invalid(cohort, places, [fault for some in faults for fault in some])
+    on_main(accelerator, lambda: check_whole(folder, cohort))
+    on_main(accelerator, lambda: inference_cohort.check_sources(cohort))
     if session.is_first:
         fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
         session.console.print(
@@ -117,11 +117,11 @@ def predict(session: Session, cohort: Cohort, network: nn.Module, blueprint: Blu
 def scan(
     config: Config,
     network: nn.Module,
-    work: list[Piece],
+    work: list[RowGroup],
     places: Places,
-    out: Partitions,
+    out: PredictionWriter,
     advance: Advance,
-) -> list[Faults]:
+) -> list[InvalidEmbeddings]:
     """Apply a network to some row groups, on every core; return what was wrong with them."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = config.threads or max(1, (os.cpu_count() or 1) // local)
@@ -132,7 +132,7 @@ def scan(
         torch.set_num_threads(1)
         own.room = np.empty((most_rows(dim, BATCH_BYTES), dim), dtype=np.float32)
 
-    def one(piece: Piece) -> Faults:
+    def one(piece: RowGroup) -> InvalidEmbeddings:
         return apply(network, piece, places, own.room, out, advance)
 
     with ThreadPoolExecutor(threads, initializer=alone) as pool:
@@ -150,15 +150,15 @@ def scan(
 @torch.inference_mode()
 def apply(
     network: nn.Module,
-    piece: Piece,
+    piece: RowGroup,
     places: Places,
     room: npt.NDArray[np.float32],
-    out: Partitions,
+    out: PredictionWriter,
     advance: Advance,
-) -> Faults:
+) -> InvalidEmbeddings:
     """Predict the tiles of a row group that are asked for."""
-    device, logits = next(network.parameters()).device, scorer(network)
-    found, scores, at = Faults(out.cohort.dim, "float32"), [], piece.start
+    device, logits = next(network.parameters()).device, logits_of(network)
+    found, scores, at = InvalidEmbeddings(out.cohort.dim, "float32"), [], piece.start
     for column in embedding_batches(piece, out.cohort.dim, BATCH_BYTES):
         block = found.block(column, at, room)
         scores.append(logits(as_tensor(block).to(device)).cpu())
@@ -185,7 +185,7 @@ def as_tensor(block: npt.NDArray[np.float32]) -> Tensor:
     return flat.view(block.shape)
 
 
-def check_whole(folder: Path, cohort: Cohort) -> None:
+def check_whole(folder: Path, cohort: PredictionSet) -> None:
     """Refuse to call a cohort predicted of which this machine sees a part.
 
     Raises
@@ -202,7 +202,7 @@ def check_whole(folder: Path, cohort: Cohort) -> None:
         )
 
 
-def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
+def record(session: Run, cohort: PredictionSet, blueprint: ModelSpec) -> None:
     """Log the predictions and, where every tile has a label, how good they are."""
     session.folder.mkdir(parents=True, exist_ok=True)
     session.tracker.folder(session.states, partitions.FOLDER)
@@ -213,7 +213,7 @@ def record(session: Session, cohort: Cohort, blueprint: Blueprint) -> None:
         if session.config.abstain_below is None:
             return
     table = partitions.read(session.states)
-    review(session, table)
+    abstentions(session, table)
     if labelled:
         shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
         target = table["target"].to_numpy()

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.contract import violation
-from featurestore.embeddings.convert import Faults
+from featurestore.embeddings.convert import InvalidEmbeddings
 from featurestore.io import atomic
 from featurestore.views.folds import KEY
-from train.inference.cohort import OWN, Cohort, Places
+from train.inference.cohort import OWN, Places, PredictionSet
 from train.predictions.partitions import MANIFEST, UNFINISHED, file_name, put, whole_rows
 
 
-def begin(folder: Path, cohort: Cohort) -> list[int]:
+def begin(folder: Path, cohort: PredictionSet) -> list[int]:
     """Make a folder ready; return the numbers of the slides that are whole in it."""
     content = cohort.manifest | {"model": cohort.model}
     atomic.write_bytes(folder / MANIFEST, json.dumps(content, indent=1).encode())
@@ -32,7 +32,7 @@ def begin(folder: Path, cohort: Cohort) -> list[int]:
         return [n for n, found in enumerate(there) if found == tiles[n]]
 
 
-class Partitions:
+class PredictionWriter:
     """Predictions as they come: a slide is written when its last tile is added.
 
     Parameters
@@ -45,7 +45,7 @@ class Partitions:
         Names, by index.
     """
 
-    def __init__(self, folder: Path, cohort: Cohort, classes: Sequence[str]) -> None:
+    def __init__(self, folder: Path, cohort: PredictionSet, classes: Sequence[str]) -> None:
         self.folder, self.cohort, self.classes = folder, cohort, classes
         self.shares = np.empty((len(cohort.keys), len(classes)), dtype=np.float32)
         self.seen = np.zeros(len(cohort.keys), dtype=bool)
@@ -111,7 +111,9 @@ class Partitions:
         self._disk.shutdown()
 
 
-def refuse_faults(cohort: Cohort, places: Places, found: Iterable[Faults]) -> None:
+def raise_invalid(
+    cohort: PredictionSet, places: Places, found: Iterable[InvalidEmbeddings]
+) -> None:
     """Refuse embeddings that no prediction was made of.
 
     Parameters
@@ -124,9 +126,9 @@ def refuse_faults(cohort: Cohort, places: Places, found: Iterable[Faults]) -> No
     EmbeddingError
         There are such, with how many and the first key.
     """
-    whole = Faults(cohort.dim, "float32")
+    whole = InvalidEmbeddings(cohort.dim, "float32")
     for some in found:
         asked = [row for row in some.rows if places[row] >= 0]
         whole.lengths.update((int(places[r]), some.lengths[r]) for r in asked if r in some.lengths)
         whole.values.extend(int(places[r]) for r in asked if r not in some.lengths)
-    violation.refuse(whole.violations(cohort.keys))
+    violation.raise_first(whole.violations(cohort.keys))

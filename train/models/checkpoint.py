@@ -20,7 +20,7 @@ FILE = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ModelSpec:
     """What the weights fit into.
 
     Parameters
@@ -52,7 +52,7 @@ class Blueprint:
         return classifier(backbone(self.normalize, self.dim), head)
 
 
-def save(path: Path, network: nn.Module, blueprint: Blueprint) -> Path:
+def save(path: Path, network: nn.Module, blueprint: ModelSpec) -> Path:
     """Write a checkpoint, see `featurestore.io.atomic.write_bytes`."""
     state = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
@@ -62,7 +62,7 @@ def save(path: Path, network: nn.Module, blueprint: Blueprint) -> Path:
     return path
 
 
-def load(path: Path) -> tuple[nn.Module, Blueprint]:
+def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     """Read a checkpoint.
 
     Parameters
@@ -78,7 +78,7 @@ def load(path: Path) -> tuple[nn.Module, Blueprint]:
     file = next(iter(sorted(path.rglob(FILE))), path / FILE) if path.is_dir() else path
     try:
         with safe_open(file, framework="pt") as opened:
-            blueprint = Blueprint(**json.loads((opened.metadata() or {})["blueprint"]))
+            blueprint = ModelSpec(**json.loads((opened.metadata() or {})["blueprint"]))
         network = blueprint.build()
         network.load_state_dict(load_file(file))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
@@ -90,7 +90,7 @@ def load(path: Path) -> tuple[nn.Module, Blueprint]:
     return network.eval().requires_grad_(False), blueprint
 
 
-def check_dimension(blueprint: Blueprint, dim: int) -> None:
+def check_dimension(blueprint: ModelSpec, dim: int) -> None:
     """Refuse embeddings of another length than the network was trained on.
 
     Raises
@@ -106,7 +106,7 @@ def check_dimension(blueprint: Blueprint, dim: int) -> None:
         )
 
 
-def digest(network: nn.Module, blueprint: Blueprint) -> str:
+def digest(network: nn.Module, blueprint: ModelSpec) -> str:
     """Return the SHA-256 of a network: of its blueprint and its weights, wherever they lie."""
     found = hashlib.sha256(json.dumps(dataclasses.asdict(blueprint), sort_keys=True).encode())
     for name, value in sorted(network.state_dict().items()):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.snapshots.tile_set import TileSet
-from train.engine.matmul import times
+from train.engine.matmul import matmul
 
 BLOCK = 4096  # rows in memory at a time
 
 
-def probabilities(
+def predict_tiles(
     network: nn.Module, tiles: TileSet, threads: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Return the probabilities of a network in the order of keys, shape (tiles, K).
@@ -29,10 +29,10 @@ def probabilities(
     return np.concatenate(blocks)
 
 
-def scorer(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def logits_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return what maps rows to their logits, shape (rows, K), by the quickest product there is."""
     body, head = network.get_submodule("backbone"), network.get_submodule("head")
     if not isinstance(head, nn.Linear):
         return lambda x: head(body(x))
     weight, bias = head.weight, head.bias
-    return lambda x: times(weight, body(x)).T + bias  # what runs over rows is quick
+    return lambda x: matmul(weight, body(x)).T + bias  # what runs over rows is quick

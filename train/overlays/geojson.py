@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from train.overlays.label_map import NONE, Tiles
+from train.overlays.label_map import NONE, SlidePredictions
 from train.overlays.regions import Regions, Shapes, boxes
 from train.plots.palette import rgb
 
@@ -29,24 +29,24 @@ def region_features(
         Square micrometres of a pixel of the slide's level.
     """
     rows = zip(
-        written(found.shape, downsample), found.label.tolist(), found.tiles.tolist(),
+        write_features(found.shape, downsample), found.label.tolist(), found.tiles.tolist(),
         found.mean.tolist(), found.least.tolist(), (found.area * mpp2).tolist(), strict=True,
     )  # fmt: skip
     for shape, label, tiles, mean, least, area in rows:
         measured = {
             "Mean probability": round(mean, 6), "Least probability": round(least, 6),
-            "Tiles": tiles, "Region area µm²": round(area, 3),
+            "TileTable": tiles, "Region area µm²": round(area, 3),
         }  # fmt: skip
         yield feature(shape, "annotation", classes[label], colours[label], measured)
 
 
 def tile_features(
-    tiles: Tiles, classes: list[str], colours: list[str], downsample: float
+    tiles: SlidePredictions, classes: list[str], colours: list[str], downsample: float
 ) -> Iterator[str]:
     """Yield a detection for each tile: its own box, its prediction, its label where it has one."""
     names = [f"Probability: {name}" for name in classes]
     rows = zip(
-        written(boxes(tiles), downsample), tiles.pred.tolist(), tiles.target.tolist(),
+        write_features(boxes(tiles), downsample), tiles.pred.tolist(), tiles.target.tolist(),
         tiles.probabilities.astype(float).round(6).tolist(), strict=True,
     )  # fmt: skip
     for shape, label, target, shares in rows:
@@ -80,7 +80,7 @@ def feature(
     return f'{{"type": "Feature", "geometry": {shape}, "properties": {content}}}'
 
 
-def written(shapes: Shapes, downsample: float) -> list[str]:
+def write_features(shapes: Shapes, downsample: float) -> list[str]:
     """Return the geometries of polygons in full resolution, as JSON."""
     if downsample != 1:
         shapes = shapely.transform(shapes, lambda points: points * downsample)

@@ -1,6 +1,6 @@
 """One class for every point of a slide: the rule that all maps of it share.
 
-Tiles may overlap. A point belongs to the class with the largest mean probability over the tiles
+TileTable may overlap. A point belongs to the class with the largest mean probability over the tiles
 that cover it; where one tile alone covers it, that is the tile's own prediction. The edges of all
 tiles cut the slide into cells, on each of which the tiles that cover it are the same: the rule is
 applied once per cell, in whole numbers, and neither regions nor pixels are rounded.
@@ -20,7 +20,7 @@ MOST = 50_000_000  # cells of a slide, and shares of tiles in them
 
 
 @dataclass(frozen=True)
-class Tiles:
+class SlidePredictions:
     """The tiles of one slide, as they were predicted.
 
     Parameters
@@ -64,7 +64,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class LabelMap:
     """A slide cut into cells by the edges of its tiles.
 
     Parameters
@@ -108,13 +108,13 @@ class Mosaic:
         return laid
 
 
-def mosaic(tiles: Tiles) -> Mosaic:
+def label_map(tiles: SlidePredictions) -> LabelMap:
     """Cut a slide into cells and apply the rule to each.
 
     Raises
     ------
     SchemaError
-        Tiles overlap in so many ways that the cells do not fit into memory.
+        TileTable overlap in so many ways that the cells do not fit into memory.
     """
     xs, left, columns = _cut(tiles.x, tiles.width)
     ys, top, rows = _cut(tiles.y, tiles.height)
@@ -133,7 +133,7 @@ def mosaic(tiles: Tiles) -> Mosaic:
     row, column = np.divmod(there, len(xs) - 1)
     label, confidence = _argmax(tiles, tile, cell, len(there))
     truth = _majority(tiles.target[tile], cell, len(there), tiles.probabilities.shape[1])
-    return Mosaic(xs, ys, column, row, label, truth, confidence, tile, cell)
+    return LabelMap(xs, ys, column, row, label, truth, confidence, tile, cell)
 
 
 def _cut(low: Ints, extent: int) -> tuple[Ints, Ints, Ints]:
@@ -144,7 +144,7 @@ def _cut(low: Ints, extent: int) -> tuple[Ints, Ints, Ints]:
 
 
 def _argmax(
-    tiles: Tiles, tile: Ints, cell: Ints, cells: int
+    tiles: SlidePredictions, tile: Ints, cell: Ints, cells: int
 ) -> tuple[Ints, npt.NDArray[np.float64]]:
     """Return the class of the largest mean probability, the first on a tie, and that mean."""
     covered = np.bincount(cell, minlength=cells)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from train.overlays.label_map import NONE, Grid, Mosaic, places, sample
+from train.overlays.label_map import NONE, Grid, LabelMap, places, sample
 from train.plots.palette import NOWHERE, rgb
 
 TILE = 256  # pixels a side, of the file
@@ -19,7 +19,7 @@ SMALLEST = 64  # pixels of the longer side, at which halving ends
 
 def write_tiff(
     path: Path,
-    mosaic: Mosaic,
+    mosaic: LabelMap,
     values: npt.NDArray[np.int64],
     colours: list[str],
     grid: Grid,
@@ -71,7 +71,7 @@ def write_tiff(
 
 
 def blocks(
-    mosaic: Mosaic, laid: npt.NDArray[np.int64], grid: Grid, table: npt.NDArray[np.uint8]
+    mosaic: LabelMap, laid: npt.NDArray[np.int64], grid: Grid, table: npt.NDArray[np.uint8]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Paint one tile of the file after the other: a map is never in memory as a whole."""
     rows = places(mosaic.ys, grid.pixel, grid.height)

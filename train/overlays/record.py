@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    from train.runtime.run import Session
+    from train.runtime.run import Run
 
 NEEDED = ("shapely", "tifffile")
 
@@ -83,7 +83,7 @@ def ready(config: Config, keys: "pa.Table") -> None:
     )  # fmt: skip
 
 
-def record(session: "Session", predicted: "pa.Table | ds.Dataset", name: str = "maps") -> None:
+def record(session: "Run", predicted: "pa.Table | ds.Dataset", name: str = "maps") -> None:
     """Write and record the maps of what a run has predicted, if it is to.
 
     Parameters

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from featurestore.errors import FeatureStoreError
-from train.overlays.label_map import NONE, Ints, Mosaic, Tiles
+from train.overlays.label_map import NONE, Ints, LabelMap, SlidePredictions
 
 Shapes = npt.NDArray[np.object_]
 
@@ -50,13 +50,13 @@ class Regions:
         return np.asarray(shapely.area(self.shape))
 
 
-def boxes(tiles: Tiles) -> Shapes:
+def boxes(tiles: SlidePredictions) -> Shapes:
     """Return each tile's own polygon."""
     shapes = shapely.box(tiles.x, tiles.y, tiles.x + tiles.width, tiles.y + tiles.height)
     return np.asarray(shapes)
 
 
-def regions(mosaic: Mosaic, tiles: Tiles) -> Regions:
+def regions(mosaic: LabelMap, tiles: SlidePredictions) -> Regions:
     """Merge the cells of a slide to regions, and see that they are where their tiles are.
 
     Raises
@@ -89,7 +89,7 @@ def regions(mosaic: Mosaic, tiles: Tiles) -> Regions:
     return found
 
 
-def _connected(mosaic: Mosaic) -> tuple[int, Ints]:
+def _connected(mosaic: LabelMap) -> tuple[int, Ints]:
     """Return the number of regions and each cell's: cells of one class with an edge in common."""
     cells = len(mosaic.column)
     place = mosaic.spread(np.arange(cells), NONE)
@@ -122,7 +122,7 @@ def _straight(polygons: Shapes) -> Shapes:
     return np.asarray(shapely.from_ragged_array(kind, closed, (offsets, parts)))
 
 
-def check(found: Regions, mosaic: Mosaic, tiles: Tiles) -> None:
+def check(found: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
     """Compare regions with the tiles that they came from.
 
     The regions of a class are as large as the rule gives it, to the pixel; and the middle of each
@@ -150,6 +150,6 @@ def check(found: Regions, mosaic: Mosaic, tiles: Tiles) -> None:
     astray = int((at != tiles.pred[alone]).sum())
     if astray:
         raise RegionError(
-            "Tiles lie outside the regions of their class", found=f"{astray:,} of {len(at):,}",
+            "TileTable lie outside the regions of their class", found=f"{astray:,} of {len(at):,}",
             fix="report it: this is an error of the program",
         )  # fmt: skip

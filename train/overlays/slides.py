@@ -15,7 +15,7 @@ from featurestore.errors import EmptyViewError, SchemaError
 from featurestore.io import parquet
 from featurestore.spec.typed import nearest
 from train.config.schema import ConfigError
-from train.overlays.label_map import NONE, Tiles
+from train.overlays.label_map import NONE, SlidePredictions
 from train.predictions import partitions
 
 COLUMNS = (
@@ -230,7 +230,7 @@ def classes_of(predicted: ds.Dataset) -> list[str]:
     return classes
 
 
-def read_tiles(predicted: ds.Dataset, slide: Slide, classes: list[str]) -> Tiles:
+def read_tiles(predicted: ds.Dataset, slide: Slide, classes: list[str]) -> SlidePredictions:
     """Return the tiles of one slide.
 
     Raises
@@ -251,7 +251,7 @@ def read_tiles(predicted: ds.Dataset, slide: Slide, classes: list[str]) -> Tiles
             fix="name the slides artifact of these tiles: extents are pixels of their level",
         )
     shares = [table[SHARE + name].to_numpy() for name in classes]
-    return Tiles(
+    return SlidePredictions(
         x, y, *slide.tile,
         target=table["target"].cast(pa.int64()).fill_null(NONE).to_numpy(),
         pred=table["pred"].to_numpy().astype(np.int64),

@@ -15,7 +15,16 @@ import pyarrow.dataset as ds
 from featurestore.printing import Console
 from train.config.schema import Maps
 from train.overlays import geojson, ome_tiff
-from train.overlays.label_map import NONE, Grid, Mosaic, Tiles, grid, mosaic, places, sample
+from train.overlays.label_map import (
+    NONE,
+    Grid,
+    LabelMap,
+    SlidePredictions,
+    grid,
+    label_map,
+    places,
+    sample,
+)
 from train.overlays.regions import regions
 from train.overlays.slides import Slide, choose, classes_of, read_slides, read_tiles, scores
 from train.plots.overview import overview_png
@@ -67,7 +76,7 @@ SCHEMA = pa.schema({
 def draw(
     folder: Path,
     slide: Slide,
-    tiles: Tiles,
+    tiles: SlidePredictions,
     classes: list[str],
     palette: list[str],
     *,
@@ -83,7 +92,7 @@ def draw(
     stem
         How the names of its files begin.
     """
-    cut = mosaic(tiles)
+    cut = label_map(tiles)
     found = regions(cut, tiles)
     pixels = grid(slide.extent, tiles.step, MAP_PIXELS)
     if merged:
@@ -112,7 +121,7 @@ def draw(
     }  # fmt: skip
 
 
-def errors(cut: Mosaic) -> npt.NDArray[np.int64]:
+def errors(cut: LabelMap) -> npt.NDArray[np.int64]:
     """Return the answer of each cell, an index of `ANSWERS`: right, wrong, or without label."""
     return np.where(cut.truth == NONE, 2, cut.label != cut.truth).astype(np.int64)
 
@@ -130,7 +139,12 @@ def said(legend: dict[str, str], slide: Slide, pixels: Grid) -> dict[str, str]:
 
 
 def overview(
-    path: Path, slide: Slide, tiles: Tiles, cut: Mosaic, classes: list[str], palette: list[str]
+    path: Path,
+    slide: Slide,
+    tiles: SlidePredictions,
+    cut: LabelMap,
+    classes: list[str],
+    palette: list[str],
 ) -> None:
     """Draw the part of a slide that has tiles."""
     left, top = int(cut.xs[0]), int(cut.ys[0])

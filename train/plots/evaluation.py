@@ -98,7 +98,7 @@ def groups_png(
     path: Path,
     column: str,
     groups: list[Group],
-    overall: dict[str, estimates.Figure],
+    overall: dict[str, estimates.Estimate],
     over: str = "slides",
 ) -> Path:
     """Draw macro F1 and accuracy of each group of a column with intervals, the worst in orange.

@@ -17,13 +17,13 @@ EMPTY = "''"  # what an empty string is called there
 OWN = ("slide_id", "x", "y", "target", "split", "row", "fold")  # of keys; others are for people
 
 
-def slide_numbers(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
+def encode_slides(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number the slides in the order of their names; return each row's number and the names."""
     coded = keys["slide_id"].combine_chunks().dictionary_encode()
     return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
 
 
-def numbered(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+def encode_column(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number the values of a column of any plain type; return each row's number and their names.
 
     The order is that of the values. Null comes last, under the name `NONE` unless that is a value.
@@ -45,15 +45,15 @@ def _decoded(column: pa.ChunkedArray) -> pa.Array:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
-def unit_numbers(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], int]:
+def encode_clusters(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], int]:
     """Number what intervals resample; return each row's number, and how many there are.
 
     These are the values of a column; where it is null, each slide stands for itself.
     """
-    slide, names = slide_numbers(keys)
+    slide, names = encode_slides(keys)
     if column == "slide_id":
         return slide, len(names)
-    value, known = numbered(keys[column])
+    value, known = encode_column(keys[column])
     several = np.where(_unknown(keys[column]), len(known) + slide, value)
     units, number = np.unique(several, return_inverse=True)
     return number.astype(np.int64), len(units)
@@ -61,7 +61,7 @@ def unit_numbers(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], in
 
 def lone_slides(keys: pa.Table, column: str) -> int:
     """Count the slides that stand for themselves, having no value in a column."""
-    slide, _ = slide_numbers(keys)
+    slide, _ = encode_slides(keys)
     return 0 if column == "slide_id" else len(np.unique(slide[_unknown(keys[column])]))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from featurestore.errors import ArtifactError, FeatureStoreError
 from train.promotion.lock import locked
-from train.tracking.registry import Version, client, holder, tag, translated
+from train.tracking.registry import Version, alias_version, client, tag, translated
 
 
 class OvertakenError(FeatureStoreError):
@@ -33,7 +33,7 @@ def move(candidate: Version, alias: str, champion: Version | None) -> None:
     """
     before = champion.number if champion else "none"
     with locked(candidate.model, f"{alias}: {before} -> {candidate.number}"):
-        now = holder(candidate.model, alias)
+        now = alias_version(candidate.model, alias)
         if (now.number if now else "none") != before:
             raise OvertakenError(
                 f"{alias} of {candidate.model} moved while {candidate} was looked at",
@@ -48,7 +48,7 @@ def move(candidate: Version, alias: str, champion: Version | None) -> None:
         tag(candidate, {"decision": "promoted"})
 
 
-def swap(model: str, alias: str, record: Callable[[Version, Version], None]) -> None:
+def rollback(model: str, alias: str, record: Callable[[Version, Version], None]) -> None:
     """Let an alias and that of the version before change places; done twice, it is undone.
 
     Parameters
@@ -62,7 +62,7 @@ def swap(model: str, alias: str, record: Callable[[Version, Version], None]) -> 
         There is no version before.
     """
     with locked(model, f"{alias}: rollback"):
-        now, before = holder(model, alias), holder(model, previous(alias))
+        now, before = alias_version(model, alias), alias_version(model, previous(alias))
         if now is None or before is None or now.number == before.number:
             raise ArtifactError(
                 f"There is nothing to roll {alias} of {model} back to",

@@ -16,28 +16,28 @@ from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.store import FeatureStore
-from featurestore.views.leakage import common_view
+from featurestore.views.leakage import groups_in_train_and_test
 from train.config import load as config_load
 from train.config import text
 from train.config.schema import Config
 from train.config.store import class_names, open_store
 from train.evaluation.comparison import differences
-from train.evaluation.estimates import figures
+from train.evaluation.estimates import estimate
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
-from train.models.inference import probabilities
-from train.predictions.table import slide_numbers, unit_numbers
+from train.models.checkpoint import ModelSpec
+from train.models.inference import predict_tiles
+from train.predictions.table import encode_clusters, encode_slides
 from train.promotion.gate import Evidence
 from train.tracking.registry import Version
-from train.tracking.runs import Facts, facts
+from train.tracking.runs import RunRecord, load_run
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
 RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
-Trained = tuple[nn.Module, Blueprint]
+Trained = tuple[nn.Module, ModelSpec]
 
 
 @dataclass(frozen=True)
-class Trial:
+class CandidateEvaluation:
     """What came of it.
 
     Parameters
@@ -57,14 +57,14 @@ class Trial:
     """
 
     evidence: Evidence
-    run: Facts
+    run: RunRecord
     uris: dict[str, str]
     rules: dict[str, Any]
     slides: int
     notes: Sequence[str] = ()
 
 
-def recorded(candidate: Version, changes: list[str]) -> tuple[Facts, Config]:
+def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, Config]:
     """Return what the candidate's run recorded, and its configuration with changes on top.
 
     Raises
@@ -72,7 +72,7 @@ def recorded(candidate: Version, changes: list[str]) -> tuple[Facts, Config]:
     ArtifactError
         It was registered without a run of train/probe.py.
     """
-    run = facts(candidate.run) if candidate.run else None
+    run = load_run(candidate.run) if candidate.run else None
     if run is None or not run.config:
         raise ArtifactError(
             f"It is not known what {candidate} of {candidate.model} was trained on",
@@ -82,7 +82,7 @@ def recorded(candidate: Version, changes: list[str]) -> tuple[Facts, Config]:
     return run, config_load.recorded(run.config, changes)
 
 
-def load(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | None]:
+def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | None]:
     """Read both networks from the files of their versions.
 
     Raises
@@ -110,9 +110,9 @@ def load(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | Non
     return new, old
 
 
-def hold(
-    new: Trained, old: Trained | None, run: Facts, settled: Config, rows: Rows, seed: int
-) -> Trial:
+def evaluate_candidate(
+    new: Trained, old: Trained | None, run: RunRecord, settled: Config, rows: Rows, seed: int
+) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
 
     Raises
@@ -127,15 +127,15 @@ def hold(
     check_fits(blueprint, tiles, settled)
     shared, training = leaks(store)
     target = tiles.keys["target"].to_numpy()
-    unit, _ = unit_numbers(tiles.keys, settled.evidence.resample)
+    unit, _ = encode_clusters(tiles.keys, settled.evidence.resample)
     names, threads = blueprint.classes, settled.threads
-    ours = probabilities(network, tiles, threads)
-    theirs = probabilities(old[0], tiles, threads) if old else None
+    ours = predict_tiles(network, tiles, threads)
+    theirs = predict_tiles(old[0], tiles, threads) if old else None
     evidence = Evidence(
         classes=names,
         tiles=np.bincount(target, minlength=len(names)).tolist(),
-        candidate=figures(target, ours, unit, names, ordered, seed),
-        champion=None if theirs is None else figures(target, theirs, unit, names, ordered, seed),
+        candidate=estimate(target, ours, unit, names, ordered, seed),
+        champion=None if theirs is None else estimate(target, theirs, unit, names, ordered, seed),
         differences=(
             None
             if theirs is None
@@ -146,9 +146,9 @@ def hold(
         read={name: digest for name, (_, digest) in sorted((read | training).items())},
         earlier=store.earlier(read | training, divided=False),
     )
-    slides = slide_numbers(tiles.keys)[1]
+    slides = encode_slides(tiles.keys)[1]
     uris = {name: uri for name, (uri, _) in (read | training).items()}
-    return Trial(evidence, run, uris, _rules(text.plain(settled)), len(slides))
+    return CandidateEvaluation(evidence, run, uris, _rules(text.plain(settled)), len(slides))
 
 
 def test_view(
@@ -177,7 +177,7 @@ def test_view(
     return tiles, held_out.sources()
 
 
-def check_fits(blueprint: Blueprint, tiles: TileSet, settled: Config) -> None:
+def check_fits(blueprint: ModelSpec, tiles: TileSet, settled: Config) -> None:
     """Refuse a test view of other classes, or with embeddings of another length."""
     if class_names(settled) != blueprint.classes:
         raise UnknownClassError(
@@ -208,16 +208,16 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
         both = group in training.columns and group in test.columns
         with errors.translated():
             found[name] = (
-                int(common_view(training, test, group).count().to_pyarrow().as_py())
+                int(groups_in_train_and_test(training, test, group).count().to_pyarrow().as_py())
                 if both
                 else None
             )
     return found, store.sources()
 
 
-def apart(run: Facts, champion: Version) -> list[str]:
+def training_differences(run: RunRecord, champion: Version) -> list[str]:
     """Return in what the champion was trained otherwise than a candidate's run, if it is known."""
-    theirs = facts(champion.run) if champion.run else None
+    theirs = load_run(champion.run) if champion.run else None
     if theirs is None or not theirs.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
     ours, old = (_rules(config_load.excerpt(one.config or "", RULES)) for one in (run, theirs))

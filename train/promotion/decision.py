@@ -11,17 +11,17 @@ import pyarrow as pa
 from featurestore.console.tables import print_table
 from featurestore.printing import Console
 from featurestore.redaction import redacted
-from train.promotion.gate import Evidence, Line, failed
+from train.promotion.gate import Check, Evidence, failed_checks
 
 if TYPE_CHECKING:  # it imports torch
-    from train.promotion.candidate import Trial
+    from train.promotion.candidate import CandidateEvaluation
 
 SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "brier", "calibration_error")
 MARKUP = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """Who decided what about an alias, when, and why.
 
     Parameters
@@ -51,8 +51,8 @@ class Verdict:
     time: datetime
     gate: str = ""
     gate_digest: str = ""
-    lines: Sequence[Line] = ()
-    trial: "Trial | None" = None
+    lines: Sequence[Check] = ()
+    trial: "CandidateEvaluation | None" = None
 
     @property
     def file(self) -> str:
@@ -60,7 +60,7 @@ class Verdict:
         return f"promotion/{self.time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{self.alias}.md"
 
 
-def tags(verdict: Verdict, page: str) -> dict[str, str]:
+def tags(verdict: Decision, page: str) -> dict[str, str]:
     """Return the tags of the version: short facts, and where the page is.
 
     Each kind of line has one, ``gate.floor`` for example: passed, or the classes that failed.
@@ -75,9 +75,9 @@ def tags(verdict: Verdict, page: str) -> dict[str, str]:
         "report": page,
     }
     if verdict.gate:
-        values |= {"gate_sha256": verdict.gate_digest, "failed": said(verdict.lines)}
+        values |= {"gate_sha256": verdict.gate_digest, "failed": summary(verdict.lines)}
     kinds: dict[str, list[str]] = {line.kind: [] for line in verdict.lines}
-    for line in failed(verdict.lines):
+    for line in failed_checks(verdict.lines):
         kinds[line.kind].append(f"{line.name} {line.found}")
     for kind, wrong in kinds.items():
         outcome = f"failed: {'; '.join(wrong)}" if wrong else "passed"
@@ -85,12 +85,12 @@ def tags(verdict: Verdict, page: str) -> dict[str, str]:
     return values
 
 
-def said(lines: Sequence[Line]) -> str:
+def summary(lines: Sequence[Check]) -> str:
     """Return the names of the lines that failed."""
-    return "; ".join(line.name for line in failed(lines)) or "none"
+    return "; ".join(line.name for line in failed_checks(lines)) or "none"
 
 
-def show(verdict: Verdict, console: Console) -> None:
+def show(verdict: Decision, console: Console) -> None:
     """Print the lines of the gate."""
     columns = {
         "line": [line.name for line in verdict.lines],
@@ -102,7 +102,7 @@ def show(verdict: Verdict, console: Console) -> None:
     print_table(pa.table(columns), console, title, limit=len(verdict.lines))
 
 
-def page(verdict: Verdict) -> str:
+def page(verdict: Decision) -> str:
     """Return the decision and its evidence as Markdown."""
     heading = f"# {cell(verdict.model)} version {verdict.version}: {verdict.decision}"
     about = {
@@ -145,7 +145,7 @@ def _figures(evidence: Evidence) -> str:
     return f"## Figures\n\n{note}\n\n{table(heads, rows)}"
 
 
-def _data(trial: "Trial") -> str:
+def _data(trial: "CandidateEvaluation") -> str:
     counts = zip(trial.evidence.classes, trial.evidence.tiles, strict=True)
     tiles = [[name, f"{count:,}"] for name, count in counts]
     rows = [

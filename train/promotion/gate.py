@@ -9,7 +9,7 @@ from featurestore.spec.typed import nearest
 from train.config.schema import ConfigError, doc
 
 if TYPE_CHECKING:  # it would import scikit-learn
-    from train.evaluation.estimates import Figure
+    from train.evaluation.estimates import Estimate
 
 Digests = Mapping[str, str]
 ROUNDING = 1e-9  # 0.85 - 0.9 is below -0.05
@@ -65,7 +65,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Line:
+class Check:
     """One line of the gate.
 
     Parameters
@@ -100,7 +100,7 @@ class Evidence:
     tiles
         Tiles of each class in the test view, by index.
     candidate
-        Figures by name, see `train.evaluation.metrics.measures`.
+        Figures by name, see `train.evaluation.metrics.compute_metrics`.
     champion, differences
         The champion's figures on the same tiles, and by how much the candidate's are above; None
         where there is no champion.
@@ -115,16 +115,16 @@ class Evidence:
 
     classes: list[str]
     tiles: Sequence[int]
-    candidate: Mapping[str, "Figure"]
-    champion: Mapping[str, "Figure"] | None
-    differences: Mapping[str, "Figure"] | None
+    candidate: Mapping[str, "Estimate"]
+    champion: Mapping[str, "Estimate"] | None
+    differences: Mapping[str, "Estimate"] | None
     shared: Mapping[str, int | None]
     recorded: Digests
     read: Digests
     earlier: Digests = field(default_factory=dict)
 
 
-def judge(gate: Gate, evidence: Evidence) -> list[Line]:
+def run_checks(gate: Gate, evidence: Evidence) -> list[Check]:
     """Return every line of the gate, in the order of its file."""
     lines = [
         *_floors(gate, evidence),
@@ -136,7 +136,7 @@ def judge(gate: Gate, evidence: Evidence) -> list[Line]:
     return [*lines, data_line(gate, evidence)] if gate.digests else lines
 
 
-def failed(lines: Sequence[Line]) -> list[Line]:
+def failed_checks(lines: Sequence[Check]) -> list[Check]:
     """Return the lines that do not hold."""
     return [line for line in lines if not line.passed]
 
@@ -184,7 +184,7 @@ def check_classes(gate: Gate, classes: list[str]) -> None:
             )
 
 
-def files_line(changes: Mapping[str, Sequence[str] | None]) -> Line:
+def files_line(changes: Mapping[str, Sequence[str] | None]) -> Check:
     """Return the line on the files of models.
 
     Parameters
@@ -203,10 +203,10 @@ def files_line(changes: Mapping[str, Sequence[str] | None]) -> Line:
             passed = False
         else:
             said.append(f"{name}: as registered")
-    return Line("files of the model", passed, "; ".join(said), "the SHA-256 of registration")
+    return Check("files of the model", passed, "; ".join(said), "the SHA-256 of registration")
 
 
-def data_line(gate: Gate, evidence: Evidence) -> Line:
+def data_line(gate: Gate, evidence: Evidence) -> Check:
     """Return the line on the digests of the data.
 
     A digest is known if the gate lists it, or if not, if the candidate's run recorded it.
@@ -222,10 +222,10 @@ def data_line(gate: Gate, evidence: Evidence) -> Line:
     missing = [name for name in ("tiles", "embeddings") if name not in evidence.recorded]
     said += [f"the run recorded no {name}" for name in missing if name not in evidence.read]
     found = "; ".join(said) or f"known: {', '.join(evidence.read)}"
-    return Line("digests of the data", not said, found, "of the run, or listed in the gate")
+    return Check("digests of the data", not said, found, "of the run, or listed in the gate")
 
 
-def _floors(gate: Gate, evidence: Evidence) -> list[Line]:
+def _floors(gate: Gate, evidence: Evidence) -> list[Check]:
     floor, lines = gate.floor, []
     for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
         least = floor.classes.get(name, floor.default)
@@ -234,49 +234,49 @@ def _floors(gate: Gate, evidence: Evidence) -> list[Line]:
         passed, found = value >= least - ROUNDING, f"{value:.4f}"
         if not tiles:
             passed, found = name in floor.may_be_absent, NO_TILE
-        lines.append(Line(f"floor: {name}", passed, found, asked))
+        lines.append(Check(f"floor: {name}", passed, found, asked))
     return lines
 
 
-def _worse(gate: Gate, evidence: Evidence) -> list[Line]:
+def _worse(gate: Gate, evidence: Evidence) -> list[Check]:
     most, figure = gate.worse, gate.floor.figure
     if most is None:
         return []
     asked = f"{figure} at most {most:g} below"
     if evidence.differences is None:
-        return [Line("worse", True, NO_CHAMPION, asked)]
+        return [Check("worse", True, NO_CHAMPION, asked)]
     lines = []
     for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
         value = evidence.differences[f"{figure}/{name}"].value
         passed, found = value >= -most - ROUNDING, f"{value:+.4f}"
         if not tiles:
             passed, found = name in gate.floor.may_be_absent, NO_TILE
-        lines.append(Line(f"worse: {name}", passed, found, asked))
+        lines.append(Check(f"worse: {name}", passed, found, asked))
     return lines
 
 
-def _difference(gate: Gate, evidence: Evidence) -> list[Line]:
+def _difference(gate: Gate, evidence: Evidence) -> list[Check]:
     if gate.difference is None:
         return []
     asked = f"macro F1: interval above {0 - gate.difference:g}"
     if evidence.differences is None:
-        return [Line("difference", True, NO_CHAMPION, asked)]
+        return [Check("difference", True, NO_CHAMPION, asked)]
     found = evidence.differences["f1_macro"]
     if not math.isfinite(found.low):
-        return [Line("difference", False, "no interval: the test view has one slide", asked)]
+        return [Check("difference", False, "no interval: the test view has one slide", asked)]
     said = f"{found.value:+.4f} ({found.low:+.4f} .. {found.high:+.4f})"
-    return [Line("difference", found.low > -gate.difference, said, asked)]
+    return [Check("difference", found.low > -gate.difference, said, asked)]
 
 
-def _calibration(gate: Gate, evidence: Evidence) -> list[Line]:
+def _calibration(gate: Gate, evidence: Evidence) -> list[Check]:
     most = gate.calibration_error
     if most is None:
         return []
     value = evidence.candidate["calibration_error"].value
-    return [Line("calibration", value <= most + ROUNDING, f"{value:.4f}", f"at most {most:g}")]
+    return [Check("calibration", value <= most + ROUNDING, f"{value:.4f}", f"at most {most:g}")]
 
 
-def _shared(gate: Gate, evidence: Evidence) -> list[Line]:
+def _shared(gate: Gate, evidence: Evidence) -> list[Check]:
     lines = []
     for group, most in (("slides", gate.shared_slides), ("patients", gate.shared_patients)):
         if most is None:
@@ -287,5 +287,5 @@ def _shared(gate: Gate, evidence: Evidence) -> list[Line]:
             passed = group == "patients" and gate.unknown_patients == "allow"
         else:
             found, passed = f"{count}", count <= most
-        lines.append(Line(f"shared {group}", passed, found, asked))
+        lines.append(Check(f"shared {group}", passed, found, asked))
     return lines

@@ -43,16 +43,17 @@ def locked(model: str, doing: str, patience: float = PATIENCE) -> Iterator[None]
     when = datetime.now(UTC).isoformat(" ", "seconds")
     mine = f"{doing}, by {where}, since {when} UTC, {uuid.uuid4()}"
     with translated(f"The lock {name} could not be taken"):
-        _take(name, mine, time.monotonic() + patience)
+        acquire(name, mine, time.monotonic() + patience)
     try:
         yield
     finally:
         with translated(f"The lock {name} could not be removed"):
-            if _keeper(name) == mine:
+            if lock_owner(name) == mine:
                 client().delete_registered_model(name)
 
 
-def _take(name: str, mine: str, until: float) -> None:
+def acquire(name: str, mine: str, until: float) -> None:
+    """Create the registered model that is the lock; wait for who holds it until a time."""
     from mlflow.exceptions import MlflowException
 
     while True:
@@ -66,7 +67,7 @@ def _take(name: str, mine: str, until: float) -> None:
             )  # fmt: skip
             if error.error_code not in passing:
                 raise
-        keeper = _keeper(name)
+        keeper = lock_owner(name)
         if keeper == mine:  # the answer to an earlier try was lost
             return
         if time.monotonic() > until:
@@ -80,7 +81,8 @@ def _take(name: str, mine: str, until: float) -> None:
         time.sleep(PAUSE)
 
 
-def _keeper(name: str) -> str | None:
+def lock_owner(name: str) -> str | None:
+    """Return who holds a lock, in words; None if nobody does."""
     found = preflight.registered(client(), name)
     return str(found.description) if found else None
 
@@ -88,7 +90,7 @@ def _keeper(name: str) -> str | None:
 def unlock(model: str) -> str | None:
     """Remove the lock that a killed process has left; return what it was for, or None."""
     with translated(f"The lock of {model} could not be removed"):
-        keeper = _keeper(model + LOCK)
+        keeper = lock_owner(model + LOCK)
         if keeper is not None:
             client().delete_registered_model(model + LOCK)
     return keeper

@@ -5,14 +5,14 @@ import numpy as np
 from train.evaluation import confusion as evaluation_confusion
 from train.evaluation.confusion import Counts
 from train.plots.evaluation import confusion_png
-from train.reports.recorder import spelled
-from train.runtime.run import Session
+from train.reports.recorder import encode_metrics
+from train.runtime.run import Run
 
 
 class History:
     """Records each epoch: numbers at once, the confusion matrices as PNG and as one table."""
 
-    def __init__(self, session: Session, classes: list[str]) -> None:
+    def __init__(self, session: Run, classes: list[str]) -> None:
         self.session, self.classes = session, classes
         self.rows: list[tuple[int, str, str, int]] = []  # epoch, true, predicted, tiles
 
@@ -22,7 +22,7 @@ class History:
             return
         tracker, folder = self.session.tracker, self.session.folder
         scores = evaluation_confusion.confusion_metrics(confusion, self.classes)
-        tracker.metrics({**losses, **spelled(scores, "validation")}, step=number)
+        tracker.metrics({**losses, **encode_metrics(scores, "validation")}, step=number)
         picture = folder / "confusion" / f"epoch_{number:04d}.png"
         tracker.file(
             confusion_png(picture, confusion, self.classes, f"validation, epoch {number}"),

@@ -10,7 +10,7 @@ from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
 from train.config.schema import Config
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
-from train.runtime.run import Session
+from train.runtime.run import Run
 from train.tracking.provenance import git_commit
 from train.tracking.runs import versions
 
@@ -121,7 +121,7 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
         }))  # fmt: skip
 
 
-def again(page: Page, session: Session, uri: str | None) -> None:
+def again(page: Page, session: Run, uri: str | None) -> None:
     """Tell how to do the run again, and how to see whether its figures are the same."""
     commit, run = git_commit(), session.tracker.run
     page.add("again", Text(session.command, "The command", code=True))

@@ -8,19 +8,19 @@ from train.config import text
 from train.predictions.table import plural
 from train.reports import inputs
 from train.reports.html import columns
-from train.runtime.run import Session
-from train.tracking.names import spell
+from train.runtime.run import Run
+from train.tracking.names import encode_name
 from train.tracking.runs import CONTENT, versions
 
 
-def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapshot]) -> None:
+def record_inputs(session: Run, store: FeatureStore, snapshots: list[Snapshot]) -> None:
     """Print and record what goes into a run: settings, versions, funnel, leaks, artifacts.
 
     Of several variants of the rules, the funnel and the folds of the first.
     """
     tracker, mode = session.tracker, session.config.mode
     settings = text.flat(session.config)
-    tracker.params({".".join(map(spell, path)): value for path, value in settings.items()})
+    tracker.params({".".join(map(encode_name, path)): value for path, value in settings.items()})
     tracker.text(text.text(session.config), "config.yaml")
     tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
     tracker.params({"command": session.command})
@@ -48,7 +48,7 @@ def record_inputs(session: Session, store: FeatureStore, snapshots: list[Snapsho
     inputs.inputs(session.page, snapshots, sources)
 
 
-def record_folds(session: Session, snapshot: Snapshot) -> None:
+def record_folds(session: Run, snapshot: Snapshot) -> None:
     """Print and record the shared slides, the guard's proof, the labels per fold, the folds."""
     tracker, fold = session.tracker, session.config.fold
     folds = fold if isinstance(fold, list) else snapshot.manifest["folds"]

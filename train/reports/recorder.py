@@ -28,29 +28,29 @@ from train.plots.evaluation import (
 )
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import (
+    encode_clusters,
+    encode_slides,
     has_labels,
     lone_slides,
     plural,
     predictions,
-    slide_numbers,
-    unit_numbers,
 )
 from train.reports import results
-from train.runtime.run import Session
-from train.tracking.names import spell
+from train.runtime.run import Run
+from train.tracking.names import encode_name
 
 
-def spelled(scores: dict[str, float], prefix: str) -> dict[str, float]:
+def encode_metrics(scores: dict[str, float], prefix: str) -> dict[str, float]:
     """Prefix the names of metrics, the class in them spelled as MLflow takes it."""
     result = {}
     for name, value in scores.items():
         kind, _, of = name.partition("/")
-        result[f"{prefix}/{kind}" + (f"/{spell(of)}" if of else "")] = value
+        result[f"{prefix}/{kind}" + (f"/{encode_name(of)}" if of else "")] = value
     return result
 
 
 def record_split(
-    session: Session,
+    session: Run,
     name: str,
     tiles: TileSet,
     order: npt.NDArray[np.int64],
@@ -72,7 +72,7 @@ def record_split(
     session.folder.mkdir(parents=True, exist_ok=True)
     table = predictions(tiles.keys, order, probabilities, classes)
     session.tracker.file(write_parquet(session.folder / "predictions.parquet", table))
-    review(session, table)
+    abstentions(session, table)
     record.record(session, table)
     if has_labels(table):
         session.tracker.metrics({f"best/{name}/loss": loss})
@@ -82,7 +82,7 @@ def record_split(
 
 
 def record_evidence(
-    session: Session, name: str, table: pa.Table, classes: list[str], prefix: str = ""
+    session: Run, name: str, table: pa.Table, classes: list[str], prefix: str = ""
 ) -> None:
     """Record how good predictions are: figures with intervals, tables, pictures.
 
@@ -98,8 +98,8 @@ def record_evidence(
     config, seed, tracker = session.config.evidence, session.config.seed, session.tracker
     target, guess = table["target"].to_numpy(), table["pred"].to_numpy()
     shares = np.stack([table[f"prob_{own}"].to_numpy() for own in classes], axis=1)
-    slide, names = slide_numbers(table)
-    unit, _ = unit_numbers(table, config.resample)
+    slide, names = encode_slides(table)
+    unit, _ = encode_clusters(table, config.resample)
     if lone := lone_slides(table, config.resample):
         session.console.print(
             f"{name}: {lone:,} slides have no {config.resample}; each is resampled by itself"
@@ -108,8 +108,8 @@ def record_evidence(
     confusion, slides = cube.sum(axis=0), evaluation_confusion.slide_accuracy(cube, names)
     scores = evaluation_confusion.confusion_metrics(confusion, classes)
     scores |= evaluation_confusion.slide_summary(slides["accuracy"])
-    tracker.metrics(spelled(scores, f"best/{name}"))
-    found = estimates.figures(target, shares, unit, classes, config.ordered, seed)
+    tracker.metrics(encode_metrics(scores, f"best/{name}"))
+    found = estimates.estimate(target, shares, unit, classes, config.ordered, seed)
     record_figures(session, name, found, prefix)
     results.figures(session.page, name, found, table, classes, plural(config.resample))
     confused = evaluation_metrics.cube(target, guess, unit, len(classes))
@@ -126,7 +126,7 @@ def record_evidence(
     record_groups(session, name, told, found, prefix)
 
 
-def review(session: Session, table: pa.Table, prefix: str = "") -> None:
+def abstentions(session: Run, table: pa.Table, prefix: str = "") -> None:
     """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
     least = session.config.abstain_below
     if least is None:
@@ -145,7 +145,7 @@ def review(session: Session, table: pa.Table, prefix: str = "") -> None:
 
 
 def record_figures(
-    session: Session, name: str, found: dict[str, estimates.Figure], prefix: str
+    session: Run, name: str, found: dict[str, estimates.Estimate], prefix: str
 ) -> None:
     """Record every figure and its interval, as metrics and as one table."""
     values = {}
@@ -155,7 +155,7 @@ def record_figures(
         for end, value in ends.items():
             if np.isfinite(value):
                 values[f"{kind}{end}" + (f"/{of}" if of else "")] = value
-    session.tracker.metrics(spelled(values, f"best/{name}"))
+    session.tracker.metrics(encode_metrics(values, f"best/{name}"))
     table: dict[str, list[Any]] = {"metric": list(found)}
     for field in ("value", "low", "high"):
         table[field] = [getattr(figure, field) for figure in found.values()]
@@ -163,10 +163,10 @@ def record_figures(
 
 
 def record_groups(
-    session: Session,
+    session: Run,
     name: str,
     told: list[Group],
-    overall: dict[str, estimates.Figure],
+    overall: dict[str, estimates.Estimate],
     prefix: str,
 ) -> None:
     """Record groups: all in one table; those that are shown as metrics, pictures, print.
@@ -186,7 +186,7 @@ def record_groups(
         some = [group for group in own if group.shown]
         tracker.metrics(groups.as_metrics(some, f"best/{name}/group"))
         if tracker.records or session.config.output is not None:
-            picture = session.folder / f"{prefix}groups_{spell(column)}.png"
+            picture = session.folder / f"{prefix}groups_{encode_name(column)}.png"
             tracker.file(groups_png(picture, column, some, overall, over), "evidence")
             results.picture(session.page, picture)
         title = f"{name} by {column}, the worst first; 95 % over {over}"
@@ -200,11 +200,11 @@ def record_groups(
 
 
 def draw(
-    session: Session,
+    session: Run,
     name: str,
     target: npt.NDArray[np.int64],
     shares: npt.NDArray[np.float32],
-    found: dict[str, estimates.Figure],
+    found: dict[str, estimates.Estimate],
     slides: dict[str, list[Any]],
     confusion: Counts,
     classes: list[str],
@@ -215,7 +215,7 @@ def draw(
         return
     folder, error = session.folder, found["calibration_error"].value
     f1 = [found[f"f1/{own}"] for own in classes]
-    bins = evaluation_metrics.sums(target, shares, np.zeros_like(target)).bins[0]
+    bins = evaluation_metrics.unit_sums(target, shares, np.zeros_like(target)).bins[0]
     curve, ends = risk_coverage(shares, target), [(f.value, f.low, f.high) for f in f1]
 
     def named(picture: str) -> Path:
@@ -236,10 +236,10 @@ def draw(
 
 
 def print_scores(
-    session: Session,
+    session: Run,
     name: str,
     scores: dict[str, float],
-    found: dict[str, estimates.Figure],
+    found: dict[str, estimates.Estimate],
     absent: list[str],
 ) -> None:
     """Print the figures that people compare runs by."""
@@ -247,7 +247,7 @@ def print_scores(
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column(f"95 % over {plural(session.config.evidence.resample)}", justify="right")
-    shown: dict[str, tuple[float, estimates.Figure | None]]
+    shown: dict[str, tuple[float, estimates.Estimate | None]]
     shown = {key: (value, None) for key, value in scores.items()}
     shown |= {key: (figure.value, figure) for key, figure in found.items()}
     for key, (value, figure) in shown.items():

@@ -17,13 +17,13 @@ from train.config.schema import Config
 from train.config.store import class_names
 from train.evaluation import metrics
 from train.evaluation.confusion import slide_accuracy
-from train.evaluation.estimates import Figure
-from train.models.checkpoint import Blueprint
-from train.predictions.table import slide_numbers
+from train.evaluation.estimates import Estimate
+from train.models.checkpoint import ModelSpec
+from train.predictions.table import encode_slides
 from train.reports import inputs
 from train.reports.html import FILE, Headline, Page, Picture, Table, Text, html
-from train.runtime.run import Session
-from train.tracking.names import unspell
+from train.runtime.run import Run
+from train.tracking.names import decode_name
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
 PICTURES = {
@@ -57,7 +57,7 @@ SPLITS = {"oof": "out of fold"}
 def figures(
     page: Page,
     split: str,
-    found: Mapping[str, Figure],
+    found: Mapping[str, Estimate],
     table: pa.Table,
     classes: list[str],
     over: str,
@@ -67,7 +67,7 @@ def figures(
     Parameters
     ----------
     found
-        As `train.evaluation.estimates.figures` returns them.
+        As `train.evaluation.estimates.estimate` returns them.
     table
         The predictions, see `train.predictions.table.predictions`.
     over
@@ -126,7 +126,7 @@ def failures(
     """
     name = SPLITS.get(split, split)
     target, predicted = table["target"].to_numpy(), table["pred"].to_numpy()
-    number, slides = slide_numbers(table)
+    number, slides = encode_slides(table)
     cube = metrics.cube(target, predicted, number, len(classes))
     worst = {key: values[:WORST] for key, values in slide_accuracy(cube, slides).items()}
     worst["taken for another"] = [
@@ -186,6 +186,7 @@ def settings(
         What the intervals resample.
     """
     ends = list(zip(columns["f1_macro"], columns["low"], columns["high"], strict=True))
+    intervals = [between(Estimate(*one)) for one in ends]
     hidden = ("low", "high", "loss", "best")
     shown = {TITLES.get(key, key): columns[key] for key in columns if key not in hidden}
     note = "Means over the folds, sd their standard deviation."
@@ -196,7 +197,7 @@ def settings(
             "model", Text(f"Of {len(ends)} settings, the best by out-of-fold macro F1: {name}.")
         )
     page.add("good", Table("Settings", {
-        **shown, f"95 % over {over}": [between(Figure(*own)) for own in ends], "": columns["best"],
+        **shown, f"95 % over {over}": intervals, "": columns["best"],
     }, note, strip=ends))  # fmt: skip
     if gap is not None:
         page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
@@ -204,21 +205,21 @@ def settings(
         picture(page, file)
 
 
-def between(figure: Figure, digits: int = 4) -> str:
+def between(figure: Estimate, digits: int = 4) -> str:
     """Return an interval for people, nothing if there is none."""
     if not np.isfinite(figure.low):
         return ""
     return f"{figure.low:.{digits}f} – {figure.high:.{digits}f}"
 
 
-def strip(figure: Figure) -> tuple[float, float, float]:
+def strip(figure: Estimate) -> tuple[float, float, float]:
     """Return a figure as it is drawn."""
     return figure.value, figure.low, figure.high
 
 
 def picture(page: Page, file: Path) -> None:
     """Show a picture that the run has drawn, as it is now."""
-    kind = unspell(file.stem.removeprefix("oof_"))
+    kind = decode_name(file.stem.removeprefix("oof_"))
     section, caption = PICTURES.get(kind, ("good", kind.replace("groups_", "By ")))
     page.add(section, Picture(caption, file.read_bytes()))
 
@@ -226,7 +227,7 @@ def picture(page: Page, file: Path) -> None:
 # -- model, and all of it -------------------------------------------------------------------------
 
 
-def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | None) -> None:
+def model(page: Page, config: Config, blueprint: ModelSpec | None, uri: str | None) -> None:
     """Tell what was trained, how, and where it is registered."""
     how: dict[str, Any] = {"head": config.head, "probe": config.probe}
     how |= {"normalize": config.normalize, "precision": config.precision}
@@ -262,7 +263,7 @@ def model(page: Page, config: Config, blueprint: Blueprint | None, uri: str | No
     ))  # fmt: skip
 
 
-def close(session: Session, blueprint: Blueprint | None, uri: str | None) -> None:
+def close(session: Run, blueprint: ModelSpec | None, uri: str | None) -> None:
     """Finish the page; write it, and record it."""
     if not session.tracker.records and session.config.output is None:
         return  # for nobody

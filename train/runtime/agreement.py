@@ -11,7 +11,7 @@ from accelerate import Accelerator
 import featurestore
 from train.config.schema import Config, ConfigError
 from train.config.text import flat
-from train.runtime.processes import gathered
+from train.runtime.processes import all_gather
 from train.tracking.provenance import redacted
 from train.tracking.runs import versions
 
@@ -49,7 +49,7 @@ def check(accelerator: Accelerator, config: Config) -> None:
         Something differs.
     """
     if accelerator.num_processes > 1:
-        compare(gathered(accelerator, facts(config)))
+        compare(all_gather(accelerator, facts(config)))
 
 
 def compare(processes: Sequence[Facts]) -> None:

@@ -18,9 +18,9 @@ from featurestore.io.refusals import AGAIN
 from train.config.schema import Config
 from train.config.text import plain
 from train.models import checkpoint
-from train.runtime.processes import every, first
-from train.runtime.run import Session
-from train.tracking.runs import mark
+from train.runtime.processes import on_main, together
+from train.runtime.run import Run
+from train.tracking.runs import set_status
 
 KIND = "fits"
 RUN = "_run.txt"  # who reads a folder of predictions passes over it
@@ -28,7 +28,7 @@ RUN = "_run.txt"  # who reads a folder of predictions passes over it
 FREE = ("resume", "output", "tracking", "threads", "memory_limit")
 
 
-def place(config: Config, snapshots: Sequence[str], processes: int) -> Path:
+def state_folder(config: Config, snapshots: Sequence[str], processes: int) -> Path:
     """Return the folder of a fit's state, named by all that decides what comes out of it.
 
     Parameters
@@ -46,7 +46,7 @@ def place(config: Config, snapshots: Sequence[str], processes: int) -> Path:
     return cache.place(KIND, hashlib.sha256(content.encode()).hexdigest())
 
 
-def there(folder: Path) -> bool:
+def has_state(folder: Path) -> bool:
     """Return whether a fit left its state."""
     return any(folder.glob("*.pt"))
 
@@ -59,8 +59,8 @@ def check(folder: Path) -> str | None:
     ArtifactError
         There is no such state.
     """
-    if not there(folder):
-        others = len([own for own in folder.parent.glob("*/") if there(own)])
+    if not has_state(folder):
+        others = len([own for own in folder.parent.glob("*/") if has_state(own)])
         raise ArtifactError(
             "There is nothing to resume",
             found=f"no epoch of this configuration; {others} other fits in {folder.parent}",
@@ -76,23 +76,23 @@ def run_of(folder: Path) -> str | None:
     return run.read_text() if run.exists() else None
 
 
-def begin(folder: Path, resume: object, run: str | None) -> None:
+def start_state(folder: Path, resume: object, run: str | None) -> None:
     """Make the folder ready; what a killed fit left there goes, unless it is resumed."""
     if not resume:
         if run and (left := run_of(folder)):
-            mark(left, "KILLED")  # it could not say so itself
+            set_status(left, "KILLED")  # it could not say so itself
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
         write_bytes(folder / RUN, run.encode())
 
 
-def end(folder: Path) -> None:
+def remove_state(folder: Path) -> None:
     """Remove the state of a fit that has ended."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(session: Session, trained: bool = False) -> None:
+def settle(session: Run, trained: bool = False) -> None:
     """End all processes together if the tracking server was lost; say what is left of the fit.
 
     Parameters
@@ -105,15 +105,15 @@ def settle(session: Session, trained: bool = False) -> None:
     TrackingError
         The server was lost.
     """
-    every(session.accelerator, lambda: refuse(session, trained))
+    together(session.accelerator, lambda: refuse(session, trained))
 
 
-def refuse(session: Session, trained: bool) -> None:
+def refuse(session: Run, trained: bool) -> None:
     """Raise what lost the server, if anything did, with what is left of the fit."""
     failure = session.tracker.failure
     if failure is None:
         return
-    left = remains(session)
+    left = saved_epochs(session)
     again = " with resume=true" if left and failure.fix.endswith(AGAIN) else ""
     if trained:
         left.append(f"the best of them in {keep_checkpoint(session)}")
@@ -124,7 +124,7 @@ def refuse(session: Session, trained: bool) -> None:
     ) from failure
 
 
-def remains(session: Session) -> list[str]:
+def saved_epochs(session: Run) -> list[str]:
     """Return what a resume would go on from."""
     if session.config.mode == "predict":
         return [f"predictions in {session.states}"] if session.states.exists() else []
@@ -132,14 +132,14 @@ def remains(session: Session) -> list[str]:
     return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
 
 
-def abandon(session: Session, status: str) -> None:
+def abandon(session: Run, status: str) -> None:
     """Give the run a status where no tracker can: from another thread, or process."""
     if session.config.tracking.enabled and (run := run_of(session.states)):
         use_tracking(session.config.tracking.uri)
-        mark(run, status)
+        set_status(run, status)
 
 
-def keep_checkpoint(session: Session) -> Path:
+def keep_checkpoint(session: Run) -> Path:
     """Return where the checkpoint stays: in the output that was asked for, else with the state."""
     file = session.folder / checkpoint.FILE
     if session.config.output is None:
@@ -181,8 +181,8 @@ def read(file: Path) -> dict[str, Any]:
     return kept
 
 
-class Kept:
-    """A `train.engine.trainer.Memory` in a file, written by the first process, by rename.
+class FileCheckpointer:
+    """A `train.engine.trainer.Checkpointer` in a file, written by the first process, by rename.
 
     Parameters
     ----------
@@ -191,14 +191,14 @@ class Kept:
     name
         Of the file.
     log
-        Kept as well, and filled again: what was recorded of the epochs.
+        FileCheckpointer as well, and filled again: what was recorded of the epochs.
     best
         Writes the checkpoint of the best epoch that a state knows.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: Run,
         name: str,
         log: list[Any],
         best: Callable[[dict[str, Any]], object] | None = None,
@@ -213,7 +213,7 @@ class Kept:
             there = self.session.config.resume and self.file.exists()
             return read(self.file) if there else None
 
-        kept = first(self.session.accelerator, recalled)
+        kept = on_main(self.session.accelerator, recalled)
         if kept is None:
             return None
         self.log[:], self.epochs = kept["log"], kept["epochs"]

@@ -16,14 +16,14 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from train.runtime.ending import Ending, Rank
 from train.runtime.lifeline import Lifeline, Peer, accept, joined, listener
-from train.runtime.processes import gathered
+from train.runtime.processes import all_gather
 
 START, WORK, BLIND = timedelta(minutes=5), timedelta(days=1), timedelta(minutes=30)
 """How long processes wait for each other: to meet; while the first one prepares data or records
 what came out, since their connections tell who is gone; and without such connections."""
 
 
-def processes(ending: Ending) -> Accelerator:
+def create_accelerator(ending: Ending) -> Accelerator:
     """Return the processes of a run, once all have met.
 
     Raises
@@ -78,7 +78,7 @@ def _met(accelerator: Accelerator, own: Rank) -> list[Peer]:
                 peers = [Peer(0, name, joined(host, port, token, own))]
         except OSError as error:
             trouble = f"{own.name}: {error.strerror or error}"
-        troubles = [each for each in gathered(accelerator, trouble) if each]
+        troubles = [each for each in all_gather(accelerator, trouble) if each]
     if not troubles:
         return peers
     for peer in peers:

@@ -9,12 +9,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
-from train.engine.shard import Pool, Split
+from train.engine.shard import Shard, Split
 
 T = TypeVar("T")
 
 
-def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Do some work on the first process alone; give its result, or its refusal, to all."""
     outcome: list[object] = [None]
     if accelerator.is_main_process:
@@ -23,7 +23,7 @@ def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return _delivered(outcome[0])  # type: ignore[return-value]  # what `work` returned
 
 
-def every(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Do some work on every process; a refusal on one is raised on all, or they would wait."""
     outcome = _attempt(work)
     refusals = [outcome] if isinstance(outcome, FeatureStoreError) else []
@@ -32,7 +32,7 @@ def every(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return _delivered(refusals[0] if refusals else outcome)  # type: ignore[return-value]
 
 
-def gathered(accelerator: Accelerator, own: T) -> list[T]:
+def all_gather(accelerator: Accelerator, own: T) -> list[T]:
     """Return what each process has, to all of them."""
     return gather_object([own]) if accelerator.num_processes > 1 else [own]
 
@@ -50,13 +50,13 @@ def _delivered(outcome: object) -> object:
     return outcome
 
 
-def total(accelerator: Accelerator, value: Tensor) -> Tensor:
+def all_reduce(accelerator: Accelerator, value: Tensor) -> Tensor:
     """Return the sum of a tensor over the processes."""
     summed: Tensor = accelerator.reduce(value, reduction="sum")
     return summed
 
 
-def assembled(accelerator: Accelerator, split: Split | Pool, own: Tensor) -> Tensor:
+def assemble_rows(accelerator: Accelerator, split: Split | Shard, own: Tensor) -> Tensor:
     """Return the rows of all processes, by position.
 
     Each row is zero but on its owner, so that the sum is exact: no padding, no tile twice.
@@ -70,4 +70,4 @@ def assembled(accelerator: Accelerator, split: Split | Pool, own: Tensor) -> Ten
     """
     whole = torch.zeros((len(split), own.shape[1]), dtype=own.dtype, device=own.device)
     whole[split.rank :: split.world] = own
-    return total(accelerator, whole).cpu()
+    return all_reduce(accelerator, whole).cpu()

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from featurestore.printing import Console
 
 
-class Bar:
+class EpochBar:
     """A progress bar over epochs; silent where the output is not a terminal.
 
     Parameters
@@ -38,7 +38,7 @@ class Bar:
         said = f"loss {train_loss:.4f}, validation {validation_loss:.4f}, {speed:,.0f} rows/s"
         self.progress.update(self.task, completed=number + 1, said=said)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "EpochBar":
         self.progress.start()
         return self
 

@@ -12,7 +12,7 @@ from train.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Session:
+class Run:
     """One run of a script, on one process.
 
     Parameters
@@ -50,6 +50,6 @@ class Session:
         return bool(self.accelerator.is_main_process)
 
 
-def by_itself(config: Config, console: Console, tracker: Tracker, folder: Path) -> Session:
+def single_process_run(config: Config, console: Console, tracker: Tracker, folder: Path) -> Run:
     """Return the session of a script beside the fit, which runs in one process."""
-    return Session(config, Accelerator(), console, tracker, folder, folder)
+    return Run(config, Accelerator(), console, tracker, folder, folder)

@@ -18,12 +18,12 @@ from featurestore.errors import FeatureStoreError, FeatureStoreWarning, Tracking
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.models.heads import Finite
 from train.predictions.files import as_json
 from train.tracking import registry
 from train.tracking.provenance import git_commit
-from train.tracking.runs import known
+from train.tracking.runs import get_run
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
         yield some
 
 
-def recorded(
+def survives_lost_server(
     call: Callable[Concatenate["MlflowTracker", P], T],
 ) -> Callable[Concatenate["MlflowTracker", P], T | None]:
     """Let a tracker call nobody once MLflow is lost or refuses; the call that meets it notes why.
@@ -141,7 +141,7 @@ class MlflowTracker:
         self._start()
         return self
 
-    @recorded
+    @survives_lost_server
     def _start(self) -> None:
         import mlflow
 
@@ -151,7 +151,7 @@ class MlflowTracker:
             self.beside = {other.info.run_id}
         self.goes_on = self.run is not None
         if self.run:
-            known(self.run)  # it may be recorded elsewhere, or deleted since
+            get_run(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
         run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
         self.run = run.info.run_id
@@ -194,7 +194,7 @@ class MlflowTracker:
             f"run: {self.run} ({self.uri if tracking_server.over_http(self.uri) else look})"
         )
 
-    @recorded
+    @survives_lost_server
     def finish(self) -> None:
         """End the run, if it has not ended; no other one."""
         import mlflow
@@ -227,20 +227,20 @@ class MlflowTracker:
         yield
         self._end()
 
-    @recorded
+    @survives_lost_server
     def _begin(self, name: str) -> None:
         import mlflow
 
         experiment = mlflow.get_run(self.run).info.experiment_id
         mlflow.start_run(run_name=name, nested=True, experiment_id=experiment)
 
-    @recorded
+    @survives_lost_server
     def _end(self) -> None:
         import mlflow
 
         mlflow.end_run()
 
-    @recorded
+    @survives_lost_server
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters."""
         import mlflow
@@ -249,7 +249,7 @@ class MlflowTracker:
         for some in batched(told.items(), AT_ONCE):
             mlflow.log_params(dict(some))
 
-    @recorded
+    @survives_lost_server
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
         import mlflow
@@ -264,14 +264,14 @@ class MlflowTracker:
         for some in batched(fresh.items(), AT_ONCE):
             mlflow.log_metrics(dict(some), step=step)
 
-    @recorded
+    @survives_lost_server
     def text(self, content: str, name: str) -> None:
         """Record a text as an artifact."""
         import mlflow
 
         mlflow.log_text(redacted(content), name)
 
-    @recorded
+    @survives_lost_server
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """Record a table, shown as such in the UI."""
         import mlflow
@@ -283,29 +283,29 @@ class MlflowTracker:
         else:
             mlflow.log_table(dict(columns), name)
 
-    @recorded
+    @survives_lost_server
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file as an artifact."""
         import mlflow
 
         mlflow.log_artifact(str(path), folder)
 
-    @recorded
+    @survives_lost_server
     def checkpoint(self, path: Path) -> None:
         """Record a file as an artifact, and its digest in a tag of the run."""
         import mlflow
 
-        mlflow.set_tag(registry.SUMS, registry.line(path, path.name))
+        mlflow.set_tag(registry.DIGESTS_TAG, registry.line(path, path.name))
         mlflow.log_artifact(str(path))
 
-    @recorded
+    @survives_lost_server
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
         import mlflow
 
         mlflow.log_artifacts(str(path), name)
 
-    @recorded
+    @survives_lost_server
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
         import mlflow
@@ -320,9 +320,9 @@ class MlflowTracker:
             tags=tags,
         )
 
-    @recorded
+    @survives_lost_server
     def model(
-        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+        self, network: nn.Module, blueprint: ModelSpec, checkpoint: Path, name: str | None
     ) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI.
 
@@ -333,8 +333,8 @@ class MlflowTracker:
 
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
-                if registry.SUMS not in version.tags:  # it was cut off before
-                    registry.seal(name, str(version.version))
+                if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
+                    registry.record_digests(name, str(version.version))
                 return f"models:/{name}/{version.version}"
         from mlflow.types import Schema, TensorSpec
 
@@ -361,5 +361,5 @@ class MlflowTracker:
             )
         if not name:
             return str(info.model_uri)
-        registry.seal(name, str(info.registered_model_version))
+        registry.record_digests(name, str(info.registered_model_version))
         return f"models:/{name}/{info.registered_model_version}"

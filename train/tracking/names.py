@@ -8,17 +8,17 @@ from train.config.schema import ConfigError
 SPELLED = 200  # of the 250 characters of a metric's name, for the class in it
 
 
-def spell(name: str) -> str:
+def encode_name(name: str) -> str:
     """Spell a class name with the characters that MLflow takes in a metric's name.
 
     Letters, digits, ``_`` and ``-`` stand for themselves, others become ``.XX`` per UTF-8 byte;
-    `unspell` turns it back.
+    `decode_name` turns it back.
     """
     return quote(name, safe="").replace("~", "%7E").replace(".", "%2E").replace("%", ".")
 
 
-def unspell(name: str) -> str:
-    """Undo `spell`."""
+def decode_name(name: str) -> str:
+    """Undo `encode_name`."""
     return unquote(name.replace(".", "%"))
 
 
@@ -31,10 +31,10 @@ def check_spelled(names: Iterable[str]) -> None:
         One is.
     """
     for name in names:
-        if len(spell(name)) > SPELLED:
+        if len(encode_name(name)) > SPELLED:
             raise ConfigError(
                 "MLflow takes no metric of so long a class name",
-                found=f"{name!r}, {len(spell(name))} characters as MLflow takes them",
+                found=f"{name!r}, {len(encode_name(name))} characters as MLflow takes them",
                 fix=f"shorten it to {SPELLED} of them (a letter beyond ASCII counts six or more), "
                 "or set tracking.enabled=false",
             )

@@ -9,11 +9,11 @@ from torch import nn
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import downloads, names, uris
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.tracking import registry, runs
 
 
-def load(uri: str) -> tuple[nn.Module, Blueprint]:
+def load(uri: str) -> tuple[nn.Module, ModelSpec]:
     """Read a model, after `checked`.
 
     Raises
@@ -72,10 +72,11 @@ def unlike(uri: str) -> list[str]:
 def _of_version(uri: str) -> list[str]:
     model, number = names.numbered(uri)
     found = registry.version(model, int(number))
-    wrong = registry.changed(found, Path(uris.local_path(names.split(uri)[0])))
+    wrong = registry.verify_files(found, Path(uris.local_path(names.split(uri)[0])))
     if wrong is None:
         warnings.warn(
-            f"Nobody has recorded the digests of {uri} (its tag {registry.SUMS}): that its files "
+            f"Nobody has recorded the digests of {uri} (its tag {registry.DIGESTS_TAG}): that its "
+            "files "
             "are those that were registered is not known; versions of train/probe.py have them",
             FeatureStoreWarning,
             stacklevel=2,
@@ -85,7 +86,7 @@ def _of_version(uri: str) -> list[str]:
 
 def _of_run(uri: str) -> list[str]:
     run, _, inside = uri.removeprefix("runs:/").partition("/")
-    recorded = registry.by_name(runs.known(run).data.tags.get(registry.SUMS, ""))
+    recorded = registry.by_name(runs.get_run(run).data.tags.get(registry.DIGESTS_TAG, ""))
     file = Path(uris.local_path(uri))
     if inside not in recorded or not file.is_file():
         return []

@@ -15,7 +15,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import tracking_server
 from featurestore.redaction import redacted
 
-SUMS = "sha256sums"
+DIGESTS_TAG = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
 LONGEST = 5000  # characters of a tag that every backend store takes
 
@@ -77,7 +77,7 @@ def version(model: str, number: int) -> Version:
         return _version(client().get_model_version(model, str(number)))
 
 
-def holder(model: str, alias: str) -> Version | None:
+def alias_version(model: str, alias: str) -> Version | None:
     """Return the version that an alias points at, or None.
 
     Raises
@@ -98,7 +98,7 @@ def _version(found: Any) -> Version:
 # -- files and their digests ----------------------------------------------------------------------
 
 
-def sums(folder: Path) -> str:
+def recorded_digests(folder: Path) -> str:
     """Return the SHA-256 of each file of a registered model, as ``sha256sum`` writes them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ADDED)
     return "".join(line(file, file.relative_to(folder).as_posix()) for file in files)
@@ -110,16 +110,16 @@ def line(file: Path, name: str) -> str:
 
 
 def by_name(lines: str) -> dict[str, str]:
-    """Return the digests that `sums` or `line` wrote, by the names of the files."""
+    """Return the digests that `unit_sums` or `line` wrote, by the names of the files."""
     return {line[66:]: line[:64] for line in lines.splitlines()}
 
 
-def seal(model: str, number: str) -> None:
+def record_digests(model: str, number: str) -> None:
     """Tag a version with the digests of its files as the registry gives them out."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = sums(fetch(model, number, Path(scratch)))
+        found = recorded_digests(fetch(model, number, Path(scratch)))
     with translated(f"Version {number} of {model} could not be tagged"):
-        client().set_model_version_tag(model, number, SUMS, found)
+        client().set_model_version_tag(model, number, DIGESTS_TAG, found)
 
 
 def fetch(model: str, number: str, folder: Path) -> Path:
@@ -139,11 +139,11 @@ def fetch(model: str, number: str, folder: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
 
-def changed(found: Version, folder: Path) -> list[str] | None:
+def verify_files(found: Version, folder: Path) -> list[str] | None:
     """Return what is not as registered: files changed, gone or new; None without digests."""
-    if SUMS not in found.tags:
+    if DIGESTS_TAG not in found.tags:
         return None
-    before, now = by_name(found.tags[SUMS]), by_name(sums(folder))
+    before, now = by_name(found.tags[DIGESTS_TAG]), by_name(recorded_digests(folder))
     said = {name: "gone" if name not in now else "changed" for name in before}
     return [
         f"{name} {said.get(name, 'new')}"

@@ -25,7 +25,7 @@ CONTENT = "content"  # a kind of digest: of a snapshot's rows
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunRecord:
     """What a run has recorded.
 
     Parameters
@@ -53,7 +53,7 @@ class Facts:
     contents: frozenset[str] = frozenset()
 
 
-def known(run: str) -> Any:
+def get_run(run: str) -> Any:
     """Return MLflow's entity of a run.
 
     Raises
@@ -71,9 +71,9 @@ def known(run: str) -> Any:
         return mlflow.MlflowClient().get_run(run)
 
 
-def facts(run: str) -> Facts:
-    """Return what a run has recorded; raises as `known`."""
-    found = known(run)
+def load_run(run: str) -> RunRecord:
+    """Return what a run has recorded; raises as `get_run`."""
+    found = get_run(run)
     config = Path()
     with suppress(ArtifactError):
         config = Path(local_path(f"runs:/{run}/config.yaml"))
@@ -85,7 +85,7 @@ def facts(run: str) -> Facts:
         key = f"{name} {alike + 1}" if alike else name
         inputs[key] = tags.get("sha256", one.dataset.digest)
         contents |= {tags[CONTENT]} if CONTENT in tags else set()
-    return Facts(
+    return RunRecord(
         run=run,
         commit=found.data.tags.get("mlflow.source.git.commit"),
         config=config.read_text() if config.is_file() else "",
@@ -96,7 +96,7 @@ def facts(run: str) -> Facts:
     )
 
 
-def mark(run: str, status: str) -> None:
+def set_status(run: str, status: str) -> None:
     """Give a run that nobody works on any more a status, with those below it; ask once.
 
     Parameters

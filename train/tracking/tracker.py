@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from featurestore.errors import TrackingError
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 
 
 class Tracker(Protocol):
@@ -57,7 +57,7 @@ class Tracker(Protocol):
         """Record an input with its digests by their kind, the one that names it first."""
 
     def model(
-        self, network: nn.Module, blueprint: Blueprint, checkpoint: Path, name: str | None
+        self, network: nn.Module, blueprint: ModelSpec, checkpoint: Path, name: str | None
     ) -> str | None:
         """Record the model, register it under a name; return its URI."""
 

@@ -25,10 +25,15 @@ from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
 from featurestore.views.folds import fold_view, shared_groups, split_view
 from featurestore.views.labels import coverage_view, label_view
-from featurestore.views.leakage import common_view, overlap_view, spread_view, twin_view
+from featurestore.views.leakage import (
+    duplicate_embeddings,
+    groups_in_several_folds,
+    groups_in_train_and_test,
+    overlapping_tiles,
+)
 from featurestore.views.thresholds import threshold_view
-from train.inference.cohort import Cohort
-from train.inference.writer import Partitions
+from train.inference.cohort import PredictionSet
+from train.inference.writer import PredictionWriter
 
 pytestmark = pytest.mark.slow
 NAMES = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett"]
@@ -107,10 +112,10 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
         "funnel": funnel_view(fates),
         "split": split.select(*KEY, "split"),
         "shared_groups": shared_groups(split, "slide_id"),
-        "spread": spread_view(fates, "slide_id"),
-        "common": common_view(fates, fates.filter(fates.x > 8), "slide_id"),
-        "overlap": overlap_view(fates, slides),
-        "twins": twin_view(sides),
+        "spread": groups_in_several_folds(fates, "slide_id"),
+        "common": groups_in_train_and_test(fates, fates.filter(fates.x > 8), "slide_id"),
+        "overlap": overlapping_tiles(fates, slides),
+        "twins": duplicate_embeddings(sides),
     }
 
 
@@ -372,7 +377,7 @@ def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any
     names = ["001", "01", "1", "A", "__HIVE_DEFAULT_PARTITION__", "a"]
     keys = pa.table({"slide_id": names, "x": [0] * 6, "y": [0] * 6,
                      "target": pa.nulls(6, pa.int64())})  # fmt: skip
-    out = Partitions(tmp_path / "predictions", Cohort(keys, [], 1, {}, {}), ["Fat"])
+    out = PredictionWriter(tmp_path / "predictions", PredictionSet(keys, [], 1, {}, {}), ["Fat"])
     out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
     found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
     assert sorted(found["slide_id"].to_pylist()) == names

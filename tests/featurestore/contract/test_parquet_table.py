@@ -24,12 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.embeddings.batches import embedding_batches, pieces, read_keys
+from featurestore.embeddings.batches import embedding_batches, read_keys, row_groups
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.build import materialise
 from featurestore.validation import violations
-from featurestore.views.leakage import common_view
+from featurestore.views.leakage import groups_in_train_and_test
 
 DIM = 3
 SLIDES = ["1", "01", "001", "S é", "a/b", "=", "%20", "__x", "NULL"]
@@ -269,7 +269,7 @@ def compare(cohort: dict[str, Any], base: Path, views: bool = True) -> None:
     assert sorted(keys) == sorted(row[:3] for row, has_embedding in embedded if has_embedding)
     vectors = [
         row.as_py()
-        for piece in pieces(embeddings.files)
+        for piece in row_groups(embeddings.files)
         for batch in embedding_batches(piece, DIM)
         for row in batch
     ]
@@ -517,7 +517,9 @@ def test_a_patient_is_one_whether_a_number_or_text(tmp_path: Path):
     files = {"tiles": "t", "test_tiles": "test.parquet", "embeddings": "e.parquet"}
     spec = StoreSpec(**{key: str(tmp_path / file) for key, file in files.items()}, **RULES)
     store = FeatureStore(spec)
-    shared = common_view(store.view("fates"), store.view("test_fates"), "patient_id").to_pyarrow()
+    shared = groups_in_train_and_test(
+        store.view("fates"), store.view("test_fates"), "patient_id"
+    ).to_pyarrow()
     assert shared.to_pylist() == [{"patient_id": "7", "tiles": 4, "test_tiles": 2}]
 
 

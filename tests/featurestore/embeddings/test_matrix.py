@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from featurestore.embeddings import convert as embeddings_convert
 from featurestore.embeddings import layout, matrix
-from featurestore.embeddings.batches import as_matrix, as_vectors, embedding_batches, pieces
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.batches import as_matrix, as_vectors, embedding_batches, row_groups
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.io import parquet
 
@@ -38,13 +38,15 @@ def write(path: Path, column: pa.Array, rows: list[int] | None = None) -> Path:
     return path
 
 
-def convert(files: list[Path], folder: Path, storage: str = "float32", **more: int) -> Matrix:
+def convert(
+    files: list[Path], folder: Path, storage: str = "float32", **more: int
+) -> EmbeddingMatrix:
     """Convert into a new folder; every row is told to the progress once."""
     folder.mkdir()
     told: list[int] = []
     fragments = [f for file in files for f in parquet.dataset(str(file)).fragments]
     embeddings_convert.convert(fragments, 3, storage, folder, told.append, **more)  # type: ignore[arg-type]
-    made = Matrix.open(folder)
+    made = EmbeddingMatrix.open(folder)
     assert sum(told) == made.rows
     return made
 
@@ -118,7 +120,7 @@ def test_gather_is_indexing(data: st.DataObject, block: int, tmp_path_factory):
 def test_batches_are_views_of_their_arrow_buffers(tmp_path: Path):
     file = write(tmp_path / "e.parquet", pa.FixedSizeListArray.from_arrays(FLAT, 3))
     seen = 0
-    for piece in pieces([file]):
+    for piece in row_groups([file]):
         for column in embedding_batches(piece, 3):
             block = as_matrix(column, 3)
             assert not block.flags.owndata

@@ -19,8 +19,10 @@ def write(folder: Path) -> None:
 
 def test_built_once_then_found():
     built: list[Path] = []
-    first = cache.held("things", "a" * 64, lambda folder: (built.append(folder), write(folder)))
-    again = cache.held("things", "a" * 64, lambda folder: built.append(folder))
+    first = cache.get_or_build(
+        "things", "a" * 64, lambda folder: (built.append(folder), write(folder))
+    )
+    again = cache.get_or_build("things", "a" * 64, lambda folder: built.append(folder))
     assert len(built) == 1
     assert first.folder == again.folder == Path(".featurestore/things") / ("a" * 16)
     assert (again.folder / "content").read_text() == "whole"
@@ -33,7 +35,7 @@ def test_a_build_that_fails_leaves_nothing(error: BaseException, tmp_path: Path)
         raise error
 
     with pytest.raises(type(error)):
-        cache.held("things", "a" * 64, fail)
+        cache.get_or_build("things", "a" * 64, fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +45,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path):
         raise OSError(28, os.strerror(28))
 
     with pytest.raises(ArtifactError, match="No space left on device") as refusal:
-        cache.held("things", "a" * 64, fail)
+        cache.get_or_build("things", "a" * 64, fail)
     assert "featurestore gc" in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -55,7 +57,7 @@ def _build_slowly(log: str) -> None:
         time.sleep(0.3)
         write(folder)
 
-    held = cache.held("things", "a" * 64, build)
+    held = cache.get_or_build("things", "a" * 64, build)
     assert (held.folder / "content").read_text() == "whole"
 
 
@@ -71,7 +73,7 @@ def test_two_at_once_both_succeed_and_leave_one(tmp_path: Path):
 
 
 def test_what_is_in_use_is_not_removed():
-    mine = cache.held("things", "a" * 64, write)
+    mine = cache.get_or_build("things", "a" * 64, write)
     assert cache.in_use(mine.folder)
     assert not cache.remove(mine.folder)
     assert (mine.folder / "content").exists()
@@ -82,7 +84,7 @@ def test_what_is_in_use_is_not_removed():
 
 
 def _wait_for_it(queue: "multiprocessing.Queue[str]") -> None:
-    held = cache.held("things", "a" * 64, write)
+    held = cache.get_or_build("things", "a" * 64, write)
     queue.put("held")
     time.sleep(60)
     held.lock.close()
@@ -102,9 +104,9 @@ def test_a_killed_reader_holds_nothing():
 
 def test_the_last_used_comes_first():
     for digest in "abc":
-        cache.held("things", digest * 64, write).lock.close()
+        cache.get_or_build("things", digest * 64, write).lock.close()
         time.sleep(0.02)
-    cache.held("things", "a" * 64, write).lock.close()
+    cache.get_or_build("things", "a" * 64, write).lock.close()
     cache.in_use(cache.place("things", "b" * 64))  # to look is not to use
     assert [name[0] for name in cache.names("things")] == ["a", "c", "b"]
 
@@ -114,18 +116,18 @@ def test_what_a_killed_writer_left_is_swept_by_the_next():
         write(folder)
         os._exit(9)
 
-    worker = FORK.Process(target=cache.held, args=("things", "a" * 64, die))
+    worker = FORK.Process(target=cache.get_or_build, args=("things", "a" * 64, die))
     worker.start()
     worker.join()
     left = list(Path(".featurestore/things").glob(".building-*"))
     assert len(left) == 1
     assert cache.names("things") == []
-    cache.held("things", "a" * 64, write)
+    cache.get_or_build("things", "a" * 64, write)
     assert not left[0].exists()
 
 
 def test_a_file_in_the_way_is_told_as_one(tmp_path: Path):
     (tmp_path / ".featurestore").write_text("")
     with pytest.raises(ArtifactError, match="is no folder") as refusal:
-        cache.held("things", "0123456789abcdef", lambda folder: None)
+        cache.get_or_build("things", "0123456789abcdef", lambda folder: None)
     assert "make room" not in str(refusal.value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Server, launch, mlflow_server
 
-from featurestore.examples import Cohort, write_synthetic
+from featurestore.examples import SyntheticConfig, write_synthetic
 
 pytestmark = pytest.mark.slow
 SECRET = "do-not-print-me"
@@ -40,7 +40,7 @@ def bucket() -> Iterator[boto3.client]:
 @pytest.fixture(scope="module")
 def cohort(bucket: boto3.client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    write_synthetic(folder, Cohort(rows=1500, dim=8, slides=12, patients=9), files=2)
+    write_synthetic(folder, SyntheticConfig(rows=1500, dim=8, slides=12, patients=9), files=2)
     for path in folder.rglob("*.parquet"):
         bucket.upload_file(str(path), "lab", f"cohort/{path.relative_to(folder)}")
     return folder

@@ -28,9 +28,9 @@ from train import probe
 from train.config.rules import EXPERIMENT_LENGTH, check_model_name
 from train.config.schema import ConfigError
 from train.tracking.mlflow_tracker import MlflowTracker
-from train.tracking.names import check_spelled, spell
+from train.tracking.names import check_spelled, encode_name
 from train.tracking.registry import RegistryError, version
-from train.tracking.runs import known
+from train.tracking.runs import get_run
 
 PAGE = "<html>\n<body>Please log in</body></html>"
 USER = "Basic bWU6cEBzc3dvcmQ="  # me:p@ssword
@@ -250,7 +250,7 @@ def test_the_longest_name_of_a_class_fits_the_longest_metric():
     """Before a fit, whose figures by class are recorded at its end."""
     name = "ä" * 33 + "ab"
     check_spelled([name])
-    _validate_metric_name(f"best/validation/average_precision_high/{spell(name)}")
+    _validate_metric_name(f"best/validation/average_precision_high/{encode_name(name)}")
     with pytest.raises(ConfigError, match="so long a class name"):
         check_spelled(["Fat", name + "c"])
 
@@ -318,7 +318,7 @@ def test_a_working_folder_that_is_read_only(
 def test_a_shelf_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".featurestore").write_text("a file")
     with pytest.raises(ArtifactError, match="could not be written"):
-        cache.held("snapshots", "0" * 64, lambda _: None)
+        cache.get_or_build("snapshots", "0" * 64, lambda _: None)
 
 
 @pytest.mark.slow
@@ -367,7 +367,7 @@ def test_a_run_id_left_over_is_ignored_with_a_warning(
         tracker.finish()
     after = mlflow.get_run(earlier.info.run_id)
     assert after.to_dictionary() == earlier.to_dictionary()
-    own = known(tracker.run)
+    own = get_run(tracker.run)
     assert (own.info.status, own.data.params, own.data.metrics) == (
         "FINISHED", {"seed": "7"}, {"loss": 0.5}
     )  # fmt: skip
@@ -396,7 +396,7 @@ def test_a_run_left_active_in_the_process_stays_as_it_is(fails: bool, database: 
         assert active is not None
         assert active.info.run_id == mine.info.run_id
         assert mlflow.get_run(mine.info.run_id).info.status == "RUNNING"
-    own = known(tracker.run)
+    own = get_run(tracker.run)
     assert own.info.status == ("FAILED" if fails else "FINISHED")
     assert own.data.metrics == {"loss": 0.5}
     assert "mlflow.parentRunId" not in own.data.tags
@@ -414,14 +414,14 @@ def test_what_mlflow_refuses_in_the_midst_ends_the_run_with_one_error(database: 
         tracker.metrics({"loss": 1.0})  # nobody is asked any more
         tracker.finish()
     assert "Changing param values is not allowed" in refusal.value.found
-    assert known(tracker.run).info.status == "FAILED"
+    assert get_run(tracker.run).info.status == "FAILED"
 
 
 def test_every_question_without_a_driver_is_one_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@127.0.0.1/db")
     mlflow_artifacts.use_tracking()
     for ask in (
-        lambda: known("0"),
+        lambda: get_run("0"),
         lambda: version("m", 1),
         lambda: mlflow_artifacts.found("folds", "0"),
         lambda: mlflow_artifacts.logged("folds", "0", lambda _: None),

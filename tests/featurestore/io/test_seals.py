@@ -29,7 +29,7 @@ from train.inference import stream
 from train.models import checkpoint
 from train.predictions import partitions
 from train.runtime import fit_state
-from train.runtime.fit_state import Kept
+from train.runtime.fit_state import FileCheckpointer
 
 SNAPSHOTS, MATRICES = Path(".featurestore/snapshots"), Path(".featurestore/matrices")
 Damage = Callable[[Path], object]
@@ -279,9 +279,9 @@ def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_pa
 def test_a_damaged_state_is_one_error(
     artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    keep = Kept.keep
+    keep = FileCheckpointer.keep
 
-    def killed(self: Kept, state: Callable) -> None:
+    def killed(self: FileCheckpointer, state: Callable) -> None:
         keep(self, state)
         raise KeyboardInterrupt
 
@@ -290,7 +290,7 @@ def test_a_damaged_state_is_one_error(
         "output=out",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(Kept, "keep", killed)
+        patch.setattr(FileCheckpointer, "keep", killed)
         assert probe.main(argv) == 130
     (file,) = Path(".featurestore/fits").glob("*/*.pt")
     flip(file, 400)
@@ -319,7 +319,7 @@ def test_a_state_comes_back_as_it_was_or_not_at_all(tmp_path: Path):
 @pytest.fixture
 def predicted(artifacts: TABLES) -> Iterator[list[str]]:
     """Return the arguments of a prediction that is done."""
-    blueprint = checkpoint.Blueprint("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
+    blueprint = checkpoint.ModelSpec("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
     torch.manual_seed(0)
     checkpoint.save(Path("c.safetensors"), blueprint.build(), blueprint)
     argv = arguments(artifacts(), "mode=predict", "checkpoint=c.safetensors", "output=out",
@@ -384,11 +384,11 @@ def _folder(place: Path) -> None:
 
 
 def _shelf(_: Path) -> None:
-    cache.held("things", "a" * 64, lambda fresh: (fresh / "file").write_bytes(b"x"))
+    cache.get_or_build("things", "a" * 64, lambda fresh: (fresh / "file").write_bytes(b"x"))
 
 
 def _checkpoint(place: Path) -> None:
-    blueprint = checkpoint.Blueprint("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
+    blueprint = checkpoint.ModelSpec("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
     checkpoint.save(place / "c.safetensors", blueprint.build(), blueprint)
 
 

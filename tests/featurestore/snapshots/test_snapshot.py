@@ -26,14 +26,14 @@ from featurestore import FeatureStore, StoreSpec
 from featurestore.console import cli
 from featurestore.embeddings import convert, matrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
-from featurestore.examples import TISSUES, Cohort, uris, write_synthetic
+from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
 from featurestore.io import cache
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.collection import listing
 from featurestore.snapshots.export import export
 from featurestore.snapshots.layout import SHELF
 from featurestore.snapshots.snapshot import Snapshot
-from train.inference.cohort import cohort as cohort_of
+from train.inference.cohort import prediction_set as cohort_of
 
 
 def test_embeddings_are_those_of_the_keys(artifacts: TABLES):
@@ -234,7 +234,7 @@ def test_manifest_tells_inputs_rules_funnel_and_labels(artifacts: TABLES):
     assert {"fold": 0, "label": "Fat", "tiles": 3, "slides": 2} in said["labels"]
 
 
-COHORT = Cohort(rows=3000, dim=64, slides=12, patients=9)
+COHORT = SyntheticConfig(rows=3000, dim=64, slides=12, patients=9)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
 def whole(folder: Path) -> bool:
     """Return whether a folder holds all that the manifest or the shape promises."""
     if folder.parent.name == "matrices":
-        made = matrix.Matrix.open(folder)
+        made = matrix.EmbeddingMatrix.open(folder)
         rows = len(pq.read_table(made.keys))
         return made.values.shape == (rows, made.dim) and np.abs(made.values).sum(1).min() > 0
     said = json.loads((folder / "manifest.json").read_text())

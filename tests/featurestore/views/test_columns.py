@@ -11,7 +11,7 @@ from featurestore.errors import SchemaError
 from featurestore.snapshots.build import materialise
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
-from train.inference.cohort import cohort
+from train.inference.cohort import prediction_set
 
 ORGAN = ["lung"] * 6 + ["skin"] * 3 + [None] * 3
 
@@ -50,7 +50,7 @@ def test_a_snapshot_keeps_the_slides(artifacts: TABLES):
 
 
 def test_tiles_to_predict_bring_columns_too(artifacts: TABLES):
-    keys = cohort(store(artifacts, SLIDES), "checkpoint", ["stain", "organ"]).keys
+    keys = prediction_set(store(artifacts, SLIDES), "checkpoint", ["stain", "organ"]).keys
     assert keys["stain"].null_count == 3
     assert keys["organ"].null_count == 3
 

@@ -12,42 +12,42 @@ from conftest import ROOT, launch
 from packs import CLASSES, MANY, heads, plan, pool, same, start
 
 from train.engine.evaluate import evaluate, out_of_fold
-from train.engine.heads import balanced
-from train.engine.losses import Aims
-from train.engine.shard import Pool
+from train.engine.heads import balanced_class_weights
+from train.engine.losses import HeadLosses
+from train.engine.shard import Shard
 from train.engine.solvers.lbfgs import solve
-from train.engine.standardizer import standard
-from train.engine.trainer import Fitted, train
+from train.engine.standardizer import fit_standardizer
+from train.engine.trainer import FitResult, train
 
 __all__ = ["pool"]  # a fixture
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
-def placed(pool: Pool, device: str, kind: torch.dtype = torch.float32) -> Pool:
+def placed(pool: Shard, device: str, kind: torch.dtype = torch.float32) -> Shard:
     """Return the tiles on a device."""
     small = {name: getattr(pool, name).to(device) for name in ("target", "fold", "slide", "draw")}
     assert isinstance(pool.x, torch.Tensor)
     return replace(pool, x=pool.x.to(device, kind), **small)
 
 
-def fitted(pool: Pool, normalize: bool = False, rows: torch.device | None = None) -> Fitted:
+def fitted(pool: Shard, normalize: bool = False, rows: torch.device | None = None) -> FitResult:
     """Train many heads on the device of the tiles; their embeddings may lie elsewhere."""
     device = pool.target.device
     own = MANY.on(device)
-    aims = Aims(balanced(pool, own, CLASSES, same), own.smoothing)
-    body = standard(pool, own, same) if normalize else None
+    aims = HeadLosses(balanced_class_weights(pool, own, CLASSES, same), own.smoothing)
+    body = fit_standardizer(pool, own, same) if normalize else None
     return train(pool, own, aims, start(len(own)).on(device), plan(6, patience=2), same, body)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_heads_are_those_of_a_cpu(pool: Pool, normalize: bool):
+def test_heads_are_those_of_a_cpu(pool: Shard, normalize: bool):
     here = fitted(placed(pool, "cpu"), normalize)
     there = fitted(placed(pool, "cuda"), normalize)
     torch.testing.assert_close(there.affine.weight.cpu(), here.affine.weight, rtol=1e-3, atol=1e-4)
     assert there.epoch.tolist() == here.epoch.tolist()
 
 
-def test_embeddings_that_do_not_fit_stay_in_memory(pool: Pool):
+def test_embeddings_that_do_not_fit_stay_in_memory(pool: Shard):
     """Page-locked rows are copied batch by batch; nothing else changes."""
     card = placed(pool, "cuda")
     assert isinstance(pool.x, torch.Tensor)
@@ -55,11 +55,11 @@ def test_embeddings_that_do_not_fit_stay_in_memory(pool: Pool):
     torch.testing.assert_close(apart.affine.weight, there.affine.weight, rtol=1e-5, atol=1e-6)
 
 
-def test_evaluation_counts_the_same_tiles(pool: Pool):
+def test_evaluation_counts_the_same_tiles(pool: Shard):
     found = {}
     for device in ("cpu", "cuda"):
         own, own_pool = MANY.on(torch.device(device)), placed(pool, device)
-        aims = Aims(balanced(own_pool, own, CLASSES, same), own.smoothing)
+        aims = HeadLosses(balanced_class_weights(own_pool, own, CLASSES, same), own.smoothing)
         affine = start(len(own)).on(torch.device(device))
         loss, cube = evaluate(own_pool, affine, own, aims, same)
         found[device] = (loss.cpu(), cube.cpu(), out_of_fold(own_pool, affine, own).cpu())
@@ -68,23 +68,23 @@ def test_evaluation_counts_the_same_tiles(pool: Pool):
     torch.testing.assert_close(found["cuda"][2], found["cpu"][2], rtol=1e-4, atol=1e-6)
 
 
-def test_optima_are_those_of_a_cpu(pool: Pool):
+def test_optima_are_those_of_a_cpu(pool: Shard):
     found = []
     for device in ("cpu", "cuda"):
         own_pool = placed(pool, device)
         own = heads(fold=[0, 1, 2], decay=[1e-2, 1e-3, 1e-1]).on(torch.device(device))
-        aims = Aims(balanced(own_pool, own, CLASSES, same), own.smoothing)
+        aims = HeadLosses(balanced_class_weights(own_pool, own, CLASSES, same), own.smoothing)
         first = start(3).on(torch.device(device))
         found.append(solve(own_pool, own, aims, first, same, None, most=200).objective.cpu())
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
 
 
-def test_half_precision_tells_the_same_classes(pool: Pool):
+def test_half_precision_tells_the_same_classes(pool: Shard):
     own = MANY.on(torch.device("cuda"))
     cubes = []
     for kind in (torch.float32, torch.bfloat16):
         card = placed(pool, "cuda", kind)
-        aims = Aims(balanced(card, own, CLASSES, same), own.smoothing)
+        aims = HeadLosses(balanced_class_weights(card, own, CLASSES, same), own.smoothing)
         cubes.append(evaluate(card, fitted(card).affine, own, aims, same)[1].sum(dim=1))
     hits = [cube.diagonal(dim1=1, dim2=2).sum() / cube.sum() for cube in cubes]
     assert abs(float(hits[0] - hits[1])) < 0.01

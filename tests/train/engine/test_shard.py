@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.embeddings.convert import convert
-from featurestore.embeddings.matrix import Matrix
+from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.tile_set import TileSet
-from train.engine.sampler import windows
+from train.engine.sampler import batch_windows
 from train.engine.shard import UNKNOWN
 from train.fitting.load import load_splits
-from train.predictions.table import lone_slides, predictions, unit_numbers
+from train.predictions.table import encode_clusters, lone_slides, predictions
 
 CPU = torch.device("cpu")
 
 
 @given(rows=st.integers(1, 200), size=st.integers(1, 64), seed=st.integers(0, 9))
 def test_batches_of_an_epoch_cover_every_position_once(rows: int, size: int, seed: int):
-    epoch = list(windows(rows, size, np.random.default_rng(seed)))
+    epoch = list(batch_windows(rows, size, np.random.default_rng(seed)))
     seen = sorted(p for window in epoch for start, stop in window for p in range(start, stop))
     assert seen == list(range(rows))
     assert len(epoch) == -(-rows // size)
@@ -30,7 +30,7 @@ def test_batches_of_an_epoch_cover_every_position_once(rows: int, size: int, see
 
 def test_epochs_differ_in_their_batches():
     rng = np.random.default_rng(0)
-    assert list(windows(100, 10, rng)) != list(windows(100, 10, rng))
+    assert list(batch_windows(100, 10, rng)) != list(batch_windows(100, 10, rng))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> TileSet:
     split = ["train" if n < 18 else "validation" for n in numbers]
     target = pa.array([None if n == 20 else int(n) % 3 for n in numbers], pa.int64())
     keys = keys.append_column("target", target).append_column("split", pa.array(split))
-    return TileSet(keys.append_column("row", pa.array(22 - numbers)), Matrix.open(folder))
+    return TileSet(keys.append_column("row", pa.array(22 - numbers)), EmbeddingMatrix.open(folder))
 
 
 @settings(deadline=None, max_examples=20)
@@ -54,7 +54,7 @@ def test_processes_share_every_batch_exactly(tiles: TileSet, world: int, size: i
     """Together they hold the rows that one process alone would: none twice, none lost."""
     alone = load_splits(tiles, seed=0)["train"]
     ranks = [load_splits(tiles, seed=0, rank=r, world=world)["train"] for r in range(world)]
-    for window in windows(len(alone), size, np.random.default_rng(1)):
+    for window in batch_windows(len(alone), size, np.random.default_rng(1)):
         x, target = alone.batch(window, CPU)
         parts = [rank.batch(window, CPU) for rank in ranks]
         together = torch.cat([part[0] for part in parts])
@@ -90,8 +90,8 @@ def test_a_unit_may_be_called_none_or_nothing():
         "slide_id": ["a", "b", "c", "d", "e", "f"],
         "patient_id": ["none", "none", "", "", None, None],
     })  # fmt: skip
-    number, units = unit_numbers(keys, "patient_id")
+    number, units = encode_clusters(keys, "patient_id")
     assert (units, number[0], number[2]) == (4, number[1], number[3])
     assert lone_slides(keys, "patient_id") == 2
     coded = keys.set_column(1, "patient_id", keys["patient_id"].dictionary_encode())
-    assert unit_numbers(coded, "patient_id")[0].tolist() == number.tolist()
+    assert encode_clusters(coded, "patient_id")[0].tolist() == number.tolist()

@@ -15,8 +15,8 @@ from torch import Tensor
 from train.engine import sampler
 from train.engine import shard as pools
 from train.engine.evaluate import evaluate, out_of_fold
-from train.engine.shard import Pool, Sum
-from train.engine.standardizer import standard
+from train.engine.shard import Reduce, Shard
+from train.engine.standardizer import fit_standardizer
 from train.engine.stepper import gradient
 from train.engine.stream import Stream, ahead
 from train.engine.trainer import train
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "CHUNK", 32)
 
 
-def on_disk(whole: Pool, rank: int = 0, world: int = 1) -> Pool:
+def on_disk(whole: Shard, rank: int = 0, world: int = 1) -> Shard:
     """Return a process's share of a pool, read when it is asked for."""
     mine = slice(rank, None, world)
     rows = np.arange(whole.rows)[mine]
@@ -43,7 +43,7 @@ def on_disk(whole: Pool, rank: int = 0, world: int = 1) -> Pool:
     )  # fmt: skip
 
 
-def test_passes_over_the_disk_are_passes_over_memory(pool: Pool):
+def test_passes_over_the_disk_are_passes_over_memory(pool: Shard):
     own, affine, streamed = aims(pool, MANY), start(len(MANY)), on_disk(pool)
     torch.testing.assert_close(
         gradient(streamed, affine, MANY, own)[0].weight,
@@ -56,20 +56,20 @@ def test_passes_over_the_disk_are_passes_over_memory(pool: Pool):
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(out_of_fold(streamed, affine, MANY), out_of_fold(pool, affine, MANY))
     torch.testing.assert_close(
-        standard(streamed, MANY, same).scale, standard(pool, MANY, same).scale
+        fit_standardizer(streamed, MANY, same).scale, fit_standardizer(pool, MANY, same).scale
     )
 
 
-def numbered(rows: int) -> Pool:
+def numbered(rows: int) -> Shard:
     """Return tiles whose embedding is their own number."""
     number = torch.arange(rows)
-    return Pool(
+    return Shard(
         x=number[:, None].float(), target=number[None] % 3, fold=number[None] % 2,
         slide=number // 10, draw=torch.ones(rows), slides=rows // 10 + 1, rows=rows,
     )  # fmt: skip
 
 
-def drawn(share: Pool, size: int, seed: int) -> list[list[int]]:
+def drawn(share: Shard, size: int, seed: int) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [
         [int(value) for piece in batch for value in piece.x[:, 0]]
@@ -106,7 +106,7 @@ def test_labels_stay_with_their_embeddings():
             torch.testing.assert_close(piece.slide, number // 10)
 
 
-def test_a_head_in_a_pack_is_the_head_alone(pool: Pool):
+def test_a_head_in_a_pack_is_the_head_alone(pool: Shard):
     streamed, own, first = on_disk(pool), aims(pool, MANY), start(len(MANY))
     together = train(streamed, MANY, own, first, plan(4), same)
     for head in range(len(MANY)):
@@ -117,11 +117,11 @@ def test_a_head_in_a_pack_is_the_head_alone(pool: Pool):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_train_what_one_trains(pool: Pool, world: int):
+def test_processes_train_what_one_trains(pool: Shard, world: int):
     own = aims(pool, MANY)
     one = train(on_disk(pool), MANY, own, start(len(MANY)), plan(3), same).affine.weight
 
-    def work(share: Pool, total: Sum) -> Tensor:
+    def work(share: Shard, total: Reduce) -> Tensor:
         streamed = on_disk(pool, share.rank, world)
         return train(streamed, MANY, own, start(len(MANY)), plan(3), total).affine.weight
 
@@ -137,7 +137,7 @@ def test_the_optimum_is_that_in_memory():
     torch.testing.assert_close(found.objective, expected.objective, rtol=1e-6, atol=0)
 
 
-def test_heads_learn_from_the_disk(pool: Pool):
+def test_heads_learn_from_the_disk(pool: Shard):
     one = heads()
     fitted = train(on_disk(pool), one, aims(pool, one), start(1), plan(12), same)
     _, cube = evaluate(pool, fitted.affine, one, aims(pool, one), same)

@@ -13,29 +13,29 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from train.engine.evaluate import evaluate
-from train.engine.heads import balanced, seen
-from train.engine.sampler import windows
-from train.engine.shard import Pool, Sum
-from train.engine.standardizer import standard
+from train.engine.heads import balanced_class_weights, train_mask
+from train.engine.sampler import batch_windows
+from train.engine.shard import Reduce, Shard
+from train.engine.standardizer import fit_standardizer
 from train.engine.stepper import gradient
 from train.engine.trainer import train
 
 
-def test_class_weights_are_scikit_learns(pool: Pool):
-    weights = balanced(pool, MANY, CLASSES, same)
+def test_class_weights_are_scikit_learns(pool: Shard):
+    weights = balanced_class_weights(pool, MANY, CLASSES, same)
     for head in range(len(MANY)):
         own = MANY.of(torch.tensor([head]))
-        target = pool.target[int(own.variant), seen(pool, own)[0]].numpy()
+        target = pool.target[int(own.variant), train_mask(pool, own)[0]].numpy()
         expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=target)
         np.testing.assert_allclose(weights[head], expected, rtol=1e-6)
 
 
-def test_gradient_is_autograds(pool: Pool):
+def test_gradient_is_autograds(pool: Shard):
     own, affine = aims(pool, MANY), start(len(MANY))
     found, sums = gradient(pool, affine, MANY, own)
     for head in range(len(MANY)):
         one = MANY.of(torch.tensor([head]))
-        rows, target = seen(pool, one)[0], pool.target[int(one.variant)]
+        rows, target = train_mask(pool, one)[0], pool.target[int(one.variant)]
         layer = nn.Linear(64, CLASSES)
         layer.weight.data, layer.bias.data = affine.weight[head].clone(), affine.bias[head].clone()
         loss = nn.CrossEntropyLoss(own.weights[head], label_smoothing=float(one.smoothing))(
@@ -50,7 +50,7 @@ def test_gradient_is_autograds(pool: Pool):
                                    rtol=1e-4, atol=1e-7)  # fmt: skip
 
 
-def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Pool):
+def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Shard):
     one = heads(smoothing=[0.1])
     own, first = aims(pool, one), start(1)
     fitted = train(pool, one, own, first, plan(3), same)
@@ -60,9 +60,9 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Pool):
     loss = nn.CrossEntropyLoss(own.weights[0], label_smoothing=0.1)
     rng, states = np.random.default_rng(0), []
     for _ in range(3):
-        for window in windows(600, 64, rng):
+        for window in batch_windows(600, 64, rng):
             rows = torch.cat([torch.arange(*part) for part in window])
-            rows = rows[seen(pool, one)[0, rows]]
+            rows = rows[train_mask(pool, one)[0, rows]]
             optimizer.zero_grad()
             loss(layer(pool.x[rows]), pool.target[0, rows]).backward()
             optimizer.step()
@@ -72,9 +72,9 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Pool):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_a_head_in_a_pack_is_the_head_alone(pool: Pool, normalize: bool):
+def test_a_head_in_a_pack_is_the_head_alone(pool: Shard, normalize: bool):
     own, first = aims(pool, MANY), start(len(MANY))
-    body = standard(pool, MANY, same) if normalize else None
+    body = fit_standardizer(pool, MANY, same) if normalize else None
     together = train(pool, MANY, own, first, plan(6, patience=2), same, body)
     for head in range(len(MANY)):
         place = torch.tensor([head])
@@ -85,7 +85,7 @@ def test_a_head_in_a_pack_is_the_head_alone(pool: Pool, normalize: bool):
         assert int(together.epoch[head]) == int(alone.epoch[0])
 
 
-def test_heads_stop_when_their_own_loss_stops_falling(pool: Pool):
+def test_heads_stop_when_their_own_loss_stops_falling(pool: Shard):
     """One that learns nothing is let go after its patience, and leaves the others alone."""
     pair = heads(rate=[0.01, 0.0])
     heard: list[list[int]] = []
@@ -98,7 +98,7 @@ def test_heads_stop_when_their_own_loss_stops_falling(pool: Pool):
     torch.testing.assert_close(fitted.affine.weight[0], alone.affine.weight[0])
 
 
-def test_evaluation_is_scikit_learns(pool: Pool):
+def test_evaluation_is_scikit_learns(pool: Shard):
     own, affine = aims(pool, MANY), start(len(MANY))
     loss, cube = evaluate(pool, affine, MANY, own, same)
     for head in range(len(MANY) - 1):
@@ -118,11 +118,11 @@ def test_evaluation_is_scikit_learns(pool: Pool):
     assert int(cube[-1].sum()) == 0  # validates on nothing
 
 
-def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Pool):
-    body = standard(pool, MANY, same)
+def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Shard):
+    body = fit_standardizer(pool, MANY, same)
     for head in range(len(MANY)):
         one = MANY.of(torch.tensor([head]))
-        x = pool.x[seen(pool, one)[0]].double()
+        x = pool.x[train_mask(pool, one)[0]].double()
         np.testing.assert_allclose(body.mean[head], x.mean(dim=0), atol=1e-6)
         spread = x.std(dim=0, correction=0)
         np.testing.assert_allclose(
@@ -140,7 +140,7 @@ def test_half_precision_costs_no_accuracy():
     images, digit = load_digits(return_X_y=True)
     rows = len(images)
     x = torch.from_numpy(images.astype(np.float32) / 16)
-    whole = Pool(x, torch.from_numpy(digit)[None], torch.arange(rows)[None] % 5,
+    whole = Shard(x, torch.from_numpy(digit)[None], torch.arange(rows)[None] % 5,
                  torch.arange(rows) // 130, torch.ones(rows), 14, rows)  # fmt: skip
     five = heads(fold=[0, 1, 2, 3, 4], rate=[0.02])
     accuracy = {}
@@ -155,13 +155,13 @@ def test_half_precision_costs_no_accuracy():
 
 
 @pytest.mark.parametrize(("rows", "world"), [(600, 2), (597, 4), (3, 4), (65, 2)])
-def test_processes_train_what_one_trains(pool: Pool, rows: int, world: int):
+def test_processes_train_what_one_trains(pool: Shard, rows: int, world: int):
     """Uneven shares, an empty one, a last batch of one tile that one process alone has."""
     whole = replace(pool.cut(slice(rows)), rows=rows)
     own = aims(whole, MANY)
-    body = standard(whole, MANY, same)
+    body = fit_standardizer(whole, MANY, same)
 
-    def work(share: Pool, total: Sum) -> tuple[Tensor, Tensor]:
+    def work(share: Shard, total: Reduce) -> tuple[Tensor, Tensor]:
         fitted = train(share, MANY, own, start(len(MANY)), plan(3), total, body)
         _, cube = evaluate(share, fitted.affine, MANY, own, total)
         return fitted.affine.weight, cube

@@ -13,7 +13,7 @@ from train.evaluation.confusion import (
     slide_accuracy,
     slide_summary,
 )
-from train.tracking.names import spell, unspell
+from train.tracking.names import decode_name, encode_name
 
 TRUE = np.array([0, 0, 1, 1, 1, 2, 2, 0, 1, 2])
 PRED = np.array([0, 1, 1, 1, 2, 2, 0, 0, 1, 2])
@@ -99,7 +99,7 @@ def test_loss_sums_add_up_to_torchs_weighted_mean():
     "name", ["Fat", "Connective-Tissue", "a b", 'O\'Brien; "x"', "Öl/Fett", "1.5%~", "a.2Eb", ""]
 )
 def test_class_names_are_spelled_reversibly_for_mlflow(name: str):
-    assert unspell(spell(name)) == name
-    assert set(spell(name)) <= set(
+    assert decode_name(encode_name(name)) == name
+    assert set(encode_name(name)) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
     )

@@ -17,7 +17,7 @@ from featurestore.errors import SchemaError
 from train import probe
 from train.evaluation import estimates, groups
 from train.predictions import table as predictions_table
-from train.tracking.names import spell
+from train.tracking.names import encode_name
 
 NAMES = ["Fat", "Muscle"]
 
@@ -36,16 +36,16 @@ NAMES = ["Fat", "Muscle"]
     ],
 )
 def test_values_of_any_type_are_numbered_in_their_order(values, number, names):
-    found, called = predictions_table.numbered(pa.chunked_array([values]))
+    found, called = predictions_table.encode_column(pa.chunked_array([values]))
     assert (found.tolist(), called) == (number, names)
 
 
 def test_slides_without_a_patient_stand_for_themselves():
     keys = pa.table({"slide_id": ["a", "b", "c", "d", "d"], "patient_id": [7, 7, None, None, None]})
-    number, units = predictions_table.unit_numbers(keys, "patient_id")
+    number, units = predictions_table.encode_clusters(keys, "patient_id")
     assert (number.tolist(), units) == ([0, 0, 1, 2, 2], 3)
     assert predictions_table.lone_slides(keys, "patient_id") == 2
-    assert predictions_table.unit_numbers(keys, "slide_id")[1] == 4
+    assert predictions_table.encode_clusters(keys, "slide_id")[1] == 4
 
 
 TABLE = pd.DataFrame(
@@ -111,9 +111,9 @@ def test_of_many_values_the_largest_are_shown(monkeypatch: pytest.MonkeyPatch):
 def test_values_without_end_are_no_groups(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "MOST", 7)
     table = pa.Table.from_pandas(TABLE)
-    groups.check_values(table, ["organ", "slide_id"])
+    groups.check_group_values(table, ["organ", "slide_id"])
     with pytest.raises(SchemaError, match="prob_Muscle"):
-        groups.check_values(table, ["prob_Muscle"])
+        groups.check_group_values(table, ["prob_Muscle"])
 
 
 def test_slides_say_what_groups_they_are_of():
@@ -125,7 +125,7 @@ def test_metrics_are_named_by_values_that_are_data():
     value = 'Über "x" /'
     [group] = by_group("organ", organ=value).values()
     found = groups.as_metrics([group], "best/test/group")
-    start = f"best/test/group/organ/{spell(value)}"
+    start = f"best/test/group/organ/{encode_name(value)}"
     assert set(found) == {f"{start}/{n}" for n in (
         "f1_macro", "f1_macro_low", "f1_macro_high", "accuracy"
     )}  # fmt: skip
@@ -195,14 +195,14 @@ def test_predictions_out_of_fold_get_the_whole_evidence(artifacts: TABLES, tmp_p
     table = pq.read_table("out/oof_predictions.parquet")
     assert len(table) == 12
     shares = np.stack([table[f"prob_{name}"].to_numpy() for name in NAMES], axis=1)
-    unit, units = predictions_table.unit_numbers(table, "patient_id")
-    expected = estimates.figures(table["target"].to_numpy(), shares, unit, NAMES, True)
+    unit, units = predictions_table.encode_clusters(table, "patient_id")
+    expected = estimates.estimate(table["target"].to_numpy(), shares, unit, NAMES, True)
     assert units == 3
     for name in ("f1_macro", "kappa_quadratic"):
         own = expected[name]
         assert found[f"best/oof/{name}"] == own.value
         assert found[f"best/oof/{name}_low"] == own.low
-    assert found[f"best/oof/group/organ/{spell('Über')}/f1_macro"] >= 0
+    assert found[f"best/oof/group/organ/{encode_name('Über')}/f1_macro"] >= 0
     assert {"calibration/error_before", "calibration/error_after"} <= set(found)
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {f"oof_{name}" for name in (

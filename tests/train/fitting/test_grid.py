@@ -148,7 +148,7 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
          "sweep.kfold_strategy=[stratified,stratified_group]", "tracking.enabled=false"]
     )  # fmt: skip
     store = probe.open_store(settled)
-    snapshots = [materialise(probe.varied(store, rules)) for rules in grid.variants(settled)]
+    snapshots = [materialise(probe.varied(store, rules)) for rules in grid.rule_variants(settled)]
     assert len(snapshots) == 8
     pack = probe.choose_pack(snapshots, settled).pack
     assert pack is not None

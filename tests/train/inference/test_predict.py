@@ -22,9 +22,9 @@ import torch
 from conftest import ROOT, launch
 
 from train import compare, probe
-from train.inference.writer import Partitions
+from train.inference.writer import PredictionWriter
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.predictions import partitions
 
 PROBE = str(ROOT / "train" / "probe.py")
@@ -62,7 +62,7 @@ def cohort(tmp_path: Path) -> Cohort:
             pq.write_table(part, f"in/part-{file}.parquet", row_group_size=23)
         shares = {"roi_coverage_Fat": (number % 2) * 0.9, "roi_coverage_Muscle": (number + 1) % 2}
         pq.write_table(pa.table({**keys, **(shares if labels else {})}), "tiles.parquet")
-        blueprint = Blueprint(head, 4, normalize, dim, ["Fat", "Muscle"], [1.0, 2.0])
+        blueprint = ModelSpec(head, 4, normalize, dim, ["Fat", "Muscle"], [1.0, 2.0])
         torch.manual_seed(0)
         network = blueprint.build()
         if normalize == "zscore":
@@ -245,7 +245,7 @@ REFUSED: dict[str, tuple[Callable[[pa.Table], object], list[str]]] = {
     ),
     "dimension": (
         lambda _: checkpoint.save(Path("head.safetensors"), (
-            seven := Blueprint("linear", 4, "none", 7, ["Fat", "Muscle"], [1.0, 2.0])
+            seven := ModelSpec("linear", 4, "none", 7, ["Fat", "Muscle"], [1.0, 2.0])
         ).build(), seven),
         ["embeddings of another length", "7 in the checkpoint, 6 in the embeddings"],
     ),
@@ -279,9 +279,9 @@ class KilledError(Exception):
 
 def killed_after(slides: int, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the script in this process until some slides are written."""
-    write, done = Partitions._write, []
+    write, done = PredictionWriter._write, []
 
-    def counted(self: Partitions, slide: int) -> None:
+    def counted(self: PredictionWriter, slide: int) -> None:
         if len(done) < slides:  # else it is dead, whatever its threads still wanted to do
             write(self, slide)
             done.append(slide)
@@ -289,7 +289,7 @@ def killed_after(slides: int, argv: list[str], monkeypatch: pytest.MonkeyPatch) 
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Partitions, "_write", counted)
+        patch.setattr(PredictionWriter, "_write", counted)
         with pytest.raises(KilledError):
             probe.main(argv)
 

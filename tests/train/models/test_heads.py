@@ -7,12 +7,12 @@ import torch
 
 from featurestore.errors import ArtifactError
 from train.models import checkpoint
-from train.models.checkpoint import Blueprint
+from train.models.checkpoint import ModelSpec
 from train.models.heads import BACKBONES, HEADS
 
 
-def blueprint(head: str = "linear", normalize: str = "none") -> Blueprint:
-    return Blueprint(head, 8, normalize, 5, ["a", 'b"; ü'], [1.0, 2.0])
+def blueprint(head: str = "linear", normalize: str = "none") -> ModelSpec:
+    return ModelSpec(head, 8, normalize, 5, ["a", 'b"; ü'], [1.0, 2.0])
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -7,26 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.overlays import regions as regions_module
-from train.overlays.label_map import NONE, Tiles, grid, mosaic, places, sample
+from train.overlays.label_map import NONE, SlidePredictions, grid, label_map, places, sample
 from train.overlays.regions import RegionError, check, regions
 
 K = 3
 
 
-def tiles(x, y, pred, width=4, height=None, target=None, probabilities=None) -> Tiles:
+def tiles(x, y, pred, width=4, height=None, target=None, probabilities=None) -> SlidePredictions:
     """Return tiles whose predicted class has probability 0.8, unless other ones are given."""
     pred = np.array(pred)
     if probabilities is None:
         probabilities = np.full((len(pred), K), 0.1, dtype=np.float32)
         probabilities[np.arange(len(pred)), pred] = 0.8
-    return Tiles(
+    return SlidePredictions(
         np.array(x), np.array(y), width, height or width,
         np.full(len(pred), NONE) if target is None else np.array(target), pred,
         np.array(probabilities, dtype=np.float32),
     )  # fmt: skip
 
 
-def painted(given: Tiles) -> tuple[np.ndarray, np.ndarray]:
+def painted(given: SlidePredictions) -> tuple[np.ndarray, np.ndarray]:
     """Return class and true class of every pixel, worked out pixel by pixel."""
     width = int((given.x + given.width).max())
     height = int((given.y + given.height).max())
@@ -52,10 +52,10 @@ def painted(given: Tiles) -> tuple[np.ndarray, np.ndarray]:
     return label, truth
 
 
-def agree(given: Tiles) -> None:
+def agree(given: SlidePredictions) -> None:
     """Compare regions and pixels with what was painted."""
     label, truth = painted(given)
-    cut = mosaic(given)
+    cut = label_map(given)
     found = regions(cut, given)
     assert shapely.is_valid(found.shape).all()
     assert set(shapely.get_type_id(found.shape).tolist()) == {3}  # polygons, no collections
@@ -77,7 +77,7 @@ def agree(given: Tiles) -> None:
 
 
 @st.composite
-def laid(draw) -> Tiles:
+def laid(draw) -> SlidePredictions:
     """Draw tiles at distinct places of a grid with any stride: gaps, overlaps, noise of classes."""
     width, height = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     stride = draw(st.integers(1, 6)), draw(st.integers(1, 6))
@@ -102,7 +102,7 @@ def test_regions_and_pixels_are_what_the_rule_says_at_every_pixel(given):
 def test_a_hole_is_a_ring_of_its_own():
     x, y = np.divmod(np.arange(9), 3)
     given = tiles(4 * x, 4 * y, [0, 0, 0, 0, 1, 0, 0, 0, 0])
-    found = regions(mosaic(given), given)
+    found = regions(label_map(given), given)
     assert found.label.tolist() == [0, 1]
     ring, middle = found.shape
     assert len(ring.interiors) == 1 and ring.area == 8 * 16
@@ -113,13 +113,13 @@ def test_a_hole_is_a_ring_of_its_own():
 
 def test_tiles_that_touch_in_a_corner_are_two_regions():
     given = tiles([0, 4], [0, 4], [1, 1])
-    assert regions(mosaic(given), given).area.tolist() == [16, 16]
+    assert regions(label_map(given), given).area.tolist() == [16, 16]
 
 
 def test_where_tiles_overlap_the_mean_probability_decides():
     """Between 0.8 and 0.3 for class 0, and 0.2 and 0.7 for class 1, the mean is 0.55 to 0.45."""
     given = tiles([0, 2], [0, 0], [0, 1], probabilities=[[0.8, 0.2, 0], [0.3, 0.7, 0]])
-    found = regions(mosaic(given), given)
+    found = regions(label_map(given), given)
     assert [shape.bounds for shape in found.shape] == [(0, 0, 4, 4), (4, 0, 6, 4)]
     np.testing.assert_allclose(found.mean, [(0.8 + 0.55) / 2, 0.7], rtol=1e-6)
     np.testing.assert_allclose(found.least, [0.55, 0.7], rtol=1e-6)
@@ -128,18 +128,21 @@ def test_where_tiles_overlap_the_mean_probability_decides():
 
 def test_gaps_between_tiles_stay_empty():
     given = tiles([0, 6], [0, 0], [1, 1])
-    assert [s.bounds for s in regions(mosaic(given), given).shape] == [(0, 0, 4, 4), (6, 0, 10, 4)]
+    assert [s.bounds for s in regions(label_map(given), given).shape] == [
+        (0, 0, 4, 4),
+        (6, 0, 10, 4),
+    ]
 
 
 def test_a_lone_tile_keeps_the_class_that_was_predicted_for_it():
     """Even if its probabilities are equal, or were rounded."""
     given = tiles([0], [0], [2], probabilities=[[0.5, 0, 0.5]])
-    assert mosaic(given).label.tolist() == [2]
+    assert label_map(given).label.tolist() == [2]
 
 
 def test_regions_that_are_too_small_are_refused():
     given = tiles([0, 4], [0, 0], [0, 1])
-    cut = mosaic(given)
+    cut = label_map(given)
     found = regions(cut, given)
     object.__setattr__(found, "shape", shapely.box([0, 4], 0, [4, 7], 4))
     with pytest.raises(RegionError, match="not as large"):
@@ -148,7 +151,7 @@ def test_regions_that_are_too_small_are_refused():
 
 def test_regions_elsewhere_are_refused():
     given = tiles([0, 4], [0, 0], [0, 1])
-    cut = mosaic(given)
+    cut = label_map(given)
     found = regions(cut, given)
     object.__setattr__(found, "shape", shapely.box([4, 0], 0, [8, 4], 4))
     with pytest.raises(RegionError, match="outside"):
@@ -159,7 +162,7 @@ def test_every_slide_is_checked(monkeypatch):
     seen = []
     monkeypatch.setattr(regions_module, "check", lambda *given: seen.append(given))
     given = tiles([0], [0], [0])
-    regions(mosaic(given), given)
+    regions(label_map(given), given)
     assert len(seen) == 1
 
 
@@ -167,7 +170,7 @@ def test_tiles_without_any_grid_are_refused_before_memory_is_gone():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 200_000, (2, 20_000))
     with pytest.raises(Exception, match="too irregularly"):
-        mosaic(tiles(x, y, np.zeros(20_000, dtype=int), width=500))
+        label_map(tiles(x, y, np.zeros(20_000, dtype=int), width=500))
 
 
 def test_a_map_that_would_be_too_large_gets_larger_pixels():

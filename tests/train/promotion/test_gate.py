@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from train.config.load import filed
 from train.config.schema import ConfigError
-from train.evaluation.estimates import Figure
+from train.evaluation.estimates import Estimate
 from train.promotion import gate
-from train.promotion.gate import Evidence, Floor, Gate, judge
+from train.promotion.gate import Evidence, Floor, Gate, run_checks
 
 NAMES = ["Fat", "Connective-Tissue", "a: b"]
 SHA = "0123456789abcdef" * 4
 
 
-def figures(value: float, low: float | None = None, **changes: float) -> dict[str, Figure]:
+def figures(value: float, low: float | None = None, **changes: float) -> dict[str, Estimate]:
     """Return equal figures, but for what is changed; recall_0 is that of the first class."""
     names = ["f1_macro", "calibration_error"]
     names += [f"{kind}/{name}" for kind in ("recall", "f1") for name in NAMES]
     spelled = {f"{kind}/{name}": f"{kind}_{i}" for i, name in enumerate(NAMES)
                for kind in ("recall", "f1")}  # fmt: skip
     low = value if low is None else low
-    return {n: Figure(changes.get(spelled.get(n, n), value), low, value) for n in names}
+    return {n: Estimate(changes.get(spelled.get(n, n), value), low, value) for n in names}
 
 
 def evidence(**changes) -> Evidence:
@@ -45,11 +45,11 @@ def evidence(**changes) -> Evidence:
 
 
 def failed(asked: Gate, given_: Evidence) -> list[str]:
-    return [line.name for line in gate.failed(judge(asked, given_))]
+    return [line.name for line in gate.failed_checks(run_checks(asked, given_))]
 
 
 def test_lines_come_in_one_order_and_all_hold():
-    lines = judge(Gate(), evidence())
+    lines = run_checks(Gate(), evidence())
     assert [line.name for line in lines] == [
         "floor: Fat", "floor: Connective-Tissue", "floor: a: b",
         "worse: Fat", "worse: Connective-Tissue", "worse: a: b",
@@ -125,7 +125,7 @@ def test_a_class_without_test_tiles_cannot_be_shown():
             "differences": figures(0.1, recall_0=math.nan)}  # fmt: skip
     assert failed(Gate(), evidence(**none)) == ["floor: Fat", "worse: Fat"]
     assert failed(Gate(floor=Floor(may_be_absent=["Fat"])), evidence(**none)) == []
-    lines = judge(Gate(), evidence(**none))
+    lines = run_checks(Gate(), evidence(**none))
     assert "no tile" in lines[0].found
 
 
@@ -144,7 +144,7 @@ shares = st.floats(0, 1)
 def test_a_floor_is_a_floor(least: float, value: float):
     """A figure that is no number is never enough."""
     given_ = evidence(candidate=figures(value), differences=None)
-    lines = [line for line in judge(Gate(floor=Floor(default=least)), given_) if
+    lines = [line for line in run_checks(Gate(floor=Floor(default=least)), given_) if
              line.kind == "floor"]  # fmt: skip
     assert all(line.passed == (value >= least - gate.ROUNDING) for line in lines)
 

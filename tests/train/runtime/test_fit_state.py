@@ -15,9 +15,9 @@ from packs import MANY, aims, plan, pool, same, start
 
 from featurestore.errors import ArtifactError
 from train import probe
-from train.engine.standardizer import standard
-from train.engine.trainer import Fitted, train
-from train.runtime.fit_state import Kept, read
+from train.engine.standardizer import fit_standardizer
+from train.engine.trainer import FitResult, train
+from train.runtime.fit_state import FileCheckpointer, read
 
 __all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
@@ -49,9 +49,9 @@ def test_heads_are_bit_for_bit_the_same(pool, tmp_path: Path, epochs: int, optim
     """Heads have stopped by then and others have not; the last kill is after the last epoch."""
     own, how = aims(pool, MANY), plan(9, patience=1)
     how = type(how)(optimizer, how.batch, how.epochs, how.patience, 1e-2, how.seed)
-    body = standard(pool, MANY, same)
+    body = fit_standardizer(pool, MANY, same)
 
-    def fit(memory: Brief | None) -> Fitted:
+    def fit(memory: Brief | None) -> FitResult:
         return train(pool, MANY, own, start(len(MANY)), how, same, body, memory=memory)
 
     whole = fit(None)
@@ -82,16 +82,16 @@ def killed(argv: list[str], home: Path, state: str) -> None:
 
 def terminated(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the script in this process, and send it SIGTERM once it has kept some epochs."""
-    keep, kept = Kept.keep, []
+    keep, kept = FileCheckpointer.keep, []
 
-    def counted(self: Kept, state) -> None:
+    def counted(self: FileCheckpointer, state) -> None:
         keep(self, state)
         kept.append(1)
         if len(kept) == 4:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Kept, "keep", counted)
+        patch.setattr(FileCheckpointer, "keep", counted)
         assert probe.main(argv) == 128 + signal.SIGTERM
 
 

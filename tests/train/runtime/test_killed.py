@@ -19,7 +19,7 @@ from requests.exceptions import ReadTimeout, RetryError
 from featurestore.errors import ArtifactError, TrackingError
 from featurestore.io import mlflow_artifacts, names, tracking_server, uris
 from train import probe
-from train.tracking.runs import facts
+from train.tracking.runs import load_run
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -171,7 +171,7 @@ def test_a_lost_server_is_not_taken_for_an_artifact_that_is_missing(tmp_path: Pa
         (lambda: uris.local_path("runs:/abc/tiles.parquet"), "get_run"),
         (lambda: names.run_of("models:/m/1"), "get_model_version"),
         (lambda: names.run_of("models:/m@champion"), "get_model_version_by_alias"),
-        (lambda: facts("abc"), "get_run"),
+        (lambda: load_run("abc"), "get_run"),
         (lambda: mlflow_artifacts.found("digits", "0"), "get_experiment_by_name"),
         (lambda: mlflow_artifacts.logged("digits", "0", lambda _: None), "log_artifacts"),
     ):

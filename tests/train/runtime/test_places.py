@@ -15,7 +15,7 @@ from featurestore.errors import ArtifactError
 from featurestore.io import cache
 from train import probe
 from train.runtime import places
-from train.runtime.fit_state import Kept
+from train.runtime.fit_state import FileCheckpointer
 
 Probe = Callable[..., int]
 BASE = Path("fits/0123456789abcdef")
@@ -110,14 +110,14 @@ def test_two_fits_of_one_configuration_in_one_folder(
     fit: Probe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The second begins and ends in the midst of the first; both end as if alone."""
-    keep = Kept.keep
+    keep = FileCheckpointer.keep
     others = [
         (["output=out"], 2, "Another run writes to out"),
         (["resume=true"], 2, "What is to be resumed is still running"),
         (["output=second"], 0, ""),
     ]
 
-    def between(self: Kept, state) -> None:
+    def between(self: FileCheckpointer, state) -> None:
         keep(self, state)
         if self.epochs == 3 and others:
             rest, others[:] = list(others), []
@@ -127,7 +127,7 @@ def test_two_fits_of_one_configuration_in_one_folder(
                 assert words in said
                 assert not words or f"process {os.getpid()} on" in said
 
-    monkeypatch.setattr(Kept, "keep", between)
+    monkeypatch.setattr(FileCheckpointer, "keep", between)
     assert fit("output=out") == 0
     assert not others
     names = {path.name for path in Path("out").iterdir()}

@@ -103,7 +103,7 @@ def test_files_that_are_not_as_registered_are_refused_by_every_command(
 
 def test_a_version_without_digests_is_loaded_with_a_warning(uri: str):
     number = register(BETTER)
-    mlflow.MlflowClient().delete_model_version_tag(MODEL, number, registry.SUMS)
+    mlflow.MlflowClient().delete_model_version_tag(MODEL, number, registry.DIGESTS_TAG)
     with pytest.warns(FeatureStoreWarning, match=f"digests of models:/{MODEL}/{number}"):
         registered_models.load(f"models:/{MODEL}/{number}")
 

@@ -9,18 +9,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads
-from train.engine.losses import Aims
+from train.engine.heads import HeadSpecs
+from train.engine.losses import HeadLosses
 from train.engine.solvers.gram_matrix import Moments
-from train.engine.standardizer import Standard
-from train.engine.weights import Affine
+from train.engine.standardizer import Standardizer
+from train.engine.weights import LinearHeads
 
 # Of the mean variance, added to each, the first that is enough: constant dimensions make a matrix
 # singular, products in single precision may make it a little less than that.
 JITTER = (1e-10, 1e-8, 1e-6, 1e-4)
 
 
-def ridge(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float) -> Affine:
+def ridge(
+    count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float
+) -> LinearHeads:
     """Return least squares on targets of 1 and -1, penalised.
 
     Minimises ``mean of weighted squared errors + decay * |weight|^2``, which is scikit-learn's
@@ -44,10 +46,10 @@ def ridge(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: f
     spread = second - torch.outer(centre, centre)
     aims = 2 * share[:, None] * (mean - centre)
     weight = _solved(spread, decay, aims)
-    return Affine(weight, 2 * share - 1 - weight @ centre)
+    return LinearHeads(weight, 2 * share - 1 - weight @ centre)
 
 
-def lda(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float) -> Affine:
+def lda(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float) -> LinearHeads:
     """Return Fisher's linear discriminants, for classes that are as likely as each other.
 
     Their covariance is shrunk: ``(1 - decay) * S + decay * trace(S) / dim * I``. It is
@@ -60,26 +62,28 @@ def lda(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: flo
     level = within.diagonal().mean()
     weight = _solved((1 - decay) * within, float(decay * level), mean)
     bias = -0.5 * (weight * mean).sum(dim=1)
-    return Affine(weight, torch.where(count > 0, bias, -torch.inf))
+    return LinearHeads(weight, torch.where(count > 0, bias, -torch.inf))
 
 
-def prototype(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float) -> Affine:
+def prototype(
+    count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: float
+) -> LinearHeads:
     """Return the head whose class is that of the nearest mean: ``-|x - mean|^2 / 2``, by class.
 
     scikit-learn's NearestCentroid; with embeddings of length 1, the mean with the largest cosine
     but for its length. Parameters as in `ridge`.
     """
     bias = -0.5 * (mean**2).sum(dim=1)
-    return Affine(mean.clone(), torch.where(count > 0, bias, -torch.inf))
+    return LinearHeads(mean.clone(), torch.where(count > 0, bias, -torch.inf))
 
 
-Form = Callable[[Tensor, Tensor, Tensor, Tensor, float], Affine]
+Form = Callable[[Tensor, Tensor, Tensor, Tensor, float], LinearHeads]
 CLOSED: dict[str, Form] = {"ridge": ridge, "lda": lda, "prototype": prototype}
 
 
-def closed(
-    name: str, found: Moments, heads: Heads, aims: Aims, body: Standard | None = None
-) -> Affine:
+def solve_closed_form(
+    name: str, found: Moments, heads: HeadSpecs, aims: HeadLosses, body: Standardizer | None = None
+) -> LinearHeads:
     """Return all heads by a closed form, on embeddings as they are.
 
     Parameters
@@ -120,7 +124,7 @@ def closed(
             made = form(count, (mean - shift) / scale, square, weights, decay)
             weight[member] = made.weight / scale
             bias[member] = made.bias - weight[member] @ (shift + found.centre)
-    return Affine(weight.float(), bias.float())
+    return LinearHeads(weight.float(), bias.float())
 
 
 def moved(square: Tensor, level: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

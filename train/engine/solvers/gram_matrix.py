@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads
-from train.engine.matmul import times
-from train.engine.shard import NOWHERE, Pool, Sum
+from train.engine.heads import HeadSpecs
+from train.engine.matmul import matmul
+from train.engine.shard import DROPPED, Reduce, Shard
 
 PIECE = 4096  # rows of a product in single precision, added up in double
 FIRST = 4096  # rows that the centre is taken from
@@ -24,7 +24,7 @@ class Moments:
     Parameters
     ----------
     cells
-        Variant, fold (`NOWHERE` for all folds that no head validates on), class and bucket of
+        Variant, fold (`DROPPED` for all folds that no head validates on), class and bucket of
         draws of each cell, shape (C, 4).
     cutoffs
         Largest draw of each bucket, ascending.
@@ -60,7 +60,9 @@ class Moments:
         return whole
 
 
-def moments(pool: Pool, heads: Heads, classes: int, total: Sum, second: bool = True) -> Moments:
+def gram_matrices(
+    pool: Shard, heads: HeadSpecs, classes: int, total: Reduce, second: bool = True
+) -> Moments:
     """Return the moments of all tiles that any head trains on.
 
     Parameters
@@ -69,7 +71,7 @@ def moments(pool: Pool, heads: Heads, classes: int, total: Sum, second: bool = T
         Whether Gram matrices are wanted: ``8 * dim^2`` bytes each.
     """
     dim, device = pool.x.shape[1], pool.target.device
-    cells, cutoffs = grid(heads, classes)
+    cells, cutoffs = strata(heads, classes)
     near = torch.zeros(dim + 1, dtype=torch.float64, device=device)
     head = pool.x[:FIRST].to(device).double()
     near[:dim], near[dim] = head.sum(dim=0), len(head)
@@ -85,26 +87,26 @@ def moments(pool: Pool, heads: Heads, classes: int, total: Sum, second: bool = T
             validated = heads.fold[heads.variant == variant]
             known = torch.isin(section.fold[variant], validated)
             where = section.fold[variant]
-            own &= (where != NOWHERE) & ~known if fold == NOWHERE else where == fold
+            own &= (where != DROPPED) & ~known if fold == DROPPED else where == fold
             own &= torch.bucketize(section.draw.contiguous(), cutoffs.to(device)) == bucket
             for rows in own.nonzero()[:, 0].split(PIECE):
                 x = section.x[rows.to(section.x.device)].to(device).float() - centre.float()  # type: ignore[union-attr]  # a section is in memory
                 count[cell] += len(rows)
                 sums[cell] += x.sum(dim=0, dtype=torch.float64)
                 if second:
-                    gram[cell] += times(x.T.contiguous(), x.T).double()
+                    gram[cell] += matmul(x.T.contiguous(), x.T).double()
     found = (total(part).cpu() for part in (count, sums, gram))
     return Moments(cells, cutoffs, centre.cpu(), *found)
 
 
-def grid(heads: Heads, classes: int) -> tuple[Tensor, Tensor]:
+def strata(heads: HeadSpecs, classes: int) -> tuple[Tensor, Tensor]:
     """Return the cells that some heads tell apart, and the upper ends of their buckets."""
     heads = heads.on(torch.device("cpu"))
     cutoffs = heads.fraction.unique()
     found = []
     for variant in heads.variant.unique().tolist():
         mine = heads.of((heads.variant == variant).nonzero()[:, 0])
-        folds = sorted({NOWHERE, *mine.fold.tolist()})
+        folds = sorted({DROPPED, *mine.fold.tolist()})
         found.append(
             torch.cartesian_prod(
                 torch.tensor([variant]), torch.tensor(folds), torch.arange(classes),
@@ -121,5 +123,5 @@ def grid(heads: Heads, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def _seen(cells: Tensor, cutoffs: Tensor, variant: int, fold: int, fraction: float) -> Tensor:
-    others = (cells[:, 1] != fold) | (cells[:, 1] == NOWHERE)
+    others = (cells[:, 1] != fold) | (cells[:, 1] == DROPPED)
     return (cells[:, 0] == variant) & others & (cutoffs[cells[:, 3]] <= fraction)

@@ -8,18 +8,23 @@ as in scikit-learn's KNeighborsClassifier.
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads, seen
-from train.engine.losses import Aims
-from train.engine.matmul import times
-from train.engine.shard import NOWHERE, Pool, Sum
-from train.engine.standardizer import Standard
+from train.engine.heads import HeadSpecs, train_mask
+from train.engine.losses import HeadLosses
+from train.engine.matmul import matmul
+from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.standardizer import Standardizer
 
 QUERIES, BANK = 1024, 65536  # rows of a product of distances
 LEAST = 1e-3  # share of votes that a class without any is given in the loss
 
 
 def votes(
-    pool: Pool, bank: Pool, head: Heads, body: Standard | None, neighbours: int, classes: int
+    pool: Shard,
+    bank: Shard,
+    head: HeadSpecs,
+    body: Standardizer | None,
+    neighbours: int,
+    classes: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the shares of votes of each own tile in the validation fold of one head.
 
@@ -53,22 +58,27 @@ def votes(
     return rows, share
 
 
-def _taken(pool: Pool, rows: Tensor, body: Standard | None) -> Tensor:
+def _taken(pool: Shard, rows: Tensor, body: Standardizer | None) -> Tensor:
     assert isinstance(pool.x, Tensor)
     x = pool.x[rows.to(pool.x.device)].to(rows.device).float()
     return (x - body.mean[0]) / body.scale[0] if body else x
 
 
 def _shares(
-    query: Tensor, bank: Pool, head: Heads, body: Standard | None, neighbours: int, classes: int
+    query: Tensor,
+    bank: Shard,
+    head: HeadSpecs,
+    body: Standardizer | None,
+    neighbours: int,
+    classes: int,
 ) -> Tensor:
     variant = int(head.variant)
     nearest = torch.full((len(query), 0), torch.inf, device=query.device)
     label = torch.zeros((len(query), 0), dtype=torch.int64, device=query.device)
-    voters = seen(bank, head)[0].nonzero()[:, 0]
+    voters = train_mask(bank, head)[0].nonzero()[:, 0]
     for own in voters.split(BANK):
         x = _taken(bank, own, body)
-        distance = (x**2).sum(dim=1) - 2 * times(query, x)  # but for the query's own length
+        distance = (x**2).sum(dim=1) - 2 * matmul(query, x)  # but for the query's own length
         nearest = torch.cat([nearest, distance], dim=1)
         label = torch.cat([label, bank.target[variant, own].expand(len(query), -1)], dim=1)
         kept = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False)
@@ -77,14 +87,14 @@ def _shares(
     return counts.scatter_add(1, label, torch.ones_like(nearest)) / label.shape[1]
 
 
-def poll(
-    pool: Pool,
-    bank: Pool,
-    heads: Heads,
-    aims: Aims,
-    total: Sum,
+def knn_predict(
+    pool: Shard,
+    bank: Shard,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    total: Reduce,
     neighbours: int,
-    body: Standard | None = None,
+    body: Standardizer | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Ask the neighbours of every head's validation tiles.
 
@@ -103,7 +113,7 @@ def poll(
     for place in range(number):
         one = torch.tensor([place], device=heads.fold.device)
         head, whole = heads.of(one), torch.zeros((pool.owned, classes), device=device)
-        if int(head.fold) != NOWHERE:
+        if int(head.fold) != DROPPED:
             own = body.of(one) if body else None
             rows, share = votes(pool, bank, head, own, neighbours, classes)
             target = pool.target[int(head.variant), rows]

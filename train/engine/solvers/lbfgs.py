@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.heads import Heads, seen
-from train.engine.losses import Aims
-from train.engine.matmul import times
-from train.engine.shard import Pool, Sum
-from train.engine.standardizer import Standard
-from train.engine.weights import Affine
+from train.engine.heads import HeadSpecs, train_mask
+from train.engine.losses import HeadLosses
+from train.engine.matmul import matmul
+from train.engine.shard import Reduce, Shard
+from train.engine.standardizer import Standardizer
+from train.engine.weights import LinearHeads
 
 MEMORY = 10  # pairs of steps and changes of gradient
 SAMPLE = 32768  # tiles that the Gram matrix is taken from
@@ -47,7 +47,7 @@ class Solved:
         How many it took, two passes each, shape (H,).
     """
 
-    affine: Affine
+    affine: LinearHeads
     objective: Tensor
     slope: Tensor
     iterations: Tensor
@@ -64,17 +64,17 @@ class Problem:
     body
         Standardisation or centring.
     mass
-        Sum of the tiles' weights of each head, over all processes, shape (H,).
+        Reduce of the tiles' weights of each head, over all processes, shape (H,).
     total
         Adds up over the processes.
     """
 
-    pool: Pool
-    heads: Heads
-    aims: Aims
-    body: Standard
+    pool: Shard
+    heads: HeadSpecs
+    aims: HeadLosses
+    body: Standardizer
     mass: Tensor
-    total: Sum
+    total: Reduce
 
     def of(self, places: Tensor) -> "Problem":
         """Return the problem of some heads."""
@@ -86,16 +86,16 @@ class Problem:
         """The weight of the squared weights, shape (H, 1, 1), in double."""
         return self.heads.decay.double()[:, None, None]
 
-    def multiplied(self, affine: Affine) -> Tensor:
+    def multiplied(self, affine: LinearHeads) -> Tensor:
         """Return the logits of all own tiles, shape (H, K, rows)."""
         number, classes, _ = affine.weight.shape
-        outer = self.body.moved(Affine(affine.weight.float(), affine.bias.float()))
+        outer = self.body.moved(LinearHeads(affine.weight.float(), affine.bias.float()))
         logits = torch.empty((number, classes, self.pool.owned), device=outer.weight.device)
         for rows, block in _blocks(self.pool):
             logits[..., rows] = outer.logits(block.x.to(logits.device))
         return logits
 
-    def value(self, affine: Affine, logits: Tensor) -> tuple[Tensor, Affine]:
+    def value(self, affine: LinearHeads, logits: Tensor) -> tuple[Tensor, LinearHeads]:
         """Return objectives and gradients, given the weights and their logits."""
         number, classes, dim = affine.weight.shape
         device = logits.device
@@ -103,19 +103,19 @@ class Problem:
         bias = torch.zeros((number, classes), dtype=torch.float64, device=device)
         losses = torch.zeros(number, dtype=torch.float64, device=device)
         for rows, block in _blocks(self.pool):
-            target, own = block.target[self.heads.variant], seen(block, self.heads)
+            target, own = block.target[self.heads.variant], train_mask(block, self.heads)
             residual, sums = self.aims.residuals(logits[..., rows], target, own)
             x = block.x.to(device)
             flat = residual.reshape(number * classes, -1).to(x.dtype)
-            weight += times(flat, x.T).double()
+            weight += matmul(flat, x.T).double()
             bias += residual.sum(dim=-1, dtype=torch.float64)
             losses += sums[0]
         weight = self.total(weight).view_as(affine.weight) / self.mass[:, None, None]
         bias = self.total(bias) / self.mass[:, None]
-        inner = self.body.back(Affine(weight, bias))
+        inner = self.body.back(LinearHeads(weight, bias))
         objective = self.total(losses) / self.mass
         objective = objective + 0.5 * (self.penalty * affine.weight**2).sum(dim=(1, 2))
-        return objective, Affine(inner.weight + self.penalty * affine.weight, inner.bias)
+        return objective, LinearHeads(inner.weight + self.penalty * affine.weight, inner.bias)
 
     def along(self, logits: Tensor, change: Tensor, step: Tensor) -> Tensor:
         """Return the losses at ``logits + step * change``, their slope and curvature by step.
@@ -126,7 +126,7 @@ class Problem:
         """
         sums = torch.zeros((3, len(step)), dtype=torch.float64, device=logits.device)
         for rows, block in _blocks(self.pool.bare()):
-            target, own = block.target[self.heads.variant], seen(block, self.heads)
+            target, own = block.target[self.heads.variant], train_mask(block, self.heads)
             moved = change[..., rows]
             at = logits[..., rows] + step.float()[:, None, None] * moved
             residual, found = self.aims.residuals(at, target, own)
@@ -141,12 +141,12 @@ class Problem:
 
 
 def solve(
-    pool: Pool,
-    heads: Heads,
-    aims: Aims,
-    start: Affine,
-    total: Sum,
-    body: Standard | None = None,
+    pool: Shard,
+    heads: HeadSpecs,
+    aims: HeadLosses,
+    start: LinearHeads,
+    total: Reduce,
+    body: Standardizer | None = None,
     tolerance: float = 1e-9,
     most: int = 500,
     told: Callable[[int, Tensor, Tensor], None] = lambda *_: None,
@@ -172,10 +172,10 @@ def solve(
     mass = torch.zeros(len(heads), dtype=torch.float64, device=pool.target.device)
     for block in pool.bare().blocks():
         weights = aims.weights.gather(1, block.target[heads.variant].clamp(min=0))
-        mass += (weights * seen(block, heads)).sum(dim=1, dtype=torch.float64)
+        mass += (weights * train_mask(block, heads)).sum(dim=1, dtype=torch.float64)
     problem = Problem(pool, heads, aims, body, total(mass), total)
 
-    best = Affine(start.weight.double().clone(), start.bias.double().clone())
+    best = LinearHeads(start.weight.double().clone(), start.bias.double().clone())
     objective = torch.zeros(len(heads), dtype=torch.float64)
     slope, iterations = objective.clone(), torch.zeros(len(heads), dtype=torch.int64)
     left, now = torch.arange(len(heads)), best
@@ -207,7 +207,7 @@ def solve(
         change = problem.multiplied(direction)
         step = search(problem, now, direction, logits, change)
         logits += step.float()[:, None, None] * change
-        moved = Affine(
+        moved = LinearHeads(
             now.weight + step[:, None, None] * direction.weight,
             now.bias + step[:, None] * direction.bias,
         )
@@ -216,12 +216,12 @@ def solve(
         value, after = problem.value(moved, logits)
         history.add(_less(moved, now), _less(after, gradient))
         now, gradient = moved, after
-    outer = body.moved(Affine(best.weight.float(), best.bias.float()))
+    outer = body.moved(LinearHeads(best.weight.float(), best.bias.float()))
     return Solved(outer, objective, slope, iterations)
 
 
 def search(
-    problem: Problem, now: Affine, direction: Affine, logits: Tensor, change: Tensor
+    problem: Problem, now: LinearHeads, direction: LinearHeads, logits: Tensor, change: Tensor
 ) -> Tensor:
     """Return steps that meet the strong Wolfe conditions, by Newton's method between brackets."""
     penalty = problem.penalty[:, 0, 0]
@@ -278,33 +278,33 @@ class Guess:
         pool, body = problem.pool, problem.body
         step = max(1, pool.rows // SAMPLE)
         who = pool.bare().cut(slice(None, None, step))
-        target, own = who.target[problem.heads.variant], seen(who, problem.heads)
+        target, own = who.target[problem.heads.variant], train_mask(who, problem.heads)
         share = logits[..., ::step].softmax(dim=1)
         pull = problem.aims.weights.gather(1, target.clamp(min=0)) * own
         weight = ((share * (1 - share)).mean(dim=1) * pull).mean(dim=0)
         taken = [section.x[-start % step :: step] for start, section in pool.sections()]
         x = torch.cat([piece.to(body.mean.device).float() for piece in taken])
         z = (x - body.mean.mean(dim=0)) / body.scale.mean(dim=0)
-        gram = problem.total(times((z * weight[:, None]).T.contiguous(), z.T)).double()
+        gram = problem.total(matmul((z * weight[:, None]).T.contiguous(), z.T)).double()
         bent = problem.total(weight.sum(dtype=torch.float64))
         mass = problem.total(pull.mean(dim=0).sum(dtype=torch.float64)).clamp(min=1e-12)
         values, vectors = torch.linalg.eigh((gram / mass).float())
         return cls(vectors.double(), values.double().clamp(min=0), bent / mass)
 
-    def applied(self, vector: Affine, decay: Tensor) -> Affine:
+    def applied(self, vector: LinearHeads, decay: Tensor) -> LinearHeads:
         """Return the guess times a vector, with each head's penalty."""
         rotated = vector.weight @ self.vectors
         spread = self.values + decay + 1e-10 * self.values.max()
-        return Affine((rotated / spread) @ self.vectors.T, vector.bias / self.bias)
+        return LinearHeads((rotated / spread) @ self.vectors.T, vector.bias / self.bias)
 
 
 class History:
     """The last steps and changes of the gradient."""
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[Affine, Affine]] = []
+        self.pairs: list[tuple[LinearHeads, LinearHeads]] = []
 
-    def add(self, step: Affine, change: Affine) -> None:
+    def add(self, step: LinearHeads, change: LinearHeads) -> None:
         """Keep a pair; the oldest goes."""
         self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
 
@@ -314,7 +314,7 @@ class History:
         fewer.pairs = [(step.of(places), change.of(places)) for step, change in self.pairs]
         return fewer
 
-    def direction(self, gradient: Affine, guess: Guess, problem: Problem) -> Affine:
+    def direction(self, gradient: LinearHeads, guess: Guess, problem: Problem) -> LinearHeads:
         """Return the quasi-Newton direction by the two loops, over all heads at once."""
         vector, kept = gradient, []
         for step, change in reversed(self.pairs):
@@ -328,36 +328,36 @@ class History:
             step, change = self.pairs[-1]
             bent = _dot(change, guess.applied(change, problem.penalty))
             ratio = torch.where(bent > 0, _dot(step, change) / bent, 1.0).clamp(min=1e-8)
-            vector = Affine(vector.weight * ratio[:, None, None], vector.bias * ratio[:, None])
+            vector = LinearHeads(vector.weight * ratio[:, None, None], vector.bias * ratio[:, None])
         for step, change, scale, amount in reversed(kept):
             vector = _plus(vector, amount - scale * _dot(change, vector), step)
-        return Affine(-vector.weight, -vector.bias)
+        return LinearHeads(-vector.weight, -vector.bias)
 
 
-def _blocks(pool: Pool) -> Iterator[tuple[slice, Pool]]:
+def _blocks(pool: Shard) -> Iterator[tuple[slice, Shard]]:
     start = 0
     for block in pool.blocks(BLOCK):
         yield slice(start, start + block.owned), block
         start += block.owned
 
 
-def _dot(one: Affine, other: Affine) -> Tensor:
+def _dot(one: LinearHeads, other: LinearHeads) -> Tensor:
     return (one.weight * other.weight).sum(dim=(1, 2)) + (one.bias * other.bias).sum(dim=1)
 
 
-def _plus(one: Affine, amount: Tensor, other: Affine) -> Affine:
+def _plus(one: LinearHeads, amount: Tensor, other: LinearHeads) -> LinearHeads:
     weight = one.weight + amount[:, None, None] * other.weight
-    return Affine(weight, one.bias + amount[:, None] * other.bias)
+    return LinearHeads(weight, one.bias + amount[:, None] * other.bias)
 
 
-def _less(one: Affine, other: Affine) -> Affine:
-    return Affine(one.weight - other.weight, one.bias - other.bias)
+def _less(one: LinearHeads, other: LinearHeads) -> LinearHeads:
+    return LinearHeads(one.weight - other.weight, one.bias - other.bias)
 
 
-def _centred(pool: Pool, heads: int, total: Sum) -> Standard:
+def _centred(pool: Shard, heads: int, total: Reduce) -> Standardizer:
     """Return the mean of all tiles and no scale, so that biases do not depend on weights."""
     sums = torch.zeros(pool.x.shape[1], dtype=torch.float64, device=pool.target.device)
     for block in pool.blocks():
         sums += block.x.to(sums.device).double().sum(dim=0)
     mean = (total(sums) / max(pool.rows, 1)).float().repeat(heads, 1)
-    return Standard(mean, torch.ones_like(mean))
+    return Standardizer(mean, torch.ones_like(mean))

@@ -13,20 +13,20 @@ from sklearn.preprocessing import StandardScaler
 from solutions import DATA, same, tiles
 from torch import Tensor
 
-from train.engine.heads import Heads, balanced, seen
-from train.engine.losses import Aims
-from train.engine.shard import NOWHERE, Pool, Sum
-from train.engine.solvers.closed_form import CLOSED, closed
-from train.engine.solvers.gram_matrix import grid, moments
-from train.engine.solvers.knn import poll
-from train.engine.standardizer import standard
+from train.engine.heads import HeadSpecs, balanced_class_weights, train_mask
+from train.engine.losses import HeadLosses
+from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.solvers.closed_form import CLOSED, solve_closed_form
+from train.engine.solvers.gram_matrix import gram_matrices, strata
+from train.engine.solvers.knn import knn_predict
+from train.engine.standardizer import fit_standardizer
 
-FOLDS, DECAYS = [0, 1, 2, 2, NOWHERE], [0.1, 0.01, 0.3, 0.02, 0.5]
+FOLDS, DECAYS = [0, 1, 2, 2, DROPPED], [0.1, 0.01, 0.3, 0.02, 0.5]
 FRACTIONS = [1.0, 1.0, 0.6, 1.0, 1.0]
 
 
 @pytest.fixture(scope="module", params=DATA)
-def data(request: pytest.FixtureRequest) -> tuple[Pool, int]:
+def data(request: pytest.FixtureRequest) -> tuple[Shard, int]:
     """A data set with unlike scales and a mean far from zero; slides in some random order."""
     pool, classes = tiles(request.param)
     draw = np.random.default_rng(0).permutation(pool.slides)[pool.slide.numpy()] + 1
@@ -35,9 +35,9 @@ def data(request: pytest.FixtureRequest) -> tuple[Pool, int]:
     return replace(pool, x=x, draw=place), classes
 
 
-def pack() -> Heads:
+def pack() -> HeadSpecs:
     none = torch.zeros(len(FOLDS))
-    return Heads(none.long(), torch.tensor(FOLDS), torch.tensor(FRACTIONS), none,
+    return HeadSpecs(none.long(), torch.tensor(FOLDS), torch.tensor(FRACTIONS), none,
                  torch.tensor(DECAYS), none)  # fmt: skip
 
 
@@ -54,16 +54,16 @@ def rival(name: str, decay: float, rows: int, classes: int):
 @pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", CLOSED)
-def test_it_is_scikit_learns(data: tuple[Pool, int], name: str, normalize: bool):
+def test_it_is_scikit_learns(data: tuple[Shard, int], name: str, normalize: bool):
     pool, classes = data
     heads = pack()
-    aims = Aims(balanced(pool, heads, classes, same), heads.smoothing)
-    body = standard(pool, heads, same) if normalize else None
-    sums = moments(pool, heads, classes, same, second=name != "prototype")
-    found = closed(name, sums, heads, aims, body)
+    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
+    body = fit_standardizer(pool, heads, same) if normalize else None
+    sums = gram_matrices(pool, heads, classes, same, second=name != "prototype")
+    found = solve_closed_form(name, sums, heads, aims, body)
     y = pool.target[0].numpy()
     for head, decay in enumerate(DECAYS):
-        own = seen(pool, heads.of(torch.tensor([head])))[0].numpy()
+        own = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
         x = pool.x.numpy().astype(float)
         x = StandardScaler().fit(x[own]).transform(x) if normalize else x
         theirs = rival(name, decay, own.sum(), classes).fit(x[own], y[own])
@@ -79,30 +79,32 @@ def test_it_is_scikit_learns(data: tuple[Pool, int], name: str, normalize: bool)
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("name", CLOSED)
-def test_processes_find_the_same_heads(data: tuple[Pool, int], name: str, world: int):
+def test_processes_find_the_same_heads(data: tuple[Shard, int], name: str, world: int):
     pool, classes = data
     heads = pack()
-    aims = Aims(balanced(pool, heads, classes, same), heads.smoothing)
+    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
 
-    def work(own: Pool, total: Sum) -> Tensor:
-        return closed(name, moments(own, heads, classes, total), heads, aims).logits(pool.x)
+    def work(own: Shard, total: Reduce) -> Tensor:
+        return solve_closed_form(
+            name, gram_matrices(own, heads, classes, total), heads, aims
+        ).logits(pool.x)
 
     expected = work(pool, same)
     for found in ranks(pool, world, work):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_each_head_is_a_sum_of_cells(data: tuple[Pool, int]):
+def test_each_head_is_a_sum_of_cells(data: tuple[Shard, int]):
     """Every tile that a head trains on is in one of its cells, once; no cell is nobody's."""
     pool, classes = data
     heads = pack()
-    found = moments(pool, heads, classes, same, second=False)
+    found = gram_matrices(pool, heads, classes, same, second=False)
     used = torch.zeros(len(found.cells), dtype=torch.bool)
     for head in range(len(FOLDS)):
         own = found.seen(0, FOLDS[head], FRACTIONS[head])
         used |= own
         counts, sums = found.by_class(own, classes)
-        mine = seen(pool, heads.of(torch.tensor([head])))[0]
+        mine = train_mask(pool, heads.of(torch.tensor([head])))[0]
         np.testing.assert_array_equal(
             counts, np.bincount(pool.target[0, mine].numpy(), minlength=classes)
         )
@@ -111,24 +113,24 @@ def test_each_head_is_a_sum_of_cells(data: tuple[Pool, int]):
             rtol=1e-5,
         )  # fmt: skip
     assert used.all()
-    assert len(grid(heads, classes)[0]) == len(found.cells)
+    assert len(strata(heads, classes)[0]) == len(found.cells)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("neighbours", [1, 7])
-def test_votes_are_scikit_learns(data: tuple[Pool, int], neighbours: int, normalize: bool):
+def test_votes_are_scikit_learns(data: tuple[Shard, int], neighbours: int, normalize: bool):
     pool, classes = data
     heads = pack()
-    aims = Aims(balanced(pool, heads, classes, same), heads.smoothing)
-    body = standard(pool, heads, same) if normalize else None
-    _, cube, shares = poll(pool, pool, heads, aims, same, neighbours, body)
+    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
+    body = fit_standardizer(pool, heads, same) if normalize else None
+    _, cube, shares = knn_predict(pool, pool, heads, aims, same, neighbours, body)
     y = pool.target[0].numpy()
     for head, fold in enumerate(FOLDS):
         held = pool.fold[0].numpy() == fold
         assert int(cube[head].sum()) == held.sum()
-        if fold == NOWHERE:
+        if fold == DROPPED:
             continue
-        own = seen(pool, heads.of(torch.tensor([head])))[0].numpy()
+        own = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
         x = pool.x.numpy().astype(float)
         x = StandardScaler().fit(x[own]).transform(x) if normalize else x
         theirs = KNeighborsClassifier(neighbours).fit(x[own], y[own]).predict_proba(x[held])

@@ -9,11 +9,11 @@ from ranks import ranks
 from sklearn.linear_model import LogisticRegression
 from solutions import DATA, pack, same, solved, tiles
 
-from train.engine.heads import seen
-from train.engine.shard import Pool, Sum
+from train.engine.heads import train_mask
+from train.engine.shard import Reduce, Shard
 from train.engine.solvers.lbfgs import Solved, solve
-from train.engine.standardizer import standard
-from train.engine.weights import Affine
+from train.engine.standardizer import fit_standardizer
+from train.engine.weights import LinearHeads
 
 
 def objective(x: np.ndarray, y: np.ndarray, own: np.ndarray, weight: np.ndarray,
@@ -32,7 +32,7 @@ def test_the_optimum_is_scikit_learns(name: str):
     heads = pack([0, 1, 2, 3], [1e-1, 1e-2, 1e-3, 1e-2])
     found, aims = solved(pool, heads, classes)
     for head in range(4):
-        rows = seen(pool, heads.of(torch.tensor([head])))[0].numpy()
+        rows = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
         x, y = pool.x.numpy()[rows], pool.target[0].numpy()[rows]
         own, decay = aims.weights[head].numpy()[y], float(heads.decay[head])
         theirs = LogisticRegression(C=1 / (decay * own.sum()), tol=1e-10, max_iter=20_000)
@@ -74,9 +74,9 @@ def test_processes_find_the_same_optimum(world: int):
     pool, classes = tiles("wine")
     heads = pack([0, 1, 2, 3], [1e-2, 1e-3, 1e-1, 1e-2])
     expected, aims = solved(pool, heads, classes)
-    start = Affine(torch.zeros(4, classes, pool.x.shape[1]), torch.zeros(4, classes))
+    start = LinearHeads(torch.zeros(4, classes, pool.x.shape[1]), torch.zeros(4, classes))
 
-    def work(share: Pool, total: Sum) -> Solved:
+    def work(share: Shard, total: Reduce) -> Solved:
         return solve(share, heads, aims, start, total)
 
     for found in ranks(pool, world, work):
@@ -93,7 +93,7 @@ def test_ill_conditioned_embeddings_take_few_iterations():
     centres = torch.randn((5, dim), generator=rng)
     spectrum = 10 * torch.arange(1, dim + 1).float() ** -1.2
     x = ((torch.randn((3000, dim), generator=rng) + 0.7 * centres[y]) * spectrum) @ turned + 3
-    pool = Pool(x, y[None], torch.arange(3000)[None] % 4, torch.arange(3000) // 100,
+    pool = Shard(x, y[None], torch.arange(3000)[None] % 4, torch.arange(3000) // 100,
                 torch.ones(3000), 30, 3000)  # fmt: skip
     found, _ = solved(pool, pack([0, 1, 2], [1e-1, 1e-3, 1e-5]), 5)
     assert int(found.iterations.max()) <= 60
@@ -105,10 +105,10 @@ def test_standardised_in_the_weights_as_well():
     pool, classes = tiles("wine")
     raw = replace(pool, x=pool.x * 3 + 5)
     heads = pack([0, 1], [1e-2, 1e-2])
-    within, _ = solved(raw, heads, classes, standard(raw, heads, same))
+    within, _ = solved(raw, heads, classes, fit_standardizer(raw, heads, same))
     for head in range(2):
         one = heads.of(torch.tensor([head]))
-        body = standard(raw, one, same)
+        body = fit_standardizer(raw, one, same)
         before = replace(raw, x=(raw.x - body.mean[0]) / body.scale[0])
         found, _ = solved(before, one, classes)
         assert float(found.objective[0]) == pytest.approx(float(within.objective[head]), rel=1e-6)
