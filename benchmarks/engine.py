@@ -34,7 +34,7 @@ def same(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def pool(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard:
+def shard(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard:
     """Return random tiles of five folds."""
     rng = torch.Generator(device=device).manual_seed(0)
     x = torch.empty((rows, dim), dtype=kind, device=device)
@@ -63,23 +63,23 @@ def pack(folds: int, settings: int, device: torch.device) -> HeadSpecs:
         rate=rate,
         decay=torch.full((number,), 1e-3),
         smoothing=torch.zeros(number),
-    ).on(device)
+    ).to(device)
 
 
 def epoch(tiles: Shard, heads: HeadSpecs) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return an epoch of training, and one of validation."""
-    aims = HeadLosses(balanced_class_weights(tiles, heads, CLASSES, same), heads.smoothing)
+    losses = HeadLosses(balanced_class_weights(tiles, heads, CLASSES, same), heads.label_smoothing)
     shape = (len(heads), CLASSES, tiles.x.shape[1])
     device = tiles.target.device
     first = LinearHeads(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
     stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
-    steps = stepper.steps(tiles, BATCH, heads, aims, None, same)
+    steps = stepper.steps(tiles, BATCH, heads, losses, None, same)
 
     def train() -> None:
         steps.epoch(rng)
 
     def validate() -> None:
-        evaluate(tiles, stepper.affine, heads, aims, same, counted=False)
+        evaluate(tiles, stepper.affine, heads, losses, same, counted=False)
 
     return train, validate
 
@@ -129,7 +129,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype) -> None:
     """Measure and print one precision."""
-    tiles = pool(options.rows, options.dim, device, kind)
+    tiles = shard(options.rows, options.dim, device, kind)
     many = f"5 folds x {options.settings}"
     sizes = {"one head": (1, 1), "5 folds": (5, 1), many: (5, options.settings)}
     ways: dict[str, Callable[[], object]] = {}

@@ -48,12 +48,12 @@ def tiles(rows: int, dim: int) -> Shard:
 
 
 def theirs(
-    pool: Shard, heads: HeadSpecs, aims: HeadLosses, head: int, best: float
+    shard: Shard, heads: HeadSpecs, losses: HeadLosses, head: int, best: float
 ) -> tuple[float, float]:
     """Return the seconds of scikit-learn's fit of a head, and how far its objective is off."""
-    rows = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
-    x, y = pool.x.numpy()[rows].astype(float), pool.target[0].numpy()[rows]
-    own, decay = aims.weights[head].numpy()[y], float(heads.decay[head])
+    rows = train_mask(shard, heads.select(torch.tensor([head])))[0].numpy()
+    x, y = shard.x.numpy()[rows].astype(float), shard.target[0].numpy()[rows]
+    own, decay = losses.class_weights[head].numpy()[y], float(heads.weight_decay[head])
     model = LogisticRegression(C=1 / (decay * own.sum()), tol=1e-5, max_iter=20_000)
     start = time.perf_counter()
     model.fit(x, y, sample_weight=own)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--penalties", type=int, default=10)
     parser.add_argument("--fits", type=int, default=3)
     options = parser.parse_args()
-    pool = tiles(options.rows, options.dim)
+    shard = tiles(options.rows, options.dim)
     decay = torch.logspace(-4, 0, options.penalties)
     number = FOLDS * options.penalties
     heads = HeadSpecs(
@@ -80,16 +80,16 @@ def main() -> None:
         torch.ones(number), torch.zeros(number), decay.repeat_interleave(FOLDS),
         torch.zeros(number),
     )  # fmt: skip
-    aims = HeadLosses(balanced_class_weights(pool, heads, CLASSES, same), heads.smoothing)
+    losses = HeadLosses(balanced_class_weights(shard, heads, CLASSES, same), heads.label_smoothing)
     first = LinearHeads(torch.zeros(number, CLASSES, options.dim), torch.zeros(number, CLASSES))
     start = time.perf_counter()
-    found = solve(pool, heads, aims, first, same)
+    found = solve(shard, heads, losses, first, same)
     ours = time.perf_counter() - start
     table = Table("penalty", "iterations", "scikit-learn's seconds", "its objective, relative")
     seconds = []
     for place in np.linspace(0, options.penalties - 1, options.fits).round().astype(int).tolist():
         head = place * FOLDS
-        taken, off = theirs(pool, heads, aims, head, float(found.objective[head]))
+        taken, off = theirs(shard, heads, losses, head, float(found.objective[head]))
         seconds.append(taken)
         table.add_row(
             f"{decay[place]:.1e}", f"{found.iterations[head]}", f"{taken:.1f}", f"{off:+.1e}"
@@ -99,21 +99,21 @@ def main() -> None:
     print(f"{number} heads at once: {ours:.1f} s, at most {int(found.iterations.max())} iterations")
     print(f"{number} fits of scikit-learn (scaled from {options.fits}): {scaled:.0f} s")
     print(f"{scaled / ours:.1f} times as fast")
-    ridges(pool, heads, aims)
+    ridges(shard, heads, losses)
 
 
-def ridges(pool: Shard, heads: HeadSpecs, aims: HeadLosses) -> None:
+def ridges(shard: Shard, heads: HeadSpecs, losses: HeadLosses) -> None:
     """Time all heads of probe=ridge and probe=lda, and scikit-learn's ridge of one head."""
     for name in ("ridge", "lda"):
         start = time.perf_counter()
-        solve_closed_form(name, gram_matrices(pool, heads, CLASSES, same), heads, aims)
+        solve_closed_form(name, gram_matrices(shard, heads, CLASSES, same), heads, losses)
         taken = time.perf_counter() - start
         print(f"probe={name}, {len(heads)} heads: {taken:.1f} s")
         if name == "ridge":
             ours = taken
-    rows = train_mask(pool, heads.of(torch.tensor([0])))[0].numpy()
-    x, y = pool.x.numpy()[rows].astype(float), pool.target[0].numpy()[rows]
-    model = RidgeClassifier(alpha=float(heads.decay[0]) * len(x), class_weight="balanced")
+    rows = train_mask(shard, heads.select(torch.tensor([0])))[0].numpy()
+    x, y = shard.x.numpy()[rows].astype(float), shard.target[0].numpy()[rows]
+    model = RidgeClassifier(alpha=float(heads.weight_decay[0]) * len(x), class_weight="balanced")
     start = time.perf_counter()
     model.fit(x, y)
     scaled = (time.perf_counter() - start) * len(heads)

@@ -79,16 +79,16 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     if not in_memory:
         cap = int(options.cap * GB)
         resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
-    pool = tiles(whole, in_memory)
+    shard = tiles(whole, in_memory)
     if options.way == "read":
         start, size = time.perf_counter(), 0
-        for turn, together in enumerate(chunk_order(pool.rows, BATCH, np.random.default_rng(0))):
-            size += pool.x.read([slice(*span) for span in together], turn).nbytes
+        for turn, together in enumerate(chunk_order(shard.rows, BATCH, np.random.default_rng(0))):
+            size += shard.x.read([slice(*span) for span in together], turn).nbytes
         return {"seconds": time.perf_counter() - start, "peak": peak()}
     heads = pack(1, 1, torch.device("cpu")) if "one" in options.way else pack(
         FOLDS, SETTINGS, torch.device("cpu")
     )  # fmt: skip
-    train, validate = epoch(pool, heads)
+    train, validate = epoch(shard, heads)
     start = time.perf_counter()
     train()
     validate()
@@ -110,7 +110,7 @@ def main() -> None:
         return
     os.environ["MALLOC_ARENA_MAX"] = "2"  # more arenas reserve address space that nobody uses
     size = options.rows * options.dim * 4
-    fits = size * 2 < psutil.virtual_memory().total
+    fits = size * 2 < psutil.virtual_memory().reduce
     ways = [way for way in WAYS if fits or not way.endswith("memory")]
     shape = ["--rows", str(options.rows), "--dim", str(options.dim), "--cap", str(options.cap),
              "--folder", str(options.folder)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Heads, tiles and losses that tests of the engine share."""
+"""Heads, tiles and loss_sums that tests of the engine share."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def same(value: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Shard:
+def shard() -> Shard:
     """The first 600 digits, 50 a slide, folds dealt by slide; a few dropped; a second variant."""
     images, digit = load_digits(return_X_y=True)
     slide = torch.arange(600) // 50
@@ -66,8 +66,8 @@ def start(number: int, dim: int = 64) -> LinearHeads:
     return LinearHeads(weight.repeat(number, 1, 1), torch.zeros(number, CLASSES))
 
 
-def aims(pool: Shard, own: HeadSpecs) -> HeadLosses:
-    return HeadLosses(balanced_class_weights(pool, own, CLASSES, same), own.smoothing)
+def losses(shard: Shard, own: HeadSpecs) -> HeadLosses:
+    return HeadLosses(balanced_class_weights(shard, own, CLASSES, same), own.smoothing)
 
 
 def plan(epochs: int = 4, patience: int = 99) -> TrainPlan:

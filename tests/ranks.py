@@ -1,4 +1,4 @@
-"""Several processes played by threads: each does the same work on its own share of a pool."""
+"""Several processes played by threads: each does the same work on its own share of a shard."""
 
 import threading
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from train.engine.shard import Reduce, Shard
 T = TypeVar("T")
 
 
-def share(pool: Shard, rank: int, world: int) -> Shard:
+def share(shard: Shard, rank: int, world: int) -> Shard:
     """Return the share of one process."""
-    return replace(pool.cut(slice(rank, None, world)), rank=rank, world=world)
+    return replace(shard.cut(slice(rank, None, world)), rank=rank, world=world)
 
 
-def ranks(pool: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T]:
+def ranks(shard: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T]:
     """Return what each process makes of its share; sums over processes are real sums."""
     barrier = threading.Barrier(world, timeout=60)
     said: list[Tensor] = [torch.empty(0)] * world
 
     def one(rank: int) -> T:
-        def total(value: Tensor) -> Tensor:
+        def reduce(value: Tensor) -> Tensor:
             said[rank] = value
             barrier.wait()
             summed = torch.stack(said).sum(dim=0)
@@ -33,7 +33,7 @@ def ranks(pool: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T
             return summed
 
         try:
-            return work(share(pool, rank, world), total)
+            return work(share(shard, rank, world), reduce)
         except BaseException:
             barrier.abort()
             raise

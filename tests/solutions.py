@@ -24,9 +24,9 @@ def tiles(name: str) -> tuple[Shard, int]:
     x, y = DATA[name](return_X_y=True)
     x = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)).astype(np.float32)
     number = torch.arange(len(x))
-    pool = Shard(torch.from_numpy(x), torch.from_numpy(y)[None], number[None] % 4, number // 20,
+    shard = Shard(torch.from_numpy(x), torch.from_numpy(y)[None], number[None] % 4, number // 20,
                 torch.ones(len(x)), len(x) // 20 + 1, len(x))  # fmt: skip
-    return pool, int(y.max()) + 1
+    return shard, int(y.max()) + 1
 
 
 def pack(folds: list[int], decays: list[float]) -> HeadSpecs:
@@ -36,8 +36,8 @@ def pack(folds: list[int], decays: list[float]) -> HeadSpecs:
     return HeadSpecs(variant, torch.tensor(folds), ones, zeros, torch.tensor(decays), zeros)
 
 
-def solved(pool: Shard, heads: HeadSpecs, classes: int, body: Standardizer | None = None):
-    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
-    start = LinearHeads(torch.zeros(len(heads), classes, pool.x.shape[1]),
+def solved(shard: Shard, heads: HeadSpecs, classes: int, standardizer: Standardizer | None = None):
+    losses = HeadLosses(balanced_class_weights(shard, heads, classes, same), heads.label_smoothing)
+    start = LinearHeads(torch.zeros(len(heads), classes, shard.x.shape[1]),
                    torch.zeros(len(heads), classes))  # fmt: skip
-    return solve(pool, heads, aims, start, same, body), aims
+    return solve(shard, heads, losses, start, same, standardizer), losses

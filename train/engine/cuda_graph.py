@@ -3,7 +3,7 @@
 A step on a GPU is some thirty kernels of a few microseconds each; to launch them one by one from
 Python takes ten times as long as they run. A CUDA graph launches them all at once. What changes
 from step to step must then lie on the card: the batches of an epoch are a table of windows, and the
-graph itself moves on to the next line. See docs/decisions/020-graphs.md.
+graph itself moves on to the next row. See docs/decisions/020-graphs.md.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Epochs:
 
     Parameters
     ----------
-    pool
+    shard
         All tiles.
     size
         Tiles a step.
@@ -34,44 +34,44 @@ class Epochs:
         Whether `step` can be recorded: it never asks the card for a number.
     """
 
-    def __init__(self, pool: Shard, size: int, step: Step, recorded: bool) -> None:
-        self.pool, self.size, self.step = pool, size, step
-        self.graph = CapturedStep(pool, size, step) if recorded and resident(pool) else None
+    def __init__(self, shard: Shard, size: int, step: Step, recorded: bool) -> None:
+        self.shard, self.size, self.step = shard, size, step
+        self.graph = CapturedStep(shard, size, step) if recorded and resident(shard) else None
 
     def epoch(self, rng: np.random.Generator) -> Tensor:
         """Take the steps of an epoch; return sums of losses and weights, shape (2, H)."""
         if self.graph:
             return self.graph.epoch(rng)
         sums: Tensor | float = 0.0
-        for batch in self.pool.batches(self.size, rng):
+        for batch in self.shard.batches(self.size, rng):
             sums = sums + self.step(batch)
         assert isinstance(sums, Tensor)
         return sums
 
 
-def resident(pool: Shard) -> bool:
+def resident(shard: Shard) -> bool:
     """Return whether all tiles are on a GPU, which no other process shares in."""
-    return isinstance(pool.x, Tensor) and pool.x.is_cuda and pool.world == 1
+    return isinstance(shard.x, Tensor) and shard.x.is_cuda and shard.world == 1
 
 
 class CapturedStep:
     """A step as a CUDA graph; parameters as of `Epochs`."""
 
-    def __init__(self, pool: Shard, size: int, step: Step) -> None:
-        self.pool, self.size, self.step = pool, size, step
-        number = -(-pool.rows // size)
-        self.table = torch.zeros((number, 2), dtype=torch.int64, device=pool.target.device)
-        self.line = torch.zeros(1, dtype=torch.int64, device=pool.target.device)
-        self.within = torch.arange(size, device=pool.target.device)
+    def __init__(self, shard: Shard, size: int, step: Step) -> None:
+        self.shard, self.size, self.step = shard, size, step
+        number = -(-shard.rows // size)
+        self.table = torch.zeros((number, 2), dtype=torch.int64, device=shard.target.device)
+        self.row = torch.zeros(1, dtype=torch.int64, device=shard.target.device)
+        self.within = torch.arange(size, device=shard.target.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.sums = torch.empty(0)
 
     def epoch(self, rng: np.random.Generator) -> Tensor:
         """Take the steps of an epoch; the first of all are taken before they are recorded."""
-        parts = list(batch_windows(self.pool.rows, self.size, rng))
+        parts = list(batch_windows(self.shard.rows, self.size, rng))
         spans = [(part[0][0], sum(stop - start for start, stop in part)) for part in parts]
         self.table.copy_(torch.tensor(spans))
-        self.line.zero_()
+        self.row.zero_()
         left = len(parts)
         if self.graph:
             self.sums.zero_()
@@ -96,8 +96,8 @@ class CapturedStep:
         return 1
 
     def batch(self) -> Shard:
-        """Return the tiles of the next line; a short batch is filled up with tiles of no head."""
-        start, length = self.table.index_select(0, self.line)[0]
-        self.line += 1
-        rows = (start + self.within) % self.pool.rows
-        return self.pool.masked(rows, self.within < length)
+        """Return the tiles of the next row; a short batch is filled up with tiles of no head."""
+        start, length = self.table.index_select(0, self.row)[0]
+        self.row += 1
+        rows = (start + self.within) % self.shard.rows
+        return self.shard.masked(rows, self.within < length)

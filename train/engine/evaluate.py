@@ -3,74 +3,77 @@
 import torch
 from torch import Tensor
 
-from train.engine.heads import HeadSpecs
-from train.engine.losses import HeadLosses
-from train.engine.shard import DROPPED, Reduce, Shard, gather_rows
+from train.engine.confusion import confusion_index
+from train.engine.problem import Problem
+from train.engine.shard import DROPPED, gather_rows
 from train.engine.weights import LinearHeads
 
 
 @torch.no_grad()
-def evaluate(
-    pool: Shard,
-    affine: LinearHeads,
-    heads: HeadSpecs,
-    aims: HeadLosses,
-    total: Reduce,
-    counted: bool = True,
-) -> tuple[Tensor, Tensor]:
+def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tuple[Tensor, Tensor]:
     """Apply each head to the tiles of its own validation fold.
+
+    Parameters
+    ----------
+    weights
+        Of the problem's heads, on embeddings as they are.
+    counted
+        Whether confusions are wanted.
 
     Returns
     -------
     loss : Tensor of double, shape (H,)
         Mean cross entropy, weighted by class, without label smoothing; 0 for a head without a
         validation fold.
-    cube : Tensor of int, shape (H, slides, K, K)
-        Head x slide x true x predicted; empty unless ``counted``.
+    confusion : Tensor of int, shape (H, clusters, K, K)
+        By head, cluster, true and predicted class; empty unless ``counted``.
     """
-    number, classes, _ = affine.weight.shape
-    device, plain = pool.target.device, aims.plain()
-    sums = torch.zeros((2, number), dtype=torch.float64, device=device)
-    cube = torch.zeros((number if counted else 0, pool.slides * classes**2), dtype=torch.int64)
-    cube = cube.to(device)
-    room = torch.empty(0)
-    for _, section in pool.sections():
-        for variant, fold, members in heads.groups():
+    shard, losses = problem.validation, problem.losses.plain()
+    number, classes, _ = weights.weight.shape
+    sums = torch.zeros((2, number), dtype=torch.float64, device=shard.device)
+    shape = (number if counted else 0, shard.clusters * classes**2)
+    confusion = torch.zeros(shape, dtype=torch.int64, device=shard.device)
+    buffer = torch.empty(0)
+    for _, section in shard.sections():
+        for variant, fold, members in problem.heads.by_validation_fold():
             if fold == DROPPED:
                 continue
-            held = (section.fold[variant] == fold).nonzero()[:, 0]
-            some, aim = affine.of(members), plain.of(members)
-            for rows in held.split(pool.block):
+            heads, head_losses = weights.select(members), losses.select(members)
+            for rows in (section.fold[variant] == fold).nonzero()[:, 0].split(shard.block):
                 assert isinstance(section.x, Tensor)
-                x, room = gather_rows(section.x, rows, room, pool.block)
-                logits = some.logits(x.to(device))
+                x, buffer = gather_rows(section.x, rows, buffer, shard.block)
+                logits = heads.logits(x.to(shard.device))
                 target = section.target[variant, rows].expand(len(members), -1)
                 if counted:
-                    cell = section.slide[rows] * classes + target
-                    cell = cell * classes + logits.argmax(dim=1)
-                    cube[members] = cube[members].scatter_add(1, cell, torch.ones_like(cell))
-                _, added = aim.residuals(logits, target, torch.ones_like(target, dtype=torch.bool))
-                sums[:, members] += added
-    sums, cube = total(sums), total(cube)
-    return sums[0] / sums[1].clamp(min=1e-12), cube.view(-1, pool.slides, classes, classes)
+                    index = confusion_index(
+                        section.cluster[rows], target, logits.argmax(dim=1), classes
+                    )
+                    confusion[members] = confusion[members].scatter_add(
+                        1, index, torch.ones_like(index)
+                    )
+                mask = torch.ones_like(target, dtype=torch.bool)
+                sums[:, members] += head_losses.residuals(logits, target, mask)[1]
+    sums, confusion = problem.reduce(sums), problem.reduce(confusion)
+    loss = sums[0] / sums[1].clamp(min=1e-12)
+    return loss, confusion.view(-1, shard.clusters, classes, classes)
 
 
 @torch.no_grad()
-def out_of_fold(pool: Shard, affine: LinearHeads, heads: HeadSpecs) -> Tensor:
-    """Return each own tile's probabilities from the head that validates on it, shape (rows, K).
+def out_of_fold(problem: Problem, weights: LinearHeads) -> Tensor:
+    """Return each local row's probabilities by the head that validates on it, shape (rows, K).
 
     Zero where no head does; of several, the last one's.
     """
-    number, classes, _ = affine.weight.shape
-    probabilities = torch.zeros((pool.owned, classes), device=pool.target.device)
-    room = torch.empty(0)
-    for start, section in pool.sections():
-        for head in range(number):
-            held = section.fold[heads.variant[head]] == heads.fold[head]
-            one = affine.of(torch.tensor([head], device=held.device))
-            for rows in held.nonzero()[:, 0].split(pool.block):
+    shard, heads = problem.validation, problem.heads
+    probabilities = torch.zeros((shard.local_rows, problem.classes), device=shard.device)
+    buffer = torch.empty(0)
+    for start, section in shard.sections():
+        for number in range(len(heads)):
+            fold = section.fold[heads.variant[number]]
+            head = weights.select(torch.tensor([number], device=fold.device))
+            for rows in (fold == heads.fold[number]).nonzero()[:, 0].split(shard.block):
                 assert isinstance(section.x, Tensor)
-                x, room = gather_rows(section.x, rows, room, pool.block)
-                logits = one.logits(x.to(probabilities.device))
+                x, buffer = gather_rows(section.x, rows, buffer, shard.block)
+                logits = head.logits(x.to(shard.device))
                 probabilities[start + rows] = logits[0].softmax(dim=0).T
     return probabilities

@@ -19,31 +19,36 @@ class HeadSpecs:
         Which variant of the rules gives labels and folds.
     fold
         The fold that the head validates on; `DROPPED` for a head that trains on all.
-    fraction
-        It trains on slides whose draw is at most this.
-    rate, decay, smoothing
-        Learning rate, weight decay and label smoothing.
+    max_slide_rank
+        It trains on slides of at most this rank.
+    learning_rate, weight_decay, label_smoothing
+        As in the configuration.
     """
 
     variant: Tensor
     fold: Tensor
-    fraction: Tensor
-    rate: Tensor
-    decay: Tensor
-    smoothing: Tensor
+    max_slide_rank: Tensor
+    learning_rate: Tensor
+    weight_decay: Tensor
+    label_smoothing: Tensor
 
     def __len__(self) -> int:
         return len(self.variant)
 
-    def of(self, heads: Tensor) -> "HeadSpecs":
+    def select(self, heads: Tensor) -> "HeadSpecs":
         """Return some of the heads."""
         return HeadSpecs(**{name: column[heads] for name, column in vars(self).items()})
 
-    def on(self, device: torch.device) -> "HeadSpecs":
+    def to(self, device: torch.device) -> "HeadSpecs":
         """Return the columns on a device."""
         return HeadSpecs(**{name: column.to(device) for name, column in vars(self).items()})
 
-    def groups(self) -> list[tuple[int, int, Tensor]]:
+    @property
+    def training_sets(self) -> Tensor:
+        """What decides the tiles that a head trains on, shape (H, 3)."""
+        return torch.stack([self.variant, self.fold, self.max_slide_rank], dim=1)
+
+    def by_validation_fold(self) -> list[tuple[int, int, Tensor]]:
         """Return (variant, fold, heads) of the heads that validate on the same tiles."""
         pairs = torch.stack([self.variant, self.fold], dim=1).unique(dim=0).tolist()
         return [
@@ -52,19 +57,19 @@ class HeadSpecs:
         ]
 
 
-def train_mask(pool: Shard, heads: HeadSpecs) -> Tensor:
+def train_mask(shard: Shard, heads: HeadSpecs) -> Tensor:
     """Return which tiles each head trains on, shape (H, rows)."""
-    fold = pool.fold[heads.variant]
-    others = (fold != DROPPED) & (fold != heads.fold[:, None])
-    return others & (pool.draw <= heads.fraction[:, None])
+    fold = shard.fold[heads.variant]
+    other_folds = (fold != DROPPED) & (fold != heads.fold[:, None])
+    return other_folds & (shard.slide_rank <= heads.max_slide_rank[:, None])
 
 
-def balanced_class_weights(pool: Shard, heads: HeadSpecs, classes: int, total: Reduce) -> Tensor:
+def balanced_class_weights(shard: Shard, heads: HeadSpecs, classes: int, reduce: Reduce) -> Tensor:
     """Return each head's class weights, from its own training tiles, shape (H, K)."""
-    counts = torch.zeros((len(heads), classes), dtype=torch.int64, device=pool.target.device)
-    for block in pool.bare().blocks():
+    counts = torch.zeros((len(heads), classes), dtype=torch.int64, device=shard.target.device)
+    for block in shard.without_embeddings().blocks():
         target = block.target[heads.variant]
-        own = train_mask(block, heads)
+        mask = train_mask(block, heads)
         for index in range(classes):
-            counts[:, index] += ((target == index) & own).sum(dim=1)
-    return torch.stack([class_weights(row) for row in total(counts)])
+            counts[:, index] += ((target == index) & mask).sum(dim=1)
+    return torch.stack([class_weights(row) for row in reduce(counts)])

@@ -41,29 +41,29 @@ class HeadLosses:
 
     Parameters
     ----------
-    weights
-        Class weights, shape (H, K).
-    smoothing
-        Label smoothing s, shape (H,).
+    class_weights
+        Shape (H, K).
+    label_smoothing
+        s, shape (H,).
     """
 
-    weights: Tensor
-    smoothing: Tensor
+    class_weights: Tensor
+    label_smoothing: Tensor
 
-    def of(self, heads: Tensor) -> "HeadLosses":
+    def select(self, heads: Tensor) -> "HeadLosses":
         """Return those of some heads."""
-        return HeadLosses(self.weights[heads], self.smoothing[heads])
+        return HeadLosses(self.class_weights[heads], self.label_smoothing[heads])
 
     def plain(self) -> "HeadLosses":
         """Return the same without label smoothing, to validate by."""
-        return HeadLosses(self.weights, torch.zeros_like(self.smoothing))
+        return HeadLosses(self.class_weights, torch.zeros_like(self.label_smoothing))
 
     @cached_property
-    def smooth(self) -> bool:
+    def smooths(self) -> bool:
         """Whether any head smooths: asked once, since to ask a GPU is to wait for it."""
-        return bool(self.smoothing.any())
+        return bool(self.label_smoothing.any())
 
-    def residuals(self, logits: Tensor, target: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    def residuals(self, logits: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient with respect to the logits, and sums of losses and weights.
 
         Parameters
@@ -72,7 +72,7 @@ class HeadLosses:
             Shape (H, K, rows).
         target
             Shape (H, rows).
-        own
+        mask
             Which tiles count, shape (H, rows).
 
         Returns
@@ -81,21 +81,23 @@ class HeadLosses:
         sums : Tensor of double, shape (2, H)
             Losses, and weights of the tiles.
         """
-        known = target.clamp(min=0)
-        mass = self.weights.gather(1, known) * own
-        logs = logits.log_softmax(dim=1)
-        aimed = (1 - self.smoothing[:, None]) * mass
-        losses = -aimed * logs.gather(1, known[:, None])[:, 0]
-        pull = aimed
-        if self.smooth:
-            even = self.weights * (self.smoothing[:, None] / self.weights.shape[1])
-            losses -= torch.einsum("hkr,hk->hr", logs, even) * own
-            pull = aimed + even.sum(dim=1, keepdim=True) * own
-        residual = logs.exp_().mul_(pull[:, None])
-        residual.scatter_add_(1, known[:, None], -aimed[:, None])
-        if self.smooth:
-            residual -= even[..., None] * own[:, None]
+        target = target.clamp(min=0)
+        weight = self.class_weights.gather(1, target) * mask
+        log_probability = logits.log_softmax(dim=1)
+        target_weight = (1 - self.label_smoothing[:, None]) * weight
+        loss = -target_weight * log_probability.gather(1, target[:, None])[:, 0]
+        total_weight = target_weight
+        if self.smooths:
+            even = self.class_weights * (
+                self.label_smoothing[:, None] / self.class_weights.shape[1]
+            )
+            loss -= torch.einsum("hkr,hk->hr", log_probability, even) * mask
+            total_weight = target_weight + even.sum(dim=1, keepdim=True) * mask
+        residual = log_probability.exp_().mul_(total_weight[:, None])
+        residual.scatter_add_(1, target[:, None], -target_weight[:, None])
+        if self.smooths:
+            residual -= even[..., None] * mask[:, None]
         sums = torch.stack(
-            [losses.sum(dim=1, dtype=torch.float64), mass.sum(dim=1, dtype=torch.float64)]
+            [loss.sum(dim=1, dtype=torch.float64), weight.sum(dim=1, dtype=torch.float64)]
         )
         return residual, sums

@@ -4,20 +4,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.engine.cuda_graph import Epochs
 from train.engine.heads import HeadSpecs, train_mask
 from train.engine.losses import HeadLosses
 from train.engine.matmul import matmul
 from train.engine.optimizers import OPTIMIZERS
-from train.engine.shard import Reduce, Shard
-from train.engine.standardizer import Standardizer
+from train.engine.problem import Problem
+from train.engine.shard import Shard
 from train.engine.weights import LinearHeads
 
 
 def gradient(
-    pool: Shard, affine: LinearHeads, heads: HeadSpecs, aims: HeadLosses
+    shard: Shard, weights: LinearHeads, heads: HeadSpecs, losses: HeadLosses
 ) -> tuple[LinearHeads, Tensor]:
-    """Return the gradient of the summed losses over the own rows, and the sums.
+    """Return the gradient of the summed losses over the local rows, and the sums.
+
+    No autograd: the gradient of a linear head is ``residuals' @ embeddings``, and both products of
+    a block of rows are done while the block is in the cache.
 
     Returns
     -------
@@ -25,27 +27,27 @@ def gradient(
     sums : Tensor of double, shape (2, H)
         Losses, and weights of the tiles.
     """
-    number, classes, dim = affine.weight.shape
-    device = affine.weight.device
+    number, classes, dim = weights.weight.shape
+    device = weights.weight.device
     weight = torch.zeros((0, dim), device=device)
     bias = torch.zeros((number, classes), device=device)
     sums = torch.zeros((2, number), dtype=torch.float64, device=device)
-    for block in pool.blocks():
+    for block in shard.blocks():
         x = block.x.to(device, non_blocking=True)
-        residual, added = aims.residuals(
-            affine.logits(x), block.target[heads.variant], train_mask(block, heads)
+        residual, block_sums = losses.residuals(
+            weights.logits(x), block.target[heads.variant], train_mask(block, heads)
         )
         part = matmul(residual.view(number * classes, -1).to(x.dtype), x.T).float()
         weight = weight.add_(part) if len(weight) else part  # most batches are one block
         bias += residual.sum(dim=-1)
-        sums += added
+        sums += block_sums
     if not len(weight):  # this process owns no tile of the batch
-        weight = torch.zeros_like(affine.weight)
-    return LinearHeads(weight.view_as(affine.weight), bias), sums
+        weight = torch.zeros_like(weights.weight)
+    return LinearHeads(weight.view_as(weights.weight), bias), sums
 
 
 class Stepper:
-    """The optimizer's state and the weights of the heads that are left, in one piece of memory.
+    """The optimizer's state and the weights of the active heads, in one piece of memory.
 
     Heads side by side with one learning rate and weight decay are one parameter, a view into the
     whole, so that torch's own optimizer takes its steps in few calls.
@@ -56,101 +58,98 @@ class Stepper:
         A name in `train.engine.optimizers`.
     heads
         With their learning rates and weight decays.
-    affine
+    weights
         Initial weights.
     sizes
-        Heads of each parameter, where they are not to be found out.
+        Heads of each parameter, where they are known; those of equal learning rate and decay
+        otherwise.
     """
 
     def __init__(
-        self, optimizer: str, heads: HeadSpecs, affine: LinearHeads, sizes: list[int] | None = None
+        self, optimizer: str, heads: HeadSpecs, weights: LinearHeads, sizes: list[int] | None = None
     ) -> None:
-        self.affine = affine
-        learning = torch.stack([heads.rate, heads.decay], dim=1)
+        self.weights = weights
+        learning = torch.stack([heads.learning_rate, heads.weight_decay], dim=1)
         _, counts = learning.unique_consecutive(dim=0, return_counts=True)
         self.sizes: list[int] = counts.tolist() if sizes is None else sizes
         groups = []
         for (weight, bias), first in zip(
             self._views(), np.cumsum([0, *self.sizes[:-1]]).tolist(), strict=True
         ):
-            both = [torch.nn.Parameter(weight), torch.nn.Parameter(bias)]
-            rate, decay = learning[first].tolist()
-            groups.append({"params": both, "lr": rate, "weight_decay": decay})
+            parameters = [torch.nn.Parameter(weight), torch.nn.Parameter(bias)]
+            learning_rate, weight_decay = learning[first].tolist()
+            groups.append({"params": parameters, "lr": learning_rate, "weight_decay": weight_decay})
         self.optimizer = OPTIMIZERS[optimizer](groups, 0.0, 0.0)
         for group in self.optimizer.param_groups:
             if "capturable" in group:  # its steps can be recorded, if on a GPU
-                group["capturable"] = affine.weight.is_cuda
+                group["capturable"] = weights.weight.is_cuda
 
     def _views(self) -> list[tuple[Tensor, Tensor]]:
-        pieces = (self.affine.weight.split(self.sizes), self.affine.bias.split(self.sizes))
+        pieces = (self.weights.weight.split(self.sizes), self.weights.bias.split(self.sizes))
         return list(zip(*pieces, strict=True))
 
-    def steps(
-        self,
-        pool: Shard,
-        size: int,
-        heads: HeadSpecs,
-        aims: HeadLosses,
-        body: Standardizer | None,
-        total: Reduce,
-    ) -> Epochs:
-        """Return the steps of epochs in batches of ``size``."""
-
-        def step(parts: list[Shard]) -> Tensor:
-            return self.step(parts, heads, aims, body, total)
-
-        capturable = [group.get("capturable") for group in self.optimizer.param_groups]
-        return Epochs(pool, size, step, recorded=all(capturable))
+    @property
+    def capturable(self) -> bool:
+        """Whether steps never ask the card for a number, so that a graph can hold them."""
+        return all(group.get("capturable") for group in self.optimizer.param_groups)
 
     @torch.no_grad()
-    def step(
-        self,
-        parts: list[Shard],
-        heads: HeadSpecs,
-        aims: HeadLosses,
-        body: Standardizer | None,
-        total: Reduce,
-    ) -> Tensor:
-        """Take a step on one batch; return the sums of losses and weights, shape (2, H)."""
-        outer = body.moved(self.affine) if body else self.affine
-        found = [gradient(part, outer, heads, aims) for part in parts]
-        summed = [
-            total(torch.stack(list(pieces)).sum(dim=0) if len(found) > 1 else pieces[0])
-            for pieces in zip(*((own.weight, own.bias, sums) for own, sums in found), strict=True)
-        ]
-        whole, sums = LinearHeads(summed[0], summed[1]), summed[2]
-        inner = body.back(whole) if body else whole
-        mass = sums[1].clamp(min=1e-12).float()
-        inner.weight.div_(mass[:, None, None])
-        inner.bias.div_(mass[:, None])
-        pieces = zip(
-            self.optimizer.param_groups, inner.weight.split(self.sizes),
-            inner.bias.split(self.sizes), strict=True,
+    def step(self, pieces: list[Shard], problem: Problem) -> Tensor:
+        """Take a step on one batch; return the sums of losses and weights, shape (2, H).
+
+        Parameters
+        ----------
+        pieces
+            The local rows of the batch.
+        problem
+            Of the active heads.
+        """
+        raw = problem.on_raw(self.weights)
+        parts = [gradient(piece, raw, problem.heads, problem.losses) for piece in pieces]
+        weight, bias, sums = (
+            problem.reduce(torch.stack(list(same)).sum(dim=0) if len(parts) > 1 else same[0])
+            for same in zip(*((grad.weight, grad.bias, sums) for grad, sums in parts), strict=True)
+        )
+        grad = LinearHeads(weight, bias)
+        if problem.standardizer:
+            grad = problem.standardizer.pull_back(grad)
+        weight_sum = sums[1].clamp(min=1e-12).float()
+        grad.weight.div_(weight_sum[:, None, None])
+        grad.bias.div_(weight_sum[:, None])
+        by_group = zip(
+            self.optimizer.param_groups, grad.weight.split(self.sizes),
+            grad.bias.split(self.sizes), strict=True,
         )  # fmt: skip
-        for group, weight, bias in pieces:
+        for group, weight, bias in by_group:
             group["params"][0].grad, group["params"][1].grad = weight, bias
         self.optimizer.step()
         return sums
 
-    def keep(self, places: Tensor) -> None:
-        """Let the other heads go, with their part of the optimizer's state."""
-        owner = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
+    def keep(self, heads: Tensor) -> None:
+        """Let the other heads go, with their part of the optimizer's state.
+
+        Parameters
+        ----------
+        heads
+            Places among the active ones, ascending.
+        """
+        group_of_head = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
         first = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
-        self.affine = self.affine.of(places)
+        self.weights = self.weights.select(heads)
         groups, sizes = [], []
         for number, group in enumerate(self.optimizer.param_groups):
-            own = places[owner[places] == number] - first[number]
-            if len(own):
+            kept = heads[group_of_head[heads] == number] - first[number]
+            if len(kept):
                 groups.append(group)
-                sizes.append(len(own))
+                sizes.append(len(kept))
             for parameter in group["params"]:
-                if not len(own):
+                if not len(kept):
                     del self.optimizer.state[parameter]
                     continue
                 state = self.optimizer.state[parameter]
                 for name, value in state.items():
                     if torch.is_tensor(value) and value.shape == parameter.shape:
-                        state[name] = value[own].clone()
+                        state[name] = value[kept].clone()
                 parameter.grad = None
         self.optimizer.param_groups, self.sizes = groups, sizes
         for group, (weight, bias) in zip(groups, self._views(), strict=True):

@@ -28,7 +28,7 @@ class Stream:
         Length of an embedding.
     change
         Applied to what was read.
-    rooms
+    buffers
         Memory that is read into, in turns: new memory costs more than the reading.
     """
 
@@ -36,7 +36,7 @@ class Stream:
     rows: npt.NDArray[np.int64]
     dim: int
     change: Callable[[Tensor], Tensor]
-    rooms: list[Tensor] = field(default_factory=lambda: [torch.empty(0), torch.empty(0)])
+    buffers: list[Tensor] = field(default_factory=lambda: [torch.empty(0), torch.empty(0)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,20 +58,20 @@ class Stream:
     def read(self, pieces: list[slice], turn: int) -> Tensor:
         """Return some pieces one after another, in memory that the next but one turn takes."""
         number = sum(len(range(*piece.indices(len(self)))) for piece in pieces)
-        if len(self.rooms[turn % 2]) < max(number, 1):
-            self.rooms[turn % 2] = torch.empty((max(number, 1), self.dim))
-        return self.change(self._filled(pieces, self.rooms[turn % 2][:number]))
+        if len(self.buffers[turn % 2]) < max(number, 1):
+            self.buffers[turn % 2] = torch.empty((max(number, 1), self.dim))
+        return self.change(self._filled(pieces, self.buffers[turn % 2][:number]))
 
-    def _filled(self, pieces: list[slice], room: Tensor) -> Tensor:
+    def _filled(self, pieces: list[slice], buffer: Tensor) -> Tensor:
         start = 0
         for piece in pieces:
             rows = self.rows[piece]
-            self.gather(rows, room.numpy()[start : start + len(rows)])
+            self.gather(rows, buffer.numpy()[start : start + len(rows)])
             start += len(rows)
-        return room
+        return buffer
 
 
-def ahead(find: Callable[[Wanted], Found], wanted: Iterable[Wanted]) -> Iterator[Found]:
+def prefetch(find: Callable[[Wanted], Found], wanted: Iterable[Wanted]) -> Iterator[Found]:
     """Yield what is found for each, the next one being looked for meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         coming = None

@@ -1,4 +1,4 @@
-"""Embeddings that stay on disk: the same tiles, losses and heads as in memory."""
+"""Embeddings that stay on disk: the same tiles, loss_sums and heads as in memory."""
 
 import itertools
 import threading
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, aims, heads, plan, pool, same, start
+from packs import CLASSES, MANY, losses, heads, plan, shard, same, start
 from ranks import ranks
 from solutions import pack, solved, tiles
 from torch import Tensor
@@ -18,10 +18,10 @@ from train.engine.evaluate import evaluate, out_of_fold
 from train.engine.shard import Reduce, Shard
 from train.engine.standardizer import fit_standardizer
 from train.engine.stepper import gradient
-from train.engine.stream import Stream, ahead
+from train.engine.stream import Stream, prefetch
 from train.engine.trainer import train
 
-__all__ = ["pool"]  # a fixture
+__all__ = ["shard"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_disk(whole: Shard, rank: int = 0, world: int = 1) -> Shard:
-    """Return a process's share of a pool, read when it is asked for."""
+    """Return a process's share of a shard, read when it is asked for."""
     mine = slice(rank, None, world)
     rows = np.arange(whole.rows)[mine]
     x = whole.x.numpy()
@@ -43,20 +43,20 @@ def on_disk(whole: Shard, rank: int = 0, world: int = 1) -> Shard:
     )  # fmt: skip
 
 
-def test_passes_over_the_disk_are_passes_over_memory(pool: Shard):
-    own, affine, streamed = aims(pool, MANY), start(len(MANY)), on_disk(pool)
+def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
+    own, affine, streamed = losses(shard, MANY), start(len(MANY)), on_disk(shard)
     torch.testing.assert_close(
         gradient(streamed, affine, MANY, own)[0].weight,
-        gradient(pool, affine, MANY, own)[0].weight, rtol=1e-4, atol=1e-5,
+        gradient(shard, affine, MANY, own)[0].weight, rtol=1e-4, atol=1e-5,
     )  # fmt: skip
     for found, expected in zip(
-        evaluate(streamed, affine, MANY, own, same), evaluate(pool, affine, MANY, own, same),
+        evaluate(streamed, affine, MANY, own, same), evaluate(shard, affine, MANY, own, same),
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(out_of_fold(streamed, affine, MANY), out_of_fold(pool, affine, MANY))
+    torch.testing.assert_close(out_of_fold(streamed, affine, MANY), out_of_fold(shard, affine, MANY))
     torch.testing.assert_close(
-        fit_standardizer(streamed, MANY, same).scale, fit_standardizer(pool, MANY, same).scale
+        fit_standardizer(streamed, MANY, same).scale, fit_standardizer(shard, MANY, same).scale
     )
 
 
@@ -106,26 +106,26 @@ def test_labels_stay_with_their_embeddings():
             torch.testing.assert_close(piece.slide, number // 10)
 
 
-def test_a_head_in_a_pack_is_the_head_alone(pool: Shard):
-    streamed, own, first = on_disk(pool), aims(pool, MANY), start(len(MANY))
+def test_a_head_in_a_pack_is_the_head_alone(shard: Shard):
+    streamed, own, first = on_disk(shard), losses(shard, MANY), start(len(MANY))
     together = train(streamed, MANY, own, first, plan(4), same)
     for head in range(len(MANY)):
         place = torch.tensor([head])
-        alone = train(streamed, MANY.of(place), own.of(place), first.of(place), plan(4), same)
+        alone = train(streamed, MANY.select(place), own.select(place), first.select(place), plan(4), same)
         difference = together.affine.weight[head] - alone.affine.weight[0]
         assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_train_what_one_trains(pool: Shard, world: int):
-    own = aims(pool, MANY)
-    one = train(on_disk(pool), MANY, own, start(len(MANY)), plan(3), same).affine.weight
+def test_processes_train_what_one_trains(shard: Shard, world: int):
+    own = losses(shard, MANY)
+    one = train(on_disk(shard), MANY, own, start(len(MANY)), plan(3), same).affine.weight
 
-    def work(share: Shard, total: Reduce) -> Tensor:
-        streamed = on_disk(pool, share.rank, world)
-        return train(streamed, MANY, own, start(len(MANY)), plan(3), total).affine.weight
+    def work(share: Shard, reduce: Reduce) -> Tensor:
+        streamed = on_disk(shard, share.rank, world)
+        return train(streamed, MANY, own, start(len(MANY)), plan(3), reduce).affine.weight
 
-    for weight in ranks(pool, world, work):
+    for weight in ranks(shard, world, work):
         torch.testing.assert_close(weight, one, rtol=1e-4, atol=1e-4)
 
 
@@ -137,10 +137,10 @@ def test_the_optimum_is_that_in_memory():
     torch.testing.assert_close(found.objective, expected.objective, rtol=1e-6, atol=0)
 
 
-def test_heads_learn_from_the_disk(pool: Shard):
+def test_heads_learn_from_the_disk(shard: Shard):
     one = heads()
-    fitted = train(on_disk(pool), one, aims(pool, one), start(1), plan(12), same)
-    _, cube = evaluate(pool, fitted.affine, one, aims(pool, one), same)
+    fitted = train(on_disk(shard), one, losses(shard, one), start(1), plan(12), same)
+    _, cube = evaluate(shard, fitted.affine, one, losses(shard, one), same)
     hits: Tensor = cube.sum(dim=(0, 1)).diagonal().sum()
     assert float(hits / cube.sum()) > 0.85
     assert cube.shape[-1] == CLASSES
@@ -153,6 +153,6 @@ def test_the_next_is_read_while_this_one_is_used():
         started[number].set()
         return number
 
-    for number in ahead(read, range(3)):
+    for number in prefetch(read, range(3)):
         if number < 2:
             assert started[number + 1].wait(5)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, SLIDES, aims, heads, plan, same, start
+from packs import CLASSES, MANY, SLIDES, losses, heads, plan, same, start
 from ranks import ranks
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, log_loss
@@ -21,39 +21,39 @@ from train.engine.stepper import gradient
 from train.engine.trainer import train
 
 
-def test_class_weights_are_scikit_learns(pool: Shard):
-    weights = balanced_class_weights(pool, MANY, CLASSES, same)
+def test_class_weights_are_scikit_learns(shard: Shard):
+    weights = balanced_class_weights(shard, MANY, CLASSES, same)
     for head in range(len(MANY)):
-        own = MANY.of(torch.tensor([head]))
-        target = pool.target[int(own.variant), train_mask(pool, own)[0]].numpy()
+        own = MANY.select(torch.tensor([head]))
+        target = shard.target[int(own.variant), train_mask(shard, own)[0]].numpy()
         expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=target)
         np.testing.assert_allclose(weights[head], expected, rtol=1e-6)
 
 
-def test_gradient_is_autograds(pool: Shard):
-    own, affine = aims(pool, MANY), start(len(MANY))
-    found, sums = gradient(pool, affine, MANY, own)
+def test_gradient_is_autograds(shard: Shard):
+    own, affine = losses(shard, MANY), start(len(MANY))
+    found, sums = gradient(shard, affine, MANY, own)
     for head in range(len(MANY)):
-        one = MANY.of(torch.tensor([head]))
-        rows, target = train_mask(pool, one)[0], pool.target[int(one.variant)]
+        one = MANY.select(torch.tensor([head]))
+        rows, target = train_mask(shard, one)[0], shard.target[int(one.variant)]
         layer = nn.Linear(64, CLASSES)
         layer.weight.data, layer.bias.data = affine.weight[head].clone(), affine.bias[head].clone()
         loss = nn.CrossEntropyLoss(own.weights[head], label_smoothing=float(one.smoothing))(
-            layer(pool.x[rows]), target[rows]
+            layer(shard.x[rows]), target[rows]
         )
         loss.backward()
-        mass = sums[1, head]
-        assert float(sums[0, head] / mass) == pytest.approx(float(loss), rel=1e-5)
-        torch.testing.assert_close(found.weight[head] / mass.float(), layer.weight.grad,
+        weight_sum = sums[1, head]
+        assert float(sums[0, head] / weight_sum) == pytest.approx(float(loss), rel=1e-5)
+        torch.testing.assert_close(found.weight[head] / weight_sum.float(), layer.weight.grad,
                                    rtol=1e-4, atol=1e-7)  # fmt: skip
-        torch.testing.assert_close(found.bias[head] / mass.float(), layer.bias.grad,
+        torch.testing.assert_close(found.bias[head] / weight_sum.float(), layer.bias.grad,
                                    rtol=1e-4, atol=1e-7)  # fmt: skip
 
 
-def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Shard):
+def test_a_head_is_what_torch_trains_on_its_own_tiles(shard: Shard):
     one = heads(smoothing=[0.1])
-    own, first = aims(pool, one), start(1)
-    fitted = train(pool, one, own, first, plan(3), same)
+    own, first = losses(shard, one), start(1)
+    fitted = train(shard, one, own, first, plan(3), same)
     layer = nn.Linear(64, CLASSES)
     layer.weight.data, layer.bias.data = first.weight[0].clone(), first.bias[0].clone()
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=1e-3)
@@ -62,9 +62,9 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Shard):
     for _ in range(3):
         for window in batch_windows(600, 64, rng):
             rows = torch.cat([torch.arange(*part) for part in window])
-            rows = rows[train_mask(pool, one)[0, rows]]
+            rows = rows[train_mask(shard, one)[0, rows]]
             optimizer.zero_grad()
-            loss(layer(pool.x[rows]), pool.target[0, rows]).backward()
+            loss(layer(shard.x[rows]), shard.target[0, rows]).backward()
             optimizer.step()
         states.append(layer.weight.detach().clone())
     torch.testing.assert_close(fitted.affine.weight[0], states[int(fitted.epoch[0])],
@@ -72,45 +72,45 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(pool: Shard):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_a_head_in_a_pack_is_the_head_alone(pool: Shard, normalize: bool):
-    own, first = aims(pool, MANY), start(len(MANY))
-    body = fit_standardizer(pool, MANY, same) if normalize else None
-    together = train(pool, MANY, own, first, plan(6, patience=2), same, body)
+def test_a_head_in_a_pack_is_the_head_alone(shard: Shard, normalize: bool):
+    own, first = losses(shard, MANY), start(len(MANY))
+    standardizer = fit_standardizer(shard, MANY, same) if normalize else None
+    together = train(shard, MANY, own, first, plan(6, patience=2), same, standardizer)
     for head in range(len(MANY)):
         place = torch.tensor([head])
-        alone = train(pool, MANY.of(place), own.of(place), first.of(place), plan(6, patience=2),
-                      same, body.of(place) if body else None)  # fmt: skip
+        alone = train(shard, MANY.select(place), own.select(place), first.select(place), plan(6, patience=2),
+                      same, standardizer.select(place) if standardizer else None)  # fmt: skip
         difference = together.affine.weight[head] - alone.affine.weight[0]
         assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
         assert int(together.epoch[head]) == int(alone.epoch[0])
 
 
-def test_heads_stop_when_their_own_loss_stops_falling(pool: Shard):
+def test_heads_stop_when_their_own_loss_stops_falling(shard: Shard):
     """One that learns nothing is let go after its patience, and leaves the others alone."""
     pair = heads(rate=[0.01, 0.0])
     heard: list[list[int]] = []
-    fitted = train(pool, pair, aims(pool, pair), start(2), plan(8, patience=2), same,
+    fitted = train(shard, pair, losses(shard, pair), start(2), plan(8, patience=2), same,
                    told=lambda epoch, left, *_: heard.append(left.tolist()))  # fmt: skip
     assert heard[0] == [0, 1]
     assert heard[-1] == [0]
     assert fitted.loss[0] < fitted.loss[1]
-    alone = train(pool, heads(), aims(pool, heads()), start(1), plan(8, patience=2), same)
+    alone = train(shard, heads(), losses(shard, heads()), start(1), plan(8, patience=2), same)
     torch.testing.assert_close(fitted.affine.weight[0], alone.affine.weight[0])
 
 
-def test_evaluation_is_scikit_learns(pool: Shard):
-    own, affine = aims(pool, MANY), start(len(MANY))
-    loss, cube = evaluate(pool, affine, MANY, own, same)
+def test_evaluation_is_scikit_learns(shard: Shard):
+    own, affine = losses(shard, MANY), start(len(MANY))
+    loss, cube = evaluate(shard, affine, MANY, own, same)
     for head in range(len(MANY) - 1):
         variant, fold = int(MANY.variant[head]), int(MANY.fold[head])
-        rows = pool.fold[variant] == fold
-        logits = (pool.x[rows] @ affine.weight[head].T + affine.bias[head]).double()
-        target = pool.target[variant, rows].numpy()
+        rows = shard.fold[variant] == fold
+        logits = (shard.x[rows] @ affine.weight[head].T + affine.bias[head]).double()
+        target = shard.target[variant, rows].numpy()
         expected = log_loss(target, logits.softmax(dim=-1).numpy(), labels=range(CLASSES),
                             sample_weight=own.weights[head].numpy()[target])  # fmt: skip
         assert float(loss[head]) == pytest.approx(expected, rel=1e-5)
         for slide in range(SLIDES):
-            of = pool.slide[rows].numpy() == slide
+            of = shard.slide[rows].numpy() == slide
             expected = confusion_matrix(
                 target[of], logits.argmax(dim=1).numpy()[of], labels=range(CLASSES)
             ) if of.any() else np.zeros((CLASSES, CLASSES))  # fmt: skip
@@ -118,21 +118,21 @@ def test_evaluation_is_scikit_learns(pool: Shard):
     assert int(cube[-1].sum()) == 0  # validates on nothing
 
 
-def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Shard):
-    body = fit_standardizer(pool, MANY, same)
+def test_standardisation_is_numpys_and_moves_into_the_weights(shard: Shard):
+    standardizer = fit_standardizer(shard, MANY, same)
     for head in range(len(MANY)):
-        one = MANY.of(torch.tensor([head]))
-        x = pool.x[train_mask(pool, one)[0]].double()
-        np.testing.assert_allclose(body.mean[head], x.mean(dim=0), atol=1e-6)
+        one = MANY.select(torch.tensor([head]))
+        x = shard.x[train_mask(shard, one)[0]].double()
+        np.testing.assert_allclose(standardizer.mean[head], x.mean(dim=0), atol=1e-6)
         spread = x.std(dim=0, correction=0)
         np.testing.assert_allclose(
-            body.scale[head], torch.where(spread > 1e-6, spread, 1.0), rtol=1e-4
+            standardizer.scale[head], torch.where(spread > 1e-6, spread, 1.0), rtol=1e-4
         )
     affine = start(len(MANY))
     direct = torch.stack(
-        [affine.weight[h] @ ((pool.x - body.mean[h]) / body.scale[h]).T for h in range(len(MANY))]
+        [affine.weight[h] @ ((shard.x - standardizer.mean[h]) / standardizer.scale[h]).T for h in range(len(MANY))]
     )
-    torch.testing.assert_close(body.moved(affine).logits(pool.x), direct, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(standardizer.fold_into(affine).logits(shard.x), direct, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_costs_no_accuracy():
@@ -145,9 +145,9 @@ def test_half_precision_costs_no_accuracy():
     five = heads(fold=[0, 1, 2, 3, 4], rate=[0.02])
     accuracy = {}
     for kind in (torch.float32, torch.bfloat16):
-        pool = replace(whole, x=x.to(kind))
-        fitted = train(pool, five, aims(pool, five), start(5), plan(15), same)
-        _, cube = evaluate(pool, fitted.affine, five, aims(pool, five), same)
+        shard = replace(whole, x=x.to(kind))
+        fitted = train(shard, five, losses(shard, five), start(5), plan(15), same)
+        _, cube = evaluate(shard, fitted.affine, five, losses(shard, five), same)
         hits = cube.sum(dim=(0, 1)).diagonal().sum()
         accuracy[kind] = float(hits) / rows
     assert accuracy[torch.float32] > 0.95
@@ -155,15 +155,15 @@ def test_half_precision_costs_no_accuracy():
 
 
 @pytest.mark.parametrize(("rows", "world"), [(600, 2), (597, 4), (3, 4), (65, 2)])
-def test_processes_train_what_one_trains(pool: Shard, rows: int, world: int):
+def test_processes_train_what_one_trains(shard: Shard, rows: int, world: int):
     """Uneven shares, an empty one, a last batch of one tile that one process alone has."""
-    whole = replace(pool.cut(slice(rows)), rows=rows)
-    own = aims(whole, MANY)
-    body = fit_standardizer(whole, MANY, same)
+    whole = replace(shard.cut(slice(rows)), rows=rows)
+    own = losses(whole, MANY)
+    standardizer = fit_standardizer(whole, MANY, same)
 
-    def work(share: Shard, total: Reduce) -> tuple[Tensor, Tensor]:
-        fitted = train(share, MANY, own, start(len(MANY)), plan(3), total, body)
-        _, cube = evaluate(share, fitted.affine, MANY, own, total)
+    def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor]:
+        fitted = train(share, MANY, own, start(len(MANY)), plan(3), reduce, standardizer)
+        _, cube = evaluate(share, fitted.affine, MANY, own, reduce)
         return fitted.affine.weight, cube
 
     expected, counts = work(whole, same)

@@ -4,15 +4,16 @@ A tile counts by the weight of its class, as in the loss of other heads, so that
 is neglected; scikit-learn's estimators that say the same are named below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from train.engine.heads import HeadSpecs
-from train.engine.losses import HeadLosses
-from train.engine.solvers.gram_matrix import Moments
-from train.engine.standardizer import Standardizer
+from train.engine.evaluate import evaluate
+from train.engine.problem import Problem
+from train.engine.solvers.gram_matrix import Moments, gram_matrices
+from train.engine.trainer import Epoch, FitResult
 from train.engine.weights import LinearHeads
 
 # Of the mean variance, added to each, the first that is enough: constant dimensions make a matrix
@@ -44,8 +45,8 @@ def ridge(
     share = weights * count / (weights * count).sum()
     centre = share @ mean
     spread = second - torch.outer(centre, centre)
-    aims = 2 * share[:, None] * (mean - centre)
-    weight = _solved(spread, decay, aims)
+    covariance = 2 * share[:, None] * (mean - centre)
+    weight = _solved(spread, decay, covariance)
     return LinearHeads(weight, 2 * share - 1 - weight @ centre)
 
 
@@ -56,8 +57,8 @@ def lda(count: Tensor, mean: Tensor, second: Tensor, weights: Tensor, decay: flo
     scikit-learn's LinearDiscriminantAnalysis with ``solver="lsqr", shrinkage=decay`` and even
     priors. Parameters as in `ridge`.
     """
-    there = (count > 0).double()
-    share = there / there.sum()
+    present = (count > 0).double()
+    share = present / present.sum()
     within = second - torch.einsum("k,kd,ke->de", share, mean, mean)
     level = within.diagonal().mean()
     weight = _solved((1 - decay) * within, float(decay * level), mean)
@@ -81,53 +82,86 @@ Form = Callable[[Tensor, Tensor, Tensor, Tensor, float], LinearHeads]
 CLOSED: dict[str, Form] = {"ridge": ridge, "lda": lda, "prototype": prototype}
 
 
-def solve_closed_form(
-    name: str, found: Moments, heads: HeadSpecs, aims: HeadLosses, body: Standardizer | None = None
-) -> LinearHeads:
-    """Return all heads by a closed form, on embeddings as they are.
+class ClosedFormTrainer:
+    """A `train.engine.trainer.Trainer` without epochs: one pass over the embeddings.
 
     Parameters
     ----------
-    name
+    problem
+        ``problem.heads.weight_decay`` is the penalty.
+    form
         ``ridge``, ``lda`` or ``prototype``.
-    found
-        Moments of the tiles.
-    heads, aims
-        As in `train.engine.trainer.train`; ``heads.decay`` is the penalty.
-    body
-        Standardisation, or None.
     """
-    classes, form = aims.weights.shape[1], CLOSED[name]
-    kinds = torch.stack([heads.variant, heads.fold, heads.fraction], dim=1).cpu()
-    weight = torch.empty((len(heads), classes, len(found.centre)), dtype=torch.float64)
+
+    def __init__(self, problem: Problem, form: str) -> None:
+        self.problem, self.form = problem, form
+        self.weights: LinearHeads | None = None
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Find the heads; there are no epochs to tell of."""
+        gram = self.form != "prototype"
+        moments = gram_matrices(self.problem, gram)
+        weights = solve_closed_form(self.form, moments, self.problem)
+        self.weights = weights.to(self.problem.train.device)
+        yield from ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: it starts anew."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Start anew."""
+
+    def result(self) -> FitResult:
+        """Return the heads."""
+        assert self.weights
+        loss, _ = evaluate(self.problem, self.weights, counted=False)
+        epochs = torch.zeros(len(self.weights), dtype=torch.int64)
+        return FitResult(self.problem, self.weights, epochs, loss.cpu())
+
+
+def solve_closed_form(form: str, moments: Moments, problem: Problem) -> LinearHeads:
+    """Return all heads by a closed form, on embeddings as they are, on the CPU.
+
+    Parameters
+    ----------
+    form
+        ``ridge``, ``lda`` or ``prototype``.
+    moments
+        Of the tiles.
+    """
+    heads, classes, solve = problem.heads, problem.classes, CLOSED[form]
+    sets = heads.training_sets.cpu()
+    weight = torch.empty((len(heads), classes, len(moments.centre)), dtype=torch.float64)
     bias = torch.empty((len(heads), classes), dtype=torch.float64)
-    for kind in kinds.unique(dim=0):
-        members = (kinds == kind).all(dim=1).nonzero()[:, 0]
-        own = found.seen(int(kind[0]), int(kind[1]), float(kind[2]))
-        count, sums = found.by_class(own, classes)
-        weights = aims.weights[members[0]].double().cpu()
+    for training_set in sets.unique(dim=0):
+        members = (sets == training_set).all(dim=1).nonzero()[:, 0]
+        variant, fold, max_rank = training_set.tolist()
+        strata = moments.train_mask(int(variant), int(fold), max_rank)
+        count, sums = moments.by_class(strata, classes)
+        weights = problem.losses.class_weights[members[0]].double().cpu()
         mean = sums / count.clamp(min=1)[:, None]
-        if name == "lda":
+        if form == "lda":
             even = (count > 0).double() / (count > 0).sum()
-            second = even / count.clamp(min=1)
+            class_weight = even / count.clamp(min=1)
         else:
-            second = weights / (weights * count).sum()
-        square = found.weighted(own, second) if len(found.gram) else torch.empty(0)
-        shift, scale = torch.zeros_like(found.centre), torch.ones_like(found.centre)
-        if body:
-            place = int(members[0])
-            shift = body.mean[place].double().cpu() - found.centre
-            scale = body.scale[place].double().cpu()
-            square = moved(square, (second * count) @ mean, shift, scale)
+            class_weight = weights / (weights * count).sum()
+        second = moments.weighted(strata, class_weight) if len(moments.gram) else torch.empty(0)
+        shift, scale = torch.zeros_like(moments.centre), torch.ones_like(moments.centre)
+        if problem.standardizer:
+            first = int(members[0])
+            shift = problem.standardizer.mean[first].double().cpu() - moments.centre
+            scale = problem.standardizer.scale[first].double().cpu()
+            second = standardized(second, (class_weight * count) @ mean, shift, scale)
         for member in members.tolist():
-            decay = float(heads.decay[member])
-            made = form(count, (mean - shift) / scale, square, weights, decay)
-            weight[member] = made.weight / scale
-            bias[member] = made.bias - weight[member] @ (shift + found.centre)
+            decay = float(heads.weight_decay[member])
+            head = solve(count, (mean - shift) / scale, second, weights, decay)
+            weight[member] = head.weight / scale
+            bias[member] = head.bias - weight[member] @ (shift + moments.centre)
     return LinearHeads(weight.float(), bias.float())
 
 
-def moved(square: Tensor, level: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def standardized(square: Tensor, level: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return the weighted mean of ``z z'`` for ``z = (x - shift) / scale``, given that of x.
 
     Parameters

@@ -1,7 +1,7 @@
 """Counts, sums and Gram matrices of the tiles, from one pass: all that closed-form heads need.
 
-They are kept by cell. The tiles of a cell have one class under one variant of the rules, and every
-head sees either all of them or none, so that a head's own moments are a sum over its cells.
+They are kept by stratum. The tiles of a stratum have one class under one variant of the rules, and
+every head trains on all of them or none, so that a head's moments are a sum over its strata.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from train.engine.heads import HeadSpecs
 from train.engine.matmul import matmul
-from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.problem import Problem
+from train.engine.shard import DROPPED
 
 PIECE = 4096  # rows of a product in single precision, added up in double
 FIRST = 4096  # rows that the centre is taken from
@@ -23,46 +24,44 @@ class Moments:
 
     Parameters
     ----------
-    cells
+    strata
         Variant, fold (`DROPPED` for all folds that no head validates on), class and bucket of
-        draws of each cell, shape (C, 4).
+        slide ranks of each stratum, shape (S, 4).
     cutoffs
-        Largest draw of each bucket, ascending.
+        Largest slide rank of each bucket, ascending.
     centre
         Near the mean, where little cancels; shape (dim,).
     count, sums, gram
-        Shapes (C,), (C, dim) and (C, dim, dim).
+        Shapes (S,), (S, dim) and (S, dim, dim).
     """
 
-    cells: Tensor
+    strata: Tensor
     cutoffs: Tensor
     centre: Tensor
     count: Tensor
     sums: Tensor
     gram: Tensor
 
-    def seen(self, variant: int, fold: int, fraction: float) -> Tensor:
-        """Return which cells a head trains on, shape (C,)."""
-        return _seen(self.cells, self.cutoffs, variant, fold, fraction)
+    def train_mask(self, variant: int, fold: int, max_slide_rank: float) -> Tensor:
+        """Return which strata a head trains on, shape (S,)."""
+        return _train_mask(self.strata, self.cutoffs, (variant, fold, max_slide_rank))
 
-    def by_class(self, own: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return counts and sums of some cells by class, shapes (K,) and (K, dim)."""
-        kind = self.cells[own, 2]
-        count = torch.zeros(classes, dtype=torch.float64).index_add(0, kind, self.count[own])
+    def by_class(self, mask: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Return counts and sums of some strata by class, shapes (K,) and (K, dim)."""
+        kind = self.strata[mask, 2]
+        count = torch.zeros(classes, dtype=torch.float64).index_add(0, kind, self.count[mask])
         sums = torch.zeros((classes, len(self.centre)), dtype=torch.float64)
-        return count, sums.index_add(0, kind, self.sums[own])
+        return count, sums.index_add(0, kind, self.sums[mask])
 
-    def weighted(self, own: Tensor, weights: Tensor) -> Tensor:
-        """Return the Gram matrix of some cells, each weighted by its class; shape (dim, dim)."""
-        whole = torch.zeros(self.gram.shape[1:], dtype=torch.float64)
-        for cell in own.nonzero()[:, 0].tolist():
-            whole.add_(self.gram[cell], alpha=float(weights[self.cells[cell, 2]]))
-        return whole
+    def weighted(self, mask: Tensor, weights: Tensor) -> Tensor:
+        """Return the Gram matrix of some strata, each weighted by its class; shape (dim, dim)."""
+        total = torch.zeros(self.gram.shape[1:], dtype=torch.float64)
+        for stratum in mask.nonzero()[:, 0].tolist():
+            total.add_(self.gram[stratum], alpha=float(weights[self.strata[stratum, 2]]))
+        return total
 
 
-def gram_matrices(
-    pool: Shard, heads: HeadSpecs, classes: int, total: Reduce, second: bool = True
-) -> Moments:
+def gram_matrices(problem: Problem, second: bool = True) -> Moments:
     """Return the moments of all tiles that any head trains on.
 
     Parameters
@@ -70,58 +69,58 @@ def gram_matrices(
     second
         Whether Gram matrices are wanted: ``8 * dim^2`` bytes each.
     """
-    dim, device = pool.x.shape[1], pool.target.device
-    cells, cutoffs = strata(heads, classes)
+    shard, heads, reduce = problem.train, problem.heads, problem.reduce
+    dim, device = shard.dim, shard.device
+    strata, cutoffs = list_strata(heads, problem.classes)
     near = torch.zeros(dim + 1, dtype=torch.float64, device=device)
-    head = pool.x[:FIRST].to(device).double()
+    head = shard.x[:FIRST].to(device).double()
     near[:dim], near[dim] = head.sum(dim=0), len(head)
-    near = total(near)
+    near = reduce(near)
     centre = near[:dim] / near[dim].clamp(min=1)
-    number = len(cells)
+    number = len(strata)
     count = torch.zeros(number, dtype=torch.float64, device=device)
     sums = torch.zeros((number, dim), dtype=torch.float64, device=device)
     gram = torch.zeros((number if second else 0, dim, dim), dtype=torch.float64, device=device)
-    for _, section in pool.sections():
-        for cell, (variant, fold, kind, bucket) in enumerate(cells.tolist()):
-            own = section.target[variant] == kind
-            validated = heads.fold[heads.variant == variant]
-            known = torch.isin(section.fold[variant], validated)
-            where = section.fold[variant]
-            own &= (where != DROPPED) & ~known if fold == DROPPED else where == fold
-            own &= torch.bucketize(section.draw.contiguous(), cutoffs.to(device)) == bucket
-            for rows in own.nonzero()[:, 0].split(PIECE):
+    for _, section in shard.sections():
+        for stratum, (variant, fold, kind, bucket) in enumerate(strata.tolist()):
+            mask = section.target[variant] == kind
+            validated = torch.isin(section.fold[variant], heads.fold[heads.variant == variant])
+            folds = section.fold[variant]
+            mask &= (folds != DROPPED) & ~validated if fold == DROPPED else folds == fold
+            ranks = section.slide_rank.contiguous()
+            mask &= torch.bucketize(ranks, cutoffs.to(device)) == bucket
+            for rows in mask.nonzero()[:, 0].split(PIECE):
                 x = section.x[rows.to(section.x.device)].to(device).float() - centre.float()  # type: ignore[union-attr]  # a section is in memory
-                count[cell] += len(rows)
-                sums[cell] += x.sum(dim=0, dtype=torch.float64)
+                count[stratum] += len(rows)
+                sums[stratum] += x.sum(dim=0, dtype=torch.float64)
                 if second:
-                    gram[cell] += matmul(x.T.contiguous(), x.T).double()
-    found = (total(part).cpu() for part in (count, sums, gram))
-    return Moments(cells, cutoffs, centre.cpu(), *found)
+                    gram[stratum] += matmul(x.T.contiguous(), x.T).double()
+    totals = (reduce(part).cpu() for part in (count, sums, gram))
+    return Moments(strata, cutoffs, centre.cpu(), *totals)
 
 
-def strata(heads: HeadSpecs, classes: int) -> tuple[Tensor, Tensor]:
-    """Return the cells that some heads tell apart, and the upper ends of their buckets."""
-    heads = heads.on(torch.device("cpu"))
-    cutoffs = heads.fraction.unique()
-    found = []
+def list_strata(heads: HeadSpecs, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the strata that some heads tell apart, and the upper ends of their buckets."""
+    heads = heads.to(torch.device("cpu"))
+    cutoffs = heads.max_slide_rank.unique()
+    by_variant = []
     for variant in heads.variant.unique().tolist():
-        mine = heads.of((heads.variant == variant).nonzero()[:, 0])
-        folds = sorted({DROPPED, *mine.fold.tolist()})
-        found.append(
+        folds = heads.fold[heads.variant == variant].tolist()
+        by_variant.append(
             torch.cartesian_prod(
-                torch.tensor([variant]), torch.tensor(folds), torch.arange(classes),
-                torch.arange(len(cutoffs)),
+                torch.tensor([variant]), torch.tensor(sorted({DROPPED, *folds})),
+                torch.arange(classes), torch.arange(len(cutoffs)),
             )
         )  # fmt: skip
-    cells = torch.cat(found)
-    wanted = torch.zeros(len(cells), dtype=torch.bool)
-    for variant, fold, fraction in zip(
-        heads.variant.tolist(), heads.fold.tolist(), heads.fraction.tolist(), strict=True
-    ):
-        wanted |= _seen(cells, cutoffs, variant, fold, fraction)
-    return cells[wanted], cutoffs
+    strata = torch.cat(by_variant)
+    wanted = torch.zeros(len(strata), dtype=torch.bool)
+    columns = (heads.variant.tolist(), heads.fold.tolist(), heads.max_slide_rank.tolist())
+    for training_set in zip(*columns, strict=True):
+        wanted |= _train_mask(strata, cutoffs, training_set)
+    return strata[wanted], cutoffs
 
 
-def _seen(cells: Tensor, cutoffs: Tensor, variant: int, fold: int, fraction: float) -> Tensor:
-    others = (cells[:, 1] != fold) | (cells[:, 1] == DROPPED)
-    return (cells[:, 0] == variant) & others & (cutoffs[cells[:, 3]] <= fraction)
+def _train_mask(strata: Tensor, cutoffs: Tensor, training_set: tuple[int, int, float]) -> Tensor:
+    variant, fold, max_slide_rank = training_set
+    other_folds = (strata[:, 1] != fold) | (strata[:, 1] == DROPPED)
+    return (strata[:, 0] == variant) & other_folds & (cutoffs[strata[:, 3]] <= max_slide_rank)

@@ -5,126 +5,152 @@ Euclidean distance, which with embeddings of length 1 is the order of the cosine
 as in scikit-learn's KNeighborsClassifier.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from train.engine.heads import HeadSpecs, train_mask
-from train.engine.losses import HeadLosses
+from train.engine.confusion import confusion_index
+from train.engine.heads import train_mask
 from train.engine.matmul import matmul
-from train.engine.shard import DROPPED, Reduce, Shard
-from train.engine.standardizer import Standardizer
+from train.engine.problem import Problem
+from train.engine.shard import DROPPED, Shard
+from train.engine.trainer import Epoch, FitResult
 
-QUERIES, BANK = 1024, 65536  # rows of a product of distances
+QUERIES, REFERENCES = 1024, 65536  # rows of a product of distances
 LEAST = 1e-3  # share of votes that a class without any is given in the loss
 
 
-def votes(
-    pool: Shard,
-    bank: Shard,
-    head: HeadSpecs,
-    body: Standardizer | None,
-    neighbours: int,
-    classes: int,
-) -> tuple[Tensor, Tensor]:
-    """Return the shares of votes of each own tile in the validation fold of one head.
+@dataclass
+class Votes(FitResult):
+    """The votes on every head's validation tiles, in place of weights.
 
     Parameters
     ----------
-    pool
-        The tiles that this process asks for.
-    bank
-        All tiles of all processes.
-    head
-        Says which tiles are asked for and which may vote.
-    body
-        Standardisation of its embeddings, or None.
+    by_head
+        Shares of votes, each of shape (local rows, K), zero for tiles that the head does not
+        validate on.
+    """
+
+    by_head: list[Tensor] = field(default_factory=list)
+
+    def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
+        """Return loss and confusion of each head on its fold, as of heads with weights."""
+        problem, shard, classes = self.problem, self.problem.validation, self.problem.classes
+        number, device = len(problem.heads), shard.device
+        sums = torch.zeros((2, number), dtype=torch.float64, device=device)
+        confusion = torch.zeros((number, shard.clusters * classes**2), dtype=torch.int64)
+        confusion = confusion.to(device)
+        for head, (variant, fold) in enumerate(
+            zip(problem.heads.variant.tolist(), problem.heads.fold.tolist(), strict=True)
+        ):
+            if fold == DROPPED:
+                continue
+            rows = (shard.fold[variant] == fold).nonzero()[:, 0]
+            votes, target = self.by_head[head][rows], shard.target[variant, rows]
+            weight = problem.losses.class_weights[head, target]
+            of_target = votes.gather(1, target[:, None])[:, 0]
+            sums[0, head] = -(weight * of_target.clamp(min=LEAST).log()).sum(dtype=torch.float64)
+            sums[1, head] = weight.sum(dtype=torch.float64)
+            index = confusion_index(shard.cluster[rows], target, votes.argmax(dim=1), classes)
+            confusion[head] = torch.bincount(index, minlength=confusion.shape[1])
+        sums, confusion = problem.reduce(sums), problem.reduce(confusion)
+        loss = sums[0] / sums[1].clamp(min=1e-12)
+        return loss, confusion.view(number, shard.clusters, classes, classes)
+
+    def out_of_fold(self, heads: Tensor) -> Tensor:
+        """Return each local row's shares of votes by the head that validates on it."""
+        return torch.stack([self.by_head[head] for head in heads.tolist()]).sum(dim=0)
+
+
+class NearestNeighbours:
+    """A `train.engine.trainer.Trainer` that only remembers.
+
+    Parameters
+    ----------
+    problem
+        Who votes for whom.
+    reference
+        All tiles of all processes, in memory.
     neighbours
         How many vote.
-    classes
-        K.
+    """
+
+    def __init__(self, problem: Problem, reference: Shard, neighbours: int) -> None:
+        self.problem, self.reference, self.neighbours = problem, reference, neighbours
+        self.votes: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Find the neighbours; there are no epochs to tell of."""
+        heads = range(len(self.problem.heads))
+        self.votes = [
+            knn_predict(self.problem.select(torch.tensor([head])), self.reference, self.neighbours)
+            for head in heads
+        ]
+        yield from ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: it starts anew."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Start anew."""
+
+    def result(self) -> FitResult:
+        """Return the votes."""
+        number = len(self.problem.heads)
+        epochs, loss = torch.zeros(number, dtype=torch.int64), torch.zeros(number)
+        return Votes(self.problem, None, epochs, loss, by_head=self.votes)
+
+
+def knn_predict(problem: Problem, reference: Shard, neighbours: int) -> Tensor:
+    """Return the shares of votes on each local row in the validation fold of one head.
+
+    Parameters
+    ----------
+    problem
+        Of the one head.
+    reference
+        All tiles of all processes, in memory; those that the head trains on may vote.
+    neighbours
+        How many vote.
 
     Returns
     -------
-    rows : Tensor, shape (asked,)
-        Own rows.
-    share : Tensor, shape (asked, K)
+    Tensor, shape (local rows, K)
+        Zero for rows that the head does not validate on.
     """
-    variant = int(head.variant)
-    rows = (pool.fold[variant] == head.fold).nonzero()[:, 0]
-    share = torch.zeros((len(rows), classes), device=rows.device)
-    for start in range(0, len(rows), QUERIES):
-        some = slice(start, start + QUERIES)
-        share[some] = _shares(_taken(pool, rows[some], body), bank, head, body, neighbours, classes)
-    return rows, share
+    shard, variant = problem.validation, int(problem.heads.variant)
+    votes = torch.zeros((shard.local_rows, problem.classes), device=shard.device)
+    if int(problem.heads.fold) == DROPPED:
+        return votes
+    assert isinstance(reference.x, Tensor)
+    queries = replace(shard, x=reference.x[shard.rank :: shard.world])
+    for rows in (shard.fold[variant] == problem.heads.fold).nonzero()[:, 0].split(QUERIES):
+        votes[rows] = _votes(problem, _embeddings(problem, queries, rows), reference, neighbours)
+    return votes
 
 
-def _taken(pool: Shard, rows: Tensor, body: Standardizer | None) -> Tensor:
-    assert isinstance(pool.x, Tensor)
-    x = pool.x[rows.to(pool.x.device)].to(rows.device).float()
-    return (x - body.mean[0]) / body.scale[0] if body else x
+def _embeddings(problem: Problem, shard: Shard, rows: Tensor) -> Tensor:
+    assert isinstance(shard.x, Tensor)
+    x = shard.x[rows.to(shard.x.device)].to(rows.device).float()
+    standardizer = problem.standardizer
+    return (x - standardizer.mean[0]) / standardizer.scale[0] if standardizer else x
 
 
-def _shares(
-    query: Tensor,
-    bank: Shard,
-    head: HeadSpecs,
-    body: Standardizer | None,
-    neighbours: int,
-    classes: int,
-) -> Tensor:
-    variant = int(head.variant)
+def _votes(problem: Problem, query: Tensor, reference: Shard, neighbours: int) -> Tensor:
+    variant, classes = int(problem.heads.variant), problem.classes
     nearest = torch.full((len(query), 0), torch.inf, device=query.device)
     label = torch.zeros((len(query), 0), dtype=torch.int64, device=query.device)
-    voters = train_mask(bank, head)[0].nonzero()[:, 0]
-    for own in voters.split(BANK):
-        x = _taken(bank, own, body)
+    voters = train_mask(reference, problem.heads)[0].nonzero()[:, 0]
+    for rows in voters.split(REFERENCES):
+        x = _embeddings(problem, reference, rows)
         distance = (x**2).sum(dim=1) - 2 * matmul(query, x)  # but for the query's own length
         nearest = torch.cat([nearest, distance], dim=1)
-        label = torch.cat([label, bank.target[variant, own].expand(len(query), -1)], dim=1)
-        kept = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False)
-        nearest, label = kept.values, label.gather(1, kept.indices)
+        label = torch.cat([label, reference.target[variant, rows].expand(len(query), -1)], dim=1)
+        best = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False)
+        nearest, label = best.values, label.gather(1, best.indices)
     counts = torch.zeros((len(query), classes), device=query.device)
     return counts.scatter_add(1, label, torch.ones_like(nearest)) / label.shape[1]
-
-
-def knn_predict(
-    pool: Shard,
-    bank: Shard,
-    heads: HeadSpecs,
-    aims: HeadLosses,
-    total: Reduce,
-    neighbours: int,
-    body: Standardizer | None = None,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Ask the neighbours of every head's validation tiles.
-
-    Returns
-    -------
-    loss, cube
-        As `train.engine.evaluate.evaluate` returns them.
-    shares : list of Tensor, each of shape (own rows, K)
-        Votes by head, zero for tiles that it does not validate on.
-    """
-    number, classes = aims.weights.shape
-    device = pool.target.device
-    sums = torch.zeros((2, number), dtype=torch.float64, device=device)
-    cube = torch.zeros((number, pool.slides * classes**2), dtype=torch.int64, device=device)
-    shares = []
-    for place in range(number):
-        one = torch.tensor([place], device=heads.fold.device)
-        head, whole = heads.of(one), torch.zeros((pool.owned, classes), device=device)
-        if int(head.fold) != DROPPED:
-            own = body.of(one) if body else None
-            rows, share = votes(pool, bank, head, own, neighbours, classes)
-            target = pool.target[int(head.variant), rows]
-            mass = aims.weights[place, target]
-            aimed = share.gather(1, target[:, None])[:, 0]
-            sums[0, place] = -(mass * aimed.clamp(min=LEAST).log()).sum(dtype=torch.float64)
-            sums[1, place] = mass.sum(dtype=torch.float64)
-            cell = (pool.slide[rows] * classes + target) * classes + share.argmax(dim=1)
-            cube[place] = torch.bincount(cell, minlength=cube.shape[1])
-            whole[rows] = share
-        shares.append(whole)
-    sums, cube = total(sums), total(cube)
-    loss = sums[0] / sums[1].clamp(min=1e-12)
-    return loss, cube.view(number, pool.slides, classes, classes), shares

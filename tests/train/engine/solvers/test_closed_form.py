@@ -28,11 +28,11 @@ FRACTIONS = [1.0, 1.0, 0.6, 1.0, 1.0]
 @pytest.fixture(scope="module", params=DATA)
 def data(request: pytest.FixtureRequest) -> tuple[Shard, int]:
     """A data set with unlike scales and a mean far from zero; slides in some random order."""
-    pool, classes = tiles(request.param)
-    draw = np.random.default_rng(0).permutation(pool.slides)[pool.slide.numpy()] + 1
-    scale = torch.linspace(0.5, 3, pool.x.shape[1])
-    x, place = pool.x * scale + 2, torch.from_numpy(draw / pool.slides).float()
-    return replace(pool, x=x, draw=place), classes
+    shard, classes = tiles(request.param)
+    draw = np.random.default_rng(0).permutation(shard.slides)[shard.slide.numpy()] + 1
+    scale = torch.linspace(0.5, 3, shard.x.shape[1])
+    x, place = shard.x * scale + 2, torch.from_numpy(draw / shard.slides).float()
+    return replace(shard, x=x, draw=place), classes
 
 
 def pack() -> HeadSpecs:
@@ -55,19 +55,19 @@ def rival(name: str, decay: float, rows: int, classes: int):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", CLOSED)
 def test_it_is_scikit_learns(data: tuple[Shard, int], name: str, normalize: bool):
-    pool, classes = data
+    shard, classes = data
     heads = pack()
-    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
-    body = fit_standardizer(pool, heads, same) if normalize else None
-    sums = gram_matrices(pool, heads, classes, same, second=name != "prototype")
-    found = solve_closed_form(name, sums, heads, aims, body)
-    y = pool.target[0].numpy()
+    losses = HeadLosses(balanced_class_weights(shard, heads, classes, same), heads.label_smoothing)
+    standardizer = fit_standardizer(shard, heads, same) if normalize else None
+    sums = gram_matrices(shard, heads, classes, same, second=name != "prototype")
+    found = solve_closed_form(name, sums, heads, losses, standardizer)
+    y = shard.target[0].numpy()
     for head, decay in enumerate(DECAYS):
-        own = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
-        x = pool.x.numpy().astype(float)
+        own = train_mask(shard, heads.select(torch.tensor([head])))[0].numpy()
+        x = shard.x.numpy().astype(float)
         x = StandardScaler().fit(x[own]).transform(x) if normalize else x
         theirs = rival(name, decay, own.sum(), classes).fit(x[own], y[own])
-        logits = found.of(torch.tensor([head])).logits(pool.x)[0].T
+        logits = found.select(torch.tensor([head])).logits(shard.x)[0].T
         np.testing.assert_array_equal(logits.argmax(dim=1).numpy(), theirs.predict(x))
         if name == "ridge":
             ours = logits if classes > 2 else logits[:, 1]
@@ -80,36 +80,36 @@ def test_it_is_scikit_learns(data: tuple[Shard, int], name: str, normalize: bool
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("name", CLOSED)
 def test_processes_find_the_same_heads(data: tuple[Shard, int], name: str, world: int):
-    pool, classes = data
+    shard, classes = data
     heads = pack()
-    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
+    losses = HeadLosses(balanced_class_weights(shard, heads, classes, same), heads.label_smoothing)
 
-    def work(own: Shard, total: Reduce) -> Tensor:
+    def work(own: Shard, reduce: Reduce) -> Tensor:
         return solve_closed_form(
-            name, gram_matrices(own, heads, classes, total), heads, aims
-        ).logits(pool.x)
+            name, gram_matrices(own, heads, classes, reduce), heads, losses
+        ).logits(shard.x)
 
-    expected = work(pool, same)
-    for found in ranks(pool, world, work):
+    expected = work(shard, same)
+    for found in ranks(shard, world, work):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_each_head_is_a_sum_of_cells(data: tuple[Shard, int]):
     """Every tile that a head trains on is in one of its cells, once; no cell is nobody's."""
-    pool, classes = data
+    shard, classes = data
     heads = pack()
-    found = gram_matrices(pool, heads, classes, same, second=False)
+    found = gram_matrices(shard, heads, classes, same, second=False)
     used = torch.zeros(len(found.cells), dtype=torch.bool)
     for head in range(len(FOLDS)):
         own = found.seen(0, FOLDS[head], FRACTIONS[head])
         used |= own
         counts, sums = found.by_class(own, classes)
-        mine = train_mask(pool, heads.of(torch.tensor([head])))[0]
+        mine = train_mask(shard, heads.select(torch.tensor([head])))[0]
         np.testing.assert_array_equal(
-            counts, np.bincount(pool.target[0, mine].numpy(), minlength=classes)
+            counts, np.bincount(shard.target[0, mine].numpy(), minlength=classes)
         )
         np.testing.assert_allclose(
-            sums.sum(dim=0) + counts.sum() * found.centre, pool.x[mine].double().sum(dim=0),
+            sums.sum(dim=0) + counts.sum() * found.centre, shard.x[mine].double().sum(dim=0),
             rtol=1e-5,
         )  # fmt: skip
     assert used.all()
@@ -119,19 +119,19 @@ def test_each_head_is_a_sum_of_cells(data: tuple[Shard, int]):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("neighbours", [1, 7])
 def test_votes_are_scikit_learns(data: tuple[Shard, int], neighbours: int, normalize: bool):
-    pool, classes = data
+    shard, classes = data
     heads = pack()
-    aims = HeadLosses(balanced_class_weights(pool, heads, classes, same), heads.smoothing)
-    body = fit_standardizer(pool, heads, same) if normalize else None
-    _, cube, shares = knn_predict(pool, pool, heads, aims, same, neighbours, body)
-    y = pool.target[0].numpy()
+    losses = HeadLosses(balanced_class_weights(shard, heads, classes, same), heads.label_smoothing)
+    standardizer = fit_standardizer(shard, heads, same) if normalize else None
+    _, cube, shares = knn_predict(shard, shard, heads, losses, same, neighbours, standardizer)
+    y = shard.target[0].numpy()
     for head, fold in enumerate(FOLDS):
-        held = pool.fold[0].numpy() == fold
+        held = shard.fold[0].numpy() == fold
         assert int(cube[head].sum()) == held.sum()
         if fold == DROPPED:
             continue
-        own = train_mask(pool, heads.of(torch.tensor([head])))[0].numpy()
-        x = pool.x.numpy().astype(float)
+        own = train_mask(shard, heads.select(torch.tensor([head])))[0].numpy()
+        x = shard.x.numpy().astype(float)
         x = StandardScaler().fit(x[own]).transform(x) if normalize else x
         theirs = KNeighborsClassifier(neighbours).fit(x[own], y[own]).predict_proba(x[held])
         np.testing.assert_allclose(shares[head][held], theirs, atol=1e-6)

@@ -1,0 +1,151 @@
+"""Many linear heads by mini-batches, in one pass over the embeddings an epoch.
+
+The heads of all folds and settings stand side by side in one matrix, so that a batch is read once
+and multiplied once. A tile that a head must not see, because it is in the head's validation fold or
+its setting leaves it out, has weight 0 in that head's loss: masks are all that tells heads apart.
+Every head has its own class weights, optimizer state, early stopping and best epoch; one that has
+stopped leaves the product.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.engine.cuda_graph import Epochs
+from train.engine.evaluate import evaluate
+from train.engine.problem import Problem, TrainPlan
+from train.engine.shard import DROPPED
+from train.engine.stepper import Stepper
+from train.engine.trainer import Epoch, FitResult
+from train.engine.weights import LinearHeads
+
+
+class MiniBatchTrainer:
+    """A `train.engine.trainer.Trainer` by AdamW or SGD; each head stops for itself.
+
+    The batches are the same whatever the heads and however many processes: a head trained beside
+    others is the head trained alone.
+
+    Parameters
+    ----------
+    problem, plan
+        What is trained, and how.
+    initial
+        Weights to start from; those of the plan's seed otherwise.
+    """
+
+    def __init__(
+        self, problem: Problem, plan: TrainPlan, initial: LinearHeads | None = None
+    ) -> None:
+        self.problem, self.plan = problem, plan
+        weights = initial or problem.initial_weights(plan.seed)
+        number = len(problem.heads)
+        infinite = torch.full((number,), float("inf"), dtype=torch.float64)
+        zeros = torch.zeros(number, dtype=torch.int64)
+        self.epoch = 0  # the next one
+        self.active = torch.arange(number)
+        self.best = FitResult(problem, weights.clone(), zeros, infinite)
+        self.reference_loss = infinite.clone()  # that patience is counted from
+        self.epochs_without_improvement = zeros.clone()
+        self.stepper = Stepper(plan.optimizer, problem.heads, weights.clone())
+        self.rng = np.random.default_rng(plan.seed)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Train until every head has stopped."""
+        counted = self.problem.validation is not self.problem.train
+        taking_part = 0
+        while len(self.active) and self.epoch < self.plan.max_epochs:
+            if len(self.active) != taking_part:  # at first, and whenever heads have left
+                taking_part = len(self.active)
+                problem = self.problem.select(self.active)
+                epochs = self._epochs(problem)
+            sums = epochs.epoch(self.rng)
+            raw = problem.on_raw(self.stepper.weights)
+            loss, confusion = evaluate(problem, raw, counted)
+            epoch = Epoch(
+                number=self.epoch,
+                active=self.active,
+                train_loss=(sums[0] / sums[1]).cpu(),
+                validation_loss=loss.cpu(),
+                confusion=confusion[0] if counted else None,
+            )
+            self.update(raw, loss.cpu(), (problem.heads.fold == DROPPED).cpu())
+            yield epoch
+
+    def _epochs(self, problem: Problem) -> Epochs:
+        stepper = self.stepper
+        return Epochs(
+            problem.train,
+            self.plan.batch_size,
+            lambda pieces: stepper.step(pieces, problem),
+            recorded=stepper.capturable,
+        )
+
+    def update(self, weights: LinearHeads, loss: Tensor, trains_on_all: Tensor) -> None:
+        """Keep what is better, let go of heads without improvement for too long.
+
+        Parameters
+        ----------
+        weights
+            Of the active heads, on embeddings as they are.
+        loss
+            Their validation losses.
+        trains_on_all
+            Which of them have no validation fold: their last epoch is their best.
+        """
+        active, best = self.active, self.best
+        assert best.weights
+        for place in ((loss < best.best_loss[active]) | trains_on_all).nonzero()[:, 0].tolist():
+            head = int(active[place])
+            best.weights.weight[head] = weights.weight[place]
+            best.weights.bias[head] = weights.bias[place]
+            best.best_epoch[head], best.best_loss[head] = self.epoch, loss[place]
+        # min_delta decides on patience alone: the best epoch is the best, by any margin.
+        improved = (loss < self.reference_loss[active] - self.plan.min_delta) | trains_on_all
+        self.reference_loss[active] = torch.where(improved, loss, self.reference_loss[active])
+        waited = torch.where(improved, 0, self.epochs_without_improvement[active] + 1)
+        self.epochs_without_improvement[active] = waited
+        going_on = (waited < self.plan.patience) & loss.isfinite()
+        if not going_on.all():
+            self.stepper.keep(going_on.nonzero()[:, 0])
+            self.active = active[going_on]
+        self.epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next epoch needs."""
+        best, stepper = self.best, self.stepper
+        assert best.weights
+        return {
+            "epoch": self.epoch,
+            "active": self.active,
+            "best": (best.weights.weight, best.weights.bias),
+            "best_epoch": best.best_epoch,
+            "best_loss": best.best_loss,
+            "reference_loss": self.reference_loss,
+            "epochs_without_improvement": self.epochs_without_improvement,
+            "weights": (stepper.weights.weight, stepper.weights.bias),
+            "sizes": stepper.sizes,
+            "optimizer": stepper.optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        device, plan = self.problem.train.device, self.plan
+        self.epoch, self.active = state["epoch"], state["active"]
+        best = LinearHeads(*state["best"]).to(device)
+        self.best = FitResult(self.problem, best, state["best_epoch"], state["best_loss"])
+        self.reference_loss = state["reference_loss"]
+        self.epochs_without_improvement = state["epochs_without_improvement"]
+        weights = LinearHeads(*state["weights"]).to(device)
+        heads = self.problem.heads.select(self.active)
+        self.stepper = Stepper(plan.optimizer, heads, weights, state["sizes"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = state["rng"]
+
+    def result(self) -> FitResult:
+        """Return every head as it was at its best epoch so far."""
+        return self.best

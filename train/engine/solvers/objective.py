@@ -1,0 +1,134 @@
+"""The penalised loss of each head, with its gradient, over all of its tiles."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from train.engine.heads import train_mask
+from train.engine.matmul import matmul
+from train.engine.problem import Problem
+from train.engine.shard import Reduce, Shard
+from train.engine.standardizer import Standardizer
+from train.engine.weights import LinearHeads
+
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objectives of some heads on the local tiles.
+
+    Parameters
+    ----------
+    problem
+        The heads; ``problem.heads.weight_decay`` is the penalty, learning rates do not matter.
+    standardizer
+        Standardisation or centring.
+    weight_sum
+        Sum of the tiles' weights of each head, over all processes, shape (H,).
+    """
+
+    problem: Problem
+    standardizer: Standardizer
+    weight_sum: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Objective":
+        """Return the objectives of all heads of a problem."""
+        shard, heads, losses = problem.train, problem.heads, problem.losses
+        standardizer = problem.standardizer or _centred(shard, len(heads), problem.reduce)
+        weight_sum = torch.zeros(len(heads), dtype=torch.float64, device=shard.device)
+        for block in shard.without_embeddings().blocks():
+            weights = losses.class_weights.gather(1, block.target[heads.variant].clamp(min=0))
+            weight_sum += (weights * train_mask(block, heads)).sum(dim=1, dtype=torch.float64)
+        return cls(problem, standardizer, problem.reduce(weight_sum))
+
+    def select(self, places: Tensor) -> "Objective":
+        """Return the objectives of some heads."""
+        standardizer = self.standardizer.select(places)
+        return Objective(self.problem.select(places), standardizer, self.weight_sum[places])
+
+    @property
+    def penalty(self) -> Tensor:
+        """The weight of the squared weights, shape (H, 1, 1), in double."""
+        return self.problem.heads.weight_decay.double()[:, None, None]
+
+    def logits(self, weights: LinearHeads) -> Tensor:
+        """Return the logits of all local tiles, shape (H, K, rows)."""
+        number, classes, _ = weights.weight.shape
+        raw = self.standardizer.fold_into(single_precision(weights))
+        shape = (number, classes, self.problem.train.local_rows)
+        logits = torch.empty(shape, device=raw.weight.device)
+        for rows, block in _blocks(self.problem.train):
+            logits[..., rows] = raw.logits(block.x.to(logits.device))
+        return logits
+
+    def value(self, weights: LinearHeads, logits: Tensor) -> tuple[Tensor, LinearHeads]:
+        """Return objectives and gradients, given the weights and their logits."""
+        problem, heads = self.problem, self.problem.heads
+        number, classes, dim = weights.weight.shape
+        device = logits.device
+        weight = torch.zeros((number * classes, dim), dtype=torch.float64, device=device)
+        bias = torch.zeros((number, classes), dtype=torch.float64, device=device)
+        loss = torch.zeros(number, dtype=torch.float64, device=device)
+        for rows, block in _blocks(problem.train):
+            target, mask = block.target[heads.variant], train_mask(block, heads)
+            residual, sums = problem.losses.residuals(logits[..., rows], target, mask)
+            x = block.x.to(device)
+            flat = residual.reshape(number * classes, -1).to(x.dtype)
+            weight += matmul(flat, x.T).double()
+            bias += residual.sum(dim=-1, dtype=torch.float64)
+            loss += sums[0]
+        weight = problem.reduce(weight).view_as(weights.weight) / self.weight_sum[:, None, None]
+        bias = problem.reduce(bias) / self.weight_sum[:, None]
+        gradient = self.standardizer.pull_back(LinearHeads(weight, bias))
+        objective = problem.reduce(loss) / self.weight_sum
+        objective = objective + 0.5 * (self.penalty * weights.weight**2).sum(dim=(1, 2))
+        penalised = gradient.weight + self.penalty * weights.weight
+        return objective, LinearHeads(penalised, gradient.bias)
+
+    def along(self, logits: Tensor, change: Tensor, step: Tensor) -> Tensor:
+        """Return the losses at ``logits + step * change``, their slope and curvature by step.
+
+        Returns
+        -------
+        Tensor of double, shape (3, H)
+        """
+        problem, heads = self.problem, self.problem.heads
+        sums = torch.zeros((3, len(step)), dtype=torch.float64, device=logits.device)
+        for rows, block in _blocks(problem.train.without_embeddings()):
+            target, mask = block.target[heads.variant], train_mask(block, heads)
+            moved = change[..., rows]
+            at = logits[..., rows] + step.float()[:, None, None] * moved
+            residual, loss_sums = problem.losses.residuals(at, target, mask)
+            weight = problem.losses.class_weights.gather(1, target.clamp(min=0)) * mask
+            probability = at.softmax(dim=1)
+            mean = (probability * moved).sum(dim=1)
+            curvature = (probability * (moved - mean[:, None]) ** 2).sum(dim=1) * weight
+            sums[0] += loss_sums[0]
+            sums[1] += (residual * moved).sum(dim=(1, 2), dtype=torch.float64)
+            sums[2] += curvature.sum(dim=1, dtype=torch.float64)
+        return problem.reduce(sums) / self.weight_sum
+
+
+def single_precision(weights: LinearHeads) -> LinearHeads:
+    """Return weights in the precision of the embeddings."""
+    return LinearHeads(weights.weight.float(), weights.bias.float())
+
+
+def _blocks(shard: Shard) -> Iterator[tuple[slice, Shard]]:
+    start = 0
+    for block in shard.blocks(BLOCK):
+        yield slice(start, start + block.local_rows), block
+        start += block.local_rows
+
+
+def _centred(shard: Shard, heads: int, reduce: Reduce) -> Standardizer:
+    """Return the mean of all tiles and no scale, so that biases do not depend on weights."""
+    sums = torch.zeros(shard.dim, dtype=torch.float64, device=shard.device)
+    for block in shard.blocks():
+        sums += block.x.to(sums.device).double().sum(dim=0)
+    mean = (reduce(sums) / max(shard.rows, 1)).float().repeat(heads, 1)
+    return Standardizer(mean, torch.ones_like(mean))
