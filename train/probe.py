@@ -1,7 +1,7 @@
 """Train, validate, test or apply a linear probe on tile embeddings.
 
     accelerate launch train/probe.py fold=4
-    accelerate launch train/probe.py experiment=stratified_group_kfold fold=4
+    accelerate launch train/probe.py fold=all "sweep.learning_rate=[0.002,0.02]" final=true
     accelerate launch train/probe.py data=virchow2 data.runs.folds=... fold=4 thresholds.Fat=0.5
     accelerate launch train/probe.py mode=test checkpoint=models:/tissue-probe/1
 
@@ -9,108 +9,55 @@ Many GPUs: `accelerate launch --multi_gpu train/probe.py fold=4`. Two CPU proces
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 train/probe.py fold=4`. The batch size of the
 configuration is that of all processes together, so their number changes no result.
 
-It reads top to bottom: configuration -> store -> data -> head -> loop -> metrics -> register.
+It reads top to bottom: configuration -> store -> data -> heads -> loop -> metrics -> register.
 `--help` lists the keys.
 """
 
 import sys
 
 from train.config.help import check_or_exit
-from train.config.load import load
-from train.config.rules import asked_folds, is_single_head, is_sweep, lone_fold, registers
-from train.config.schema import Config
-from train.config.text import run_name
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
-import contextlib
 import os
-import tempfile
-import warnings
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import nn
-
-from featurestore.console.cli import shown_warnings
-from featurestore.errors import FeatureStoreWarning, UnknownClassError
-from featurestore.io import mlflow_artifacts, names
-from featurestore.io.cache import Taken
-from featurestore.io.progress import Rows
-from featurestore.printing import Console
-from featurestore.snapshots.build import materialise
-from featurestore.snapshots.leakage import raise_leaks
-from featurestore.snapshots.snapshot import Snapshot
-from featurestore.snapshots.tile_set import TileSet
-from featurestore.store import FeatureStore
-from featurestore.views.folds import check_fold
+from featurestore.io import names
+from train.config.load import load
 from train.config.ranks import speaks
-from train.config.store import check_places, class_names, open_store, with_rules
-from train.engine.shard import Split
-from train.evaluation import groups
-from train.fitting import (
-    autograd,
-    grid,  # fmt: skip
-    pack,
-    single,
-)
-from train.fitting.grid import HeadGrid, rule_variants
-from train.fitting.load import TileTable, load_splits
-from train.inference import cohort as inference_cohort
-from train.inference import stream
-from train.inference.cohort import PredictionSet
-from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
-from train.overlays import record
-from train.reports import results
-from train.reports.record_inputs import record_inputs
-from train.reports.recorder import record_split
-from train.runtime import agreement, fit_state, meeting, places
+from train.config.schema import Config
+from train.engine.trainer import FitResult, Trainer
+from train.evaluation.evaluate import evaluate
+from train.fitting.load import load_shards, threads
+from train.fitting.network import build_network, calibrate
+from train.fitting.prepare import Job, prepare_fit
+from train.fitting.selection import select_setting
+from train.fitting.trainers import build_final_trainer, build_trainer, check_finite
+from train.inference.prepare import PredictionJob, prepare_prediction
+from train.inference.stream import predict_cohort
+from train.inference.tiles import predict_split
+from train.overlays.checks import check_maps
+from train.predictions.table import Predictions
+from train.reports.logger import RunLogger
 from train.runtime.ending import Ending, watched
-from train.runtime.processes import assemble_rows, on_main, together
+from train.runtime.fit_state import FileCheckpointer, settle
+from train.runtime.inputs import Inputs
+from train.runtime.lifecycle import start_run
+from train.runtime.meeting import start_processes
+from train.runtime.progress import EpochBar
 from train.runtime.run import Run
-from train.tracking import provenance, registered_models
-from train.tracking.mlflow_tracker import MlflowTracker
-from train.tracking.names import check_spelled
-from train.tracking.tracker import NullTracker, Tracker
+from train.tracking import provenance
 
-Opened = tuple[Tracker, FeatureStore, list[Snapshot]]
-"""What the first process alone has opened."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a run works on.
-
-    Parameters
-    ----------
-    tiles
-        TileTable of one fold, or held out; None for a pack that is not tested.
-    trained
-        The network to evaluate; None for a fit.
-    pack
-        Heads that are trained side by side.
-    cohort
-        TileTable to predict.
-    """
-
-    tiles: TileSet | None = None
-    trained: tuple[nn.Module, ModelSpec] | None = None
-    pack: HeadGrid | None = None
-    cohort: PredictionSet | None = None
+# -----------------------------------------------------------------------------
+# configuration -> store
 
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
     provenance.follow_launcher(argv)
-    with watched(speaks(os.environ)) as ending:
+    with watched(speaks(os.environ)) as ending, names.resolved_once():
         try:
             run(load(argv), ending, provenance.command(argv))
         except BaseException as error:
@@ -119,263 +66,148 @@ def main(argv: list[str]) -> int:
 
 
 def run(config: Config, ending: Ending, command: str = "") -> None:
-    """Do what ``config.mode`` says, on every process."""
-    accelerator = meeting.create_accelerator(ending)
-    console = Console(quiet=not accelerator.is_main_process)
-    set_seed(config.seed)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(shown_warnings(console))
-        stack.enter_context(names.resolved_once())
-        stack.callback(accelerator.end_training)
-        stack.enter_context(meeting.connected(accelerator, ending))
-        agreement.check(accelerator, config)
-        # Whatever can be refused is refused in this part, before anything is written.
-        here: list[Opened] = []  # on the first process alone
+    """Do what ``config.mode`` says; the same code on every process."""
+    # Accelerate: rank, world size, device. All were started alike and end together if one ends.
+    with start_processes(config, ending) as (processes, console):
 
-        def choose() -> tuple[Config, Chosen, Path]:
-            if config.output:
-                stack.callback(places.output(Path(config.output)).close)
-            opened, chosen = prepare(config, console)
-            states, taken = find_state(config, opened, chosen, accelerator.num_processes)
-            stack.callback(taken.close if taken else lambda: None)
-            here.append(opened)
-            return config, chosen, states
+        def prepare() -> tuple[Inputs, Job | PredictionJob]:
+            # On the main process alone. Whatever can be refused is refused in here: nothing is
+            # written yet, and the others have not begun to read embeddings.
+            prepare_mode = prepare_prediction if config.mode == "predict" else prepare_fit
+            inputs, job = prepare_mode(config, console, processes.world)
+            check_maps(config, job.keys)
+            return inputs, job
 
-        settled, chosen, states = on_main(accelerator, choose)
-        by_engine = (
-            is_single_head(settled) and not chosen.pack
-        )  # which reads and validates by itself
-        tiles = None if by_engine else chosen.tiles
-        splits = together(accelerator, lambda: read(tiles, settled, accelerator))
-
-        temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        tracker = stack.enter_context(here[0][0] if here else NullTracker())
-        output = Path(settled.output or temporary)
-        session = Run(settled, accelerator, console, tracker, output, states, command)
-        stack.push(ending.begin)  # before the tracker hears of it
-        if settled.mode in ("fit", "predict"):
-            ending.left = partial(fit_state.saved_epochs, session)
-            ending.mark = partial(fit_state.abandon, session)
-        if here and settled.mode in ("fit", "predict"):
-            fit_state.start_state(states, settled.resume, tracker.run)
-        if here:  # what is resumed has recorded them, and tells them once more
-            told = replace(session, tracker=NullTracker()) if settled.resume else session
-            record_inputs(told, *here[0][1:])
-        fit_state.settle(session)
-        trained = chosen.trained or fit(session, splits, chosen)
-        if trained and chosen.cohort:
-            stream.predict(session, chosen.cohort, *trained)
-        elif trained and not by_engine:
-            evaluate(session, splits, chosen, *trained)
-        fitted = settled.mode == "fit"
-        if session.is_first:
-            uri = register(session, trained) if fitted else settled.checkpoint
-            results.close(session, trained[1] if trained else None, uri)
-        tracker.finish()
-        fit_state.settle(session, fitted and trained is not None)
-        if session.is_first and (fitted or settled.output is None):
-            fit_state.remove_state(states)
-        console.print(tracker.where(), soft_wrap=True)
+        with start_run(prepare, processes, console, ending, command) as (this, job, inputs):
+            log = RunLogger(this)  # console, MLflow and report.html are told the same
+            if inputs:
+                log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
+            settle(this)  # a tracking server that was lost ends all processes, here as below
+            MODES[config.mode](this, log, job)
+            log.close()
 
 
-# -- configuration -> store ---------------------------------------------------------------------
+# -----------------------------------------------------------------------------
+# data -> heads -> loop
 
 
-def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
-    """Open all that a run needs, and choose its tiles."""
-    check_places(config)
-    tracker, store = open_tracker(config), open_store(config)
-    trained, rows = open_checkpoint(config), Rows(console)
-    snapshots: list[Snapshot] = []
-    groups.check_group_columns(store, config)
-    if trained and config.mode == "predict":
-        more = config.evidence.columns()
-        cohort = inference_cohort.prediction_set(store, checkpoint.digest(*trained), more)
-        chosen = Chosen(trained=trained, cohort=replace(cohort, model=config.checkpoint))
-    elif is_sweep(config):
-        stores = [with_rules(store, rules) for rules in rule_variants(config)]
-        snapshots, store = [materialise(own, rows) for own in stores], stores[0]
-        chosen = choose_pack(snapshots, config)
+def fit(this: Run, log: RunLogger, job: Job) -> None:
+    """Train a head for every setting and fold in one pass over the embeddings; keep the best."""
+    config, processes, grid = this.config, this.processes, job.grid
+    assert grid
+    # This rank's rows, in memory or read as they are used. Of `fold=4` the validation tiles are
+    # a shard of their own; else all folds are one shard, and masks tell the heads apart.
+    shards = processes.together(lambda: load_shards(grid, config, processes))
+    trainer = build_trainer(config, grid, shards, processes)
+    result = train(this, trainer, log.history(grid), grid.name)
+
+    # -------------------------------------------------------------------------
+    # metrics
+
+    choice = select_setting(grid, result, config)  # highest mean macro F1; a lower loss breaks ties
+    # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.
+    rows = result.out_of_fold(grid.of_setting(choice.setting))
+    probabilities = processes.assemble(rows, len(shards.validation))
+    held_out = HeldOut.of(grid, choice, shards.order, probabilities)
+    if config.calibrate:  # a temperature, fitted on these tiles: it changes no prediction
+        held_out, choice, calibration = calibrate(held_out, choice, result)
+        log.calibration(calibration)
+    if grid.is_single:
+        log.class_weights(result.problem.losses.class_weights[0])
+        publish(this, log, held_out.predictions(config), "validation", choice.loss)
     else:
-        snapshots = [materialise(store, rows, lone_fold(config))]
-        chosen = Chosen(choose_tiles(snapshots[0], config), trained)
-    check_fits(chosen, config)
-    if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
-        record.ready(config, predicted.keys)
-    return (tracker, store, snapshots), chosen
+        publish(this, log, held_out.predictions(config), "oof", prefix="oof_")
+        log.settings(grid, choice, result)  # a table, a picture along every key, a child run each
 
+    # -------------------------------------------------------------------------
+    # register
 
-def open_tracker(config: Config) -> Tracker:
-    """Return the tracker, its store known to take the run and its model."""
-    track = config.tracking
-    if track.enabled:
-        check_spelled(config.class_indices)
-        model = track.model if registers(config) else None
-        return MlflowTracker(track.uri, track.experiment, run_name(config), model)
-    uris = [*vars(config.data).values(), config.checkpoint]
-    if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
-        mlflow_artifacts.use_tracking(track.uri)  # artifacts may live there all the same
-    return NullTracker()
-
-
-def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec] | None:
-    """Return the network to evaluate, or None for a fit; its name is resolved for all that follows.
-
-    What the run records is the version that it used, not an alias that moves.
-    """
-    if config.checkpoint is None:
-        return None
-    config.checkpoint = names.resolved(config.checkpoint)
-    network, blueprint = registered_models.load(config.checkpoint)
-    ours = class_names(config)
-    if ours != blueprint.classes:
-        raise UnknownClassError(
-            "The checkpoint was trained on other classes",
-            found=f"{', '.join(blueprint.classes)} in it; {', '.join(ours)} configured",
-            fix="pick the classes=... that it was trained on, or another checkpoint",
-        )
-    return network, blueprint
-
-
-def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
-    """Return the tiles that any variant of the rules keeps, and the folds to validate on."""
-    folds = asked_folds(config, snapshots[0].manifest["folds"])
-    for snapshot in snapshots:
-        for fold in folds:
-            check_fold(fold, snapshot.manifest["folds"])
-        warn_of_leaks(snapshot, config)
-    tested = config.final and config.data.test_tiles is not None
-    more = config.evidence.columns()
-    tiles = snapshots[0].test_set(more) if tested else None
-    whole = TileTable.union([snapshot.fold_set(more) for snapshot in snapshots])
-    return Chosen(tiles, pack=grid.head_grid(whole, grid.settings(config), folds, config.seed))
-
-
-def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
-    """Refuse what the folds promise not to do, or warn of it."""
-    for leak in raise_leaks(snapshot.findings, config.leakage):
-        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
-
-
-def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
-    """Return the tiles that the mode asks for, after the guard has looked at the folds."""
-    if config.mode == "test":
-        return snapshot.test_set(config.evidence.columns())
-    [fold] = asked_folds(config, [])
-    tiles = snapshot.fit_set(fold, config.evidence.columns())
-    warn_of_leaks(snapshot, config)
-    if config.mode == "validate":
-        held_out = np.asarray(tiles.keys["split"]) == "validation"
-        tiles = replace(tiles, keys=tiles.keys.filter(held_out))
-    return tiles
-
-
-def check_fits(chosen: Chosen, config: Config) -> None:
-    """Refuse groups without end, and a checkpoint for embeddings of another length."""
-    for own in (chosen.tiles, chosen.pack and chosen.pack.tiles, chosen.cohort):
-        if own:
-            groups.check_group_values(own.keys, config.evidence.groups)
-    there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
-    if chosen.trained and there:
-        checkpoint.check_dimension(chosen.trained[1], there.dim)
-
-
-def find_state(
-    config: Config, opened: Opened, chosen: Chosen, number: int
-) -> tuple[Path, Taken | None]:
-    """Return where the state is kept, and its lock; what is resumed goes on in its own run.
-
-    Parameters
-    ----------
-    number
-        Of processes.
-    """
-    tracker, _, snapshots = opened
-    if chosen.cohort:
-        return stream.place(config, chosen.cohort, tracker)
-    own = fit_state.state_folder(config, [snapshot.digest for snapshot in snapshots], number)
-    states, taken, goes_on = places.find(own, config.resume, fit_state.has_state)
-    if config.resume and (goes_on or config.resume is True):
-        tracker.run = fit_state.check(states)
-    config.resume = goes_on
-    return states, taken
-
-
-# -- store -> data ------------------------------------------------------------------------------
-
-
-def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dict[str, Split]:
-    """Copy the rows that this process owns out of the snapshot, to its device."""
-    if tiles is None:
-        return {}
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = config.threads or max(1, (os.cpu_count() or 1) // local)
-    splits = load_splits(
-        tiles, config.seed, accelerator.process_index, accelerator.num_processes, threads
-    )
-    return {name: split.on(accelerator.device) for name, split in splits.items()}
-
-
-# -- head -> loop -------------------------------------------------------------------------------
-
-
-def fit(
-    session: Run, splits: dict[str, Split], chosen: Chosen
-) -> tuple[nn.Module, ModelSpec] | None:
-    """Train what was chosen: heads side by side, one linear head, or another head by autograd.
-
-    Returns None where there are no weights to keep: votes of neighbours.
-    """
-    classes = class_names(session.config)
-    if chosen.pack:
-        return pack.fit(session, chosen.pack, classes)
-    assert chosen.tiles is not None
-    if is_single_head(session.config):
-        return single.fit(session, chosen.tiles, classes)
-    return autograd.fit(session, splits, chosen.tiles.matrix.dim, classes)
-
-
-# -- metrics -> register ------------------------------------------------------------------------
-
-
-def evaluate(
-    session: Run,
-    splits: dict[str, Split],
-    chosen: Chosen,
-    network: nn.Module,
-    blueprint: ModelSpec,
-) -> None:
-    """Evaluate a trained network on the split of the mode, and record it."""
-    if chosen.tiles is None:
+    if config.probe == "knn":
+        this.console.print("votes of neighbours are a baseline: no model is registered")
         return
-    fitted = session.config.mode == "fit" and not chosen.pack
-    mode = "test" if chosen.pack else session.config.mode
-    name = "validation" if fitted else mode.replace("validate", "validation")
-    split, network = splits[name], network.to(session.accelerator.device)
-    # A fit has replaced the embeddings by the features of its backbone.
-    logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
-    weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
-    loss, _, own = autograd.apply(session, logits, split, weights)
-    probabilities = assemble_rows(session.accelerator, split, own)
-    if session.is_first:
-        record_split(
-            session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
-        )
+    head = choice.head  # of the best setting's heads the one with the lowest validation loss
+    if config.final:  # or one more, on all folds, for as many epochs as they took at the median
+        trainer = build_final_trainer(config, grid, shards, processes, choice)
+        result, head = train(this, trainer, log.history(None), "final"), 0
+    elif not grid.is_single:
+        log.registered_head(choice)
+    # Standardisation and temperature go into the weights: what is served takes raw embeddings.
+    model = build_network(result, head, config, choice.temperature)
+    log.checkpoint(*model)
+    if config.final and job.tiles:  # held out, and looked at once, after every choice was made
+        evaluate_model(this, log, replace(job, model=model), "test")
+    log.model(*model)
 
 
-def register(session: Run, trained: tuple[nn.Module, ModelSpec] | None) -> str | None:
-    """Log the best checkpoint and the model, register it; return its URI."""
-    if trained is None:
-        session.console.print("votes of neighbours are a baseline: no model is registered")
-        return None
-    network, blueprint = trained
-    track, file = session.config.tracking, session.folder / checkpoint.FILE
-    session.tracker.checkpoint(file)
-    uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
-    if uri:
-        session.console.print(f"model: {uri}")
-    return uri
+def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitResult:
+    """Train all heads; every epoch is recorded and saved, so that a killed fit can go on."""
+    config, alone = this.config, len(trainer.problem.heads) == 1
 
+    def save_best() -> None:  # what is left of a fit whose tracking server was lost
+        log.checkpoint(*build_network(trainer.result(), 0, config))
+
+    state = FileCheckpointer(this, trainer, history, save_best if history.of_one_head else None)
+    state.restore()  # resume=true: bit for bit where it was
+    with EpochBar(this.console, config.max_epochs, rows=len(trainer.problem.train)) as bar:
+        for epoch in trainer:  # AdamW: epochs; L-BFGS: iterations; ridge, lda, neighbours: none
+            bar.update(epoch)
+            if alone:  # of several heads, one that diverges leaves, and the others go on
+                check_finite(epoch, config)
+            history.epoch(epoch)  # losses; of one head alone its confusion matrix as well
+            state.save()
+    history.close()
+    return trainer.result()  # every head as it was at its best epoch
+
+
+# -----------------------------------------------------------------------------
+# the other modes
+
+
+def validate(this: Run, log: RunLogger, job: Job) -> None:
+    """Evaluate a checkpoint on the validation tiles of a fold."""
+    evaluate_model(this, log, job, "validation")
+
+
+def test(this: Run, log: RunLogger, job: Job) -> None:
+    """Evaluate a checkpoint on the held-out tiles."""
+    evaluate_model(this, log, job, "test")
+
+
+def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
+    """Predict a whole cohort in a stream, a file a slide; labels are not needed."""
+    predict_cohort(this, job.cohort, job.model)
+    if this.is_main:
+        predicted = CohortPredictions(this.states, job.cohort, job.model)
+        log.cohort(predicted)
+        draw_maps(this, log, predicted.dataset)
+        if predicted.labelled:
+            log.evaluation(predicted.evaluate(this.config), "predict")
+
+
+def evaluate_model(this: Run, log: RunLogger, job: Job, split: str) -> None:
+    """Apply a network to the tiles of a split, which all processes share, and publish."""
+    config, processes = this.config, this.processes
+    assert job.model and job.tiles
+    probabilities, loss = predict_split(job.model, job.tiles, processes, threads(config))
+    predictions = Predictions.in_order(job.tiles.keys, probabilities.numpy(), config)
+    publish(this, log, predictions, split, loss)
+
+
+def publish(
+    this: Run, log: RunLogger, predictions: Predictions, split: str, loss: float | None = None
+) -> None:
+    """Record predictions, their maps and, where there are labels, how good they are."""
+    if not this.is_main:
+        return
+    prefix = "oof_" if split == "oof" else ""
+    log.predictions(predictions, split, prefix)
+    draw_maps(this, log, dataset_of(predictions.table()), prefix)
+    if predictions.labelled:
+        evaluation = evaluate(predictions, this.config.evidence, this.config.seed, loss)
+        log.evaluation(evaluation, split, prefix)  # computed apart from being recorded
+
+
+MODES = {"fit": fit, "validate": validate, "test": test, "predict": predict}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -66,7 +66,7 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
-from train.config.store import class_names, open_store, with_rules
+from train.config.store import open_store, with_rules
 from train.evaluation import metrics as evaluation_metrics
 from train.evaluation.calibration import cross_entropy
 from train.fitting import grid, pack, selection
@@ -297,10 +297,10 @@ def opened(name: str, known: RunRecord, config: Config) -> tuple[nn.Module, Mode
             "another version", FeatureStoreWarning, stacklevel=2,
         )  # fmt: skip
     network, blueprint = registered_models.load(uri)
-    if blueprint.classes != class_names(config):
+    if blueprint.classes != config.class_names:
         raise ArtifactError(
             "The model knows other classes than the configuration",
-            found=f"{', '.join(blueprint.classes)}; {', '.join(class_names(config))}",
+            found=f"{', '.join(blueprint.classes)}; {', '.join(config.class_names)}",
             fix="leave class_indices as it was recorded",
         )
     return network, blueprint
@@ -335,7 +335,7 @@ def out_of_fold(known: RunRecord, config: Config, snapshot: Snapshot, folder: Pa
     fresh = snapshot.fold_set().keys.select([*KEY, "target", "fold"])
     both = table.join(fresh, KEY, join_type="inner", right_suffix="_now").sort_by("place")
     both = both.filter(pc.equal(both["fold"], both["fold_now"]))
-    classes = class_names(config)
+    classes = config.class_names
     again = both.set_column(both.column_names.index("target"), "target", both["target_now"])
     tracker = NullTracker()
     session = single_process_run(config, Console(quiet=True), tracker, folder)

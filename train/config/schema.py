@@ -257,3 +257,8 @@ class Config:
         default=None, metadata=doc("memory of the engine and of embeddings, for example 4GB")
     )
     tracking: Tracking = field(default_factory=Tracking, metadata=doc("MLflow"))
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class names by index."""
+        return sorted(self.class_indices, key=self.class_indices.__getitem__)

@@ -39,11 +39,6 @@ def open_store(config: Config) -> FeatureStore:
     )
 
 
-def class_names(config: Config) -> list[str]:
-    """Return the class names by index."""
-    return sorted(config.class_indices, key=config.class_indices.__getitem__)
-
-
 def with_rules(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
     """Return a store on the same artifacts under changed rules; ``thresholds.Fat`` is one."""
     if not rules:

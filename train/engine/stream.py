@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -54,6 +54,10 @@ class Stream:
         """Return some rows in memory of their own."""
         number = len(range(*rows.indices(len(self))))
         return self.change(self._filled([rows], torch.empty((number, self.dim))))
+
+    def then(self, change: Callable[[Tensor], Tensor]) -> "Stream":
+        """Return the rows with one more change applied to what was read."""
+        return replace(self, change=lambda x: change(self.change(x)))
 
     def read(self, pieces: list[slice], turn: int) -> Tensor:
         """Return some pieces one after another, in memory that the next but one turn takes."""

@@ -79,6 +79,9 @@ class Trainer(Protocol):
     ``for epoch in trainer`` trains; a solver yields its iterations, a closed form nothing.
     """
 
+    problem: Problem
+    """What it trains on."""
+
     def __iter__(self) -> Iterator[Epoch]:
         """Train until every head has stopped, telling of each epoch when it is done."""
 

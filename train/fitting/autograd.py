@@ -1,229 +1,217 @@
-"""A fit of any head by autograd: the loop for heads that the engine does not know."""
+"""The trainer of heads that only autograd knows: the MLP, by Accelerate on one or many processes."""
 
+import copy
 import math
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.config.rules import steadier
-from train.engine.losses import class_weights, cross_entropy_sum
+from train.config.schema import Config
+from train.engine.losses import cross_entropy_sum
 from train.engine.optimizers import OPTIMIZERS
-from train.engine.sampler import batch_windows
-from train.engine.shard import UNKNOWN, Split, count_targets
-from train.evaluation.confusion import Counts, Cube
-from train.fitting.linear import DivergedError
-from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.engine.problem import Problem, TrainPlan
+from train.engine.shard import Shard
+from train.engine.standardizer import Standardizer
+from train.engine.stream import Stream
+from train.engine.trainer import Epoch, FitResult
+from train.evaluation.confusion import Cube
+from train.models.checkpoint import ModelSpec, copy_state
 from train.models.heads import Standardize
-from train.reports.history import History
-from train.runtime.fit_state import FileCheckpointer
-from train.runtime.processes import all_reduce
-from train.runtime.progress import EpochBar
-from train.runtime.run import Run
-from train.tracking.names import encode_name
-
-BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
-
-
-def fit(
-    session: Run, splits: dict[str, Split], dim: int, classes: list[str]
-) -> tuple[nn.Module, ModelSpec]:
-    """Train a head, stop early, and return the network as it was at its best epoch."""
-    config, accelerator, train = session.config, session.accelerator, splits["train"]
-    weights = class_weights(count_targets(train.targets, len(classes)))
-    blueprint = ModelSpec(
-        config.head, config.hidden, config.normalize, dim, classes, weights.tolist()
-    )
-    network = blueprint.build().to(accelerator.device)
-    body, head = network.get_submodule("backbone"), network.get_submodule("head")
-    if isinstance(body, Standardize):
-        standardize(body, splits, session)
-    featurize(body, splits, accelerator.device)
-    weights = weights.to(accelerator.device)
-    named = zip(classes, blueprint.weights, strict=True)
-    session.tracker.metrics({f"class_weight/{encode_name(name)}": weight for name, weight in named})
-
-    history = History(session, classes)
-
-    def best(state: dict[str, Any]) -> None:
-        head.load_state_dict(state["best"])
-        checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
-
-    memory = FileCheckpointer(session, "head", history.rows, best)
-    race = Race.start(session, head)
-    if kept := memory.recall():
-        race.restore(kept)
-    trained, race.optimizer = accelerator.prepare(head, race.optimizer)
-    with EpochBar(session.console, config.max_epochs, len(train)) as bar:
-        while race.epoch < config.max_epochs and race.waited < config.patience:
-            started = time.perf_counter()
-            loss = train_epoch(session, trained, race.optimizer, train, weights, race.rng)
-            seconds = time.perf_counter() - started
-            held, cube, _ = apply(session, head, splits["validation"], weights)
-            bar.epoch(race.epoch, seconds, loss, held)
-            if not math.isfinite(held):
-                raise DivergedError(
-                    f"Training diverged in epoch {race.epoch}",
-                    found=f"validation/loss {held}, train/loss {loss}",
-                    fix=steadier(config),
-                )
-            if session.is_first:
-                losses = {"train/loss": loss, "validation/loss": held}
-                losses["learning_rate"] = config.learning_rate
-                history.epoch(race.epoch, losses, cube.sum(axis=0))
-            race.judge(held, config.min_delta)
-            memory.keep(race.state)
-    history.close()
-    head.load_state_dict(race.best)
-    if session.is_first:
-        checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
-    return network.eval().requires_grad_(False), blueprint
+from train.models.inference import BLOCK, Applied, apply_network
+from train.runtime.processes import Processes
 
 
 @dataclass
-class Race:
-    """A head in training: how it does, and what it needs for the next epoch."""
+class NetworkResult(FitResult):
+    """A network as it was at its best epoch.
 
-    head: nn.Module
-    optimizer: torch.optim.Optimizer
-    rng: np.random.Generator  # the same on every process: so are the batches
-    best: dict[str, Tensor]
-    epoch: int = 0
-    lowest: float = math.inf
-    reference: float = math.inf
-    waited: int = 0
+    Parameters
+    ----------
+    trainer
+        Whose head has the weights of that epoch.
+    """
 
-    @classmethod
-    def start(cls, session: Run, head: nn.Module) -> "Race":
-        """Return the head before its first epoch."""
-        config = session.config
-        optimizer = OPTIMIZERS[config.optimizer](
-            head.parameters(), config.learning_rate, config.weight_decay
+    trainer: "AutogradTrainer | None" = None
+
+    @property
+    def model(self) -> tuple[nn.Module, ModelSpec]:
+        """The network as it is registered: backbone, head, probabilities."""
+        assert self.trainer
+        network = copy.deepcopy(self.trainer.network)
+        network.get_submodule("head").load_state_dict(self.trainer.best)
+        return network.eval().requires_grad_(False), self.trainer.spec
+
+    def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
+        """Return loss, shape (1,), and confusion, shape (1, clusters, K, K)."""
+        assert self.trainer
+        loss, confusion = self.trainer.summarise(self._applied)
+        return loss, confusion[None]
+
+    def out_of_fold(self, heads: Tensor) -> Tensor:
+        """Return the probabilities of the local validation rows, shape (local rows, K)."""
+        return self._applied.probabilities
+
+    @cached_property
+    def _applied(self) -> Applied:
+        assert self.trainer
+        network, _ = self.model
+        return self.trainer.apply(network.get_submodule("head"))
+
+
+class AutogradTrainer:
+    """A `train.engine.trainer.Trainer` of one head of any kind.
+
+    Processes average their gradients (DistributedDataParallel); the batches are those of one
+    process, whatever their number.
+
+    Parameters
+    ----------
+    problem
+        Of one head.
+    plan
+        How it is trained.
+    config
+        Says which head.
+    processes
+        Who shares the work.
+    """
+
+    def __init__(
+        self, problem: Problem, plan: TrainPlan, config: Config, processes: Processes
+    ) -> None:
+        self.plan, self.processes = plan, processes
+        self.weights = problem.losses.class_weights[0]
+        self.smoothing = config.label_smoothing
+        self.learning = (config.learning_rate, config.weight_decay)
+        self.spec = ModelSpec(
+            config.head, config.hidden, config.normalize, problem.train.dim, config.class_names,
+            self.weights.tolist(),
+        )  # fmt: skip
+        self.network = self.spec.build().to(processes.device)
+        backbone = self.network.get_submodule("backbone")
+        self.train, self.validation = problem.train, problem.validation
+        if isinstance(backbone, Standardize):
+            assert problem.standardizer
+            backbone.mean.copy_(problem.standardizer.mean[0])
+            backbone.scale.copy_(problem.standardizer.scale[0])
+            # The backbone is frozen: its features take the place of the embeddings.
+            self.train = standardized(problem.train, problem.standardizer)
+            self.validation = standardized(problem.validation, problem.standardizer)
+        self.problem = problem
+        self.head = self.network.get_submodule("head")
+        self.best = copy_state(self.head)
+        self.optimizer: torch.optim.Optimizer = OPTIMIZERS[plan.optimizer](
+            self.head.parameters(), *self.learning
         )
-        rng = np.random.default_rng(config.seed)
-        return cls(head, optimizer, rng, checkpoint.copy_state(head))
+        self.rng = np.random.default_rng(plan.seed)  # the same on every process: so are the batches
+        self.epoch = self.epochs_without_improvement = 0
+        self.best_epoch = 0
+        self.best_loss = self.reference_loss = math.inf
 
-    def judge(self, loss: float, min_delta: float) -> None:
+    def __iter__(self) -> Iterator[Epoch]:
+        """Train until the validation loss has stopped falling."""
+        accelerator, plan = self.processes.accelerator, self.plan
+        head, optimizer = accelerator.prepare(self.head, self.optimizer)
+        while self.epoch < plan.max_epochs and self.epochs_without_improvement < plan.patience:
+            train_loss = self.train_epoch(head, optimizer)
+            loss, confusion = self.summarise(self.apply(self.head))
+            epoch = Epoch(
+                number=self.epoch,
+                active=torch.zeros(1, dtype=torch.int64),
+                train_loss=torch.tensor([train_loss], dtype=torch.float64),
+                validation_loss=loss.cpu(),
+                confusion=confusion,
+            )
+            self.update(float(loss))
+            yield epoch
+
+    def train_epoch(self, head: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        """Take one step per batch; return the mean loss, each tile weighted by its class."""
+        world, reduce = self.processes.world, self.processes.all_reduce
+        device = self.weights.device
+        sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, and of weights
+        for pieces in self.train.batches(self.plan.batch_size, self.rng):
+            x, target = (
+                parts[0] if len(parts) == 1 else torch.cat(parts)
+                for parts in ([p.x for p in pieces], [p.target[0] for p in pieces])
+            )
+            weight = reduce(self.weights[target].sum(dtype=torch.float64))
+            logits = head(x.to(device, non_blocking=True).float())
+            loss = cross_entropy_sum(logits, target, self.weights, self.smoothing)
+            # Processes average their gradients; times their number, that is the sum we want.
+            self.processes.accelerator.backward(loss * (world / weight).float())
+            optimizer.step()
+            optimizer.zero_grad()
+            sums += torch.stack([loss.detach().double(), weight / world])
+        total = reduce(sums)
+        return float(total[0] / total[1])
+
+    @torch.no_grad()
+    def apply(self, head: nn.Module) -> Applied:
+        """Return what a head makes of the local validation rows."""
+        blocks = ((block.x, block.target[0]) for block in self.validation.blocks(BLOCK))
+        return apply_network(lambda x: head(x.float()), blocks, self.weights)
+
+    def summarise(self, applied: Applied) -> tuple[Tensor, Tensor]:
+        """Return the loss, shape (1,), and the confusion by cluster, over all processes."""
+        shard = self.validation
+        confusion = Cube(shard.clusters, len(self.weights)).to(shard.device)
+        confusion.update(shard.cluster, shard.target[0], applied.predicted)
+        sums = self.processes.all_reduce(applied.sums)
+        return (sums[0] / sums[1].clamp(min=1e-12))[None], confusion.compute()
+
+    def update(self, loss: float) -> None:
         """Keep the head if it is better than ever; count epochs without a better loss."""
-        if loss < self.lowest:
-            self.best, self.lowest = checkpoint.copy_state(self.head), loss
+        if loss < self.best_loss:
+            self.best, self.best_loss = copy_state(self.head), loss
+            self.best_epoch = self.epoch
         # min_delta decides on patience alone: the best checkpoint is the best, by any margin.
-        falling = loss < self.reference - min_delta
-        self.reference = loss if falling else self.reference
-        self.waited = 0 if falling else self.waited + 1
+        improved = loss < self.reference_loss - self.plan.min_delta
+        self.reference_loss = loss if improved else self.reference_loss
+        waited = self.epochs_without_improvement + 1
+        self.epochs_without_improvement = 0 if improved else waited
         self.epoch += 1
 
-    def state(self) -> dict[str, Any]:
-        """Return all of it as tensors, numbers and dictionaries."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next epoch needs."""
         return {
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
             "best": self.best,
-            "counts": (self.epoch, self.lowest, self.reference, self.waited),
+            "epochs": (self.epoch, self.best_epoch, self.epochs_without_improvement),
+            "losses": (self.best_loss, self.reference_loss),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` told of."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.best = state["best"]
-        self.epoch, self.lowest, self.reference, self.waited = state["counts"]
+        self.epoch, self.best_epoch, self.epochs_without_improvement = state["epochs"]
+        self.best_loss, self.reference_loss = state["losses"]
+
+    def result(self) -> NetworkResult:
+        """Return the head as it was at its best epoch so far."""
+        epoch, loss = torch.tensor([self.best_epoch]), torch.tensor([self.best_loss])
+        return NetworkResult(self.problem, None, epoch, loss, trainer=self)
 
 
-def featurize(body: nn.Module, splits: dict[str, Split], device: torch.device) -> None:
-    """Replace all embeddings by the backbone's features, in place.
+def standardized(shard: Shard, standardizer: Standardizer) -> Shard:
+    """Return the rows with standardised embeddings; those in memory are written over."""
+    mean, scale = standardizer.mean[0], standardizer.scale[0]
 
-    The backbone is frozen, so nobody needs the embeddings again.
-    """
-    if isinstance(body, nn.Identity):
-        return
-    for split in splits.values():
-        for block in split.x.split(BLOCK):
-            block.copy_(body(block.to(device)))
+    def transform(x: Tensor) -> Tensor:
+        return (x.to(mean.device) - mean) / scale
 
-
-def standardize(body: Standardize, splits: dict[str, Split], session: Run) -> None:
-    """Fit the backbone on the training tiles.
-
-    Two passes in double, since a one-pass variance cancels where the mean is large.
-    """
-    train, accelerator = splits["train"], session.accelerator
-
-    def moment(power: int, centre: Tensor | float) -> Tensor:
-        own = torch.zeros_like(body.mean, dtype=torch.float64)
-        for block in train.x.split(BLOCK):
-            own += ((block.to(accelerator.device).double() - centre) ** power).sum(dim=0)
-        return all_reduce(accelerator, own) / len(train)
-
-    mean = moment(1, 0.0)
-    scale = moment(2, mean).sqrt()
-    body.mean.copy_(mean)
-    body.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a constant dimension stays at zero
-
-
-def train_epoch(
-    session: Run,
-    head: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    weights: Tensor,
-    rng: np.random.Generator,
-) -> float:
-    """Take one step per batch; return the mean loss, each tile weighted by its class."""
-    accelerator = session.accelerator
-    # The weight of a batch over all processes is known without asking them.
-    mass = torch.cat([torch.zeros(1), weights.cpu()[train.targets]]).double().cumsum(0)
-    summed = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    for window in batch_windows(len(train), session.config.batch_size, rng):
-        x, target = train.batch(window, accelerator.device)
-        loss = cross_entropy_sum(head(x), target, weights, session.config.label_smoothing)
-        batch_mass = sum(float(mass[stop] - mass[start]) for start, stop in window)
-        # Processes average their gradients; times their number, that is the sum we want.
-        accelerator.backward(loss * (accelerator.num_processes / batch_mass))
-        optimizer.step()
-        optimizer.zero_grad()
-        summed += loss.detach()
-    return float(all_reduce(accelerator, summed) / mass[-1])
-
-
-@torch.no_grad()
-def apply(
-    session: Run, logits: nn.Module, split: Split, weights: Tensor
-) -> tuple[float, Counts, Tensor]:
-    """Apply a network to a split.
-
-    Returns
-    -------
-    loss : float
-        Weighted mean over the tiles with a label.
-    cube : ndarray of int, shape (slides, K, K)
-        Slide x true x predicted, over all processes.
-    own : Tensor, shape (own rows, K)
-        Probabilities of this process's rows.
-    """
-    accelerator = session.accelerator
-    cube = Cube(split.slides, len(weights)).to(accelerator.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    own = [torch.zeros((0, len(weights)), device=accelerator.device)]
-    for start in range(0, len(split.x), BLOCK):
-        rows = slice(start, start + BLOCK)
-        scores = logits(split.x[rows].to(accelerator.device))
-        own.append(scores.softmax(dim=-1))
-        target = split.target[rows].to(accelerator.device)
-        known = target != UNKNOWN
-        if known.any():
-            cube.update(
-                split.slide[rows].to(accelerator.device)[known],
-                target[known],
-                scores[known].argmax(dim=-1),
-            )
-            sums[0] += cross_entropy_sum(scores[known], target[known], weights)
-            sums[1] += weights[target[known]].sum()
-    loss, mass = all_reduce(accelerator, sums).tolist()
-    return loss / max(mass, 1e-12), cube.compute().cpu().numpy(), torch.cat(own)
+    if isinstance(shard.x, Stream):
+        return replace(shard, x=shard.x.then(lambda x: transform(x).cpu()))
+    for block in shard.x.split(BLOCK):
+        block.copy_(transform(block))
+    return shard

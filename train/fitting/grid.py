@@ -1,4 +1,4 @@
-"""Heads side by side: which ones a configuration asks for, their tiles, and what came of them."""
+"""The heads that a configuration asks for: one for each setting and fold."""
 
 import itertools
 import math
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from featurestore.errors import EmptyViewError
 from train.config.schema import Config
 from train.engine.heads import HeadSpecs
 from train.engine.shard import DROPPED
-from train.fitting.load import TileTable, slide_rank
+from train.fitting.load import VALIDATION, TileTable, slide_rank
 from train.predictions.table import encode_slides
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant
@@ -26,25 +27,26 @@ class Setting:
 
     Parameters
     ----------
-    swept
+    overrides
         The values by key, for people: ``{"learning_rate": 0.01}``.
     variant
         Which variant of the rules.
-    fraction, rate, decay, smoothing
-        As in `train.engine.trainer.Heads`.
+    train_fraction, learning_rate, weight_decay, label_smoothing
+        As in the configuration.
     """
 
-    swept: dict[str, Any]
+    overrides: dict[str, Any]
     variant: int
-    fraction: float
-    rate: float
-    decay: float
-    smoothing: float
+    train_fraction: float
+    learning_rate: float
+    weight_decay: float
+    label_smoothing: float
 
     @property
     def name(self) -> str:
         """What tells it from the others."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "as configured"
+        named = (f"{key}={value}" for key, value in self.overrides.items())
+        return " ".join(named) or "as configured"
 
 
 def rule_variants(config: Config) -> list[dict[str, Any]]:
@@ -52,23 +54,23 @@ def rule_variants(config: Config) -> list[dict[str, Any]]:
     axes = [[(key, value) for value in getattr(config.sweep, key)] for key in RULES]
     for name, values in config.sweep.thresholds.items():
         axes.append([(f"thresholds.{name}", value) for value in values])
-    return [dict(chosen) for chosen in itertools.product(*filter(None, axes))]
+    return [dict(values) for values in itertools.product(*filter(None, axes))]
 
 
 def settings(config: Config) -> list[Setting]:
     """Return every combination of the swept values, variants of the rules first."""
     axes = [[(key, value) for value in getattr(config.sweep, key)] for key in LEARNING]
-    found = []
+    combinations = []
     for variant, rules in enumerate(rule_variants(config)):
-        for chosen in itertools.product(*filter(None, axes)):
-            own = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(chosen)
-            found.append(Setting(rules | dict(chosen), variant, *(own[key] for key in LEARNING)))
-    return found
+        for values in itertools.product(*filter(None, axes)):
+            learning = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(values)
+            combinations.append(Setting(rules | dict(values), variant, **learning))
+    return combinations
 
 
 @dataclass(frozen=True)
 class HeadGrid:
-    """The heads that a configuration asks for: one for each setting and fold.
+    """The heads that a configuration asks for: of `fold=4` a grid of one.
 
     Parameters
     ----------
@@ -79,7 +81,10 @@ class HeadGrid:
     heads
         The same as columns.
     counts
-        TileTable and slides that each head trains on, shape (H, 2).
+        Tiles and slides that each head trains on, shape (H, 2).
+    is_single
+        Whether it is one head that knows the two sides of its split alone, see
+        `TileTable.of_split`; its epochs are recorded one by one.
     """
 
     tiles: TileTable
@@ -87,9 +92,41 @@ class HeadGrid:
     folds: list[int]
     heads: HeadSpecs
     counts: npt.NDArray[np.int64]
+    is_single: bool = False
+
+    def of_setting(self, setting: int) -> torch.Tensor:
+        """Return the heads of a setting."""
+        return torch.arange(setting * len(self.folds), (setting + 1) * len(self.folds))
+
+    def validated(self, setting: int) -> npt.NDArray[np.bool_]:
+        """Return which tiles the heads of a setting validate on, shape (tiles,)."""
+        return np.isin(self.fold(setting), self.folds)
+
+    def target(self, setting: int) -> npt.NDArray[np.int64]:
+        """Return the classes of the tiles under the rules of a setting, shape (tiles,)."""
+        target: npt.NDArray[np.int64] = self.tiles.target[:, self.settings[setting].variant]
+        return target
+
+    def fold(self, setting: int) -> npt.NDArray[np.int64]:
+        """Return the folds of the tiles under the rules of a setting, shape (tiles,)."""
+        fold: npt.NDArray[np.int64] = self.tiles.fold[:, self.settings[setting].variant]
+        return fold
+
+    def keys(self, setting: int) -> pa.Table:
+        """Return the keys of all tiles, with ``target`` under the rules of a setting."""
+        if self.is_single:
+            return self.tiles.keys
+        return self.tiles.keys.append_column("target", pa.array(self.target(setting)))
 
 
-def head_grid(tiles: TileTable, chosen: list[Setting], folds: list[int], seed: int) -> HeadGrid:
+def single_head(tiles: TileTable, config: Config) -> HeadGrid:
+    """Return the grid of one head on the two sides of a split."""
+    learning = {key: getattr(config, key, 1.0) for key in LEARNING}
+    grid = head_grid(tiles, [Setting({}, 0, **learning)], [VALIDATION], config.seed)
+    return HeadGrid(**{**vars(grid), "is_single": True})
+
+
+def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed: int) -> HeadGrid:
     """Return the heads of some settings and folds.
 
     A setting's fraction is that of the slides outside the validation fold, at least one of them:
@@ -100,26 +137,26 @@ def head_grid(tiles: TileTable, chosen: list[Setting], folds: list[int], seed: i
     EmptyViewError
         A head has no tile to train on.
     """
-    draw = slide_rank(tiles.keys, seed)
+    rank = slide_rank(tiles.keys, seed)
     slide, _ = encode_slides(tiles.keys)
     rows, counts = [], []
-    for setting, fold in itertools.product(chosen, folds):
-        own = tiles.fold[:, setting.variant]
-        others = (own != DROPPED) & (own != fold)
-        there = np.unique(draw[others])
-        if not len(there):
+    for setting, fold in itertools.product(settings, folds):
+        tile_fold = tiles.fold[:, setting.variant]
+        other_folds = (tile_fold != DROPPED) & (tile_fold != fold)
+        ranks = np.unique(rank[other_folds])
+        if not len(ranks):
             raise EmptyViewError(
                 f"Fold {fold} leaves no tile to train on",
                 found=f"every kept tile is in it ({setting.name})",
                 fix="choose other folds, or loosen the thresholds",
             )
-        share = math.ceil(setting.fraction * len(there))
-        last = 1.0 if setting.fraction == 1 else there[share - 1]
-        seen = others & (draw <= last)
-        counts.append((seen.sum(), len(np.unique(slide[seen]))))
-        learning = (setting.rate, setting.decay, setting.smoothing)
-        rows.append((setting.variant, fold, float(last), *learning))
+        share = math.ceil(setting.train_fraction * len(ranks))
+        max_rank = 1.0 if setting.train_fraction == 1 else ranks[share - 1]
+        mask = other_folds & (rank <= max_rank)
+        counts.append((mask.sum(), len(np.unique(slide[mask]))))
+        learning = (setting.learning_rate, setting.weight_decay, setting.label_smoothing)
+        rows.append((setting.variant, fold, float(max_rank), *learning))
     columns = list(zip(*rows, strict=True))
-    whole = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
-    some = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
-    return HeadGrid(tiles, chosen, folds, HeadSpecs(*whole, *some), np.array(counts))
+    integers = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
+    numbers = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
+    return HeadGrid(tiles, settings, folds, HeadSpecs(*integers, *numbers), np.array(counts))

@@ -6,7 +6,7 @@ chunks, see `train.engine.shard.Shard.batches`.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,17 @@ from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.snapshots.tile_set import TileSet
 from train.config.rules import size
 from train.config.schema import Config
-from train.engine.shard import BLOCK, DROPPED, UNKNOWN, Shard, Split
+from train.engine.shard import BLOCK, DROPPED, Shard
 from train.engine.stream import Stream
 from train.models.heads import Unit
 from train.predictions.table import encode_clusters, encode_slides
-from train.runtime.run import Run
+from train.runtime.processes import Processes
 
-VARIED = ["target", "split", "fold"]  # columns of keys that are a variant's own
+VARIANT_COLUMNS = ["target", "split", "fold"]  # of keys that are a variant's own
 SHARE = 0.6  # of the memory: the rest is for heads, optimizers and whoever else lives there
+TRAIN, VALIDATION = 0, 1  # the two folds of a single head
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TileTable:
     Parameters
     ----------
     keys
-        ``slide_id, x, y, row`` and further columns, in the order of rows of the matrix.
+        ``slide_id, x, y, row`` and further columns.
     target, fold
         Under each variant, `DROPPED` where it drops the tile; shape (tiles, variants).
     matrix
@@ -44,21 +47,136 @@ class TileTable:
     """
 
     keys: pa.Table
-    target: npt.NDArray[np.int64]
-    fold: npt.NDArray[np.int64]
+    target: Rows
+    fold: Rows
     matrix: EmbeddingMatrix
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
     @classmethod
     def union(cls, sets: Sequence[TileSet]) -> "TileTable":
-        """Return the tiles of several sets, each with one variant's targets and folds."""
-        keys = pa.concat_tables([s.keys.drop_columns(VARIED) for s in sets])
+        """Return the tiles of several sets, each with one variant's targets and folds.
+
+        They are in the order of rows of the matrix.
+        """
+        keys = pa.concat_tables([s.keys.drop_columns(VARIANT_COLUMNS) for s in sets])
         rows, first = np.unique(keys["row"].to_numpy(), return_index=True)
         target, fold = (np.full((len(rows), len(sets)), DROPPED) for _ in range(2))
-        for variant, own in enumerate(sets):
-            place = np.searchsorted(rows, own.keys["row"].to_numpy())
-            target[place, variant] = own.keys["target"].to_numpy()
-            fold[place, variant] = own.keys["fold"].to_numpy()
+        for variant, tiles in enumerate(sets):
+            place = np.searchsorted(rows, tiles.keys["row"].to_numpy())
+            target[place, variant] = tiles.keys["target"].to_numpy()
+            fold[place, variant] = tiles.keys["fold"].to_numpy()
         return cls(keys.take(pa.array(first)), target, fold, sets[0].matrix)
+
+    @classmethod
+    def of_split(cls, tiles: TileSet) -> "TileTable":
+        """Return the tiles of a split in their order: folds `TRAIN` and `VALIDATION`."""
+        target = tiles.keys["target"].fill_null(DROPPED).to_numpy()
+        fold = np.where(np.asarray(tiles.keys["split"]) == "train", TRAIN, VALIDATION)
+        return cls(tiles.keys, target[:, None], fold[:, None], tiles.matrix)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """This process's rows to train and to validate on.
+
+    Parameters
+    ----------
+    train, validation
+        The same object where the folds of ``train`` hold the tiles to validate on.
+    order
+        Row in the table of tiles of every position of ``validation``, local or not.
+    """
+
+    train: Shard
+    validation: Shard
+    order: Rows
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether embeddings are read as they are used."""
+        return isinstance(self.train.x, Stream)
+
+
+def load_shards(tiles: TileTable, single: bool, config: Config, processes: Processes) -> Shards:
+    """Load the tiles of heads.
+
+    Parameters
+    ----------
+    single
+        Whether there is one head, whose validation tiles are apart: no batch holds any of them.
+    """
+    rng = np.random.default_rng(config.seed)
+    if not single:
+        shard, order = load_shard(tiles, rng.permutation(len(tiles)), config, processes)
+        return Shards(shard, shard, order)
+    side = tiles.fold[:, 0]
+    order = rng.permutation(np.flatnonzero(side == TRAIN))
+    train, _ = load_shard(tiles, order, config, processes)
+    validation, order = load_shard(tiles, np.flatnonzero(side == VALIDATION), config, processes)
+    return Shards(train, validation, order)
+
+
+def load_shard(
+    tiles: TileTable, order: Rows, config: Config, processes: Processes
+) -> tuple[Shard, Rows]:
+    """Return this process's rows of some tiles, on its device, and the tile of each position.
+
+    Parameters
+    ----------
+    order
+        Tiles, as rows of ``tiles.keys``, in the order in which they are to be in memory.
+    """
+    number = 2 if config.precision == "bf16" else 4
+    fits = len(order) // processes.world * tiles.matrix.dim * number <= memory_budget(config)
+    if config.stream == "never" or (fits and config.stream == "auto"):
+        shard = resident(tiles, order, config, processes.rank, processes.world)
+    else:
+        order = order[np.argsort(tiles.keys["row"].to_numpy()[order])]
+        shard = streamed(tiles, order, config, processes)
+    return shard.to(processes.device), order
+
+
+def resident(tiles: TileTable, order: Rows, config: Config, rank: int = 0, world: int = 1) -> Shard:
+    """Return the tiles that a process owns, their embeddings copied into memory."""
+    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
+    embeddings = torch.from_numpy(tiles.matrix.gather(rows, threads=threads(config)))
+    return _shard(tiles, order, embedding_transform(config)(embeddings), config, (rank, world))
+
+
+def streamed(tiles: TileTable, order: Rows, config: Config, processes: Processes) -> Shard:
+    """Return the tiles that a process owns, their embeddings to be read as they are used.
+
+    ``order`` must be that of the file.
+    """
+
+    def gather(rows: Rows, out: npt.NDArray[np.float32]) -> None:
+        tiles.matrix.gather(rows, threads=threads(config), out=out)
+
+    rank, world = processes.rank, processes.world
+    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
+    stream = Stream(gather, rows, tiles.matrix.dim, embedding_transform(config))
+    return _shard(tiles, order, stream, config, (rank, world))
+
+
+def _shard(
+    tiles: TileTable, order: Rows, x: Tensor | Stream, config: Config, place: tuple[int, int]
+) -> Shard:
+    rank, world = place
+    cluster, clusters = encode_clusters(tiles.keys, config.evidence.resample)
+    local = order[rank::world]
+    return Shard(
+        x=x,
+        target=torch.from_numpy(tiles.target[local].T.copy()),
+        fold=torch.from_numpy(tiles.fold[local].T.copy()),
+        cluster=torch.from_numpy(cluster[local]),
+        slide_rank=torch.from_numpy(slide_rank(tiles.keys, config.seed)[local]),
+        clusters=clusters,
+        rows=len(order),
+        rank=rank,
+        world=world,
+    )
 
 
 def slide_rank(keys: pa.Table, seed: int) -> npt.NDArray[np.float32]:
@@ -68,151 +186,30 @@ def slide_rank(keys: pa.Table, seed: int) -> npt.NDArray[np.float32]:
     return (order[slide] / len(names)).astype(np.float32)
 
 
-def load(
-    session: Run, tiles: TileTable, order: npt.NDArray[np.int64]
-) -> tuple[Shard, npt.NDArray[np.int64]]:
-    """Return this process's share of some tiles, on its device, and the tile of each position.
-
-    Parameters
-    ----------
-    order
-        TileTable, as rows of ``tiles.keys``, in the order in which they are to be in memory.
-    """
-    config, accelerator = session.config, session.accelerator
-    rank, world = accelerator.process_index, accelerator.num_processes
-    number = 2 if config.precision == "bf16" else 4
-    fits = len(order) // world * tiles.matrix.dim * number <= memory_budget(config)
-    if config.stream == "never" or (fits and config.stream == "auto"):
-        return to_device(resident(tiles, order, config, rank, world), accelerator.device), order
-    order = order[np.argsort(tiles.keys["row"].to_numpy()[order])]
-    return to_device(streamed(tiles, order, config, rank, world), accelerator.device), order
-
-
-def resident(
-    tiles: TileTable, order: npt.NDArray[np.int64], config: Config, rank: int = 0, world: int = 1
-) -> Shard:
-    """Return the tiles that a process owns, their embeddings copied into memory."""
-    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
-    x = embedding_transform(config)(
-        torch.from_numpy(tiles.matrix.gather(rows, threads=config.threads))
-    )
-    return _pool(tiles, order, x, config, rank, world)
-
-
-def streamed(
-    tiles: TileTable, order: npt.NDArray[np.int64], config: Config, rank: int = 0, world: int = 1
-) -> Shard:
-    """Return the tiles that a process owns, their embeddings to be read as they are used.
-
-    ``order`` must be that of the file.
-    """
-
-    def gather(rows: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        tiles.matrix.gather(rows, threads=config.threads, out=out)
-
-    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
-    x = Stream(gather, rows, tiles.matrix.dim, embedding_transform(config))
-    return _pool(tiles, order, x, config, rank, world)
-
-
-def _pool(
-    tiles: TileTable,
-    order: npt.NDArray[np.int64],
-    x: Tensor | Stream,
-    config: Config,
-    rank: int,
-    world: int,
-) -> Shard:
-    unit, units = encode_clusters(tiles.keys, config.evidence.resample)
-    mine = order[rank::world]
-    return Shard(
-        x=x,
-        target=torch.from_numpy(tiles.target[mine].T.copy()),
-        fold=torch.from_numpy(tiles.fold[mine].T.copy()),
-        slide=torch.from_numpy(unit[mine]),
-        draw=torch.from_numpy(slide_rank(tiles.keys, config.seed)[mine]),
-        slides=units,
-        rows=len(order),
-        rank=rank,
-        world=world,
-    )
-
-
 def embedding_transform(config: Config) -> Callable[[Tensor], Tensor]:
     """Return what is done to embeddings before any head sees them; it may write over them."""
 
-    def change(x: Tensor) -> Tensor:
+    def transform(x: Tensor) -> Tensor:
         if config.normalize == "l2":
             for block in x.split(BLOCK):
                 block.copy_(Unit()(block))
         return x.bfloat16() if config.precision == "bf16" else x
 
-    return change
+    return transform
 
 
 def memory_budget(config: Config) -> int:
     """Return the bytes that a process's embeddings may take."""
     if config.memory_limit:
         return int(SHARE * size(config.memory_limit))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return int(SHARE * psutil.virtual_memory().available / local)
+    return int(SHARE * psutil.virtual_memory().available / local_processes())
 
 
-def to_device(pool: Shard, device: torch.device) -> Shard:
-    """Bring the own tiles to a device, the embeddings only where they fit."""
-    if device.type == "cpu":
-        return pool
-    small = {name: getattr(pool, name).to(device) for name in ("target", "fold", "slide", "draw")}
-    x = pool.x
-    if isinstance(x, Tensor):
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        x = x.to(device) if x.nbytes < 0.8 * free else x.pin_memory()
-    return replace(pool, x=x, **small)
+def threads(config: Config) -> int:
+    """Return how many threads of this process read embeddings."""
+    return config.threads or max(1, (os.cpu_count() or 1) // local_processes())
 
 
-def load_splits(
-    tiles: TileSet, seed: int, rank: int = 0, world: int = 1, threads: int | None = None
-) -> dict[str, Split]:
-    """Copy the embeddings that a process owns, once, into its memory.
-
-    Parameters
-    ----------
-    tiles
-        The chosen tiles. Those of split ``train`` are shuffled, others keep the order of keys.
-    seed
-        Decides the shuffle.
-    rank, world
-        Which of how many processes this is.
-    threads
-        See `featurestore.embeddings.matrix.EmbeddingMatrix.gather`.
-    """
-    sides = np.asarray(tiles.keys["split"].combine_chunks().dictionary_encode().to_numpy(False))
-    orders, own, places, offset = {}, [], [], 0
-    for side in sorted(set(sides.tolist())):
-        order = np.flatnonzero(sides == side)
-        if side == "train":
-            order = np.random.default_rng(seed).permutation(order)
-        orders[side] = order
-        mine = order[rank::world]
-        own.append(mine)
-        places.append(offset + np.arange(len(mine)))
-        offset += len(mine)
-    rows = np.concatenate(own)
-    lines = tiles.keys["row"].to_numpy()[rows]
-    matrix = tiles.matrix.gather(lines, np.concatenate(places), threads)
-    target = tiles.keys["target"].fill_null(UNKNOWN).to_numpy()
-    slide, names = encode_slides(tiles.keys)
-    splits, start = {}, 0
-    for side, mine in zip(orders, own, strict=True):
-        splits[side] = Split(
-            x=torch.from_numpy(matrix[start : start + len(mine)]),
-            target=torch.from_numpy(target[mine]),
-            slide=torch.from_numpy(slide[mine]),
-            slides=len(names),
-            order=orders[side],
-            targets=torch.from_numpy(target[orders[side]]),
-            rank=rank,
-            world=world,
-        )
-        start += len(mine)
-    return splits
+def local_processes() -> int:
+    """Return how many processes of the run share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -25,20 +25,14 @@ from featurestore.io import cache
 from featurestore.io.cache import Taken
 from featurestore.io.progress import Rows
 from train.config.schema import Config
-from train.evaluation.calibration import cross_entropy
 from train.inference import cohort as inference_cohort
 from train.inference import writer
 from train.inference.cohort import Places, PredictionSet
 from train.inference.writer import PredictionWriter
 from train.models.checkpoint import ModelSpec
 from train.models.inference import logits_of
-from train.overlays import record as overlays_record
 from train.predictions import partitions
-from train.predictions.files import dataset
-from train.predictions.table import has_labels
-from train.reports.recorder import abstentions, record_evidence
 from train.runtime import fit_state, places
-from train.runtime.processes import all_gather, on_main, together
 from train.runtime.run import Run
 from train.tracking.tracker import Tracker
 
@@ -76,42 +70,39 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
     return folder, taken
 
 
-def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: ModelSpec) -> None:
-    """Write the predictions of every slide that is not whole yet; record all of them.
+def predict_cohort(run: Run, cohort: PredictionSet, model: tuple[nn.Module, ModelSpec]) -> None:
+    """Write the predictions of every slide that is not whole yet, a file a slide.
 
     Raises
     ------
     EmbeddingError
         Some embeddings are faulty: the slides without such are written.
     """
-    accelerator, folder = session.accelerator, session.states
-    rank, world = accelerator.process_index, accelerator.num_processes
+    processes, folder = run.processes, run.states
+    rank, world = processes.rank, processes.world
+    network, spec = model
     start = time.perf_counter()
-    whole = on_main(accelerator, lambda: writer.begin(folder, cohort))
-    places = cohort.places(whole)
+    complete = processes.on_main(lambda: writer.begin(folder, cohort))
+    places = cohort.places(complete)
     work = cohort.share(places, rank, world)
-    out = PredictionWriter(folder, cohort, blueprint.classes)
-    network = network.to(accelerator.device)
+    out = PredictionWriter(folder, cohort, spec.classes)
+    network = network.to(processes.device)
     with (
         closing(out),
-        Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance,
+        Rows(run.console).counting("predicted", sum(p.rows for p in work)) as advance,
     ):
-        found = together(
-            accelerator, lambda: scan(session.config, network, work, places, out, advance)
-        )
-        out.join(all_gather(accelerator, out.begun()), rank, world)
-        together(accelerator, out.finish)
-    faults = all_gather(accelerator, found)
-    writer.raise_invalid(cohort, places, [fault for some in faults for fault in some])
-    on_main(accelerator, lambda: check_whole(folder, cohort))
-    on_main(accelerator, lambda: inference_cohort.check_sources(cohort))
-    if session.is_first:
-        fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
-        session.console.print(
-            f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
-            f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
-        )
-        record(session, cohort, blueprint)
+        invalid = processes.together(lambda: scan(run.config, network, work, places, out, advance))
+        out.join(processes.all_gather(out.begun()), rank, world)
+        processes.together(out.finish)
+    by_rank = processes.all_gather(invalid)
+    writer.raise_invalid(cohort, places, [each for several in by_rank for each in several])
+    processes.on_main(lambda: check_whole(folder, cohort))
+    processes.on_main(lambda: inference_cohort.check_sources(cohort))
+    new, seconds = int((places >= 0).sum()), time.perf_counter() - start
+    run.console.print(
+        f"predicted: {new:,} tiles of {len(cohort.slides) - len(complete):,} slides in "
+        f"{seconds:.1f} s" + (f"; {len(complete):,} slides were there" if complete else "")
+    )
 
 
 def scan(
@@ -200,23 +191,3 @@ def check_whole(folder: Path, cohort: PredictionSet) -> None:
             found=f"the first is {lacking[0]}",
             fix="name an output that all machines share",
         )
-
-
-def record(session: Run, cohort: PredictionSet, blueprint: ModelSpec) -> None:
-    """Log the predictions and, where every tile has a label, how good they are."""
-    session.folder.mkdir(parents=True, exist_ok=True)
-    session.tracker.folder(session.states, partitions.FOLDER)
-    overlays_record.record(session, dataset(str(session.states), None))
-    labelled = has_labels(cohort.keys)
-    if not labelled:
-        session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
-        if session.config.abstain_below is None:
-            return
-    table = partitions.read(session.states)
-    abstentions(session, table)
-    if labelled:
-        shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
-        target = table["target"].to_numpy()
-        loss = cross_entropy(shares, target, np.array(blueprint.weights))
-        session.tracker.metrics({"best/predict/loss": loss})
-        record_evidence(session, "predict", table, blueprint.classes)

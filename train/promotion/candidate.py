@@ -20,7 +20,7 @@ from featurestore.views.leakage import groups_in_train_and_test
 from train.config import load as config_load
 from train.config import text
 from train.config.schema import Config
-from train.config.store import class_names, open_store
+from train.config.store import open_store
 from train.evaluation.comparison import differences
 from train.evaluation.estimates import estimate
 from train.models import checkpoint
@@ -179,10 +179,10 @@ def test_view(
 
 def check_fits(blueprint: ModelSpec, tiles: TileSet, settled: Config) -> None:
     """Refuse a test view of other classes, or with embeddings of another length."""
-    if class_names(settled) != blueprint.classes:
+    if settled.class_names != blueprint.classes:
         raise UnknownClassError(
             "The test view has other classes than the candidate",
-            found=f"{', '.join(class_names(settled))}; {', '.join(blueprint.classes)}",
+            found=f"{', '.join(settled.class_names)}; {', '.join(blueprint.classes)}",
             fix="register the version again with train/probe.py",
         )
     if tiles.matrix.dim != blueprint.dim:

@@ -14,7 +14,6 @@ import pyarrow as pa
 from featurestore.io.atomic import write_bytes
 from train.config import text
 from train.config.schema import Config
-from train.config.store import class_names
 from train.evaluation import metrics
 from train.evaluation.confusion import slide_accuracy
 from train.evaluation.estimates import Estimate
@@ -247,7 +246,7 @@ def model(page: Page, config: Config, blueprint: ModelSpec | None, uri: str | No
     page.add("model", Table("How it is made", {
         "what": list(how), "value": [str(value) for value in how.values()]
     }))  # fmt: skip
-    classes = blueprint.classes if blueprint else class_names(config)
+    classes = blueprint.classes if blueprint else config.class_names
     weights = blueprint.weights if blueprint else [None] * len(classes)
     page.add("model", Table("Classes", {
         "class": classes,

@@ -6,12 +6,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import Accelerator
-
 import featurestore
 from train.config.schema import Config, ConfigError
 from train.config.text import flat
-from train.runtime.processes import all_gather
+from train.runtime.processes import Processes
 from train.tracking.provenance import redacted
 from train.tracking.runs import versions
 
@@ -40,7 +38,7 @@ def code() -> str:
     return whole.hexdigest()[:12]
 
 
-def check(accelerator: Accelerator, config: Config) -> None:
+def check(processes: Processes, config: Config) -> None:
     """Refuse processes that were not started alike, in all of them.
 
     Raises
@@ -48,8 +46,8 @@ def check(accelerator: Accelerator, config: Config) -> None:
     ConfigError
         Something differs.
     """
-    if accelerator.num_processes > 1:
-        compare(all_gather(accelerator, facts(config)))
+    if processes.world > 1:
+        compare(processes.all_gather(facts(config)))
 
 
 def compare(processes: Sequence[Facts]) -> None:

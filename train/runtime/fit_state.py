@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -17,12 +17,13 @@ from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.refusals import AGAIN
 from train.config.schema import Config
 from train.config.text import plain
+from train.engine.trainer import Trainer
 from train.models import checkpoint
-from train.runtime.processes import on_main, together
 from train.runtime.run import Run
 from train.tracking.runs import set_status
 
 KIND = "fits"
+FORMAT = 2  # of a state: one of another code is no state of this fit
 RUN = "_run.txt"  # who reads a folder of predictions passes over it
 # What may differ between the fit that was killed and the one that goes on.
 FREE = ("resume", "output", "tracking", "threads", "memory_limit")
@@ -42,7 +43,7 @@ def state_folder(config: Config, snapshots: Sequence[str], processes: int) -> Pa
     """
     # What the data are is in the digests, wherever they lie.
     settled = {key: value for key, value in plain(config).items() if key not in (*FREE, "data")}
-    content = json.dumps([settled, list(snapshots), processes], sort_keys=True, default=str)
+    content = json.dumps([FORMAT, settled, list(snapshots), processes], sort_keys=True, default=str)
     return cache.place(KIND, hashlib.sha256(content.encode()).hexdigest())
 
 
@@ -92,31 +93,31 @@ def remove_state(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(session: Run, trained: bool = False) -> None:
+def settle(run: Run, trained: bool = False) -> None:
     """End all processes together if the tracking server was lost; say what is left of the fit.
 
     Parameters
     ----------
     trained
-        Whether the session's folder holds a checkpoint of this fit.
+        Whether the run's folder holds a checkpoint of this fit.
 
     Raises
     ------
     TrackingError
         The server was lost.
     """
-    together(session.accelerator, lambda: refuse(session, trained))
+    run.processes.together(lambda: refuse(run, trained))
 
 
-def refuse(session: Run, trained: bool) -> None:
+def refuse(run: Run, trained: bool) -> None:
     """Raise what lost the server, if anything did, with what is left of the fit."""
-    failure = session.tracker.failure
+    failure = run.tracker.failure
     if failure is None:
         return
-    left = saved_epochs(session)
+    left = saved_epochs(run)
     again = " with resume=true" if left and failure.fix.endswith(AGAIN) else ""
     if trained:
-        left.append(f"the best of them in {keep_checkpoint(session)}")
+        left.append(f"the best of them in {keep_checkpoint(run)}")
     raise TrackingError(
         failure.wrong,
         found=f"{failure.found}; kept: {', '.join(left) or 'nothing, no epoch had ended'}",
@@ -124,27 +125,27 @@ def refuse(session: Run, trained: bool) -> None:
     ) from failure
 
 
-def saved_epochs(session: Run) -> list[str]:
+def saved_epochs(run: Run) -> list[str]:
     """Return what a resume would go on from."""
-    if session.config.mode == "predict":
-        return [f"predictions in {session.states}"] if session.states.exists() else []
-    states = sorted(session.states.glob("*.pt"))
+    if run.config.mode == "predict":
+        return [f"predictions in {run.states}"] if run.states.exists() else []
+    states = sorted(run.states.glob("*.pt"))
     return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
 
 
-def abandon(session: Run, status: str) -> None:
+def abandon(run: Run, status: str) -> None:
     """Give the run a status where no tracker can: from another thread, or process."""
-    if session.config.tracking.enabled and (run := run_of(session.states)):
-        use_tracking(session.config.tracking.uri)
-        set_status(run, status)
+    if run.config.tracking.enabled and (run_id := run_of(run.states)):
+        use_tracking(run.config.tracking.uri)
+        set_status(run_id, status)
 
 
-def keep_checkpoint(session: Run) -> Path:
+def keep_checkpoint(run: Run) -> Path:
     """Return where the checkpoint stays: in the output that was asked for, else with the state."""
-    file = session.folder / checkpoint.FILE
-    if session.config.output is None:
-        write_bytes(session.states / checkpoint.FILE, file.read_bytes())
-        return session.states / checkpoint.FILE
+    file = run.folder / checkpoint.FILE
+    if run.config.output is None:
+        write_bytes(run.states / checkpoint.FILE, file.read_bytes())
+        return run.states / checkpoint.FILE
     return file
 
 
@@ -181,46 +182,61 @@ def read(file: Path) -> dict[str, Any]:
     return kept
 
 
+class SavedHistory(Protocol):
+    """What was recorded of the epochs of a fit."""
+
+    name: str
+    """Of the file of the state."""
+
+    def state_dict(self) -> Any:
+        """Return tensors, numbers, lists and dictionaries."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from them."""
+
+
 class FileCheckpointer:
-    """A `train.engine.trainer.Checkpointer` in a file, written by the first process, by rename.
+    """Saves a trainer after every epoch, on the main process, by rename.
 
     Parameters
     ----------
-    session
-        Says where, and whether what is there is recalled.
-    name
-        Of the file.
-    log
-        FileCheckpointer as well, and filled again: what was recorded of the epochs.
-    best
-        Writes the checkpoint of the best epoch that a state knows.
+    run
+        Says where, and whether the fit goes on from what is there.
+    trainer, history
+        What trains, and what was recorded of its epochs.
+    save_best
+        Writes the checkpoint of the best epoch so far; None where the best is yet to be chosen.
     """
 
     def __init__(
         self,
-        session: Run,
-        name: str,
-        log: list[Any],
-        best: Callable[[dict[str, Any]], object] | None = None,
+        run: Run,
+        trainer: Trainer,
+        history: SavedHistory,
+        save_best: Callable[[], object] | None = None,
     ) -> None:
-        self.file, self.session, self.log = session.states / f"{name}.pt", session, log
-        self.best, self.epochs = best, 0
+        self.run, self.file = run, run.states / f"{history.name}.pt"
+        self.trainer, self.history, self.save_best = trainer, history, save_best
+        self.epochs = 0
 
-    def recall(self) -> dict[str, Any] | None:
-        """Return the state of the last epoch, the same to all processes."""
+    def restore(self) -> None:
+        """Go on from the last epoch that was saved, the same on all processes, if there is one.
 
-        def recalled() -> dict[str, Any] | None:
-            there = self.session.config.resume and self.file.exists()
-            return read(self.file) if there else None
+        A solver, which starts anew, is saved here and nowhere else: a killed one is known by it.
+        """
 
-        kept = on_main(self.session.accelerator, recalled)
-        if kept is None:
-            return None
-        self.log[:], self.epochs = kept["log"], kept["epochs"]
-        state: dict[str, Any] = kept["state"]
-        return state
+        def saved() -> dict[str, Any] | None:
+            return read(self.file) if self.run.config.resume and self.file.exists() else None
 
-    def keep(self, state: Callable[[], dict[str, Any]]) -> None:
+        state = self.run.processes.on_main(saved)
+        if state and state["state"]:
+            self.trainer.load_state_dict(state["state"])
+            self.history.load_state_dict(state["log"])
+            self.epochs = state["epochs"]
+        elif not self.trainer.state_dict():
+            self._save({})
+
+    def save(self) -> None:
         """Write the state of an epoch, once it is recorded.
 
         Raises
@@ -228,11 +244,14 @@ class FileCheckpointer:
         TrackingError
             The tracking server was lost: the epoch before is what a resume goes on from.
         """
-        if self.session.tracker.failure and self.best:
-            self.best(state())
-        settle(self.session, self.best is not None)
-        if not self.session.is_first:
-            return
-        content = state()
-        self.epochs += bool(content)
-        write(self.file, {"state": content, "log": self.log, "epochs": self.epochs})
+        if state := self.trainer.state_dict():
+            self._save(state)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        if self.run.tracker.failure and self.save_best:
+            self.save_best()
+        settle(self.run, self.save_best is not None)
+        if self.run.is_main:
+            self.epochs += bool(state)
+            content = {"state": state, "log": self.history.state_dict(), "epochs": self.epochs}
+            write(self.file, content)

@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, set_seed
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from featurestore.console.tables import shown_warnings
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from featurestore.printing import Console
+from train.config.schema import Config
+from train.runtime import agreement
 from train.runtime.ending import Ending, Rank
 from train.runtime.lifeline import Lifeline, Peer, accept, joined, listener
-from train.runtime.processes import all_gather
+from train.runtime.processes import Processes
 
 START, WORK, BLIND = timedelta(minutes=5), timedelta(days=1), timedelta(minutes=30)
 """How long processes wait for each other: to meet; while the first one prepares data or records
@@ -40,6 +44,31 @@ def create_accelerator(ending: Ending) -> Accelerator:
             found=str(error).partition("\n")[0],
             fix="look at what the others say, then run the same command again",
         ) from error
+
+
+@contextlib.contextmanager
+def start_processes(config: Config, ending: Ending) -> Iterator[tuple[Processes, Console]]:
+    """Yield the processes of a run, which have met, are connected and were started alike.
+
+    With them comes the console, where the main one prints; the others' are quiet.
+
+    Raises
+    ------
+    FeatureStoreError
+        Some did not come.
+    ConfigError
+        They were not started alike.
+    """
+    with contextlib.ExitStack() as stack:
+        accelerator = create_accelerator(ending)
+        processes = Processes(accelerator)
+        console = Console(quiet=not processes.is_main)
+        set_seed(config.seed)
+        stack.enter_context(shown_warnings(console))
+        stack.callback(accelerator.end_training)
+        stack.enter_context(connected(accelerator, ending))
+        agreement.check(processes, config)
+        yield processes, console
 
 
 @contextlib.contextmanager
@@ -78,7 +107,7 @@ def _met(accelerator: Accelerator, own: Rank) -> list[Peer]:
                 peers = [Peer(0, name, joined(host, port, token, own))]
         except OSError as error:
             trouble = f"{own.name}: {error.strerror or error}"
-        troubles = [each for each in all_gather(accelerator, trouble) if each]
+        troubles = [each for each in Processes(accelerator).all_gather(trouble) if each]
     if not troubles:
         return peers
     for peer in peers:

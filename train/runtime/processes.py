@@ -1,6 +1,7 @@
-"""Processes act as one: broadcast, gather, all-reduce."""
+"""The processes of a run act as one: broadcast, gather, all-reduce."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -9,32 +10,82 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
-from train.engine.shard import Shard, Split
 
 T = TypeVar("T")
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Do some work on the first process alone; give its result, or its refusal, to all."""
-    outcome: list[object] = [None]
-    if accelerator.is_main_process:
-        outcome = [_attempt(work)]
-    broadcast_object_list(outcome)
-    return _delivered(outcome[0])  # type: ignore[return-value]  # what `work` returned
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share the work of a run, and their devices.
 
+    Parameters
+    ----------
+    accelerator
+        Accelerate's view of them.
+    """
 
-def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Do some work on every process; a refusal on one is raised on all, or they would wait."""
-    outcome = _attempt(work)
-    refusals = [outcome] if isinstance(outcome, FeatureStoreError) else []
-    if accelerator.num_processes > 1:
-        refusals = gather_object(refusals)
-    return _delivered(refusals[0] if refusals else outcome)  # type: ignore[return-value]
+    accelerator: Accelerator
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return bool(self.accelerator.is_main_process)
 
-def all_gather(accelerator: Accelerator, own: T) -> list[T]:
-    """Return what each process has, to all of them."""
-    return gather_object([own]) if accelerator.num_processes > 1 else [own]
+    @property
+    def rank(self) -> int:
+        """Which one this is."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this one computes."""
+        return self.accelerator.device
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Do some work on the main process alone; give its result, or its refusal, to all."""
+        outcome: list[object] = [None]
+        if self.is_main:
+            outcome = [_attempt(work)]
+        broadcast_object_list(outcome)
+        return _delivered(outcome[0])  # type: ignore[return-value]  # what `work` returned
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do some work on every process; a refusal on one is raised on all, or they would wait."""
+        outcome = _attempt(work)
+        refusals = [outcome] if isinstance(outcome, FeatureStoreError) else []
+        if self.world > 1:
+            refusals = gather_object(refusals)
+        return _delivered(refusals[0] if refusals else outcome)  # type: ignore[return-value]
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return what each process has, to all of them."""
+        return gather_object([value]) if self.world > 1 else [value]
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes."""
+        total: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return total
+
+    def assemble(self, rows: Tensor, total: int) -> Tensor:
+        """Return the rows of all processes by position, on the CPU.
+
+        Each row is zero but on its owner, so that the sum is exact: no padding, no tile twice.
+
+        Parameters
+        ----------
+        rows
+            This process's, of positions rank, rank + world, ...; shape (local rows, columns).
+        total
+            Number of positions.
+        """
+        everyone = torch.zeros((total, rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        everyone[self.rank :: self.world] = rows
+        return self.all_reduce(everyone).cpu()
 
 
 def _attempt(work: Callable[[], object]) -> object:
@@ -48,26 +99,3 @@ def _delivered(outcome: object) -> object:
     if isinstance(outcome, FeatureStoreError):
         raise outcome
     return outcome
-
-
-def all_reduce(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """Return the sum of a tensor over the processes."""
-    summed: Tensor = accelerator.reduce(value, reduction="sum")
-    return summed
-
-
-def assemble_rows(accelerator: Accelerator, split: Split | Shard, own: Tensor) -> Tensor:
-    """Return the rows of all processes, by position.
-
-    Each row is zero but on its owner, so that the sum is exact: no padding, no tile twice.
-
-    Parameters
-    ----------
-    split
-        Says which positions are this process's own.
-    own
-        Its rows, shape (own rows, columns).
-    """
-    whole = torch.zeros((len(split), own.shape[1]), dtype=own.dtype, device=own.device)
-    whole[split.rank :: split.world] = own
-    return all_reduce(accelerator, whole).cpu()

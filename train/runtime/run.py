@@ -1,13 +1,13 @@
-"""What the parts of a run share, and how its processes act as one."""
+"""One run of a script: what its parts share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from featurestore.printing import Console
 from train.config.schema import Config
-from train.reports.html import Page
+from train.runtime.processes import Processes
 from train.tracking.tracker import Tracker
 
 
@@ -19,37 +19,39 @@ class Run:
     ----------
     config
         The configuration, resolved.
-    accelerator
-        The processes and their devices.
+    processes
+        Who shares the work.
     console
-        Where the first process prints; the others' are quiet.
+        Where the main process prints; the others' are quiet.
     tracker
-        MLflow on the first process, a null tracker on the others.
+        MLflow on the main process, a null tracker on the others.
     folder
         Where files are written before they are logged.
     states
         Where the state of a fit is kept, see `train.runtime.fit_state`.
     command
         What started it, as a shell takes it.
-    page
-        What the run says of itself, see `train.reports.results`.
     """
 
     config: Config
-    accelerator: Accelerator
+    processes: Processes
     console: Console
     tracker: Tracker
     folder: Path
     states: Path
     command: str = ""
-    page: Page = field(default_factory=Page)
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that prints and writes."""
-        return bool(self.accelerator.is_main_process)
+        return self.processes.is_main
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anything comes of what is drawn: pictures for nobody need not be."""
+        return self.tracker.records or self.config.output is not None
 
 
 def single_process_run(config: Config, console: Console, tracker: Tracker, folder: Path) -> Run:
-    """Return the session of a script beside the fit, which runs in one process."""
-    return Run(config, Accelerator(), console, tracker, folder, folder)
+    """Return the run of a script beside the fit, which runs in one process."""
+    return Run(config, Processes(Accelerator()), console, tracker, folder, folder)

@@ -1,0 +1,33 @@
+"""From trained heads to the network that is registered."""
+
+from torch import nn
+
+from train.config.schema import Config
+from train.engine.trainer import FitResult
+from train.fitting.autograd import NetworkResult
+from train.models.checkpoint import ModelSpec
+from train.models.heads import backbone, classifier, linear
+
+
+def build_network(
+    result: FitResult, head: int, config: Config, temperature: float = 1.0
+) -> tuple[nn.Module, ModelSpec]:
+    """Return one trained head as the network that is registered.
+
+    Its standardisation and its temperature are in its weights.
+    """
+    if isinstance(result, NetworkResult):
+        return result.model
+    assert result.weights
+    weight, bias = result.weights.weight[head].cpu(), result.weights.bias[head].cpu()
+    class_weights = result.problem.losses.class_weights[head].tolist()
+    number, dim = weight.shape
+    normalize = "l2" if config.normalize == "l2" else "none"
+    spec = ModelSpec(
+        "linear", config.hidden, normalize, dim, config.class_names, class_weights, temperature
+    )
+    layer = linear(dim, number, 0)
+    assert isinstance(layer, nn.Linear)
+    layer.weight.data, layer.bias.data = weight / temperature, bias / temperature
+    network = classifier(backbone(normalize, dim), layer)
+    return network.eval().requires_grad_(False), spec

@@ -1,0 +1,159 @@
+"""From a configuration to what a run works on: refused here is whatever can be refused."""
+
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from torch import nn
+
+from featurestore.errors import FeatureStoreWarning
+from featurestore.io.progress import Rows
+from featurestore.printing import Console
+from featurestore.snapshots.build import materialise
+from featurestore.snapshots.leakage import raise_leaks
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.snapshots.tile_set import TileSet
+from featurestore.views.folds import check_fold
+from train.config.rules import asked_folds, is_sweep, lone_fold
+from train.config.schema import Config
+from train.config.store import check_places, open_store, with_rules
+from train.evaluation.groups import check_group_columns, check_group_values
+from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
+from train.fitting.load import TileTable
+from train.models import checkpoint
+from train.models.checkpoint import ModelSpec
+from train.runtime import fit_state, places
+from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all processes of a run work on.
+
+    Parameters
+    ----------
+    config
+        The configuration, resolved.
+    states
+        Where the state of the fit is kept.
+    grid
+        Heads to train; None where a checkpoint is evaluated.
+    tiles
+        Tiles of a checkpoint's mode, or those held out for a final head.
+    model
+        The network to evaluate.
+    """
+
+    config: Config
+    states: Path
+    grid: HeadGrid | None = None
+    tiles: TileSet | None = None
+    model: tuple[nn.Module, ModelSpec] | None = None
+
+    @property
+    def keys(self) -> pa.Table:
+        """The tiles that predictions are recorded of first."""
+        tiles = self.grid.tiles if self.grid else self.tiles
+        assert tiles
+        return tiles.keys
+
+
+def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Inputs, Job]:
+    """Open all that a fit needs, or the evaluation of a checkpoint, and choose its tiles.
+
+    Parameters
+    ----------
+    processes
+        How many share the work: a state is theirs.
+    """
+    with ExitStack() as locks:
+        if config.output:
+            locks.callback(places.output(Path(config.output)).close)
+        check_places(config)
+        tracker, store = open_tracker(config), open_store(config)
+        model = open_checkpoint(config) if config.checkpoint else None
+        check_group_columns(store, config)
+        variants = rule_variants(config) if is_sweep(config) else [{}]
+        stores = [with_rules(store, rules) for rules in variants]
+        rows, fold = Rows(console), lone_fold(config)
+        needed = () if is_sweep(config) else (fold,)
+        snapshots = [materialise(variant, rows, *needed) for variant in stores]
+        job = replace(_choose(snapshots, config), model=model)
+        check_fits(job)
+        states = find_state(config, (tracker, snapshots), processes, locks)
+        inputs = Inputs(tracker, stores[0], snapshots, locks.pop_all())
+    return inputs, replace(job, states=states)
+
+
+def _choose(snapshots: list[Snapshot], config: Config) -> Job:
+    """Return the heads to train, or the tiles to evaluate on."""
+    if is_sweep(config):
+        return choose_grid(snapshots, config)
+    tiles = choose_tiles(snapshots[0], config)
+    if config.mode == "fit":
+        return Job(config, Path(), single_head(TileTable.of_split(tiles), config))
+    return Job(config, Path(), tiles=tiles)
+
+
+def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
+    """Return the heads of all settings and folds, on the tiles that any variant keeps."""
+    folds = asked_folds(config, snapshots[0].manifest["folds"])
+    for snapshot in snapshots:
+        for fold in folds:
+            check_fold(fold, snapshot.manifest["folds"])
+        warn_of_leaks(snapshot, config)
+    tested = config.final and config.data.test_tiles is not None
+    further = config.evidence.columns()
+    tiles = snapshots[0].test_set(further) if tested else None
+    table = TileTable.union([snapshot.fold_set(further) for snapshot in snapshots])
+    return Job(config, Path(), head_grid(table, settings(config), folds, config.seed), tiles)
+
+
+def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
+    """Return the tiles that the mode asks for, after the guard has looked at the folds."""
+    if config.mode == "test":
+        return snapshot.test_set(config.evidence.columns())
+    [fold] = asked_folds(config, [])
+    tiles = snapshot.fit_set(fold, config.evidence.columns())
+    warn_of_leaks(snapshot, config)
+    if config.mode == "validate":
+        held_out = np.asarray(tiles.keys["split"]) == "validation"
+        tiles = replace(tiles, keys=tiles.keys.filter(held_out))
+    return tiles
+
+
+def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
+    """Refuse what the folds promise not to do, or warn of it."""
+    for leak in raise_leaks(snapshot.findings, config.leakage):
+        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
+
+
+def check_fits(job: Job) -> None:
+    """Refuse groups without end, and a checkpoint for embeddings of another length."""
+    for tiles in (job.tiles, job.grid and job.grid.tiles):
+        if tiles:
+            check_group_values(tiles.keys, job.config.evidence.groups)
+    if job.model and job.tiles:
+        checkpoint.check_dimension(job.model[1], job.tiles.matrix.dim)
+
+
+def find_state(
+    config: Config,
+    tracked: tuple[object, list[Snapshot]],
+    processes: int,
+    locks: ExitStack,
+) -> Path:
+    """Return where the state is kept, which is locked; what is resumed goes on in its own run."""
+    tracker, snapshots = tracked
+    digests = [snapshot.digest for snapshot in snapshots]
+    folder = fit_state.state_folder(config, digests, processes)
+    states, taken, goes_on = places.find(folder, config.resume, fit_state.has_state)
+    if taken:
+        locks.callback(taken.close)
+    if config.resume and (goes_on or config.resume is True):
+        tracker.run = fit_state.check(states)
+    config.resume = goes_on
+    return states

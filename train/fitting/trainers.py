@@ -1,0 +1,104 @@
+"""From a configuration to the trainer of its heads."""
+
+from dataclasses import replace
+
+from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
+from train.engine.heads import HeadSpecs
+from train.engine.minibatch import MiniBatchTrainer
+from train.engine.problem import Problem, TrainPlan
+from train.engine.shard import DROPPED, Shard
+from train.engine.solvers.closed_form import ClosedFormTrainer
+from train.engine.solvers.gram_matrix import list_strata
+from train.engine.solvers.knn import NearestNeighbours
+from train.engine.solvers.lbfgs import LbfgsTrainer
+from train.engine.trainer import Trainer
+from train.fitting.autograd import AutogradTrainer
+from train.fitting.grid import HeadGrid, head_grid
+from train.fitting.load import Shards, memory_budget, resident
+from train.fitting.selection import Choice
+from train.runtime.processes import Processes
+
+
+def build_trainer(config: Config, grid: HeadGrid, shards: Shards, processes: Processes) -> Trainer:
+    """Return the trainer of a grid's heads.
+
+    Raises
+    ------
+    ConfigError
+        What a closed form needs does not fit into memory.
+    """
+    heads = grid.heads.to(processes.device)
+    problem = _problem(config, heads, shards, processes)
+    plan = train_plan(config)
+    if config.head != "linear":
+        return AutogradTrainer(problem, plan, config, processes)
+    if config.probe == "knn":
+        return NearestNeighbours(problem, _reference(grid, shards, config), config.neighbours)
+    return _linear_trainer(config, problem, plan)
+
+
+def build_final_trainer(
+    config: Config, grid: HeadGrid, shards: Shards, processes: Processes, choice: Choice
+) -> Trainer:
+    """Return the trainer of one more head of the best setting, on all folds.
+
+    It takes as many epochs as the setting's folds took at the median; a solver as many iterations
+    as it needs, since an optimum is where it is, however many steps away.
+    """
+    final = head_grid(grid.tiles, [grid.settings[choice.setting]], [DROPPED], config.seed)
+    problem = _problem(config, final.heads.to(processes.device), shards, processes)
+    epochs = config.max_epochs if config.optimizer in SOLVERS else choice.median_epochs
+    plan = replace(train_plan(config), max_epochs=epochs, patience=epochs, min_delta=0.0)
+    return _linear_trainer(config, problem, plan)
+
+
+def _problem(config: Config, heads: HeadSpecs, shards: Shards, processes: Processes) -> Problem:
+    return Problem.prepare(
+        (shards.train, shards.validation), heads, len(config.class_names), processes.all_reduce,
+        zscore=config.normalize == "zscore",
+    )  # fmt: skip
+
+
+def _linear_trainer(config: Config, problem: Problem, plan: TrainPlan) -> Trainer:
+    if config.probe in CLOSED:
+        check_memory(problem, config)
+        return ClosedFormTrainer(problem, config.probe)
+    if config.optimizer in SOLVERS:
+        return LbfgsTrainer(problem, plan)
+    return MiniBatchTrainer(problem, plan)
+
+
+def train_plan(config: Config) -> TrainPlan:
+    """Return how a configuration trains."""
+    return TrainPlan(
+        config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
+        config.seed,
+    )  # fmt: skip
+
+
+def _reference(grid: HeadGrid, shards: Shards, config: Config) -> Shard:
+    """Return the tiles of all processes in memory, for who has neighbours among them."""
+    shard = shards.train
+    if shard.world == 1 and not shards.is_streamed:
+        return shard
+    return resident(grid.tiles, shards.order, config).to(shard.device)
+
+
+def check_memory(problem: Problem, config: Config) -> None:
+    """Refuse Gram matrices that do not fit into memory.
+
+    Raises
+    ------
+    ConfigError
+        They do not.
+    """
+    matrices = len(list_strata(problem.heads, problem.classes)[0])
+    dim, budget = problem.train.dim, memory_budget(config)
+    size = 0 if config.probe == "prototype" else matrices * 8 * dim**2
+    if size > budget:
+        raise ConfigError(
+            f"The moments of probe={config.probe} do not fit into memory",
+            found=f"{matrices} Gram matrices of {dim} x {dim}: {size / 1e9:.1f} GB, "
+            f"{budget / 1e9:.1f} GB to spend",
+            fix="sweep fewer thresholds, strategies or shares of slides at once, or fewer folds",
+        )

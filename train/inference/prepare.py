@@ -1,0 +1,69 @@
+"""From a configuration to the cohort that is predicted."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+from torch import nn
+
+from featurestore.printing import Console
+from train.config.schema import Config
+from train.config.store import check_places, open_store
+from train.evaluation.groups import check_group_columns, check_group_values
+from train.inference.cohort import PredictionSet, prediction_set
+from train.inference.stream import place
+from train.models import checkpoint
+from train.models.checkpoint import ModelSpec
+from train.runtime import places
+from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """What all processes of a prediction work on.
+
+    Parameters
+    ----------
+    config
+        The configuration, resolved.
+    states
+        Where the predictions are written.
+    cohort
+        Tiles to predict.
+    model
+        The network that predicts.
+    """
+
+    config: Config
+    states: Path
+    cohort: PredictionSet
+    model: tuple[nn.Module, ModelSpec]
+
+    @property
+    def keys(self) -> pa.Table:
+        """The tiles that predictions are recorded of."""
+        return self.cohort.keys
+
+
+def prepare_prediction(
+    config: Config, console: Console, processes: int
+) -> tuple[Inputs, PredictionJob]:
+    """Open all that a prediction needs; its state is that of any number of processes."""
+    with ExitStack() as locks:
+        if config.output:
+            locks.callback(places.output(Path(config.output)).close)
+        check_places(config)
+        tracker, store = open_tracker(config), open_store(config)
+        model = open_checkpoint(config)
+        check_group_columns(store, config)
+        digest = checkpoint.digest(*model)
+        cohort = prediction_set(store, digest, config.evidence.columns())
+        cohort = replace(cohort, model=config.checkpoint)
+        check_group_values(cohort.keys, config.evidence.groups)
+        checkpoint.check_dimension(model[1], cohort.dim)
+        states, taken = place(config, cohort, tracker)
+        if taken:
+            locks.callback(taken.close)
+        inputs = Inputs(tracker, store, locks=locks.pop_all())
+    return inputs, PredictionJob(config, states, cohort, model)

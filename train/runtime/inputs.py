@@ -1,0 +1,76 @@
+"""What the main process alone opens before a run begins: tracker, store, snapshots, locks."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from featurestore.errors import UnknownClassError
+from featurestore.io import mlflow_artifacts, names
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.store import FeatureStore
+from train.config.rules import registers
+from train.config.schema import Config
+from train.config.text import run_name
+from train.models.checkpoint import ModelSpec
+from train.tracking import registered_models
+from train.tracking.mlflow_tracker import MlflowTracker
+from train.tracking.names import check_spelled
+from train.tracking.tracker import NullTracker, Tracker
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What goes into a run.
+
+    Parameters
+    ----------
+    tracker
+        Its store is known to take the run and its model.
+    store
+        On the artifacts, under the first variant of the rules.
+    snapshots
+        One for each variant.
+    locks
+        Of the output and of the state, until the run ends.
+    """
+
+    tracker: Tracker
+    store: FeatureStore
+    snapshots: list[Snapshot] = field(default_factory=list)
+    locks: ExitStack = field(default_factory=ExitStack)
+
+
+def open_tracker(config: Config) -> Tracker:
+    """Return the tracker, its store known to take the run and its model."""
+    tracking = config.tracking
+    if tracking.enabled:
+        check_spelled(config.class_indices)
+        model = tracking.model if registers(config) else None
+        return MlflowTracker(tracking.uri, tracking.experiment, run_name(config), model)
+    uris = [*vars(config.data).values(), config.checkpoint]
+    if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
+        mlflow_artifacts.use_tracking(tracking.uri)  # artifacts may live there all the same
+    return NullTracker()
+
+
+def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec]:
+    """Return the network to evaluate; its name is resolved for all that follows.
+
+    What the run records is the version that it used, not an alias that moves.
+
+    Raises
+    ------
+    UnknownClassError
+        It was trained on other classes.
+    """
+    assert config.checkpoint
+    config.checkpoint = names.resolved(config.checkpoint)
+    network, spec = registered_models.load(config.checkpoint)
+    if config.class_names != spec.classes:
+        raise UnknownClassError(
+            "The checkpoint was trained on other classes",
+            found=f"{', '.join(spec.classes)} in it; {', '.join(config.class_names)} configured",
+            fix="pick the classes=... that it was trained on, or another checkpoint",
+        )
+    return network, spec
