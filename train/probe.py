@@ -24,22 +24,30 @@ if __name__ == "__main__":
 import os
 from dataclasses import replace
 
+import numpy as np
+import pyarrow.dataset as ds
+
 from featurestore.io import names
 from train.config.load import load
 from train.config.ranks import speaks
 from train.config.schema import Config
 from train.engine.trainer import FitResult, Trainer
 from train.evaluation.evaluate import evaluate
+from train.fitting.divergence import check_finite
+from train.fitting.held_out import HeldOut
 from train.fitting.load import load_shards, threads
-from train.fitting.network import build_network, calibrate
+from train.fitting.network import build_network
 from train.fitting.prepare import Job, prepare_fit
 from train.fitting.selection import select_setting
-from train.fitting.trainers import build_final_trainer, build_trainer, check_finite
+from train.fitting.settings import SettingResults
+from train.fitting.trainers import build_final_trainer, build_trainer
 from train.inference.prepare import PredictionJob, prepare_prediction
 from train.inference.stream import predict_cohort
 from train.inference.tiles import predict_split
 from train.overlays.checks import check_maps
-from train.predictions.table import Predictions
+from train.predictions import files, partitions
+from train.predictions.table import Predictions, has_labels
+from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
 from train.runtime.ending import Ending, watched
 from train.runtime.fit_state import FileCheckpointer, settle
@@ -99,7 +107,8 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # a shard of their own; else all folds are one shard, and masks tell the heads apart.
     shards = processes.together(lambda: load_shards(grid, config, processes))
     trainer = build_trainer(config, grid, shards, processes)
-    result = train(this, trainer, log.history(grid), grid.name)
+    history = HeadHistory(this) if grid.is_single else GridHistory(grid)
+    result = train(this, log, trainer, history)
 
     # -------------------------------------------------------------------------
     # metrics
@@ -108,16 +117,18 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.
     rows = result.out_of_fold(grid.of_setting(choice.setting))
     probabilities = processes.assemble(rows, len(shards.validation))
-    held_out = HeldOut.of(grid, choice, shards.order, probabilities)
+    held_out = HeldOut(grid, choice, shards.order, probabilities)
     if config.calibrate:  # a temperature, fitted on these tiles: it changes no prediction
-        held_out, choice, calibration = calibrate(held_out, choice, result)
+        held_out, calibration = held_out.calibrated(result)
+        choice = held_out.choice
         log.calibration(calibration)
+    predictions = held_out.predictions(config)
     if grid.is_single:
-        log.class_weights(result.problem.losses.class_weights[0])
-        publish(this, log, held_out.predictions(config), "validation", choice.loss)
+        log.class_weights(result.problem.losses.class_weights[0].tolist())
+        publish(this, log, predictions, "validation", choice.loss)
     else:
-        publish(this, log, held_out.predictions(config), "oof", prefix="oof_")
-        log.settings(grid, choice, result)  # a table, a picture along every key, a child run each
+        publish(this, log, predictions, "oof")
+        log.settings(SettingResults(grid, choice, history.losses, result.diagnostics))
 
     # -------------------------------------------------------------------------
     # register
@@ -128,7 +139,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     head = choice.head  # of the best setting's heads the one with the lowest validation loss
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
         trainer = build_final_trainer(config, grid, shards, processes, choice)
-        result, head = train(this, trainer, log.history(None), "final"), 0
+        result, head = train(this, log, trainer, GridHistory(None)), 0
     elif not grid.is_single:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
@@ -146,7 +157,8 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
     def save_best() -> None:  # what is left of a fit whose tracking server was lost
         log.checkpoint(*build_network(trainer.result(), 0, config))
 
-    state = FileCheckpointer(this, trainer, history, save_best if history.of_one_head else None)
+    lost = save_best if isinstance(history, HeadHistory) else None
+    state = FileCheckpointer(this, trainer, history, lost)
     state.restore()  # resume=true: bit for bit where it was
     with EpochBar(this.console, config.max_epochs, rows=len(trainer.problem.train)) as bar:
         for epoch in trainer:  # AdamW: epochs; L-BFGS: iterations; ridge, lda, neighbours: none
@@ -175,21 +187,32 @@ def test(this: Run, log: RunLogger, job: Job) -> None:
 
 def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     """Predict a whole cohort in a stream, a file a slide; labels are not needed."""
+    config, (_, spec) = this.config, job.model
     predict_cohort(this, job.cohort, job.model)
-    if this.is_main:
-        predicted = CohortPredictions(this.states, job.cohort, job.model)
-        log.cohort(predicted)
-        draw_maps(this, log, predicted.dataset)
-        if predicted.labelled:
-            log.evaluation(predicted.evaluate(this.config), "predict")
+    if not this.is_main:
+        return
+    log.cohort(this.states)
+    draw_maps(this, log, files.dataset(str(this.states), None))
+    labelled = has_labels(job.cohort.keys)
+    if not labelled:
+        this.console.print(f"predict: {len(job.cohort.keys):,} tiles, not all have labels")
+    if labelled or config.abstain_below is not None:
+        table = partitions.read(this.states)
+        predictions = Predictions.from_table(table, spec.classes, config.evidence.resample)
+        log.abstentions(predictions)
+        if labelled:
+            loss = predictions.cross_entropy(spec.weights)
+            log.evaluation(evaluate(predictions, config.evidence, config.seed, loss), "predict")
 
 
 def evaluate_model(this: Run, log: RunLogger, job: Job, split: str) -> None:
     """Apply a network to the tiles of a split, which all processes share, and publish."""
-    config, processes = this.config, this.processes
-    assert job.model and job.tiles
-    probabilities, loss = predict_split(job.model, job.tiles, processes, threads(config))
-    predictions = Predictions.in_order(job.tiles.keys, probabilities.numpy(), config)
+    config, tiles = this.config, job.tiles
+    assert job.model and tiles
+    probabilities, loss = predict_split(job.model, tiles, this.processes, threads(config))
+    order = np.arange(len(tiles.keys))  # that of the keys
+    classes, resample = job.model[1].classes, config.evidence.resample
+    predictions = Predictions.of(tiles.keys, order, probabilities.numpy(), classes, resample)
     publish(this, log, predictions, split, loss)
 
 
@@ -201,10 +224,19 @@ def publish(
         return
     prefix = "oof_" if split == "oof" else ""
     log.predictions(predictions, split, prefix)
-    draw_maps(this, log, dataset_of(predictions.table()), prefix)
-    if predictions.labelled:
+    draw_maps(this, log, ds.dataset(predictions.table()), prefix)
+    if predictions.labelled:  # computed by a pure function, then recorded
         evaluation = evaluate(predictions, this.config.evidence, this.config.seed, loss)
-        log.evaluation(evaluation, split, prefix)  # computed apart from being recorded
+        log.evaluation(evaluation, split, prefix)
+
+
+def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = "") -> None:
+    """Draw predictions as maps that a pathologist opens, if there are to be any."""
+    if this.config.maps.slides:
+        from train.overlays.write import write_overlays  # wants the extra `maps`
+
+        name = f"{prefix}maps"
+        log.maps(write_overlays(predicted, this.config, this.folder, this.console, name))
 
 
 MODES = {"fit": fit, "validate": validate, "test": test, "predict": predict}

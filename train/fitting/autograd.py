@@ -136,10 +136,7 @@ class AutogradTrainer:
         device = self.weights.device
         sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, and of weights
         for pieces in self.train.batches(self.plan.batch_size, self.rng):
-            x, target = (
-                parts[0] if len(parts) == 1 else torch.cat(parts)
-                for parts in ([p.x for p in pieces], [p.target[0] for p in pieces])
-            )
+            x, target = joined(pieces)
             weight = reduce(self.weights[target].sum(dtype=torch.float64))
             logits = head(x.to(device, non_blocking=True).float())
             loss = cross_entropy_sum(logits, target, self.weights, self.smoothing)
@@ -154,7 +151,7 @@ class AutogradTrainer:
     @torch.no_grad()
     def apply(self, head: nn.Module) -> Applied:
         """Return what a head makes of the local validation rows."""
-        blocks = ((block.x, block.target[0]) for block in self.validation.blocks(BLOCK))
+        blocks = (joined([block]) for block in self.validation.blocks(BLOCK))
         return apply_network(lambda x: head(x.float()), blocks, self.weights)
 
     def summarise(self, applied: Applied) -> tuple[Tensor, Tensor]:
@@ -215,3 +212,10 @@ def standardized(shard: Shard, standardizer: Standardizer) -> Shard:
     for block in shard.x.split(BLOCK):
         block.copy_(transform(block))
     return shard
+
+
+def joined(pieces: list[Shard]) -> tuple[Tensor, Tensor]:
+    """Return the embeddings and targets of pieces in memory; of one, without a copy."""
+    x = [piece.x for piece in pieces if isinstance(piece.x, Tensor)]
+    target = [piece.target[0] for piece in pieces]
+    return (x[0], target[0]) if len(x) == 1 else (torch.cat(x), torch.cat(target))

@@ -14,7 +14,7 @@ from featurestore.errors import EmptyViewError
 from train.config.schema import Config
 from train.engine.heads import HeadSpecs
 from train.engine.shard import DROPPED
-from train.fitting.load import VALIDATION, TileTable, slide_rank
+from train.fitting.tile_table import VALIDATION, TileTable, slide_rank
 from train.predictions.table import encode_slides
 
 RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant

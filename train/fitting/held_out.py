@@ -10,8 +10,8 @@ from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration, calibrate, cross_entropy
 from train.fitting.grid import HeadGrid
-from train.fitting.load import Rows
 from train.fitting.selection import Choice
+from train.fitting.tile_table import Rows
 from train.predictions.table import Predictions
 
 

@@ -5,76 +5,26 @@ chunks, see `train.engine.shard.Shard.batches`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import psutil
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.snapshots.tile_set import TileSet
 from train.config.rules import size
 from train.config.schema import Config
-from train.engine.shard import BLOCK, DROPPED, Shard
+from train.engine.shard import BLOCK, Shard
 from train.engine.stream import Stream
+from train.fitting.grid import HeadGrid
+from train.fitting.tile_table import TRAIN, VALIDATION, Rows, TileTable, slide_rank
 from train.models.heads import Unit
-from train.predictions.table import encode_clusters, encode_slides
+from train.predictions.table import encode_clusters
 from train.runtime.processes import Processes
 
-VARIANT_COLUMNS = ["target", "split", "fold"]  # of keys that are a variant's own
 SHARE = 0.6  # of the memory: the rest is for heads, optimizers and whoever else lives there
-TRAIN, VALIDATION = 0, 1  # the two folds of a single head
-
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TileTable:
-    """The tiles that any variant keeps.
-
-    Parameters
-    ----------
-    keys
-        ``slide_id, x, y, row`` and further columns.
-    target, fold
-        Under each variant, `DROPPED` where it drops the tile; shape (tiles, variants).
-    matrix
-        Where the embeddings are.
-    """
-
-    keys: pa.Table
-    target: Rows
-    fold: Rows
-    matrix: EmbeddingMatrix
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @classmethod
-    def union(cls, sets: Sequence[TileSet]) -> "TileTable":
-        """Return the tiles of several sets, each with one variant's targets and folds.
-
-        They are in the order of rows of the matrix.
-        """
-        keys = pa.concat_tables([s.keys.drop_columns(VARIANT_COLUMNS) for s in sets])
-        rows, first = np.unique(keys["row"].to_numpy(), return_index=True)
-        target, fold = (np.full((len(rows), len(sets)), DROPPED) for _ in range(2))
-        for variant, tiles in enumerate(sets):
-            place = np.searchsorted(rows, tiles.keys["row"].to_numpy())
-            target[place, variant] = tiles.keys["target"].to_numpy()
-            fold[place, variant] = tiles.keys["fold"].to_numpy()
-        return cls(keys.take(pa.array(first)), target, fold, sets[0].matrix)
-
-    @classmethod
-    def of_split(cls, tiles: TileSet) -> "TileTable":
-        """Return the tiles of a split in their order: folds `TRAIN` and `VALIDATION`."""
-        target = tiles.keys["target"].fill_null(DROPPED).to_numpy()
-        fold = np.where(np.asarray(tiles.keys["split"]) == "train", TRAIN, VALIDATION)
-        return cls(tiles.keys, target[:, None], fold[:, None], tiles.matrix)
 
 
 @dataclass(frozen=True)
@@ -99,16 +49,13 @@ class Shards:
         return isinstance(self.train.x, Stream)
 
 
-def load_shards(tiles: TileTable, single: bool, config: Config, processes: Processes) -> Shards:
-    """Load the tiles of heads.
+def load_shards(grid: HeadGrid, config: Config, processes: Processes) -> Shards:
+    """Load the tiles of a grid's heads; of a single one, its validation tiles apart.
 
-    Parameters
-    ----------
-    single
-        Whether there is one head, whose validation tiles are apart: no batch holds any of them.
+    No batch of a single head then holds a tile that it does not train on.
     """
-    rng = np.random.default_rng(config.seed)
-    if not single:
+    tiles, rng = grid.tiles, np.random.default_rng(config.seed)
+    if not grid.is_single:
         shard, order = load_shard(tiles, rng.permutation(len(tiles)), config, processes)
         return Shards(shard, shard, order)
     side = tiles.fold[:, 0]
@@ -177,13 +124,6 @@ def _shard(
         rank=rank,
         world=world,
     )
-
-
-def slide_rank(keys: pa.Table, seed: int) -> npt.NDArray[np.float32]:
-    """Return each tile's place of its slide in a random order of the slides, in (0, 1]."""
-    slide, names = encode_slides(keys)
-    order = np.random.default_rng(seed).permutation(len(names)) + 1
-    return (order[slide] / len(names)).astype(np.float32)
 
 
 def embedding_transform(config: Config) -> Callable[[Tensor], Tensor]:

@@ -22,11 +22,12 @@ from train.config.schema import Config
 from train.config.store import check_places, open_store, with_rules
 from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
-from train.fitting.load import TileTable
+from train.fitting.tile_table import TileTable
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
+from train.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def check_fits(job: Job) -> None:
 
 def find_state(
     config: Config,
-    tracked: tuple[object, list[Snapshot]],
+    tracked: tuple[Tracker, list[Snapshot]],
     processes: int,
     locks: ExitStack,
 ) -> Path:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, set_seed
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from featurestore.console.tables import shown_warnings
+from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.printing import Console
 from train.config.schema import Config
