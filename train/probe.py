@@ -22,7 +22,9 @@ if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -32,6 +34,7 @@ from train.config.load import load
 from train.config.ranks import speaks
 from train.config.schema import Config
 from train.engine.trainer import FitResult, Trainer
+from train.evaluation.calibration import cross_entropy
 from train.evaluation.evaluate import evaluate
 from train.fitting.divergence import check_finite
 from train.fitting.held_out import HeldOut
@@ -92,7 +95,7 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
                 log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
             settle(this)  # a tracking server that was lost ends all processes, here as below
             MODES[config.mode](this, log, job)
-            log.close()
+            log.close(job.model[1] if job.model else None)  # report.html
 
 
 # -----------------------------------------------------------------------------
@@ -123,12 +126,13 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
         choice = held_out.choice
         log.calibration(calibration)
     predictions = held_out.predictions(config)
-    if grid.is_single:
+    if isinstance(history, HeadHistory):
         log.class_weights(result.problem.losses.class_weights[0].tolist())
         publish(this, log, predictions, "validation", choice.loss)
     else:
         publish(this, log, predictions, "oof")
-        log.settings(SettingResults(grid, choice, history.losses, result.diagnostics))
+        scores, losses = choice.scores, history.losses
+        log.settings(SettingResults(grid, scores, choice.setting, losses, result.diagnostics))
 
     # -------------------------------------------------------------------------
     # register
@@ -201,7 +205,9 @@ def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
         predictions = Predictions.from_table(table, spec.classes, config.evidence.resample)
         log.abstentions(predictions)
         if labelled:
-            loss = predictions.cross_entropy(spec.weights)
+            loss = cross_entropy(
+                predictions.probabilities, predictions.target, np.array(spec.weights)
+            )
             log.evaluation(evaluate(predictions, config.evidence, config.seed, loss), "predict")
 
 
@@ -239,7 +245,12 @@ def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = ""
         log.maps(write_overlays(predicted, this.config, this.folder, this.console, name))
 
 
-MODES = {"fit": fit, "validate": validate, "test": test, "predict": predict}
+MODES: dict[str, Callable[[Run, RunLogger, Any], None]] = {
+    "fit": fit,
+    "validate": validate,
+    "test": test,
+    "predict": predict,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The trainer of heads that only autograd knows: the MLP, by Accelerate on one or many processes."""
+"""The trainer of heads that only autograd knows: the MLP, on one process or many."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from train.engine.shard import Shard
 from train.engine.standardizer import Standardizer
 from train.engine.stream import Stream
 from train.engine.trainer import Epoch, FitResult
-from train.evaluation.confusion import Cube
+from train.evaluation.slide_confusion import SlideConfusion
 from train.models.checkpoint import ModelSpec, copy_state
 from train.models.heads import Standardize
 from train.models.inference import BLOCK, Applied, apply_network
@@ -157,7 +157,7 @@ class AutogradTrainer:
     def summarise(self, applied: Applied) -> tuple[Tensor, Tensor]:
         """Return the loss, shape (1,), and the confusion by cluster, over all processes."""
         shard = self.validation
-        confusion = Cube(shard.clusters, len(self.weights)).to(shard.device)
+        confusion = SlideConfusion(shard.clusters, len(self.weights)).to(shard.device)
         confusion.update(shard.cluster, shard.target[0], applied.predicted)
         sums = self.processes.all_reduce(applied.sums)
         return (sums[0] / sums[1].clamp(min=1e-12))[None], confusion.compute()

@@ -9,7 +9,8 @@ from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.evaluation import bootstrap
 from train.evaluation.bootstrap import Floats
-from train.evaluation.confusion import Counts, confusion_metrics, f1_macro
+from train.evaluation.metrics import confusion_metrics, f1_macro
+from train.evaluation.unit_sums import Counts
 from train.fitting.divergence import check_result
 from train.fitting.grid import HeadGrid
 
@@ -23,7 +24,7 @@ class Score:
     Parameters
     ----------
     folds
-        Metrics of each fold, see `train.evaluation.confusion.confusion_metrics`, and ``loss``.
+        Metrics of each fold, see `train.evaluation.metrics.confusion_metrics`, and ``loss``.
     low, high
         95 % interval of the macro F1 over all its folds' predictions, clusters resampled.
     """
@@ -71,6 +72,11 @@ class Choice:
     median_epochs: int
     scores: list[Score]
     temperature: float = 1.0
+
+    @property
+    def fold_index(self) -> int:
+        """Which of the setting's folds it is."""
+        return self.head % len(self.score.folds)
 
     @property
     def score(self) -> Score:
