@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from featurestore.snapshots.build import materialise
 from train import probe
 from train.config.load import load
-from train.fitting.load import load_splits
+from train.config.store import open_store
 
 FOLDS = range(5)
 
@@ -33,15 +33,15 @@ def accuracies(strategy: str, fold: int) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         assert probe.main(argv) == 0
     table = pq.read_table("out/predictions.parquet")
-    splits = load_splits(materialise(probe.open_store(load(argv))).fit_set(fold), seed=0)
-    x, y = splits["train"].x.numpy(), splits["train"].target.numpy()
+    tiles = materialise(open_store(load(argv))).fit_set(fold)
+    train = np.asarray(tiles.keys["split"]) == "train"
+    x, y = tiles.matrix.gather(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
     peer = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)
-    ).fit(x, y)
-    held = splits["validation"]
+    ).fit(x[train], y[train])
     return (
         float(np.mean(table["pred"].to_numpy() == table["target"].to_numpy())),
-        peer.score(held.x.numpy(), held.target.numpy()),
+        peer.score(x[~train], y[~train]),
     )
 
 

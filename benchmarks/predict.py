@@ -112,9 +112,10 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     from featurestore.spec.store_spec import StoreSpec
     from train.config.schema import Config
     from train.inference import cohort as inference_cohort
-    from train.inference.stream import predict
+    from train.inference.stream import predict_cohort
     from train.models import checkpoint
     from train.models.checkpoint import ModelSpec
+    from train.runtime.processes import Processes
     from train.runtime.run import Run
     from train.tracking.tracker import NullTracker
 
@@ -122,15 +123,15 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     blueprint = ModelSpec("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
     torch.manual_seed(0)
     network = blueprint.build().eval().requires_grad_(False)
-    accelerator = Accelerator(cpu=True)
+    processes = Processes(Accelerator(cpu=True))
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         if options.cap:
             cap = int(options.cap * GB)
             resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
         out = Path(folder)
         config = Config(mode="predict", output=folder, threads=options.threads)
-        session = Run(
-            config, accelerator, Console(quiet=True), NullTracker(), out, out / "predictions"
+        run = Run(
+            config, processes, Console(quiet=True), NullTracker(), out, out / "predictions"
         )
         clock = Clock()
         spec = StoreSpec(
@@ -139,7 +140,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
         store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
         cohort = inference_cohort.prediction_set(store, checkpoint.digest(network, blueprint))
         joined = clock.said()
-        predict(session, cohort, network, blueprint)
+        predict_cohort(run, cohort, (network, blueprint))
         done = clock.said()
         written = sum(pq.read_metadata(f).num_rows for f in out.rglob("*.parquet"))
         assert written == options.rows

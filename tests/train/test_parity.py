@@ -100,7 +100,7 @@ def test_embedded_default_within_a_point_of_scikit_learn(strategy: str):
     """The 1,430 training scans of the default, on the folds that the store assigns."""
     from featurestore.snapshots.build import materialise
     from train.config.load import load
-    from train.fitting.load import load_splits
+    from train.config.store import open_store
 
     mine, theirs = [], []
     for fold in range(5):
@@ -108,9 +108,9 @@ def test_embedded_default_within_a_point_of_scikit_learn(strategy: str):
         assert probe.main(argv) == 0
         table = pq.read_table("o/predictions.parquet")
         mine.append(np.mean(table["pred"].to_numpy() == table["target"].to_numpy()))
-        splits = load_splits(materialise(probe.open_store(load(argv))).fit_set(fold), seed=0)
-        (x, y), (held, truth) = (
-            (splits[s].x.numpy(), splits[s].target.numpy()) for s in ("train", "validation")
-        )
+        tiles = materialise(open_store(load(argv))).fit_set(fold)
+        train = np.asarray(tiles.keys["split"]) == "train"
+        x, y = tiles.matrix.gather(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
+        (x, held), (y, truth) = ((a[train], a[~train]) for a in (x, y))
         theirs.append(peer(True).fit(x, y).score(held, truth))
     assert abs(np.mean(mine) - np.mean(theirs)) <= 0.01

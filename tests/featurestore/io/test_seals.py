@@ -279,10 +279,10 @@ def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_pa
 def test_a_damaged_state_is_one_error(
     artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    keep = FileCheckpointer.keep
+    save = FileCheckpointer.save
 
-    def killed(self: FileCheckpointer, state: Callable) -> None:
-        keep(self, state)
+    def killed(self: FileCheckpointer) -> None:
+        save(self)
         raise KeyboardInterrupt
 
     argv = [
@@ -290,7 +290,7 @@ def test_a_damaged_state_is_one_error(
         "output=out",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(FileCheckpointer, "keep", killed)
+        patch.setattr(FileCheckpointer, "save", killed)
         assert probe.main(argv) == 130
     (file,) = Path(".featurestore/fits").glob("*/*.pt")
     flip(file, 400)

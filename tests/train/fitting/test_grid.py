@@ -17,7 +17,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from train import probe
 from train.config import load
+from train.config.store import open_store, with_rules
 from train.fitting import grid
+from train.fitting.prepare import choose_grid
 from train.models import checkpoint
 
 PROBE = str(ROOT / "train" / "probe.py")
@@ -147,10 +149,10 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
         ["fold=all", "sweep.thresholds.1=[0.0,0.3]", "sweep.tissue_prop_min=[0.2,0.3]",
          "sweep.kfold_strategy=[stratified,stratified_group]", "tracking.enabled=false"]
     )  # fmt: skip
-    store = probe.open_store(settled)
-    snapshots = [materialise(probe.varied(store, rules)) for rules in grid.rule_variants(settled)]
+    store = open_store(settled)
+    snapshots = [materialise(with_rules(store, rules)) for rules in grid.rule_variants(settled)]
     assert len(snapshots) == 8
-    pack = probe.choose_pack(snapshots, settled).pack
+    pack = choose_grid(snapshots, settled).grid
     assert pack is not None
     assert len(pack.heads) == 8 * 5
     for variant, snapshot in enumerate(snapshots):
@@ -168,8 +170,8 @@ def test_shares_of_slides_are_nested_and_never_empty():
     )
     from featurestore.snapshots.build import materialise
 
-    snapshot = materialise(probe.open_store(settled))
-    pack = probe.choose_pack([snapshot], settled).pack
+    snapshot = materialise(open_store(settled))
+    pack = choose_grid([snapshot], settled).grid
     assert pack is not None
     slides = pack.counts[:, 1].reshape(4, 5)
     assert slides[0].tolist() == [1] * 5
@@ -195,7 +197,7 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: 
     table = pq.read_table(f"out/{name}.parquet").sort_by(
         [(key, "ascending") for key in ("slide_id", "x", "y")]
     )
-    tiles = materialise(probe.open_store(load.load(argv))).fit_set(0)
+    tiles = materialise(open_store(load.load(argv))).fit_set(0)
     held = np.asarray(tiles.keys["split"]) == "validation"
     x = tiles.matrix.gather(tiles.keys["row"].to_numpy()[held])
     shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
@@ -270,7 +272,7 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
     argv = ["fold=[0,1]", "optimizer=lbfgs", "weight_decay=0.01", "final=true",
             "tracking.enabled=false", "output=out"]  # fmt: skip
     assert probe.main(argv) == 0
-    snapshot = materialise(probe.open_store(load.load(argv)))
+    snapshot = materialise(open_store(load.load(argv)))
     (x, y), (held, _) = (
         (tiles.matrix.gather(tiles.keys["row"].to_numpy()).astype(float),
          tiles.keys["target"].to_numpy())

@@ -199,14 +199,14 @@ def test_a_checkpoint_validated_has_a_page(artifacts: TABLES):
 
 def test_a_resumed_fit_has_the_whole_page(artifacts: TABLES, monkeypatch: pytest.MonkeyPatch):
     argv = tiny(artifacts, "fold=1", "output=out")
-    keep = fit_state.FileCheckpointer.keep
+    save = fit_state.FileCheckpointer.save
 
-    def killed(self, state) -> None:
-        keep(self, state)
+    def killed(self: fit_state.FileCheckpointer) -> None:
+        save(self)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_state.FileCheckpointer, "keep", killed)
+        patch.setattr(fit_state.FileCheckpointer, "save", killed)
         assert probe.main(argv) == 130
     assert not Path("out/report.html").exists()
     assert probe.main([*argv, "resume=true"]) == 0

@@ -110,15 +110,15 @@ def test_two_fits_of_one_configuration_in_one_folder(
     fit: Probe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The second begins and ends in the midst of the first; both end as if alone."""
-    keep = FileCheckpointer.keep
+    save = FileCheckpointer.save
     others = [
         (["output=out"], 2, "Another run writes to out"),
         (["resume=true"], 2, "What is to be resumed is still running"),
         (["output=second"], 0, ""),
     ]
 
-    def between(self: FileCheckpointer, state) -> None:
-        keep(self, state)
+    def between(self: FileCheckpointer) -> None:
+        save(self)
         if self.epochs == 3 and others:
             rest, others[:] = list(others), []
             for argv, status, words in rest:
@@ -127,7 +127,7 @@ def test_two_fits_of_one_configuration_in_one_folder(
                 assert words in said
                 assert not words or f"process {os.getpid()} on" in said
 
-    monkeypatch.setattr(FileCheckpointer, "keep", between)
+    monkeypatch.setattr(FileCheckpointer, "save", between)
     assert fit("output=out") == 0
     assert not others
     names = {path.name for path in Path("out").iterdir()}
