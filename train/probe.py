@@ -26,7 +26,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow.dataset as ds
 
 from featurestore.io import names
@@ -34,11 +33,10 @@ from train.config.load import load
 from train.config.ranks import speaks
 from train.config.schema import Config
 from train.engine.trainer import FitResult, Trainer
-from train.evaluation.calibration import cross_entropy
 from train.evaluation.evaluate import evaluate
 from train.fitting.divergence import check_finite
 from train.fitting.held_out import HeldOut
-from train.fitting.load import load_shards, threads
+from train.fitting.load import load_shards
 from train.fitting.network import build_network
 from train.fitting.prepare import Job, prepare_fit
 from train.fitting.selection import select_setting
@@ -46,9 +44,9 @@ from train.fitting.settings import SettingResults
 from train.fitting.trainers import build_final_trainer, build_trainer
 from train.inference.prepare import PredictionJob, prepare_prediction
 from train.inference.stream import predict_cohort
-from train.inference.tiles import predict_split
+from train.inference.tiles import predict_split, read_cohort
 from train.overlays.checks import check_maps
-from train.predictions import files, partitions
+from train.predictions import files
 from train.predictions.table import Predictions, has_labels
 from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
@@ -150,7 +148,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     model = build_network(result, head, config, choice.temperature)
     log.checkpoint(*model)
     if config.final and job.tiles:  # held out, and looked at once, after every choice was made
-        evaluate_model(this, log, replace(job, model=model), "test")
+        evaluate_model(this, log, replace(job, model=model))
     log.model(*model)
 
 
@@ -179,47 +177,27 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
 # the other modes
 
 
-def validate(this: Run, log: RunLogger, job: Job) -> None:
-    """Evaluate a checkpoint on the validation tiles of a fold."""
-    evaluate_model(this, log, job, "validation")
-
-
-def test(this: Run, log: RunLogger, job: Job) -> None:
-    """Evaluate a checkpoint on the held-out tiles."""
-    evaluate_model(this, log, job, "test")
+def evaluate_model(this: Run, log: RunLogger, job: Job) -> None:
+    """Evaluate a network on validation tiles of a fold, or on held-out ones; all ranks share it."""
+    assert job.model and job.tiles
+    predictions, loss = predict_split(job.model, job.tiles, this.processes, this.config)
+    split = "validation" if this.config.mode == "validate" else "test"
+    publish(this, log, predictions, split, loss)
 
 
 def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     """Predict a whole cohort in a stream, a file a slide; labels are not needed."""
-    config, (_, spec) = this.config, job.model
+    config = this.config
     predict_cohort(this, job.cohort, job.model)
     if not this.is_main:
         return
-    log.cohort(this.states)
+    log.cohort(this.states, job.cohort.keys)
     draw_maps(this, log, files.dataset(str(this.states), None))
-    labelled = has_labels(job.cohort.keys)
-    if not labelled:
-        this.console.print(f"predict: {len(job.cohort.keys):,} tiles, not all have labels")
-    if labelled or config.abstain_below is not None:
-        table = partitions.read(this.states)
-        predictions = Predictions.from_table(table, spec.classes, config.evidence.resample)
+    if config.abstain_below is not None or has_labels(job.cohort.keys):  # else nobody reads them
+        predictions, loss = read_cohort(this.states, job.model[1], config)
         log.abstentions(predictions)
-        if labelled:
-            loss = cross_entropy(
-                predictions.probabilities, predictions.target, np.array(spec.weights)
-            )
+        if predictions.labelled:
             log.evaluation(evaluate(predictions, config.evidence, config.seed, loss), "predict")
-
-
-def evaluate_model(this: Run, log: RunLogger, job: Job, split: str) -> None:
-    """Apply a network to the tiles of a split, which all processes share, and publish."""
-    config, tiles = this.config, job.tiles
-    assert job.model and tiles
-    probabilities, loss = predict_split(job.model, tiles, this.processes, threads(config))
-    order = np.arange(len(tiles.keys))  # that of the keys
-    classes, resample = job.model[1].classes, config.evidence.resample
-    predictions = Predictions.of(tiles.keys, order, probabilities.numpy(), classes, resample)
-    publish(this, log, predictions, split, loss)
 
 
 def publish(
@@ -247,8 +225,8 @@ def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = ""
 
 MODES: dict[str, Callable[[Run, RunLogger, Any], None]] = {
     "fit": fit,
-    "validate": validate,
-    "test": test,
+    "validate": evaluate_model,
+    "test": evaluate_model,
     "predict": predict,
 }
 

@@ -1,14 +1,20 @@
 """A network applied to the tiles of a split, which all processes share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from featurestore.snapshots.tile_set import TileSet
+from train.config.schema import Config
 from train.engine.shard import DROPPED
+from train.evaluation.calibration import cross_entropy
 from train.models.checkpoint import ModelSpec
 from train.models.inference import BLOCK, apply_network
+from train.predictions import partitions
+from train.predictions.table import Predictions
 from train.runtime.processes import Processes
 
 
@@ -16,9 +22,9 @@ def predict_split(
     model: tuple[nn.Module, ModelSpec],
     tiles: TileSet,
     processes: Processes,
-    threads: int | None = None,
-) -> tuple[Tensor, float]:
-    """Return probabilities in the order of keys, shape (tiles, K), and the loss.
+    config: Config,
+) -> tuple[Predictions, float]:
+    """Return the predictions of a network, and its loss.
 
     The loss is the mean cross entropy of the tiles with a label, each weighted by its class; 0
     where there are none. The embeddings are read from disk in blocks.
@@ -32,7 +38,7 @@ def predict_split(
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
-            x = tiles.matrix.gather(rows[block], threads=threads)
+            x = tiles.matrix.gather(rows[block], threads=config.threads)
             yield torch.from_numpy(x), local[block]
 
     weights = torch.tensor(spec.weights, device=processes.device)
@@ -40,4 +46,21 @@ def predict_split(
     applied = apply_network(logits, blocks(), weights)
     loss, weight = processes.all_reduce(applied.sums).tolist()
     probabilities = processes.assemble(applied.probabilities, len(target))
-    return probabilities, loss / max(weight, 1e-12)
+    order = np.arange(len(target))  # that of the keys
+    predictions = Predictions.of(
+        tiles.keys, order, probabilities.numpy(), spec.classes, config.evidence.resample
+    )
+    return predictions, loss / max(weight, 1e-12)
+
+
+def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predictions, float | None]:
+    """Return the predictions of a cohort that were written to a folder, and their loss.
+
+    None where not every tile has a label.
+    """
+    table = partitions.read(folder)
+    predictions = Predictions.from_table(table, spec.classes, config.evidence.resample)
+    if not predictions.labelled:
+        return predictions, None
+    weights = np.array(spec.weights)
+    return predictions, cross_entropy(predictions.probabilities, predictions.target, weights)

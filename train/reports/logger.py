@@ -23,7 +23,7 @@ from train.models.checkpoint import ModelSpec
 from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
-from train.predictions.table import Predictions
+from train.predictions.table import Predictions, has_labels
 from train.reports import inputs, printed, reproduce, results, settings
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
@@ -182,10 +182,18 @@ class RunLogger:
             self.console.print(f"{split}: {tiles}, not all have labels")
 
     @on_main
-    def cohort(self, folder: Path) -> None:
-        """Record the predictions of a cohort, a file a slide."""
+    def cohort(self, folder: Path, keys: pa.Table) -> None:
+        """Record the predictions of a cohort, a file a slide.
+
+        Parameters
+        ----------
+        keys
+            The tiles, with their targets.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tracker.folder(folder, partitions.FOLDER)
+        if not has_labels(keys):
+            self.console.print(f"predict: {len(keys):,} tiles, not all have labels")
 
     @on_main
     def abstentions(self, predictions: Predictions, prefix: str = "") -> None:
