@@ -10,7 +10,7 @@ from train.evaluation.confusion import confusions
 from train.evaluation.estimates import Estimate
 from train.evaluation.estimates import estimate as estimated
 from train.evaluation.metrics import compute_metrics, exact_areas, with_interval
-from train.evaluation.unit_sums import areas, unit_sums
+from train.evaluation.unit_sums import areas, confusion_counts, unit_sums
 
 NAMES = ["Fat", "Muscle", "Nerve"]
 
@@ -105,9 +105,8 @@ def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):
 
 def test_a_class_that_is_not_there_is_left_out(tiles):
     target, shares, slide = tiles
-    found = estimate(np.minimum(target, 1), np.pad(shares, ((0, 0), (0, 1))), slide, [*NAMES, "Blood"],
-        resamples=20,
-    )  # fmt: skip
+    four = np.pad(shares, ((0, 0), (0, 1)))
+    found = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"], resamples=20)
     assert np.isnan(found["auroc/Blood"].value)
     assert np.isnan(found["f1/Blood"].value)
     assert np.isnan(found["recall/Nerve"].value)  # predicted, never true
@@ -234,5 +233,5 @@ def test_nothing_is_confused_by_who_is_right():
 
 def test_tiles_are_counted_by_unit_truth_and_prediction():
     unit, target, predicted = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0, 0])
-    found = cube(target, predicted, unit, 2)
+    found = confusion_counts(unit, target, predicted, 2)
     assert found.tolist() == [[[0, 0], [2, 0]], [[1, 0], [0, 0]]]
