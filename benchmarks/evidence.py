@@ -16,7 +16,12 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
-from train.evaluation import estimates, groups, metrics
+from train.evaluation.bootstrap import RESAMPLES
+from train.evaluation.confusion import confusions
+from train.evaluation.estimates import estimate
+from train.evaluation.groups import by_group
+from train.evaluation.unit_sums import confusion_counts
+from train.predictions.table import Predictions
 
 
 def main() -> None:
@@ -25,7 +30,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=200_000)
     parser.add_argument("--slides", type=int, default=500)
     parser.add_argument("--classes", type=int, default=7)
-    parser.add_argument("--resamples", type=int, default=metrics.RESAMPLES)
+    parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--values", type=int, default=5, help="of a column of groups")
     parser.add_argument("--rivals", type=int, default=3, help="resamples of the rival")
     options = parser.parse_args()
@@ -37,17 +42,18 @@ def main() -> None:
     shares = np.exp(logits)
     shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
     names = [f"class {index}" for index in range(options.classes)]
+    keys = {"slide_id": [f"slide {number}" for number in slide], "x": slide, "y": slide}
+    for column in ("organ", "scanner"):
+        keys[column] = rng.integers(options.values, size=options.slides)[slide]
+    predictions = Predictions(pa.table(keys), target, shares, names)
     start = time.perf_counter()
-    found = estimates.estimate(target, shares, slide, names, resamples=options.resamples)
+    metrics = estimate(predictions, resamples=options.resamples)
     ours = time.perf_counter() - start
     start = time.perf_counter()
-    confused = metrics.cube(target, shares.argmax(axis=1), slide, options.classes)
-    metrics.confusions(confused, names, resamples=options.resamples)
-    named = {"slide_id": [f"slide {number}" for number in slide]}
-    for column in ("organ", "scanner"):
-        named[column] = rng.integers(options.values, size=options.slides)[slide]
-    found_by = groups.by_group(pa.table(named), ["organ", "scanner"], target, shares, slide, names)
-    by_group = time.perf_counter() - start
+    confusion = confusion_counts(slide, target, predictions.predicted, options.classes)
+    confusions(confusion, names, resamples=options.resamples)
+    groups = by_group(predictions, ["organ", "scanner"])
+    of_groups = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start = time.perf_counter()
     for _ in range(options.rivals):
@@ -59,8 +65,8 @@ def main() -> None:
         cohen_kappa_score(target[rows], guess)
         roc_auc_score(target[rows], shares[rows], multi_class="ovr")
     theirs = (time.perf_counter() - start) / options.rivals * options.resamples
-    print(f"{len(found)} figures, {options.resamples} resamples: {ours:.1f} s")
-    print(f"top confusions, and {len(found_by)} groups of 2 columns: {by_group:.1f} s")
+    print(f"{len(metrics)} figures, {options.resamples} resamples: {ours:.1f} s")
+    print(f"top confusions, and {len(groups)} groups of 2 columns: {of_groups:.1f} s")
     print(f"peak memory of the process: {peak / 2**30:.1f} GiB")
     print(f"three of them by rows (scaled from {options.rivals}): {theirs:.0f} s")
 

@@ -13,12 +13,11 @@ evidence.resample or evidence.groups do); McNemar's test is beside them.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.console.tables import print_table
@@ -27,44 +26,28 @@ from featurestore.io.names import resolved_once
 from featurestore.printing import Console, print_error
 from featurestore.spec import bounds
 from featurestore.spec.bounds import SEEDS
-from train.evaluation import comparison, estimates
+from train.evaluation.comparison import differences, mcnemar
+from train.evaluation.estimates import Estimate
+from train.evaluation.metrics import shown
 from train.plots.evaluation import differences_png
 from train.predictions.files import predictions, resolved, write_parquet
-from train.predictions.table import encode_clusters, plural
-
-KEY = ["slide_id", "x", "y"]
-SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1_macro",
-    "kappa",
-    "kappa_quadratic",
-    "brier",
-    "calibration_error",
-)
+from train.predictions.table import KEYS, PROBABILITY, Predictions, classes_of, plural
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Predictions of two runs for the tiles that both have.
+    """Predictions of two runs for the tiles that both have, in the same order.
 
     Parameters
     ----------
-    target, unit
-        Class index and number of what is resampled, shape (tiles,).
     one, other
-        Probabilities, shape (tiles, K).
-    names
-        The classes, by index.
+        Every tile with its label.
     left_out
         Tiles that only one has.
     """
 
-    target: npt.NDArray[np.int64]
-    unit: npt.NDArray[np.int64]
-    one: npt.NDArray[np.float32]
-    other: npt.NDArray[np.float32]
-    names: list[str]
+    one: Predictions
+    other: Predictions
     left_out: int
 
 
@@ -124,31 +107,22 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         )
     runs = [resolved(run, uri) for run in runs]
     tables = [predictions(run, uri) for run in runs]
-    rows: dict[str, list[object]] = {name: [] for name in (
-        "run", "metric", "difference", "low", "high", "tiles", "left_out", "only_first_right",
-        "only_this_right", "p_mcnemar",
-    )}  # fmt: skip
-    drawn: dict[str, dict[str, estimates.Estimate]] = {}
-    over = plural(how.resample)
+    rows: list[dict[str, object]] = []
+    differing: dict[str, dict[str, Estimate]] = {}
     for run, table in zip(runs[1:], tables[1:], strict=True):
         pair = paired(tables[0], table, how.resample)
-        found = comparison.differences(
-            pair.target, pair.one, pair.other, pair.unit, pair.names, how.ordered, how.seed
-        )
-        test = comparison.mcnemar(pair.target, pair.one.argmax(axis=1), pair.other.argmax(axis=1))
-        for metric, figure in found.items():
-            values = (run, metric, figure.value, figure.low, figure.high, len(pair.target),
-                      pair.left_out, *test)  # fmt: skip
-            for name, value in zip(rows, values, strict=True):
-                rows[name].append(value)
-        drawn[run] = {metric: found[metric] for metric in SHOWN if metric in found}
-        show(run, drawn[run], pair, test, over, console)
+        by_metric = differences(pair.one, pair.other, how.ordered, how.seed)
+        test = mcnemar(pair.one.target, pair.one.predicted, pair.other.predicted)
+        counts = {"tiles": len(pair.one), "left_out": pair.left_out}
+        tests = dict(zip(("only_first_right", "only_this_right", "p_mcnemar"), test, strict=True))
+        for metric, difference in by_metric.items():
+            ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
+            rows.append({"run": run, "metric": metric, **ends, **counts, **tests})
+        differing[run] = {name: by_metric[name] for name in shown("compare", ordered=how.ordered)}
+        show(run, differing[run], pair, test, console)
     output.mkdir(parents=True, exist_ok=True)
-    write_parquet(output / "comparison.parquet", pa.table(rows))
-    differences_png(output / "comparison.png", runs[0], {
-        run: {name: (f.value, f.low, f.high) for name, f in own.items()}
-        for run, own in drawn.items()
-    }, over)  # fmt: skip
+    write_parquet(output / "comparison.parquet", pa.Table.from_pylist(rows))
+    differences_png(output / "comparison.png", runs[0], differing, plural(how.resample))
     console.print(f"written: {output / 'comparison.parquet'}, {output / 'comparison.png'}")
 
 
@@ -163,27 +137,23 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
     EmptyViewError
         They have no tile in common.
     """
-    names, theirs = (
-        [c.removeprefix("prob_") for c in table.column_names if c.startswith("prob_")]
-        for table in (one, other)
-    )
-    if names != theirs:
+    classes, others = classes_of(one), classes_of(other)
+    if classes != others:
         raise SchemaError(
-            "The runs know other classes", found=f"{', '.join(names)}; {', '.join(theirs)}",
+            "The runs know other classes", found=f"{', '.join(classes)}; {', '.join(others)}",
             fix="compare runs of the same classes",
         )  # fmt: skip
     if resample not in one.column_names:
-        there = [name for name in one.column_names if not name.startswith("prob_")]
+        columns = [name for name in one.column_names if not name.startswith(PROBABILITY)]
         raise SchemaError(
             f"The predictions have no column {resample!r} to resample",
-            found=", ".join(there),
+            found=", ".join(columns),
             fix="name one of them, or fit again with it in evidence.resample or evidence.groups",
         )
-    wanted = list(dict.fromkeys([*KEY, "target", resample]))
-    first = one.select(wanted).append_column("one", pa.array(np.arange(len(one))))
-    second = other.select([*KEY, "target"]).append_column("other", pa.array(np.arange(len(other))))
-    both = first.join(second, KEY, join_type="inner", right_suffix="_other").sort_by(
-        [(key, "ascending") for key in KEY]
+    first = one.select([*KEYS, "target"]).append_column("one", pa.array(np.arange(len(one))))
+    second = other.select([*KEYS, "target"]).append_column("other", pa.array(np.arange(len(other))))
+    both = first.join(second, list(KEYS), join_type="inner", right_suffix="_other").sort_by(
+        [(key, "ascending") for key in KEYS]
     )
     both = both.filter(pa.compute.is_valid(both["target"]))
     if not len(both):
@@ -192,40 +162,43 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
             found=f"{len(one):,} and {len(other):,} tiles",
             fix="compare runs that validated on the same fold, or were tested on the same tiles",
         )
-    target = both["target"].to_numpy()
-    unlike = int((target != both["target_other"].to_numpy()).sum())
+    unlike = pa.compute.sum(pa.compute.not_equal(both["target"], both["target_other"])).as_py()
     if unlike:
         raise SchemaError(
             "The runs disagree about labels", found=f"{unlike:,} of {len(both):,} tiles",
             fix="compare runs under the same rules",
         )  # fmt: skip
-    shares = [
-        np.stack([table[f"prob_{name}"].to_numpy() for name in names], axis=1)[both[row].to_numpy()]
-        for table, row in ((one, "one"), (other, "other"))
-    ]
     left_out = len(one) + len(other) - 2 * len(both)
-    return Pair(target, encode_clusters(both, resample)[0], shares[0], shares[1], names, left_out)
+    return Pair(
+        Predictions.from_table(one.take(both["one"]), classes, resample),
+        Predictions.from_table(other.take(both["other"]), classes, resample),
+        left_out,
+    )
 
 
 def show(
     run: str,
-    found: dict[str, estimates.Estimate],
+    differing: Mapping[str, Estimate],
     pair: Pair,
     test: tuple[int, int, float],
-    over: str,
     console: Console,
 ) -> None:
     """Print the differences that people look for first."""
     table = pa.table(
         {
-            "metric": list(found),
-            "difference": [f"{figure.value:+.4f}" for figure in found.values()],
-            f"95 % over {over}": [f"{f.low:+.4f} .. {f.high:+.4f}" for f in found.values()],
+            "metric": list(differing),
+            "difference": [f"{each.value:+.4f}" for each in differing.values()],
+            f"95 % over {pair.one.cluster_name}": [
+                f"{difference.low:+.4f} .. {difference.high:+.4f}"
+                for difference in differing.values()
+            ],
         }
     )
-    print_table(table, console, f"{run}, {len(pair.target):,} tiles")
-    alone, others, p = test
-    console.print(f"right on alone: first {alone:,}, this {others:,} tiles; McNemar p = {p:.3g}")
+    print_table(table, console, f"{run}, {len(pair.one):,} tiles")
+    only_one, only_other, p = test
+    console.print(
+        f"right on alone: first {only_one:,}, this {only_other:,} tiles; McNemar p = {p:.3g}"
+    )
     if pair.left_out:
         console.print(f"left out, having no counterpart: {pair.left_out:,} tiles")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.config.schema import MISSING, ConfigError, Maps, doc
-from train.overlays.record import check_extra
+from train.overlays.checks import check_extra
 
 if TYPE_CHECKING:
     pass

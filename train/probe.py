@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -54,7 +55,9 @@ from featurestore.views.folds import check_fold
 from train.config.ranks import speaks
 from train.config.store import check_places, class_names, open_store, with_rules
 from train.engine.shard import Split
+from train.evaluation import evaluate as evaluation
 from train.evaluation import groups
+from train.evaluation.calibration import cross_entropy
 from train.fitting import (
     autograd,
     grid,  # fmt: skip
@@ -68,10 +71,11 @@ from train.inference import stream
 from train.inference.cohort import PredictionSet
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
-from train.overlays import record
-from train.reports import results
-from train.reports.record_inputs import record_inputs
-from train.reports.recorder import record_split
+from train.overlays.checks import check_maps
+from train.predictions import partitions
+from train.predictions.files import dataset
+from train.predictions.table import Predictions, has_labels
+from train.reports.logger import Publish, RunLogger
 from train.runtime import agreement, fit_state, meeting, places
 from train.runtime.ending import Ending, watched
 from train.runtime.processes import assemble_rows, on_main, together
@@ -158,19 +162,19 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
             ending.mark = partial(fit_state.abandon, session)
         if here and settled.mode in ("fit", "predict"):
             fit_state.start_state(states, settled.resume, tracker.run)
-        if here:  # what is resumed has recorded them, and tells them once more
-            told = replace(session, tracker=NullTracker()) if settled.resume else session
-            record_inputs(told, *here[0][1:])
+        log = RunLogger(session)
+        for opened in here:
+            log.inputs(*opened[1:])
         fit_state.settle(session)
-        trained = chosen.trained or fit(session, splits, chosen)
+        trained = chosen.trained or fit(session, log, splits, chosen)
         if trained and chosen.cohort:
-            stream.predict(session, chosen.cohort, *trained)
+            predict(session, log, chosen.cohort, trained)
         elif trained and not by_engine:
-            evaluate(session, splits, chosen, *trained)
+            evaluate(session, publisher(session, log), splits, chosen, trained)
         fitted = settled.mode == "fit"
-        if session.is_first:
-            uri = register(session, trained) if fitted else settled.checkpoint
-            results.close(session, trained[1] if trained else None, uri)
+        if fitted:
+            register(session, log, trained)
+        log.close(trained[1] if trained else None)
         tracker.finish()
         fit_state.settle(session, fitted and trained is not None)
         if session.is_first and (fitted or settled.output is None):
@@ -201,7 +205,7 @@ def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
         chosen = Chosen(choose_tiles(snapshots[0], config), trained)
     check_fits(chosen, config)
     if predicted := chosen.cohort or (chosen.pack.tiles if chosen.pack else chosen.tiles):
-        record.ready(config, predicted.keys)
+        check_maps(config, predicted.keys)
     return (tracker, store, snapshots), chosen
 
 
@@ -320,19 +324,19 @@ def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dic
 
 
 def fit(
-    session: Run, splits: dict[str, Split], chosen: Chosen
+    session: Run, log: RunLogger, splits: dict[str, Split], chosen: Chosen
 ) -> tuple[nn.Module, ModelSpec] | None:
     """Train what was chosen: heads side by side, one linear head, or another head by autograd.
 
     Returns None where there are no weights to keep: votes of neighbours.
     """
-    classes = class_names(session.config)
+    classes, publish = class_names(session.config), publisher(session, log)
     if chosen.pack:
-        return pack.fit(session, chosen.pack, classes)
+        return pack.fit(session, log, publish, chosen.pack, classes)
     assert chosen.tiles is not None
     if is_single_head(session.config):
-        return single.fit(session, chosen.tiles, classes)
-    return autograd.fit(session, splits, chosen.tiles.matrix.dim, classes)
+        return single.fit(session, log, publish, chosen.tiles, classes)
+    return autograd.fit(session, log, splits, chosen.tiles.matrix.dim, classes)
 
 
 # -- metrics -> register ------------------------------------------------------------------------
@@ -340,14 +344,15 @@ def fit(
 
 def evaluate(
     session: Run,
+    publish: Publish,
     splits: dict[str, Split],
     chosen: Chosen,
-    network: nn.Module,
-    blueprint: ModelSpec,
+    trained: tuple[nn.Module, ModelSpec],
 ) -> None:
     """Evaluate a trained network on the split of the mode, and record it."""
     if chosen.tiles is None:
         return
+    network, blueprint = trained
     fitted = session.config.mode == "fit" and not chosen.pack
     mode = "test" if chosen.pack else session.config.mode
     name = "validation" if fitted else mode.replace("validate", "validation")
@@ -358,23 +363,73 @@ def evaluate(
     loss, _, own = autograd.apply(session, logits, split, weights)
     probabilities = assemble_rows(session.accelerator, split, own)
     if session.is_first:
-        record_split(
-            session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
-        )
+        predictions = Predictions.of(
+            chosen.tiles.keys, split.order, probabilities.numpy(), blueprint.classes,
+            session.config.evidence.resample,
+        )  # fmt: skip
+        publish(predictions, name, loss, "")
 
 
-def register(session: Run, trained: tuple[nn.Module, ModelSpec] | None) -> str | None:
-    """Log the best checkpoint and the model, register it; return its URI."""
+def publisher(session: Run, log: RunLogger) -> Publish:
+    """Return what records predictions, their maps and how good they are."""
+    config = session.config
+
+    def publish(predictions: Predictions, split: str, loss: float | None, prefix: str) -> None:
+        log.predictions(predictions, split, prefix)
+        overlays(session, log, ds.dataset(predictions.table()), f"{prefix}maps")
+        if predictions.labelled:
+            result = evaluation.evaluate(predictions, config.evidence, config.seed, loss)
+            log.evaluation(result, split, prefix)
+
+    return publish
+
+
+def overlays(session: Run, log: RunLogger, predicted: ds.Dataset, name: str = "maps") -> None:
+    """Write and record maps, if there are to be any."""
+    if session.config.maps.slides:
+        from train.overlays.write import write_overlays  # needs the extra `maps`
+
+        log.maps(write_overlays(predicted, session.config, session.folder, session.console, name))
+
+
+def predict(
+    session: Run, log: RunLogger, cohort: PredictionSet, trained: tuple[nn.Module, ModelSpec]
+) -> None:
+    """Predict a cohort; record it and, where every tile has a label, how good that is."""
+    stream.predict(session, cohort, *trained)
+    if session.is_first:
+        publish_cohort(session, log, cohort, trained[1])
+
+
+def register(session: Run, log: RunLogger, trained: tuple[nn.Module, ModelSpec] | None) -> None:
+    """Record the best checkpoint and the model, if there is one, and register it."""
     if trained is None:
         session.console.print("votes of neighbours are a baseline: no model is registered")
-        return None
-    network, blueprint = trained
-    track, file = session.config.tracking, session.folder / checkpoint.FILE
-    session.tracker.checkpoint(file)
-    uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
-    if uri:
-        session.console.print(f"model: {uri}")
-    return uri
+    else:
+        log.model(*trained)
+
+
+def publish_cohort(
+    session: Run, log: RunLogger, cohort: PredictionSet, blueprint: ModelSpec
+) -> None:
+    """Record the predictions of a cohort and, where every tile has a label, how good they are."""
+    config = session.config
+    log.cohort(session.states)
+    overlays(session, log, dataset(str(session.states), None))
+    labelled = has_labels(cohort.keys)
+    if not labelled:
+        session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
+        if config.abstain_below is None:
+            return
+    predictions = Predictions.from_table(
+        partitions.read(session.states), blueprint.classes, config.evidence.resample
+    )
+    log.abstentions(predictions)
+    if labelled:
+        weights = np.array(blueprint.weights)
+        loss = cross_entropy(predictions.probabilities, predictions.target, weights)
+        result = evaluation.evaluate(predictions, config.evidence, config.seed, loss)
+        log.evaluation(result, "predict")
 
 
 if __name__ == "__main__":

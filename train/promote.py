@@ -202,7 +202,9 @@ def examined(
             return lines, None
         new, old = promotion_candidate.load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new[1].classes)
-    held = promotion_candidate.evaluate_candidate(new, old, run, settled, Rows(console), seed)
+    held = promotion_candidate.evaluate_candidate(
+        new, old, run, settled, promotion_candidate.Trial(Rows(console), seed)
+    )
     if champion:
         held = replace(held, notes=promotion_candidate.training_differences(run, champion))
     for note in held.notes:

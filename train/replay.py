@@ -39,19 +39,15 @@ def check_or_exit(argv: list[str]) -> None:
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from torch import nn
 
 from featurestore.console.cli import shown_warnings
@@ -67,25 +63,23 @@ from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
 from train.config.store import class_names, open_store, with_rules
-from train.evaluation import metrics as evaluation_metrics
 from train.evaluation.calibration import cross_entropy
-from train.fitting import grid, pack, selection
+from train.evaluation.evaluate import evaluate, evaluation_metrics
+from train.evaluation.metrics import needs_probabilities
+from train.evaluation.unit_sums import Counts, confusion_counts
+from train.fitting import grid, selection
+from train.fitting.settings import summary
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
 from train.models.inference import predict_tiles
-from train.predictions.table import encode_clusters
-from train.reports.recorder import record_evidence, record_split
-from train.runtime.run import single_process_run
+from train.predictions.table import KEYS, Predictions
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
 from train.tracking.runs import RunRecord, load_run
-from train.tracking.tracker import NullTracker
 
-KEY = ["slide_id", "x", "y"]
 COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
 """How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
 on the blocks they were computed in; and either, where they were computed in bf16."""
-BY_PROBABILITY = ("loss", "auroc", "average_precision", "brier", "calibration_error")
 DIFFERS = 3  # the exit status
 
 
@@ -97,12 +91,12 @@ class Part:
     ----------
     prefix
         What the recorded figures' names begin with.
-    found
+    metrics
         By the rest of their names.
     """
 
     prefix: str
-    found: dict[str, float]
+    metrics: dict[str, float]
 
 
 def main(argv: list[str]) -> int:
@@ -122,27 +116,26 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     given = dict(argument.split("=", 1) for argument in overrides)
     mlflow_artifacts.use_tracking(given.get("tracking.uri"))
     name = names.resolved(name)
-    known = load_run(names.run_of(name))
-    config = settled(known, overrides)
+    record = load_run(names.run_of(name))
+    config = settled(record, overrides)
     for key, value in given.items():
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
-    console.print(f"run: {known.run}", f"its commit: {known.commit or 'not known'}", sep="\n")
+    console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
-    rules = chosen_rules(known, config)
+    rules = chosen_rules(record, config)
     store = with_rules(open_store(config), rules)
-    fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
+    fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
     read = {key: digest for key, (_, digest) in store.sources().items()}
-    same = same_data(known, read, store.earlier(read), snapshot)
-    show_data(known, same, read | {"snapshot": snapshot.digest}, console)
-    with tempfile.TemporaryDirectory() as scratch:
-        parts = evaluated(name, known, config, snapshot, fold, Path(scratch))
+    same = same_data(record, read, store.earlier(read), snapshot)
+    show_data(record, same, read | {"snapshot": snapshot.digest}, console)
+    parts = evaluated(name, record, config, snapshot, fold)
     if same["snapshot"] is None and not rules:
         parts.append(funnel(config, snapshot))
     rounded = config.precision == "bf16" and config.mode == "fit"
     near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
-    rows = [row for part in parts for row in compared(known.metrics, part, *near)]
+    rows = [row for part in parts for row in compared(record.metrics, part, *near)]
     if not rows:
         raise ArtifactError(
             "The run has recorded no figure that could be compared",
@@ -152,24 +145,24 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     differing = [row for row in rows if not row["same"]]
     show_figures(rows, console)
     console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
-    changed = [key for key, one in same.items() if one is False]
-    said = "" if not changed else f", and the data: {', '.join(changed)}"
+    changed = [key for key, is_same in same.items() if is_same is False]
+    inputs = f", and the data: {', '.join(changed)}" if changed else ""
     if differing or changed:
-        console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{said}")
+        console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{inputs}")
     else:
         data = "data" if same["snapshot"] else "artifacts"
         console.print(f"the same: {len(rows)} figures and all the {data}")
     return not differing and not changed
 
 
-def settled(known: RunRecord, overrides: list[str]) -> Config:
+def settled(record: RunRecord, overrides: list[str]) -> Config:
     """Return the configuration that a run has recorded, for one that records nothing."""
-    if not known.config:
+    if not record.config:
         raise ArtifactError(
-            f"Run {known.run} has recorded no configuration", found="no config.yaml",
+            f"Run {record.run} has recorded no configuration", found="no config.yaml",
             fix="name a run of train/probe.py",
         )  # fmt: skip
-    config = recorded(known.config, overrides)
+    config = recorded(record.config, overrides)
     if config.mode == "predict":
         raise ArtifactError(
             "A prediction has no figures to compare", found="mode=predict",
@@ -178,9 +171,9 @@ def settled(known: RunRecord, overrides: list[str]) -> Config:
     return replace(config, output=None, resume=False)
 
 
-def chosen_rules(known: RunRecord, config: Config) -> dict[str, Any]:
+def chosen_rules(record: RunRecord, config: Config) -> dict[str, Any]:
     """Return the swept rules that the best setting of a run was trained under."""
-    best = known.params.get("best_setting")
+    best = record.params.get("best_setting")
     by_name = {setting.name: setting for setting in grid.settings(config)}
     return grid.rule_variants(config)[by_name[best].variant] if best in by_name else {}
 
@@ -189,7 +182,7 @@ def chosen_rules(known: RunRecord, config: Config) -> dict[str, Any]:
 
 
 def same_data(
-    known: RunRecord, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
+    record: RunRecord, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
 ) -> dict[str, bool | None]:
     """Return whether each input is as it was recorded; None where only the figures can tell.
 
@@ -200,30 +193,30 @@ def same_data(
     read, earlier
         Digests of the artifacts now, by today's rule and by that of runs recorded earlier.
     """
-    names = [name for name in known.data if not name.startswith("snapshot")]
+    names = [name for name in record.data if not name.startswith("snapshot")]
     same: dict[str, bool | None] = {
-        name: known.data[name] in (read.get(name), earlier.get(name)) for name in names
+        name: record.data[name] in (read.get(name), earlier.get(name)) for name in names
     }
-    if known.contents:
-        same["snapshot"] = snapshot.content in known.contents
+    if record.contents:
+        same["snapshot"] = snapshot.content in record.contents
     else:
-        same["snapshot"] = True if snapshot.digest in known.data.values() else None
+        same["snapshot"] = True if snapshot.digest in record.data.values() else None
     return same
 
 
 def show_data(
-    known: RunRecord, same: Mapping[str, bool | None], found: Mapping[str, str], console: Console
+    record: RunRecord, same: Mapping[str, bool | None], digests: Mapping[str, str], console: Console
 ) -> None:
     """Print the digests of the inputs, recorded and found, and what they mean."""
-    snapshots = [digest for name, digest in known.data.items() if name.startswith("snapshot")]
-    recorded = found["snapshot"] in snapshots
-    before = known.data | {
-        "snapshot": found["snapshot"] if recorded else min(snapshots, default="")
+    snapshots = [digest for name, digest in record.data.items() if name.startswith("snapshot")]
+    recorded = digests["snapshot"] in snapshots
+    before = record.data | {
+        "snapshot": digests["snapshot"] if recorded else min(snapshots, default="")
     }
     table = pa.table({
         "input": list(same),
         "recorded": [before[name][:12] for name in same],
-        "found": [found.get(name, "")[:12] for name in same],
+        "found": [digests.get(name, "")[:12] for name in same],
         "same": [{True: "yes", False: "NO", None: "?"}[one] for one in same.values()],
     })  # fmt: skip
     print_table(table, console, "data, by the beginning of their digests")
@@ -245,12 +238,7 @@ def show_data(
 
 
 def evaluated(
-    name: str,
-    known: RunRecord,
-    config: Config,
-    snapshot: Snapshot,
-    fold: int | None,
-    scratch: Path,
+    name: str, record: RunRecord, config: Config, snapshot: Snapshot, fold: int | None
 ) -> list[Part]:
     """Return every figure that can be found again.
 
@@ -258,27 +246,22 @@ def evaluated(
     ----------
     fold
         On which the registered head of a pack was validated; None for a final one.
-    scratch
-        A folder for what a run would write.
     """
     several = is_sweep(config)
-    parts = [out_of_fold(known, config, snapshot, scratch)] if several else []
+    parts = [out_of_fold(record, config, snapshot)] if several else []
     if config.probe == "knn":
         return parts
-    network, blueprint = opened(name, known, config)
+    trained = opened(name, record, config)
     if config.mode == "test" or (several and config.final and config.data.test_tiles):
         tiles = snapshot.test_set(config.evidence.columns())
-        figures = split_figures(config, "test", tiles, network, blueprint, scratch)
-        return [*parts, Part("best/test/", figures)]
-    held = fold if several else lone_fold(config)
-    if held is None:  # trained on all folds, and never tested
+        return [*parts, Part("best/test/", split_metrics(config, "test", tiles, trained))]
+    validated = fold if several else lone_fold(config)
+    if validated is None:  # trained on all folds, and never tested
         return parts
-    tiles = snapshot.fit_set(held, config.evidence.columns())
-    order = np.flatnonzero(np.asarray(tiles.keys["split"]) == "validation")
-    if config.mode == "validate":
-        tiles, order = replace(tiles, keys=tiles.keys.take(pa.array(order))), np.arange(len(order))
-    figures = split_figures(config, "validation", tiles, network, blueprint, scratch, order)
-    return [*parts, Part("registered/validation/" if several else "best/validation/", figures)]
+    tiles = snapshot.fit_set(validated, config.evidence.columns())
+    tiles = replace(tiles, keys=tiles.keys.filter(pc.equal(tiles.keys["split"], "validation")))
+    metrics = split_metrics(config, "validation", tiles, trained)
+    return [*parts, Part("registered/validation/" if several else "best/validation/", metrics)]
 
 
 def funnel(config: Config, snapshot: Snapshot) -> Part:
@@ -287,70 +270,72 @@ def funnel(config: Config, snapshot: Snapshot) -> Part:
     return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
 
-def opened(name: str, known: RunRecord, config: Config) -> tuple[nn.Module, ModelSpec]:
+def opened(name: str, record: RunRecord, config: Config) -> tuple[nn.Module, ModelSpec]:
     """Return the network that the figures are of."""
-    trained = name if names.is_registered(name) else f"runs:/{known.run}/{checkpoint.FILE}"
+    trained = name if names.is_registered(name) else f"runs:/{record.run}/{checkpoint.FILE}"
     uri = names.resolved(config.checkpoint or trained)
     if config.checkpoint not in (None, uri):
         warnings.warn(
             f"The run has recorded {config.checkpoint}, which is {uri} now: it may have used "
             "another version", FeatureStoreWarning, stacklevel=2,
         )  # fmt: skip
-    network, blueprint = registered_models.load(uri)
-    if blueprint.classes != class_names(config):
+    network, spec = registered_models.load(uri)
+    if spec.classes != class_names(config):
         raise ArtifactError(
             "The model knows other classes than the configuration",
-            found=f"{', '.join(blueprint.classes)}; {', '.join(class_names(config))}",
+            found=f"{', '.join(spec.classes)}; {', '.join(class_names(config))}",
             fix="leave class_indices as it was recorded",
         )
-    return network, blueprint
+    return network, spec
 
 
-def split_figures(
-    config: Config,
-    name: str,
-    tiles: TileSet,
-    network: nn.Module,
-    blueprint: ModelSpec,
-    folder: Path,
-    order: npt.NDArray[np.int64] | None = None,
+def split_metrics(
+    config: Config, split: str, tiles: TileSet, trained: tuple[nn.Module, ModelSpec]
 ) -> dict[str, float]:
-    """Return the figures of a network on some tiles."""
-    order = np.arange(len(tiles.keys)) if order is None else order
-    chosen = replace(tiles, keys=tiles.keys.take(pa.array(order)))
-    shares = predict_tiles(network, chosen, config.threads)
-    target = chosen.keys["target"].to_numpy()
-    loss = cross_entropy(shares, target, np.array(blueprint.weights))
-    tracker = NullTracker()
-    session = single_process_run(config, Console(quiet=True), tracker, folder)
-    record_split(session, name, tiles, order, torch.from_numpy(shares), blueprint.classes, loss)
-    start = f"best/{name}/"
-    return {key.removeprefix(start): value for key, value in tracker.heard.items()}
+    """Return the figures of a network on some tiles, by their names after ``best/<split>/``."""
+    network, spec = trained
+    probabilities = predict_tiles(network, tiles, config.threads)
+    predictions = Predictions.of(
+        tiles.keys, np.arange(len(tiles.keys)), probabilities, spec.classes,
+        config.evidence.resample,
+    )  # fmt: skip
+    if not predictions.labelled:
+        return {}
+    loss = cross_entropy(probabilities, predictions.target, np.array(spec.weights))
+    evaluation = evaluate(predictions, config.evidence, config.seed, loss)
+    return without(f"best/{split}/", evaluation_metrics(evaluation, split))
 
 
-def out_of_fold(known: RunRecord, config: Config, snapshot: Snapshot, folder: Path) -> Part:
+def without(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by their names without a prefix."""
+    return {name.removeprefix(prefix): value for name, value in metrics.items()}
+
+
+def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> Part:
     """Return the figures of the best setting's folds: its recorded predictions, on labels anew."""
-    table = pq.read_table(uris.local_path(f"runs:/{known.run}/oof_predictions.parquet"))
+    table = pq.read_table(uris.local_path(f"runs:/{record.run}/oof_predictions.parquet"))
     table = table.append_column("place", pa.array(np.arange(len(table))))
-    fresh = snapshot.fold_set().keys.select([*KEY, "target", "fold"])
-    both = table.join(fresh, KEY, join_type="inner", right_suffix="_now").sort_by("place")
+    fresh = snapshot.fold_set().keys.select([*KEYS, "target", "fold"])
+    both = table.join(fresh, list(KEYS), join_type="inner", right_suffix="_now").sort_by("place")
     both = both.filter(pc.equal(both["fold"], both["fold_now"]))
+    relabelled = both.set_column(both.column_names.index("target"), "target", both["target_now"])
     classes = class_names(config)
-    again = both.set_column(both.column_names.index("target"), "target", both["target_now"])
-    tracker = NullTracker()
-    session = single_process_run(config, Console(quiet=True), tracker, folder)
-    record_evidence(session, "oof", again, classes, "oof_")
-    unit, units = encode_clusters(again, config.evidence.resample)
-    folds, fold = np.unique(again["fold"].to_numpy(), return_inverse=True)
-    target, guess = again["target"].to_numpy(), again["pred"].to_numpy()
-    some = evaluation_metrics.cube(target, guess, fold * units + unit, len(classes))
-    cube = np.zeros((len(folds) * units, *some.shape[1:]), dtype=np.int64)
-    cube[: len(some)] = some
-    cube = cube.reshape(len(folds), units, *some.shape[1:])
-    score = selection.score([0.0] * len(folds), cube, classes, config.seed)
-    found = {key: value for key, value in pack.summary(score).items() if "loss" not in key}
-    found |= {key.removeprefix("best/"): value for key, value in tracker.heard.items()}
-    return Part("best/", found)
+    predictions = Predictions.from_table(relabelled, classes, config.evidence.resample)
+    evaluation = evaluate(predictions, config.evidence, config.seed)
+    score = selection.score([0.0], fold_confusions(predictions), classes, config.seed)
+    by_fold = {name: value for name, value in summary(score).items() if "loss" not in name}
+    return Part("best/", by_fold | without("best/", evaluation_metrics(evaluation, "oof")))
+
+
+def fold_confusions(predictions: Predictions) -> Counts:
+    """Return tiles by fold, cluster, true and predicted class, shape (folds, clusters, K, K)."""
+    folds, fold = np.unique(predictions.keys["fold"].to_numpy(), return_inverse=True)
+    shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
+    counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
+    cluster = fold * predictions.clusters + predictions.cluster
+    some = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
+    counts[: len(some)] = some
+    return counts.reshape(shape)
 
 
 def compared(
@@ -364,23 +349,21 @@ def compared(
         How far those that count tiles may be apart, and those that probabilities make.
     """
     rows = []
-    for key, value in part.found.items():
+    for key, value in part.metrics.items():
         name = part.prefix + key
         if name not in metrics:
             continue
-        by_probability = any(word in key for word in BY_PROBABILITY)
-        tolerance = measured if by_probability else counted
-        apart = abs(metrics[name] - value)
-        same = bool(apart <= tolerance) or bool(np.isnan(metrics[name]) and np.isnan(value))
-        rows.append({"figure": name, "recorded": metrics[name], "found": value, "same": same})
+        tolerance = measured if needs_probabilities(key) else counted
+        same = abs(metrics[name] - value) <= tolerance or np.isnan([metrics[name], value]).all()
+        rows.append({"figure": name, "recorded": metrics[name], "found": value, "same": bool(same)})
     return rows
 
 
 def show_figures(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the figures that differ, then those over all classes; count the others."""
-    whole = [row for row in rows if row["same"] and row["figure"].count("/") == 2]
-    told = [row for row in rows if not row["same"]] + whole
-    others, rows = len(rows) - len(told), told
+    overall = [row for row in rows if row["same"] and row["figure"].count("/") == 2]
+    printed = [row for row in rows if not row["same"]] + overall
+    others, rows = len(rows) - len(printed), printed
     table = pa.table({
         "figure": [row["figure"] for row in rows],
         "recorded": [f"{row['recorded']:.6f}" for row in rows],

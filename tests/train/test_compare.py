@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from train import compare, probe
-from train.evaluation import comparison, estimates
+from train.evaluation.comparison import mcnemar
+from train.evaluation.estimates import estimate
 
 
 def written(name: str, skill: float, rows: slice = slice(None), **changes) -> str:
@@ -61,7 +62,7 @@ def test_pairing_makes_intervals_narrow():
     assert compare.main(names) == 0
     paired = read()["accuracy"]
     pair = compare.paired(*(pq.read_table(name) for name in names))
-    alone = estimates.estimate(pair.target, pair.one, pair.unit, pair.names)["accuracy"]
+    alone = estimate(pair.one)["accuracy"]
     assert paired["high"] - paired["low"] < 0.5 * (alone.high - alone.low)
 
 
@@ -72,8 +73,8 @@ def test_tiles_without_a_counterpart_are_left_out():
     table = pq.read_table(one)
     pq.write_table(table.take(pa.array(order[:300])), "some.parquet")
     pair = compare.paired(table, pq.read_table("some.parquet"))
-    assert (len(pair.target), pair.left_out) == (300, 100)
-    np.testing.assert_array_equal(pair.one, pair.other)
+    assert (len(pair.one), pair.left_out) == (300, 100)
+    np.testing.assert_array_equal(pair.one.probabilities, pair.other.probabilities)
 
 
 def test_mcnemar_is_the_binomial_test():
@@ -81,7 +82,7 @@ def test_mcnemar_is_the_binomial_test():
     target = np.zeros(20, dtype=int)
     one, other = np.zeros(20, dtype=int), np.zeros(20, dtype=int)
     one[0], other[1:10] = 1, 1
-    assert comparison.mcnemar(target, one, other) == (9, 1, pytest.approx(22 / 1024))
+    assert mcnemar(target, one, other) == (9, 1, pytest.approx(22 / 1024))
 
 
 def test_patients_are_resampled_and_ordered_classes_compared():

@@ -17,7 +17,7 @@ from conftest import ROOT, launch
 from PIL import Image
 
 from train import maps, probe
-from train.overlays import record, write
+from train.overlays import checks, write
 from train.overlays.label_map import NONE
 from train.overlays.slides import classes_of, read_slides, read_tiles
 from train.plots.palette import ANSWERS, colours, rgb
@@ -328,7 +328,7 @@ def test_a_folder_that_is_there_is_kept(capsys):
 
 
 def test_a_missing_package_is_said_before_any_work(monkeypatch, capsys):
-    monkeypatch.setattr(record, "NEEDED", ("shapely", "not_there"))
+    monkeypatch.setattr(checks, "NEEDED", ("shapely", "not_there"))
     assert maps.main(["predictions=nowhere.parquet"]) == 2
     said = capsys.readouterr().err
     assert "no not_there" in said and "pip install -e '.[maps]'" in said

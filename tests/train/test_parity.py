@@ -14,16 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from train import probe
-from train.reports import recorder
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing: these runs are looked at by their predictions alone."""
-    monkeypatch.setattr(recorder, "draw", lambda *_: None)
-    monkeypatch.setattr(recorder.figures, "draw", lambda *_: [])
 
 
 def peer(balanced: bool) -> object:

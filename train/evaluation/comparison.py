@@ -4,38 +4,37 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from train.evaluation.bootstrap import RESAMPLES, Floats, interval
+from train.evaluation.bootstrap import RESAMPLES, interval
 from train.evaluation.estimates import Estimate
-from train.evaluation.metrics import compute_metrics, unit_sums
+from train.evaluation.metrics import compute_metrics, with_interval
+from train.evaluation.unit_sums import Floats, unit_sums
+from train.predictions.table import Predictions
 
 
 def differences(
-    target: npt.NDArray[np.int64],
-    one: npt.NDArray[np.float32],
-    other: npt.NDArray[np.float32],
-    unit: npt.NDArray[np.int64],
-    names: list[str],
+    one: Predictions,
+    other: Predictions,
     ordered: bool = False,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Estimate]:
-    """Return by how much each figure of ``other`` is above that of ``one``, on the same tiles.
+    """Return by how much each metric of ``other`` is above that of ``one``, on the same tiles.
 
-    A resample draws units for both: what makes a slide hard for both cancels.
+    A resample draws clusters for both: what makes a slide hard for both cancels.
     """
-    pair = [unit_sums(target, shares, unit) for shares in (one, other)]
-    units = len(pair[0].cube)
+    sums = [unit_sums(each.target, each.probabilities, each.cluster) for each in (one, other)]
+    clusters, keys = len(sums[0]), with_interval(ordered)
 
-    def drawn(counts: Floats) -> Floats:
-        first, second = (compute_metrics(own.total(counts), names, ordered) for own in pair)
+    def statistic(counts: Floats) -> Floats:
+        first, second = (compute_metrics(s.total(counts), one.classes, keys) for s in sums)
         return np.stack([second[name] - first[name] for name in first])
 
-    value = drawn(np.ones((1, units)))[:, 0]
-    low, high = interval(units, drawn, seed, resamples)
-    kinds = compute_metrics(pair[0].total(np.ones(units)), names, ordered)
+    value = statistic(np.ones((1, clusters)))[:, 0]
+    low, high = interval(clusters, statistic, seed, resamples)
+    names = compute_metrics(sums[0].total(np.ones(clusters)), one.classes, keys)
     return {
-        name: Estimate(float(value[place]), float(low[place]), float(high[place]))
-        for place, name in enumerate(kinds)
+        name: Estimate(float(value[index]), float(low[index]), float(high[index]))
+        for index, name in enumerate(names)
     }
 
 
@@ -47,8 +46,10 @@ def mcnemar(
     It takes tiles as independent, which those of a slide are not: where it and the interval over
     slides disagree, believe the interval.
     """
-    mine, theirs = one == target, other == target
-    alone, others = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
-    if not alone + others:
+    right, other_right = one == target, other == target
+    only_one = int((right & ~other_right).sum())
+    only_other = int((other_right & ~right).sum())
+    if not only_one + only_other:
         return 0, 0, 1.0
-    return alone, others, float(binomtest(alone, alone + others).pvalue)
+    p = float(binomtest(only_one, only_one + only_other).pvalue)
+    return only_one, only_other, p

@@ -1,99 +1,79 @@
-"""Metrics, all derived from one integer cube: slide x true class x predicted class.
-
-Counts add up over blocks and processes exactly. One definition everywhere: a class that is in
-neither truth nor prediction is left out of a macro mean.
-"""
+"""What confusion matrices tell: slides, the most frequent confusions, absent classes."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torchmetrics import Metric
 
-Counts = npt.NDArray[np.int64]
+from train.evaluation.bootstrap import RESAMPLES, interval
+from train.evaluation.unit_sums import Counts, Floats
 
 
-class Cube(Metric):
-    """Counts tiles by slide, true and predicted class; torchmetrics sums it over processes.
+def confusions(
+    cube: Counts,
+    classes: list[str],
+    seed: int = 0,
+    most: int = 10,
+    resamples: int = RESAMPLES,
+) -> dict[str, list[Any]]:
+    """Return the classes that are taken for others most often: a table, the worst first.
 
-    Parameters
-    ----------
-    slides, classes
-        Numbers of slides and of classes.
-    """
-
-    full_state_update = False
-    counts: Tensor
-
-    def __init__(self, slides: int, classes: int) -> None:
-        super().__init__()
-        self.shape = (slides, classes, classes)
-        zeros = torch.zeros(self.shape, dtype=torch.int64)
-        self.add_state("counts", zeros, dist_reduce_fx="sum")
-
-    def update(self, slide: Tensor, target: Tensor, predicted: Tensor) -> None:
-        """Count some tiles, each given once."""
-        _, classes, _ = self.shape
-        cell = (slide * classes + target) * classes + predicted
-        self.counts += torch.bincount(cell, minlength=self.counts.numel()).view(self.shape)
-
-    def compute(self) -> Tensor:
-        """Return the counts, shape (slides, classes, classes)."""
-        return self.counts
-
-
-def confusion_metrics(confusion: Counts, names: list[str]) -> dict[str, float]:
-    """Return accuracy, recall and F1 from a confusion matrix.
+    Columns ``true, predicted, tiles, share_of_true``, the share's interval ``low, high``, and how
+    many ``units`` have such a tile.
 
     Parameters
     ----------
-    confusion
-        Shape (K, K): true class down, predicted class across.
-    names
-        The classes, by index.
-
-    Returns
-    -------
-    dict
-        ``accuracy`` (share of tiles), ``balanced_accuracy`` (mean recall of the classes in the
-        truth), ``accuracy_macro`` and ``f1_macro`` (means over the classes in truth or
-        prediction), and per such class ``accuracy/<class>`` (its recall) and ``f1/<class>``.
+    cube
+        Counts, shape (clusters, K, K).
     """
-    hits = np.diag(confusion).astype(float)
-    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    present = (true + predicted) > 0
-    recall = hits / np.maximum(true, 1)
-    f1 = 2 * hits / np.maximum(true + predicted, 1)
-    result = {
-        "accuracy": hits.sum() / max(confusion.sum(), 1),
-        "balanced_accuracy": _mean(recall[true > 0]),
-        "accuracy_macro": _mean(recall[present]),
-        "f1_macro": _mean(f1[present]),
+    wrong = cube.sum(axis=0) * (1 - np.eye(len(classes), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    true, predicted = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
+
+    def shares(counts: Floats) -> Floats:
+        taken, tiles = counts @ cube[:, true, predicted], counts @ cube.sum(axis=2)[:, true]
+        with np.errstate(invalid="ignore"):
+            return (taken / tiles).T
+
+    once = np.ones((1, len(cube)))
+    low, high = interval(len(cube), shares, seed, resamples) if len(true) else (np.empty(0),) * 2
+    return {
+        "true": [classes[i] for i in true],
+        "predicted": [classes[j] for j in predicted],
+        "tiles": wrong[true, predicted].tolist(),
+        "share_of_true": shares(once)[:, 0].tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "units": (cube[:, true, predicted] > 0).sum(axis=0).tolist(),
     }
-    for index in np.flatnonzero(present):
-        result[f"accuracy/{names[index]}"] = recall[index]
-        result[f"f1/{names[index]}"] = f1[index]
-    return {name: float(value) for name, value in result.items()}
 
 
-def f1_macro(confusion: Counts | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    both = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    f1 = 2 * hits / np.maximum(both, 1)
-    return f1.sum(axis=-1) / np.maximum((both > 0).sum(axis=-1), 1)
+def most_confused(
+    confusion: npt.NDArray[np.floating] | Counts, classes: list[str]
+) -> tuple[str, str, int] | None:
+    """Return true class, class that it is taken for, and tiles, of the most frequent confusion."""
+    wrong = confusion * (1 - np.eye(len(classes)))
+    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    tiles = int(wrong[true, predicted])
+    return (classes[true], classes[predicted], tiles) if tiles else None
 
 
-def absent_classes(confusion: Counts, names: list[str]) -> list[str]:
+def absent_classes(confusion: Counts, classes: list[str]) -> list[str]:
     """Return the classes in neither truth nor prediction, which macro means leave out."""
-    seen = confusion.sum(axis=1) + confusion.sum(axis=0)
-    return [name for name, count in zip(names, seen, strict=True) if count == 0]
+    tiles = confusion.sum(axis=1) + confusion.sum(axis=0)
+    return [name for name, count in zip(classes, tiles, strict=True) if count == 0]
 
 
 def slide_accuracy(cube: Counts, slides: list[str]) -> dict[str, list[Any]]:
-    """Return a table ``slide_id, tiles, accuracy`` of the slides with any tile, the worst first."""
+    """Return a table ``slide_id, tiles, accuracy`` of the slides with any tile, the worst first.
+
+    Parameters
+    ----------
+    cube
+        Counts, shape (slides, K, K).
+    slides
+        Their names.
+    """
     tiles = cube.sum(axis=(1, 2))
     accuracy = np.trace(cube, axis1=1, axis2=2) / np.maximum(tiles, 1)
     order = [i for i in np.lexsort((np.arange(len(tiles)), accuracy)) if tiles[i]]
@@ -107,11 +87,7 @@ def slide_accuracy(cube: Counts, slides: list[str]) -> dict[str, list[Any]]:
 def slide_summary(accuracy: list[float]) -> dict[str, float]:
     """Return mean, median and minimum of the accuracies per slide."""
     return {
-        "slide_accuracy/mean": _mean(np.array(accuracy)),
+        "slide_accuracy/mean": float(np.mean(accuracy)) if accuracy else float("nan"),
         "slide_accuracy/median": float(np.median(accuracy)) if accuracy else float("nan"),
         "slide_accuracy/min": min(accuracy, default=float("nan")),
     }
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else float("nan")

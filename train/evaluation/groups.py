@@ -1,30 +1,30 @@
 """How good predictions are by group: by organ, source, scanner, or any other column.
 
-Each group is judged by its own tiles alone; its intervals resample the units that it has.
+Each group is judged by its own tiles alone; its intervals resample the clusters that it has.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.errors import SchemaError
 from featurestore.store import FeatureStore
 from featurestore.views.columns import of_slides
 from train.config.schema import Config
-from train.evaluation import estimates, metrics
-from train.evaluation.estimates import Estimate
-from train.predictions.table import encode_column, encode_slides
+from train.evaluation.confusion import most_confused
+from train.evaluation.estimates import Estimate, Resampling, with_intervals
+from train.evaluation.metrics import compute_metrics, shown
+from train.evaluation.unit_sums import UnitSums, unit_sums
+from train.predictions.table import Predictions, encode_column, encode_slides
 from train.tracking.names import encode_name
 
-METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "calibration_error")
 SHOWN = 50  # groups of a column that get intervals, metrics and a bar: those with the most tiles
 MOST = 10_000  # values of a column that may still be groups
 PRINTED = 10  # groups of a column
 LONGEST = 250  # characters of a name that MLflow takes
-AT_ONCE = 500  # resamples of a product: a group has few units, and no areas under curves
+AT_ONCE = 500  # resamples of a product: a group has few clusters, and no areas under curves
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class Group:
     ----------
     column, value
         Which they are; the value as text.
-    tiles, slides, units
-        How many it has; units are what its intervals resample.
-    figures
-        Those of `METRICS`, with intervals where the group is shown and has two units or more.
-    confused
+    tiles, slides, clusters
+        How many it has; clusters are what its intervals resample.
+    metrics
+        Those of `METRICS` that groups are given, with intervals where the group is shown and has
+        two clusters or more.
+    most_confused
         True class, class that it is taken for, and tiles, of its most frequent confusion.
     shown
         Whether it is among the `SHOWN` of its column with the most tiles.
@@ -49,9 +50,9 @@ class Group:
     value: str
     tiles: int
     slides: int
-    units: int
-    figures: dict[str, Estimate]
-    confused: tuple[str, str, int] | None
+    clusters: int
+    metrics: dict[str, Estimate]
+    most_confused: tuple[str, str, int] | None
     shown: bool
 
 
@@ -89,117 +90,116 @@ def check_group_values(keys: pa.Table, columns: Sequence[str]) -> None:
             )
 
 
-def by_group(
-    table: pa.Table,
-    columns: Sequence[str],
-    target: npt.NDArray[np.int64],
-    shares: npt.NDArray[np.float32],
-    unit: npt.NDArray[np.int64],
-    names: list[str],
-    seed: int = 0,
-) -> list[Group]:
-    """Return the groups of each column, in the order of its values.
+def by_group(predictions: Predictions, columns: Sequence[str], seed: int = 0) -> list[Group]:
+    """Return the groups of each column of keys, in the order of its values.
 
     Parameters
     ----------
-    table
-        Predictions with the columns.
-    target, shares, unit
-        Class index, probabilities and number of the unit of each tile, as `evidence.sums` takes
-        them.
-    names
-        The classes, by index.
+    predictions
+        Every tile with its label.
+    seed
+        Of the resamples.
     """
-    slide, _ = encode_slides(table)
-    found = []
+    groups = []
     for column in columns:
-        number, values = encode_column(table[column])
+        number, values = encode_column(predictions.keys[column])
         tiles = np.bincount(number, minlength=len(values))
-        shown = set(np.argsort(-tiles, kind="stable")[:SHOWN].tolist())
+        largest = set(np.argsort(-tiles, kind="stable")[:SHOWN].tolist())
         by_value = np.split(np.argsort(number, kind="stable"), np.cumsum(tiles)[:-1])
-        for place, (value, rows) in enumerate(zip(values, by_value, strict=True)):
-            sums = metrics.unit_sums(target[rows], shares[rows], unit[rows], steps=0)
-            figures = _figures(sums, names, seed, place in shown)
-            wrong = metrics.confused(sums.cube.sum(axis=0), names)
-            slides, units = len(np.unique(slide[rows])), len(sums.cube)
-            many, told = int(tiles[place]), place in shown
-            found.append(Group(column, value, many, slides, units, figures, wrong, told))
-    return found
+        for index, (value, rows) in enumerate(zip(values, by_value, strict=True)):
+            sums = unit_sums(
+                predictions.target[rows], predictions.probabilities[rows],
+                predictions.cluster[rows], steps=0,
+            )  # fmt: skip
+            group = Group(
+                column=column,
+                value=value,
+                tiles=len(rows),
+                slides=len(np.unique(predictions.slide[rows])),
+                clusters=len(sums),
+                metrics=_metrics(sums, predictions.classes, seed, index in largest),
+                most_confused=most_confused(sums.cube.sum(axis=0), predictions.classes),
+                shown=index in largest,
+            )
+            groups.append(group)
+    return groups
 
 
-def _figures(
-    sums: metrics.UnitSums, names: list[str], seed: int, shown: bool
+def _metrics(
+    sums: UnitSums, classes: list[str], seed: int, with_interval: bool
 ) -> dict[str, Estimate]:
-    value = metrics.compute_metrics(sums.total(np.ones(len(sums.cube))), names)
-    if not shown:
-        return {name: Estimate(float(value[name]), np.nan, np.nan) for name in METRICS}
-    found = estimates.resampled(sums, value, names, seed=seed, at_once=AT_ONCE)
-    return {name: found[name] for name in METRICS}
+    keys = shown("groups", ordered=False)
+    values = compute_metrics(sums.total(np.ones(len(sums))), classes, keys)
+    if not with_interval:
+        return {name: Estimate(float(value), np.nan, np.nan) for name, value in values.items()}
+    return with_intervals(sums, values, classes, keys, Resampling(seed, at_once=AT_ONCE))
 
 
-def as_table(found: Sequence[Group]) -> dict[str, list[object]]:
-    """Return groups as columns: what they are, their figures with both ends, their confusion."""
+def as_table(groups: Sequence[Group]) -> dict[str, list[object]]:
+    """Return groups as columns: what they are, their metrics with both ends, their confusion."""
+    attributes = {"column": "column", "value": "value", "tiles": "tiles", "slides": "slides",
+                  "units": "clusters"}  # fmt: skip
     columns: dict[str, list[object]] = {
-        name: [getattr(group, name) for group in found]
-        for name in ("column", "value", "tiles", "slides", "units")
+        name: [getattr(group, attribute) for group in groups]
+        for name, attribute in attributes.items()
     }
-    for name in METRICS:
-        figures = [group.figures[name] for group in found]
-        columns[name] = [figure.value for figure in figures]
-        columns[f"{name}_low"] = [figure.low for figure in figures]
-        columns[f"{name}_high"] = [figure.high for figure in figures]
-    confused = [group.confused or (None, None, 0) for group in found]
+    for name in shown("groups", ordered=False):
+        estimates = [group.metrics[name] for group in groups]
+        columns[name] = [estimate.value for estimate in estimates]
+        columns[f"{name}_low"] = [estimate.low for estimate in estimates]
+        columns[f"{name}_high"] = [estimate.high for estimate in estimates]
+    confusions = [group.most_confused or (None, None, 0) for group in groups]
     for place, name in enumerate(("confused_true", "confused_predicted", "confused_tiles")):
-        columns[name] = [wrong[place] for wrong in confused]
+        columns[name] = [confusion[place] for confusion in confusions]
     return columns
 
 
-def as_metrics(found: Sequence[Group], prefix: str) -> dict[str, float]:
+def as_metrics(groups: Sequence[Group], prefix: str) -> dict[str, float]:
     """Return macro F1 with its ends, and accuracy, by group: what is a number, and can be named."""
     values: dict[str, float] = {}
-    for group in found:
+    for group in groups:
         start = f"{prefix}/{encode_name(group.column)}/{encode_name(group.value)}"
-        f1 = group.figures["f1_macro"]
+        f1 = group.metrics["f1_macro"]
         values |= {
             f"{start}/f1_macro": f1.value,
             f"{start}/f1_macro_low": f1.low,
             f"{start}/f1_macro_high": f1.high,
-            f"{start}/accuracy": group.figures["accuracy"].value,
+            f"{start}/accuracy": group.metrics["accuracy"].value,
         }
     return {
         name: value for name, value in values.items() if np.isfinite(value) and len(name) <= LONGEST
     }
 
 
-def shown(found: Sequence[Group]) -> pa.Table:
+def worst_groups(groups: Sequence[Group]) -> pa.Table:
     """Return what fits a terminal of groups of one column: the worst ones, the worst first."""
-    worst = sorted(found, key=lambda group: group.figures["f1_macro"].value)[:PRINTED]
-    f1 = [group.figures["f1_macro"] for group in worst]
-    confused = [group.confused for group in worst]
+    worst = sorted(groups, key=lambda group: group.metrics["f1_macro"].value)[:PRINTED]
+    f1 = [group.metrics["f1_macro"] for group in worst]
+    confused = [group.most_confused for group in worst]
     return pa.table(
         {
             "value": [group.value for group in worst],
             "tiles": [group.tiles for group in worst],
             "slides": [group.slides for group in worst],
-            "macro F1": [f"{figure.value:.4f}" for figure in f1],
+            "macro F1": [f"{estimate.value:.4f}" for estimate in f1],
             "95 %": [
-                f"{figure.low:.2f} .. {figure.high:.2f}" if np.isfinite(figure.low) else ""
-                for figure in f1
+                f"{estimate.low:.2f} .. {estimate.high:.2f}" if estimate.has_interval else ""
+                for estimate in f1
             ],
-            "cal. error": [f"{g.figures['calibration_error'].value:.3f}" for g in worst],
+            "cal. error": [f"{g.metrics['calibration_error'].value:.3f}" for g in worst],
             "most confused": [f"{c[0]} as {c[1]}: {c[2]:,}" if c else "" for c in confused],
         }
     )
 
 
-def by_slide(table: pa.Table, columns: Sequence[str], slides: list[str]) -> dict[str, list[str]]:
+def by_slide(keys: pa.Table, columns: Sequence[str], slides: Sequence[str]) -> dict[str, list[str]]:
     """Return each slide's values of some columns, joined by commas where it has several."""
-    slide, names = encode_slides(table)
-    found = {}
+    slide, names = encode_slides(keys)
+    by_column = {}
     for column in columns:
-        number, values = encode_column(table[column])
-        own: dict[str, list[str]] = {}
-        for place, value in np.unique(np.stack([slide, number], axis=1), axis=0).tolist():
-            own.setdefault(names[place], []).append(values[value])
-        found[column] = [", ".join(own[name]) for name in slides]
-    return found
+        number, values = encode_column(keys[column])
+        of_slide: dict[str, list[str]] = {}
+        for index, value in np.unique(np.stack([slide, number], axis=1), axis=0).tolist():
+            of_slide.setdefault(names[index], []).append(values[value])
+        by_column[column] = [", ".join(of_slide[name]) for name in slides]
+    return by_column

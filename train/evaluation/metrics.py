@@ -1,263 +1,307 @@
-"""How good predictions are, with 95 % intervals that resample slides.
+"""The metrics: one list, from which all that is recorded, printed and compared is taken.
 
-Tiles of a slide are not independent, so a resample draws slides, or patients: units. All that the
-metrics need is added up by unit first (`UnitSums`); then a resample is one row of a matrix of
-counts times those sums, and all resamples are one product.
+To add a metric, write a function of `UnitSums` and give it an entry in `METRICS`.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-from train.evaluation.bootstrap import RESAMPLES, Floats, interval
+from train.evaluation.bootstrap import Floats
+from train.evaluation.unit_sums import Counts, UnitSums, confidence_bins
+from train.predictions.table import Predictions
 
-BINS = 15  # of confidence, for the calibration error
-STEPS = 512  # of a class's probability, by quantiles, for the intervals of areas under curves
-ROOM = 2**29  # bytes that these may take: of very many units there are fewer steps, LEAST or more
-LEAST = 32
+CLASS = "<class>"  # in the key of a metric that each class has
+Place = Literal["epoch", "console", "page", "compare", "groups", "gate"]
+FINAL: frozenset[Place] = frozenset({"console", "page", "compare", "groups", "gate"})
+UNGROUPED = FINAL - {"groups"}  # what nobody asks of a group
+AREAS: frozenset[Place] = frozenset({"console", "page"})  # a group has no steps to take them from
+EPOCH: frozenset[Place] = frozenset({"epoch"})
+
+
+# -- the functions: of sums of shape (..., ·), further axes in front are kept ---------------------
+
+
+def accuracy(sums: UnitSums) -> Floats:
+    """Return the share of tiles predicted as what they are."""
+    hits: Floats = sums.hits.sum(axis=-1)
+    return _ratio(hits, sums.tiles)
+
+
+def recall(sums: UnitSums) -> Floats:
+    """Return the recall of each class; not a number without a tile of it."""
+    return _ratio(sums.hits, sums.true)
+
+
+def f1(sums: UnitSums) -> Floats:
+    """Return the F1 of each class; not a number if it is in neither truth nor prediction."""
+    return _ratio(2 * sums.hits, sums.true + sums.predicted)
+
+
+def class_accuracy(sums: UnitSums) -> Floats:
+    """Return the recall of each class, zero for one that is only predicted."""
+    present = sums.true + sums.predicted > 0
+    return np.where(present, sums.hits / np.maximum(sums.true, 1), np.nan)
+
+
+def brier(sums: UnitSums) -> Floats:
+    """Return the Brier score: the mean squared error of the probabilities, summed over classes."""
+    return _ratio(sums.square, sums.tiles)
+
+
+def expected_calibration_error(sums: UnitSums) -> Floats:
+    """Return how far confidence is from accuracy, the mean over the tiles, by bins."""
+    confidence, hits = sums.bins[..., 1], sums.bins[..., 2]
+    gap: Floats = np.abs(confidence - hits).sum(axis=-1)
+    return _ratio(gap, sums.tiles)
+
+
+def kappa(sums: UnitSums, power: int = 0) -> Floats:
+    """Return Cohen's kappa, disagreements weighted by their distance to a power, 0 for alike."""
+    number = np.arange(sums.cube.shape[-1])
+    weights = np.abs(number[:, None] - number).astype(float)
+    weights = weights**power if power else (weights > 0).astype(float)
+    by_chance = sums.true[..., :, None] * sums.predicted[..., None, :]
+    expected = (weights * (by_chance / sums.tiles[..., None, None])).sum(axis=(-2, -1))
+    # Of one class alone nobody can disagree: not a number.
+    return 1 - _ratio((weights * sums.cube).sum(axis=(-2, -1)), expected)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Floats = part / whole
+    return ratio
+
+
+def nan_mean(values: Floats) -> Floats:
+    """Return the mean of what is a number, along the last axis."""
+    valid = ~np.isnan(values)
+    total = np.where(valid, values, 0.0).sum(axis=-1)
+    return np.where(valid.any(axis=-1), total / np.maximum(valid.sum(axis=-1), 1), np.nan)
+
+
+# -- the list -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class UnitSums:
-    """What is added up, with units first; `total` makes them sums over units.
+class MetricSpec:
+    """A metric.
 
     Parameters
     ----------
-    cube
-        Tiles by true and predicted class, shape (S, K, K).
-    square
-        UnitSums of squared errors of the probabilities, shape (S,).
-    bins
-        Tiles, confidence and hits by bin of confidence, shape (S, BINS, 3).
-    steps
-        Tiles of other classes and of the class by step of its probability, ascending; shape
-        (S, K, 2, steps).
+    title
+        What it is called for people.
+    compute
+        Its value from sums of shape (..., ·): shape (...), or (..., K) if each class has one.
+    higher_is_better
+        Which way is better.
+    needs_probabilities
+        Whether it takes more than which class is predicted: its last digits then depend on the
+        blocks that probabilities were computed in.
+    shown
+        Where it stands: ``epoch`` (recorded of each epoch, fold and split, from the confusion
+        matrix alone), and with its interval on the ``console``, on the run's ``page``, in what
+        train/compare.py shows, in ``groups.json``, on the page of a promotion (``gate``).
+    interval
+        Whether it is recorded with an interval.
+    ordered
+        Whether it means something only where the order of the classes does.
     """
 
-    cube: Floats
-    square: Floats
-    bins: Floats
-    steps: Floats
-
-    def total(self, counts: Floats) -> "UnitSums":
-        """Return the sums over units, each counted as often as said; shape (R, S) gives R."""
-        return UnitSums(
-            **{name: np.tensordot(counts, values, axes=1) for name, values in vars(self).items()}
-        )
+    title: str
+    compute: Callable[[UnitSums], Floats]
+    higher_is_better: bool = True
+    needs_probabilities: bool = False
+    shown: frozenset[Place] = FINAL
+    interval: bool = True
+    ordered: bool = False
 
 
-def unit_sums(
-    target: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    unit: npt.NDArray[np.int64],
-    steps: int = STEPS,
-) -> UnitSums:
-    """Add predictions up by unit.
+METRICS: dict[str, MetricSpec] = {
+    "accuracy": MetricSpec("accuracy", accuracy, shown=FINAL | EPOCH),
+    "balanced_accuracy": MetricSpec(
+        "balanced accuracy", lambda sums: nan_mean(recall(sums)), shown=FINAL | EPOCH
+    ),
+    "accuracy_macro": MetricSpec(
+        "macro accuracy", lambda sums: nan_mean(class_accuracy(sums)), shown=EPOCH, interval=False
+    ),
+    "f1_macro": MetricSpec("macro F1", lambda sums: nan_mean(f1(sums)), shown=FINAL | EPOCH),
+    "kappa": MetricSpec("Cohen's kappa", kappa),
+    "auroc_macro": MetricSpec(
+        "area under ROC, macro", lambda sums: nan_mean(sums.areas[0]),
+        needs_probabilities=True, shown=AREAS,
+    ),
+    "average_precision_macro": MetricSpec(
+        "average precision, macro", lambda sums: nan_mean(sums.areas[1]),
+        needs_probabilities=True, shown=AREAS,
+    ),
+    "brier": MetricSpec(
+        "Brier score", brier,
+        higher_is_better=False, needs_probabilities=True, shown=UNGROUPED,
+    ),
+    "calibration_error": MetricSpec(
+        "calibration error", expected_calibration_error,
+        higher_is_better=False, needs_probabilities=True,
+    ),
+    "kappa_quadratic": MetricSpec(  # J. Cohen (1968)
+        "Cohen's kappa, quadratic", lambda sums: kappa(sums, 2),
+        shown=UNGROUPED - {"gate"}, ordered=True,
+    ),
+    "accuracy/<class>": MetricSpec("accuracy", class_accuracy, shown=EPOCH, interval=False),
+    "recall/<class>": MetricSpec("recall", recall),
+    "f1/<class>": MetricSpec("F1", f1, shown=FINAL | EPOCH),
+    "auroc/<class>": MetricSpec(
+        "area under ROC", lambda sums: sums.areas[0],
+        needs_probabilities=True, shown=AREAS,
+    ),
+    "average_precision/<class>": MetricSpec(
+        "average precision", lambda sums: sums.areas[1],
+        needs_probabilities=True, shown=AREAS,
+    ),
+}  # fmt: skip
+"""By the names that they are recorded under, ``best/<split>/`` before them."""
+
+
+def is_per_class(name: str) -> bool:
+    """Return whether each class has the metric of a key, or a metric's name is that of a class."""
+    return "/" in name
+
+
+def shown(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:
+    """Return the keys of the metrics that stand somewhere, in their order."""
+    return [
+        name
+        for name, spec in METRICS.items()
+        if place in spec.shown and is_per_class(name) == per_class and (ordered or not spec.ordered)
+    ]
+
+
+def with_interval(ordered: bool = False) -> list[str]:
+    """Return the keys of the metrics that are recorded with an interval.
 
     Parameters
     ----------
-    target
-        Class index, shape (tiles,).
-    probabilities
-        Shape (tiles, K).
-    unit
-        Number of the slide, or of what else is resampled, shape (tiles,). Numbers that no tile
-        bears are no units.
-    steps
-        Of a class's probability; 0 where nobody asks for areas under curves.
+    ordered
+        Whether the order of the classes means something.
     """
-    tiles, classes = probabilities.shape
-    there, unit = np.unique(unit, return_inverse=True)
-    units = len(there)
-    steps = min(steps, max(LEAST, ROOM // (units * classes * 2 * 8)))
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    own = probabilities[np.arange(tiles), target].astype(float)
-    error = (probabilities.astype(float) ** 2).sum(axis=1) - 2 * own + 1
-    edge = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
-    kinds = (np.ones(tiles), confidence, predicted == target)
-    bins = [_added(unit * BINS + edge, units * BINS, kind) for kind in kinds]
-    ranks = np.empty((units, classes, 2, steps))
-    for index in range(classes if steps else 0):
-        share = probabilities[:, index]
-        edges = np.unique(np.quantile(share, np.linspace(0, 1, steps + 1)[1:-1]))
-        step = np.searchsorted(edges, share, side="right")
-        place = (unit * 2 + (target == index)) * steps + step
-        ranks[:, index] = _added(place, units * 2 * steps).reshape(units, 2, steps)
-    return UnitSums(
-        cube=cube(target, predicted, unit, classes).astype(float),
-        square=_added(unit, units, error),
-        bins=np.stack(bins, axis=-1).reshape(units, BINS, 3),
-        steps=ranks,
-    )
+    return [key for key, spec in METRICS.items() if spec.interval and (ordered or not spec.ordered)]
 
 
-def cube(
-    target: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    unit: npt.NDArray[np.int64],
-    classes: int,
-) -> npt.NDArray[np.int64]:
-    """Count tiles by unit, true and predicted class, shape (units, K, K)."""
-    units = int(unit.max()) + 1
-    cell = (unit * classes + target) * classes + predicted
-    return np.bincount(cell, minlength=units * classes**2).reshape(units, classes, classes)
+def needs_probabilities(name: str) -> bool:
+    """Return whether probabilities make a recorded figure: a loss, or such a metric.
+
+    Examples
+    --------
+    >>> needs_probabilities("oof/auroc_low/Fat"), needs_probabilities("f1/Fat")
+    (True, False)
+    """
+    kinds = [key.partition("/")[0] for key, spec in METRICS.items() if spec.needs_probabilities]
+    return any(part.startswith(("loss", *kinds)) for part in name.split("/"))
 
 
-def _added(
-    place: npt.NDArray[np.int64], length: int, weights: npt.ArrayLike | None = None
-) -> Floats:
-    return np.bincount(place, weights, minlength=length).astype(float)
+# -- their values ---------------------------------------------------------------------------------
 
 
-def compute_metrics(found: UnitSums, names: list[str], ordered: bool = False) -> dict[str, Floats]:
-    """Return every figure from sums over slides; further axes in front are kept.
+def compute_metrics(sums: UnitSums, classes: list[str], keys: Sequence[str]) -> dict[str, Floats]:
+    """Return metrics from sums over clusters; further axes in front are kept.
 
     A class in neither truth nor prediction is left out of macro means; an area under a curve is
     not a number for a class that no tile or every tile has.
 
     Parameters
     ----------
-    found
-        As `Sums.total` gives them.
-    names
-        The classes, by index.
-    ordered
-        Whether their order means something: then Cohen's kappa is given with quadratic weights too
-        (J. Cohen, 1968).
+    sums
+        As `UnitSums.total` gives them.
+    classes
+        Their names, by index.
+    keys
+        Of `METRICS`: which ones.
+
+    Examples
+    --------
+    >>> confusion = np.array([[3.0, 1.0], [0.0, 4.0]])  # true class down, predicted across
+    >>> metrics = compute_metrics(UnitSums(confusion), ["a", "b"], ["accuracy", "f1/<class>"])
+    >>> {name: round(float(value), 3) for name, value in metrics.items()}
+    {'accuracy': 0.875, 'f1/a': 0.857, 'f1/b': 0.889}
     """
-    cube = found.cube
-    tiles = cube.sum(axis=(-2, -1))
-    hits = np.diagonal(cube, axis1=-2, axis2=-1)
-    true, predicted = cube.sum(axis=-1), cube.sum(axis=-2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = np.where(true > 0, hits / true, np.nan)
-        f1 = np.where(true + predicted > 0, 2 * hits / (true + predicted), np.nan)
-        area, precision = areas(found.steps)
-        confidence, right = found.bins[..., 1], found.bins[..., 2]
-        result = {
-            "accuracy": hits.sum(axis=-1) / tiles,
-            "balanced_accuracy": _mean(recall),
-            "f1_macro": _mean(f1),
-            "kappa": kappa(cube, 0),
-            "auroc_macro": _mean(area),
-            "average_precision_macro": _mean(precision),
-            "brier": found.square / tiles,
-            "calibration_error": np.abs(confidence - right).sum(axis=-1) / tiles,
-        }
-    if ordered:
-        result["kappa_quadratic"] = kappa(cube, 2)
-    for kind, values in (
-        ("recall", recall), ("f1", f1), ("auroc", area), ("average_precision", precision)
-    ):  # fmt: skip
-        result |= {f"{kind}/{name}": values[..., index] for index, name in enumerate(names)}
-    return result
+    values: dict[str, Floats] = {}
+    for key in keys:
+        value = METRICS[key].compute(sums)
+        if is_per_class(key):
+            names = [key.replace(CLASS, name) for name in classes]
+            values |= {name: value[..., index] for index, name in enumerate(names)}
+        else:
+            values[key] = value
+    return values
 
 
-def kappa(cube: Floats, power: int) -> Floats:
-    """Return Cohen's kappa, disagreements weighted by their distance to a power, 0 for alike."""
-    number = np.arange(cube.shape[-1])
-    weights = np.abs(number[:, None] - number).astype(float)
-    weights = weights**power if power else (weights > 0).astype(float)
-    tiles = cube.sum(axis=(-2, -1), keepdims=True)
-    by_chance = cube.sum(axis=-1, keepdims=True) * cube.sum(axis=-2, keepdims=True) / tiles
-    unlike = (weights * cube).sum(axis=(-2, -1))
-    with np.errstate(invalid="ignore"):  # of one class alone, which nobody can disagree on
-        return 1 - unlike / (weights * by_chance).sum(axis=(-2, -1))
+def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]:
+    """Return the metrics of an epoch, a fold or a split from its confusion matrix alone.
 
-
-def areas(steps: Floats) -> tuple[Floats, Floats]:
-    """Return areas under ROC and precision-recall curves, tiles of one step tied; shape (..., K).
-
-    The second is the average precision: precision where recall rises, from the highest step down.
-    """
-    others, own = steps[..., 0, ::-1], steps[..., 1, ::-1]
-    positive, negative = own.sum(axis=-1), others.sum(axis=-1)
-    above = own.cumsum(axis=-1)
-    area = ((above - own / 2) * others).sum(axis=-1) / (positive * negative)
-    called = above + others.cumsum(axis=-1)
-    precision = np.where(called > 0, above / np.maximum(called, 1), 0.0)
-    average = (precision * own).sum(axis=-1) / positive
-    return area, np.where(negative > 0, average, np.nan)
-
-
-def exact_areas(
-    target: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], names: list[str]
-) -> dict[str, Floats]:
-    """Return areas under ROC curves and average precisions, by class and their means."""
-    found: dict[str, Floats] = {}
-    for kind, area in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
-        values = []
-        for index in range(len(names)):
-            own = target == index
-            there = own.any() and not own.all()
-            values.append(area(own, probabilities[:, index]) if there else np.nan)
-        found |= {f"{kind}/{name}": np.array(v) for name, v in zip(names, values, strict=True)}
-        found[f"{kind}_macro"] = _mean(np.array(values))
-    return found
-
-
-def confusions(
-    cube: npt.NDArray[np.int64],
-    names: list[str],
-    seed: int = 0,
-    most: int = 10,
-    resamples: int = RESAMPLES,
-) -> dict[str, list[Any]]:
-    """Return the classes that are taken for others most often: a table, the worst first.
-
-    Columns ``true, predicted, tiles, share_of_true``, the share's interval ``low, high``, and how
-    many ``units`` have such a tile.
+    Of a class that is in neither truth nor prediction there are none.
 
     Parameters
     ----------
-    cube
-        Counts, shape (units, K, K).
+    confusion
+        Shape (K, K): true class down, predicted class across.
+    classes
+        Their names, by index.
+
+    Examples
+    --------
+    >>> metrics = confusion_metrics(np.array([[2, 1], [0, 0]]), ["a", "b"])
+    >>> {name: round(value, 3) for name, value in metrics.items() if "/" not in name}
+    {'accuracy': 0.667, 'balanced_accuracy': 0.667, 'accuracy_macro': 0.333, 'f1_macro': 0.4}
     """
-    wrong = cube.sum(axis=0) * (1 - np.eye(len(names), dtype=np.int64))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    true, predicted = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
-
-    def drawn(counts: Floats) -> Floats:
-        taken, all_ = counts @ cube[:, true, predicted], counts @ cube.sum(axis=2)[:, true]
-        with np.errstate(invalid="ignore"):
-            return (taken / all_).T
-
-    one = np.ones((1, len(cube)))
-    low, high = interval(len(cube), drawn, seed, resamples) if len(true) else (np.empty(0),) * 2
+    keys = [*shown("epoch"), *shown("epoch", per_class=True)]
+    values = compute_metrics(UnitSums(confusion.astype(float)), classes, keys)
     return {
-        "true": [names[i] for i in true],
-        "predicted": [names[j] for j in predicted],
-        "tiles": wrong[true, predicted].tolist(),
-        "share_of_true": drawn(one)[:, 0].tolist(),
-        "low": low.tolist(),
-        "high": high.tolist(),
-        "units": (cube[:, true, predicted] > 0).sum(axis=0).tolist(),
+        name: float(value)
+        for name, value in values.items()
+        if not (is_per_class(name) and np.isnan(value))
     }
 
 
-def confused(
-    confusion: npt.NDArray[np.floating] | npt.NDArray[np.int64], names: list[str]
-) -> tuple[str, str, int] | None:
-    """Return true class, class that it is taken for, and tiles, of the most frequent confusion."""
-    wrong = confusion * (1 - np.eye(len(names)))
-    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    most = int(wrong[true, predicted])
-    return (names[true], names[predicted], most) if most else None
+def f1_macro(confusion: Floats) -> Floats:
+    """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
+    return METRICS["f1_macro"].compute(UnitSums(confusion))
+
+
+def exact_areas(predictions: Predictions) -> dict[str, Floats]:
+    """Return areas under ROC curves and average precisions, by class and their means."""
+    from sklearn.metrics import (  # a second, which the gate's arguments need not wait for
+        average_precision_score,
+        roc_auc_score,
+    )
+
+    areas: dict[str, Floats] = {}
+    for kind, area in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        by_class = [
+            area(of_class, probability) if of_class.any() and not of_class.all() else np.nan
+            for _, of_class, probability in one_against_others(predictions)
+        ]
+        areas |= {
+            f"{kind}/{name}": np.array(value)
+            for name, value in zip(predictions.classes, by_class, strict=True)
+        }
+        areas[f"{kind}_macro"] = nan_mean(np.array(by_class))
+    return areas
+
+
+def one_against_others(
+    predictions: Predictions,
+) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.float32]]]:
+    """Yield each class: its name, which tiles are of it, and its probabilities."""
+    for index, name in enumerate(predictions.classes):
+        yield name, predictions.target == index, predictions.probabilities[:, index]
 
 
 def calibration_error(
     probabilities: npt.NDArray[np.float32], target: npt.NDArray[np.int64]
 ) -> float:
-    """Return the expected calibration error: of `BINS` bins of confidence, all slides together."""
-    one = unit_sums(target, probabilities, np.zeros_like(target)).bins[0]
-    return float(np.abs(one[:, 1] - one[:, 2]).sum() / one[:, 0].sum())
-
-
-def _mean(values: Floats) -> Floats:
-    """Return the mean of what is a number, along the last axis."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    return np.where(known.any(axis=-1), total / np.maximum(known.sum(axis=-1), 1), np.nan)
+    """Return the expected calibration error: of bins of confidence, all tiles together."""
+    bins = confidence_bins(probabilities, target)
+    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())

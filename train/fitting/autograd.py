@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,23 +14,26 @@ from train.engine.losses import class_weights, cross_entropy_sum
 from train.engine.optimizers import OPTIMIZERS
 from train.engine.sampler import batch_windows
 from train.engine.shard import UNKNOWN, Split, count_targets
-from train.evaluation.confusion import Counts, Cube
+from train.evaluation.slide_confusion import SlideConfusion
+from train.evaluation.unit_sums import Counts
 from train.fitting.linear import DivergedError
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
 from train.models.heads import Standardize
-from train.reports.history import History
 from train.runtime.fit_state import FileCheckpointer
 from train.runtime.processes import all_reduce
 from train.runtime.progress import EpochBar
 from train.runtime.run import Run
 from train.tracking.names import encode_name
 
+if TYPE_CHECKING:
+    from train.reports.logger import RunLogger
+
 BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
 
 
 def fit(
-    session: Run, splits: dict[str, Split], dim: int, classes: list[str]
+    session: Run, log: "RunLogger", splits: dict[str, Split], dim: int, classes: list[str]
 ) -> tuple[nn.Module, ModelSpec]:
     """Train a head, stop early, and return the network as it was at its best epoch."""
     config, accelerator, train = session.config, session.accelerator, splits["train"]
@@ -47,13 +50,11 @@ def fit(
     named = zip(classes, blueprint.weights, strict=True)
     session.tracker.metrics({f"class_weight/{encode_name(name)}": weight for name, weight in named})
 
-    history = History(session, classes)
-
     def best(state: dict[str, Any]) -> None:
         head.load_state_dict(state["best"])
         checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
 
-    memory = FileCheckpointer(session, "head", history.rows, best)
+    memory = FileCheckpointer(session, "head", log.confusion_rows, best)
     race = Race.start(session, head)
     if kept := memory.recall():
         race.restore(kept)
@@ -71,13 +72,12 @@ def fit(
                     found=f"validation/loss {held}, train/loss {loss}",
                     fix=steadier(config),
                 )
-            if session.is_first:
-                losses = {"train/loss": loss, "validation/loss": held}
-                losses["learning_rate"] = config.learning_rate
-                history.epoch(race.epoch, losses, cube.sum(axis=0))
+            losses = {"train/loss": loss, "validation/loss": held}
+            losses["learning_rate"] = config.learning_rate
+            log.epoch(race.epoch, losses, cube.sum(axis=0))
             race.judge(held, config.min_delta)
             memory.keep(race.state)
-    history.close()
+    log.epochs_end()
     head.load_state_dict(race.best)
     if session.is_first:
         checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
@@ -208,7 +208,7 @@ def apply(
         Probabilities of this process's rows.
     """
     accelerator = session.accelerator
-    cube = Cube(split.slides, len(weights)).to(accelerator.device)
+    cube = SlideConfusion(split.slides, len(weights)).to(accelerator.device)
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     own = [torch.zeros((0, len(weights)), device=accelerator.device)]
     for start in range(0, len(split.x), BLOCK):

@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +18,6 @@ from train.engine.solvers.lbfgs import solve
 from train.engine.standardizer import Standardizer, fit_standardizer
 from train.engine.trainer import FitResult, Told, TrainPlan, train
 from train.engine.weights import LinearHeads
-from train.evaluation import calibration, metrics
 from train.fitting.load import memory_budget
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
@@ -161,32 +158,6 @@ def start(number: int, dim: int, classes: int, seed: int) -> LinearHeads:
         layer = nn.Linear(dim, classes)
     weight, bias = layer.weight.detach(), layer.bias.detach()
     return LinearHeads(weight.repeat(number, 1, 1), bias.repeat(number, 1))
-
-
-def calibrated(
-    session: Run, probabilities: Tensor, target: npt.NDArray[np.int64]
-) -> tuple[Tensor, float]:
-    """Return probabilities and their temperature: 1 unless one is asked for.
-
-    Parameters
-    ----------
-    probabilities
-        Of tiles that the head was not trained on, shape (tiles, K).
-    target
-        Their classes.
-    """
-    if not session.config.calibrate:
-        return probabilities, 1.0
-    before = probabilities.numpy()
-    found = calibration.temperature(before, target)
-    after = calibration.scaled(before, found)
-    errors = [metrics.calibration_error(shares, target) for shares in (before, after)]
-    values = {"temperature": found, "error_before": errors[0], "error_after": errors[1]}
-    session.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
-    session.console.print(
-        f"temperature {found:.3f}: calibration error {errors[0]:.4f} -> {errors[1]:.4f}"
-    )
-    return torch.from_numpy(after), found
 
 
 def network(

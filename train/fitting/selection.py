@@ -7,7 +7,8 @@ import numpy as np
 
 from train.evaluation import bootstrap
 from train.evaluation.bootstrap import Floats
-from train.evaluation.confusion import Counts, confusion_metrics, f1_macro
+from train.evaluation.metrics import confusion_metrics, f1_macro
+from train.evaluation.unit_sums import Counts
 
 RESAMPLES = 1000
 
@@ -19,7 +20,7 @@ class Score:
     Parameters
     ----------
     folds
-        Metrics of each fold, see `train.evaluation.confusion.confusion_metrics`, and ``loss``.
+        Metrics of each fold, see `train.evaluation.metrics.confusion_metrics`, and ``loss``.
     low, high
         95 % interval of the macro F1 over all its folds' predictions, units resampled.
     """

@@ -1,6 +1,7 @@
 """A fit of one linear head: by the engine, every epoch recorded."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,20 +11,24 @@ from featurestore.snapshots.tile_set import TileSet
 from train.config.rules import steadier
 from train.engine.evaluate import evaluate, out_of_fold
 from train.engine.heads import HeadSpecs
-from train.evaluation.calibration import cross_entropy
-from train.fitting.linear import DivergedError, calibrated, network, plan, summed, train_heads
+from train.evaluation.calibration import calibrate, cross_entropy
+from train.fitting.linear import DivergedError, network, plan, summed, train_heads
 from train.fitting.load import TileTable, load
 from train.models.checkpoint import ModelSpec
-from train.reports.history import History
-from train.reports.recorder import record_split
+from train.predictions.table import Predictions
 from train.runtime.processes import assemble_rows
 from train.runtime.run import Run
 from train.tracking.names import encode_name
 
+if TYPE_CHECKING:
+    from train.reports.logger import Publish, RunLogger
+
 TRAINED, HELD = 0, 1  # the two folds that a single head knows
 
 
-def fit(session: Run, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, ModelSpec]:
+def fit(
+    session: Run, log: "RunLogger", publish: "Publish", tiles: TileSet, classes: list[str]
+) -> tuple[nn.Module, ModelSpec]:
     """Train a head on the tiles of split ``train``, stop by the others, and record how good it is.
 
     Raises
@@ -44,7 +49,6 @@ def fit(session: Run, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, Mo
             1.0, config.learning_rate, config.weight_decay, config.label_smoothing
         )),
     ).on(accelerator.device)  # fmt: skip
-    history = History(session, classes)
 
     def told(epoch: int, _: Tensor, trained: Tensor, validated: Tensor, cube: Tensor) -> None:
         if not math.isfinite(float(validated)):
@@ -54,25 +58,37 @@ def fit(session: Run, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, Mo
                 fix=steadier(config),
             )
         losses = {"train/loss": float(trained), "validation/loss": float(validated)}
-        if session.is_first:
-            history.epoch(
-                epoch, losses | {"learning_rate": config.learning_rate},
-                cube[0].sum(dim=0).cpu().numpy(),
-            )  # fmt: skip
+        losses["learning_rate"] = config.learning_rate
+        log.epoch(epoch, losses, cube[0].sum(dim=0).cpu().numpy())
 
     fitted, aims = train_heads(
-        session, pool, heads, classes, plan(config), "head", told, history.rows, held, counted=True
-    )
-    history.close()
+        session,
+        pool,
+        heads,
+        classes,
+        plan(config),
+        "head",
+        told,
+        log.confusion_rows,
+        held,
+        counted=True,
+    )  # fmt: skip
+    log.epochs_end()
     weights = aims.weights[0].tolist()
     named = zip(classes, weights, strict=True)
     session.tracker.metrics({f"class_weight/{encode_name(name)}": weight for name, weight in named})
     found, _ = evaluate(held, fitted.affine, heads, aims, summed(session), counted=False)
     loss = float(found)
     probabilities = assemble_rows(accelerator, held, out_of_fold(held, fitted.affine, heads))
-    probabilities, temperature = calibrated(session, probabilities, target[order])
+    temperature = 1.0
     if config.calibrate:
+        scaled, calibration = calibrate(probabilities.numpy(), target[order])
+        probabilities, temperature = torch.from_numpy(scaled), calibration.temperature
+        log.calibration(calibration)
         loss = cross_entropy(probabilities.numpy(), target[order], np.array(weights))
     if session.is_first:
-        record_split(session, "validation", tiles, order, probabilities, classes, loss)
+        predictions = Predictions.of(
+            tiles.keys, order, probabilities.numpy(), classes, config.evidence.resample
+        )
+        publish(predictions, "validation", loss, "")
     return network(session, fitted.affine, aims.weights[0], classes, temperature)

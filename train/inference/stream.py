@@ -25,18 +25,13 @@ from featurestore.io import cache
 from featurestore.io.cache import Taken
 from featurestore.io.progress import Rows
 from train.config.schema import Config
-from train.evaluation.calibration import cross_entropy
 from train.inference import cohort as inference_cohort
 from train.inference import writer
 from train.inference.cohort import Places, PredictionSet
 from train.inference.writer import PredictionWriter
 from train.models.checkpoint import ModelSpec
 from train.models.inference import logits_of
-from train.overlays import record as overlays_record
 from train.predictions import partitions
-from train.predictions.files import dataset
-from train.predictions.table import has_labels
-from train.reports.recorder import abstentions, record_evidence
 from train.runtime import fit_state, places
 from train.runtime.processes import all_gather, on_main, together
 from train.runtime.run import Run
@@ -77,7 +72,7 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
 
 
 def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: ModelSpec) -> None:
-    """Write the predictions of every slide that is not whole yet; record all of them.
+    """Write the predictions of every slide that is not whole yet.
 
     Raises
     ------
@@ -111,7 +106,6 @@ def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: 
             f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
             f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
         )
-        record(session, cohort, blueprint)
 
 
 def scan(
@@ -200,23 +194,3 @@ def check_whole(folder: Path, cohort: PredictionSet) -> None:
             found=f"the first is {lacking[0]}",
             fix="name an output that all machines share",
         )
-
-
-def record(session: Run, cohort: PredictionSet, blueprint: ModelSpec) -> None:
-    """Log the predictions and, where every tile has a label, how good they are."""
-    session.folder.mkdir(parents=True, exist_ok=True)
-    session.tracker.folder(session.states, partitions.FOLDER)
-    overlays_record.record(session, dataset(str(session.states), None))
-    labelled = has_labels(cohort.keys)
-    if not labelled:
-        session.console.print(f"predict: {len(cohort.keys):,} tiles, not all have labels")
-        if session.config.abstain_below is None:
-            return
-    table = partitions.read(session.states)
-    abstentions(session, table)
-    if labelled:
-        shares = np.stack([table[f"prob_{n}"].to_numpy() for n in blueprint.classes], axis=1)
-        target = table["target"].to_numpy()
-        loss = cross_entropy(shares, target, np.array(blueprint.weights))
-        session.tracker.metrics({"best/predict/loss": loss})
-        record_evidence(session, "predict", table, blueprint.classes)

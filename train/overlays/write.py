@@ -1,6 +1,8 @@
 """All maps of the slides that are asked for, in one folder with an index."""
 
 import hashlib
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from featurestore.io import atomic
 from featurestore.printing import Console
-from train.config.schema import Maps
+from train.config.schema import Config, Maps
 from train.overlays import geojson, ome_tiff
 from train.overlays.label_map import (
     NONE,
@@ -63,6 +66,34 @@ def write(folder: Path, predicted: ds.Dataset, uri: str, settings: Maps, console
         rows.append(row)
     write_parquet(folder / INDEX, pa.Table.from_pylist(rows, SCHEMA))
     console.print(f"maps of {len(rows):,} slides, their regions checked against the tiles")
+
+
+def write_overlays(
+    predicted: ds.Dataset, config: Config, output: Path, console: Console, name: str = "maps"
+) -> Path:
+    """Write the maps that a configuration asks for; return their folder.
+
+    They replace those of an earlier run with the same output, like its other files.
+
+    Parameters
+    ----------
+    predicted
+        Predictions of a split.
+    output
+        Where the folder goes.
+    name
+        Of the folder.
+    """
+    folder, slides = output / name, config.data.slides
+    assert slides is not None  # see `train.overlays.checks.check_maps`
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as scratch:
+        new = Path(scratch) / name
+        new.mkdir()
+        write(new, predicted, slides, config.maps, console)
+        if folder.exists():
+            shutil.rmtree(folder)
+        atomic.publish(new, folder)
+    return folder
 
 
 SCHEMA = pa.schema({

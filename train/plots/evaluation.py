@@ -1,16 +1,43 @@
-"""Pictures: the one file of train/ that draws."""
+"""Pictures of an evaluation."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
 
-from train.evaluation import estimates
+from train.evaluation.estimates import Estimate
+from train.evaluation.evaluate import Curve, Evaluation
 from train.evaluation.groups import Group
 from train.plots.style import BLUE, ORANGE, new_figure, save
+
+
+def evaluation_pngs(
+    evaluation: Evaluation, folder: Path, title: str, prefix: str = ""
+) -> list[Path]:
+    """Draw what an evaluation means: the confusion matrix first, then the other pictures.
+
+    Parameters
+    ----------
+    title
+        Above the confusion matrix.
+    prefix
+        Begins the names of files.
+    """
+    classes, metrics = evaluation.predictions.classes, evaluation.metrics
+    f1 = {name: metrics[f"f1/{name}"] for name in classes}
+
+    def path(name: str) -> Path:
+        return folder / f"{prefix}{name}.png"
+
+    return [
+        confusion_png(path("confusion"), evaluation.confusion, classes, title),
+        reliability_png(path("reliability"), evaluation.bins, metrics["calibration_error"].value),
+        curves_png(path("curves"), evaluation.curves),
+        classes_png(path("classes"), f1, evaluation.predictions.cluster_name),
+        slides_png(path("slides"), evaluation.slides["accuracy"], evaluation.slides["tiles"]),
+        risk_png(path("risk_coverage"), evaluation.risk_coverage),
+    ]
 
 
 def reliability_png(path: Path, bins: npt.NDArray[np.float64], error: float) -> Path:
@@ -38,23 +65,13 @@ def reliability_png(path: Path, bins: npt.NDArray[np.float64], error: float) -> 
     return save(figure, path)
 
 
-def curves_png(
-    path: Path,
-    target: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    names: list[str],
-) -> Path:
+def curves_png(path: Path, curves: Mapping[str, Curve]) -> Path:
     """Draw each class against the others: ROC curves and precision-recall curves."""
     figure = new_figure(9.2, 4.6)
     left, right = figure.subplots(1, 2)
-    for index, name in enumerate(names):
-        own = target == index
-        if not own.any() or own.all():
-            continue
-        false, true, _ = roc_curve(own, probabilities[:, index])
-        precision, recall, _ = precision_recall_curve(own, probabilities[:, index])
-        left.plot(false, true, linewidth=1, label=name)
-        right.plot(recall, precision, linewidth=1, label=name)
+    for name, curve in curves.items():
+        left.plot(curve.false_positive_rate, curve.true_positive_rate, linewidth=1, label=name)
+        right.plot(curve.recall, curve.precision, linewidth=1, label=name)
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
     for axes, x, y in ((left, "false positive rate", "recall"), (right, "recall", "precision")):
         axes.set_xlabel(x)
@@ -67,70 +84,63 @@ def curves_png(
     return save(figure, path)
 
 
-def classes_png(
-    path: Path, names: list[str], f1: list[tuple[float, float, float]], over: str = "slides"
-) -> Path:
+def classes_png(path: Path, f1: Mapping[str, Estimate], over: str = "slides") -> Path:
     """Draw the F1 of each class with its 95 % interval.
 
     Parameters
     ----------
     f1
-        Value, lower and upper end; not a number where a class is absent.
+        By class; not a number where it is absent.
     over
         What the intervals resample.
     """
-    figure = new_figure(6.5, 0.34 * len(names) + 1.2)
+    figure = new_figure(6.5, 0.34 * len(f1) + 1.2)
     axes = figure.add_subplot()
-    value, low, high = np.array(f1).T
-    axes.barh(range(len(names)), np.nan_to_num(value), color=BLUE, alpha=0.55)
-    axes.hlines(range(len(names)), low, high, color="black", linewidth=1.5)
-    for place, (own, end) in enumerate(zip(value, high, strict=True)):
-        said = "absent" if np.isnan(own) else f"{own:.3f}"
-        axes.text(np.nan_to_num(max(own, end)) + 0.01, place, said, va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    values, low, high = np.array([estimate.ends for estimate in f1.values()]).T
+    axes.barh(range(len(f1)), np.nan_to_num(values), color=BLUE, alpha=0.55)
+    axes.hlines(range(len(f1)), low, high, color="black", linewidth=1.5)
+    for place, (value, end) in enumerate(zip(values, high, strict=True)):
+        label = "absent" if np.isnan(value) else f"{value:.3f}"
+        axes.text(np.nan_to_num(max(value, end)) + 0.01, place, label, va="center", fontsize=8)
+    axes.set_yticks(range(len(f1)), list(f1), parse_math=False)
+    axes.set_ylim(len(f1) - 0.5, -0.5)
     axes.set_xlim(0, 1.12)
     axes.set_xlabel(f"F1; line: 95 % interval, {over} resampled", parse_math=False)
     return save(figure, path)
 
 
 def groups_png(
-    path: Path,
-    column: str,
-    groups: list[Group],
-    overall: dict[str, estimates.Estimate],
-    over: str = "slides",
+    path: Path, groups: Sequence[Group], overall: Mapping[str, Estimate], over: str = "slides"
 ) -> Path:
     """Draw macro F1 and accuracy of each group of a column with intervals, the worst in orange.
 
     Parameters
     ----------
     overall
-        The figures of all tiles.
+        The metrics of all tiles.
     over
         What the intervals resample.
     """
-    place = np.arange(len(groups))
+    places = np.arange(len(groups))
     figure = new_figure(9.2, 0.4 * len(groups) + 1.4)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, metric, said in zip(
-        panels, ("f1_macro", "accuracy"), ("macro F1", "accuracy"), strict=True
-    ):
-        found = [group.figures[metric] for group in groups]
-        value, low, high = np.array([(f.value, f.low, f.high) for f in found]).T
-        colours = [ORANGE if own == value.min() else BLUE for own in value]
-        axes.barh(place, value, color=colours, alpha=0.55)
-        axes.hlines(place, low, high, color="black", linewidth=1.5)
-        for own, at in enumerate(value):
-            axes.text(1.02, own, f"{at:.3f}", va="center", fontsize=8)
+    titles = {"f1_macro": "macro F1", "accuracy": "accuracy"}
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
+        values, low, high = np.array([group.metrics[metric].ends for group in groups]).T
+        colours = [ORANGE if value == values.min() else BLUE for value in values]
+        axes.barh(places, values, color=colours, alpha=0.55)
+        axes.hlines(places, low, high, color="black", linewidth=1.5)
+        for place, value in enumerate(values):
+            axes.text(1.02, place, f"{value:.3f}", va="center", fontsize=8)
         axes.axvline(overall[metric].value, color="grey", linewidth=1, linestyle="--")
         axes.set_xlim(0, 1.12)
-        axes.set_xlabel(said)
+        axes.set_xlabel(title)
     names = [f"{group.value}\n{group.tiles:,} tiles, {group.slides:,} slides" for group in groups]
-    panels[0].set_yticks(place, names, parse_math=False, fontsize=8)
+    panels[0].set_yticks(places, names, parse_math=False, fontsize=8)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
-    said = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
-    figure.suptitle(said, fontsize=9, x=0.01, ha="left", parse_math=False)
+    column = groups[0].column
+    title = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
     return save(figure, path)
 
 
@@ -165,29 +175,26 @@ def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
 
 
 def differences_png(
-    path: Path,
-    first: str,
-    found: dict[str, dict[str, tuple[float, float, float]]],
-    over: str = "slides",
+    path: Path, first: str, by_run: Mapping[str, Mapping[str, Estimate]], over: str = "slides"
 ) -> Path:
-    """Draw by how much runs differ from the first, figure by figure, with 95 % intervals.
+    """Draw by how much runs differ from the first, metric by metric, with 95 % intervals.
 
     Parameters
     ----------
-    found
-        By run and figure: difference, lower and upper end.
+    by_run
+        Differences by run and metric.
     over
         What the intervals resample.
     """
-    names = list(next(iter(found.values())))
-    figure = new_figure(7.5, 0.3 * len(names) * len(found) + 1.4)
+    names = list(next(iter(by_run.values())))
+    figure = new_figure(7.5, 0.3 * len(names) * len(by_run) + 1.4)
     axes = figure.add_subplot()
     axes.axvline(0, color="grey", linewidth=1)
-    for number, (run, own) in enumerate(found.items()):
-        place = np.arange(len(names)) + 0.7 * (number + 0.5) / len(found) - 0.35
-        value, low, high = np.array([own[name] for name in names]).T
-        drawn = axes.plot(value, place, "o", label=run)
-        axes.hlines(place, low, high, color=drawn[0].get_color())
+    for number, (run, differences) in enumerate(by_run.items()):
+        place = np.arange(len(names)) + 0.7 * (number + 0.5) / len(by_run) - 0.35
+        value, low, high = np.array([differences[name].ends for name in names]).T
+        points = axes.plot(value, place, "o", label=run)
+        axes.hlines(place, low, high, color=points[0].get_color())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"above {first}; line: 95 % interval, {over} resampled", parse_math=False)
@@ -212,8 +219,7 @@ def confusion_png(
         Written above.
     """
     size = max(3.2, 0.55 * len(names) + 1.6)
-    figure = Figure(figsize=(size, size), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(size, size)
     axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -1,29 +1,207 @@
-"""From Arrow to tensors without a copy: which rows a process owns, and the batches of an epoch.
+"""Predictions of tiles, and how their slides, clusters and groups are numbered."""
 
-The tiles of a split are put in one order that only the seed decides. A process owns positions
-rank, rank + world, rank + 2 world, ... of it, so any window of the order is a slice of each
-process's own matrix: the batches of an epoch are the same tiles however many processes share
-them, each tile belongs to exactly one process, and no row is ever gathered.
-"""
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 NONE = "none"  # what a null is called among the values of a column
 EMPTY = "''"  # what an empty string is called there
-OWN = ("slide_id", "x", "y", "target", "split", "row", "fold")  # of keys; others are for people
+KEYS = ("slide_id", "x", "y")
+NOT_KEPT = ("target", "split", "row", "fold")  # of a `TileSet`'s keys; the others are for people
+UNKNOWN = -1  # the target of a tile without a label
+PROBABILITY = "prob_"  # begins the column of a class
+
+Ints = npt.NDArray[np.int64]
 
 
-def encode_slides(keys: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of some tiles, and what is true; all of it computed once.
+
+    Parameters
+    ----------
+    keys
+        ``slide_id, x, y`` and the further columns that predictions are written with.
+    target
+        Class index of each tile, shape (tiles,); `UNKNOWN` where it has no label.
+    probabilities
+        float32, shape (tiles, K).
+    classes
+        Their names, by index.
+    cluster_column
+        Column of keys whose values intervals resample: ``slide_id``, or ``patient_id``.
+
+    Examples
+    --------
+    >>> table = pa.table({
+    ...     "slide_id": ["a", "b"], "x": [0, 0], "y": [0, 0], "target": [0, None],
+    ...     "prob_Fat": [0.9, 0.4], "prob_Muscle": [0.1, 0.6],
+    ... })
+    >>> predictions = Predictions.from_table(table, ["Fat", "Muscle"])
+    >>> predictions.predicted.tolist(), predictions.target.tolist(), predictions.labelled
+    ([0, 1], [0, -1], False)
+    >>> predictions.table().column_names
+    ['slide_id', 'x', 'y', 'target', 'pred', 'prob_Fat', 'prob_Muscle']
+    """
+
+    keys: pa.Table
+    target: Ints
+    probabilities: npt.NDArray[np.float32]
+    classes: list[str]
+    cluster_column: str = "slide_id"
+
+    @classmethod
+    def of(
+        cls,
+        keys: pa.Table,
+        order: Ints,
+        probabilities: npt.NDArray[np.float32],
+        classes: list[str],
+        cluster_column: str = "slide_id",
+    ) -> "Predictions":
+        """Return predictions in the order of keys, of probabilities by position.
+
+        Parameters
+        ----------
+        keys
+            The table that a `TileSet` carries.
+        order
+            Its rows, as `train.engine.shard.Split.order`, shape (rows,).
+        probabilities
+            Shape (rows, K), by position.
+        """
+        by_key = np.argsort(order)
+        rows = keys.take(pa.array(order[by_key]))
+        further = [name for name in rows.column_names if name not in (*KEYS, *NOT_KEPT)]
+        return cls(
+            rows.select([*KEYS, *further]),
+            _as_target(rows["target"]),
+            np.asarray(probabilities)[by_key],
+            classes,
+            cluster_column,
+        )
+
+    @classmethod
+    def from_table(
+        cls, table: pa.Table, classes: list[str], cluster_column: str = "slide_id"
+    ) -> "Predictions":
+        """Return predictions that `table` has written."""
+        columns = [f"{PROBABILITY}{name}" for name in classes]
+        known = {*KEYS, "target", "pred", *columns}
+        further = [name for name in table.column_names if name not in known]
+        probabilities = np.stack([table[name].to_numpy() for name in columns], axis=1)
+        return cls(
+            table.select([*KEYS, *further]),
+            _as_target(table["target"]),
+            probabilities.astype(np.float32, copy=False),
+            classes,
+            cluster_column,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """The most probable class of each tile, shape (tiles,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Its probability, shape (tiles,)."""
+        confidence: npt.NDArray[np.float32] = self.probabilities.max(axis=1)
+        return confidence
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether every tile has a label."""
+        return len(self) > 0 and bool((self.target != UNKNOWN).all())
+
+    @cached_property
+    def slide(self) -> Ints:
+        """The number of each tile's slide, an index of `slides`, shape (tiles,)."""
+        return self._slides[0]
+
+    @property
+    def slides(self) -> list[str]:
+        """The names of the slides, by number."""
+        return self._slides[1]
+
+    @cached_property
+    def _slides(self) -> tuple[Ints, list[str]]:
+        return encode_slides(self.keys)
+
+    @cached_property
+    def cluster(self) -> Ints:
+        """The number of what intervals resample, slide or patient, of each tile, shape (tiles,)."""
+        return encode_clusters(self.keys, self.cluster_column)[0]
+
+    @property
+    def clusters(self) -> int:
+        """How many of them there are."""
+        return int(self.cluster.max()) + 1 if len(self) else 0
+
+    @property
+    def cluster_name(self) -> str:
+        """What they are called: slides, patients."""
+        return plural(self.cluster_column)
+
+    def select(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
+        """Return those of some tiles; slides and clusters are numbered anew."""
+        return Predictions(
+            self.keys.filter(pa.array(mask)),
+            self.target[mask],
+            self.probabilities[mask],
+            self.classes,
+            self.cluster_column,
+        )
+
+    def with_column(self, name: str, values: npt.ArrayLike) -> "Predictions":
+        """Return the same with one more column of keys, the last: the fold of each tile."""
+        return Predictions(
+            self.keys.append_column(name, pa.array(values)),
+            self.target,
+            self.probabilities,
+            self.classes,
+            self.cluster_column,
+        )
+
+    def table(self) -> pa.Table:
+        """Return ``slide_id, x, y, target, pred, prob_<class>``, then the further columns."""
+        table = self.keys.select(KEYS)
+        target = pa.array(self.target, mask=self.target == UNKNOWN)
+        table = table.append_column("target", target)
+        table = table.append_column("pred", pa.array(self.predicted))
+        for index, name in enumerate(self.classes):
+            column = pa.array(self.probabilities[:, index].copy())
+            table = table.append_column(f"{PROBABILITY}{name}", column)
+        for name in self.keys.column_names[len(KEYS) :]:
+            table = table.append_column(self.keys.field(name), self.keys[name])
+        return table
+
+
+def _as_target(column: pa.ChunkedArray) -> Ints:
+    target: Ints = column.cast(pa.int64()).fill_null(UNKNOWN).to_numpy()
+    return target
+
+
+def classes_of(table: pa.Table) -> list[str]:
+    """Return the classes that a table of predictions has probabilities of."""
+    names = [name for name in table.column_names if name.startswith(PROBABILITY)]
+    return [name.removeprefix(PROBABILITY) for name in names]
+
+
+def encode_slides(keys: pa.Table) -> tuple[Ints, list[str]]:
     """Number the slides in the order of their names; return each row's number and the names."""
     coded = keys["slide_id"].combine_chunks().dictionary_encode()
     return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
 
 
-def encode_column(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+def encode_column(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     """Number the values of a column of any plain type; return each row's number and their names.
 
     The order is that of the values. Null comes last, under the name `NONE` unless that is a value.
@@ -45,7 +223,7 @@ def _decoded(column: pa.ChunkedArray) -> pa.Array:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
-def encode_clusters(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], int]:
+def encode_clusters(keys: pa.Table, column: str) -> tuple[Ints, int]:
     """Number what intervals resample; return each row's number, and how many there are.
 
     These are the values of a column; where it is null, each slide stands for itself.
@@ -68,36 +246,6 @@ def lone_slides(keys: pa.Table, column: str) -> int:
 def _unknown(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     unknown: npt.NDArray[np.bool_] = _decoded(column).is_null().to_numpy(zero_copy_only=False)
     return unknown
-
-
-def predictions(
-    keys: pa.Table, order: npt.NDArray[np.int64], probabilities: Tensor, classes: list[str]
-) -> pa.Table:
-    """Return ``slide_id, x, y, target, pred, prob_<class>`` in the order of keys.
-
-    Behind them stand the further columns that keys may have.
-
-    Parameters
-    ----------
-    keys
-        The table that a `TileSet` carries.
-    order
-        Its rows, as `Split.order`.
-    probabilities
-        Shape (len(order), K), by position.
-    classes
-        Class names, by index.
-    """
-    by_key = np.argsort(order)
-    values = probabilities.numpy()[by_key]
-    chosen = keys.take(pa.array(order[by_key]))
-    table = chosen.select(["slide_id", "x", "y", "target"])
-    table = table.append_column("pred", pa.array(values.argmax(axis=1)))
-    for index, name in enumerate(classes):
-        table = table.append_column(f"prob_{name}", pa.array(values[:, index].copy()))
-    for name in (name for name in keys.column_names if name not in OWN):
-        table = table.append_column(name, chosen[name])
-    return table
 
 
 def plural(column: str) -> str:

@@ -22,11 +22,11 @@ from train.config import text
 from train.config.schema import Config
 from train.config.store import class_names, open_store
 from train.evaluation.comparison import differences
-from train.evaluation.estimates import estimate
+from train.evaluation.evaluate import evaluate
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec
 from train.models.inference import predict_tiles
-from train.predictions.table import encode_clusters, encode_slides
+from train.predictions.table import Predictions
 from train.promotion.gate import Evidence
 from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run
@@ -62,6 +62,22 @@ class CandidateEvaluation:
     rules: dict[str, Any]
     slides: int
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How networks are tested.
+
+    Parameters
+    ----------
+    rows
+        Shows how far the embeddings are read.
+    seed
+        Of the resamples.
+    """
+
+    rows: Rows
+    seed: int = 0
 
 
 def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, Config]:
@@ -111,7 +127,7 @@ def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Tra
 
 
 def evaluate_candidate(
-    new: Trained, old: Trained | None, run: RunRecord, settled: Config, rows: Rows, seed: int
+    new: Trained, old: Trained | None, run: RunRecord, config: Config, how: Trial
 ) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
 
@@ -120,35 +136,41 @@ def evaluate_candidate(
     FeatureStoreError
         There is no test view, or it is not for these networks.
     """
-    network, blueprint = new
-    store = open_store(settled)
-    ordered = settled.evidence.ordered
-    tiles, read = test_view(store, rows, settled.evidence.columns())
-    check_fits(blueprint, tiles, settled)
+    store = open_store(config)
+    tiles, read = test_view(store, how.rows, config.evidence.columns())
+    check_fits(new[1], tiles, config)
     shared, training = leaks(store)
-    target = tiles.keys["target"].to_numpy()
-    unit, _ = encode_clusters(tiles.keys, settled.evidence.resample)
-    names, threads = blueprint.classes, settled.threads
-    ours = predict_tiles(network, tiles, threads)
-    theirs = predict_tiles(old[0], tiles, threads) if old else None
+    sources = read | training
+    settings = replace(config.evidence, groups=[])  # which nobody judges by
+    candidate = predicted(new, tiles, config)
+    champion = differing = None
+    if old:
+        of_champion = predicted(old, tiles, config)
+        champion = evaluate(of_champion, settings, how.seed).metrics
+        differing = differences(of_champion, candidate, settings.ordered, how.seed)
     evidence = Evidence(
-        classes=names,
-        tiles=np.bincount(target, minlength=len(names)).tolist(),
-        candidate=estimate(target, ours, unit, names, ordered, seed),
-        champion=None if theirs is None else estimate(target, theirs, unit, names, ordered, seed),
-        differences=(
-            None
-            if theirs is None
-            else differences(target, theirs, ours, unit, names, ordered, seed)
-        ),
+        classes=candidate.classes,
+        tiles=np.bincount(candidate.target, minlength=len(candidate.classes)).tolist(),
+        candidate=evaluate(candidate, settings, how.seed).metrics,
+        champion=champion,
+        differences=differing,
         shared=shared,
         recorded=run.data,
-        read={name: digest for name, (_, digest) in sorted((read | training).items())},
-        earlier=store.earlier(read | training, divided=False),
+        read={name: digest for name, (_, digest) in sorted(sources.items())},
+        earlier=store.earlier(sources, divided=False),
     )
-    slides = encode_slides(tiles.keys)[1]
-    uris = {name: uri for name, (uri, _) in (read | training).items()}
-    return CandidateEvaluation(evidence, run, uris, _rules(text.plain(settled)), len(slides))
+    uris = {name: uri for name, (uri, _) in sources.items()}
+    rules = _rules(text.plain(config))
+    return CandidateEvaluation(evidence, run, uris, rules, len(candidate.slides))
+
+
+def predicted(trained: Trained, tiles: TileSet, config: Config) -> Predictions:
+    """Return what a network says of tiles."""
+    network, spec = trained
+    probabilities = predict_tiles(network, tiles, config.threads)
+    order = np.arange(len(tiles.keys))
+    resample = config.evidence.resample
+    return Predictions.of(tiles.keys, order, probabilities, spec.classes, resample)
 
 
 def test_view(

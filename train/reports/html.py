@@ -1,6 +1,6 @@
 """The report of a run: one HTML page that needs nothing but itself.
 
-Pure: what a page says goes in, HTML comes out. Whatever stands in it is escaped, and its policy
+What a page says goes in, HTML comes out. Whatever stands in it is escaped, and its policy
 forbids the browser to load anything or to run any script.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from featurestore.io.atomic import write_bytes
 from featurestore.redaction import redacted
 
 FILE = "report.html"
@@ -92,10 +93,10 @@ class Table:
 
     def drawn(self, row: int) -> tuple[float, ...] | None:
         """Return value and ends of a row in percent, within 0 .. 100; None if it has none."""
-        found = self.strip[row]
-        if not all(map(math.isfinite, found)):
+        ends = self.strip[row]
+        if not all(map(math.isfinite, ends)):
             return None
-        return tuple(round(100 * min(max(value, 0.0), 1.0), 2) for value in found)
+        return tuple(round(100 * min(max(value, 0.0), 1.0), 2) for value in ends)
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,20 @@ def html(page: Page) -> str:
     )
 
 
+def write_page(path: Path, page: Page) -> None:
+    """Write a page by temporary name and rename."""
+    write_bytes(path, html(page).encode())
+
+
 def pieces(blocks: list[Block]) -> list[list[Block]]:
     """Return blocks in their order, neighbouring pictures together."""
-    found: list[list[Block]] = []
+    groups: list[list[Block]] = []
     for block in blocks:
-        if isinstance(block, Picture) and found and isinstance(found[-1][0], Picture):
-            found[-1].append(block)
+        if isinstance(block, Picture) and groups and isinstance(groups[-1][0], Picture):
+            groups[-1].append(block)
         else:
-            found.append([block])
-    return found
+            groups.append([block])
+    return groups
 
 
 def cells(column: Sequence[object]) -> list[str]:
@@ -184,7 +190,7 @@ def cells(column: Sequence[object]) -> list[str]:
     numbers = [value for value in column if isinstance(value, float) and math.isfinite(value)]
     short = all(value == float(f"{value:.3g}") for value in numbers)
 
-    def shown(value: object) -> str:
+    def as_text(value: object) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, bool):
@@ -196,7 +202,7 @@ def cells(column: Sequence[object]) -> list[str]:
         small = 0 < abs(value) < 1e-3
         return f"{value:g}" if short else f"{value:.3g}" if small else f"{value:.4f}"
 
-    return [shown(value) for value in column]
+    return [as_text(value) for value in column]
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -1,18 +1,17 @@
-"""What a run says on its page of its data, and of how to do it again."""
+"""What a run says of its data."""
 
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from featurestore.console import plots
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
 from train.config.schema import Config
+from train.predictions.table import plural
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.run import Run
-from train.tracking.provenance import git_commit
-from train.tracking.runs import versions
+from train.tracking.tracker import Tracker
 
 PICTURES = {
     "coverages": "Coverage by class",
@@ -22,11 +21,11 @@ PICTURES = {
 """Of the cohort, those that no table says as well."""
 
 
-def inputs(
-    page: Page, snapshots: Sequence[Snapshot], sources: Mapping[str, tuple[str, str]]
+def sources(
+    page: Page, snapshots: Sequence[Snapshot], inputs: Mapping[str, tuple[str, str]]
 ) -> None:
     """Tell where the data come from, and their digests."""
-    places = dict(sources)
+    places = dict(inputs)
     numbered = len(snapshots) > 1
     for number, snapshot in enumerate(snapshots, 1):
         name = f"snapshot {number}" if numbered else "snapshot"
@@ -48,39 +47,25 @@ def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
         Of the rules; the rows are those of the first.
     """
     number = [row["tiles"] for row in rows]
-    whole = max(number[0], 1)
+    all_tiles = max(number[0], 1)
     note = "" if variants == 1 else f"Under the first of {variants} variants of the rules."
     page.add("data", Table("Fate of the tiles", {
         "first reason": [row["reason"] for row in rows], "tiles": number,
-        "share": [f"{tiles / whole:.1%}" for tiles in number],
+        "share": [f"{tiles / all_tiles:.1%}" for tiles in number],
     }, note))  # fmt: skip
     page.headlines.append(
-        Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / whole:.1%}")
+        Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / all_tiles:.1%}")
     )
 
 
-def folds(
-    page: Page,
-    config: Config,
-    snapshot: Snapshot,
-    shared: list[dict[str, Any]],
-    pictures: Sequence[Path],
-    kept: str | None,
-) -> None:
-    """Tell how the folds came about, what they share, and what the guard found.
+def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
+    """Tell how many tiles of each class a fold has.
 
     Parameters
     ----------
-    shared
-        Of each fold that is validated on, how many slides and groups stand on both sides.
     pictures
         Of the cohort.
-    kept
-        URI of the assigned folds; None where the tiles bring them.
     """
-    brought = f"Assigned: {kept}." if kept else "As the tiles bring them, or not tracked."
-    page.add("data", Table("On both sides of the split", columns(shared), brought))
-    leakage(page, snapshot.findings, config)
     labels = snapshot.manifest["labels"]
     numbers: list[Any] = list(dict.fromkeys(row["fold"] for row in labels))
     tiles = {(row["label"], row["fold"]): row["tiles"] for row in labels}
@@ -101,52 +86,57 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
         findings = [finding for finding in findings if "test" in finding.check]
     leaks = [finding for finding in findings if finding.found]
     if leaks:
-        said = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
+        counts = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
         page.add("data", Text(
-            f"Leak: {said}. Figures on slides that were trained on look better than on new ones.",
+            f"Leak: {counts}. Figures on slides that were trained on look better than on new ones.",
             doubtful=True,
         ))  # fmt: skip
-        verdict = Headline("Leakage", "found", said, doubtful=True)
+        headline = Headline("Leakage", "found", counts, doubtful=True)
     elif findings:
-        verdict = Headline("Leakage", "none found", f"{len(findings)} checks")
+        headline = Headline("Leakage", "none found", f"{len(findings)} checks")
     else:
-        verdict = Headline("Leakage", "not checked", "no folds to compare with", doubtful=True)
-    page.headlines.append(verdict)
+        headline = Headline("Leakage", "not checked", "no folds to compare with", doubtful=True)
+    page.headlines.append(headline)
     if findings:
         page.add("data", Table("Leakage", {
-            "must not be": [one.check for one in findings],
-            "promised": [one.promised for one in findings],
-            "found": [one.found for one in findings],
-            "the first": [one.first for one in findings],
+            "must not be": [finding.check for finding in findings],
+            "promised": [finding.promised for finding in findings],
+            "found": [finding.found for finding in findings],
+            "the first": [finding.first for finding in findings],
         }))  # fmt: skip
 
 
-def again(page: Page, session: Run, uri: str | None) -> None:
-    """Tell how to do the run again, and how to see whether its figures are the same."""
-    commit, run = git_commit(), session.tracker.run
-    page.add("again", Text(session.command, "The command", code=True))
-    page.add("again", Text(f"In the folder {Path.cwd()}."))
-    if run:
-        registered = uri and "/" in uri.removeprefix("models:/")
-        name = uri if uri and registered else run
-        store = session.config.tracking.uri
-        place = [f"tracking.uri={store}"] if store else []
-        page.add("again", Text(
-            shlex.join(["python", "train/replay.py", name, *place]), "Are the figures the same?",
-            code=True,
-        ), Text("Builds the views again, evaluates, and compares every figure."))  # fmt: skip
-    said = {
-        "commit": commit or "not known: no git checkout",
-        "run": run or "not tracked",
-        "processes": str(session.accelerator.num_processes),
-        "device": session.accelerator.device.type,
-        "seed": str(session.config.seed),
-    }
-    if commit and commit.endswith("-dirty"):
-        page.add("again", Text(
-            "The checkout had changes that no commit holds: the commit alone does not bring this "
-            "code back.", doubtful=True,
-        ))  # fmt: skip
-    page.add("again", Table("Code", {"what": list(said), "value": list(said.values())}))
-    there = {"python": platform.python_version(), **versions()}
-    page.add("again", Table("Versions", {"package": list(there), "version": list(there.values())}))
+def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
+    """Record the shared slides, the guard's proof, the labels per fold, the folds.
+
+    Parameters
+    ----------
+    tracker
+        One that forgets, where a run that is resumed has recorded them.
+    """
+    fold = run.config.fold
+    numbers = fold if isinstance(fold, list) else snapshot.manifest["folds"]
+    rows = []
+    for number in [fold] if isinstance(fold, int) else numbers:
+        shared = {plural(name): count for name, count in snapshot.shared(number).items()}
+        rows.append({"fold": number, **snapshot.shared(number)})
+        counts = ", ".join(f"{count} shared {name}" for name, count in shared.items())
+        strategy = run.config.kfold_strategy
+        run.console.print(f"fold {number} ({strategy}): {counts} in training and validation")
+        metrics = {f"leakage/shared_{name}": count for name, count in shared.items()}
+        tracker.metrics(metrics, step=None if isinstance(fold, int) else number)
+    for kind, value in snapshot.manifest["imbalance"].items():
+        run.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
+        tracker.metrics({f"folds/imbalance_{kind}": value})
+    tracker.table(columns([finding.as_dict() for finding in snapshot.findings]), "leakage.json")
+    tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
+    pictures = plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
+    for picture in pictures:
+        tracker.file(picture, "pictures")
+    uri = snapshot.keep_folds() if run.config.tracking.enabled else None
+    if uri:
+        tracker.params({"folds_artifact": uri})
+    brought = f"Assigned: {uri}." if uri else "As the tiles bring them, or not tracked."
+    page.add("data", Table("On both sides of the split", columns(rows), brought))
+    leakage(page, snapshot.findings, run.config)
+    folds(page, snapshot, pictures)

@@ -1,13 +1,12 @@
 """What the parts of a run share, and how its processes act as one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from featurestore.printing import Console
 from train.config.schema import Config
-from train.reports.html import Page
 from train.tracking.tracker import Tracker
 
 
@@ -31,8 +30,6 @@ class Run:
         Where the state of a fit is kept, see `train.runtime.fit_state`.
     command
         What started it, as a shell takes it.
-    page
-        What the run says of itself, see `train.reports.results`.
     """
 
     config: Config
@@ -42,7 +39,6 @@ class Run:
     folder: Path
     states: Path
     command: str = ""
-    page: Page = field(default_factory=Page)
 
     @property
     def is_first(self) -> bool:

@@ -15,7 +15,7 @@ from featurestore.snapshots.tile_set import TileSet
 from train.engine.sampler import batch_windows
 from train.engine.shard import UNKNOWN
 from train.fitting.load import load_splits
-from train.predictions.table import encode_clusters, lone_slides, predictions
+from train.predictions.table import Predictions, encode_clusters, lone_slides
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,8 @@ def test_rows_keep_their_target_slide_and_order(tiles: TileSet):
 def test_predictions_come_back_in_the_order_of_keys(tiles: TileSet):
     train = load_splits(tiles, seed=3)["train"]
     probabilities = torch.stack([train.x[:, 0], 10 - train.x[:, 0]], dim=1)
-    table = predictions(tiles.keys, train.order, probabilities, ["a", "b;"])
+    named = Predictions.of(tiles.keys, train.order, probabilities.numpy(), ["a", "b;"])
+    table = named.table()
     assert table.column_names == ["slide_id", "x", "y", "target", "pred", "prob_a", "prob_b;"]
     assert table["x"].to_pylist() == list(range(18))
     assert table["prob_a"].to_pylist() == list(range(18))

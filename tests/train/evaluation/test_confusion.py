@@ -6,13 +6,9 @@ import torch
 from sklearn import metrics as peer
 
 from train.engine.losses import class_weights, cross_entropy_sum
-from train.evaluation.confusion import (
-    Cube,
-    absent_classes,
-    confusion_metrics,
-    slide_accuracy,
-    slide_summary,
-)
+from train.evaluation.confusion import absent_classes, slide_accuracy, slide_summary
+from train.evaluation.metrics import confusion_metrics
+from train.evaluation.slide_confusion import SlideConfusion
 from train.tracking.names import decode_name, encode_name
 
 TRUE = np.array([0, 0, 1, 1, 1, 2, 2, 0, 1, 2])
@@ -22,7 +18,7 @@ SLIDE = np.array([0, 0, 0, 1, 1, 1, 1, 3, 3, 3])
 
 def cube(*edges: int) -> np.ndarray:
     """Count in blocks that end at the edges."""
-    counted = Cube(4, 3)
+    counted = SlideConfusion(4, 3)
     for start, stop in zip((0, *edges), (*edges, len(TRUE)), strict=True):
         rows = slice(start, stop)
         counted.update(*(torch.from_numpy(v[rows]) for v in (SLIDE, TRUE, PRED)))

@@ -17,6 +17,7 @@ from featurestore.errors import SchemaError
 from train import probe
 from train.evaluation import estimates, groups
 from train.predictions import table as predictions_table
+from train.predictions.table import Predictions
 from train.tracking.names import encode_name
 
 NAMES = ["Fat", "Muscle"]
@@ -62,11 +63,9 @@ TABLE = pd.DataFrame(
 def by_group(*columns: str, **changes) -> dict[tuple[str, str], groups.Group]:
     """Return the groups of the literal table, by column and value."""
     rows = TABLE.assign(**changes)
-    shares = np.stack([1 - rows.prob_Muscle, rows.prob_Muscle], axis=1)
-    unit = pd.factorize(rows.slide_id)[0]
-    table = pa.Table.from_pandas(rows)
-    target = rows.target.to_numpy()
-    found = groups.by_group(table, columns, target, shares, unit, NAMES)
+    table = pa.Table.from_pandas(rows.assign(x=range(8), y=0, prob_Fat=1 - rows.prob_Muscle))
+    predictions = Predictions.from_table(table, NAMES)
+    found = groups.by_group(predictions, columns)
     return {(group.column, group.value): group for group in found}
 
 
@@ -79,7 +78,7 @@ def test_groups_are_those_of_pandas_judged_by_scikit_learn():
     for (column, value), group in found.items():
         own = rows[rows[column].astype(str) == value]
         truth, guess = own.target, own.pred
-        seen = {name: figure.value for name, figure in group.figures.items()}
+        seen = {name: figure.value for name, figure in group.metrics.items()}
         assert (group.tiles, group.slides) == (len(own), own.slide_id.nunique())
         assert seen["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
         recall = metrics.recall_score(truth, guess, labels=truth.unique(), average="macro")
@@ -88,15 +87,15 @@ def test_groups_are_those_of_pandas_judged_by_scikit_learn():
         assert seen["f1_macro"] == pytest.approx(f1)
         if len(np.union1d(truth, guess)) > 1:
             assert seen["kappa"] == pytest.approx(metrics.cohen_kappa_score(truth, guess))
-    assert found["organ", "lung"].confused == ("Fat", "Muscle", 1)
-    assert found["organ", "none"].confused == ("Muscle", "Fat", 1)
-    assert found["organ", "none"].figures["calibration_error"].value == pytest.approx(0.8)
+    assert found["organ", "lung"].most_confused == ("Fat", "Muscle", 1)
+    assert found["organ", "none"].most_confused == ("Muscle", "Fat", 1)
+    assert found["organ", "none"].metrics["calibration_error"].value == pytest.approx(0.8)
 
 
 def test_a_group_of_one_slide_has_no_interval():
     found = by_group("organ")
-    assert np.isnan(found["organ", "skin"].figures["accuracy"].low)
-    lung = found["organ", "lung"].figures["accuracy"]
+    assert np.isnan(found["organ", "skin"].metrics["accuracy"].low)
+    lung = found["organ", "lung"].metrics["accuracy"]
     assert (lung.low, lung.high) == (pytest.approx(1 / 3), 1)  # slide c alone, slide a alone
 
 
@@ -104,7 +103,7 @@ def test_of_many_values_the_largest_are_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "SHOWN", 2)
     found = by_group("slide_id")
     assert [group.shown for group in found.values()] == [True, False, True, False]
-    assert all(np.isfinite(group.figures["f1_macro"].value) for group in found.values())
+    assert all(np.isfinite(group.metrics["f1_macro"].value) for group in found.values())
     assert len(groups.as_table(list(found.values()))["value"]) == 4
 
 
@@ -194,10 +193,9 @@ def test_predictions_out_of_fold_get_the_whole_evidence(artifacts: TABLES, tmp_p
     found = run.data.metrics
     table = pq.read_table("out/oof_predictions.parquet")
     assert len(table) == 12
-    shares = np.stack([table[f"prob_{name}"].to_numpy() for name in NAMES], axis=1)
-    unit, units = predictions_table.encode_clusters(table, "patient_id")
-    expected = estimates.estimate(table["target"].to_numpy(), shares, unit, NAMES, True)
-    assert units == 3
+    predictions = Predictions.from_table(table, NAMES, "patient_id")
+    expected = estimates.estimate(predictions, ordered=True)
+    assert predictions.clusters == 3
     for name in ("f1_macro", "kappa_quadratic"):
         own = expected[name]
         assert found[f"best/oof/{name}"] == own.value

@@ -2,12 +2,27 @@
 
 import numpy as np
 import pytest
+from predicted import predictions
 from sklearn import metrics
 
-from train.evaluation import estimates
-from train.evaluation import metrics as evaluation_metrics
+from train.evaluation import unit_sums as sums_module
+from train.evaluation.confusion import confusions
+from train.evaluation.estimates import Estimate
+from train.evaluation.estimates import estimate as estimated
+from train.evaluation.metrics import compute_metrics, exact_areas, with_interval
+from train.evaluation.unit_sums import areas, confusion_counts, unit_sums
 
 NAMES = ["Fat", "Muscle", "Nerve"]
+
+
+def estimate(target, shares, slide, classes, **options) -> dict[str, Estimate]:
+    """Estimate all metrics of tiles on slides of these numbers."""
+    return estimated(predictions(target, shares, slide, classes), **options)
+
+
+def computed(sums) -> dict[str, np.ndarray]:
+    """Return all metrics of sums."""
+    return compute_metrics(sums, NAMES, with_interval())
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +39,7 @@ def tiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_figures_are_scikit_learns(tiles):
     target, shares, slide = tiles
-    found = estimates.estimate(target, shares, slide, NAMES, ordered=True, resamples=20)
+    found = estimate(target, shares, slide, NAMES, ordered=True, resamples=20)
     guess = shares.argmax(axis=1)
     one_hot = np.eye(3)[target]
     expected = {
@@ -50,16 +65,16 @@ def test_calibration_error_by_hand():
     """Two bins: four tiles at .75 of which two are right, two at .95 both right."""
     shares = np.array([[0.75, 0.25]] * 4 + [[0.05, 0.95]] * 2, dtype=np.float32)
     target = np.array([0, 0, 1, 1, 1, 1])
-    found = estimates.estimate(target, shares, np.array([0, 0, 0, 1, 1, 1]), ["a", "b"])
+    found = estimate(target, shares, np.array([0, 0, 0, 1, 1, 1]), ["a", "b"])
     expected = (4 * 0.25 + 2 * 0.05) / 6
     assert found["calibration_error"].value == pytest.approx(expected, abs=1e-6)
 
 
 def test_areas_from_steps_are_near_the_exact_ones(tiles):
     target, shares, slide = tiles
-    sums = evaluation_metrics.unit_sums(target, shares, slide).total(np.ones(12))
-    area, average = evaluation_metrics.areas(sums.steps)
-    exact = evaluation_metrics.exact_areas(target, shares, NAMES)
+    sums = unit_sums(target, shares, slide).total(np.ones(12))
+    area, average = areas(sums.steps)
+    exact = exact_areas(predictions(target, shares, target, NAMES))
     for index, name in enumerate(NAMES):
         assert area[index] == pytest.approx(exact[f"auroc/{name}"], abs=2e-3)
         assert average[index] == pytest.approx(exact[f"average_precision/{name}"], abs=2e-2)
@@ -70,9 +85,7 @@ def test_a_resample_is_the_tiles_of_the_slides_drawn(tiles):
     target, shares, slide = tiles
     counts = np.array([2, 0, 1, 1, 0, 3, 1, 0, 1, 1, 0, 2.0])
     rows = np.repeat(np.arange(600), counts[slide].astype(int))
-    found = evaluation_metrics.compute_metrics(
-        evaluation_metrics.unit_sums(target, shares, slide).total(counts), NAMES
-    )
+    found = computed(unit_sums(target, shares, slide).total(counts))
     guess = shares[rows].argmax(axis=1)
     assert found["f1_macro"] == pytest.approx(
         metrics.f1_score(target[rows], guess, average="macro")
@@ -85,17 +98,15 @@ def test_a_resample_is_the_tiles_of_the_slides_drawn(tiles):
 
 def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):
     target, shares, slide = tiles
-    by_slide = estimates.estimate(target, shares, slide, NAMES, resamples=300)["accuracy"]
-    by_tile = estimates.estimate(target, shares, np.arange(600), NAMES, resamples=300)["accuracy"]
+    by_slide = estimate(target, shares, slide, NAMES, resamples=300)["accuracy"]
+    by_tile = estimate(target, shares, np.arange(600), NAMES, resamples=300)["accuracy"]
     assert by_slide.high - by_slide.low > 1.2 * (by_tile.high - by_tile.low)
 
 
 def test_a_class_that_is_not_there_is_left_out(tiles):
     target, shares, slide = tiles
-    found = estimates.estimate(
-        np.minimum(target, 1), np.pad(shares, ((0, 0), (0, 1))), slide, [*NAMES, "Blood"],
-        resamples=20,
-    )  # fmt: skip
+    four = np.pad(shares, ((0, 0), (0, 1)))
+    found = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"], resamples=20)
     assert np.isnan(found["auroc/Blood"].value)
     assert np.isnan(found["f1/Blood"].value)
     assert np.isnan(found["recall/Nerve"].value)  # predicted, never true
@@ -108,7 +119,7 @@ def test_a_class_that_is_not_there_is_left_out(tiles):
 
 def test_one_slide_has_no_interval(tiles):
     target, shares, _ = tiles
-    found = estimates.estimate(target, shares, np.zeros(600, dtype=int), NAMES)
+    found = estimate(target, shares, np.zeros(600, dtype=int), NAMES)
     assert np.isfinite(found["accuracy"].value)
     assert np.isnan(found["accuracy"].low)
 
@@ -116,7 +127,7 @@ def test_one_slide_has_no_interval(tiles):
 def test_intervals_are_those_of_tiles_gathered_by_hand(tiles):
     """Slides drawn with numpy, their rows gathered, scikit-learn asked: 200 times."""
     target, shares, slide = tiles
-    found = estimates.estimate(target, shares, slide, NAMES, ordered=True)
+    found = estimate(target, shares, slide, NAMES, ordered=True)
     rng, seen = np.random.default_rng(7), []
     for _ in range(200):
         drawn = rng.integers(12, size=12)
@@ -144,7 +155,7 @@ def test_patients_make_wider_intervals_than_their_slides(tiles):
     patient = np.empty(12, dtype=int)
     patient[order] = np.arange(12) // 3  # slides of a patient are alike
     by_slide, by_patient = (
-        estimates.estimate(target, shares, unit, NAMES, resamples=300)["accuracy"]
+        estimate(target, shares, unit, NAMES, resamples=300)["accuracy"]
         for unit in (slide, patient[slide])
     )
     assert by_patient.value == by_slide.value
@@ -154,8 +165,8 @@ def test_patients_make_wider_intervals_than_their_slides(tiles):
 def test_numbers_that_no_tile_bears_are_no_slides(tiles):
     """Slides of the training tiles alone are none of the validation's."""
     target, shares, slide = tiles
-    assert estimates.estimate(target, shares, 5 * slide + 40, NAMES, resamples=50) == (
-        estimates.estimate(target, shares, slide, NAMES, resamples=50)
+    assert estimate(target, shares, 5 * slide + 40, NAMES, resamples=50) == (
+        estimate(target, shares, slide, NAMES, resamples=50)
     )
 
 
@@ -165,20 +176,18 @@ def test_a_resample_without_a_class_leaves_it_out(tiles):
     target = np.where((target == 2) & (slide > 0), 0, target)
     counts = np.ones(12)
     counts[0] = 0
-    found = evaluation_metrics.compute_metrics(
-        evaluation_metrics.unit_sums(target, shares, slide).total(counts), NAMES
-    )
+    found = computed(unit_sums(target, shares, slide).total(counts))
     rows = slide > 0
     expected = [metrics.roc_auc_score(target[rows] == k, shares[rows, k]) for k in (0, 1)]
     assert np.isnan(found["auroc/Nerve"])
     assert found["auroc_macro"] == pytest.approx(np.mean(expected), abs=2e-3)
-    whole = estimates.estimate(target, shares, slide, NAMES, resamples=100)
+    whole = estimate(target, shares, slide, NAMES, resamples=100)
     assert np.isfinite([whole["auroc_macro"].low, whole["auroc/Nerve"].high]).all()
 
 
 def test_a_single_class_has_no_kappa_and_no_areas():
     shares = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], dtype=np.float32)
-    found = estimates.estimate(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
+    found = estimate(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
     for name in ("kappa", "kappa_quadratic", "auroc_macro", "average_precision_macro"):
         assert np.isnan([found[name].value, found[name].low]).all(), name
     assert (found["accuracy"].value, found["balanced_accuracy"].low) == (1, 1)
@@ -186,24 +195,24 @@ def test_a_single_class_has_no_kappa_and_no_areas():
 
 def test_probabilities_that_are_all_alike_order_nothing():
     target = np.array([0, 1, 0, 1, 1])
-    found = estimates.estimate(target, np.full((5, 2), 0.5, np.float32), target, ["a", "b"])
+    found = estimate(target, np.full((5, 2), 0.5, np.float32), target, ["a", "b"])
     assert found["auroc/b"].value == 0.5
     assert found["average_precision/b"].value == pytest.approx(0.6)
 
 
 def test_very_many_units_take_fewer_steps(monkeypatch: pytest.MonkeyPatch, tiles):
     target, shares, _ = tiles
-    monkeypatch.setattr(evaluation_metrics, "ROOM", 600 * 3 * 2 * 8 * 40)
-    found = evaluation_metrics.unit_sums(target, shares, np.arange(600))
+    monkeypatch.setattr(sums_module, "MEMORY", 600 * 3 * 2 * 8 * 40)
+    found = unit_sums(target, shares, np.arange(600))
     assert found.steps.shape == (600, 3, 2, 40)
-    area, _ = evaluation_metrics.areas(found.total(np.ones(600)).steps)
-    exact = evaluation_metrics.exact_areas(target, shares, NAMES)
+    area, _ = areas(found.total(np.ones(600)).steps)
+    exact = exact_areas(predictions(target, shares, target, NAMES))
     assert area[0] == pytest.approx(exact["auroc/Fat"], abs=0.01)
 
 
 def test_confusions_come_worst_first():
     cube = np.array([[[5, 3, 0], [1, 8, 0], [4, 0, 0]], [[2, 0, 0], [0, 0, 0], [0, 0, 0]]])
-    found = evaluation_metrics.confusions(cube, NAMES)
+    found = confusions(cube, NAMES)
     assert found | {"low": [], "high": []} == {
         "true": ["Nerve", "Fat", "Muscle"],
         "predicted": ["Fat", "Muscle", "Fat"],
@@ -218,11 +227,11 @@ def test_confusions_come_worst_first():
 
 
 def test_nothing_is_confused_by_who_is_right():
-    found = evaluation_metrics.confusions(np.array([np.diag([3, 4, 5])]), NAMES)
+    found = confusions(np.array([np.diag([3, 4, 5])]), NAMES)
     assert all(values == [] for values in found.values())
 
 
 def test_tiles_are_counted_by_unit_truth_and_prediction():
     unit, target, predicted = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0, 0])
-    found = evaluation_metrics.cube(target, predicted, unit, 2)
+    found = confusion_counts(unit, target, predicted, 2)
     assert found.tolist() == [[[0, 0], [2, 0]], [[1, 0], [0, 0]]]

@@ -16,7 +16,9 @@ from refused import arguments
 from selenium.webdriver.common.by import By
 
 from train import probe
-from train.evaluation import metrics as evaluation_metrics
+from train.config.schema import Evidence
+from train.evaluation.evaluate import evaluate
+from train.predictions.table import Predictions
 from train.reports import results
 from train.reports.html import Headline, Page, Picture, Table, Text, cells, html
 from train.runtime import fit_state
@@ -118,9 +120,8 @@ def failing() -> Page:
         "prob_a": np.float32([0.9, 0.4, 0.8, 0.1]), "prob_b": np.float32([0.1, 0.6, 0.2, 0.9]),
     })  # fmt: skip
     page = Page()
-    cube = np.array([[[1, 1], [0, 0]], [[0, 0], [1, 1]]])
-    most = evaluation_metrics.confusions(cube, ["a", "b"], resamples=20)
-    results.failures(page, "test", table.take([1, 2, 0, 3]), ["a", "b"], most, "slides")
+    predictions = Predictions.from_table(table.take([1, 2, 0, 3]), ["a", "b"])
+    results.failures(page, evaluate(predictions, Evidence()), "test")
     return page
 
 

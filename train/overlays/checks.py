@@ -1,0 +1,74 @@
+"""What cannot be mapped is refused before a run begins."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train.config.schema import Config, ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NEEDED = ("shapely", "tifffile")
+FOLDERS = ("maps", "oof_maps")
+
+
+def check_extra() -> None:
+    """Refuse to begin without the packages that maps need."""
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ConfigError(
+            f"Maps need {' and '.join(NEEDED)}", found=f"no {', no '.join(lacking)}",
+            fix="pip install -e '.[maps]'",
+        )  # fmt: skip
+
+
+def check_maps(config: Config, keys: "pa.Table") -> None:
+    """Refuse what cannot be mapped, before a run begins.
+
+    Parameters
+    ----------
+    keys
+        Tiles of the run, with ``slide_id`` and, where they are known, ``target`` and ``split``.
+
+    Raises
+    ------
+    ConfigError
+        A package, the slides artifact or a level is missing, or there is no such slide.
+    ArtifactError
+        Where maps would go there is something else.
+    EmptyViewError
+        The worst are asked for, and no tile has a label.
+    """
+    selection = config.maps.slides
+    if not selection:
+        return
+    check_extra()
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from featurestore.io import atomic
+    from train.overlays.slides import choose, read_slides
+    from train.overlays.write import INDEX
+
+    if not config.data.slides:
+        raise ConfigError(
+            "No slides artifact says how large slides and tiles are",
+            found=f"maps.slides={selection}, and data.slides is not set",
+            fix="set for example data.slides=slides.parquet, or leave maps.slides out",
+        )
+    for name in FOLDERS:
+        folder = Path(config.output or "") / name
+        if config.output and folder.exists() and not (folder / INDEX).is_file():
+            atomic.new_folder(folder, lambda _: None)  # refuses: it holds something else
+    if "split" in keys.column_names:
+        keys = keys.filter(pc.not_equal(keys["split"], "train"))
+    slide = keys["slide_id"].cast(pa.string())
+    labelled = keys["target" if "target" in keys.column_names else "slide_id"].is_valid()
+    tiles = pa.table({"slide_id": slide, "labelled": labelled.cast(pa.int64())})
+    counts = tiles.group_by("slide_id").aggregate([("labelled", "sum"), ("labelled", "count")])
+    by_slide = counts.rename_columns(["slide_id", "labelled", "tiles"])
+    selected = choose(selection, by_slide.append_column("right", by_slide["labelled"]))
+    if selection.startswith("worst:"):  # which, is not known yet
+        selected = by_slide["slide_id"].to_pylist()
+    read_slides(config.data.slides, config.maps.downsample, selected)

@@ -1,0 +1,304 @@
+"""The one thing that records: MLflow, the console and the page of a run are told the same."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import numpy as np
+import pyarrow as pa
+from torch import nn
+
+from featurestore.console.tables import print_funnel, print_table
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.store import FeatureStore
+from train.config import text
+from train.config.store import class_names
+from train.evaluation.calibration import Calibration
+from train.evaluation.evaluate import Evaluation, encode_metrics, evaluation_metrics
+from train.evaluation.groups import as_table, worst_groups
+from train.evaluation.metrics import confusion_metrics
+from train.evaluation.unit_sums import Counts
+from train.fitting.settings import SettingResults
+from train.models import checkpoint
+from train.models.checkpoint import ModelSpec
+from train.plots.evaluation import confusion_png, evaluation_pngs, groups_png
+from train.predictions import partitions
+from train.predictions.files import write_json, write_parquet
+from train.predictions.table import Predictions
+from train.reports import inputs, printed, reproduce, results, settings
+from train.reports.html import FILE, Page, columns, write_page
+from train.runtime.run import Run
+from train.tracking.names import encode_name
+from train.tracking.runs import CONTENT, versions
+from train.tracking.tracker import NullTracker, Tracker
+
+P = ParamSpec("P")
+Method = Callable[Concatenate["RunLogger", P], None]
+
+
+Publish = Callable[[Predictions, str, float | None, str], None]
+"""Records predictions, a split, their loss and what begins the names of their files."""
+
+
+def on_main(method: Method[P]) -> Method[P]:
+    """Make a method of a logger do nothing on any process but the first."""
+
+    @wraps(method)
+    def on_main_only(self: "RunLogger", *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.run.is_first:
+            method(self, *args, **kwargs)
+
+    return on_main_only
+
+
+class RunLogger:
+    """Records what a run reads, does and finds; on the first process alone.
+
+    Every process may call it; what costs time to compute is given by the first.
+
+    Parameters
+    ----------
+    run
+        Says where to: its tracker, its console, its folder.
+
+    Attributes
+    ----------
+    page
+        What the run says of itself; written by `close`.
+    confusion_rows
+        Epoch, true class, predicted class and tiles of every epoch so far: kept with a fit's state.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config = run, run.config
+        self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
+        self.classes = class_names(run.config)
+        self.page = Page()
+        self.confusion_rows: list[tuple[int, str, str, int]] = []
+        self.spec: ModelSpec | None = None
+        self.model_uri: str | None = None
+
+    @property
+    def visible(self) -> bool:
+        """Whether anybody can see a picture."""
+        return self.tracker.records or self.config.output is not None
+
+    # -- what goes in -----------------------------------------------------------------------------
+
+    @on_main
+    def inputs(self, store: FeatureStore, snapshots: Sequence[Snapshot]) -> None:
+        """Record what goes into a run: settings, versions, funnel, leaks, artifacts.
+
+        Of several variants of the rules, the funnel and the folds of the first. What is resumed has
+        recorded them, and tells them once more.
+        """
+        mode = self.config.mode
+        tracker: Tracker = NullTracker() if self.config.resume else self.tracker
+        values = text.flat(self.config)
+        tracker.params({".".join(map(encode_name, path)): value for path, value in values.items()})
+        tracker.text(text.text(self.config), "config.yaml")
+        tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+        tracker.params({"command": self.run.command})
+        for snapshot in snapshots:
+            self.console.print(f"snapshot: {snapshot.folder.name}")
+            digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
+            tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
+        for snapshot in snapshots[:1]:
+            cohort = "test_tiles" if mode == "test" else "tiles"
+            funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
+            print_funnel(funnel, self.console)
+            tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
+            tracker.table(columns(funnel), "funnel.json")
+            inputs.funnel(self.page, funnel, len(snapshots))
+            if mode in ("fit", "validate"):
+                inputs.record_folds(self.run, tracker, self.page, snapshot)
+            else:
+                inputs.leakage(self.page, snapshot.findings, self.config)
+        # A prediction reads its embeddings once: it does not read them again to hash them.
+        unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
+        sources = store.sources(unread)
+        for name, (uri, digest) in sources.items():
+            kind = "stamp" if name in unread else "sha256"
+            tracker.dataset(name, uri, {kind: digest}, context=mode)
+        inputs.sources(self.page, snapshots, sources)
+
+    # -- a fit ------------------------------------------------------------------------------------
+
+    @on_main
+    def epoch(self, number: int, losses: dict[str, float], confusion: Counts) -> None:
+        """Record an epoch of one head: losses, metrics and confusion matrix of its validation fold.
+
+        Parameters
+        ----------
+        losses
+            By their names in MLflow: ``train/loss``, ``validation/loss``, ``learning_rate``.
+        confusion
+            Tiles by true and predicted class, shape (K, K).
+        """
+        if not self.tracker.records:
+            return
+        metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
+        self.tracker.metrics({**losses, **metrics}, step=number)
+        picture = self.folder / "confusion" / f"epoch_{number:04d}.png"
+        title = f"validation, epoch {number}"
+        self.tracker.file(confusion_png(picture, confusion, self.classes, title), "confusion")
+        for true, predicted in np.argwhere(confusion):
+            tiles = int(confusion[true, predicted])
+            self.confusion_rows.append((number, self.classes[true], self.classes[predicted], tiles))
+
+    @on_main
+    def epochs_end(self) -> None:
+        """Record the confusion matrices of all epochs: a row per epoch and cell that is not 0."""
+        rows = self.confusion_rows
+        values = list(zip(*rows, strict=True)) if rows else [()] * 4
+        names = ("epoch", "true", "predicted", "tiles")
+        table = {name: list(column) for name, column in zip(names, values, strict=True)}
+        self.tracker.table(table, "confusion.json")
+
+    @on_main
+    def calibration(self, calibration: Calibration) -> None:
+        """Record a temperature, and the calibration errors without and with it."""
+        values = vars(calibration)
+        self.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
+        self.console.print(
+            f"temperature {calibration.temperature:.3f}: calibration error "
+            f"{calibration.error_before:.4f} -> {calibration.error_after:.4f}"
+        )
+
+    @on_main
+    def settings(self, trained: SettingResults) -> None:
+        """Record settings side by side, and each as a run of its own below this one."""
+        settings.record(self.run, self.page, trained)
+
+    @on_main
+    def model(self, network: nn.Module, spec: ModelSpec) -> None:
+        """Record the best checkpoint and the model, and register it if it is to be."""
+        tracking, file = self.config.tracking, self.folder / checkpoint.FILE
+        self.spec = spec
+        self.tracker.checkpoint(file)
+        name = tracking.model if tracking.register else None
+        self.model_uri = self.tracker.model(network, spec, file, name)
+        if self.model_uri:
+            self.console.print(f"model: {self.model_uri}")
+
+    # -- what comes out ---------------------------------------------------------------------------
+
+    @on_main
+    def predictions(self, predictions: Predictions, split: str, prefix: str = "") -> None:
+        """Write and record predictions, and those that a person is to review.
+
+        Parameters
+        ----------
+        split
+            ``validation``, ``test`` or ``oof``.
+        prefix
+            Begins the names of files.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{prefix}predictions.parquet"
+        self.tracker.file(write_parquet(file, predictions.table()))
+        self.abstentions(predictions, prefix)
+        if not predictions.labelled:
+            tiles = f"{len(predictions):,} tiles predicted"
+            self.console.print(f"{split}: {tiles}, not all have labels")
+
+    @on_main
+    def cohort(self, folder: Path) -> None:
+        """Record the predictions of a cohort, a file a slide."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.tracker.folder(folder, partitions.FOLDER)
+
+    @on_main
+    def abstentions(self, predictions: Predictions, prefix: str = "") -> None:
+        """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
+        least, sure = self.config.abstain_below, predictions.confidence
+        if least is None:
+            return
+        doubtful = np.argsort(sure, kind="stable")[: int((sure < least).sum())]
+        review = predictions.table().take(pa.array(doubtful))
+        review = review.append_column("confidence", pa.array(sure[doubtful]))
+        file = f"{prefix}review.parquet"
+        self.tracker.file(write_parquet(self.folder / file, review))
+        self.tracker.metrics({f"{prefix}review/tiles": len(review)})
+        self.console.print(
+            f"{file}: {len(review):,} of {len(predictions):,} tiles are less sure than {least}"
+        )
+
+    @on_main
+    def maps(self, folder: Path) -> None:
+        """Record the maps of a folder under its name."""
+        for file in sorted(folder.iterdir()):
+            self.tracker.file(file, folder.name)
+
+    @on_main
+    def evaluation(self, evaluation: Evaluation, split: str, prefix: str = "") -> None:
+        """Record how good predictions are: metrics with intervals, tables, pictures.
+
+        Parameters
+        ----------
+        split
+            Of what: metrics are named ``best/<split>/...``.
+        prefix
+            Begins the names of files.
+        """
+        printed.lone_slides(self.console, evaluation, split)
+        self.tracker.metrics(evaluation_metrics(evaluation, split))
+        self.tracker.table(results.estimates_table(evaluation), f"{prefix}evidence.json")
+        self.tracker.table(evaluation.confusions, f"{prefix}confusions.json")
+        self.tracker.table(evaluation.slides, f"{prefix}slides.json")
+        results.metrics(self.page, evaluation, split)
+        results.failures(self.page, evaluation, split)
+        if self.visible:
+            confusion, *others = evaluation_pngs(evaluation, self.folder, split, prefix)
+            self._picture(confusion)
+            for picture in others:
+                self._picture(picture, "evidence")
+        printed.metrics(self.console, evaluation, split)
+        if evaluation.groups:
+            self._groups(evaluation, split, prefix)
+
+    def _groups(self, evaluation: Evaluation, split: str, prefix: str) -> None:
+        """Record groups: all in one table; those that are shown with a picture and in print."""
+        table, clusters = as_table(evaluation.groups), evaluation.predictions.cluster_name
+        self.tracker.table(table, f"{prefix}groups.json")
+        write_json(self.folder / f"{prefix}groups.json", table)
+        for column in dict.fromkeys(group.column for group in evaluation.groups):
+            groups = [group for group in evaluation.groups if group.column == column]
+            shown = [group for group in groups if group.shown]
+            if self.visible:
+                file = self.folder / f"{prefix}groups_{encode_name(column)}.png"
+                self._picture(groups_png(file, shown, evaluation.metrics, clusters), "evidence")
+            title = f"{split} by {column}, the worst first; 95 % over {clusters}"
+            print_table(worst_groups(shown), self.console, title)
+            results.groups(self.page, title, worst_groups(shown))
+            if len(groups) > len(shown):
+                self.console.print(
+                    f"{column} has {len(groups):,} values, all in {prefix}groups.json; intervals, "
+                    f"metrics and picture are of the {len(shown)} with the most tiles"
+                )
+
+    def _picture(self, file: Path, folder: str | None = None) -> None:
+        self.tracker.file(file, folder)
+        results.picture(self.page, file)
+
+    # -- all of it --------------------------------------------------------------------------------
+
+    @on_main
+    def close(self, spec: ModelSpec | None = None) -> None:
+        """Finish the page; write it, and record it, if anybody can see it.
+
+        Parameters
+        ----------
+        spec
+            Of the network that was evaluated; a fit's own is known.
+        """
+        if not self.visible:
+            return
+        uri = self.model_uri if self.config.mode == "fit" else self.config.checkpoint
+        reproduce.heading(self.page, self.run)
+        results.model(self.page, self.config, spec or self.spec, uri)
+        reproduce.again(self.page, self.run, uri)
+        file = self.folder / FILE
+        write_page(file, self.page)
+        self.tracker.file(file)

@@ -1,0 +1,61 @@
+"""What a run says on its page of how to do it again."""
+
+import platform
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from train.config import text
+from train.reports.html import Page, Table, Text
+from train.runtime.run import Run
+from train.tracking.provenance import git_commit
+from train.tracking.runs import versions
+
+
+def heading(page: Page, run: Run) -> None:
+    """Tell which run it is."""
+    config, id_ = run.config, run.tracker.run
+    page.title = text.run_name(config)
+    when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
+    fold = "" if config.fold is None else f"fold {config.fold} · "
+    tracked = f"run {id_}" if id_ else "not tracked"
+    page.subtitle = f"{config.data.name} · {fold}{when} · {tracked}"
+
+
+def again(page: Page, run: Run, uri: str | None) -> None:
+    """Tell how to do the run again, and how to see whether its figures are the same.
+
+    Parameters
+    ----------
+    uri
+        Of the model that the figures are of.
+    """
+    commit, id_ = git_commit(), run.tracker.run
+    page.add("again", Text(run.command, "The command", code=True))
+    page.add("again", Text(f"In the folder {Path.cwd()}."))
+    if id_:
+        registered = uri and "/" in uri.removeprefix("models:/")
+        name = uri if uri and registered else id_
+        store = run.config.tracking.uri
+        place = [f"tracking.uri={store}"] if store else []
+        page.add("again", Text(
+            shlex.join(["python", "train/replay.py", name, *place]), "Are the figures the same?",
+            code=True,
+        ), Text("Builds the views again, evaluates, and compares every figure."))  # fmt: skip
+    facts = {
+        "commit": commit or "not known: no git checkout",
+        "run": id_ or "not tracked",
+        "processes": str(run.accelerator.num_processes),
+        "device": run.accelerator.device.type,
+        "seed": str(run.config.seed),
+    }
+    if commit and commit.endswith("-dirty"):
+        page.add("again", Text(
+            "The checkout had changes that no commit holds: the commit alone does not bring this "
+            "code back.", doubtful=True,
+        ))  # fmt: skip
+    page.add("again", Table("Code", {"what": list(facts), "value": list(facts.values())}))
+    packages = {"python": platform.python_version(), **versions()}
+    page.add("again", Table("Versions", {
+        "package": list(packages), "version": list(packages.values())
+    }))  # fmt: skip

@@ -1,0 +1,96 @@
+"""What a run records of settings that were trained side by side."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from featurestore.console.tables import print_table
+from train.evaluation.estimates import Estimate
+from train.evaluation.evaluate import encode_metrics
+from train.evaluation.metrics import METRICS
+from train.fitting.settings import SettingResults, summary
+from train.plots.settings import SettingPoint, axis_png, settings_png
+from train.predictions.table import plural
+from train.reports.html import Page, Table, Text
+from train.reports.results import between, picture
+from train.runtime.run import Run
+from train.tracking.names import encode_name
+from train.tracking.tracker import Tracker
+
+
+def record(run: Run, page: Page, trained: SettingResults) -> None:
+    """Print the settings side by side; record each as a run of its own below this one."""
+    tracker, clusters = run.tracker, plural(run.config.evidence.resample)
+    print_table(trained.printed(), run.console, "settings")
+    tracker.table(trained.columns(), "settings.json")
+    pictures = draw(trained, run.folder, clusters)
+    for file in pictures:
+        tracker.file(file)
+    show(page, trained, pictures, clusters)
+    if (gap := trained.leak_gap()) is not None:
+        tracker.metrics({"leak_gap/f1_macro": gap})
+        run.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")
+    for index in range(len(trained.settings)):
+        record_child(tracker, trained, index)
+    tracker.params({"best_setting": trained.settings[trained.best].name})
+    best = summary(trained.scores[trained.best])
+    tracker.metrics({f"best/{name}": value for name, value in best.items()})
+
+
+def draw(trained: SettingResults, folder: Path, clusters: str) -> list[Path]:
+    """Draw the settings side by side, and along each key that was swept."""
+    points = [
+        SettingPoint(setting.name, setting.swept, tiles, score.mean("f1_macro"),
+                     score.spread("f1_macro"), (score.low, score.high))
+        for setting, score, tiles in zip(
+            trained.settings, trained.scores, trained.tiles, strict=True
+        )
+    ]  # fmt: skip
+    pictures = [settings_png(folder / "settings.png", points, trained.best, clusters)]
+    for key in points[0].swept:
+        if len({point.swept[key] for point in points}) > 1:
+            pictures.append(axis_png(folder / f"{encode_name(key)}.png", key, points, clusters))
+    return pictures
+
+
+def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters: str) -> None:
+    """Tell on the page how good the settings are."""
+    columns = trained.columns()
+    ends = list(zip(columns["f1_macro"], columns["low"], columns["high"], strict=True))
+    hidden = ("low", "high", "loss", "best")
+    titles = {key: METRICS[key].title if key in METRICS else key for key in columns}
+    note = "Means over the folds, sd their standard deviation."
+    if len(ends) > 1:
+        note += " The best was chosen by the figures that stand here: another set tells how good "
+        note += "it is."
+        name = trained.settings[trained.best].name
+        page.add(
+            "model", Text(f"Of {len(ends)} settings, the best by out-of-fold macro F1: {name}.")
+        )
+    page.add("good", Table("Settings", {
+        **{titles[key]: values for key, values in columns.items() if key not in hidden},
+        f"95 % over {clusters}": [between(Estimate(*each)) for each in ends],
+        "": columns["best"],
+    }, note, strip=ends))  # fmt: skip
+    if (gap := trained.leak_gap()) is not None:
+        page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
+    for file in pictures:
+        picture(page, file)
+
+
+def record_child(tracker: Tracker, trained: SettingResults, index: int) -> None:
+    """Record a setting as a run: its values, its metrics by fold, its losses by epoch."""
+    setting, score, folds = trained.settings[index], trained.scores[index], trained.folds
+    with tracker.child(setting.name):
+        tracker.params({**setting.swept, "folds": folds, "best": index == trained.best})
+        tracker.metrics(summary(score))
+        for fold, metrics in zip(folds, score.folds, strict=True):
+            tracker.metrics(encode_metrics(metrics, f"fold{fold}/validation"))
+        for name, values in trained.diagnostics.items():
+            by_fold = values.view(-1, len(folds))[index].tolist()
+            for fold, value in zip(folds, by_fold, strict=True):
+                tracker.metrics({f"fold{fold}/{name}": value})
+        for epoch, of_setting, training, validation in trained.losses:
+            if of_setting == index and math.isfinite(validation):
+                losses = {"train/loss": training, "validation/loss": validation}
+                tracker.metrics(losses, step=epoch)
