@@ -229,13 +229,7 @@ class FeatureStore:
             case "labels":
                 return label_view(self.view(prefix + "tiles"), classes, spec.label_rule)
             case "thresholds":
-                return threshold_view(
-                    self.view(prefix + "labels"),
-                    classes,
-                    spec.tissue_prop_min,
-                    spec.single_class,
-                    spec.label_rule,
-                )
+                return threshold_view(self.view(prefix + "labels"), classes, spec)
             case "folds":
                 return fold_view(self.view("thresholds"), self.assigned)
             case "fates":
@@ -275,15 +269,7 @@ class FeatureStore:
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
             with errors.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
-            table = assign_folds(
-                rows,
-                spec.kfold_strategy,
-                spec.kfold_group,
-                spec.k,
-                spec.seed,
-                spec.balance,
-                spec.allow_empty_class,
-            )
+            table = assign_folds(rows, spec)
         self._folds = table
         for name, count in rare_classes(table).items():
             warnings.warn(

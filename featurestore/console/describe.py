@@ -10,10 +10,10 @@ import pyarrow as pa
 from featurestore.backend import errors
 from featurestore.contract import rules
 from featurestore.io import digests
+from featurestore.spec.store_spec import ARTIFACTS
 from featurestore.store import FeatureStore
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-ARTIFACTS = ("tiles", "test_tiles", "predict_tiles", "embeddings", "test_embeddings", "slides")
 
 
 def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:

@@ -8,22 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.errors import FoldError
-from featurestore.spec.literals import Balance, Strategy
+from featurestore.spec.rules import FoldRules
 from featurestore.views.folds import KEY, RARE
 
 IMBALANCE = "imbalance"
 Codes = npt.NDArray[np.int64]
 
 
-def assign_folds(
-    tiles: pa.Table,
-    strategy: Strategy,
-    group: str,
-    k: int,
-    seed: int,
-    balance: Balance = "greedy",
-    allow_empty_class: bool = False,
-) -> pa.Table:
+def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
 
     Parameters
@@ -31,20 +23,8 @@ def assign_folds(
     tiles
         ``slide_id, x, y, label`` and the group's column, sorted by key so that the seed alone
         decides.
-    strategy
-        ``stratified`` (`sklearn.model_selection.StratifiedKFold`, tiles on their own) or
-        ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
-    group
-        Column that must not be divided under ``stratified_group``.
-    k
-        Number of folds.
-    seed
-        Seed of the shuffle.
-    balance
-        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
-        ``stratified_group`` (`featurestore.folds.balance.optimal_folds`).
-    allow_empty_class
-        Whether a fold may be without a tile of a class, under ``stratified_group``.
+    rules
+        Strategy, group, number of folds, seed and balance.
 
     Returns
     -------
@@ -60,11 +40,11 @@ def assign_folds(
     # scikit-learn costs more than a second to import; few commands assign folds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    grouped = strategy == "stratified_group"
+    k, grouped = rules.k, rules.kfold_strategy == "stratified_group"
     labels = np.asarray(tiles["label"].combine_chunks().dictionary_encode().indices)
     names = tiles["label"].combine_chunks().dictionary_encode().dictionary.to_pylist()
     groups = (
-        np.asarray(tiles[group].combine_chunks().dictionary_encode().indices)
+        np.asarray(tiles[rules.kfold_group].combine_chunks().dictionary_encode().indices)
         if grouped
         else np.arange(len(tiles))
     )
@@ -75,12 +55,12 @@ def assign_folds(
     if len(np.unique(groups[kept])) < k:
         raise FoldError(
             f"{k} folds cannot be assigned: no class has {k} "
-            + (f"different values of {group}" if grouped else "tiles"),
+            + (f"different values of {rules.kfold_group}" if grouped else "tiles"),
             found=_counts(spread),
             fix=(f"set k to at most {most}, or " if most > 1 else "") + "loosen the thresholds",
         )
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
-        n_splits=k, shuffle=True, random_state=seed
+        n_splits=k, shuffle=True, random_state=rules.seed
     )
     folds = np.full(len(tiles), -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
@@ -95,26 +75,19 @@ def assign_folds(
         folds[rows[held]] = fold
     said: dict[str, float] = {}
     if grouped:
-        folds[rows], said = _balanced(
-            groups[kept], labels[kept], folds[kept], names, k, balance, allow_empty_class
-        )
+        folds[rows], said = _balanced(groups[kept], labels[kept], folds[kept], names, rules)
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
     table = tiles.select(list(KEY)).append_column("fold", column)
     return table.replace_schema_metadata({RARE: json.dumps(rare), IMBALANCE: json.dumps(said)})
 
 
 def _balanced(
-    groups: Codes,
-    labels: Codes,
-    greedy: Codes,
-    names: list[str],
-    k: int,
-    balance: Balance,
-    allow_empty_class: bool,
+    groups: Codes, labels: Codes, greedy: Codes, names: list[str], rules: FoldRules
 ) -> tuple[Codes, dict[str, float]]:
     """Return the fold of each tile, improved if asked for, and how uneven each assignment is."""
     from featurestore.folds.balance import empty_cells, imbalance, optimal_folds  # scipy is slow
 
+    k = rules.k
     there, row = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(there), len(names)), dtype=np.int64)
     np.add.at(counts, (row, labels), 1)
@@ -123,15 +96,15 @@ def _balanced(
     chosen = np.zeros(len(there), dtype=np.int64)
     chosen[row] = greedy
     said = {"greedy": imbalance(counts, chosen, k)}
-    if balance == "optimal":
+    if rules.balance == "optimal":
         chosen = optimal_folds(counts, k, start=chosen)
         said["optimal"] = imbalance(counts, chosen, k)
     empty = empty_cells(counts, chosen, k)
-    if empty and not allow_empty_class:
+    if empty and not rules.allow_empty_class:
         raise FoldError(
             f"{len(empty)} folds would have no tile of a class",
             found="; ".join(f"fold {f} has no {names[present[c]]}" for f, c in empty[:5]),
-            fix=("set balance=optimal, " if balance == "greedy" else "")
+            fix=("set balance=optimal, " if rules.balance == "greedy" else "")
             + "another k or seed, or allow_empty_class=true",
         )
     return chosen[row], said

@@ -30,6 +30,7 @@ from featurestore.snapshots.layout import (
 )
 from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
 from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
@@ -93,7 +94,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    rules = {name: getattr(spec, name) for name in RULES}
+    rules = values_of(spec, RULES)
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
     store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
     digest = combined_digest(content)

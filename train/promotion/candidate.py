@@ -15,6 +15,7 @@ from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
 from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.spec.rules import KEEPING
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import load as config_load
@@ -32,7 +33,6 @@ from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
-RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
 Trained = tuple[nn.Module, ModelSpec]
 
 
@@ -220,10 +220,10 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
     theirs = load_run(champion.run) if champion.run else None
     if theirs is None or not theirs.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    ours, old = (_rules(config_load.excerpt(one.config or "", RULES)) for one in (run, theirs))
+    ours, old = (_rules(config_load.excerpt(one.config or "", KEEPING)) for one in (run, theirs))
     notes = [
         f"the champion was trained under {name} {old[name]}, the candidate under {ours[name]}"
-        for name in RULES
+        for name in KEEPING
         if ours[name] != old[name]
     ]
     if run.data.get("embeddings") != theirs.data.get("embeddings"):
@@ -235,4 +235,4 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
 
 
 def _rules(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings.get(name) for name in RULES}
+    return {name: settings.get(name) for name in KEEPING}

@@ -21,6 +21,7 @@ from featurestore.contract.schemas import checked_table
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.build import materialise
+from featurestore.spec.rules import LabelRules
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
 from featurestore.views.folds import fold_view, shared_groups, split_view
@@ -93,10 +94,9 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     """Build all views on one engine."""
     tiles = engine.register(connection, "tiles", TILES)
     labels = label_view(tiles, CLASSES, rule)  # type: ignore[arg-type]
+    rules = LabelRules(single_class=False, label_rule=rule)  # type: ignore[arg-type]
     thresholds = engine.create_view(
-        connection,
-        "thresholds",
-        threshold_view(labels, CLASSES, 0.2, False, rule),  # type: ignore[arg-type]
+        connection, "thresholds", threshold_view(labels, CLASSES, rules)
     )
     folds = fold_view(thresholds, engine.register(connection, "assigned", ASSIGNED))
     there = engine.register(connection, "embeddings", EMBEDDED)
@@ -177,7 +177,8 @@ def test_decimals_at_their_bounds_have_the_same_fates_on_every_engine(
     }
     tiles = engine.register(connection, "bounds", pa.table(places | shares))
     classes = [ClassSpec(*rule) for rule in zip(NAMES, [2, 0, 1], [0.7, 0.8, 0.7], strict=True)]
-    fates = threshold_view(label_view(tiles, classes), classes, 0.8, False)
+    rules = LabelRules(tissue_prop_min=0.8, single_class=False)
+    fates = threshold_view(label_view(tiles, classes), classes, rules)
     assert fates.order_by("x").to_pyarrow()["dropped_by"].to_pylist() == [
         "tissue", None, None, None, "class_threshold", "class_threshold", None, "tissue",
     ]  # fmt: skip

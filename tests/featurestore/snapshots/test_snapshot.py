@@ -33,6 +33,7 @@ from featurestore.snapshots.collection import listing
 from featurestore.snapshots.export import export
 from featurestore.snapshots.layout import SHELF
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.rules import FoldRules, LabelRules, field_names
 from train.inference.cohort import prediction_set as cohort_of
 
 
@@ -66,11 +67,19 @@ CHANGES: dict[str, dict] = {
     "single class": {"single_class": False},
     "label rule": {"label_rule": "any_passing"},
     "strategy": {"kfold_strategy": "stratified_group"},
+    "group": {"kfold_group": "patient_id"},
     "seed": {"seed": 1},
     "k": {"k": 6},
     "balance": {"balance": "optimal"},
+    "empty class": {"allow_empty_class": True},
     "storage": {"storage": "float16"},
 }
+
+
+def test_every_rule_is_changed_below():
+    """A rule that is added wants a case of its own: without one its name could go unnoticed."""
+    changed = {rule for change in CHANGES.values() for rule in change}
+    assert changed == {*field_names(LabelRules, FoldRules), "storage"}
 
 
 @pytest.mark.parametrize("change", CHANGES)
