@@ -80,15 +80,15 @@ def _artifact(
     """Yield what is wrong with one artifact; put it among the tables if its keys are sound."""
     title = name.replace("_", " ")
     try:
-        files = list(schemas.violations(store.dataset(name), title))
+        files = list(schemas.violations(store.sources.dataset(name), title))
     except FeatureStoreError as error:
         yield said(error)
         return
     yield from files
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
-    yield from schemas.renamed(store.connection, store.dataset(name), title)
-    table = open_table(store.connection, store.dataset(name))
+    yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
+    table = open_table(store.connection, store.sources.dataset(name))
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table
@@ -152,14 +152,14 @@ def _embeddings(
 ) -> Iterator[Violation]:
     title = name.replace("_", " ")
     broken = list(rules.embedding_column(table, title))
-    broken += [] if broken else schemas.null_lists(table, store.dataset(name), title)
+    broken += [] if broken else schemas.null_lists(table, store.sources.dataset(name), title)
     yield from broken
     if broken or not values:
         return
     try:
         dim = rules.dimension(table)
         yield from convert.find_invalid(
-            store.dataset(name).filled, dim, store.spec.storage, store.threads
+            store.sources.dataset(name).filled, dim, store.spec.storage, store.threads
         )
     except FeatureStoreError as error:
         yield said(error)

@@ -42,7 +42,7 @@ from torch import nn
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreWarning, UnknownClassError
 from featurestore.io import mlflow_artifacts, names
-from featurestore.io.cache import Taken
+from featurestore.io.locks import FileLock
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.snapshots.build import materialise
@@ -282,7 +282,7 @@ def check_fits(chosen: Chosen, config: Config) -> None:
 
 def find_state(
     config: Config, opened: Opened, chosen: Chosen, number: int
-) -> tuple[Path, Taken | None]:
+) -> tuple[Path, FileLock | None]:
     """Return where the state is kept, and its lock; what is resumed goes on in its own run.
 
     Parameters

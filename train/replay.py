@@ -133,8 +133,8 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     fold = int(known.params["registered_fold"]) if "registered_fold" in known.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
-    read = {key: digest for key, (_, digest) in store.sources().items()}
-    same = same_data(known, read, store.earlier(read), snapshot)
+    read = {key: digest for key, (_, digest) in store.sources.digests().items()}
+    same = same_data(known, read, store.sources.earlier_digests(read), snapshot)
     show_data(known, same, read | {"snapshot": snapshot.digest}, console)
     with tempfile.TemporaryDirectory() as scratch:
         parts = evaluated(name, known, config, snapshot, fold, Path(scratch))

@@ -24,7 +24,7 @@ from featurestore.console.describe import description
 from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
-from featurestore.io import atomic, cache, downloads, ledger, mlflow_artifacts, names, uris
+from featurestore.io import atomic, downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff
@@ -282,8 +282,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     keep = max(options.keep, 0)
-    kinds = (collection.collect(keep), downloads.collect(keep), cache.collect(FITS, keep))
-    for folder in [*(folder for kind in kinds for folder in kind), *cache.collect_broken()]:
+    kinds = (collection.collect(keep), downloads.collect(keep), garbage.collect(FITS, keep))
+    for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")
     if forgotten := ledger.forget_gone():
         say(f"forgot the digests of {forgotten} files that are gone or changed")

@@ -94,7 +94,7 @@ def balance_view(fates: ir.Table) -> ir.Table:
 def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
     rows = []
     for name in (name for name in ARTIFACTS if getattr(store.spec, name)):
-        dataset, table = store.dataset(name), store.table(name)
+        dataset, table = store.sources.dataset(name), store.table(name)
         with errors.translated():
             count = table.count().to_pyarrow().as_py()
         kind = ""

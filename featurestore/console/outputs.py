@@ -28,7 +28,7 @@ def check(store: FeatureStore, path: Path) -> None:
         if uri is None or urlsplit(uri).scheme not in ("", "file"):
             continue
         folder = Path(local_path(uri))
-        files = store.dataset(name).named.values()
+        files = store.sources.dataset(name).named.values()
         if any(file.name == path.name and _place(file) == _place(path) for file in files):
             raise _refusal(path, f"a file of data.{name}={uri}")
         if (

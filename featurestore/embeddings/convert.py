@@ -47,6 +47,7 @@ def convert(
     storage: Storage,
     folder: Path,
     advance: Advance,
+    *,
     threads: int | None = None,
 ) -> None:
     """Write the embeddings of an artifact's files as a matrix with its keys.

@@ -51,16 +51,16 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
     found: dict[str, str | None] = {
-        name: digests.digest(store.dataset(name).named, remember=False) if uri else None
+        name: digests.digest(store.sources.dataset(name).named, remember=False) if uri else None
         for name, uri in named.items()
     }
     for prefix in prefixes(store):
         name = prefix + "embeddings"
         found[name] = matrix.content(
-            digests.digest(store.dataset(name).named, remember=False), spec.storage
+            digests.digest(store.sources.dataset(name).named, remember=False), spec.storage
         )
     if spec.tiles:
-        found["folds"] = artifact.content(spec, store.dataset("tiles").named)
+        found["folds"] = artifact.content(spec, store.sources.dataset("tiles").named)
     return found | {"views": meaning.code(*VIEWS)}
 
 
@@ -96,7 +96,8 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
         )
     rules = values_of(spec, RULES)
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
-    store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
+    # What the store remembers is of these files, or nobody may call it by their digest.
+    store.sources.confirm()
     digest = combined_digest(content)
 
     def build(folder: Path) -> None:
@@ -113,17 +114,17 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             leakage.raise_leaks(findings, spec.leakage)
             held = matrices(store, rows)
             whole = content | {"digest": digest} | write(store, folder, held, findings)
-            store.confirm()
+            store.sources.confirm()
         whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
 
     held = cache.get_or_build(SHELF, digest, build)
-    store.sources()  # remembers digests: a refusal would have written nothing
+    store.sources.digests()  # remembers digests: a refusal would have written nothing
     manifest = json.loads((held.folder / MANIFEST).read_text())
     for said in manifest["warnings"]:
         warnings.warn(said, FeatureStoreWarning, stacklevel=2)
     made = Snapshot(held, manifest, matrices(store, rows))
-    store.confirm()
+    store.sources.confirm()
     return made
 
 
@@ -137,15 +138,15 @@ def embeddings(
 ) -> tuple[EmbeddingMatrix, cache.CacheEntry]:
     """Return the embeddings of the training or test tiles, converted on their first use."""
     name = prefix + "embeddings"
-    dataset, storage = store.dataset(name), store.spec.storage
+    dataset, storage = store.sources.dataset(name), store.spec.storage
 
     def build(folder: Path) -> None:
         dim = contract_rules.dimension(store.view(name))
         shown = rows or Rows(None)
         total = sum(fragment.rows for fragment in dataset.filled)
         with shown.counting(f"embeddings to {storage}", total) as advance:
-            convert.convert(dataset.filled, dim, storage, folder, advance, store.threads)
-        store.confirm()
+            convert.convert(dataset.filled, dim, storage, folder, advance, threads=store.threads)
+        store.sources.confirm()
 
     digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
     held = cache.get_or_build(MATRICES, digest, build, convert.CHECKS)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore.embeddings import convert
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import cache, seals
+from featurestore.io import cache, garbage, seals
 from featurestore.snapshots.layout import MANIFEST, MATRICES, SHELF
 from featurestore.snapshots.snapshot import Snapshot
 
@@ -83,7 +83,7 @@ def damaged() -> Iterator[tuple[Path, str]]:
     ArtifactError
         It is in use.
     """
-    for folder in cache.sealed():
+    for folder in garbage.sealed():
         checks = convert.CHECKS if folder.parent.name == MATRICES else cache.NONE
         look = partial(seals.fault, folder, folder.name, checks, wholly=True)
         wrong = look() and cache.set_aside(folder, look)
@@ -113,8 +113,8 @@ def listing() -> pa.Table:
                 "rows": sum(said["rows"] for said in cohorts),
                 "dim": next((said["dim"] for said in cohorts), None),
                 "storage": manifest["rules"]["storage"],
-                "bytes": cache.size(folder),
-                "embeddings": sum(cache.size(place) for place in shared),
+                "bytes": garbage.size(folder),
+                "embeddings": sum(garbage.size(place) for place in shared),
                 "used": datetime.fromtimestamp(cache.used(folder), UTC).isoformat(" ", "seconds"),
                 "in_use": cache.in_use(folder),
             }

@@ -47,7 +47,7 @@ def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None =
         for prefix in snapshot.matrices:
             _write_side(store, snapshot, prefix, folder / SIDES[prefix], rows or Rows(None))
         (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
-        store.confirm()  # the slides are read from the artifact
+        store.sources.confirm()  # the slides are read from the artifact
 
     if to == "mlflow":
         place = mlflow_artifacts.logged(

@@ -122,7 +122,7 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     ArtifactError
         The artifacts were changed since the store first read them.
     """
-    dataset = store.dataset("test_embeddings")
+    dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
     known = read_keys(dataset.filled)
     known = known.append_column("row", pa.array(np.arange(len(known))))
@@ -139,12 +139,12 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     manifest = {
         "format": FORMAT,
         "checkpoint": checkpoint,
-        "tiles": digests.digest(store.dataset(tiles).named, remember=False),
+        "tiles": digests.digest(store.sources.dataset(tiles).named, remember=False),
         "embeddings": digests.stamp(dataset.named),
         "columns": list(more),
         **values_of(store.spec, LABELLING),
     }
-    store.confirm()
+    store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
     return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
 

@@ -144,7 +144,7 @@ def evaluate_candidate(
         shared=shared,
         recorded=run.data,
         read={name: digest for name, (_, digest) in sorted((read | training).items())},
-        earlier=store.earlier(read | training, divided=False),
+        earlier=store.sources.earlier_digests(read | training, divided=False),
     )
     slides = encode_slides(tiles.keys)[1]
     uris = {name: uri for name, (uri, _) in (read | training).items()}
@@ -174,7 +174,7 @@ def test_view(
         # Of training tiles, which this view leaves out.
         warnings.filterwarnings("ignore", "embeddings of no tile")
         tiles = materialise(held_out, rows).test_set(more)
-    return tiles, held_out.sources()
+    return tiles, held_out.sources.digests()
 
 
 def check_fits(blueprint: ModelSpec, tiles: TileSet, settled: Config) -> None:
@@ -212,7 +212,7 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
                 if both
                 else None
             )
-    return found, store.sources()
+    return found, store.sources.digests()
 
 
 def training_differences(run: RunRecord, champion: Version) -> list[str]:

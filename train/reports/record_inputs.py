@@ -41,7 +41,7 @@ def record_inputs(session: Run, store: FeatureStore, snapshots: list[Snapshot]) 
             inputs.leakage(session.page, snapshot.findings, session.config)
     # A prediction reads its embeddings once: it does not read them again to hash them.
     unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-    sources = store.sources(unread)
+    sources = store.sources.digests(unread)
     for name, (uri, digest) in sources.items():
         kind = "stamp" if name in unread else "sha256"
         tracker.dataset(name, uri, {kind: digest}, context=mode)

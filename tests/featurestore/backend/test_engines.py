@@ -15,7 +15,7 @@ import sqlglot
 from conftest import ROOT
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.backend import engine
+from featurestore.backend import engine, statements
 from featurestore.backend import spark as backend_spark
 from featurestore.contract.schemas import checked_table
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
@@ -240,7 +240,7 @@ ONLY_SPARKS = {
 def test_sql_takes_one_select(connection: Any, query: str):
     views(connection)
     with pytest.raises(QueryError, match="Only one SELECT") as refusal:
-        engine.select(connection, query)
+        statements.select(connection, query)
     assert REFUSED[query] in str(refusal.value)
     assert "fates" in dict(engine.columns(connection))
 
@@ -248,7 +248,7 @@ def test_sql_takes_one_select(connection: Any, query: str):
 @pytest.mark.parametrize("query", ONLY_SPARKS)
 def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: str):
     with pytest.raises(QueryError, match="Only one SELECT") as refusal:
-        engine.select(on_spark, query)
+        statements.select(on_spark, query)
     assert ONLY_SPARKS[query] in str(refusal.value)
 
 
@@ -263,7 +263,7 @@ def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: 
 def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
     views(on_spark)
     with pytest.raises(QueryError) as refusal:
-        engine.select(on_spark, query)
+        statements.select(on_spark, query)
     for word in words:
         assert word in str(refusal.value)
 
@@ -275,15 +275,15 @@ def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
      "select 1 as a union select 1"],
 )  # fmt: skip
 def test_every_shape_of_one_select_is_taken(connection: Any, query: str):
-    assert rows(engine.select(connection, query)) == [(1,)]
+    assert rows(statements.select(connection, query)) == [(1,)]
 
 
 def test_sql_on_spark_reads_files_only_if_it_may(on_spark: Any, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("secret")
     text = f"select value from text.`file://{tmp_path}/notes.txt`"
     with pytest.raises(QueryError, match="none of the views"):
-        engine.select(on_spark, text)
-    assert rows(engine.select(on_spark, text, external=True)) == [("secret",)]
+        statements.select(on_spark, text)
+    assert rows(statements.select(on_spark, text, external=True)) == [("secret",)]
 
 
 def test_sql_on_spark_answers(spec: StoreSpec):
@@ -416,15 +416,16 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_duckdb_pays_nothing_for_spark():
-    code = "import sys; from featurestore import backend; backend.connect(); print('pyspark' in sys.modules)"  # noqa: E501
+    code = "import sys; from featurestore.backend import engine; engine.connect(); print('pyspark' in sys.modules)"  # noqa: E501
     assert python(code).stdout == "False\n"
 
 
 def test_without_java_spark_is_refused_in_words():
     code = """
-from featurestore import backend, errors
+from featurestore import errors
+from featurestore.backend import engine
 try:
-    backend.connect(engine="pyspark")
+    engine.connect(engine="pyspark")
 except errors.QueryError as refusal:
     print(refusal)
 """
@@ -436,8 +437,8 @@ except errors.QueryError as refusal:
 def test_the_environment_names_the_cluster():
     """MASTER is read by Spark itself; its bars stay, as nothing else is set for it."""
     code = """
-from featurestore import backend
-context = backend.connect(threads=2, engine="pyspark")._session.sparkContext
+from featurestore.backend import engine
+context = engine.connect(threads=2, engine="pyspark")._session.sparkContext
 print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """

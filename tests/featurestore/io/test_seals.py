@@ -210,7 +210,11 @@ def test_a_snapshot_under_the_name_of_another_is_not_it(here: Path):
 def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     """A large file that is not the one that was written is read once, and found whole."""
     monkeypatch.setattr(seals, "SMALL", 0)
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("embeddings were read again"))
+
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("embeddings were read again")
+
+    monkeypatch.setattr(convert, "convert", fail)
     materialised()
     seals._SOUND.clear()
     monkeypatch.setattr(convert, "damage", None)  # read no more

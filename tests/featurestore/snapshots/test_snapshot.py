@@ -109,7 +109,9 @@ def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypat
 def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABLES, monkeypatch):
     named = artifacts({"roi_coverage_Fat": [n / 12 if n % 2 else 0.0 for n in range(12)]})
     snapshot(named)
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("embeddings were read again"))
+    monkeypatch.setattr(
+        convert, "convert", lambda *_, **__: pytest.fail("embeddings were read again")
+    )
     kept = [
         len(snapshot(named, thresholds={"Fat": fat / 10, "Muscle": 0.5}).fit_set(1).keys)
         for fat in range(10)
