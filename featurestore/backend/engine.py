@@ -59,7 +59,7 @@ def connect(
             **{k: v for k, v in settings.items() if v is not None},
         )
         # Ibis has no name for the type that DuckDB makes of a column of shapes.
-        connection.con.execute("set enable_geoparquet_conversion = false")
+        connection.raw_sql("set enable_geoparquet_conversion = false")
     return connection
 
 
@@ -80,11 +80,11 @@ def read_parquet(
         if connection.name == "pyspark":
             return spark_table(connection, paths, layout)
         query = _duckdb_select(paths, layout).sql("duckdb")
-        if connection.con.sql("select path is null from duckdb_databases() where database_name = "
+        if connection.raw_sql("select path is null from duckdb_databases() where database_name = "
                               "current_database()").fetchone()[0]:  # fmt: skip
             # A view of the session: its text is not parsed again in each view built on it.
             name = ibis.util.gen_name("parquet")
-            connection.con.execute(f"create temporary view {name} as {query}")
+            connection.raw_sql(f"create temporary view {name} as {query}")
             return connection.table(name)
         # No view in a file can be built on a temporary one.
         return connection.sql(query)
@@ -142,7 +142,7 @@ def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> 
             text = _quoted(column)
             normal = exp.func("nfc_normalize", text.copy(), dialect="duckdb")
             query = exp.select(text).distinct().from_(rows).where(text.copy().neq(normal))
-            texts = [text for (text,) in connection.con.sql(query.sql("duckdb")).fetchall()]
+            texts = [text for (text,) in connection.raw_sql(query.sql("duckdb")).fetchall()]
     return sorted(text for text in texts if not unicodedata.is_normalized("NFC", text))
 
 
@@ -157,7 +157,7 @@ def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:
     """Make an Arrow table a table of the engine; DuckDB reads it in place."""
     with translated():
         if connection.name == "pyspark":
-            frame = connection._session.createDataFrame(table.cast(spark_schema(table.schema)))
+            frame = connection.session.createDataFrame(table.cast(spark_schema(table.schema)))
             frame.createOrReplaceTempView(name)
         else:
             connection.con.register(name, table)
@@ -171,7 +171,7 @@ def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
             return connection.create_view(name, view, overwrite=True)
         query = connection.compile(view)
         named = exp.to_identifier(name, quoted=True).sql("duckdb")
-        connection.con.execute(f"create or replace view {named} as {query}")
+        connection.raw_sql(f"create or replace view {named} as {query}")
         # Ibis would ask the engine for the types that it has just told it.
         return ops.DatabaseTable(name, view.schema(), connection).to_expr()
 
@@ -203,7 +203,7 @@ def view_names(connection: SQLBackend) -> list[str]:
     """Return the names of all tables and views that SQL can ask, those that Ibis made as well."""
     if connection.name == "duckdb":
         return connection.list_tables()
-    views = connection._session.sql("show views").collect()  # a cluster has tables of others too
+    views = connection.session.sql("show views").collect()  # a cluster has tables of others too
     return [view.viewName for view in views if view.isTemporary]
 
 

@@ -46,10 +46,10 @@ def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Tabl
 def _refuse_unlike(connection: SQLBackend, written: str) -> None:
     """Refuse columns of one name, and strings of bits, of which Ibis would make text."""
     if connection.name == "duckdb":
-        rows = connection.con.execute(f"describe {written}").fetchall()
+        rows = connection.raw_sql(f"describe {written}").fetchall()
         names, types = [row[0] for row in rows], [row[1] for row in rows]
     else:
-        names, types = connection._session.sql(written).columns, []
+        names, types = connection.session.sql(written).columns, []
     if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
         raise QueryError(
             "Columns of the answer bear one name",
@@ -92,9 +92,9 @@ def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
             f"allowed_paths = {allowed}", "python_enable_replacements = false",
             "enable_external_access = false", "lock_configuration = true",
         ):  # fmt: skip
-            connection.con.execute(f"set {setting}")
+            connection.raw_sql(f"set {setting}")
 
 
 def _is_sealed(connection: SQLBackend) -> bool:
-    asked = connection.con.execute("select current_setting('lock_configuration')")
+    asked = connection.raw_sql("select current_setting('lock_configuration')")
     return bool(asked.fetchone()[0])

@@ -147,7 +147,7 @@ def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name
     text = (ROOT / "tests" / "sql" / f"{name}.sql").read_text()
     (translated,) = sqlglot.transpile(text, read="duckdb", write="spark")
     used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
-    answer = on_spark._session.sql(translated, used).toArrow().to_pylist()
+    answer = on_spark.session.sql(translated, used).toArrow().to_pylist()
     assert rows(view) == sorted((tuple(row.values()) for row in answer), key=repr)
 
 
@@ -380,7 +380,7 @@ def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any
                      "target": pa.nulls(6, pa.int64())})  # fmt: skip
     out = PredictionWriter(tmp_path / "predictions", PredictionSet(keys, [], 1, {}, {}), ["Fat"])
     out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
-    found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
+    found = on_spark.session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
     assert sorted(found["slide_id"].to_pylist()) == names
 
 
@@ -389,8 +389,8 @@ def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):
     spark.conf.set("spark.sql.files.maxPartitionBytes", "7654321")
     spark.createDataFrame([(1,)], ["a"])  # work in it makes it the active one
     one, other = (engine.connect(engine="pyspark") for _ in range(2))
-    assert one._session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
-    assert one._session.sparkContext is spark.sparkContext
+    assert one.session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
+    assert one.session.sparkContext is spark.sparkContext
     engine.register(one, "mine", TILES)
     assert engine.columns(other) == []
     assert spark.catalog.tableExists("mine") is False
@@ -438,7 +438,7 @@ def test_the_environment_names_the_cluster():
     """MASTER is read by Spark itself; its bars stay, as nothing else is set for it."""
     code = """
 from featurestore.backend import engine
-context = engine.connect(threads=2, engine="pyspark")._session.sparkContext
+context = engine.connect(threads=2, engine="pyspark").session.sparkContext
 print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """
