@@ -47,6 +47,33 @@ class FeatureStore:
         See `featurestore.backend.engine.connect`.
     remember
         Whether to look for an earlier assignment of folds in MLflow before making one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pyarrow.parquet as pq
+    >>> folder = tempfile.mkdtemp()
+    >>> keys = {"slide_id": ["a", "a", "b", "b", "b"], "x": [0, 1, 0, 1, 2], "y": [0] * 5}
+    >>> fat, nerve = [0.9, 0.0, 0.8, 0.0, 0.3], [0.0, 0.7, 0.0, 0.6, 0.0]
+    >>> tiles = pa.table(keys | {"roi_coverage_Fat": fat, "roi_coverage_Nerve": nerve})
+    >>> pq.write_table(tiles, f"{folder}/tiles.parquet")
+    >>> embeddings = pa.table(keys | {"embedding": [[0.0, 1.0]] * 5})
+    >>> pq.write_table(embeddings, f"{folder}/embeddings.parquet")
+    >>> spec = StoreSpec(
+    ...     tiles=f"{folder}/tiles.parquet",
+    ...     embeddings=f"{folder}/embeddings.parquet",
+    ...     class_indices={"Fat": 0, "Nerve": 1},
+    ...     thresholds={"Fat": 0.5, "Nerve": 0.5},
+    ...     k=2,
+    ... )
+    >>> store = FeatureStore(spec)
+    >>> store.view("thresholds").order_by("slide_id", "x").dropped_by.to_pyarrow().to_pylist()
+    [None, None, None, None, 'class_threshold']
+    >>> store.folds()
+    [0, 1]
+    >>> query = "select label, count(*) as tiles from fates group by label order by label"
+    >>> store.sql(query).to_pyarrow().to_pylist()
+    [{'label': 'Fat', 'tiles': 3}, {'label': 'Nerve', 'tiles': 2}]
     """
 
     def __init__(

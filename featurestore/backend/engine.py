@@ -180,9 +180,9 @@ def comment(connection: SQLBackend, view: str, text: str, columns: Mapping[str, 
     """Document a view and its columns in a DuckDB file."""
     named = exp.to_identifier(view, quoted=True)
     notes = [exp.Comment(this=exp.Table(this=named), kind="VIEW", expression=_text(text))]
-    for name, said in columns.items():
+    for name, note_text in columns.items():
         column = exp.Column(this=exp.to_identifier(name, quoted=True), table=named.copy())
-        notes.append(exp.Comment(this=column, kind="COLUMN", expression=_text(said)))
+        notes.append(exp.Comment(this=column, kind="COLUMN", expression=_text(note_text)))
     with translated():
         for note in notes:
             connection.raw_sql(note.sql("duckdb"))

@@ -92,11 +92,11 @@ def _own_views(session: Any) -> Any:
 
     if not isinstance(session.range(0), DataFrame):
         return session  # Spark Connect cannot divide a session
-    own = session.newSession()
+    isolated = session.newSession()
     for name, value in session.conf.getAll.items():
         if session.conf.isModifiable(name):
-            own.conf.set(name, value)
-    return own
+            isolated.conf.set(name, value)
+    return isolated
 
 
 def _arrow_backend(session: Any) -> SQLBackend:

@@ -67,7 +67,7 @@ def _refuse_unlike(connection: SQLBackend, written: str) -> None:
 def _statements(connection: SQLBackend, text: str) -> tuple[list[str], list[query.Tree]]:
     """Return the kinds of the statements in a text, and the trees if it may be one SELECT."""
     if connection.name == "duckdb":
-        kinds = [found.type.name for found in connection.con.extract_statements(text)]
+        kinds = [statement.type.name for statement in connection.con.extract_statements(text)]
         if kinds != ["SELECT"]:
             return kinds, []
     trees = query.statements(text, _dialect(connection))

@@ -59,7 +59,7 @@ def shown_warnings(console: Console) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", FeatureStoreWarning)
-        warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}")
+        warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
         yield
 
 
@@ -216,12 +216,12 @@ def _views(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     store = open_store(options)
-    found = violations(store, embeddings=not options.quick)
+    table = violations(store, embeddings=not options.quick)
     if options.verify:
-        found = pa.concat_tables([found, damages(store)])
-    errors = found["severity"].to_pylist().count("error")
-    print_table(found, Console())
-    say(f"{errors} errors, {len(found) - errors} warnings")
+        table = pa.concat_tables([table, damages(store)])
+    errors = table["severity"].to_pylist().count("error")
+    print_table(table, Console())
+    say(f"{errors} errors, {len(table) - errors} warnings")
     return 2 if errors else 0
 
 
@@ -258,8 +258,8 @@ def _materialise(options: argparse.Namespace) -> None:
     name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
     print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
     for finding in made.findings:
-        if finding.found:
-            say(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+        if finding.count:
+            say(f"leak: {finding.count:,} {finding.check}: {finding.first}")
     say(f"snapshot: {made.folder.name}")
 
 

@@ -72,12 +72,12 @@ def quantile_view(coverages: ir.Table) -> ir.Table:
 
     Columns ``class, tiles, min, q05, q25, q50, q75, q95, max``.
     """
-    there = coverages.filter(coverages.coverage > 0)
-    counts = {f"q{round(100 * q):02d}": there.coverage.quantile(q) for q in QUANTILES}
-    found = there.group_by("class").aggregate(
-        tiles=there.count(), min=there.coverage.min(), **counts, max=there.coverage.max()
+    covered = coverages.filter(coverages.coverage > 0)
+    counts = {f"q{round(100 * q):02d}": covered.coverage.quantile(q) for q in QUANTILES}
+    quantiles = covered.group_by("class").aggregate(
+        tiles=covered.count(), min=covered.coverage.min(), **counts, max=covered.coverage.max()
     )
-    return found.order_by("class")
+    return quantiles.order_by("class")
 
 
 def balance_view(fates: ir.Table) -> ir.Table:

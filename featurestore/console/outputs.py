@@ -43,9 +43,9 @@ def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name  # a link is replaced itself
 
 
-def _refusal(path: Path, found: str) -> ArtifactError:
+def _refusal(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(
         f"{path} is a place of the artifacts that are asked",
-        found=found,
+        found=reason,
         fix="name another file",
     )

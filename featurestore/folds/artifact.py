@@ -41,7 +41,7 @@ def find_assignment(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
     if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
         sums.append(digests.earlier(tiles.named))
     for one in dict.fromkeys(sums):
-        if root := mlflow_artifacts.found(NAME, _content(spec, one)):
+        if root := mlflow_artifacts.find_artifact(NAME, _content(spec, one)):
             return _read(Path(uris.local_path(f"{root}/{FILE}")), root)
     return None
 

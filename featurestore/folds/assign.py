@@ -36,6 +36,20 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     ------
     FoldError
         There are fewer than ``k`` groups, or a fold would stay empty, or without a class.
+
+    Examples
+    --------
+    >>> tiles = pa.table(
+    ...     {
+    ...         "slide_id": ["a", "a", "b", "b"],
+    ...         "x": [0, 1, 0, 1],
+    ...         "y": [0, 0, 0, 0],
+    ...         "label": ["Fat", "Nerve", "Fat", "Nerve"],
+    ...     }
+    ... )
+    >>> folds = assign_folds(tiles, FoldRules("stratified_group", k=2))["fold"].to_pylist()
+    >>> folds[0] == folds[1], folds[2] == folds[3], sorted(set(folds))
+    (True, True, [0, 1])
     """
     # scikit-learn costs more than a second to import; few commands assign folds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -65,20 +79,24 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     folds = np.full(len(tiles), -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
     given = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
-    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], given)):
-        if len(held) == 0:
+    for fold, (_, validation) in enumerate(splitter.split(rows, labels[kept], given)):
+        if len(validation) == 0:
             raise FoldError(
                 f"Fold {fold} of {k} would have no tile",
                 found="groups of very unequal size",
                 fix="set a smaller k, another seed, or kfold_strategy=stratified",
             )
-        folds[rows[held]] = fold
-    said: dict[str, float] = {}
+        folds[rows[validation]] = fold
+    imbalances_of: dict[str, float] = {}
     if grouped:
-        folds[rows], said = _balanced(groups[kept], labels[kept], folds[kept], names, rules)
+        folds[rows], imbalances_of = _balanced(
+            groups[kept], labels[kept], folds[kept], names, rules
+        )
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
     table = tiles.select(list(KEY)).append_column("fold", column)
-    return table.replace_schema_metadata({RARE: json.dumps(rare), IMBALANCE: json.dumps(said)})
+    return table.replace_schema_metadata(
+        {RARE: json.dumps(rare), IMBALANCE: json.dumps(imbalances_of)}
+    )
 
 
 def _balanced(
@@ -88,18 +106,18 @@ def _balanced(
     from featurestore.folds.balance import empty_cells, imbalance, optimal_folds  # scipy is slow
 
     k = rules.k
-    there, row = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(there), len(names)), dtype=np.int64)
+    distinct, row = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(distinct), len(names)), dtype=np.int64)
     np.add.at(counts, (row, labels), 1)
     present = np.flatnonzero(counts.sum(axis=0))  # rare classes have been taken out
     counts = counts[:, present]
-    chosen = np.zeros(len(there), dtype=np.int64)
-    chosen[row] = greedy
-    said = {"greedy": imbalance(counts, chosen, k)}
+    fold = np.zeros(len(distinct), dtype=np.int64)
+    fold[row] = greedy
+    imbalances_of = {"greedy": imbalance(counts, fold, k)}
     if rules.balance == "optimal":
-        chosen = optimal_folds(counts, k, start=chosen)
-        said["optimal"] = imbalance(counts, chosen, k)
-    empty = empty_cells(counts, chosen, k)
+        fold = optimal_folds(counts, k, start=fold)
+        imbalances_of["optimal"] = imbalance(counts, fold, k)
+    empty = empty_cells(counts, fold, k)
     if empty and not rules.allow_empty_class:
         raise FoldError(
             f"{len(empty)} folds would have no tile of a class",
@@ -107,7 +125,7 @@ def _balanced(
             fix=("set balance=optimal, " if rules.balance == "greedy" else "")
             + "another k or seed, or allow_empty_class=true",
         )
-    return chosen[row], said
+    return fold[row], imbalances_of
 
 
 def imbalances(folds: pa.Table) -> dict[str, float]:

@@ -110,8 +110,8 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     folder = place(name, content).absolute()
     if folder in _BUILT and seals.fault(folder, content, NONE):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    own = get_or_build(name, content, build)
-    return _BUILT.setdefault(folder, own).folder
+    entry = get_or_build(name, content, build)
+    return _BUILT.setdefault(folder, entry).folder
 
 
 def let_go(path: Path) -> Path | None:
@@ -122,7 +122,7 @@ def let_go(path: Path) -> Path | None:
     return folder
 
 
-def found(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
+def open_entry(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
     """Return a folder of the shelf that is there, by its name.
 
     Raises
@@ -161,15 +161,15 @@ def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: C
 
 
 def _refusal(folder: Path, error: OSError) -> ArtifactError:
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not there.is_dir():
+    parent_folder = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent_folder.is_dir():
         return ArtifactError(
             f"{folder} could not be written",
-            found=f"{there} is no folder",
+            found=f"{parent_folder} is no folder",
             fix="rename it or move it away: what is kept between runs goes into a folder of that "
             "name",
         )
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(parent_folder).free
     return ArtifactError(
         f"{folder} could not be written",
         found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",

@@ -96,8 +96,8 @@ def collect(keep: int) -> list[Path]:
 
 
 def _removed(part: Path) -> bool:
-    whole = part.with_name(part.name.removeprefix(PART))
-    if cache.in_use(whole):  # somebody goes on with it
+    finished = part.with_name(part.name.removeprefix(PART))
+    if cache.in_use(finished):  # somebody goes on with it
         return False
     shutil.rmtree(part, ignore_errors=True)
-    return whole.exists() or cache.remove(whole)  # its lock
+    return finished.exists() or cache.remove(finished)  # its lock

@@ -92,7 +92,7 @@ def _make_tables(database: Path) -> None:
         mlflow.MlflowClient().search_experiments(max_results=1)
 
 
-def found(name: str, content: str) -> str | None:
+def find_artifact(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
     import mlflow
 
@@ -125,7 +125,7 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     """
     import mlflow
 
-    earlier = found(name, content)
+    earlier = find_artifact(name, content)
     if earlier:
         return earlier
     with tempfile.TemporaryDirectory() as folder:

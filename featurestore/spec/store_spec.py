@@ -38,6 +38,27 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Whether a leak that the strategy promises against is refused.
     backend
         The engine that computes the views.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> spec = StoreSpec(
+    ...     tiles="kfold_tiles.parquet",
+    ...     embeddings="embeddings/",
+    ...     class_indices={"Fat": 0, "Nerve": 1},
+    ...     thresholds={"Fat": 0.6, "Nerve": 0.0},
+    ...     kfold_strategy="stratified_group",
+    ... )
+    >>> spec.k, spec.label_rule, spec.backend
+    (5, 'dominant', 'duckdb')
+    >>> replace(spec, k=3).k
+    3
+    >>> StoreSpec.from_config({"data": {"tiles": "kfold_tiles.parquet"}, "k": 4}).tiles
+    'kfold_tiles.parquet'
+    >>> StoreSpec.from_config({"kk": 4})
+    Traceback (most recent call last):
+        ...
+    featurestore.errors.ConfigError: ...
     """
 
     storage: Storage = "float32"
@@ -111,14 +132,14 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
 
 
 def _by_composed(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    by_form: dict[str, Any] = {}
     for key, value in values.items():
         form = composed(key)
-        if form in found:
+        if form in by_form:
             raise ConfigError(
                 f"{name}.{form} is set twice",
-                found=f"{found[form]}, and {value}, in two spellings of the same letters",
+                found=f"{by_form[form]}, and {value}, in two spellings of the same letters",
                 fix="leave one of them out",
             )
-        found[form] = value
-    return found
+        by_form[form] = value
+    return by_form

@@ -28,6 +28,19 @@ def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelR
         Those that the labels were made by: ``tissue_prop_min``, ``single_class`` and
         ``label_rule``. Under ``dominant`` the dominant class must reach its threshold, under
         ``any_passing`` any class. Thresholds are those of ``classes``.
+
+    Examples
+    --------
+    >>> import ibis
+    >>> from featurestore.views.classes import ClassSpec
+    >>> from featurestore.views.labels import label_view
+    >>> classes = [ClassSpec("Fat", index=0, threshold=0.5), ClassSpec("Nerve", 1, 0.1)]
+    >>> tiles = ibis.memtable(
+    ...     {"roi_coverage_Fat": [0.9, 0.4, 0.0, 0.4], "roi_coverage_Nerve": [0.0, 0.0, 0.1, 0.2]}
+    ... )
+    >>> labels = label_view(tiles, classes)
+    >>> threshold_view(labels, classes, LabelRules()).dropped_by.to_pyarrow().to_pylist()
+    [None, 'class_threshold', 'tissue', 'multi_class']
     """
     shares = [coverage(labels, spec) for spec in classes]
     kinds = [labels[spec.column].type() for spec in classes]

@@ -99,9 +99,9 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
     """Tell what the guard found, as a verdict and as a table."""
     if config.mode == "test":
         findings = [finding for finding in findings if "test" in finding.check]
-    leaks = [finding for finding in findings if finding.found]
+    leaks = [finding for finding in findings if finding.count]
     if leaks:
-        said = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
+        said = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
         page.add("data", Text(
             f"Leak: {said}. Figures on slides that were trained on look better than on new ones.",
             doubtful=True,
@@ -115,8 +115,8 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
     if findings:
         page.add("data", Table("Leakage", {
             "must not be": [one.check for one in findings],
-            "promised": [one.promised for one in findings],
-            "found": [one.found for one in findings],
+            "promised": [one.is_error for one in findings],
+            "found": [one.count for one in findings],
             "the first": [one.first for one in findings],
         }))  # fmt: skip
 

@@ -208,7 +208,7 @@ def test_a_store_on_spark_makes_the_same_training_set(spec: StoreSpec):
 
     there = materialise(FeatureStore(replace(spec, backend="pyspark")))
     tiles, manifest = pq.read_table(there.file()), there.manifest
-    there.held.lock.close()
+    there.entry.lock.close()
     shutil.rmtree(".featurestore")
     here = materialise(FeatureStore(spec))
     assert here.manifest == manifest

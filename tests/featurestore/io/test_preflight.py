@@ -423,7 +423,7 @@ def test_every_question_without_a_driver_is_one_error(monkeypatch: pytest.Monkey
     for ask in (
         lambda: get_run("0"),
         lambda: version("m", 1),
-        lambda: mlflow_artifacts.found("folds", "0"),
+        lambda: mlflow_artifacts.find_artifact("folds", "0"),
         lambda: mlflow_artifacts.logged("folds", "0", lambda _: None),
     ):
         with pytest.raises(FeatureStoreError, match="is not installed") as refusal:

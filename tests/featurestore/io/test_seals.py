@@ -149,7 +149,7 @@ def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     pattern, hurt, words = DAMAGES[damage]
     whole = materialised()
     before = whole.fates().order_by("x").to_pyarrow(), whole.fit_set(1).matrix.values.tolist()
-    whole.held.lock.close()
+    whole.entry.lock.close()
     whole.matrices[""][1].lock.close()
     del whole
     hurt(target(pattern))
@@ -249,7 +249,7 @@ def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest
     flip(target("snapshots/*/fates.parquet"))
     with pytest.raises(ArtifactError, match="is damaged, and in use"):
         materialised()
-    used.held.lock.close()
+    used.entry.lock.close()
     with pytest.warns(FeatureStoreWarning, match="made again"):
         materialised()
 

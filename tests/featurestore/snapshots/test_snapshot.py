@@ -359,7 +359,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_error_and_leaves_nothing(cohor
 
 
 def found(made: Snapshot) -> dict[str, int]:
-    return {finding.check: finding.found for finding in made.findings if finding.found}
+    return {finding.check: finding.count for finding in made.findings if finding.count}
 
 
 ALTERNATING = {"fold": [n % 2 for n in range(12)]}
@@ -422,7 +422,7 @@ def test_one_embedding_under_two_keys_across_the_folds(artifacts: TABLES):
     vectors[11] = vectors[3]
     made = snapshot(artifacts(None, {"embedding": vectors}))
     finding = made.findings[-1]
-    assert (finding.found, finding.promised) == (2, False)
+    assert (finding.count, finding.is_error) == (2, False)
     assert "slide_id s1, x 3, y 0, side 0; slide_id s3, x 11, y 0, side 1" in finding.first
 
 
