@@ -98,11 +98,11 @@ def test_any_other_artifact_gives_another_name(changed: str, artifacts: TABLES):
 
 
 def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypatch):
-    from featurestore.snapshots import snapshot as module
+    from featurestore.snapshots import build
 
     named = artifacts()
     before = snapshot(named).digest
-    monkeypatch.setattr(module.meaning, "code", lambda *_: "other")
+    monkeypatch.setattr(build.meaning, "code", lambda *_: "other")
     assert snapshot(named).digest != before
 
 
@@ -146,7 +146,7 @@ def test_what_a_store_remembers_is_not_called_by_other_files_digest(
     store.sql("select * from slides")
     rewrite(named, changed)
     answers = [
-        lambda: materialise(store), store.funnel, store.label_distribution, store.sources,
+        lambda: materialise(store), store.funnel, store.label_distribution, store.sources.digests,
         lambda: store["fates"], lambda: store.sql("select 1"),
     ]  # fmt: skip
     for answer in answers:
@@ -259,7 +259,7 @@ MATERIALISE = """
 import sys
 from featurestore import FeatureStore, StoreSpec
 from featurestore.examples import TISSUES, uris
-from featurestore.snapshots.snapshot import materialise
+from featurestore.snapshots.build import materialise
 spec = StoreSpec(**uris(sys.argv[1]), thresholds=dict.fromkeys(TISSUES, 0.0),
                  class_indices={name: n for n, name in enumerate(TISSUES)})
 import sklearn.model_selection
@@ -281,7 +281,7 @@ def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
     """Start a writer from a server that has imported everything but opened nothing."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(
-        ["featurestore.snapshots.snapshot", "featurestore.examples", "sklearn.model_selection"]
+        ["featurestore.snapshots.build", "featurestore.examples", "sklearn.model_selection"]
     )
     ours, theirs = server.Pipe(duplex=False)
     writer = server.Process(target=write, args=(cohort, folder, theirs))
