@@ -56,7 +56,7 @@ def place(kind: str, digest: str) -> Path:
 def get_or_build(
     kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE
 ) -> CacheEntry:
-    """Return a folder of the shelf, building it if it is not there.
+    """Return a folder of the cache, building it if it is not there.
 
     Of several processes that ask at once, one builds and the others wait for it. A folder that is
     damaged is set aside, with a warning, and built again.
@@ -64,7 +64,7 @@ def get_or_build(
     Parameters
     ----------
     kind
-        The shelf's name, for example ``snapshots``.
+        The kind of entry, for example ``snapshots``: the folder that it is in.
     digest
         Names all that determines the content.
     build
@@ -101,7 +101,7 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     Parameters
     ----------
     name
-        What it is, for people: the shelf's name.
+        The kind of entry, as of `get_or_build`.
     content
         A digest of all that determines the result.
     build
@@ -123,7 +123,7 @@ def let_go(path: Path) -> Path | None:
 
 
 def open_entry(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
-    """Return a folder of the shelf that is there, by its name.
+    """Return a folder of the cache that is there, by its name.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
 
 
 def _forget(folder: Path) -> None:
-    """Remove the lock and seal of a folder that is not there, and the shelf if it is empty."""
+    """Remove lock and seal of a folder that is not there, and the folder above if it is empty."""
     for file in (lock_of(folder), seals.path(folder)):
         file.unlink(missing_ok=True)
     for parent in (folder.parent, HOME):
@@ -235,7 +235,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the lock file of a folder of the shelf."""
+    """Return the lock file of a folder of the cache."""
     return folder.with_suffix(".lock")
 
 
@@ -250,7 +250,7 @@ def _touch(lock: IO[bytes], now: float | None = None) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names on a shelf, the last used first."""
+    """Return the names of the entries of a kind, the last used first."""
     folders = [p for p in (HOME / kind).glob("[!.]*") if p.is_dir()]
     return [p.name for p in sorted(folders, key=lambda p: -used(p))]
 

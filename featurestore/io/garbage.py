@@ -1,4 +1,4 @@
-"""The shelves of the cache: how large their folders are, and their removal when no more needed."""
+"""The folders of the cache: how large they are, and their removal when no more needed."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def size(folder: Path) -> int:
 
 
 def collect(kind: str, keep: int) -> list[Path]:
-    """Remove all but the last used folders of a shelf, and what killed processes left there.
+    """Remove all but the last used folders of a kind, and what killed processes left there.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def collect(kind: str, keep: int) -> list[Path]:
     list of Path
         What went.
     """
-    entries, shelf = names(kind), HOME / kind
+    entries, parent = names(kind), HOME / kind
     leftovers = {
         entry.name.split("-")[1]
         for prefix in (BUILDING, REMOVING)
-        for entry in shelf.glob(f"{prefix}*")
+        for entry in parent.glob(f"{prefix}*")
     }
     for name in leftovers - set(entries):
-        remove(shelf / name)
-    return [shelf / name for name in entries[keep:] if remove(shelf / name)]
+        remove(parent / name)
+    return [parent / name for name in entries[keep:] if remove(parent / name)]

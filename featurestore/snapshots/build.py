@@ -23,8 +23,8 @@ from featurestore.snapshots.layout import (
     FORMAT,
     MANIFEST,
     MATRICES,
-    SHELF,
     SLIDES,
+    SNAPSHOTS,
     Matrices,
     combined_digest,
 )
@@ -118,7 +118,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
         manifest["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
-    entry = cache.get_or_build(SHELF, digest, build)
+    entry = cache.get_or_build(SNAPSHOTS, digest, build)
     store.sources.digests()  # remembers digests: a refusal would have written nothing
     manifest = json.loads((entry.folder / MANIFEST).read_text())
     for message in manifest["warnings"]:

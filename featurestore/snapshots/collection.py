@@ -14,7 +14,7 @@ from featurestore.embeddings import convert
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import cache, garbage, seals
-from featurestore.snapshots.layout import MANIFEST, MATRICES, SHELF
+from featurestore.snapshots.layout import MANIFEST, MATRICES, SNAPSHOTS
 from featurestore.snapshots.snapshot import Snapshot
 
 LISTING = pa.schema(
@@ -34,7 +34,7 @@ LISTING = pa.schema(
 
 def names() -> list[str]:
     """Return the names of the snapshots, the last used first."""
-    return cache.names(SHELF)
+    return cache.names(SNAPSHOTS)
 
 
 def opened(name: str) -> Snapshot:
@@ -49,11 +49,11 @@ def opened(name: str) -> Snapshot:
     if len(candidates) != 1:
         raise ArtifactError(
             f"{len(candidates) or 'No'} snapshots have a name that begins with {name!r}",
-            found=", ".join(names()[:8]) or f"no snapshot in {cache.place(SHELF, '')}",
+            found=", ".join(names()[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
             fix="name one of them; `featurestore snapshots` lists them",
         )
 
-    entry = cache.open_entry(SHELF, candidates[0])
+    entry = cache.open_entry(SNAPSHOTS, candidates[0])
     manifest = json.loads((entry.folder / MANIFEST).read_text())
     matrices = {}
     for cohort, part in manifest["cohorts"].items():
@@ -67,7 +67,7 @@ def opened(name: str) -> Snapshot:
 
 def _manifest(name: str) -> dict[str, Any] | str:
     """Return the manifest of a snapshot, or why it cannot be read, in words."""
-    folder = cache.place(SHELF, name)
+    folder = cache.place(SNAPSHOTS, name)
     wrong = seals.fault(folder, name, cache.NONE, only=[MANIFEST])
     return wrong or json.loads((folder / MANIFEST).read_text())
 
@@ -102,7 +102,7 @@ def listing() -> pa.Table:
     """
     rows = []
     for name in names():
-        folder, manifest = cache.place(SHELF, name), _manifest(name)
+        folder, manifest = cache.place(SNAPSHOTS, name), _manifest(name)
         if isinstance(manifest, str):
             message = f"{folder} is damaged or of an earlier version ({manifest}): not listed"
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
@@ -139,7 +139,7 @@ def collect(keep: int) -> list[Path]:
         What went.
     """
     kept = list(_manifests())[:keep]
-    old = [cache.place(SHELF, name) for name in names() if name not in kept]
+    old = [cache.place(SNAPSHOTS, name) for name in names() if name not in kept]
     gone = [folder for folder in old if cache.remove(folder)]
     cohorts = [manifest["cohorts"] for manifest in _manifests().values()]
     needed = {part["matrix"] for cohort in cohorts for part in cohort.values()}

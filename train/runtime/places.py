@@ -16,7 +16,7 @@ LOCK = ".running"  # in an output
 
 
 def beside(folder: Path) -> Iterator[Path]:
-    """Yield a folder of the shelf, and the names of those beside it for runs at the same time."""
+    """Yield a folder of the cache, and the names of those beside it for runs at the same time."""
     yield folder
     yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
@@ -37,7 +37,7 @@ def find(
     Parameters
     ----------
     folder
-        Of the shelf; those beside it are for runs of the same at the same time.
+        Of the cache; those beside it are for runs of the same at the same time.
     resume
         As in the configuration.
     resumable

@@ -315,7 +315,7 @@ def test_a_working_folder_that_is_read_only(
     assert "work in a" in said  # another folder
 
 
-def test_a_shelf_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".featurestore").write_text("a file")
     with pytest.raises(ArtifactError, match="could not be written"):
         cache.get_or_build("snapshots", "0" * 64, lambda _: None)

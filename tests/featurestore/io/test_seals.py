@@ -387,7 +387,7 @@ def _folder(place: Path) -> None:
         (fresh / "inside" / "file").write_bytes(b"x")
 
 
-def _shelf(_: Path) -> None:
+def _cache(_: Path) -> None:
     cache.get_or_build("things", "a" * 64, lambda fresh: (fresh / "file").write_bytes(b"x"))
 
 
@@ -399,7 +399,7 @@ def _checkpoint(place: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "file": lambda place: atomic.write_bytes(place / "file", b"x"),
     "folder": _folder,
-    "shelf": _shelf,
+    "cache": _cache,
     "checkpoint": _checkpoint,
     "state": lambda place: fit_state.write(place / "s.pt", {"epochs": 1}),
     "slide": lambda place: partitions.put(place / "slide" / "t.parquet", pa.py_buffer(b"x")),

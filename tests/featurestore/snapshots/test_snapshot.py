@@ -31,7 +31,7 @@ from featurestore.io import cache
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.collection import listing
 from featurestore.snapshots.export import export
-from featurestore.snapshots.layout import SHELF
+from featurestore.snapshots.layout import SNAPSHOTS
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import FoldRules, LabelRules, field_names
 from train.inference.cohort import prediction_set as cohort_of
@@ -118,7 +118,7 @@ def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABL
     ]
     expected = [6 + sum(n / 12 >= max(fat / 10, 0.2) for n in range(1, 12, 2)) for fat in range(10)]
     assert kept == expected
-    assert len(cache.names(SHELF)) == 11 - 1  # the first sweep's 0.5 is the default's
+    assert len(cache.names(SNAPSHOTS)) == 11 - 1  # the first sweep's 0.5 is the default's
 
 
 def test_a_second_run_builds_no_view(artifacts: TABLES, monkeypatch):
