@@ -130,9 +130,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
         out = Path(folder)
         config = Config(mode="predict", output=folder, threads=options.threads)
-        run = Run(
-            config, processes, Console(quiet=True), NullTracker(), out, out / "predictions"
-        )
+        run = Run(config, processes, Console(quiet=True), NullTracker(), out, out / "predictions")
         clock = Clock()
         spec = StoreSpec(
             predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")

@@ -1,6 +1,6 @@
 """Every refusal of this project: what was wrong, what is there, what to do."""
 
-from featurestore.printing import shown
+from featurestore.printing import printable
 from featurestore.redaction import redacted
 
 
@@ -22,7 +22,7 @@ class FeatureStoreError(Exception):
         super().__init__(self.wrong, self.found, self.fix)
 
     def __str__(self) -> str:
-        wrong, found, fix = map(shown, (self.wrong, self.found, self.fix))
+        wrong, found, fix = map(printable, (self.wrong, self.found, self.fix))
         return f"{wrong}\n  found: {found}\n  to do: {fix}"
 
     def __reduce__(self) -> tuple[object, ...]:

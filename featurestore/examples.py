@@ -186,11 +186,11 @@ def write_synthetic(
                     )
                     values = rng.standard_normal((len(rows), cohort.dim))
                     values += centres[kind] + shifts[slide]
-                    there = rng.random(len(rows)) >= cohort.missing
+                    embedded = rng.random(len(rows)) >= cohort.missing
                     train.write(tiles.filter(~held_out[slide]))
                     test.write(tiles.filter(held_out[slide]))
-                    keyed = tiles.select(["slide_id", "x", "y"]).filter(there)
-                    part.write(keyed.append_column("embedding", _lists(values[there])))
+                    keyed = tiles.select(["slide_id", "x", "y"]).filter(embedded)
+                    part.write(keyed.append_column("embedding", _lists(values[embedded])))
 
 
 def _directions(rng: np.random.Generator, count: int, dim: int) -> npt.NDArray[np.float64]:

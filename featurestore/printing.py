@@ -10,7 +10,7 @@ import rich.console
 from rich.text import Text
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text on one line, its characters that are not printed spelled as `repr` does.
 
     Escape sequences, newlines, overrides of the direction of writing and characters of no width
@@ -23,7 +23,7 @@ def shown(text: str) -> str:
 
 def say(text: object, file: TextIO | None = None) -> None:
     """Print a line, on standard output unless told otherwise."""
-    print(shown(str(text)), file=file or sys.stdout)
+    print(printable(str(text)), file=file or sys.stdout)
 
 
 def print_error(error: Exception) -> None:
@@ -43,4 +43,4 @@ class Console(rich.console.Console):
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Return a string as Rich draws it."""
-        return super().render_str(shown(text), **style)
+        return super().render_str(printable(text), **style)

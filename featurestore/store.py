@@ -3,7 +3,6 @@
 import difflib
 import html
 import warnings
-from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore.backend import engine, errors
+from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
 from featurestore.contract.schemas import checked_table, null_lists
-from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
+from featurestore.errors import FeatureStoreWarning, QueryError
 from featurestore.folds import artifact
 from featurestore.folds.assign import assign_folds, rare_classes
-from featurestore.io import digests, parquet
-from featurestore.io.parquet import Dataset
+from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.views.catalogue import VIEWS, NamedView, describe_view
 from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
@@ -49,6 +47,33 @@ class FeatureStore:
         See `featurestore.backend.engine.connect`.
     remember
         Whether to look for an earlier assignment of folds in MLflow before making one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pyarrow.parquet as pq
+    >>> folder = tempfile.mkdtemp()
+    >>> keys = {"slide_id": ["a", "a", "b", "b", "b"], "x": [0, 1, 0, 1, 2], "y": [0] * 5}
+    >>> fat, nerve = [0.9, 0.0, 0.8, 0.0, 0.3], [0.0, 0.7, 0.0, 0.6, 0.0]
+    >>> tiles = pa.table(keys | {"roi_coverage_Fat": fat, "roi_coverage_Nerve": nerve})
+    >>> pq.write_table(tiles, f"{folder}/tiles.parquet")
+    >>> embeddings = pa.table(keys | {"embedding": [[0.0, 1.0]] * 5})
+    >>> pq.write_table(embeddings, f"{folder}/embeddings.parquet")
+    >>> spec = StoreSpec(
+    ...     tiles=f"{folder}/tiles.parquet",
+    ...     embeddings=f"{folder}/embeddings.parquet",
+    ...     class_indices={"Fat": 0, "Nerve": 1},
+    ...     thresholds={"Fat": 0.5, "Nerve": 0.5},
+    ...     k=2,
+    ... )
+    >>> store = FeatureStore(spec)
+    >>> store.view("thresholds").order_by("slide_id", "x").dropped_by.to_pyarrow().to_pylist()
+    [None, None, None, None, 'class_threshold']
+    >>> store.folds()
+    [0, 1]
+    >>> query = "select label, count(*) as tiles from fates group by label order by label"
+    >>> store.sql(query).to_pyarrow().to_pylist()
+    [{'label': 'Fat', 'tiles': 3}, {'label': 'Nerve', 'tiles': 2}]
     """
 
     def __init__(
@@ -56,11 +81,12 @@ class FeatureStore:
         spec: StoreSpec,
         threads: int | None = None,
         memory_limit: str | None = None,
+        *,
         temp_folder: str | None = None,
         remember: bool = False,
         database: Path | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec, self.sources = spec, Sources(spec)
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
@@ -68,74 +94,10 @@ class FeatureStore:
         self._folds: pa.Table | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
-        self._datasets: dict[str, Dataset] = {}
         self._views: dict[str, ir.Table] = {}
         self._definitions: dict[str, ir.Table] = {}
 
     # -- artifacts -----------------------------------------------------------------------------
-
-    def dataset(self, name: str) -> Dataset:
-        """Return an artifact, by the name of its key in the spec: its files, not yet checked."""
-        if name not in self._datasets:
-            uri = getattr(self.spec, name)
-            if name == "test_embeddings" and uri is None:
-                return self.dataset("embeddings")
-            if uri is None:
-                raise ArtifactError(
-                    f"This needs the artifact {name}, and none is configured",
-                    found=f"data.{name} is not set",
-                    fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
-                )
-            self._datasets[name] = parquet.dataset(uri)
-        return self._datasets[name]
-
-    def confirm(self) -> None:
-        """Refuse artifacts that are not what they were when this store first read them.
-
-        Views, folds and what was checked are kept: they would be taken for those of other tiles.
-
-        Raises
-        ------
-        ArtifactError
-            A file was changed, replaced or removed.
-        """
-        for name, dataset in self._datasets.items():
-            for file in digests.changed(dataset.identities):
-                raise ArtifactError(
-                    f"The {name.replace('_', ' ')} were changed since this store first read them",
-                    found=f"{file} has another size, time or file than then",
-                    fix="open the store again, or run again, once nobody writes there",
-                )
-
-    def sources(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
-        """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read.
-
-        Raises as `confirm`: what was used has no digest any more.
-        """
-        found = {
-            name: (
-                str(getattr(self.spec, name)),
-                digests.stamp(files) if name in unread else digests.digest(files),
-            )
-            for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
-        }
-        self.confirm()
-        return found
-
-    def earlier(self, names: Iterable[str], divided: bool = True) -> dict[str, str]:
-        """Return the digest of some artifacts by the rule of runs that were recorded earlier.
-
-        Parameters
-        ----------
-        divided
-            Whether to return those whose folders give values as well, which that rule left out.
-        """
-        found = {}
-        for name in names:
-            dataset = self.dataset(name)
-            if divided or not any(fragment.partition for fragment in dataset.fragments):
-                found[name] = digests.earlier(dataset.named)
-        return found
 
     def table(self, name: str) -> ir.Table:
         """Return the rows of an artifact, whose files have been found to agree.
@@ -146,7 +108,9 @@ class FeatureStore:
             They do not.
         """
         names = {*NAMES, self.spec.kfold_group}
-        return checked_table(self.connection, self.dataset(name), name.replace("_", " "), names)
+        return checked_table(
+            self.connection, self.sources.dataset(name), name.replace("_", " "), names
+        )
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
@@ -166,7 +130,7 @@ class FeatureStore:
         embeddings, title = self.table(name), name.replace("_", " ")
         violation.raise_first(rules.key(embeddings, title))
         violation.raise_first(rules.embedding_column(embeddings, title))
-        violation.raise_first(null_lists(embeddings, self.dataset(name), title))
+        violation.raise_first(null_lists(embeddings, self.sources.dataset(name), title))
         return embeddings.select(*KEY, "embedding")
 
     # -- views ---------------------------------------------------------------------------------
@@ -190,7 +154,7 @@ class FeatureStore:
                 fix="name one of them; test_NAME is that of the held-out tiles",
             )
         table = self.view(name)
-        self.confirm()
+        self.sources.confirm()
         return NamedView(name, table, self._definitions[name])
 
     def __repr__(self) -> str:
@@ -229,13 +193,7 @@ class FeatureStore:
             case "labels":
                 return label_view(self.view(prefix + "tiles"), classes, spec.label_rule)
             case "thresholds":
-                return threshold_view(
-                    self.view(prefix + "labels"),
-                    classes,
-                    spec.tissue_prop_min,
-                    spec.single_class,
-                    spec.label_rule,
-                )
+                return threshold_view(self.view(prefix + "labels"), classes, spec)
             case "folds":
                 return fold_view(self.view("thresholds"), self.assigned)
             case "fates":
@@ -269,21 +227,13 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = artifact.find_assignment(spec, self.dataset("tiles"))
+            table = artifact.find_assignment(spec, self.sources.dataset("tiles"))
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
             wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
             with errors.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
-            table = assign_folds(
-                rows,
-                spec.kfold_strategy,
-                spec.kfold_group,
-                spec.k,
-                spec.seed,
-                spec.balance,
-                spec.allow_empty_class,
-            )
+            table = assign_folds(rows, spec)
         self._folds = table
         for name, count in rare_classes(table).items():
             warnings.warn(
@@ -294,7 +244,9 @@ class FeatureStore:
             )
         if self.database is None:
             return engine.register(self.connection, "assigned_folds", table)
-        file = artifact.log_assignment(table, artifact.content(spec, self.dataset("tiles").named))
+        file = artifact.log_assignment(
+            table, artifact.content(spec, self.sources.dataset("tiles").named)
+        )
         filed = engine.read_parquet(self.connection, [file])
         return engine.create_view(self.connection, "assigned_folds", filed)
 
@@ -337,14 +289,14 @@ class FeatureStore:
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
         self.survivors(prefix)
-        self.confirm()
+        self.sources.confirm()
         with errors.translated():
             return self.view(prefix + "funnel").to_pyarrow().to_pylist()
 
     def label_distribution(self) -> pa.Table:
         """Return ``fold, label, tiles, slides`` of the kept tiles."""
         fates = self.view("fates")
-        self.confirm()
+        self.sources.confirm()
         with errors.translated():
             return distribution_view(fates).to_pyarrow()
 
@@ -363,18 +315,17 @@ class FeatureStore:
         QueryError
             It is not a single SELECT, reads something else, or the engine refuses it.
         ArtifactError
-            The artifacts are not those that the views were made of, see `confirm`.
+            The artifacts are not those that the views were made of, see
+            `featurestore.io.sources.Sources.confirm`.
         """
         self.name_views()
-        self.confirm()
-        return engine.select(self.connection, query, external)
+        self.sources.confirm()
+        return statements.select(self.connection, query, external)
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        engine.seal(
-            self.connection, [file for dataset in self._datasets.values() for file in dataset.files]
-        )
+        statements.seal(self.connection, self.sources.files())
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""

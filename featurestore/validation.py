@@ -69,7 +69,7 @@ def row(artifact: str, violation: Violation) -> dict[str, object]:
     }
 
 
-def said(error: FeatureStoreError) -> Violation:
+def as_violation(error: FeatureStoreError) -> Violation:
     """Return a refusal as a violation."""
     return Violation(error.wrong, error.found, error.fix, kind=type(error))
 
@@ -80,15 +80,15 @@ def _artifact(
     """Yield what is wrong with one artifact; put it among the tables if its keys are sound."""
     title = name.replace("_", " ")
     try:
-        files = list(schemas.violations(store.dataset(name), title))
+        files = list(schemas.violations(store.sources.dataset(name), title))
     except FeatureStoreError as error:
-        yield said(error)
+        yield as_violation(error)
         return
     yield from files
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
-    yield from schemas.renamed(store.connection, store.dataset(name), title)
-    table = open_table(store.connection, store.dataset(name))
+    yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
+    table = open_table(store.connection, store.sources.dataset(name))
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table
@@ -105,13 +105,13 @@ def _artifact(
 
 def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violation]:
     spec, title = store.spec, name.replace("_", " ")
-    found = class_names(tiles.columns)
-    if found or name != "predict_tiles":
+    names = class_names(tiles.columns)
+    if names or name != "predict_tiles":
         try:
-            class_specs(found, spec.class_indices or {}, spec.thresholds or {})
+            class_specs(names, spec.class_indices or {}, spec.thresholds or {})
         except FeatureStoreError as error:
-            yield said(error)
-    columns = [ClassSpec(name, 0, 0.0) for name in found if name != BACKGROUND]
+            yield as_violation(error)
+    columns = [ClassSpec(name, 0, 0.0) for name in names if name != BACKGROUND]
     broken = list(rules.coverages(tiles, columns, title))
     yield from broken
     if set(KEY) <= set(tiles.columns):
@@ -152,17 +152,17 @@ def _embeddings(
 ) -> Iterator[Violation]:
     title = name.replace("_", " ")
     broken = list(rules.embedding_column(table, title))
-    broken += [] if broken else schemas.null_lists(table, store.dataset(name), title)
+    broken += [] if broken else schemas.null_lists(table, store.sources.dataset(name), title)
     yield from broken
     if broken or not values:
         return
     try:
         dim = rules.dimension(table)
         yield from convert.find_invalid(
-            store.dataset(name).filled, dim, store.spec.storage, store.threads
+            store.sources.dataset(name).filled, dim, store.spec.storage, store.threads
         )
     except FeatureStoreError as error:
-        yield said(error)
+        yield as_violation(error)
 
 
 def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violation]:
@@ -187,9 +187,9 @@ def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
     yield from _unasked(store, tables)
     if "slides" in tables and "id" in tables["slides"].columns:
         for name in (name for name in ("tiles", "test_tiles") if name in tables):
-            known = tables["slides"].select(slide_id=tables["slides"].id.cast("string"))
+            listed = tables["slides"].select(slide_id=tables["slides"].id.cast("string"))
             yield from violations_of(
-                tables[name].select("slide_id").distinct().anti_join(known, "slide_id"),
+                tables[name].select("slide_id").distinct().anti_join(listed, "slide_id"),
                 f"slides of the {name.replace('_', ' ')} that the slides artifact lacks",
                 "add them, or expect no geometry for them",
                 "warning",

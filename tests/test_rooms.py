@@ -14,7 +14,7 @@ ROOMS = {
     "duckdb": {"featurestore/backend"},
     "pyspark": {"featurestore/backend"},
     "boto3": {"featurestore/io/s3.py"},
-    "portalocker": {"featurestore/io/cache.py"},
+    "portalocker": {"featurestore/io/locks.py"},
     "ml_dtypes": {"featurestore/embeddings"},
     "prompt_toolkit": {"featurestore/console/shell.py"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},

@@ -29,6 +29,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import mlflow_artifacts, names
 from featurestore.io.atomic import publish
 from featurestore.printing import Console, print_error, say
+from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
@@ -36,7 +37,6 @@ from train.models.checkpoint import ModelSpec
 from train.tracking import registered_models
 from train.tracking.runs import RunRecord, load_run
 
-RULES = ("class_indices", "thresholds", "tissue_prop_min", "single_class", "label_rule")
 CLOSE = 1e-5  # how far probabilities of the two may be apart
 CARD = """---
 library_name: onnx
@@ -163,7 +163,7 @@ def rules(known: RunRecord) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
     if not known.config:
         return {}
-    return excerpt(known.config, RULES) | {"precision": precision.RULE}
+    return excerpt(known.config, field_names(LabelRules)) | {"precision": precision.RULE}
 
 
 def described(

@@ -32,6 +32,7 @@ from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.spec.bounds import COUNTS, SEEDS
+from featurestore.spec.rules import KEEPING
 from train.config.arguments import given
 from train.config.help import keys
 from train.config.load import CONFIGS, filed, small
@@ -52,8 +53,7 @@ if TYPE_CHECKING:  # it imports torch
 
 EXAMPLE = "model=tissue-probe version=7 alias=champion"
 VERBS = ("rollback", "unlock")
-VIEW = ("data", "thresholds", "tissue_prop_min", "single_class", "label_rule", "threads",
-        "memory_limit", "storage", "backend")  # fmt: skip
+VIEW = ("data", *KEEPING, "threads", "memory_limit", "storage", "backend")
 REFUSED = 3
 
 

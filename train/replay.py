@@ -127,8 +127,8 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
-    read = {key: digest for key, (_, digest) in store.sources().items()}
-    same = same_data(record, read, store.earlier(read), snapshot)
+    read = {key: digest for key, (_, digest) in store.sources.digests().items()}
+    same = same_data(record, read, store.sources.earlier_digests(read), snapshot)
     show_data(record, same, read | {"snapshot": snapshot.digest}, console)
     parts = evaluated(name, record, config, snapshot, fold)
     if same["snapshot"] is None and not rules:

@@ -1,7 +1,6 @@
 """The engine: the one file that names DuckDB, and Spark where one machine is not enough."""
 
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
@@ -14,11 +13,9 @@ import pyarrow as pa
 from ibis.backends.sql import SQLBackend
 from sqlglot import exp
 
-from featurestore.backend import query
 from featurestore.backend.errors import translated
 from featurestore.backend.layout import Layout
 from featurestore.backend.spark import spark_connection, spark_schema, spark_table
-from featurestore.errors import QueryError
 from featurestore.spec.literals import Engine
 
 
@@ -62,7 +59,7 @@ def connect(
             **{k: v for k, v in settings.items() if v is not None},
         )
         # Ibis has no name for the type that DuckDB makes of a column of shapes.
-        connection.con.execute("set enable_geoparquet_conversion = false")
+        connection.raw_sql("set enable_geoparquet_conversion = false")
     return connection
 
 
@@ -83,11 +80,11 @@ def read_parquet(
         if connection.name == "pyspark":
             return spark_table(connection, paths, layout)
         query = _duckdb_select(paths, layout).sql("duckdb")
-        if connection.con.sql("select path is null from duckdb_databases() where database_name = "
+        if connection.raw_sql("select path is null from duckdb_databases() where database_name = "
                               "current_database()").fetchone()[0]:  # fmt: skip
             # A view of the session: its text is not parsed again in each view built on it.
             name = ibis.util.gen_name("parquet")
-            connection.con.execute(f"create temporary view {name} as {query}")
+            connection.raw_sql(f"create temporary view {name} as {query}")
             return connection.table(name)
         # No view in a file can be built on a temporary one.
         return connection.sql(query)
@@ -145,7 +142,7 @@ def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> 
             text = _quoted(column)
             normal = exp.func("nfc_normalize", text.copy(), dialect="duckdb")
             query = exp.select(text).distinct().from_(rows).where(text.copy().neq(normal))
-            texts = [text for (text,) in connection.con.sql(query.sql("duckdb")).fetchall()]
+            texts = [text for (text,) in connection.raw_sql(query.sql("duckdb")).fetchall()]
     return sorted(text for text in texts if not unicodedata.is_normalized("NFC", text))
 
 
@@ -160,7 +157,7 @@ def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:
     """Make an Arrow table a table of the engine; DuckDB reads it in place."""
     with translated():
         if connection.name == "pyspark":
-            frame = connection._session.createDataFrame(table.cast(spark_schema(table.schema)))
+            frame = connection.session.createDataFrame(table.cast(spark_schema(table.schema)))
             frame.createOrReplaceTempView(name)
         else:
             connection.con.register(name, table)
@@ -174,7 +171,7 @@ def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
             return connection.create_view(name, view, overwrite=True)
         query = connection.compile(view)
         named = exp.to_identifier(name, quoted=True).sql("duckdb")
-        connection.con.execute(f"create or replace view {named} as {query}")
+        connection.raw_sql(f"create or replace view {named} as {query}")
         # Ibis would ask the engine for the types that it has just told it.
         return ops.DatabaseTable(name, view.schema(), connection).to_expr()
 
@@ -183,9 +180,9 @@ def comment(connection: SQLBackend, view: str, text: str, columns: Mapping[str, 
     """Document a view and its columns in a DuckDB file."""
     named = exp.to_identifier(view, quoted=True)
     notes = [exp.Comment(this=exp.Table(this=named), kind="VIEW", expression=_text(text))]
-    for name, said in columns.items():
+    for name, note_text in columns.items():
         column = exp.Column(this=exp.to_identifier(name, quoted=True), table=named.copy())
-        notes.append(exp.Comment(this=column, kind="COLUMN", expression=_text(said)))
+        notes.append(exp.Comment(this=column, kind="COLUMN", expression=_text(note_text)))
     with translated():
         for note in notes:
             connection.raw_sql(note.sql("duckdb"))
@@ -195,102 +192,18 @@ def _text(value: str) -> exp.Expression:
     return exp.Literal.string(value)
 
 
-def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Table:
-    """Return one SELECT statement as a lazy table.
-
-    Parameters
-    ----------
-    external
-        Whether it may read what is none of the named views: files, tables, other machines.
-
-    Raises
-    ------
-    QueryError
-        The text is not exactly one SELECT, reads something else, or the engine refuses it.
-    """
-    with translated():
-        kinds, trees = _statements(connection, text)
-        if kinds != ["SELECT"]:
-            raise QueryError(
-                "Only one SELECT statement is asked of the views",
-                found=f"{len(kinds)} statements: {', '.join(kinds) or 'none'}",
-                fix="write a single select ... or with ... select",
-            )
-        if not external:
-            query.refuse_outside(trees[0], _named(connection))
-        written = query.written(trees[0], _dialect(connection))
-        _refuse_unlike(connection, written)
-        return connection.sql(written)
-
-
-def _refuse_unlike(connection: SQLBackend, written: str) -> None:
-    """Refuse columns of one name, and strings of bits, of which Ibis would make text."""
-    if connection.name == "duckdb":
-        rows = connection.con.execute(f"describe {written}").fetchall()
-        names, types = [row[0] for row in rows], [row[1] for row in rows]
-    else:
-        names, types = connection._session.sql(written).columns, []
-    if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
-        raise QueryError(
-            "Columns of the answer bear one name",
-            found=", ".join(map(repr, twice)),
-            fix="name them apart: select a.x as a_x, b.x as b_x",
-        )
-    if bits := [name for name, kind in zip(names, types, strict=False) if kind == "BIT"]:
-        raise QueryError(
-            "The answer holds strings of bits",
-            found=", ".join(map(repr, bits)),
-            fix="let the query write them as text: column::text",
-        )
-
-
-def _statements(connection: SQLBackend, text: str) -> tuple[list[str], list[query.Tree]]:
-    """Return the kinds of the statements in a text, and the trees if it may be one SELECT."""
-    if connection.name == "duckdb":
-        kinds = [found.type.name for found in connection.con.extract_statements(text)]
-        if kinds != ["SELECT"]:
-            return kinds, []
-    trees = query.statements(text, _dialect(connection))
-    return [query.kind(tree) for tree in trees], trees
-
-
-def _dialect(connection: SQLBackend) -> str:
-    return "duckdb" if connection.name == "duckdb" else "spark"
-
-
-def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
-    """Let DuckDB open these files and no others, load nothing and change no setting, for good.
-
-    Spark has nothing like it; there `select` alone refuses what a query names.
-    """
-    if connection.name != "duckdb" or _is_sealed(connection):
-        return
-    names = [str(file.absolute()) for file in files]
-    allowed = exp.convert([*names, *map(escape, names)]).sql("duckdb")  # views name them escaped
-    with translated():
-        for setting in (
-            f"allowed_paths = {allowed}", "python_enable_replacements = false",
-            "enable_external_access = false", "lock_configuration = true",
-        ):  # fmt: skip
-            connection.con.execute(f"set {setting}")
-
-
-def _is_sealed(connection: SQLBackend) -> bool:
-    asked = connection.con.execute("select current_setting('lock_configuration')")
-    return bool(asked.fetchone()[0])
-
-
 def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:
     """Return the names of the views and tables that SQL can ask, with their columns."""
     made_by_ibis = ("ibis_", "parquet_")
-    names = sorted(n for n in _named(connection) if not n.startswith(made_by_ibis))
+    names = sorted(n for n in view_names(connection) if not n.startswith(made_by_ibis))
     return [(name, list(connection.table(name).columns)) for name in names]
 
 
-def _named(connection: SQLBackend) -> list[str]:
+def view_names(connection: SQLBackend) -> list[str]:
+    """Return the names of all tables and views that SQL can ask, those that Ibis made as well."""
     if connection.name == "duckdb":
         return connection.list_tables()
-    views = connection._session.sql("show views").collect()  # a cluster has tables of others too
+    views = connection.session.sql("show views").collect()  # a cluster has tables of others too
     return [view.viewName for view in views if view.isTemporary]
 
 

@@ -30,9 +30,9 @@ def _refusal(wrong: str, error: Exception, advice: str) -> QueryError:
     return QueryError(wrong, found=first_line(str(error)) or type(error).__name__, fix=advice)
 
 
-def first_line(said: str) -> str:
+def first_line(message: str) -> str:
     """Return the lines of an engine's message that tell the cause: the root of Java's, if any."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in said.splitlines() if line.strip()]
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in message.splitlines() if line.strip()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return causes[-1] if causes else " ".join(lines[:2])
 

@@ -24,8 +24,8 @@ TOLD = (exp.Summarize, exp.Describe, exp.Show, exp.Command, exp.Pragma)
 
 def statements(text: str, dialect: str) -> list[Tree]:
     """Return the statements in a text."""
-    found = sqlglot.parse(text, dialect=dialect)
-    return [tree for tree in found if tree is not None and not isinstance(tree, exp.Semicolon)]
+    trees = sqlglot.parse(text, dialect=dialect)
+    return [tree for tree in trees if tree is not None and not isinstance(tree, exp.Semicolon)]
 
 
 def kind(tree: Tree) -> str:
@@ -84,13 +84,13 @@ def bound(table: Tree) -> bool:
     """Return whether a name is that of a query in a WITH, where it stands."""
     name, node = table.name.casefold(), table
     while (above := node.parent) is not None:
-        clause, known = above.args.get("with_") or above.args.get("with"), []
+        clause, bindings = above.args.get("with_") or above.args.get("with"), []
         if isinstance(above, exp.With):  # within one of its queries, those before it are known
             place = next(n for n, one in enumerate(above.expressions) if one is node)
-            known = above.expressions[: place + bool(above.recursive)]
+            bindings = above.expressions[: place + bool(above.recursive)]
         elif clause is not None and clause is not node:
-            known = clause.expressions
-        if name in {one.alias.casefold() for one in known}:
+            bindings = clause.expressions
+        if name in {one.alias.casefold() for one in bindings}:
             return True
         node = above
     return False

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.sql import SQLBackend
@@ -29,6 +30,10 @@ CLUSTER = (
     "SPARK_REMOTE",
 )
 """Environment variables that tell Spark what to be; where one is set, nothing is set here."""
+
+CARRIED = (ops.InMemoryTable, ops.ScalarUDF, ops.UnwrapJSONString, ops.UnwrapJSONInt64,
+           ops.UnwrapJSONFloat64, ops.UnwrapJSONBoolean)  # fmt: skip
+"""What an expression may carry that Spark must be given before it runs: tables and functions."""
 
 
 def spark_connection(threads: int | None, temp_folder: str | None) -> SQLBackend:
@@ -87,11 +92,11 @@ def _own_views(session: Any) -> Any:
 
     if not isinstance(session.range(0), DataFrame):
         return session  # Spark Connect cannot divide a session
-    own = session.newSession()
+    isolated = session.newSession()
     for name, value in session.conf.getAll.items():
         if session.conf.isModifiable(name):
-            own.conf.set(name, value)
-    return own
+            isolated.conf.set(name, value)
+    return isolated
 
 
 def _arrow_backend(session: Any) -> SQLBackend:
@@ -101,14 +106,26 @@ def _arrow_backend(session: Any) -> SQLBackend:
     class ArrowBackend(Backend):
         """Collects as Arrow: pandas, which Ibis goes through, rounds integers beside nulls."""
 
+        session: Any
+
+        def do_connect(self, session: Any, **kwargs: Any) -> None:
+            """Connect to a session, and keep it for what Ibis has no word for."""
+            self.session = session
+            super().do_connect(session, **kwargs)
+
         def to_pyarrow(
             self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **kwargs: Any
         ) -> Any:
             table = expr.as_table()
-            self._run_pre_execute_hooks(table)
+            if table.op().find(CARRIED):  # Ibis registers them before it executes anything
+                self.execute(table.limit(0), params=params)
             query = self.compile(table, params=params, limit=limit, **kwargs)
-            rows = self._session.sql(query).toArrow()
-            return expr.__pyarrow_result__(PyArrowData.convert_table(rows, table.schema()))
+            rows = PyArrowData.convert_table(self.session.sql(query).toArrow(), table.schema())
+            if isinstance(expr, ir.Scalar):
+                return PyArrowData.convert_scalar(rows[0][0], expr.type())
+            if isinstance(expr, ir.Column):
+                return PyArrowData.convert_column(rows[0], expr.type())
+            return rows
 
     ArrowBackend.register_options()
     return ArrowBackend().connect(session)
@@ -116,9 +133,9 @@ def _arrow_backend(session: Any) -> SQLBackend:
 
 def spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | None) -> ir.Table:
     """Return Parquet files as a lazy table, laid out as DuckDB reads them."""
-    rows = connection._session.read.parquet(*map(_spark_path, paths))
+    rows = connection.session.read.parquet(*map(_spark_path, paths))
     if layout:
-        rows = _with_folders(connection._session, rows, paths, layout.partitions)
+        rows = _with_folders(connection.session, rows, paths, layout.partitions)
         rows = rows.select(*(_spark_column(rows, name, layout)
                              for name in [*layout.columns, *layout.partitions]))  # fmt: skip
     name = ibis.util.gen_name("parquet")

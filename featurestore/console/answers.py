@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from featurestore.console.tables import print_table
 from featurestore.errors import QueryError
 from featurestore.io import atomic
-from featurestore.io.refusals import said
+from featurestore.io.refusals import reason
 from featurestore.printing import Console, say
 
 
@@ -33,7 +33,7 @@ def presentable(form: str) -> Iterator[None]:
     except (pa.ArrowException, OverflowError) as error:
         raise QueryError(
             f"The answer holds what cannot be given as {form}",
-            found=said(error),
+            found=reason(error),
             fix="let the query write it as text: column::text",
         ) from error
 

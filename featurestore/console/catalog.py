@@ -39,7 +39,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
             for name in names:
                 notes = column_notes(filed.connection.table(name).columns)
                 engine.comment(filed.connection, name, describe_view(name), notes)
-            filed.confirm()
+            filed.sources.confirm()
             engine.close(filed.connection)
             publish(building, path)
     except OSError as error:

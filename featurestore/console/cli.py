@@ -24,7 +24,7 @@ from featurestore.console.describe import description
 from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
-from featurestore.io import atomic, cache, downloads, ledger, mlflow_artifacts, names, uris
+from featurestore.io import atomic, downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff
@@ -59,7 +59,7 @@ def shown_warnings(console: Console) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", FeatureStoreWarning)
-        warnings.showwarning = lambda said, *_, **__: console.print(f"warning: {said}")
+        warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
         yield
 
 
@@ -216,12 +216,12 @@ def _views(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     store = open_store(options)
-    found = violations(store, embeddings=not options.quick)
+    table = violations(store, embeddings=not options.quick)
     if options.verify:
-        found = pa.concat_tables([found, damages(store)])
-    errors = found["severity"].to_pylist().count("error")
-    print_table(found, Console())
-    say(f"{errors} errors, {len(found) - errors} warnings")
+        table = pa.concat_tables([table, damages(store)])
+    errors = table["severity"].to_pylist().count("error")
+    print_table(table, Console())
+    say(f"{errors} errors, {len(table) - errors} warnings")
     return 2 if errors else 0
 
 
@@ -258,8 +258,8 @@ def _materialise(options: argparse.Namespace) -> None:
     name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
     print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
     for finding in made.findings:
-        if finding.found:
-            say(f"leak: {finding.found:,} {finding.check}: {finding.first}")
+        if finding.count:
+            say(f"leak: {finding.count:,} {finding.check}: {finding.first}")
     say(f"snapshot: {made.folder.name}")
 
 
@@ -282,8 +282,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     keep = max(options.keep, 0)
-    kinds = (collection.collect(keep), downloads.collect(keep), cache.collect(FITS, keep))
-    for folder in [*(folder for kind in kinds for folder in kind), *cache.collect_broken()]:
+    kinds = (collection.collect(keep), downloads.collect(keep), garbage.collect(FITS, keep))
+    for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")
     if forgotten := ledger.forget_gone():
         say(f"forgot the digests of {forgotten} files that are gone or changed")

@@ -10,10 +10,10 @@ import pyarrow as pa
 from featurestore.backend import errors
 from featurestore.contract import rules
 from featurestore.io import digests
+from featurestore.spec.store_spec import ARTIFACTS
 from featurestore.store import FeatureStore
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-ARTIFACTS = ("tiles", "test_tiles", "predict_tiles", "embeddings", "test_embeddings", "slides")
 
 
 def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:
@@ -72,12 +72,12 @@ def quantile_view(coverages: ir.Table) -> ir.Table:
 
     Columns ``class, tiles, min, q05, q25, q50, q75, q95, max``.
     """
-    there = coverages.filter(coverages.coverage > 0)
-    counts = {f"q{round(100 * q):02d}": there.coverage.quantile(q) for q in QUANTILES}
-    found = there.group_by("class").aggregate(
-        tiles=there.count(), min=there.coverage.min(), **counts, max=there.coverage.max()
+    covered = coverages.filter(coverages.coverage > 0)
+    counts = {f"q{round(100 * q):02d}": covered.coverage.quantile(q) for q in QUANTILES}
+    quantiles = covered.group_by("class").aggregate(
+        tiles=covered.count(), min=covered.coverage.min(), **counts, max=covered.coverage.max()
     )
-    return found.order_by("class")
+    return quantiles.order_by("class")
 
 
 def balance_view(fates: ir.Table) -> ir.Table:
@@ -94,7 +94,7 @@ def balance_view(fates: ir.Table) -> ir.Table:
 def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
     rows = []
     for name in (name for name in ARTIFACTS if getattr(store.spec, name)):
-        dataset, table = store.dataset(name), store.table(name)
+        dataset, table = store.sources.dataset(name), store.table(name)
         with errors.translated():
             count = table.count().to_pyarrow().as_py()
         kind = ""

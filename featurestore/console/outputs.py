@@ -28,7 +28,7 @@ def check(store: FeatureStore, path: Path) -> None:
         if uri is None or urlsplit(uri).scheme not in ("", "file"):
             continue
         folder = Path(local_path(uri))
-        files = store.dataset(name).named.values()
+        files = store.sources.dataset(name).named.values()
         if any(file.name == path.name and _place(file) == _place(path) for file in files):
             raise _refusal(path, f"a file of data.{name}={uri}")
         if (
@@ -43,9 +43,9 @@ def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name  # a link is replaced itself
 
 
-def _refusal(path: Path, found: str) -> ArtifactError:
+def _refusal(path: Path, reason: str) -> ArtifactError:
     return ArtifactError(
         f"{path} is a place of the artifacts that are asked",
-        found=found,
+        found=reason,
         fix="name another file",
     )

@@ -68,12 +68,12 @@ def _funnel(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
 
 def _thresholds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
     coverages = coverage_view(fates, classes)
-    chosen = {spec.name: spec.threshold for spec in classes}
+    thresholds = {spec.name: spec.threshold for spec in classes}
     survival = summaries.survival_view(fates, coverages).to_pyarrow()
     histogram = summaries.histogram_view(coverages).to_pyarrow()
     return {
-        "thresholds": survival_figure(survival, chosen),
-        "coverages": histogram_figure(histogram, chosen),
+        "thresholds": survival_figure(survival, thresholds),
+        "coverages": histogram_figure(histogram, thresholds),
     }
 
 
@@ -113,19 +113,19 @@ def funnel_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def survival_figure(survival: pa.Table, chosen: Mapping[str, float]) -> Figure:
+def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw the share of each class's tiles that reaches each threshold, the chosen one marked.
 
     Parameters
     ----------
     survival
         ``class, at_least, tiles``.
-    chosen
+    thresholds
         Class to threshold.
     """
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, threshold) in enumerate(chosen.items()):
+    for number, (name, threshold) in enumerate(thresholds.items()):
         rows = [row for row in survival.to_pylist() if row["class"] == name]
         if not rows:
             continue
@@ -151,19 +151,19 @@ def survival_figure(survival: pa.Table, chosen: Mapping[str, float]) -> Figure:
     return figure
 
 
-def histogram_figure(histogram: pa.Table, chosen: Mapping[str, float]) -> Figure:
+def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw each class's coverages where there are any: ``class, low, tiles``."""
-    names, rows = list(chosen), histogram.to_pylist()
+    names, rows = list(thresholds), histogram.to_pylist()
     width = 1 / summaries.BINS
     across = min(len(names), 4)
     down = -(-len(names) // across)
     figure = Figure(figsize=(2.4 * across, 1.9 * down + 0.4), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        own = [row for row in rows if row["class"] == name]
-        axes.bar([r["low"] for r in own], [r["tiles"] for r in own], width, align="edge",
+        bars = [row for row in rows if row["class"] == name]
+        axes.bar([r["low"] for r in bars], [r["tiles"] for r in bars], width, align="edge",
                  color=COLOURS[0])  # fmt: skip
-        axes.axvline(chosen[name], color=DROPPED, linewidth=1.2)
+        axes.axvline(thresholds[name], color=DROPPED, linewidth=1.2)
         axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_yscale("log")
         axes.set_xlim(0, 1)
@@ -191,10 +191,10 @@ def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=most, aspect="auto")
     for (fold, kind), tiles in np.ndenumerate(table):
         dark = share[fold, kind] > 0.6 * most
-        said = f"{tiles:,}\n{share[fold, kind]:.0%}" if tiles else "none"
+        cell_text = f"{tiles:,}\n{share[fold, kind]:.0%}" if tiles else "none"
         colour = DROPPED if not tiles else "white" if dark else "black"
         weight = "normal" if tiles else "bold"
-        axes.text(kind, fold, said, ha="center", va="center", fontsize=8, color=colour,
+        axes.text(kind, fold, cell_text, ha="center", va="center", fontsize=8, color=colour,
                   fontweight=weight)  # fmt: skip
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)
     axes.set_yticks(range(len(folds)), [str(fold) for fold in folds])

@@ -62,8 +62,8 @@ class Names(Completer):
 
 def _word(text: str) -> str:
     """Return the name that a text ends in the middle of; one in quotes may hold anything."""
-    found = re.search(r'"[^"]*$|[\w\\]+$', text)
-    return found.group() if found else ""
+    match = re.search(r'"[^"]*$|[\w\\]+$', text)
+    return match.group() if match else ""
 
 
 def candidates(text: str, views: Mapping[str, Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from featurestore.printing import Console, shown
+from featurestore.printing import Console, printable
 
 SHOWN = 200  # rows that a table in the terminal shows
 LEAST = 12  # characters of a column whose cells are broken
@@ -20,7 +20,7 @@ def print_table(
     widths = [
         max(map(len, column)) for column in zip(answer.column_names, *cells, strict=True)
     ]  # fmt: skip
-    whole = _whole(widths, console.width)
+    unwrapped = _whole(widths, console.width)
     table = Table(title=title, title_justify="left")
     for place, field in enumerate(answer.schema):
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
@@ -28,7 +28,7 @@ def print_table(
             field.name,
             justify="right" if number else "left",
             overflow="fold",
-            no_wrap=place in whole,
+            no_wrap=place in unwrapped,
         )
     for row in cells:
         table.add_row(*row)
@@ -73,4 +73,4 @@ def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "til
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.{6 if abs(value) >= 1 else 4}g}"
-    return "" if value is None else shown(str(value))
+    return "" if value is None else printable(str(value))

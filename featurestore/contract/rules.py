@@ -46,8 +46,8 @@ def violations_of(
         if not count:
             return
         first = rows.select(*names).order_by(list(names)).limit(FIRST).to_pyarrow().to_pylist()
-    found = f"{count:,} of them, the first at " + "; ".join(key_text(row) for row in first)
-    yield Violation(wrong, found, fix, count, severity)
+    evidence = f"{count:,} of them, the first at " + "; ".join(key_text(row) for row in first)
+    yield Violation(wrong, evidence, fix, count, severity)
 
 
 def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
@@ -103,9 +103,9 @@ def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
 
 def slides(slides: ir.Table) -> Iterator[Violation]:
     """Find what makes a table other than one row per slide with the extent of its tiles."""
-    there = f"columns {', '.join(slides.columns[:12])}"
+    columns = f"columns {', '.join(slides.columns[:12])}"
     if "id" not in slides.columns:
-        yield Violation("slides lack the column id", there, "write one row per slide, by id")
+        yield Violation("slides lack the column id", columns, "write one row per slide, by id")
         return
     twice = slides.group_by("id").aggregate(rows=slides.count())
     yield from violations_of(
@@ -130,7 +130,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
     if lacking:
         yield Violation(
             f"slides lack {' and '.join(lacking)}: whether tiles overlap is not looked at",
-            there,
+            columns,
             "write the extent of a slide's tiles, in the units of x and y",
             severity="warning",
         )
@@ -233,14 +233,14 @@ def dimension(embeddings: ir.Table) -> int:
     """
     length = embeddings.embedding.length()
     with translated():
-        found = embeddings.filter(length > 0).limit(1).select(dim=length).to_pyarrow()
-    if not len(found):
+        first_row = embeddings.filter(length > 0).limit(1).select(dim=length).to_pyarrow()
+    if not len(first_row):
         raise EmbeddingError(
             "No embedding holds a value",
             found="empty lists or nulls alone",
             fix="write one list of numbers per tile",
         )
-    return int(found["dim"][0].as_py())
+    return int(first_row["dim"][0].as_py())
 
 
 def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
@@ -276,9 +276,9 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
             side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
             for side in (kept, embeddings)
         )
-        there = key_text(theirs[0]) if theirs else "nowhere: there is none"
+        embedded = key_text(theirs[0]) if theirs else "nowhere: there is none"
         raise EmptyViewError(
             "No surviving tile has an embedding: the join is empty",
-            found=f"the first tile at {key_text(ours[0])}; the first embedding at {there}",
+            found=f"the first tile at {key_text(ours[0])}; the first embedding at {embedded}",
             fix="check that both artifacts are of one cohort and spell their keys alike",
         )

@@ -200,16 +200,23 @@ def _numbers(dataset: Dataset, artifact: str) -> Iterator[Violation]:
                 return
 
 
-def _disagreement(found: Disagreement, artifact: str) -> Violation:
+def _disagreement(disagreement: Disagreement, artifact: str) -> Violation:
     """Say in what two files disagree; a column that no rule reads may be lacking."""
-    lacking = found.first_type is None or found.other_type is None
-    passes = lacking and found.column in passed([found.column]) and found.column not in READ
+    lacking = disagreement.first_type is None or disagreement.other_type is None
+    passes = (
+        lacking
+        and disagreement.column in passed([disagreement.column])
+        and disagreement.column not in READ
+    )
     types = (
         f"{name} has {'no such column' if arrow is None else str(arrow)}"
-        for name, arrow in ((found.first, found.first_type), (found.other, found.other_type))
+        for name, arrow in (
+            (disagreement.first, disagreement.first_type),
+            (disagreement.other, disagreement.other_type),
+        )
     )
     return Violation(
-        f"the files of the {artifact} do not have the column {found.column!r} alike"
+        f"the files of the {artifact} do not have the column {disagreement.column!r} alike"
         + (": it is null where they lack it" if passes else ""),
         "; ".join(types),
         "write all files with the same columns and types",

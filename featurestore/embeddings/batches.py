@@ -34,15 +34,15 @@ class RowGroup:
 
 def row_groups(files: Sequence[Path]) -> list[RowGroup]:
     """Return the row groups of some Parquet files, in order."""
-    found: list[RowGroup] = []
+    groups: list[RowGroup] = []
     start = 0
     for file in files:
         footer = pq.read_metadata(file)
         for group in range(footer.num_row_groups):
             rows = footer.row_group(group).num_rows
-            found.append(RowGroup(file, group, start, rows))
+            groups.append(RowGroup(file, group, start, rows))
             start += rows
-    return found
+    return groups
 
 
 def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
@@ -115,10 +115,10 @@ def lengths(column: pa.Array) -> npt.NDArray[np.integer]:
     """Return the length of each list, 0 for a null, shape (rows,)."""
     if pa.types.is_list(column.type) and not column.null_count:
         return np.diff(column.offsets.to_numpy())
-    found = pc.list_value_length(column)
-    if found.null_count:
-        found = pc.fill_null(found, 0)
-    return found.to_numpy(zero_copy_only=False).astype(np.int64)
+    sizes = pc.list_value_length(column)
+    if sizes.null_count:
+        sizes = pc.fill_null(sizes, 0)
+    return sizes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def as_vectors(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:

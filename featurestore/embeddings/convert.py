@@ -47,6 +47,7 @@ def convert(
     storage: Storage,
     folder: Path,
     advance: Advance,
+    *,
     threads: int | None = None,
 ) -> None:
     """Write the embeddings of an artifact's files as a matrix with its keys.
@@ -82,21 +83,21 @@ def convert(
     keys = read_keys(fragments)
     hashes, weights = np.zeros(rows, dtype=np.int64), hash_weights(dim)
     sums = hashes if storage == "float32" else np.zeros(rows, dtype=np.int64)
-    found = InvalidEmbeddings(dim, storage)
-    own = threading.local()  # one open file a thread
+    invalid = InvalidEmbeddings(dim, storage)
+    local = threading.local()  # one open file a thread
 
     def write(piece: RowGroup) -> None:
-        if not hasattr(own, "file"):
-            own.file = FileIO(folder / FILE, "r+")
+        if not hasattr(local, "file"):
+            local.file = FileIO(folder / FILE, "r+")
         at = piece.start
         for column in embedding_batches(piece, dim):
-            block = found.checked(column, at)
+            block = invalid.checked(column, at)
             hashes[at : at + len(block)] = _hashes(block, weights)
             stored = _stored(block, kind)
             if sums is not hashes:
                 sums[at : at + len(block)] = _hashes(stored, weights)
             data = stored.view(np.uint8).data.cast("B")
-            _write_at(own.file, header + at * dim * kind.itemsize, data)
+            _write_at(local.file, header + at * dim * kind.itemsize, data)
             at += len(block)
             advance(len(block))
 
@@ -108,7 +109,7 @@ def convert(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    raise_first(found.violations(keys))
+    raise_first(invalid.violations(keys))
     for name, column in (("row", np.arange(rows)), ("content", hashes), ("stored", sums)):
         keys = keys.append_column(name, pa.array(column))
     pq.write_table(keys, folder / KEYS)
@@ -122,22 +123,22 @@ def damage(file: Path) -> str | None:
     Its rows are compared with the digests that were taken while they were written, which costs no
     further reading then.
     """
-    whole = EmbeddingMatrix.open(file.parent)
-    kind = STORED[whole.storage]
-    header = npy_header(whole.rows, whole.dim, kind)
+    matrix = EmbeddingMatrix.open(file.parent)
+    kind = STORED[matrix.storage]
+    header = npy_header(matrix.rows, matrix.dim, kind)
     with file.open("rb") as stream:
         begun = stream.read(len(header))
     if begun != header:
         return "has another header than what was written"
-    expected = pq.read_table(whole.keys, columns=["stored"])["stored"].to_numpy()
-    weights, size = hash_weights(whole.dim), max(1, BLOCK_BYTES // (kind.itemsize * whole.dim))
+    expected = pq.read_table(matrix.keys, columns=["stored"])["stored"].to_numpy()
+    weights, size = hash_weights(matrix.dim), max(1, BLOCK_BYTES // (kind.itemsize * matrix.dim))
 
     def look(start: int) -> int:
-        values = whole.mapped(start, min(start + size, whole.rows))
+        values = matrix.mapped(start, min(start + size, matrix.rows))
         return int((_hashes(values, weights) != expected[start : start + size]).sum())
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        wrong = sum(pool.map(look, range(0, whole.rows, size)))
+        wrong = sum(pool.map(look, range(0, matrix.rows, size)))
     return f"has {wrong:,} rows that are not what was written" if wrong else None
 
 
@@ -239,33 +240,37 @@ class InvalidEmbeddings:
         ):
             if faulty:
                 rows = sorted(faulty)
-                some = keys.take(pa.array(rows)).append_column(
+                faulty_keys = keys.take(pa.array(rows)).append_column(
                     "length", pa.array([self.lengths.get(row, self.dim) for row in rows])
                 )
-                first = some.sort_by([(name, "ascending") for name in KEY]).slice(0, 1).to_pylist()
-                found = (
+                first = (
+                    faulty_keys.sort_by([(name, "ascending") for name in KEY])
+                    .slice(0, 1)
+                    .to_pylist()
+                )
+                evidence = (
                     f"{len(faulty):,} of {len(keys):,} rows, the first, of length "
                     f"{first[0]['length']}, at {key_text(first[0])}"
                 )
-                yield Violation(wrong, found, fix, len(faulty), kind=EmbeddingError)
+                yield Violation(wrong, evidence, fix, len(faulty), kind=EmbeddingError)
 
 
 def find_invalid(
     fragments: Sequence[Fragment], dim: int, storage: Storage, threads: int | None = None
 ) -> Iterator[Violation]:
     """Look at every embedding of some files and yield what is wrong with them."""
-    found = InvalidEmbeddings(dim, storage)
+    invalid = InvalidEmbeddings(dim, storage)
 
     def look(piece: RowGroup) -> None:
         at = piece.start
         for column in embedding_batches(piece, dim):
-            at += len(found.checked(column, at))
+            at += len(invalid.checked(column, at))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         files = [fragment.path for fragment in fragments]
         for done in [pool.submit(look, piece) for piece in row_groups(files)]:
             done.result()
-    yield from found.violations(read_keys(fragments))
+    yield from invalid.violations(read_keys(fragments))
 
 
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:

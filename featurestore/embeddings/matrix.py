@@ -104,14 +104,14 @@ class EmbeddingMatrix:
         ordered = positions is None and bool((rows == source).all())
 
         def copy(start: int) -> None:
-            some, where = source[start : start + size], target[start : start + size]
+            block, where = source[start : start + size], target[start : start + size]
             # A part of the file at a time: address space may be as short as memory.
-            first, last = int(some[0]), int(some[-1]) + 1
+            first, last = int(block[0]), int(block[-1]) + 1
             values = self.mapped(first, last)
-            if ordered and last - first == len(some):
+            if ordered and last - first == len(block):
                 result[start : start + size] = values
             else:
-                result[where] = values[some - first]
+                result[where] = values[block - first]
 
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             for done in [pool.submit(copy, start) for start in range(0, len(rows), size)]:

@@ -11,23 +11,12 @@ import pyarrow.parquet as pq
 from featurestore.errors import ArtifactError
 from featurestore.io import cache, digests, mlflow_artifacts, uris
 from featurestore.io.parquet import Dataset
+from featurestore.spec.rules import FoldRules, LabelRules, field_names, values_of
 from featurestore.spec.store_spec import StoreSpec
 
 NAME = "folds"
 FILE = "folds.parquet"
-RULES = (
-    "class_indices",
-    "thresholds",
-    "tissue_prop_min",
-    "single_class",
-    "label_rule",
-    "kfold_strategy",
-    "kfold_group",
-    "k",
-    "seed",
-    "balance",
-    "allow_empty_class",
-)
+RULES = field_names(LabelRules, FoldRules)
 
 
 def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
@@ -36,7 +25,7 @@ def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
 
 
 def _content(spec: StoreSpec, tiles: str) -> str:
-    parts = [tiles, {name: getattr(spec, name) for name in RULES}]
+    parts = [tiles, values_of(spec, RULES)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -52,7 +41,7 @@ def find_assignment(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
     if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
         sums.append(digests.earlier(tiles.named))
     for one in dict.fromkeys(sums):
-        if root := mlflow_artifacts.found(NAME, _content(spec, one)):
+        if root := mlflow_artifacts.find_artifact(NAME, _content(spec, one)):
             return _read(Path(uris.local_path(f"{root}/{FILE}")), root)
     return None
 

@@ -8,22 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.errors import FoldError
-from featurestore.spec.literals import Balance, Strategy
+from featurestore.spec.rules import FoldRules
 from featurestore.views.folds import KEY, RARE
 
 IMBALANCE = "imbalance"
 Codes = npt.NDArray[np.int64]
 
 
-def assign_folds(
-    tiles: pa.Table,
-    strategy: Strategy,
-    group: str,
-    k: int,
-    seed: int,
-    balance: Balance = "greedy",
-    allow_empty_class: bool = False,
-) -> pa.Table:
+def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     """Assign each surviving tile to one of ``k`` folds, class shares kept alike.
 
     Parameters
@@ -31,20 +23,8 @@ def assign_folds(
     tiles
         ``slide_id, x, y, label`` and the group's column, sorted by key so that the seed alone
         decides.
-    strategy
-        ``stratified`` (`sklearn.model_selection.StratifiedKFold`, tiles on their own) or
-        ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
-    group
-        Column that must not be divided under ``stratified_group``.
-    k
-        Number of folds.
-    seed
-        Seed of the shuffle.
-    balance
-        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
-        ``stratified_group`` (`featurestore.folds.balance.optimal_folds`).
-    allow_empty_class
-        Whether a fold may be without a tile of a class, under ``stratified_group``.
+    rules
+        Strategy, group, number of folds, seed and balance.
 
     Returns
     -------
@@ -56,15 +36,29 @@ def assign_folds(
     ------
     FoldError
         There are fewer than ``k`` groups, or a fold would stay empty, or without a class.
+
+    Examples
+    --------
+    >>> tiles = pa.table(
+    ...     {
+    ...         "slide_id": ["a", "a", "b", "b"],
+    ...         "x": [0, 1, 0, 1],
+    ...         "y": [0, 0, 0, 0],
+    ...         "label": ["Fat", "Nerve", "Fat", "Nerve"],
+    ...     }
+    ... )
+    >>> folds = assign_folds(tiles, FoldRules("stratified_group", k=2))["fold"].to_pylist()
+    >>> folds[0] == folds[1], folds[2] == folds[3], sorted(set(folds))
+    (True, True, [0, 1])
     """
     # scikit-learn costs more than a second to import; few commands assign folds.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    grouped = strategy == "stratified_group"
+    k, grouped = rules.k, rules.kfold_strategy == "stratified_group"
     labels = np.asarray(tiles["label"].combine_chunks().dictionary_encode().indices)
     names = tiles["label"].combine_chunks().dictionary_encode().dictionary.to_pylist()
     groups = (
-        np.asarray(tiles[group].combine_chunks().dictionary_encode().indices)
+        np.asarray(tiles[rules.kfold_group].combine_chunks().dictionary_encode().indices)
         if grouped
         else np.arange(len(tiles))
     )
@@ -75,66 +69,63 @@ def assign_folds(
     if len(np.unique(groups[kept])) < k:
         raise FoldError(
             f"{k} folds cannot be assigned: no class has {k} "
-            + (f"different values of {group}" if grouped else "tiles"),
+            + (f"different values of {rules.kfold_group}" if grouped else "tiles"),
             found=_counts(spread),
             fix=(f"set k to at most {most}, or " if most > 1 else "") + "loosen the thresholds",
         )
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(
-        n_splits=k, shuffle=True, random_state=seed
+        n_splits=k, shuffle=True, random_state=rules.seed
     )
     folds = np.full(len(tiles), -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
     given = groups[kept] if grouped else None  # StratifiedKFold warns of groups it ignores
-    for fold, (_, held) in enumerate(splitter.split(rows, labels[kept], given)):
-        if len(held) == 0:
+    for fold, (_, validation) in enumerate(splitter.split(rows, labels[kept], given)):
+        if len(validation) == 0:
             raise FoldError(
                 f"Fold {fold} of {k} would have no tile",
                 found="groups of very unequal size",
                 fix="set a smaller k, another seed, or kfold_strategy=stratified",
             )
-        folds[rows[held]] = fold
-    said: dict[str, float] = {}
+        folds[rows[validation]] = fold
+    imbalances_of: dict[str, float] = {}
     if grouped:
-        folds[rows], said = _balanced(
-            groups[kept], labels[kept], folds[kept], names, k, balance, allow_empty_class
+        folds[rows], imbalances_of = _balanced(
+            groups[kept], labels[kept], folds[kept], names, rules
         )
     column = pc.if_else(pa.array(folds >= 0), pa.array(folds), pa.scalar(None, pa.int64()))
     table = tiles.select(list(KEY)).append_column("fold", column)
-    return table.replace_schema_metadata({RARE: json.dumps(rare), IMBALANCE: json.dumps(said)})
+    return table.replace_schema_metadata(
+        {RARE: json.dumps(rare), IMBALANCE: json.dumps(imbalances_of)}
+    )
 
 
 def _balanced(
-    groups: Codes,
-    labels: Codes,
-    greedy: Codes,
-    names: list[str],
-    k: int,
-    balance: Balance,
-    allow_empty_class: bool,
+    groups: Codes, labels: Codes, greedy: Codes, names: list[str], rules: FoldRules
 ) -> tuple[Codes, dict[str, float]]:
     """Return the fold of each tile, improved if asked for, and how uneven each assignment is."""
     from featurestore.folds.balance import empty_cells, imbalance, optimal_folds  # scipy is slow
 
-    there, row = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(there), len(names)), dtype=np.int64)
+    k = rules.k
+    distinct, row = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(distinct), len(names)), dtype=np.int64)
     np.add.at(counts, (row, labels), 1)
     present = np.flatnonzero(counts.sum(axis=0))  # rare classes have been taken out
     counts = counts[:, present]
-    chosen = np.zeros(len(there), dtype=np.int64)
-    chosen[row] = greedy
-    said = {"greedy": imbalance(counts, chosen, k)}
-    if balance == "optimal":
-        chosen = optimal_folds(counts, k, start=chosen)
-        said["optimal"] = imbalance(counts, chosen, k)
-    empty = empty_cells(counts, chosen, k)
-    if empty and not allow_empty_class:
+    fold = np.zeros(len(distinct), dtype=np.int64)
+    fold[row] = greedy
+    imbalances_of = {"greedy": imbalance(counts, fold, k)}
+    if rules.balance == "optimal":
+        fold = optimal_folds(counts, k, start=fold)
+        imbalances_of["optimal"] = imbalance(counts, fold, k)
+    empty = empty_cells(counts, fold, k)
+    if empty and not rules.allow_empty_class:
         raise FoldError(
             f"{len(empty)} folds would have no tile of a class",
             found="; ".join(f"fold {f} has no {names[present[c]]}" for f, c in empty[:5]),
-            fix=("set balance=optimal, " if balance == "greedy" else "")
+            fix=("set balance=optimal, " if rules.balance == "greedy" else "")
             + "another k or seed, or allow_empty_class=true",
         )
-    return chosen[row], said
+    return fold[row], imbalances_of
 
 
 def imbalances(folds: pa.Table) -> dict[str, float]:

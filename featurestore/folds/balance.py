@@ -62,8 +62,8 @@ def optimal_folds(counts: Counts, k: int, start: Folds) -> Folds:
     -------
     ndarray of int, shape (groups,)
     """
-    found = _solved(counts, k)
-    candidates = [start] if found is None else [start, found]
+    improved = _solved(counts, k)
+    candidates = [start] if improved is None else [start, improved]
     return min(
         candidates,
         key=lambda folds: (len(empty_cells(counts, folds, k)), imbalance(counts, folds, k)),
@@ -80,14 +80,16 @@ def _solved(counts: Counts, k: int) -> Folds | None:
     shares = counts / np.maximum(counts.sum(axis=0), 1)  # of each class, so rare ones count as much
     # Rows are cells (fold, class), columns x in the order of groups, then folds.
     filled = kron(shares.T, eye_array(k)).tocsr()
-    there = kron((counts > 0).astype(float).T, eye_array(k)).tocsr()
+    any_tile = kron((counts > 0).astype(float).T, eye_array(k)).tocsr()
     one, none = eye_array(cells), csr_array((cells, cells))
     once = kron(eye_array(groups), np.ones((1, k)))
     rules = [
         LinearConstraint(bmat([[once, csr_array((groups, 2 * cells))]]), 1, 1),
         LinearConstraint(bmat([[filled, one, none]]), 1 / k, np.inf),  # share + d >= 1/k
         LinearConstraint(bmat([[filled, -one, none]]), -np.inf, 1 / k),  # share - d <= 1/k
-        LinearConstraint(bmat([[there, none, one]]), 1, np.inf),  # some group, or the cell is empty
+        LinearConstraint(
+            bmat([[any_tile, none, one]]), 1, np.inf
+        ),  # some group, or the cell is empty
     ]
     cost = np.concatenate([np.zeros(groups * k), np.ones(cells), np.full(cells, 2.0 * cells)])
     upper = np.ones(len(cost))

@@ -5,11 +5,9 @@ its lock, who builds or removes it holds the lock alone; the system lets go of t
 process. Readers need no right to write.
 """
 
-import errno
 import os
 import secrets
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,10 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-import portalocker
-
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import seals
+from featurestore.io import locks, seals
 from featurestore.io.atomic import HOME, publish
 from featurestore.io.seals import Checks
 
@@ -31,7 +27,6 @@ BUILDING, REMOVING, BROKEN = ".building-", ".removing-", ".broken-"
 NONE: Checks = MappingProxyType({})
 PATIENCE = 5.0  # seconds to wait for those who use what is damaged
 AGAIN = "make it again, for example by `featurestore materialise`"
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
@@ -53,73 +48,6 @@ class CacheEntry:
     lock: IO[bytes]
 
 
-class Taken:
-    """A lock file that a process holds alone for as long as it works on something.
-
-    Parameters
-    ----------
-    path
-        Where it is.
-    file
-        It, open and locked.
-    made
-        Folders that were made for it, the innermost first.
-    """
-
-    def __init__(self, path: Path, file: IO[bytes], made: list[Path]) -> None:
-        self.path, self.file, self.made = path, file, made
-
-    def close(self) -> None:
-        """Let go of it; nothing of it is left behind."""
-        self.path.unlink(missing_ok=True)
-        self.file.close()
-        for folder in self.made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-
-
-def take(path: Path) -> Taken | None:
-    """Return a lock file, held and with the name of this process in it; None if another has it.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
-    made = [folder for folder in path.parents if not folder.exists()]
-    try:
-        file = _locked(path, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-    except portalocker.LockException:
-        return None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-    file.flush()
-    return Taken(path, file, made)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock file alone for a block, waiting for whoever holds it; none where none can be."""
-    made = [folder for folder in path.parents if not folder.exists()]
-    try:
-        taken = Taken(path, _locked(path, portalocker.LockFlags.EXCLUSIVE), made)
-    except OSError:  # a folder that is only read
-        yield
-        return
-    try:
-        yield
-    finally:
-        taken.close()
-
-
-def holder(path: Path) -> str:
-    """Return the name of the process that holds a lock file."""
-    try:
-        return path.read_text() or "another process"
-    except OSError:  # it has let go since
-        return "another process"
-
-
 def place(kind: str, digest: str) -> Path:
     """Return where a folder is or would be."""
     return HOME / kind / digest[:NAME_LENGTH]
@@ -128,7 +56,7 @@ def place(kind: str, digest: str) -> Path:
 def get_or_build(
     kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE
 ) -> CacheEntry:
-    """Return a folder of the shelf, building it if it is not there.
+    """Return a folder of the cache, building it if it is not there.
 
     Of several processes that ask at once, one builds and the others wait for it. A folder that is
     damaged is set aside, with a warning, and built again.
@@ -136,7 +64,7 @@ def get_or_build(
     Parameters
     ----------
     kind
-        The shelf's name, for example ``snapshots``.
+        The kind of entry, for example ``snapshots``: the folder that it is in.
     digest
         Names all that determines the content.
     build
@@ -152,7 +80,7 @@ def get_or_build(
     folder = place(kind, digest)
     try:
         while True:
-            lock = _lock(folder, portalocker.LockFlags.SHARED)
+            lock = _shared(folder)
             wrong = seals.fault(folder, digest, checks) if folder.exists() else None
             if folder.exists() and wrong is None:
                 _touch(lock)
@@ -160,7 +88,7 @@ def get_or_build(
             lock.close()
             if wrong:
                 set_aside(folder, lambda: seals.fault(folder, digest, checks))
-            with _lock(folder, portalocker.LockFlags.EXCLUSIVE):
+            with locks.wait_exclusive(lock_of(folder)):
                 if not folder.exists():
                     _build(folder, digest, build, checks)
     except OSError as error:
@@ -173,7 +101,7 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     Parameters
     ----------
     name
-        What it is, for people: the shelf's name.
+        The kind of entry, as of `get_or_build`.
     content
         A digest of all that determines the result.
     build
@@ -182,8 +110,8 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     folder = place(name, content).absolute()
     if folder in _BUILT and seals.fault(folder, content, NONE):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    own = get_or_build(name, content, build)
-    return _BUILT.setdefault(folder, own).folder
+    entry = get_or_build(name, content, build)
+    return _BUILT.setdefault(folder, entry).folder
 
 
 def let_go(path: Path) -> Path | None:
@@ -194,8 +122,8 @@ def let_go(path: Path) -> Path | None:
     return folder
 
 
-def found(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
-    """Return a folder of the shelf that is there, by its name.
+def open_entry(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
+    """Return a folder of the cache that is there, by its name.
 
     Raises
     ------
@@ -205,7 +133,7 @@ def found(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
     folder = place(kind, name)
     if not folder.exists():
         raise ArtifactError(f"{folder} is gone", found="no such folder", fix=AGAIN)
-    lock = _lock(folder, portalocker.LockFlags.SHARED)
+    lock = _shared(folder)
     wrong = seals.fault(folder, name, checks) if folder.exists() else "it is gone"
     if wrong:
         lock.close()
@@ -233,15 +161,15 @@ def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: C
 
 
 def _refusal(folder: Path, error: OSError) -> ArtifactError:
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not there.is_dir():
+    parent_folder = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent_folder.is_dir():
         return ArtifactError(
             f"{folder} could not be written",
-            found=f"{there} is no folder",
+            found=f"{parent_folder} is no folder",
             fix="rename it or move it away: what is kept between runs goes into a folder of that "
             "name",
         )
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(parent_folder).free
     return ArtifactError(
         f"{folder} could not be written",
         found=f"{error.strerror or error}; {free / 1e9:.1f} GB free there",
@@ -291,7 +219,7 @@ def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
 
 
 def _forget(folder: Path) -> None:
-    """Remove the lock and seal of a folder that is not there, and the shelf if it is empty."""
+    """Remove lock and seal of a folder that is not there, and the folder above if it is empty."""
     for file in (lock_of(folder), seals.path(folder)):
         file.unlink(missing_ok=True)
     for parent in (folder.parent, HOME):
@@ -307,39 +235,12 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the lock file of a folder of the shelf."""
+    """Return the lock file of a folder of the cache."""
     return folder.with_suffix(".lock")
 
 
-def _lock(folder: Path, flags: portalocker.LockFlags) -> IO[bytes]:
-    return _locked(lock_of(folder), flags, seals.path(folder))
-
-
-def _locked(path: Path, flags: portalocker.LockFlags, instead: Path | None = None) -> IO[bytes]:
-    """Open a file and lock it; for who may only read, what there is to lock in its stead."""
-    while True:
-        with suppress(FileNotFoundError):  # the folder was removed between the two
-            file = _opened(path, None if flags == portalocker.LockFlags.EXCLUSIVE else instead)
-            try:
-                portalocker.lock(file, flags)
-                path = Path(file.name)
-                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    return file
-            except BaseException:
-                file.close()
-                raise
-            file.close()  # somebody removed the lock while we waited for it
-
-
-def _opened(path: Path, instead: Path | None) -> IO[bytes]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
-    except OSError as error:
-        readable = [file for file in (path, instead) if instead and file and file.exists()]
-        if error.errno not in UNWRITABLE or not readable:
-            raise
-        return readable[0].open("rb")
+def _shared(folder: Path) -> IO[bytes]:
+    return locks.wait_shared(lock_of(folder), seals.path(folder))
 
 
 def _touch(lock: IO[bytes], now: float | None = None) -> None:
@@ -349,7 +250,7 @@ def _touch(lock: IO[bytes], now: float | None = None) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names on a shelf, the last used first."""
+    """Return the names of the entries of a kind, the last used first."""
     folders = [p for p in (HOME / kind).glob("[!.]*") if p.is_dir()]
     return [p.name for p in sorted(folders, key=lambda p: -used(p))]
 
@@ -376,17 +277,12 @@ def _exclusive_lock(folder: Path, patience: float = 0.0) -> Iterator[bool]:
         Seconds to try it for.
     """
     before = used(folder) if folder.exists() else time.time()
-    flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
     end = time.monotonic() + patience
-    while True:
-        try:
-            lock = _lock(folder, flags)
-            break
-        except portalocker.LockException:
-            if time.monotonic() >= end:
-                yield False
-                return
-            time.sleep(0.05)
+    while (lock := locks.try_exclusive(lock_of(folder), seals.path(folder))) is None:
+        if time.monotonic() >= end:
+            yield False
+            return
+        time.sleep(0.05)
     with lock:
         _touch(lock, before)  # to look at it is not to use it
         yield True
@@ -404,46 +300,3 @@ def remove(folder: Path) -> bool:
             _forget(folder)
             return True
     return False
-
-
-def sealed() -> list[Path]:
-    """Return every folder below `HOME` that has a seal."""
-    folders = [file.with_suffix("") for file in sorted(HOME.glob(f"*/[!.]*{seals.SUFFIX}"))]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def collect_broken() -> list[Path]:
-    """Remove what was set aside; return it."""
-    gone = sorted([*HOME.glob(f"*/{BROKEN}*"), *HOME.glob(f"{BROKEN}*")])
-    for entry in gone:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return gone
-
-
-def size(folder: Path) -> int:
-    """Return the bytes that a folder's files take."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def collect(kind: str, keep: int) -> list[Path]:
-    """Remove all but the last used folders of a shelf, and what killed processes left there.
-
-    Parameters
-    ----------
-    keep
-        How many stay. One that a process uses stays as well.
-
-    Returns
-    -------
-    list of Path
-        What went.
-    """
-    whole, shelf = names(kind), HOME / kind
-    left = {
-        entry.name.split("-")[1]
-        for prefix in (BUILDING, REMOVING)
-        for entry in shelf.glob(f"{prefix}*")
-    }
-    for name in left - set(whole):
-        remove(shelf / name)
-    return [shelf / name for name in whole[keep:] if remove(shelf / name)]

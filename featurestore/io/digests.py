@@ -91,15 +91,15 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
     """
     are = identities(files)
     asked = set(are.values()) - (set() if anew else _HASHED.keys())
-    known = {} if anew else ledger.recall(asked)
-    known |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not anew}
-    fresh = [file for file, one in are.items() if one not in known]
-    settled = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
+    recorded = {} if anew else ledger.recall(asked)
+    recorded |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not anew}
+    fresh = [file for file, one in are.items() if one not in recorded]
+    stable = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(fresh, pool.map(_hash, fresh), strict=True))
+        hashed = dict(zip(fresh, pool.map(_hash, fresh), strict=True))
     confirm({file: are[file] for file in fresh})
-    result = {file: found[file] if file in found else known[one] for file, one in are.items()}
-    _HASHED.update({one: result[file] for file, one in are.items() if one in {*known, *settled}})
+    result = {file: hashed[file] if file in hashed else recorded[one] for file, one in are.items()}
+    _HASHED.update({one: result[file] for file, one in are.items() if one in {*recorded, *stable}})
     if remember:
         ledger.record({file: (one, result[file]) for file, one in are.items() if one in _HASHED})
     return result
@@ -135,9 +135,9 @@ def changed(before: Mapping[Path, Identity]) -> Iterator[Path]:
 def mistaken(files: Iterable[Path]) -> list[Path]:
     """Return the files whose content is not what is remembered of them; that is corrected."""
     are = identities(files)
-    known = ledger.recall(are.values())
-    found = sums(are, remember=True, anew=True)
-    return [file for file, one in are.items() if one in known and known[one] != found[file]]
+    recorded = ledger.recall(are.values())
+    hashed = sums(are, remember=True, anew=True)
+    return [file for file, one in are.items() if one in recorded and recorded[one] != hashed[file]]
 
 
 def _settled(identities: Iterable[Identity]) -> set[Identity]:

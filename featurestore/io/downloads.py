@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from featurestore.io import cache, digests
+from featurestore.io import cache, digests, garbage
 
 KIND = "downloads"
 PART = ".part-"  # before the name of a download that was cut
@@ -92,12 +92,12 @@ def collect(keep: int) -> list[Path]:
     """
     cut = cache.place(KIND, "any").parent.glob(f"{PART}*")
     old = sorted(cut, key=lambda part: -part.stat().st_mtime)[keep:]
-    return cache.collect(KIND, keep) + [part for part in old if _removed(part)]
+    return garbage.collect(KIND, keep) + [part for part in old if _removed(part)]
 
 
 def _removed(part: Path) -> bool:
-    whole = part.with_name(part.name.removeprefix(PART))
-    if cache.in_use(whole):  # somebody goes on with it
+    finished = part.with_name(part.name.removeprefix(PART))
+    if cache.in_use(finished):  # somebody goes on with it
         return False
     shutil.rmtree(part, ignore_errors=True)
-    return whole.exists() or cache.remove(whole)  # its lock
+    return finished.exists() or cache.remove(finished)  # its lock

@@ -61,22 +61,22 @@ def recall(identities: Iterable[Identity]) -> dict[Identity, str]:
     """Return the SHA-256 of those that are known."""
 
     def ask(connection: sqlite3.Connection) -> dict[Identity, str]:
-        found = {}
+        answers = {}
         for one in identities:
             query = "select path, sha256, checksum from hashed where identity = ?"
             row = connection.execute(query, [str(one)]).fetchone()
             if row and row[2] == _checksum(one, *row[:2]):
-                found[one] = str(row[1])
-        return found
+                answers[one] = str(row[1])
+        return answers
 
     return _use("ro", ask) or {}
 
 
 def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
     """Keep the SHA-256 of some files, in place of what was known of the same paths."""
-    known, rows = recall(one for one, _ in sums.values()), []
+    recorded, rows = recall(one for one, _ in sums.values()), []
     for file, (one, sha256) in sums.items():
-        if known.get(one) != sha256:
+        if recorded.get(one) != sha256:
             path = os.fsencode(file.resolve())
             rows.append((str(one), path, sha256, _checksum(one, path, sha256)))
     if not rows:

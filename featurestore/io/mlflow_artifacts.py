@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from featurestore.io import cache as io_cache
-from featurestore.io import preflight, tracking_server
+from featurestore.io import locks, preflight, tracking_server
 from featurestore.redaction import redacted
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
@@ -89,11 +88,11 @@ def _database() -> Path | None:
 def _make_tables(database: Path) -> None:
     import mlflow
 
-    with io_cache.alone(database.with_name(f"{database.name}.lock")):
+    with locks.exclusive(database.with_name(f"{database.name}.lock")):
         mlflow.MlflowClient().search_experiments(max_results=1)
 
 
-def found(name: str, content: str) -> str | None:
+def find_artifact(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
     import mlflow
 
@@ -126,7 +125,7 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
     """
     import mlflow
 
-    earlier = found(name, content)
+    earlier = find_artifact(name, content)
     if earlier:
         return earlier
     with tempfile.TemporaryDirectory() as folder:

@@ -36,13 +36,13 @@ def check_folder(folder: Path, instead: str) -> None:
     ArtifactError
         The system says so.
     """
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ArtifactError(
             f"{folder} cannot be written",
-            found=f"{there} is {'read-only' if there.is_dir() else 'a file'}",
+            found=f"{existing} is {'read-only' if existing.is_dir() else 'a file'}",
             fix=instead,
         )
 
@@ -72,11 +72,11 @@ def check(uri: str, experiment: str, model: str | None) -> None:
     registry, made = mlflow.get_registry_uri(), is_made(uri)
     if made:
         with tracking_server.translated(uri, f"MLflow at {uri} cannot be used", fix=advice(uri)):
-            found = mlflow.MlflowClient().get_experiment_by_name(experiment)
-        check_experiment(found, experiment)
-        if found and is_folder(found.artifact_location):
+            experiment_record = mlflow.MlflowClient().get_experiment_by_name(experiment)
+        check_experiment(experiment_record, experiment)
+        if experiment_record and is_folder(experiment_record.artifact_location):
             check_folder(
-                Path(unquote(urlsplit(found.artifact_location).path)),
+                Path(unquote(urlsplit(experiment_record.artifact_location).path)),
                 f"set tracking.experiment to one whose artifacts go elsewhere{AGAIN}",
             )
     if model and (made or registry != uri):
@@ -136,12 +136,12 @@ def is_there(uri: str) -> bool:
     return not _keeps_files(uri) or Path(unquote(urlsplit(uri).path)).exists()
 
 
-def check_experiment(found: Any, name: str) -> None:
+def check_experiment(experiment: Any, name: str) -> None:
     """Refuse an experiment that is deleted.
 
     Parameters
     ----------
-    found
+    experiment
         MLflow's entity, or None.
 
     Raises
@@ -149,12 +149,12 @@ def check_experiment(found: Any, name: str) -> None:
     TrackingError
         It is.
     """
-    if found and found.lifecycle_stage != "active":
+    if experiment and experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"The MLflow experiment {name!r} is deleted",
-            found=f"experiment {found.experiment_id}, {found.lifecycle_stage}",
-            fix=f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}; or "
-            "set tracking.experiment to another name",
+            found=f"experiment {experiment.experiment_id}, {experiment.lifecycle_stage}",
+            fix="restore it: mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}; or set tracking.experiment to another name",
         )
 
 

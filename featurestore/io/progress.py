@@ -23,7 +23,7 @@ class Rows:
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """Yield a function that is told a number of rows when they are done."""
-        shown = self.console is not None and self.console.is_terminal and not self.console.quiet
+        visible = self.console is not None and self.console.is_terminal and not self.console.quiet
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -31,7 +31,7 @@ class Rows:
             TextColumn("rows"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not shown,
+            disable=not visible,
         ) as progress:
             task = progress.add_task(title, total=total)
             yield lambda rows: progress.advance(task, rows)

@@ -125,8 +125,11 @@ def _tag(repository: Any, file: Any) -> str | None:
             signed.url, headers={**signed.headers, **FIRST}, stream=True, timeout=60
         )
     else:
+        credentials = getattr(repository, "_host_creds", None)
+        if credentials is None:  # private to MLflow: without it the artifact has no known content
+            return None
         answer = http_request(
-            repository._host_creds, posixpath.join("/", file.path), "GET",
+            credentials, posixpath.join("/", file.path), "GET",
             stream=True, extra_headers=FIRST,
         )  # fmt: skip
     with answer:

@@ -41,7 +41,7 @@ def refusal(error: BaseException) -> bool:
     return isinstance(error, OSError | ImportError) or package(error) in RAISING
 
 
-def said(error: object) -> str:
+def reason(error: object) -> str:
     """Return what an exception says, without pages and statements that it quotes."""
     lines = str(error).partition(". Response body:")[0].strip().splitlines()
     line = lines[0] if lines else type(error).__name__
@@ -65,20 +65,20 @@ def barred(error: BaseException, uri: str) -> TrackingError | None:
         if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
             return TrackingError(
                 f"MLflow at {uri} wants to know who asks",
-                found=said(one),
+                found=reason(one),
                 fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 f"MLFLOW_TRACKING_TOKEN{AGAIN}",
             )
         if status == 403 or code == "PERMISSION_DENIED":
             return TrackingError(
                 f"MLflow at {uri} does not let this user do that",
-                found=said(one),
+                found=reason(one),
                 fix=f"ask for the permission, or name another user{AGAIN}",
             )
         if code == "ENDPOINT_NOT_FOUND" or "not in a valid JSON format" in str(one):
             return TrackingError(
                 f"What answers at {uri} is not MLflow",
-                found=said(one),
+                found=reason(one),
                 fix="correct the tracking URI: a prefix may be missing, or a page to log in stands "
                 f"before the server{AGAIN}",
             )
@@ -86,13 +86,13 @@ def barred(error: BaseException, uri: str) -> TrackingError | None:
             name = one.name or str(one)
             return TrackingError(
                 f"A package that MLflow needs for {uri} is not installed",
-                found=said(one),
+                found=reason(one),
                 fix=f"pip install '{PACKAGES.get(name, name)}'{AGAIN}",
             )
         if package(one) == "sqlalchemy" and type(one).__name__ in BROKEN:
             return TrackingError(
                 f"MLflow's database at {uri} refuses",
-                found=said(one),
+                found=reason(one),
                 fix=f"see that it is there, can be written, and that its disk has room{AGAIN}",
             )
     return None

@@ -62,22 +62,22 @@ def fetched(uri: str) -> Path:
     bucket, _, key = uri.partition("://")[2].partition("/")
     key, client = key.lstrip("/"), _client()
     with _translated(uri):
-        found = _listed(client, bucket, key)
-    if not found:
+        objects = _listed(client, bucket, key)
+    if not objects:
         raise ArtifactError(
             f"There is no object at {uri}",
             found=f"nothing in bucket {bucket} by that key, prefix or glob",
             fix="correct the URI: s3://bucket/file.parquet, s3://bucket/folder or a glob",
         )
-    base = _base(key, found)
-    lines = [f"{o.bucket}/{o.key} {o.etag} {o.size} {o.modified}" for o in found]
+    base = _base(key, objects)
+    lines = [f"{o.bucket}/{o.key} {o.etag} {o.size} {o.modified}" for o in objects]
 
     def fill(folder: Path) -> None:
         with _translated(uri):
-            _download(client, found, base, folder)
+            _download(client, objects, base, folder)
 
     folder = downloads.kept("\n".join([base, *lines]), fill)
-    return folder / Path(key).name if [o.key for o in found] == [key] else folder
+    return folder / Path(key).name if [o.key for o in objects] == [key] else folder
 
 
 def _client() -> Any:
@@ -105,28 +105,28 @@ def _listed(client: Any, bucket: str, key: str) -> list[Stored]:
     glob = any(sign in key for sign in MAGIC)
     prefix = key[: min(key.find(s) for s in MAGIC if s in key)] if glob else key
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    found = [
+    objects = [
         _stored(bucket, entry)
         for page in pages
         for entry in page.get("Contents", [])
         if not entry["Key"].endswith("/")
     ]
     if glob:
-        return [stored for stored in found if fnmatch.fnmatchcase(stored.key, key)]
-    exact = [stored for stored in found if stored.key == key]
+        return [stored for stored in objects if fnmatch.fnmatchcase(stored.key, key)]
+    exact = [stored for stored in objects if stored.key == key]
     below = key if key.endswith("/") or not key else key + "/"
-    return exact or [stored for stored in found if stored.key.startswith(below)]
+    return exact or [stored for stored in objects if stored.key.startswith(below)]
 
 
-def _base(key: str, found: list[Stored]) -> str:
+def _base(key: str, objects: list[Stored]) -> str:
     """Return the part of the keys that local names leave out."""
-    if [stored.key for stored in found] == [key]:
+    if [stored.key for stored in objects] == [key]:
         return key.rpartition("/")[0]
     fixed = key[: min((key.find(s) for s in MAGIC if s in key), default=len(key))]
     return fixed.rpartition("/")[0] if fixed != key else key.rstrip("/")
 
 
-def _download(client: Any, found: list[Stored], base: str, folder: Path) -> None:
+def _download(client: Any, objects: list[Stored], base: str, folder: Path) -> None:
     def fetch(stored: Stored) -> None:
         path = folder / stored.key.removeprefix(base).lstrip("/")
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -139,7 +139,7 @@ def _download(client: Any, found: list[Stored], base: str, folder: Path) -> None
         _fetch(client, stored, path)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for done in [pool.submit(fetch, stored) for stored in found]:
+        for done in [pool.submit(fetch, stored) for stored in objects]:
             done.result()
 
 
@@ -180,13 +180,13 @@ def _md5(path: Path, size: int) -> list[bytes]:
     digests: list[bytes] = []
     with path.open("rb") as file:
         while True:
-            own, left = hashlib.md5(usedforsecurity=False), size
+            digest, left = hashlib.md5(usedforsecurity=False), size
             while left and (chunk := file.read(min(CHUNK, left))):
-                own.update(chunk)
+                digest.update(chunk)
                 left -= len(chunk)
             if left == size and digests:
                 return digests
-            digests.append(own.digest())
+            digests.append(digest.digest())
             if left:
                 return digests
 
@@ -200,8 +200,8 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        said = error.response.get("Error", {})
-        code, status = said.get("Code", "unknown"), error.response.get("ResponseMetadata", {})
+        answer = error.response.get("Error", {})
+        code, status = answer.get("Code", "unknown"), error.response.get("ResponseMetadata", {})
         if code in ("PreconditionFailed", "412"):
             raise ArtifactError(
                 f"{uri} was replaced while it was downloaded",

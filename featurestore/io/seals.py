@@ -84,15 +84,15 @@ def fault(
         This user may not read it.
     """
     try:
-        said = _read(folder)
-        if not said["digest"].startswith(digest[: len(folder.name)]):
-            return f"it is {said['digest'][: len(folder.name)]} by its seal"
-        files = {name: one for name, one in said["files"].items() if only is None or name in only}
+        record = _read(folder)
+        if not record["digest"].startswith(digest[: len(folder.name)]):
+            return f"it is {record['digest'][: len(folder.name)]} by its seal"
+        files = {name: one for name, one in record["files"].items() if only is None or name in only}
         wrong = _sizes(folder, files) or _bytes(folder, files, checks, wholly)
         if wrong is None and only is None:
             wrong = _added(folder, files)
         if wrong is None:
-            _renew(folder, said, files)
+            _renew(folder, record, files)
         return wrong
     except FileNotFoundError:
         return "it has no seal"
@@ -155,30 +155,32 @@ def _large(files: Files) -> set[str]:
     return {name for name, size in zip(names, total, strict=True) if size > SMALL}
 
 
-def _renew(folder: Path, said: dict[str, Any], files: Files) -> None:
+def _renew(folder: Path, record: dict[str, Any], files: Files) -> None:
     """Note what the files of a folder that was copied or touched are now: not to be read again."""
     now = {name: _is(folder / name) for name in _large(files)}
     if any(files[name]["is"] != one for name, one in now.items()):
         for name, one in now.items():
-            said["files"][name]["is"] = one
+            record["files"][name]["is"] = one
         with suppress(ArtifactError):  # a reader may not be allowed to write
-            _write(folder, said)
+            _write(folder, record)
 
 
 def _is(file: Path) -> str:
     return digests.identity(file).wherever
 
 
-def _write(folder: Path, said: dict[str, Any]) -> None:
-    write_bytes(path(folder), json.dumps(said | {"seal": _own(said)}, indent=1).encode())
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    write_bytes(path(folder), json.dumps(record | {"seal": _own(record)}, indent=1).encode())
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    said = dict(json.loads(path(folder).read_bytes()))  # or it is no mapping: TypeError, ValueError
-    if said.pop("seal") != _own(said):
+    record = dict(
+        json.loads(path(folder).read_bytes())
+    )  # or it is no mapping: TypeError, ValueError
+    if record.pop("seal") != _own(record):
         raise ValueError
-    return said
+    return record
 
 
-def _own(said: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _own(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

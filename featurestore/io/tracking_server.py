@@ -72,10 +72,10 @@ def check(uri: str) -> None:
     TrackingError
         It does not within five seconds.
     """
-    if found := silence(uri):
+    if problem := silence(uri):
         raise TrackingError(
             f"The MLflow tracking server at {uri} does not answer",
-            found=found,
+            found=problem,
             fix="start it (mlflow server), correct MLFLOW_TRACKING_URI or tracking.uri, "
             "or set tracking.enabled=false",
         )
@@ -110,11 +110,11 @@ def answering(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Downloads run in threads, whose causes MLflow keeps as text alone.
-        found = lost(error) or (silence(uri) if over_http(uri) else None)
-        if found:
+        problem = lost(error) or (silence(uri) if over_http(uri) else None)
+        if problem:
             raise TrackingError(
                 f"The MLflow tracking server at {uri} stopped answering",
-                found=found,
+                found=problem,
                 fix=f"start the server{refusals.AGAIN}",
             ) from error
         if barred := refusals.barred(error, uri):
@@ -149,7 +149,7 @@ def translated(
         if not refusals.refusal(error):
             raise
         advice = fix or f"check the names and the tracking URI ({uri}){refusals.AGAIN}"
-        raise kind(wrong, found=refusals.said(error), fix=advice) from error
+        raise kind(wrong, found=refusals.reason(error), fix=advice) from error
 
 
 def lost(error: BaseException) -> str | None:
@@ -170,4 +170,4 @@ def lost(error: BaseException) -> str | None:
 def reason(error: BaseException) -> str:
     """Return the innermost words of what requests raises."""
     inner = getattr(error.args[0] if error.args else error, "reason", error)
-    return refusals.said(inner).rpartition("): ")[2]
+    return refusals.reason(inner).rpartition("): ")[2]

@@ -23,13 +23,14 @@ from featurestore.snapshots.layout import (
     FORMAT,
     MANIFEST,
     MATRICES,
-    SHELF,
     SLIDES,
+    SNAPSHOTS,
     Matrices,
     combined_digest,
 )
 from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
 from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
@@ -49,18 +50,18 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
     """Return the digests of the artifacts that a snapshot is made of, and of the views' code."""
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
-    found: dict[str, str | None] = {
-        name: digests.digest(store.dataset(name).named, remember=False) if uri else None
+    digest_of: dict[str, str | None] = {
+        name: digests.digest(store.sources.dataset(name).named, remember=False) if uri else None
         for name, uri in named.items()
     }
     for prefix in prefixes(store):
         name = prefix + "embeddings"
-        found[name] = matrix.content(
-            digests.digest(store.dataset(name).named, remember=False), spec.storage
+        digest_of[name] = matrix.content(
+            digests.digest(store.sources.dataset(name).named, remember=False), spec.storage
         )
     if spec.tiles:
-        found["folds"] = artifact.content(spec, store.dataset("tiles").named)
-    return found | {"views": meaning.code(*VIEWS)}
+        digest_of["folds"] = artifact.content(spec, store.sources.dataset("tiles").named)
+    return digest_of | {"views": meaning.code(*VIEWS)}
 
 
 def prefixes(store: FeatureStore) -> list[str]:
@@ -93,9 +94,10 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    rules = {name: getattr(spec, name) for name in RULES}
+    rules = values_of(spec, RULES)
     content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
-    store.confirm()  # what it remembers is of these files, or nobody may call it by their digest
+    # What the store remembers is of these files, or nobody may call it by their digest.
+    store.sources.confirm()
     digest = combined_digest(content)
 
     def build(folder: Path) -> None:
@@ -105,24 +107,24 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
                 store.survivors(prefix)
             if fold is not None:
                 check_fold(fold, store.folds())
-            for found in validation.warnings(store):
-                said = f"{found.wrong}: {found.found}"
-                warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+            for violation in validation.warnings(store):
+                message = f"{violation.wrong}: {violation.found}"
+                warnings.warn(message, FeatureStoreWarning, stacklevel=2)
             findings = find_leaks(store) if spec.tiles else []
             leakage.raise_leaks(findings, spec.leakage)
-            held = matrices(store, rows)
-            whole = content | {"digest": digest} | write(store, folder, held, findings)
-            store.confirm()
-        whole["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
-        (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=dict))
+            matrices_of = matrices(store, rows)
+            manifest = content | {"digest": digest} | write(store, folder, matrices_of, findings)
+            store.sources.confirm()
+        manifest["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
-    held = cache.get_or_build(SHELF, digest, build)
-    store.sources()  # remembers digests: a refusal would have written nothing
-    manifest = json.loads((held.folder / MANIFEST).read_text())
-    for said in manifest["warnings"]:
-        warnings.warn(said, FeatureStoreWarning, stacklevel=2)
-    made = Snapshot(held, manifest, matrices(store, rows))
-    store.confirm()
+    entry = cache.get_or_build(SNAPSHOTS, digest, build)
+    store.sources.digests()  # remembers digests: a refusal would have written nothing
+    manifest = json.loads((entry.folder / MANIFEST).read_text())
+    for message in manifest["warnings"]:
+        warnings.warn(message, FeatureStoreWarning, stacklevel=2)
+    made = Snapshot(entry, manifest, matrices(store, rows))
+    store.sources.confirm()
     return made
 
 
@@ -136,52 +138,52 @@ def embeddings(
 ) -> tuple[EmbeddingMatrix, cache.CacheEntry]:
     """Return the embeddings of the training or test tiles, converted on their first use."""
     name = prefix + "embeddings"
-    dataset, storage = store.dataset(name), store.spec.storage
+    dataset, storage = store.sources.dataset(name), store.spec.storage
 
     def build(folder: Path) -> None:
         dim = contract_rules.dimension(store.view(name))
-        shown = rows or Rows(None)
+        progress = rows or Rows(None)
         total = sum(fragment.rows for fragment in dataset.filled)
-        with shown.counting(f"embeddings to {storage}", total) as advance:
-            convert.convert(dataset.filled, dim, storage, folder, advance, store.threads)
-        store.confirm()
+        with progress.counting(f"embeddings to {storage}", total) as advance:
+            convert.convert(dataset.filled, dim, storage, folder, advance, threads=store.threads)
+        store.sources.confirm()
 
     digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
-    held = cache.get_or_build(MATRICES, digest, build, convert.CHECKS)
-    return EmbeddingMatrix.open(held.folder), held
+    entry = cache.get_or_build(MATRICES, digest, build, convert.CHECKS)
+    return EmbeddingMatrix.open(entry.folder), entry
 
 
 def write(
-    store: FeatureStore, folder: Path, held: Matrices, findings: list[Finding]
+    store: FeatureStore, folder: Path, matrices_of: Matrices, findings: list[Finding]
 ) -> dict[str, Any]:
     """Write the fates of each cohort; return what a manifest says of them."""
-    said: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
     }  # fmt: skip
-    for prefix, (own, _) in held.items():
+    for prefix, (embedding_matrix, _) in matrices_of.items():
         fates = _here(store, prefix + "fates")
-        rows = engine.read_parquet(fates.get_backend(), [own.keys])
+        rows = engine.read_parquet(fates.get_backend(), [embedding_matrix.keys])
         placed = look_up(fates, rows, KEY, "row", "content").order_by(list(KEY))
         engine.write_parquet(placed, folder / f"{prefix}fates.parquet")
         file = folder / f"{prefix}fates.parquet"
-        said["cohorts"][prefix + "tiles"] = {
+        manifest["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),
             "rows": pq.read_metadata(file).num_rows,
             "content": meaning.rows(file),
-            "matrix": own.folder.name,
-            "dim": own.dim,
+            "matrix": embedding_matrix.folder.name,
+            "dim": embedding_matrix.dim,
         }
     if store.spec.slides:
         engine.write_parquet(_here(store, "slides"), folder / SLIDES)
-    if "" in held:
-        said["folds"] = store.folds()
-        said["labels"] = store.label_distribution().to_pylist()
+    if "" in matrices_of:
+        manifest["folds"] = store.folds()
+        manifest["labels"] = store.label_distribution().to_pylist()
         if (folds := store.fold_table) is not None:
             pq.write_table(folds, folder / artifact.FILE)
-            said["imbalance"] = imbalances(folds)
-        findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, held)]
-        said["guard"] = [finding.as_dict() for finding in findings]
-    return said
+            manifest["imbalance"] = imbalances(folds)
+        findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, matrices_of)]
+        manifest["guard"] = [finding.as_dict() for finding in findings]
+    return manifest
 
 
 def _here(store: FeatureStore, name: str) -> ir.Table:

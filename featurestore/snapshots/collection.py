@@ -13,8 +13,8 @@ import pyarrow as pa
 from featurestore.embeddings import convert
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import cache, seals
-from featurestore.snapshots.layout import MANIFEST, MATRICES, SHELF
+from featurestore.io import cache, garbage, seals
+from featurestore.snapshots.layout import MANIFEST, MATRICES, SNAPSHOTS
 from featurestore.snapshots.snapshot import Snapshot
 
 LISTING = pa.schema(
@@ -34,7 +34,7 @@ LISTING = pa.schema(
 
 def names() -> list[str]:
     """Return the names of the snapshots, the last used first."""
-    return cache.names(SHELF)
+    return cache.names(SNAPSHOTS)
 
 
 def opened(name: str) -> Snapshot:
@@ -45,34 +45,37 @@ def opened(name: str) -> Snapshot:
     ArtifactError
         No snapshot, or more than one, has a name that begins so.
     """
-    there = [known for known in names() if known.startswith(name)]
-    if len(there) != 1:
+    candidates = [existing for existing in names() if existing.startswith(name)]
+    if len(candidates) != 1:
         raise ArtifactError(
-            f"{len(there) or 'No'} snapshots have a name that begins with {name!r}",
-            found=", ".join(names()[:8]) or f"no snapshot in {cache.place(SHELF, '')}",
+            f"{len(candidates) or 'No'} snapshots have a name that begins with {name!r}",
+            found=", ".join(names()[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
             fix="name one of them; `featurestore snapshots` lists them",
         )
 
-    held = cache.found(SHELF, there[0])
-    manifest = json.loads((held.folder / MANIFEST).read_text())
+    entry = cache.open_entry(SNAPSHOTS, candidates[0])
+    manifest = json.loads((entry.folder / MANIFEST).read_text())
     matrices = {}
-    for cohort, said in manifest["cohorts"].items():
-        own = cache.found(MATRICES, said["matrix"], convert.CHECKS)
-        matrices[cohort.removesuffix("tiles")] = (EmbeddingMatrix.open(own.folder), own)
-    return Snapshot(held, manifest, matrices)
+    for cohort, part in manifest["cohorts"].items():
+        matrix_entry = cache.open_entry(MATRICES, part["matrix"], convert.CHECKS)
+        matrices[cohort.removesuffix("tiles")] = (
+            EmbeddingMatrix.open(matrix_entry.folder),
+            matrix_entry,
+        )
+    return Snapshot(entry, manifest, matrices)
 
 
 def _manifest(name: str) -> dict[str, Any] | str:
     """Return the manifest of a snapshot, or why it cannot be read, in words."""
-    folder = cache.place(SHELF, name)
+    folder = cache.place(SNAPSHOTS, name)
     wrong = seals.fault(folder, name, cache.NONE, only=[MANIFEST])
     return wrong or json.loads((folder / MANIFEST).read_text())
 
 
 def _manifests() -> dict[str, dict[str, Any]]:
     """Return the manifest of each sound snapshot by its name, the last used first."""
-    found = {name: _manifest(name) for name in names()}
-    return {name: one for name, one in found.items() if isinstance(one, dict)}
+    manifests = {name: _manifest(name) for name in names()}
+    return {name: one for name, one in manifests.items() if isinstance(one, dict)}
 
 
 def damaged() -> Iterator[tuple[Path, str]]:
@@ -83,7 +86,7 @@ def damaged() -> Iterator[tuple[Path, str]]:
     ArtifactError
         It is in use.
     """
-    for folder in cache.sealed():
+    for folder in garbage.sealed():
         checks = convert.CHECKS if folder.parent.name == MATRICES else cache.NONE
         look = partial(seals.fault, folder, folder.name, checks, wholly=True)
         wrong = look() and cache.set_aside(folder, look)
@@ -99,22 +102,22 @@ def listing() -> pa.Table:
     """
     rows = []
     for name in names():
-        folder, manifest = cache.place(SHELF, name), _manifest(name)
+        folder, manifest = cache.place(SNAPSHOTS, name), _manifest(name)
         if isinstance(manifest, str):
-            said = f"{folder} is damaged or of an earlier version ({manifest}): not listed"
-            warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+            message = f"{folder} is damaged or of an earlier version ({manifest}): not listed"
+            warnings.warn(message, FeatureStoreWarning, stacklevel=2)
             continue
         cohorts = manifest["cohorts"].values()
-        shared = {cache.place(MATRICES, said["matrix"]) for said in cohorts}
+        shared = {cache.place(MATRICES, part["matrix"]) for part in cohorts}
         rows.append(
             {
                 "snapshot": name,
-                "kept": sum(said["funnel"][-1]["tiles"] for said in cohorts),
-                "rows": sum(said["rows"] for said in cohorts),
-                "dim": next((said["dim"] for said in cohorts), None),
+                "kept": sum(part["funnel"][-1]["tiles"] for part in cohorts),
+                "rows": sum(part["rows"] for part in cohorts),
+                "dim": next((part["dim"] for part in cohorts), None),
                 "storage": manifest["rules"]["storage"],
-                "bytes": cache.size(folder),
-                "embeddings": sum(cache.size(place) for place in shared),
+                "bytes": garbage.size(folder),
+                "embeddings": sum(garbage.size(place) for place in shared),
                 "used": datetime.fromtimestamp(cache.used(folder), UTC).isoformat(" ", "seconds"),
                 "in_use": cache.in_use(folder),
             }
@@ -136,9 +139,9 @@ def collect(keep: int) -> list[Path]:
         What went.
     """
     kept = list(_manifests())[:keep]
-    old = [cache.place(SHELF, name) for name in names() if name not in kept]
+    old = [cache.place(SNAPSHOTS, name) for name in names() if name not in kept]
     gone = [folder for folder in old if cache.remove(folder)]
     cohorts = [manifest["cohorts"] for manifest in _manifests().values()]
-    needed = {said["matrix"] for cohort in cohorts for said in cohort.values()}
+    needed = {part["matrix"] for cohort in cohorts for part in cohort.values()}
     spare = [cache.place(MATRICES, n) for n in cache.names(MATRICES) if n not in needed]
     return gone + [folder for folder in spare if cache.remove(folder)]

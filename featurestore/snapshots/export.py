@@ -47,7 +47,7 @@ def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None =
         for prefix in snapshot.matrices:
             _write_side(store, snapshot, prefix, folder / SIDES[prefix], rows or Rows(None))
         (folder / "manifest.json").write_text(json.dumps(snapshot.manifest, indent=1))
-        store.confirm()  # the slides are read from the artifact
+        store.sources.confirm()  # the slides are read from the artifact
 
     if to == "mlflow":
         place = mlflow_artifacts.logged(
@@ -69,8 +69,8 @@ def _write_side(
     kept = leakage.kept_tiles(snapshot.fates(prefix)).order_by(list(KEY))
     with errors.translated():
         tiles = kept.to_pyarrow()
-    matrix, own = snapshot.matrices[prefix][0], [n for n in OWN if n in tiles.column_names]
-    keyed = tiles.drop_columns(own)
+    matrix, derived = snapshot.matrices[prefix][0], [n for n in OWN if n in tiles.column_names]
+    keyed = tiles.drop_columns(derived)
     vectors = pa.field("embedding", pa.list_(pa.float32(), matrix.dim))
     size = max(1024, GROUP_BYTES // (4 * matrix.dim))
     with (
@@ -98,8 +98,8 @@ def _write_side(
 
 def _slides(store: FeatureStore, tiles: pa.Table) -> pa.Table:
     """Return the rows of the slides artifact for some tiles; their names alone without one."""
-    there = tiles.select(["slide_id"]).group_by("slide_id").aggregate([])
-    named: ir.Table = engine.register(store.connection, "exported_slides", there)
+    slide_ids = tiles.select(["slide_id"]).group_by("slide_id").aggregate([])
+    named: ir.Table = engine.register(store.connection, "exported_slides", slide_ids)
     if not store.spec.slides:
         return named.select(id="slide_id").order_by("id").to_pyarrow()
     slides = store.view("slides")

@@ -7,7 +7,7 @@ from typing import Any
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.io import cache
 
-SHELF, MATRICES = "snapshots", "matrices"
+SNAPSHOTS, MATRICES = "snapshots", "matrices"
 
 
 FORMAT = 3  # of the folder

@@ -63,13 +63,13 @@ def rows(fates: Path) -> str:
     """
     file = pq.ParquetFile(fates)
     names = [name for name in FATE if name in file.schema_arrow.names]
-    found = {name: (hashlib.sha256(), hashlib.sha256()) for name in names}
+    hashes = {name: (hashlib.sha256(), hashlib.sha256()) for name in names}
     with file:
         for batch in file.iter_batches(columns=names):
             for name in names:
-                for one, content in zip(found[name], _bytes(batch[name], name), strict=True):
+                for one, content in zip(hashes[name], _bytes(batch[name], name), strict=True):
                     one.update(content)
-    lines = (f"{name}:{a.hexdigest()}:{b.hexdigest()}\n" for name, (a, b) in found.items())
+    lines = (f"{name}:{a.hexdigest()}:{b.hexdigest()}\n" for name, (a, b) in hashes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -77,8 +77,8 @@ def _bytes(column: pa.Array, name: str) -> tuple[bytes | memoryview, bytes | mem
     """Return a column's values, and what tells nulls and the ends of texts."""
     column = column.cast(FATE[name])
     if pa.types.is_integer(column.type):
-        known = np.asarray(column.is_valid())
-        return pc.fill_null(column, 0).to_numpy().tobytes(), known.tobytes()
+        valid = np.asarray(column.is_valid())
+        return pc.fill_null(column, 0).to_numpy().tobytes(), valid.tobytes()
     sizes = pc.fill_null(pc.binary_length(column), -1).to_numpy()
     texts = pc.fill_null(column, "")
     _, offsets, data = texts.buffers()

@@ -34,7 +34,7 @@ class Snapshot:
 
     Parameters
     ----------
-    held
+    entry
         Its folder.
     manifest
         What determined it and what it holds, see `write`.
@@ -42,7 +42,7 @@ class Snapshot:
         Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
     """
 
-    held: cache.CacheEntry
+    entry: cache.CacheEntry
     manifest: dict[str, Any]
     matrices: Matrices
 
@@ -55,13 +55,13 @@ class Snapshot:
     def content(self) -> str:
         """SHA-256 of the fates: equal where the rows are, however they came about."""
         return combined_digest(
-            {name: said["content"] for name, said in self.manifest["cohorts"].items()}
+            {name: part["content"] for name, part in self.manifest["cohorts"].items()}
         )
 
     @property
     def folder(self) -> Path:
         """Where it lies."""
-        return self.held.folder
+        return self.entry.folder
 
     def file(self, prefix: str = "") -> Path:
         """Return the Parquet file with the fates of the training or test tiles."""
@@ -127,11 +127,13 @@ class Snapshot:
         kept = leakage.kept_tiles(self.fates("test_"))
         return self._tile_set("test_", kept.mutate(split=ibis.literal("test")), more)
 
-    def _tile_set(self, prefix: str, view: ir.Table, more: Sequence[str], *own: str) -> TileSet:
+    def _tile_set(
+        self, prefix: str, view: ir.Table, more: Sequence[str], *required: str
+    ) -> TileSet:
         file = self.folder / SLIDES
         slides = engine.read_parquet(view.get_backend(), [file]) if file.exists() else None
         view = columns.with_columns(view, slides, more)
-        return TileSet(_chosen(view, *own, *more), self.matrices[prefix][0])
+        return TileSet(_chosen(view, *required, *more), self.matrices[prefix][0])
 
     def shared(self, fold: int) -> dict[str, int]:
         """Count the slides, and the fold groups, on both sides of a fold's split."""
@@ -147,7 +149,7 @@ class Snapshot:
     @property
     def findings(self) -> list[Finding]:
         """What the guard found when the snapshot was written."""
-        return [Finding(**row) for row in self.manifest["guard"]]
+        return [Finding.from_dict(row) for row in self.manifest["guard"]]
 
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.
@@ -162,9 +164,9 @@ class Snapshot:
 
 def _chosen(view: ir.Table, *more: str) -> pa.Table:
     """Return the keys of a tile set, in order."""
-    chosen = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row", *more)
+    selected = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row", *more)
     with errors.translated():
-        return chosen.order_by(list(KEY)).to_pyarrow()
+        return selected.order_by(list(KEY)).to_pyarrow()
 
 
 # -- what determines it ---------------------------------------------------------------------------
@@ -173,4 +175,4 @@ def _chosen(view: ir.Table, *more: str) -> pa.Table:
 # -- how it comes about ---------------------------------------------------------------------------
 
 
-# -- the shelf of snapshots -------------------------------------------------------------------
+# -- read from the cache -------------------------------------------------------------------

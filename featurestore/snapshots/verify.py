@@ -7,7 +7,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.io import digests
 from featurestore.snapshots import collection
 from featurestore.store import FeatureStore
-from featurestore.validation import COLUMNS, EMBEDDINGS, TILES, row, said
+from featurestore.validation import COLUMNS, EMBEDDINGS, TILES, as_violation, row
 
 
 def damages(store: FeatureStore) -> pa.Table:
@@ -23,9 +23,9 @@ def damages(store: FeatureStore) -> pa.Table:
     rows = []
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
         try:
-            changed = digests.mistaken(store.dataset(name).named.values())
+            changed = digests.mistaken(store.sources.dataset(name).named.values())
         except FeatureStoreError as error:
-            rows.append(row(name, said(error)))
+            rows.append(row(name, as_violation(error)))
             continue
         rows += [
             row(name, Violation(

@@ -44,9 +44,9 @@ class Interval:
     text: str
 
     def __contains__(self, number: float) -> bool:
-        found = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", self.text)
-        assert found, self.text
-        opens, low, high, closes = found.groups()
+        match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", self.text)
+        assert match, self.text
+        opens, low, high, closes = match.groups()
         above = number >= _exact(low) if opens == "[" else number > _exact(low)
         below = number <= _exact(high) if closes == "]" else number < _exact(high)
         return above and below
@@ -73,8 +73,8 @@ def check(numbers: Iterable[tuple[str, object]], text: str) -> None:
         With key, number and interval.
     """
     interval = Interval(text)
-    for key, found in numbers:
-        for number in found if isinstance(found, list) else [found]:
+    for key, value in numbers:
+        for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if math.isnan(number) or number not in interval:

@@ -1,18 +1,18 @@
 """What determines the views, and what is chosen from them: plain values, no engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from yaml import Node
 
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds
-from featurestore.spec.bounds import FOLDS, SEEDS, within
-from featurestore.spec.literals import Balance, Engine, LabelRule, Leakage, Storage, Strategy
+from featurestore.spec.literals import Engine, Leakage, Storage
+from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
 from featurestore.spec.typed import EMPTY, Reader, composed, represented
 
-ARTIFACTS = ("tiles", "test_tiles", "predict_tiles", "embeddings", "test_embeddings", "slides")
+ARTIFACTS = field_names(Artifacts)
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "evidence", "maps",
@@ -24,48 +24,43 @@ TRAINING = (
 
 
 @dataclass(frozen=True)
-class StoreSpec:
+class StoreSpec(FoldRules, LabelRules, Artifacts):
     """All that determines the views: where the artifacts are, and the rules.
+
+    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and three of
+    its own. It is passed as it is to whoever asks for one of them.
 
     Parameters
     ----------
-    tiles, test_tiles, predict_tiles
-        URIs of tiles artifacts: for folds, held out, and without need of labels.
-    embeddings, test_embeddings
-        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
-    slides
-        URI of the slides artifact, shown to SQL.
-    class_indices, thresholds
-        Class name to target and to least coverage.
-    tissue_prop_min, single_class, label_rule
-        See `featurestore.views.thresholds.threshold_view`.
-    kfold_strategy, kfold_group, k, seed, balance, allow_empty_class
-        See `featurestore.folds.assign.assign_folds`.
     storage
         Type in which embeddings are materialised.
     leakage
         Whether a leak that the strategy promises against is refused.
     backend
         The engine that computes the views.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> spec = StoreSpec(
+    ...     tiles="kfold_tiles.parquet",
+    ...     embeddings="embeddings/",
+    ...     class_indices={"Fat": 0, "Nerve": 1},
+    ...     thresholds={"Fat": 0.6, "Nerve": 0.0},
+    ...     kfold_strategy="stratified_group",
+    ... )
+    >>> spec.k, spec.label_rule, spec.backend
+    (5, 'dominant', 'duckdb')
+    >>> replace(spec, k=3).k
+    3
+    >>> StoreSpec.from_config({"data": {"tiles": "kfold_tiles.parquet"}, "k": 4}).tiles
+    'kfold_tiles.parquet'
+    >>> StoreSpec.from_config({"kk": 4})
+    Traceback (most recent call last):
+        ...
+    featurestore.errors.ConfigError: ...
     """
 
-    tiles: str | None = None
-    test_tiles: str | None = None
-    predict_tiles: str | None = None
-    embeddings: str | None = None
-    test_embeddings: str | None = None
-    slides: str | None = None
-    class_indices: Mapping[str, int] | None = None
-    thresholds: Mapping[str, float] | None = None
-    tissue_prop_min: float = field(default=0.2, metadata=within("[0, inf)"))
-    single_class: bool = True
-    label_rule: LabelRule = "dominant"
-    kfold_strategy: Strategy = "stratified"
-    kfold_group: str = "slide_id"
-    k: int = field(default=5, metadata=within(FOLDS))
-    seed: int = field(default=0, metadata=within(SEEDS))
-    balance: Balance = "greedy"
-    allow_empty_class: bool = False
     storage: Storage = "float32"
     leakage: Leakage = "refuse"
     backend: Engine = "duckdb"
@@ -115,7 +110,7 @@ class StoreSpec:
     @classmethod
     def _read(cls, root: Node, source: str) -> "StoreSpec":
         kinds = get_type_hints(cls)
-        places = {name: f"data.{name}" if name in ARTIFACTS else name for name in kinds}
+        places = {name: f"data.{name}" if name in ARTIFACTS else name for name in field_names(cls)}
         reader = Reader(source, (*places.values(), *TRAINING))
         named: dict[str, Node] = reader.entries(root)
         for key in [
@@ -137,14 +132,14 @@ class StoreSpec:
 
 
 def _by_composed(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    by_form: dict[str, Any] = {}
     for key, value in values.items():
         form = composed(key)
-        if form in found:
+        if form in by_form:
             raise ConfigError(
                 f"{name}.{form} is set twice",
-                found=f"{found[form]}, and {value}, in two spellings of the same letters",
+                found=f"{by_form[form]}, and {value}, in two spellings of the same letters",
                 fix="leave one of them out",
             )
-        found[form] = value
-    return found
+        by_form[form] = value
+    return by_form

@@ -75,27 +75,27 @@ class Reader:
         if not isinstance(node, MappingNode):
             raise ConfigError(
                 f"{key} is a section of keys",
-                found=self.found(node, key),
+                found=self.excerpt(node, key),
                 fix=f"set the keys below it: {key}.KEY",
             )
-        found: dict[str, Node] = {}
+        contents: dict[str, Node] = {}
         spellings: dict[str, Node] = {}
         for name, content in node.value:
             if not isinstance(name, ScalarNode) or not _plain(name):
                 raise ConfigError(
                     f"A key of {key or self.source} is not text",
-                    found=self.found(name, "key"),
+                    found=self.excerpt(name, "key"),
                     fix="write key: value",
                 )
             if (form := composed(name.value)) in spellings:
                 raise ConfigError(
                     f"{_below(key, name.value)} is set twice",
-                    found=f"{self.found(spellings[form], name.value)}, and "
-                    f"{self.found(content, name.value)}",
+                    found=f"{self.excerpt(spellings[form], name.value)}, and "
+                    f"{self.excerpt(content, name.value)}",
                     fix="leave one of them out",
                 )
-            found[name.value] = spellings[form] = content
-        return found
+            contents[name.value] = spellings[form] = content
+        return contents
 
     def section(self, schema: type, node: Node, key: str = "") -> dict[str, Any]:
         """Return the values of a dataclass's keys that a mapping sets."""
@@ -132,9 +132,9 @@ class Reader:
                 for name, content in self.entries(node, key).items()
             }
         if isinstance(node, ScalarNode):
-            found = _scalar(kind, node)
-            if found is not None:
-                return found
+            scalar = _scalar(kind, node)
+            if scalar is not None:
+                return scalar
         raise self.refused(kind, node, key)
 
     def argument(self, kind: Any, text: str, key: str) -> Any:
@@ -174,21 +174,21 @@ class Reader:
         """Return the refusal of a value that is not of its key's type."""
         return ConfigError(
             f"{key} is not {spelled(kind)}",
-            found=self.found(node, key),
+            found=self.excerpt(node, key),
             fix=_advice(kind, node, key),
         )
 
-    def found(self, node: Node, key: str) -> str:
+    def excerpt(self, node: Node, key: str) -> str:
         """Return what stands where, for an error."""
-        shown = node.value if isinstance(node, ScalarNode) else _kind_of(node)
+        text = node.value if isinstance(node, ScalarNode) else _kind_of(node)
         if not isinstance(node, ScalarNode) and not self.source:
             start, end = node.start_mark, node.end_mark
-            shown = str(start.buffer)[start.pointer : end.pointer]
+            text = str(start.buffer)[start.pointer : end.pointer]
         if not self.source:
-            return f"{key}={shown}"
+            return f"{key}={text}"
         line = f", line {node.start_mark.line + 1}" if node.start_mark else ""
         quote = "'" if _quoted(node) else ""
-        return f"{key}: {quote}{shown}{quote} in {self.source}{line}"
+        return f"{key}: {quote}{text}{quote} in {self.source}{line}"
 
     def _one_of(self, kind: Any, node: Node, key: str) -> Any:
         """Return the value as the first of some types whose value it is."""
@@ -317,7 +317,9 @@ def _advice(kind: Any, node: Node, key: str) -> str:
     word = node.value if isinstance(node, ScalarNode) else ""
     plain = re.sub(r"^([+-]?)0+(?=[0-9])", r"\1", word)
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]
-    words = [str(one) for own in kinds if get_origin(own) is Literal for one in get_args(own)]
+    words = [
+        str(one) for member in kinds if get_origin(member) is Literal for one in get_args(member)
+    ]
     if plain != word and (int in kinds or float in kinds) and re.fullmatch(FRACTION, plain):
         return f"write {plain}: readers differ about numbers with a 0 in front"
     if _quoted(node) and re.fullmatch(FRACTION, word):

@@ -106,9 +106,9 @@ class NamedView:
 
     def head(self, rows: int = SHOWN) -> pa.Table:
         """Return the first rows; of an embedding nothing but its place is read."""
-        shown = self.table.drop("embedding") if "embedding" in self.table.columns else self.table
+        table = self.table.drop("embedding") if "embedding" in self.table.columns else self.table
         with errors.translated():
-            return shown.limit(rows).to_pyarrow()
+            return table.limit(rows).to_pyarrow()
 
     def __repr__(self) -> str:
         return f"{self.name}: {describe_view(self.name)}\n{self.table.schema()}"

@@ -43,13 +43,13 @@ def class_names(columns: Iterable[str]) -> list[str]:
 
 
 def class_specs(
-    found: Sequence[str], indices: Mapping[str, int], thresholds: Mapping[str, float]
+    names: Sequence[str], indices: Mapping[str, int], thresholds: Mapping[str, float]
 ) -> tuple[ClassSpec, ...]:
     """Match the classes of the data with their configured indices and thresholds.
 
     Parameters
     ----------
-    found
+    names
         Classes of the tiles artifact, in column order, which also breaks ties.
     indices
         Class name to target, a permutation of 0 .. K-1.
@@ -63,20 +63,20 @@ def class_specs(
     UnknownClassError
         The three do not name the same classes, or a number is out of its range.
     """
-    if not found:
+    if not names:
         raise SchemaError(
             f"The tiles have no {COVERAGE}<Class> column, so no tile has a label",
             found="no column whose name starts with " + COVERAGE,
             fix="write one coverage column per class, doubles in [0, 1]",
         )
-    if BACKGROUND in found:
+    if BACKGROUND in names:
         raise SchemaError(
             f"A class may not be named {BACKGROUND!r}: that is the label of tiles without coverage",
             found=f"column {COVERAGE + BACKGROUND}",
             fix="rename the column",
         )
-    _same(found, indices, "class_indices")
-    _same(found, thresholds, "thresholds")
+    _same(names, indices, "class_indices")
+    _same(names, thresholds, "thresholds")
     if sorted(indices.values()) != list(range(len(indices))):
         raise UnknownClassError(
             "class_indices must number the classes 0 .. K-1, each once",
@@ -90,7 +90,7 @@ def class_specs(
                 found=f"{value}",
                 fix=f"set thresholds.{name} to a number in [0, 1]",
             )
-    return tuple(ClassSpec(name, indices[name], thresholds[name]) for name in found)
+    return tuple(ClassSpec(name, indices[name], thresholds[name]) for name in names)
 
 
 def class_view(classes: Sequence[ClassSpec]) -> ir.Table:
@@ -103,19 +103,19 @@ def class_view(classes: Sequence[ClassSpec]) -> ir.Table:
     return table.mutate(index=table["index"].cast("int64"))
 
 
-def _same(found: Sequence[str], configured: Mapping[str, object], key: str) -> None:
-    missing = [name for name in found if name not in configured]
+def _same(names: Sequence[str], configured: Mapping[str, object], key: str) -> None:
+    missing = [name for name in names if name not in configured]
     if missing:
         raise UnknownClassError(
             f"{key} has no entry for classes of the data: {_quoted(missing)}",
             found=_listed(key, configured) + _nearest(missing[0], configured),
             fix=f"set {key}.{missing[0]}=..., or pick the right classes=...",
         )
-    extra = [name for name in configured if name not in found]
+    extra = [name for name in configured if name not in names]
     if extra:
         raise UnknownClassError(
             f"{key} names classes that are not in the data: {_quoted(extra)}",
-            found=_listed("classes in the data", found) + _nearest(extra[0], found),
+            found=_listed("classes in the data", names) + _nearest(extra[0], names),
             fix=f"remove {key}.{extra[0]}, or pick the right classes=...",
         )
 

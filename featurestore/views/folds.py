@@ -24,6 +24,18 @@ def fold_view(thresholds: ir.Table, folds: ir.Table | None = None) -> ir.Table:
     folds
         ``slide_id, x, y, fold`` of an assignment. A survivor without a fold in it belongs to a
         class with too few groups and is dropped by ``rare_class``.
+
+    Examples
+    --------
+    >>> import ibis
+    >>> keys = {"slide_id": ["a", "a", "b"], "x": [0, 1, 0], "y": [0, 0, 0]}
+    >>> thresholds = ibis.memtable(keys | {"dropped_by": [None, "tissue", None]})
+    >>> folds = ibis.memtable({"slide_id": ["a"], "x": [0], "y": [0], "fold": [1]})
+    >>> view = fold_view(thresholds, folds).order_by(["slide_id", "x"])
+    >>> view.select("fold", "dropped_by").to_pyarrow().to_pylist()[0]
+    {'fold': 1, 'dropped_by': None}
+    >>> view.dropped_by.to_pyarrow().to_pylist()
+    [None, 'tissue', 'rare_class']
     """
     if folds is None:
         return thresholds

@@ -50,6 +50,19 @@ def label_view(
         The columns of ``tiles`` and ``tissue_prop`` (sum of the coverages), ``dominant`` (null
         without any coverage), ``label`` (``background`` without any) and ``target`` (the label's
         index, null for ``background``).
+
+    Examples
+    --------
+    >>> import ibis
+    >>> from featurestore.views.classes import ClassSpec
+    >>> classes = [ClassSpec("Fat", index=0, threshold=0.5), ClassSpec("Nerve", 1, 0.1)]
+    >>> tiles = ibis.memtable(
+    ...     {"roi_coverage_Fat": [0.9, 0.4, 0.0], "roi_coverage_Nerve": [0.0, 0.2, 0.0]}
+    ... )
+    >>> label_view(tiles, classes).label.to_pyarrow().to_pylist()
+    ['Fat', 'Fat', 'background']
+    >>> label_view(tiles, classes, "any_passing").label.to_pyarrow().to_pylist()
+    ['Fat', 'Nerve', 'background']
     """
     shares = [coverage(tiles, spec) for spec in classes]
     dominant = _first_highest(shares, classes)

@@ -64,10 +64,10 @@ def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
     shared = ((pairs.x - pairs.other_x).abs() < pairs.width) & (
         (pairs.y - pairs.other_y).abs() < pairs.height
     )
-    found = pairs.filter(after & shared & (pairs.fold != pairs.other_fold))
-    return found.select("slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold").order_by(
-        ["slide_id", "x", "y", "other_x", "other_y"]
-    )
+    overlapping = pairs.filter(after & shared & (pairs.fold != pairs.other_fold))
+    return overlapping.select(
+        "slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold"
+    ).order_by(["slide_id", "x", "y", "other_x", "other_y"])
 
 
 def duplicate_embeddings(sides: ir.Table) -> ir.Table:

@@ -30,9 +30,11 @@ def survival_view(fates: ir.Table, coverages: ir.Table, steps: int = 50) -> ir.T
         fates.dropped_by.isnull()
         | fates.dropped_by.isin(["class_threshold", "rare_class", "no_embedding"])
     ).select("slide_id", "x", "y", "dominant")
-    own = coverages.rename(dominant="class").inner_join(touched, ["slide_id", "x", "y", "dominant"])
+    dominant = coverages.rename(dominant="class").inner_join(
+        touched, ["slide_id", "x", "y", "dominant"]
+    )
     # Tiles in each step, then a running sum from above: every tile is looked at once.
-    binned = own.mutate(step=steps_reached(own, steps))
+    binned = dominant.mutate(step=steps_reached(dominant, steps))
     counts = binned.group_by(["dominant", "step"]).aggregate(tiles=binned.count())
     every = ibis.range(steps + 1).unnest().name("step").as_table()
     grid = (
@@ -59,8 +61,8 @@ def slide_view(fates: ir.Table) -> ir.Table:
 
 def histogram_view(coverages: ir.Table, bins: int = BINS) -> ir.Table:
     """Return ``class, low, tiles``: tiles with coverage in [low, low + 1 / bins), none at zero."""
-    there = coverages.filter(coverages.coverage > 0)
-    number = ibis.least(steps_reached(there, bins), bins - 1)
-    there = there.mutate(low=number / bins)
-    counts = there.group_by(["class", "low"]).aggregate(tiles=there.count())
+    covered = coverages.filter(coverages.coverage > 0)
+    number = ibis.least(steps_reached(covered, bins), bins - 1)
+    covered = covered.mutate(low=number / bins)
+    counts = covered.group_by(["class", "low"]).aggregate(tiles=covered.count())
     return counts.order_by(["class", "low"])

@@ -7,7 +7,7 @@ from functools import reduce
 import ibis
 import ibis.expr.types as ir
 
-from featurestore.spec.literals import LabelRule
+from featurestore.spec.rules import LabelRules
 from featurestore.views import precision
 from featurestore.views.classes import BACKGROUND, ClassSpec
 from featurestore.views.labels import coverage, highest, passes
@@ -15,13 +15,7 @@ from featurestore.views.labels import coverage, highest, passes
 REASONS = (BACKGROUND, "tissue", "multi_class", "class_threshold")
 
 
-def threshold_view(
-    labels: ir.Table,
-    classes: Sequence[ClassSpec],
-    tissue_prop_min: float,
-    single_class: bool = True,
-    rule: LabelRule = "dominant",
-) -> ir.Table:
+def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelRules) -> ir.Table:
     """Add ``dropped_by``: one of `REASONS`, the first that holds, or null for a survivor.
 
     Parameters
@@ -30,18 +24,28 @@ def threshold_view(
         The label view.
     classes
         The classes in column order.
-    tissue_prop_min
-        Least sum of coverages, see `featurestore.views.precision.floor`.
-    single_class
-        Whether a tile with coverage of more than one class is dropped (``multi_class``).
-    rule
-        The rule that made the labels: under ``dominant`` the dominant class must reach its
-        threshold, under ``any_passing`` any class.
+    rules
+        Those that the labels were made by: ``tissue_prop_min``, ``single_class`` and
+        ``label_rule``. Under ``dominant`` the dominant class must reach its threshold, under
+        ``any_passing`` any class. Thresholds are those of ``classes``.
+
+    Examples
+    --------
+    >>> import ibis
+    >>> from featurestore.views.classes import ClassSpec
+    >>> from featurestore.views.labels import label_view
+    >>> classes = [ClassSpec("Fat", index=0, threshold=0.5), ClassSpec("Nerve", 1, 0.1)]
+    >>> tiles = ibis.memtable(
+    ...     {"roi_coverage_Fat": [0.9, 0.4, 0.0, 0.4], "roi_coverage_Nerve": [0.0, 0.0, 0.1, 0.2]}
+    ... )
+    >>> labels = label_view(tiles, classes)
+    >>> threshold_view(labels, classes, LabelRules()).dropped_by.to_pyarrow().to_pylist()
+    [None, 'class_threshold', 'tissue', 'multi_class']
     """
     shares = [coverage(labels, spec) for spec in classes]
     kinds = [labels[spec.column].type() for spec in classes]
     present = reduce(operator.add, ((share > 0).cast("int64") for share in shares))
-    if rule == "any_passing":
+    if rules.label_rule == "any_passing":
         reached = reduce(operator.or_, (passes(labels, spec) for spec in classes))
     else:
         reached = ibis.cases(
@@ -50,8 +54,8 @@ def threshold_view(
         )
     tests = {
         BACKGROUND: highest(shares) == 0,
-        "tissue": labels.tissue_prop < precision.floor(tissue_prop_min, kinds),
-        "multi_class": (present > 1) & single_class,
+        "tissue": labels.tissue_prop < precision.floor(rules.tissue_prop_min, kinds),
+        "multi_class": (present > 1) & rules.single_class,
         "class_threshold": ~reached,
     }
     return labels.mutate(

@@ -12,7 +12,7 @@ from conftest import TABLES
 from featurestore.console import cli
 from featurestore.console.tables import print_table
 from featurestore.errors import ArtifactError
-from featurestore.printing import Console, shown
+from featurestore.printing import Console, printable
 
 RED, BACKWARDS, TWO_LINES = "\x1b[31mred", "a\u202eb", "x\nerror: forged"
 HOSTILE = {
@@ -39,7 +39,7 @@ def test_names_are_shown_as_text_wherever_rich_draws_them(name: str):
             assert f"{place} {HOSTILE[name]}" in drawn.getvalue()
     assert f"line {HOSTILE[name]}" in drawn.getvalue()
     assert is_text(drawn.getvalue())
-    assert shown(name) == HOSTILE[name]
+    assert printable(name) == HOSTILE[name]
 
 
 def is_text(said: str) -> bool:

@@ -11,13 +11,16 @@ import pyarrow as pa
 import torch
 
 from featurestore.errors import EmptyViewError
-from train.config.schema import Config
+from featurestore.spec.rules import FoldRules, LabelRules, field_names
+from train.config.schema import Config, Sweep
 from train.engine.heads import HeadSpecs
 from train.engine.shard import DROPPED
 from train.fitting.tile_table import VALIDATION, TileTable, slide_rank
 from train.predictions.table import encode_slides
 
-RULES = ("kfold_strategy", "tissue_prop_min")  # with the thresholds: what makes a variant
+SWEPT = set(field_names(Sweep)) - {"thresholds"}  # whose classes are swept one by one
+RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWEPT)
+"""The rules that can be swept: with the thresholds, what makes a variant."""
 LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
 
 

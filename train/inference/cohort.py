@@ -22,14 +22,13 @@ from featurestore.contract import rules
 from featurestore.embeddings.batches import RowGroup, read_keys, row_groups
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.io import digests
+from featurestore.spec.rules import LABELLING, values_of
 from featurestore.store import FeatureStore
 from featurestore.views import columns
 from featurestore.views.folds import KEY
 from featurestore.views.joins import look_up
 from train.predictions.partitions import FORMAT
 
-RULES = ("class_indices", "thresholds", "label_rule")
-"""What decides a target."""
 OWN = (*KEY, "target", "row")  # of keys; others are for people
 
 Places = npt.NDArray[np.int64]
@@ -123,7 +122,7 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     ArtifactError
         The artifacts were changed since the store first read them.
     """
-    dataset = store.dataset("test_embeddings")
+    dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
     known = read_keys(dataset.filled)
     known = known.append_column("row", pa.array(np.arange(len(known))))
@@ -140,12 +139,12 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     manifest = {
         "format": FORMAT,
         "checkpoint": checkpoint,
-        "tiles": digests.digest(store.dataset(tiles).named, remember=False),
+        "tiles": digests.digest(store.sources.dataset(tiles).named, remember=False),
         "embeddings": digests.stamp(dataset.named),
         "columns": list(more),
-        **{name: getattr(store.spec, name) for name in RULES},
+        **values_of(store.spec, LABELLING),
     }
-    store.confirm()
+    store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
     return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
 

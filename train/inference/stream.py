@@ -22,7 +22,7 @@ from featurestore.embeddings.batches import RowGroup, embedding_batches, most_ro
 from featurestore.embeddings.convert import InvalidEmbeddings
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
-from featurestore.io.cache import Taken
+from featurestore.io.locks import FileLock
 from featurestore.io.progress import Rows
 from train.config.schema import Config
 from train.inference import cohort as inference_cohort
@@ -40,7 +40,7 @@ Advance = Callable[[int], None]
 BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
-def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path, Taken | None]:
+def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path, FileLock | None]:
     """Return the folder of the predictions: where the user wants them, else beside fits' states.
 
     What is resumed goes on in its own run. Who holds the output needs no lock of its own.

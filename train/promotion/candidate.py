@@ -157,7 +157,7 @@ def evaluate_candidate(
         shared=shared,
         recorded=run.data,
         read={name: digest for name, (_, digest) in sorted(sources.items())},
-        earlier=store.earlier(sources, divided=False),
+        earlier=store.sources.earlier_digests(sources, divided=False),
     )
     uris = {name: uri for name, (uri, _) in sources.items()}
     rules = _rules(text.plain(config))
@@ -234,7 +234,7 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
                 if both
                 else None
             )
-    return found, store.sources()
+    return found, store.sources.digests()
 
 
 def training_differences(run: RunRecord, champion: Version) -> list[str]:

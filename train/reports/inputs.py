@@ -84,9 +84,9 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
     """Tell what the guard found, as a verdict and as a table."""
     if config.mode == "test":
         findings = [finding for finding in findings if "test" in finding.check]
-    leaks = [finding for finding in findings if finding.found]
+    leaks = [finding for finding in findings if finding.count]
     if leaks:
-        counts = "; ".join(f"{leak.found:,} {leak.check}" for leak in leaks)
+        counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
         page.add("data", Text(
             f"Leak: {counts}. Figures on slides that were trained on look better than on new ones.",
             doubtful=True,
@@ -100,8 +100,8 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
     if findings:
         page.add("data", Table("Leakage", {
             "must not be": [finding.check for finding in findings],
-            "promised": [finding.promised for finding in findings],
-            "found": [finding.found for finding in findings],
+            "promised": [finding.is_error for finding in findings],
+            "found": [finding.count for finding in findings],
             "the first": [finding.first for finding in findings],
         }))  # fmt: skip
 

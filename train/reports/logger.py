@@ -108,7 +108,7 @@ class RunLogger:
                 inputs.leakage(self.page, snapshot.findings, self.config)
         # A prediction reads its embeddings once: it does not read them again to hash them.
         unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-        sources = store.sources(unread)
+        sources = store.sources.digests(unread)
         for name, (uri, digest) in sources.items():
             kind = "stamp" if name in unread else "sha256"
             tracker.dataset(name, uri, {kind: digest}, context=mode)

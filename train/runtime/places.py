@@ -9,14 +9,14 @@ from itertools import count
 from pathlib import Path
 
 from featurestore.errors import ArtifactError
-from featurestore.io import cache
-from featurestore.io.cache import Taken
+from featurestore.io import cache, locks
+from featurestore.io.locks import FileLock
 
 LOCK = ".running"  # in an output
 
 
 def beside(folder: Path) -> Iterator[Path]:
-    """Yield a folder of the shelf, and the names of those beside it for runs at the same time."""
+    """Yield a folder of the cache, and the names of those beside it for runs at the same time."""
     yield folder
     yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
@@ -31,13 +31,13 @@ def known(folder: Path) -> list[Path]:
 
 def find(
     folder: Path, resume: bool | str, resumable: Callable[[Path], bool]
-) -> tuple[Path, Taken, bool]:
+) -> tuple[Path, FileLock, bool]:
     """Return the folder of a run's state, its lock, and whether the run goes on from what is there.
 
     Parameters
     ----------
     folder
-        Of the shelf; those beside it are for runs of the same at the same time.
+        Of the cache; those beside it are for runs of the same at the same time.
     resume
         As in the configuration.
     resumable
@@ -53,7 +53,7 @@ def find(
         lock = cache.lock_of(own)
         taken = hold(lock)
         if not taken:
-            running.append(f"{cache.holder(lock)} works in {own}")
+            running.append(f"{locks.lock_owner(lock)} works in {own}")
         elif resumable(own):
             return own, taken, True
         else:
@@ -70,7 +70,7 @@ def find(
     raise AssertionError  # names do not end
 
 
-def output(folder: Path) -> Taken:
+def output(folder: Path) -> FileLock:
     """Return the lock of an output.
 
     Raises
@@ -82,16 +82,16 @@ def output(folder: Path) -> Taken:
     if not taken:
         raise ArtifactError(
             f"Another run writes to {folder}",
-            found=cache.holder(folder / LOCK),
+            found=locks.lock_owner(folder / LOCK),
             fix="wait for it, or name another output",
         )
     return taken
 
 
-def hold(lock: Path) -> Taken | None:
+def hold(lock: Path) -> FileLock | None:
     """Return a lock, None if another process has it; raises an `ArtifactError` if it cannot be."""
     try:
-        return cache.take(lock)
+        return locks.try_lock(lock)
     except OSError as error:
         raise ArtifactError(
             f"{lock.parent} cannot be written",

@@ -15,12 +15,13 @@ import sqlglot
 from conftest import ROOT
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.backend import engine
+from featurestore.backend import engine, statements
 from featurestore.backend import spark as backend_spark
 from featurestore.contract.schemas import checked_table
 from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.build import materialise
+from featurestore.spec.rules import LabelRules
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
 from featurestore.views.folds import fold_view, shared_groups, split_view
@@ -93,10 +94,9 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     """Build all views on one engine."""
     tiles = engine.register(connection, "tiles", TILES)
     labels = label_view(tiles, CLASSES, rule)  # type: ignore[arg-type]
+    rules = LabelRules(single_class=False, label_rule=rule)  # type: ignore[arg-type]
     thresholds = engine.create_view(
-        connection,
-        "thresholds",
-        threshold_view(labels, CLASSES, 0.2, False, rule),  # type: ignore[arg-type]
+        connection, "thresholds", threshold_view(labels, CLASSES, rules)
     )
     folds = fold_view(thresholds, engine.register(connection, "assigned", ASSIGNED))
     there = engine.register(connection, "embeddings", EMBEDDED)
@@ -147,7 +147,7 @@ def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name
     text = (ROOT / "tests" / "sql" / f"{name}.sql").read_text()
     (translated,) = sqlglot.transpile(text, read="duckdb", write="spark")
     used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
-    answer = on_spark._session.sql(translated, used).toArrow().to_pylist()
+    answer = on_spark.session.sql(translated, used).toArrow().to_pylist()
     assert rows(view) == sorted((tuple(row.values()) for row in answer), key=repr)
 
 
@@ -177,7 +177,8 @@ def test_decimals_at_their_bounds_have_the_same_fates_on_every_engine(
     }
     tiles = engine.register(connection, "bounds", pa.table(places | shares))
     classes = [ClassSpec(*rule) for rule in zip(NAMES, [2, 0, 1], [0.7, 0.8, 0.7], strict=True)]
-    fates = threshold_view(label_view(tiles, classes), classes, 0.8, False)
+    rules = LabelRules(tissue_prop_min=0.8, single_class=False)
+    fates = threshold_view(label_view(tiles, classes), classes, rules)
     assert fates.order_by("x").to_pyarrow()["dropped_by"].to_pylist() == [
         "tissue", None, None, None, "class_threshold", "class_threshold", None, "tissue",
     ]  # fmt: skip
@@ -207,7 +208,7 @@ def test_a_store_on_spark_makes_the_same_training_set(spec: StoreSpec):
 
     there = materialise(FeatureStore(replace(spec, backend="pyspark")))
     tiles, manifest = pq.read_table(there.file()), there.manifest
-    there.held.lock.close()
+    there.entry.lock.close()
     shutil.rmtree(".featurestore")
     here = materialise(FeatureStore(spec))
     assert here.manifest == manifest
@@ -239,7 +240,7 @@ ONLY_SPARKS = {
 def test_sql_takes_one_select(connection: Any, query: str):
     views(connection)
     with pytest.raises(QueryError, match="Only one SELECT") as refusal:
-        engine.select(connection, query)
+        statements.select(connection, query)
     assert REFUSED[query] in str(refusal.value)
     assert "fates" in dict(engine.columns(connection))
 
@@ -247,7 +248,7 @@ def test_sql_takes_one_select(connection: Any, query: str):
 @pytest.mark.parametrize("query", ONLY_SPARKS)
 def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: str):
     with pytest.raises(QueryError, match="Only one SELECT") as refusal:
-        engine.select(on_spark, query)
+        statements.select(on_spark, query)
     assert ONLY_SPARKS[query] in str(refusal.value)
 
 
@@ -262,7 +263,7 @@ def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: 
 def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
     views(on_spark)
     with pytest.raises(QueryError) as refusal:
-        engine.select(on_spark, query)
+        statements.select(on_spark, query)
     for word in words:
         assert word in str(refusal.value)
 
@@ -274,15 +275,15 @@ def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
      "select 1 as a union select 1"],
 )  # fmt: skip
 def test_every_shape_of_one_select_is_taken(connection: Any, query: str):
-    assert rows(engine.select(connection, query)) == [(1,)]
+    assert rows(statements.select(connection, query)) == [(1,)]
 
 
 def test_sql_on_spark_reads_files_only_if_it_may(on_spark: Any, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("secret")
     text = f"select value from text.`file://{tmp_path}/notes.txt`"
     with pytest.raises(QueryError, match="none of the views"):
-        engine.select(on_spark, text)
-    assert rows(engine.select(on_spark, text, external=True)) == [("secret",)]
+        statements.select(on_spark, text)
+    assert rows(statements.select(on_spark, text, external=True)) == [("secret",)]
 
 
 def test_sql_on_spark_answers(spec: StoreSpec):
@@ -379,7 +380,7 @@ def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any
                      "target": pa.nulls(6, pa.int64())})  # fmt: skip
     out = PredictionWriter(tmp_path / "predictions", PredictionSet(keys, [], 1, {}, {}), ["Fat"])
     out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
-    found = on_spark._session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
+    found = on_spark.session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
     assert sorted(found["slide_id"].to_pylist()) == names
 
 
@@ -388,8 +389,8 @@ def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):
     spark.conf.set("spark.sql.files.maxPartitionBytes", "7654321")
     spark.createDataFrame([(1,)], ["a"])  # work in it makes it the active one
     one, other = (engine.connect(engine="pyspark") for _ in range(2))
-    assert one._session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
-    assert one._session.sparkContext is spark.sparkContext
+    assert one.session.conf.get("spark.sql.files.maxPartitionBytes") == "7654321"
+    assert one.session.sparkContext is spark.sparkContext
     engine.register(one, "mine", TILES)
     assert engine.columns(other) == []
     assert spark.catalog.tableExists("mine") is False
@@ -415,15 +416,16 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_duckdb_pays_nothing_for_spark():
-    code = "import sys; from featurestore import backend; backend.connect(); print('pyspark' in sys.modules)"  # noqa: E501
+    code = "import sys; from featurestore.backend import engine; engine.connect(); print('pyspark' in sys.modules)"  # noqa: E501
     assert python(code).stdout == "False\n"
 
 
 def test_without_java_spark_is_refused_in_words():
     code = """
-from featurestore import backend, errors
+from featurestore import errors
+from featurestore.backend import engine
 try:
-    backend.connect(engine="pyspark")
+    engine.connect(engine="pyspark")
 except errors.QueryError as refusal:
     print(refusal)
 """
@@ -435,8 +437,8 @@ except errors.QueryError as refusal:
 def test_the_environment_names_the_cluster():
     """MASTER is read by Spark itself; its bars stay, as nothing else is set for it."""
     code = """
-from featurestore import backend
-context = backend.connect(threads=2, engine="pyspark")._session.sparkContext
+from featurestore.backend import engine
+context = engine.connect(threads=2, engine="pyspark").session.sparkContext
 print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """

@@ -103,7 +103,8 @@ def test_history_is_kept(store: FeatureStore):
 def test_in_a_terminal_with_a_pager(store: FeatureStore, tmp_path: Path):
     code = f"""
 from pathlib import Path
-from featurestore import FeatureStore, StoreSpec, shell
+from featurestore import FeatureStore, StoreSpec
+from featurestore.console import shell
 shell.run(FeatureStore({store.spec!r}), Path("home"))
 """
     child = pexpect.spawn(

@@ -263,7 +263,7 @@ def compare(cohort: dict[str, Any], base: Path, views: bool = True) -> None:
     rows = [tuple(row.values()) for row in pa.table(cohort["tiles"]).to_pylist()]
     names = list(cohort["tiles"])
     assert unordered(store.table("tiles").select(*names)) == sorted(rows, key=repr)
-    embeddings = store.dataset("embeddings")
+    embeddings = store.sources.dataset("embeddings")
     keys = [tuple(row.values()) for row in read_keys(embeddings.filled).to_pylist()]
     embedded = zip(rows, cohort["embedded"], strict=True)
     assert sorted(keys) == sorted(row[:3] for row, has_embedding in embedded if has_embedding)

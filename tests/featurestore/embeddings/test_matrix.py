@@ -218,12 +218,13 @@ def test_memory_is_a_few_batches_whatever_the_size_of_a_row_group(tmp_path: Path
 import resource, sys
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
-from featurestore import matrix, parquet
+from featurestore.embeddings import convert
+from featurestore.io import parquet
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 file, folder = Path(sys.argv[1]), Path(sys.argv[2])
 before = peak()
 fragments = parquet.dataset(str(file)).fragments
-matrix.convert(fragments, 500, "float32", folder, lambda rows: None, threads=1)
+convert.convert(fragments, 500, "float32", folder, lambda rows: None, threads=1)
 print(peak() - before)
 """
     rows = 40_000

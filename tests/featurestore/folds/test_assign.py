@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featurestore.errors import FoldError
 from featurestore.folds.assign import assign_folds, rare_classes
+from featurestore.spec.rules import FoldRules
 from featurestore.views.folds import check_fold
 
 
@@ -23,11 +25,13 @@ def tiles(labels: list[str], groups: list[str]) -> pa.Table:
 
 LABELS = ["a", "b", "a", "c", "b", "a", "c", "b"] * 6
 GROUPS = [f"s{n // 4:02d}" for n in range(48)]
+GROUPED = FoldRules("stratified_group", k=3)
 
 
 @pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
 def test_folds_are_scikit_learns(strategy: str):
-    folds = assign_folds(tiles(LABELS, GROUPS), strategy, "slide_id", 4, seed=3)["fold"].to_numpy()
+    rules = FoldRules(kfold_strategy=strategy, k=4, seed=3)
+    folds = assign_folds(tiles(LABELS, GROUPS), rules)["fold"].to_numpy()
     grouped = strategy == "stratified_group"
     peer = (StratifiedGroupKFold if grouped else StratifiedKFold)(4, shuffle=True, random_state=3)
     for number, (_, held) in enumerate(
@@ -47,7 +51,9 @@ def test_no_group_stands_in_two_folds(labels: list[str], per: int, seed: int):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            folds = assign_folds(tiles(labels, groups), "stratified_group", "slide_id", 2, seed)
+            folds = assign_folds(
+                tiles(labels, groups), FoldRules("stratified_group", k=2, seed=seed)
+            )
         except FoldError:
             return  # too few groups: refused, never divided
     kept = [(g, f) for g, f in zip(groups, folds["fold"].to_pylist(), strict=True) if f is not None]
@@ -56,9 +62,7 @@ def test_no_group_stands_in_two_folds(labels: list[str], per: int, seed: int):
 
 def test_same_seed_same_folds_another_seed_others():
     def assigned(seed: int) -> list[int]:
-        return assign_folds(tiles(LABELS, GROUPS), "stratified", "slide_id", 4, seed)[
-            "fold"
-        ].to_pylist()
+        return assign_folds(tiles(LABELS, GROUPS), FoldRules(k=4, seed=seed))["fold"].to_pylist()
 
     assert assigned(0) == assigned(0) != assigned(1)
 
@@ -67,7 +71,7 @@ def test_same_seed_same_folds_another_seed_others():
 def test_class_in_fewer_tiles_than_folds_is_rare(copies: int, rare: dict[str, int]):
     """Exactly k is enough."""
     labels = ["a"] * 9 + ["z"] * copies
-    folds = assign_folds(tiles(labels, ["s"] * len(labels)), "stratified", "slide_id", 3, 0)
+    folds = assign_folds(tiles(labels, ["s"] * len(labels)), FoldRules(k=3))
     assert rare_classes(folds) == rare
     assert folds["fold"].null_count == sum(rare.values())
 
@@ -75,14 +79,14 @@ def test_class_in_fewer_tiles_than_folds_is_rare(copies: int, rare: dict[str, in
 def test_class_in_fewer_groups_than_folds_is_rare_however_many_its_tiles():
     labels = ["a"] * 12 + ["z"] * 8
     groups = [f"s{n // 2}" for n in range(12)] + ["s0"] * 4 + ["s1"] * 4
-    folds = assign_folds(tiles(labels, groups), "stratified_group", "slide_id", 3, 0)
+    folds = assign_folds(tiles(labels, groups), GROUPED)
     assert rare_classes(folds) == {"z": 2}
     assert folds["fold"].to_pylist()[12:] == [None] * 8
 
 
 def test_too_few_groups_are_refused_with_what_there_is():
     with pytest.raises(FoldError) as refusal:
-        assign_folds(tiles(["a"] * 9, ["s", "t", "u"] * 3), "stratified_group", "slide_id", 5, 0)
+        assign_folds(tiles(["a"] * 9, ["s", "t", "u"] * 3), replace(GROUPED, k=5))
     assert "5 folds cannot be assigned" in str(refusal.value)
     assert "a in 3" in str(refusal.value)
     assert "at most 3" in str(refusal.value)

@@ -1,5 +1,6 @@
 """Balanced folds: against every assignment there is, and against scikit-learn's greedy ones."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from featurestore.errors import FoldError
 from featurestore.folds.assign import assign_folds, imbalances
 from featurestore.folds.balance import GAP, empty_cells, imbalance, optimal_folds
+from featurestore.spec.rules import FoldRules
+
+GROUPED = FoldRules("stratified_group", k=3)
 
 
 def rank(counts: np.ndarray, folds: np.ndarray, k: int) -> tuple[int, float]:
@@ -72,8 +76,9 @@ def per_fold(folds: pa.Table) -> dict[tuple[int, str], int]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_solver_is_never_worse_and_no_fold_lacks_a_class(seed: int):
-    greedy = assign_folds(tiles(), "stratified_group", "slide_id", 3, seed, allow_empty_class=True)
-    folds = assign_folds(tiles(), "stratified_group", "slide_id", 3, seed, "optimal")
+    rules = replace(GROUPED, seed=seed)
+    greedy = assign_folds(tiles(), replace(rules, allow_empty_class=True))
+    folds = assign_folds(tiles(), replace(rules, balance="optimal"))
     assert len(per_fold(folds)) == 6
     said = imbalances(folds)
     assert said["optimal"] <= said["greedy"] == imbalances(greedy)["greedy"]
@@ -93,7 +98,7 @@ def scarce() -> pa.Table:
 
 def test_a_fold_without_a_class_is_refused_with_what_to_do():
     with pytest.raises(FoldError, match="would have no tile of a class") as refusal:
-        assign_folds(scarce(), "stratified_group", "slide_id", 3, 0)
+        assign_folds(scarce(), GROUPED)
     assert " has no a" in str(refusal.value)
     for advice in ("balance=optimal", "allow_empty_class=true"):
         assert advice in str(refusal.value)
@@ -101,5 +106,5 @@ def test_a_fold_without_a_class_is_refused_with_what_to_do():
 
 def test_what_the_refusal_advises_helps():
     for advice in ({"balance": "optimal"}, {"allow_empty_class": True}):
-        folds = assign_folds(scarce(), "stratified_group", "slide_id", 3, 0, **advice)
+        folds = assign_folds(scarce(), replace(GROUPED, **advice))
         assert folds["fold"].null_count == 0

@@ -1,4 +1,4 @@
-"""The shelf: whole folders or none, one builder at a time, nothing removed while it is used."""
+"""The cache: whole folders or none, one builder at a time, nothing removed while it is used."""
 
 import multiprocessing
 import os

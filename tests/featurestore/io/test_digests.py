@@ -205,8 +205,8 @@ def test_what_changes_while_it_is_read_is_refused(
 ):
     named, convert = artifacts(), embeddings_convert.convert
 
-    def late(*given: object) -> None:
-        convert(*given)  # type: ignore[arg-type]
+    def late(*given: object, **named: object) -> None:
+        convert(*given, **named)  # type: ignore[arg-type]
         artifacts(None, {"embedding": [[9.0, 9.0, 9.0]] * 12})
 
     monkeypatch.setattr(embeddings_convert, "convert", late)

@@ -315,7 +315,7 @@ def test_a_working_folder_that_is_read_only(
     assert "work in a" in said  # another folder
 
 
-def test_a_shelf_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".featurestore").write_text("a file")
     with pytest.raises(ArtifactError, match="could not be written"):
         cache.get_or_build("snapshots", "0" * 64, lambda _: None)
@@ -423,7 +423,7 @@ def test_every_question_without_a_driver_is_one_error(monkeypatch: pytest.Monkey
     for ask in (
         lambda: get_run("0"),
         lambda: version("m", 1),
-        lambda: mlflow_artifacts.found("folds", "0"),
+        lambda: mlflow_artifacts.find_artifact("folds", "0"),
         lambda: mlflow_artifacts.logged("folds", "0", lambda _: None),
     ):
         with pytest.raises(FeatureStoreError, match="is not installed") as refusal:

@@ -149,7 +149,7 @@ def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     pattern, hurt, words = DAMAGES[damage]
     whole = materialised()
     before = whole.fates().order_by("x").to_pyarrow(), whole.fit_set(1).matrix.values.tolist()
-    whole.held.lock.close()
+    whole.entry.lock.close()
     whole.matrices[""][1].lock.close()
     del whole
     hurt(target(pattern))
@@ -210,7 +210,11 @@ def test_a_snapshot_under_the_name_of_another_is_not_it(here: Path):
 def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     """A large file that is not the one that was written is read once, and found whole."""
     monkeypatch.setattr(seals, "SMALL", 0)
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("embeddings were read again"))
+
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("embeddings were read again")
+
+    monkeypatch.setattr(convert, "convert", fail)
     materialised()
     seals._SOUND.clear()
     monkeypatch.setattr(convert, "damage", None)  # read no more
@@ -245,7 +249,7 @@ def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest
     flip(target("snapshots/*/fates.parquet"))
     with pytest.raises(ArtifactError, match="is damaged, and in use"):
         materialised()
-    used.held.lock.close()
+    used.entry.lock.close()
     with pytest.warns(FeatureStoreWarning, match="made again"):
         materialised()
 
@@ -383,7 +387,7 @@ def _folder(place: Path) -> None:
         (fresh / "inside" / "file").write_bytes(b"x")
 
 
-def _shelf(_: Path) -> None:
+def _cache(_: Path) -> None:
     cache.get_or_build("things", "a" * 64, lambda fresh: (fresh / "file").write_bytes(b"x"))
 
 
@@ -395,7 +399,7 @@ def _checkpoint(place: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "file": lambda place: atomic.write_bytes(place / "file", b"x"),
     "folder": _folder,
-    "shelf": _shelf,
+    "cache": _cache,
     "checkpoint": _checkpoint,
     "state": lambda place: fit_state.write(place / "s.pt", {"epochs": 1}),
     "slide": lambda place: partitions.put(place / "slide" / "t.parquet", pa.py_buffer(b"x")),

@@ -99,7 +99,7 @@ def test_a_build_that_fails_leaves_nothing():
 def test_artifacts_of_a_run_by_uri(tmp_path: Path):
     """Logged once, found by content, read back where it lies."""
     mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert mlflow_artifacts.found("tiles", "abc") is None
+    assert mlflow_artifacts.find_artifact("tiles", "abc") is None
     assert not (tmp_path / "mlflow.db").exists()  # a question writes nothing
 
     def build(place: Path) -> None:
@@ -108,7 +108,7 @@ def test_artifacts_of_a_run_by_uri(tmp_path: Path):
 
     root = mlflow_artifacts.logged("tiles", "abc", build)
     assert (
-        mlflow_artifacts.found("tiles", "abc")
+        mlflow_artifacts.find_artifact("tiles", "abc")
         == root
         == mlflow_artifacts.logged("tiles", "abc", build)
     )

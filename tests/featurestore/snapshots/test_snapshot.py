@@ -31,8 +31,9 @@ from featurestore.io import cache
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.collection import listing
 from featurestore.snapshots.export import export
-from featurestore.snapshots.layout import SHELF
+from featurestore.snapshots.layout import SNAPSHOTS
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.rules import FoldRules, LabelRules, field_names
 from train.inference.cohort import prediction_set as cohort_of
 
 
@@ -66,11 +67,19 @@ CHANGES: dict[str, dict] = {
     "single class": {"single_class": False},
     "label rule": {"label_rule": "any_passing"},
     "strategy": {"kfold_strategy": "stratified_group"},
+    "group": {"kfold_group": "patient_id"},
     "seed": {"seed": 1},
     "k": {"k": 6},
     "balance": {"balance": "optimal"},
+    "empty class": {"allow_empty_class": True},
     "storage": {"storage": "float16"},
 }
+
+
+def test_every_rule_is_changed_below():
+    """A rule that is added wants a case of its own: without one its name could go unnoticed."""
+    changed = {rule for change in CHANGES.values() for rule in change}
+    assert changed == {*field_names(LabelRules, FoldRules), "storage"}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -89,25 +98,27 @@ def test_any_other_artifact_gives_another_name(changed: str, artifacts: TABLES):
 
 
 def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypatch):
-    from featurestore.snapshots import snapshot as module
+    from featurestore.snapshots import build
 
     named = artifacts()
     before = snapshot(named).digest
-    monkeypatch.setattr(module.meaning, "code", lambda *_: "other")
+    monkeypatch.setattr(build.meaning, "code", lambda *_: "other")
     assert snapshot(named).digest != before
 
 
 def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABLES, monkeypatch):
     named = artifacts({"roi_coverage_Fat": [n / 12 if n % 2 else 0.0 for n in range(12)]})
     snapshot(named)
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("embeddings were read again"))
+    monkeypatch.setattr(
+        convert, "convert", lambda *_, **__: pytest.fail("embeddings were read again")
+    )
     kept = [
         len(snapshot(named, thresholds={"Fat": fat / 10, "Muscle": 0.5}).fit_set(1).keys)
         for fat in range(10)
     ]
     expected = [6 + sum(n / 12 >= max(fat / 10, 0.2) for n in range(1, 12, 2)) for fat in range(10)]
     assert kept == expected
-    assert len(cache.names(SHELF)) == 11 - 1  # the first sweep's 0.5 is the default's
+    assert len(cache.names(SNAPSHOTS)) == 11 - 1  # the first sweep's 0.5 is the default's
 
 
 def test_a_second_run_builds_no_view(artifacts: TABLES, monkeypatch):
@@ -135,7 +146,7 @@ def test_what_a_store_remembers_is_not_called_by_other_files_digest(
     store.sql("select * from slides")
     rewrite(named, changed)
     answers = [
-        lambda: materialise(store), store.funnel, store.label_distribution, store.sources,
+        lambda: materialise(store), store.funnel, store.label_distribution, store.sources.digests,
         lambda: store["fates"], lambda: store.sql("select 1"),
     ]  # fmt: skip
     for answer in answers:
@@ -248,7 +259,7 @@ MATERIALISE = """
 import sys
 from featurestore import FeatureStore, StoreSpec
 from featurestore.examples import TISSUES, uris
-from featurestore.snapshots.snapshot import materialise
+from featurestore.snapshots.build import materialise
 spec = StoreSpec(**uris(sys.argv[1]), thresholds=dict.fromkeys(TISSUES, 0.0),
                  class_indices={name: n for n, name in enumerate(TISSUES)})
 import sklearn.model_selection
@@ -270,7 +281,7 @@ def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
     """Start a writer from a server that has imported everything but opened nothing."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(
-        ["featurestore.snapshots.snapshot", "featurestore.examples", "sklearn.model_selection"]
+        ["featurestore.snapshots.build", "featurestore.examples", "sklearn.model_selection"]
     )
     ours, theirs = server.Pipe(duplex=False)
     writer = server.Process(target=write, args=(cohort, folder, theirs))
@@ -348,7 +359,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_error_and_leaves_nothing(cohor
 
 
 def found(made: Snapshot) -> dict[str, int]:
-    return {finding.check: finding.found for finding in made.findings if finding.found}
+    return {finding.check: finding.count for finding in made.findings if finding.count}
 
 
 ALTERNATING = {"fold": [n % 2 for n in range(12)]}
@@ -411,7 +422,7 @@ def test_one_embedding_under_two_keys_across_the_folds(artifacts: TABLES):
     vectors[11] = vectors[3]
     made = snapshot(artifacts(None, {"embedding": vectors}))
     finding = made.findings[-1]
-    assert (finding.found, finding.promised) == (2, False)
+    assert (finding.count, finding.is_error) == (2, False)
     assert "slide_id s1, x 3, y 0, side 0; slide_id s3, x 11, y 0, side 1" in finding.first
 
 

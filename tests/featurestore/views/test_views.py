@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.backend import engine
+from featurestore.spec.rules import LabelRules
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
 from featurestore.views.folds import fold_view, shared_groups, split_view
@@ -125,9 +126,12 @@ class Built:
             )
         ]
         self.labels = label_view(tiles, self.classes, case["rule"])
-        self.thresholds = threshold_view(
-            self.labels, self.classes, case["tissue_prop_min"], case["single_class"], case["rule"]
+        rules = LabelRules(
+            tissue_prop_min=case["tissue_prop_min"],
+            single_class=case["single_class"],
+            label_rule=case["rule"],
         )
+        self.thresholds = threshold_view(self.labels, self.classes, rules)
         keys = pa.table({key: columns[key] for key in KEY})
         folds = keys.append_column("fold", pa.array(case["fold"], pa.int64()))
         self.assigned = engine.register(self.connection, "assigned", folds)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, launch
-from packs import CLASSES, MANY, heads, plan, shard, same, start
+from packs import CLASSES, MANY, heads, plan, same, shard, start
 
 from train.engine.evaluate import evaluate, out_of_fold
 from train.engine.heads import balanced_class_weights
@@ -36,7 +36,9 @@ def fitted(shard: Shard, normalize: bool = False, rows: torch.device | None = No
     own = MANY.to(device)
     losses = HeadLosses(balanced_class_weights(shard, own, CLASSES, same), own.smoothing)
     standardizer = fit_standardizer(shard, own, same) if normalize else None
-    return train(shard, own, losses, start(len(own)).to(device), plan(6, patience=2), same, standardizer)
+    return train(
+        shard, own, losses, start(len(own)).to(device), plan(6, patience=2), same, standardizer
+    )
 
 
 @pytest.mark.parametrize("normalize", [False, True])

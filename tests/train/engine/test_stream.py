@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, losses, heads, plan, shard, same, start
+from packs import CLASSES, MANY, heads, losses, plan, same, shard, start
 from ranks import ranks
 from solutions import pack, solved, tiles
 from torch import Tensor
@@ -54,7 +54,9 @@ def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(out_of_fold(streamed, affine, MANY), out_of_fold(shard, affine, MANY))
+    torch.testing.assert_close(
+        out_of_fold(streamed, affine, MANY), out_of_fold(shard, affine, MANY)
+    )
     torch.testing.assert_close(
         fit_standardizer(streamed, MANY, same).scale, fit_standardizer(shard, MANY, same).scale
     )
@@ -111,7 +113,9 @@ def test_a_head_in_a_pack_is_the_head_alone(shard: Shard):
     together = train(streamed, MANY, own, first, plan(4), same)
     for head in range(len(MANY)):
         place = torch.tensor([head])
-        alone = train(streamed, MANY.select(place), own.select(place), first.select(place), plan(4), same)
+        alone = train(
+            streamed, MANY.select(place), own.select(place), first.select(place), plan(4), same
+        )
         difference = together.affine.weight[head] - alone.affine.weight[0]
         assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
 

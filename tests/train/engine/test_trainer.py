@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, SLIDES, losses, heads, plan, same, start
+from packs import CLASSES, MANY, SLIDES, heads, losses, plan, same, start
 from ranks import ranks
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, log_loss
@@ -130,9 +130,14 @@ def test_standardisation_is_numpys_and_moves_into_the_weights(shard: Shard):
         )
     affine = start(len(MANY))
     direct = torch.stack(
-        [affine.weight[h] @ ((shard.x - standardizer.mean[h]) / standardizer.scale[h]).T for h in range(len(MANY))]
+        [
+            affine.weight[h] @ ((shard.x - standardizer.mean[h]) / standardizer.scale[h]).T
+            for h in range(len(MANY))
+        ]
     )
-    torch.testing.assert_close(standardizer.fold_into(affine).logits(shard.x), direct, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        standardizer.fold_into(affine).logits(shard.x), direct, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_half_precision_costs_no_accuracy():

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
-import torch
 from conftest import ROOT, runs, states
-from packs import MANY, aims, plan, pool, same, start
 
 from featurestore.errors import ArtifactError
 from train import probe
-from train.engine.standardizer import fit_standardizer
-from train.engine.trainer import FitResult, train
 from train.runtime.fit_state import FileCheckpointer, read
 
 PROBE = str(ROOT / "train" / "probe.py")

@@ -172,7 +172,7 @@ def test_a_lost_server_is_not_taken_for_an_artifact_that_is_missing(tmp_path: Pa
         (lambda: names.run_of("models:/m/1"), "get_model_version"),
         (lambda: names.run_of("models:/m@champion"), "get_model_version_by_alias"),
         (lambda: load_run("abc"), "get_run"),
-        (lambda: mlflow_artifacts.found("digits", "0"), "get_experiment_by_name"),
+        (lambda: mlflow_artifacts.find_artifact("digits", "0"), "get_experiment_by_name"),
         (lambda: mlflow_artifacts.logged("digits", "0", lambda _: None), "log_artifacts"),
     ):
         with lost(call), pytest.raises(TrackingError, match="stopped answering"):

@@ -71,8 +71,9 @@ def test_a_killed_run_is_resumed_beside_one_that_runs():
 
 def test_the_lock_of_a_killed_process_goes_with_it():
     code = (
-        "import os, signal; from pathlib import Path; from featurestore import shelf\n"
-        f"taken = shelf.take(Path({str(BASE) + '.lock'!r})); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from pathlib import Path; from featurestore.io import locks\n"
+        f"lock = locks.try_lock(Path({str(BASE) + '.lock'!r}))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert BASE.with_suffix(".lock").exists()

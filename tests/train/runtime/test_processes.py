@@ -155,7 +155,7 @@ def test_a_launcher_that_is_terminated_ends_its_ranks(argv: list[str], tmp_path:
 @pytest.mark.slow
 def test_two_processes_make_mlflows_tables_at_once(tmp_path: Path):
     """The first runs of two people in one folder: one makes them, the other waits."""
-    code = "from featurestore import mlflow_artifacts as m; m.use_tracking(); m.make_tables()"
+    code = "from featurestore.io import mlflow_artifacts as m; m.use_tracking(); m.make_tables()"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=tmp_path, env=environment(), text=True,

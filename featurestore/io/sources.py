@@ -1,0 +1,90 @@
+"""The artifacts of a store: their files, read once, and whether they are still the same ones."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from featurestore.errors import ArtifactError
+from featurestore.io import digests, parquet
+from featurestore.io.parquet import Dataset
+from featurestore.spec.rules import Artifacts
+
+
+class Sources:
+    """The files behind the artifacts of a spec, each looked up when it is first asked for.
+
+    Parameters
+    ----------
+    artifacts
+        Where the artifacts are.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self.artifacts = artifacts
+        self._datasets: dict[str, Dataset] = {}
+
+    def dataset(self, name: str) -> Dataset:
+        """Return an artifact, by the name of its key in the spec: its files, not yet checked."""
+        if name not in self._datasets:
+            uri = getattr(self.artifacts, name)
+            if name == "test_embeddings" and uri is None:
+                return self.dataset("embeddings")
+            if uri is None:
+                raise ArtifactError(
+                    f"This needs the artifact {name}, and none is configured",
+                    found=f"data.{name} is not set",
+                    fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
+                )
+            self._datasets[name] = parquet.dataset(uri)
+        return self._datasets[name]
+
+    def files(self) -> list[Path]:
+        """Return the files of every artifact that was used."""
+        return [file for dataset in self._datasets.values() for file in dataset.files]
+
+    def confirm(self) -> None:
+        """Refuse artifacts that are not what they were when they were first read.
+
+        Views, folds and what was checked are kept: they would be taken for those of other tiles.
+
+        Raises
+        ------
+        ArtifactError
+            A file was changed, replaced or removed.
+        """
+        for name, dataset in self._datasets.items():
+            for file in digests.changed(dataset.identities):
+                raise ArtifactError(
+                    f"The {name.replace('_', ' ')} were changed since this store first read them",
+                    found=f"{file} has another size, time or file than then",
+                    fix="open the store again, or run again, once nobody writes there",
+                )
+
+    def digests(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+        """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read.
+
+        Raises as `confirm`: what was used has no digest any more.
+        """
+        by_name = {
+            name: (
+                str(getattr(self.artifacts, name)),
+                digests.stamp(files) if name in unread else digests.digest(files),
+            )
+            for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
+        }
+        self.confirm()
+        return by_name
+
+    def earlier_digests(self, names: Iterable[str], divided: bool = True) -> dict[str, str]:
+        """Return the digest of some artifacts by the rule of runs that were recorded earlier.
+
+        Parameters
+        ----------
+        divided
+            Whether to return those whose folders give values as well, which that rule left out.
+        """
+        by_name = {}
+        for name in names:
+            dataset = self.dataset(name)
+            if divided or not any(fragment.partition for fragment in dataset.fragments):
+                by_name[name] = digests.earlier(dataset.named)
+        return by_name

@@ -1,0 +1,109 @@
+"""What a training set is made of and by which rules, part by part.
+
+Whoever needs the names of the rules derives them from these classes by `field_names`: a rule that
+is added here is hashed, recorded and compared wherever the others are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from featurestore.spec.bounds import FOLDS, SEEDS, within
+from featurestore.spec.literals import Balance, LabelRule, Strategy
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Where the data are.
+
+    Parameters
+    ----------
+    tiles, test_tiles, predict_tiles
+        URIs of tiles artifacts: for folds, held out, and without need of labels.
+    embeddings, test_embeddings
+        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
+    slides
+        URI of the slides artifact, shown to SQL.
+    """
+
+    tiles: str | None = None
+    test_tiles: str | None = None
+    predict_tiles: str | None = None
+    embeddings: str | None = None
+    test_embeddings: str | None = None
+    slides: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """By which rules a tile is labelled, and kept.
+
+    Parameters
+    ----------
+    class_indices
+        Class name to target, a permutation of 0 .. K-1.
+    thresholds
+        Class name to least coverage, in [0, 1].
+    tissue_prop_min
+        Least sum of coverages, see `featurestore.views.precision.floor`.
+    single_class
+        Whether a tile with coverage of more than one class is dropped (``multi_class``).
+    label_rule
+        ``dominant`` labels a tile with its largest coverage, and drops it where that is below the
+        class's threshold; ``any_passing`` labels it with the largest among the classes that reach
+        their threshold, and drops it where none does.
+    """
+
+    class_indices: Mapping[str, int] | None = None
+    thresholds: Mapping[str, float] | None = None
+    tissue_prop_min: float = field(default=0.2, metadata=within("[0, inf)"))
+    single_class: bool = True
+    label_rule: LabelRule = "dominant"
+
+
+@dataclass(frozen=True)
+class FoldRules:
+    """By which rules the tiles that are kept are assigned to folds.
+
+    Parameters
+    ----------
+    kfold_strategy
+        ``stratified`` (`sklearn.model_selection.StratifiedKFold`, tiles on their own) or
+        ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
+    kfold_group
+        Column that must not be divided under ``stratified_group``.
+    k
+        Number of folds.
+    seed
+        Seed of the shuffle.
+    balance
+        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
+        ``stratified_group`` (`featurestore.folds.balance.optimal_folds`).
+    allow_empty_class
+        Whether a fold may be without a tile of a class, under ``stratified_group``.
+    """
+
+    kfold_strategy: Strategy = "stratified"
+    kfold_group: str = "slide_id"
+    k: int = field(default=5, metadata=within(FOLDS))
+    seed: int = field(default=0, metadata=within(SEEDS))
+    balance: Balance = "greedy"
+    allow_empty_class: bool = False
+
+
+def field_names(*parts: type) -> tuple[str, ...]:
+    """Return the names of the fields of some dataclasses, in their order."""
+    return tuple(entry.name for part in parts for entry in fields(part))
+
+
+FILTERS = ("tissue_prop_min", "single_class")
+"""The label rules that decide which tiles are kept, and nothing of a label or target."""
+LABELLING = tuple(name for name in field_names(LabelRules) if name not in FILTERS)
+"""The label rules that decide a target: all but the filters."""
+KEEPING = tuple(name for name in field_names(LabelRules) if name != "class_indices")
+"""The label rules that decide which tiles of given classes are kept, and as what."""
+
+
+def values_of(rules: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return some fields of a value, by their names."""
+    return {name: getattr(rules, name) for name in names}
