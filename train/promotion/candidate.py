@@ -196,7 +196,7 @@ def test_view(
         # Of training tiles, which this view leaves out.
         warnings.filterwarnings("ignore", "embeddings of no tile")
         tiles = materialise(held_out, rows).test_set(more)
-    return tiles, held_out.sources()
+    return tiles, held_out.sources.digests()
 
 
 def check_fits(blueprint: ModelSpec, tiles: TileSet, settled: Config) -> None:
