@@ -94,7 +94,7 @@ def resident(
     """Return the tiles that a process owns, their embeddings copied into memory."""
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
     x = embedding_transform(config)(
-        torch.from_numpy(tiles.matrix.gather(rows, threads=config.threads))
+        torch.from_numpy(tiles.matrix.read_rows(rows, threads=config.threads))
     )
     return _pool(tiles, order, x, config, rank, world)
 
@@ -108,7 +108,7 @@ def streamed(
     """
 
     def gather(rows: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
-        tiles.matrix.gather(rows, threads=config.threads, out=out)
+        tiles.matrix.read_rows(rows, threads=config.threads, out=out)
 
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
     x = Stream(gather, rows, tiles.matrix.dim, embedding_transform(config))
@@ -199,7 +199,7 @@ def load_splits(
         offset += len(mine)
     rows = np.concatenate(own)
     lines = tiles.keys["row"].to_numpy()[rows]
-    matrix = tiles.matrix.gather(lines, np.concatenate(places), threads)
+    matrix = tiles.matrix.read_rows(lines, np.concatenate(places), threads)
     target = tiles.keys["target"].fill_null(UNKNOWN).to_numpy()
     slide, names = encode_slides(tiles.keys)
     splits, start = {}, 0
