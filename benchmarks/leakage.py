@@ -35,7 +35,7 @@ def accuracies(strategy: str, fold: int) -> tuple[float, float]:
     table = pq.read_table("out/predictions.parquet")
     tiles = materialise(open_store(load(argv))).fit_set(fold)
     train = np.asarray(tiles.keys["split"]) == "train"
-    x, y = tiles.matrix.gather(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
+    x, y = tiles.matrix.read_rows(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
     peer = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)
     ).fit(x[train], y[train])

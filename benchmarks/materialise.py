@@ -76,7 +76,7 @@ def gathered(made) -> np.ndarray:
     """Return the rows of the training tiles."""
     tiles = made.fit_set(FOLD)
     rows = tiles.keys["row"].to_numpy()[np.asarray(tiles.keys["split"]) == "train"]
-    return tiles.matrix.gather(rows)
+    return tiles.matrix.read_rows(rows)
 
 
 def arrow(root: Path) -> Timed:

@@ -58,7 +58,7 @@ def tiles(whole: EmbeddingMatrix, in_memory: bool) -> Shard:
     """Return all rows as tiles of five folds."""
     number = torch.arange(whole.rows)
     rows = np.arange(whole.rows)
-    stream = Stream(lambda some, out: whole.gather(some, out=out), rows, whole.dim, lambda x: x)
+    stream = Stream(lambda some, out: whole.read_rows(some, out=out), rows, whole.dim, lambda x: x)
     return Shard(
         x=stream[:] if in_memory else stream,
         target=torch.randint(CLASSES, (1, whole.rows), generator=torch.Generator().manual_seed(0)),

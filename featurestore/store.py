@@ -37,7 +37,8 @@ class FeatureStore:
     """The views over one set of artifacts.
 
     Views are lazy Ibis tables, made when first asked for: ``store.view("labels")``. Those of the
-    held-out tiles bear the prefix ``test_``.
+    held-out tiles bear the prefix ``test_``. Files and digests of the artifacts are those of
+    ``store.sources`` (`featurestore.io.sources.Sources`).
 
     Parameters
     ----------

@@ -82,13 +82,13 @@ def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
     return max(1, size // (2 * dim))
 
 
-def embedding_batches(piece: RowGroup, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
+def embedding_batches(row_group: RowGroup, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most ``size`` bytes."""
-    file = pq.ParquetFile(piece.file, buffer_size=READ_BUFFER, pre_buffer=False)
+    file = pq.ParquetFile(row_group.file, buffer_size=READ_BUFFER, pre_buffer=False)
     width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8
     rows = max(1, size // (width * dim))
     with file:
-        for batch in file.iter_batches(rows, [piece.group], ["embedding"], use_threads=False):
+        for batch in file.iter_batches(rows, [row_group.group], ["embedding"], use_threads=False):
             column = batch.column(0)
             yield column.storage if isinstance(column, pa.ExtensionArray) else column
 

@@ -77,7 +77,7 @@ def convert(
         There is too little room on the disk.
     """
     work = row_groups([fragment.path for fragment in fragments])
-    rows, kind = sum(piece.rows for piece in work), STORED[storage]
+    rows, kind = sum(row_group.rows for row_group in work), STORED[storage]
     _check_room(folder, rows * dim * kind.itemsize, halved=kind.itemsize == 2)
     header = _begin(folder / FILE, rows, dim, kind)
     keys = read_keys(fragments)
@@ -86,11 +86,11 @@ def convert(
     invalid = InvalidEmbeddings(dim, storage)
     local = threading.local()  # one open file a thread
 
-    def write(piece: RowGroup) -> None:
+    def write(row_group: RowGroup) -> None:
         if not hasattr(local, "file"):
             local.file = FileIO(folder / FILE, "r+")
-        at = piece.start
-        for column in embedding_batches(piece, dim):
+        at = row_group.start
+        for column in embedding_batches(row_group, dim):
             block = invalid.checked(column, at)
             hashes[at : at + len(block)] = _hashes(block, weights)
             stored = _stored(block, kind)
@@ -102,7 +102,7 @@ def convert(
             advance(len(block))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        futures = [pool.submit(write, piece) for piece in work]
+        futures = [pool.submit(write, row_group) for row_group in work]
         try:
             for future in futures:
                 future.result()
@@ -261,14 +261,14 @@ def find_invalid(
     """Look at every embedding of some files and yield what is wrong with them."""
     invalid = InvalidEmbeddings(dim, storage)
 
-    def look(piece: RowGroup) -> None:
-        at = piece.start
-        for column in embedding_batches(piece, dim):
+    def look(row_group: RowGroup) -> None:
+        at = row_group.start
+        for column in embedding_batches(row_group, dim):
             at += len(invalid.checked(column, at))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         files = [fragment.path for fragment in fragments]
-        for done in [pool.submit(look, piece) for piece in row_groups(files)]:
+        for done in [pool.submit(look, row_group) for row_group in row_groups(files)]:
             done.result()
     yield from invalid.violations(read_keys(fragments))
 

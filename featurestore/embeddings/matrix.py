@@ -73,7 +73,7 @@ class EmbeddingMatrix:
         """
         return self.folder / KEYS
 
-    def gather(
+    def read_rows(
         self,
         rows: Rows,
         positions: Rows | None = None,

@@ -85,8 +85,8 @@ def _write_side(
     ):  # fmt: skip
         for start in range(0, len(tiles), size):
             block = keyed.slice(start, size)
-            gathered = matrix.gather(tiles["row"].slice(start, size).to_numpy())
-            writer.write_table(block.append_column(vectors, as_vectors(gathered)))
+            block_vectors = matrix.read_rows(tiles["row"].slice(start, size).to_numpy())
+            writer.write_table(block.append_column(vectors, as_vectors(block_vectors)))
             advance(len(block))
     with errors.translated():
         pq.write_table(_slides(store, tiles), folder / "slides.parquet")

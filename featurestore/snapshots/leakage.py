@@ -88,7 +88,7 @@ COMPARED = 1024  # embeddings held in memory at a time, to compare them
 
 
 def find_leaks(store: FeatureStore) -> list[Finding]:
-    """Run those of the guard's checks that read no embedding."""
+    """Run the checks for leakage that read no embedding."""
     spec, fates = store.spec, store.view("fates")
     grouped = spec.kfold_strategy == "stratified_group"
     groups = [name for name in ("slide_id", "patient_id") if name in fates.columns]

@@ -148,7 +148,7 @@ class Snapshot:
 
     @property
     def findings(self) -> list[Finding]:
-        """What the guard found when the snapshot was written."""
+        """What the checks for leakage found when the snapshot was written."""
         return [Finding.from_dict(row) for row in self.manifest["guard"]]
 
     def keep_folds(self) -> str | None:

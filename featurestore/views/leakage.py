@@ -1,4 +1,4 @@
-"""The guard: what would make a validation or test score too good, looked for before training.
+"""Leakage: what would make a validation or test score too good, looked for before training.
 
 Each check is a view that holds its offenders; none of them is a check that passed. All look at kept
 tiles alone.

@@ -110,7 +110,7 @@ def test_embedded_default_within_a_point_of_scikit_learn(strategy: str):
         mine.append(np.mean(table["pred"].to_numpy() == table["target"].to_numpy()))
         tiles = materialise(open_store(load(argv))).fit_set(fold)
         train = np.asarray(tiles.keys["split"]) == "train"
-        x, y = tiles.matrix.gather(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
+        x, y = tiles.matrix.read_rows(tiles.keys["row"].to_numpy()), tiles.keys["target"].to_numpy()
         (x, held), (y, truth) = ((a[train], a[~train]) for a in (x, y))
         theirs.append(peer(True).fit(x, y).score(held, truth))
     assert abs(np.mean(mine) - np.mean(theirs)) <= 0.01

@@ -88,7 +88,7 @@ def load_shard(
 def resident(tiles: TileTable, order: Rows, config: Config, rank: int = 0, world: int = 1) -> Shard:
     """Return the tiles that a process owns, their embeddings copied into memory."""
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]
-    embeddings = torch.from_numpy(tiles.matrix.gather(rows, threads=threads(config)))
+    embeddings = torch.from_numpy(tiles.matrix.read_rows(rows, threads=threads(config)))
     return _shard(tiles, order, embedding_transform(config)(embeddings), config, (rank, world))
 
 
@@ -99,7 +99,7 @@ def streamed(tiles: TileTable, order: Rows, config: Config, processes: Processes
     """
 
     def gather(rows: Rows, out: npt.NDArray[np.float32]) -> None:
-        tiles.matrix.gather(rows, threads=threads(config), out=out)
+        tiles.matrix.read_rows(rows, threads=threads(config), out=out)
 
     rank, world = processes.rank, processes.world
     rows = tiles.keys["row"].to_numpy()[order[rank::world]]

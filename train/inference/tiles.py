@@ -38,7 +38,7 @@ def predict_split(
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
-            x = tiles.matrix.gather(rows[block], threads=config.threads)
+            x = tiles.matrix.read_rows(rows[block], threads=config.threads)
             yield torch.from_numpy(x), local[block]
 
     weights = torch.tensor(spec.weights, device=processes.device)

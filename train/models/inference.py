@@ -78,7 +78,7 @@ def predict_tiles(
     blocks = []
     with torch.inference_mode():
         for start in range(0, len(lines), BLOCK):
-            block = tiles.matrix.gather(lines[start : start + BLOCK], threads=threads)
+            block = tiles.matrix.read_rows(lines[start : start + BLOCK], threads=threads)
             blocks.append(network(torch.from_numpy(block)).numpy())
     return np.concatenate(blocks)
 

@@ -68,7 +68,7 @@ def test_half_the_bytes_on_request_within_rounding(storage: str, error: float, t
     lists = pa.array((VALUES.astype(float) + 0.1).tolist())
     made = convert([write(tmp_path / "e.parquet", lists)], tmp_path / "m", storage)
     assert made.values.dtype.itemsize == 2
-    np.testing.assert_allclose(made.gather(np.arange(8)), VALUES + 0.1, rtol=error)
+    np.testing.assert_allclose(made.read_rows(np.arange(8)), VALUES + 0.1, rtol=error)
 
 
 def test_values_are_mapped_not_read_and_cannot_be_written(tmp_path: Path):
@@ -112,8 +112,8 @@ def test_gather_is_indexing(data: st.DataObject, block: int, tmp_path_factory):
     positions = np.array(data.draw(st.permutations(range(len(rows)))), dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "BLOCK_BYTES", 4 * 3 * block)
-        np.testing.assert_array_equal(made.gather(rows), VALUES[rows])
-        placed = made.gather(rows, positions)
+        np.testing.assert_array_equal(made.read_rows(rows), VALUES[rows])
+        placed = made.read_rows(rows, positions)
     np.testing.assert_array_equal(placed[positions], VALUES[rows])
 
 

@@ -91,7 +91,7 @@ def test_embeddings_replaced_under_their_size_and_time_are_read(artifacts: TABLE
     assert file.stat().st_size == stat.st_size
     new = snapshot(named)
     assert new.digest != old.digest
-    assert new.fit_set(1).matrix.gather(pa.array([3]).to_numpy())[0].tolist() == [1.0, 1.0, 8.0]
+    assert new.fit_set(1).matrix.read_rows(pa.array([3]).to_numpy())[0].tolist() == [1.0, 1.0, 8.0]
 
 
 def test_what_lies_still_is_read_once(settled: None, hashed: list[str]):

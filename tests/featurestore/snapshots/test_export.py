@@ -62,8 +62,8 @@ def test_what_was_written_is_read_back_as_an_artifact(spec: StoreSpec, tmp_path:
         if column in ours.keys.column_names:
             assert ours.keys[column].to_pylist() == theirs.keys[column].to_pylist()
     np.testing.assert_array_equal(
-        ours.matrix.gather(ours.keys["row"].to_numpy()),
-        theirs.matrix.gather(theirs.keys["row"].to_numpy()),
+        ours.matrix.read_rows(ours.keys["row"].to_numpy()),
+        theirs.matrix.read_rows(theirs.keys["row"].to_numpy()),
     )
 
 

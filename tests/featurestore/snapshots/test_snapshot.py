@@ -39,7 +39,7 @@ from train.inference.cohort import prediction_set as cohort_of
 
 def test_embeddings_are_those_of_the_keys(artifacts: TABLES):
     tiles = snapshot(artifacts()).fit_set(1)
-    gathered = tiles.matrix.gather(tiles.keys["row"].to_numpy())
+    gathered = tiles.matrix.read_rows(tiles.keys["row"].to_numpy())
     x = tiles.keys["x"].to_numpy()
     np.testing.assert_array_equal(gathered, np.stack([x % 2, x * 0 + 1, x], axis=1))
 

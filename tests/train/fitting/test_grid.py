@@ -199,7 +199,7 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: 
     )
     tiles = materialise(open_store(load.load(argv))).fit_set(0)
     held = np.asarray(tiles.keys["split"]) == "validation"
-    x = tiles.matrix.gather(tiles.keys["row"].to_numpy()[held])
+    x = tiles.matrix.read_rows(tiles.keys["row"].to_numpy()[held])
     shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
     np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, atol=1e-5)
 
@@ -274,7 +274,7 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
     assert probe.main(argv) == 0
     snapshot = materialise(open_store(load.load(argv)))
     (x, y), (held, _) = (
-        (tiles.matrix.gather(tiles.keys["row"].to_numpy()).astype(float),
+        (tiles.matrix.read_rows(tiles.keys["row"].to_numpy()).astype(float),
          tiles.keys["target"].to_numpy())
         for tiles in (snapshot.fold_set(), snapshot.test_set())
     )  # fmt: skip
