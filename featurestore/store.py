@@ -66,6 +66,7 @@ class FeatureStore:
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
         self._folds: pa.Table | None = None
+        self._fold_file: Path | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
         self._datasets: dict[str, Dataset] = {}
@@ -294,8 +295,9 @@ class FeatureStore:
             )
         if self.database is None:
             return engine.register(self.connection, "assigned_folds", table)
-        file = artifact.log_assignment(table, artifact.content(spec, self.dataset("tiles").named))
-        filed = engine.read_parquet(self.connection, [file])
+        content = artifact.content(spec, self.dataset("tiles").named)
+        self._fold_file = artifact.log_assignment(table, content)
+        filed = engine.read_parquet(self.connection, [self._fold_file])
         return engine.create_view(self.connection, "assigned_folds", filed)
 
     @property
@@ -372,9 +374,13 @@ class FeatureStore:
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        engine.seal(
-            self.connection, [file for dataset in self._datasets.values() for file in dataset.files]
-        )
+        engine.seal(self.connection, self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the views read: those of the artifacts, and that of folds in a catalog."""
+        files = [file for dataset in self._datasets.values() for file in dataset.files]
+        return files if self._fold_file is None else [*files, self._fold_file]
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""

@@ -16,7 +16,6 @@ ROOMS = {
     "boto3": {"featurestore/io/s3.py"},
     "portalocker": {"featurestore/io/cache.py"},
     "ml_dtypes": {"featurestore/embeddings"},
-    "prompt_toolkit": {"featurestore/console/shell.py"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},
     "yaml": {"featurestore/spec", "train/config", "train/submit.py"},
     "omegaconf": {"train/config"},

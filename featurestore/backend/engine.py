@@ -54,16 +54,28 @@ def connect(
     """
     if engine == "pyspark":
         return spark_connection(threads, temp_folder)
-    settings: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
-    settings["temp_directory"] = temp_folder
+    limits: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
+    limits["temp_directory"] = temp_folder
     with translated():
         connection = ibis.duckdb.connect(
             ":memory:" if database is None else database,
-            **{k: v for k, v in settings.items() if v is not None},
+            **{k: v for k, v in limits.items() if v is not None},
         )
-        # Ibis has no name for the type that DuckDB makes of a column of shapes.
-        connection.con.execute("set enable_geoparquet_conversion = false")
+        for statement in settings():
+            connection.con.execute(statement)
     return connection
+
+
+def settings(threads: int | None = None, memory_limit: str | None = None) -> list[str]:
+    """Return the statements that set DuckDB up as the views need it, within limits."""
+    # Ibis has no name for the type that DuckDB makes of a column of shapes.
+    values: dict[str, object] = {"enable_geoparquet_conversion": False}
+    values |= {"threads": threads, "memory_limit": memory_limit}
+    return [
+        f"set {name} = {exp.convert(value).sql('duckdb')}"
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
 def read_parquet(
@@ -265,14 +277,19 @@ def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
     """
     if connection.name != "duckdb" or _is_sealed(connection):
         return
-    names = [str(file.absolute()) for file in files]
-    allowed = exp.convert([*names, *map(escape, names)]).sql("duckdb")  # views name them escaped
     with translated():
-        for setting in (
-            f"allowed_paths = {allowed}", "python_enable_replacements = false",
-            "enable_external_access = false", "lock_configuration = true",
+        for statement in (
+            allowed_paths(files), "set python_enable_replacements = false",
+            "set enable_external_access = false", "set lock_configuration = true",
         ):  # fmt: skip
-            connection.con.execute(f"set {setting}")
+            connection.con.execute(statement)
+
+
+def allowed_paths(files: Sequence[Path]) -> str:
+    """Return the statement that names the files which stay readable without external access."""
+    names = [str(file.absolute()) for file in files]
+    allowed = exp.convert([*names, *map(escape, names)])  # views name them escaped
+    return f"set allowed_paths = {allowed.sql('duckdb')}"
 
 
 def _is_sealed(connection: SQLBackend) -> bool:
