@@ -17,7 +17,7 @@ ROOMS = {
     "portalocker": {"featurestore/io/cache.py"},
     "ml_dtypes": {"featurestore/embeddings"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},
-    "yaml": {"featurestore/spec", "train/config", "train/submit.py"},
+    "yaml": {"featurestore/spec", "train/config", "train/submit.py", "train/runtime/manifests.py"},
     "omegaconf": {"train/config"},
     "accelerate": {"train/runtime", "train/probe.py"},
     "safetensors": {"train/models/checkpoint.py"},
