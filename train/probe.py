@@ -109,10 +109,10 @@ class Chosen:
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    provenance.follow_launcher(argv)
+    provenance.follow_launcher(os.environ)
     with watched(speaks(os.environ)) as ending:
         try:
-            run(load(argv), ending, provenance.command(argv))
+            run(load(argv), ending, provenance.command(argv, os.environ, sys.argv[0]))
         except BaseException as error:
             return ending.close(error)
     return 0
