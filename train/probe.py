@@ -37,7 +37,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreWarning, UnknownClassError
@@ -67,7 +66,7 @@ from train.inference import cohort as inference_cohort
 from train.inference import stream
 from train.inference.cohort import PredictionSet
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.overlays import record
 from train.reports import results
 from train.reports.record_inputs import record_inputs
@@ -102,7 +101,7 @@ class Chosen:
     """
 
     tiles: TileSet | None = None
-    trained: tuple[nn.Module, ModelSpec] | None = None
+    trained: TrainedModel | None = None
     pack: HeadGrid | None = None
     cohort: PredictionSet | None = None
 
@@ -164,13 +163,13 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
         fit_state.settle(session)
         trained = chosen.trained or fit(session, splits, chosen)
         if trained and chosen.cohort:
-            stream.predict(session, chosen.cohort, *trained)
+            stream.predict(session, chosen.cohort, trained)
         elif trained and not by_engine:
-            evaluate(session, splits, chosen, *trained)
+            evaluate(session, splits, chosen, trained)
         fitted = settled.mode == "fit"
         if session.is_first:
             uri = register(session, trained) if fitted else settled.checkpoint
-            results.close(session, trained[1] if trained else None, uri)
+            results.close(session, trained.spec if trained else None, uri)
         tracker.finish()
         fit_state.settle(session, fitted and trained is not None)
         if session.is_first and (fitted or settled.output is None):
@@ -190,7 +189,7 @@ def prepare(config: Config, console: Console) -> tuple[Opened, Chosen]:
     groups.check_group_columns(store, config)
     if trained and config.mode == "predict":
         more = config.evidence.columns()
-        cohort = inference_cohort.prediction_set(store, checkpoint.digest(*trained), more)
+        cohort = inference_cohort.prediction_set(store, trained.digest, more)
         chosen = Chosen(trained=trained, cohort=replace(cohort, model=config.checkpoint))
     elif is_sweep(config):
         stores = [with_rules(store, rules) for rules in rule_variants(config)]
@@ -218,7 +217,7 @@ def open_tracker(config: Config) -> Tracker:
     return NullTracker()
 
 
-def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec] | None:
+def open_checkpoint(config: Config) -> TrainedModel | None:
     """Return the network to evaluate, or None for a fit; its name is resolved for all that follows.
 
     What the run records is the version that it used, not an alias that moves.
@@ -226,15 +225,15 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec] | None:
     if config.checkpoint is None:
         return None
     config.checkpoint = names.resolved(config.checkpoint)
-    network, blueprint = registered_models.load(config.checkpoint)
+    trained = registered_models.load(config.checkpoint)
     ours = class_names(config)
-    if ours != blueprint.classes:
+    if ours != trained.spec.classes:
         raise UnknownClassError(
             "The checkpoint was trained on other classes",
-            found=f"{', '.join(blueprint.classes)} in it; {', '.join(ours)} configured",
+            found=f"{', '.join(trained.spec.classes)} in it; {', '.join(ours)} configured",
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
-    return network, blueprint
+    return trained
 
 
 def choose_pack(snapshots: list[Snapshot], config: Config) -> Chosen:
@@ -277,7 +276,7 @@ def check_fits(chosen: Chosen, config: Config) -> None:
             groups.check_group_values(own.keys, config.evidence.groups)
     there = chosen.cohort or (chosen.tiles.matrix if chosen.tiles else None)
     if chosen.trained and there:
-        checkpoint.check_dimension(chosen.trained[1], there.dim)
+        checkpoint.check_dimension(chosen.trained.spec, there.dim)
 
 
 def find_state(
@@ -319,9 +318,7 @@ def read(tiles: TileSet | None, config: Config, accelerator: Accelerator) -> dic
 # -- head -> loop -------------------------------------------------------------------------------
 
 
-def fit(
-    session: Run, splits: dict[str, Split], chosen: Chosen
-) -> tuple[nn.Module, ModelSpec] | None:
+def fit(session: Run, splits: dict[str, Split], chosen: Chosen) -> TrainedModel | None:
     """Train what was chosen: heads side by side, one linear head, or another head by autograd.
 
     Returns None where there are no weights to keep: votes of neighbours.
@@ -342,8 +339,7 @@ def evaluate(
     session: Run,
     splits: dict[str, Split],
     chosen: Chosen,
-    network: nn.Module,
-    blueprint: ModelSpec,
+    trained: TrainedModel,
 ) -> None:
     """Evaluate a trained network on the split of the mode, and record it."""
     if chosen.tiles is None:
@@ -351,27 +347,26 @@ def evaluate(
     fitted = session.config.mode == "fit" and not chosen.pack
     mode = "test" if chosen.pack else session.config.mode
     name = "validation" if fitted else mode.replace("validate", "validation")
-    split, network = splits[name], network.to(session.accelerator.device)
+    split, network = splits[name], trained.network.to(session.accelerator.device)
     # A fit has replaced the embeddings by the features of its backbone.
     logits = network.get_submodule("head") if fitted else network[:2]  # type: ignore[index]
-    weights = torch.tensor(blueprint.weights, device=session.accelerator.device)
+    weights = torch.tensor(trained.spec.weights, device=session.accelerator.device)
     loss, _, own = autograd.apply(session, logits, split, weights)
     probabilities = assemble_rows(session.accelerator, split, own)
     if session.is_first:
         record_split(
-            session, name, chosen.tiles, split.order, probabilities, blueprint.classes, loss
+            session, name, chosen.tiles, split.order, probabilities, trained.spec.classes, loss
         )
 
 
-def register(session: Run, trained: tuple[nn.Module, ModelSpec] | None) -> str | None:
+def register(session: Run, trained: TrainedModel | None) -> str | None:
     """Log the best checkpoint and the model, register it; return its URI."""
     if trained is None:
         session.console.print("votes of neighbours are a baseline: no model is registered")
         return None
-    network, blueprint = trained
     track, file = session.config.tracking, session.folder / checkpoint.FILE
     session.tracker.checkpoint(file)
-    uri = session.tracker.model(network, blueprint, file, track.model if track.register else None)
+    uri = session.tracker.model(trained, file, track.model if track.register else None)
     if uri:
         session.console.print(f"model: {uri}")
     return uri

@@ -52,7 +52,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
 from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_table
@@ -71,7 +70,7 @@ from train.evaluation import metrics as evaluation_metrics
 from train.evaluation.calibration import cross_entropy
 from train.fitting import grid, pack, selection
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.models.inference import predict_tiles
 from train.predictions.table import encode_clusters
 from train.reports.recorder import record_evidence, record_split
@@ -265,10 +264,10 @@ def evaluated(
     parts = [out_of_fold(known, config, snapshot, scratch)] if several else []
     if config.probe == "knn":
         return parts
-    network, blueprint = opened(name, known, config)
+    model = opened(name, known, config)
     if config.mode == "test" or (several and config.final and config.data.test_tiles):
         tiles = snapshot.test_set(config.evidence.columns())
-        figures = split_figures(config, "test", tiles, network, blueprint, scratch)
+        figures = split_figures(config, "test", tiles, model, scratch)
         return [*parts, Part("best/test/", figures)]
     held = fold if several else lone_fold(config)
     if held is None:  # trained on all folds, and never tested
@@ -277,7 +276,7 @@ def evaluated(
     order = np.flatnonzero(np.asarray(tiles.keys["split"]) == "validation")
     if config.mode == "validate":
         tiles, order = replace(tiles, keys=tiles.keys.take(pa.array(order))), np.arange(len(order))
-    figures = split_figures(config, "validation", tiles, network, blueprint, scratch, order)
+    figures = split_figures(config, "validation", tiles, model, scratch, order)
     return [*parts, Part("registered/validation/" if several else "best/validation/", figures)]
 
 
@@ -287,7 +286,7 @@ def funnel(config: Config, snapshot: Snapshot) -> Part:
     return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
 
-def opened(name: str, known: RunRecord, config: Config) -> tuple[nn.Module, ModelSpec]:
+def opened(name: str, known: RunRecord, config: Config) -> TrainedModel:
     """Return the network that the figures are of."""
     trained = name if names.is_registered(name) else f"runs:/{known.run}/{checkpoint.FILE}"
     uri = names.resolved(config.checkpoint or trained)
@@ -296,34 +295,33 @@ def opened(name: str, known: RunRecord, config: Config) -> tuple[nn.Module, Mode
             f"The run has recorded {config.checkpoint}, which is {uri} now: it may have used "
             "another version", FeatureStoreWarning, stacklevel=2,
         )  # fmt: skip
-    network, blueprint = registered_models.load(uri)
-    if blueprint.classes != class_names(config):
+    model = registered_models.load(uri)
+    if model.spec.classes != class_names(config):
         raise ArtifactError(
             "The model knows other classes than the configuration",
-            found=f"{', '.join(blueprint.classes)}; {', '.join(class_names(config))}",
+            found=f"{', '.join(model.spec.classes)}; {', '.join(class_names(config))}",
             fix="leave class_indices as it was recorded",
         )
-    return network, blueprint
+    return model
 
 
 def split_figures(
     config: Config,
     name: str,
     tiles: TileSet,
-    network: nn.Module,
-    blueprint: ModelSpec,
+    model: TrainedModel,
     folder: Path,
     order: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles."""
     order = np.arange(len(tiles.keys)) if order is None else order
     chosen = replace(tiles, keys=tiles.keys.take(pa.array(order)))
-    shares = predict_tiles(network, chosen, config.threads)
+    shares = predict_tiles(model.network, chosen, config.threads)
     target = chosen.keys["target"].to_numpy()
-    loss = cross_entropy(shares, target, np.array(blueprint.weights))
+    loss = cross_entropy(shares, target, np.array(model.spec.weights))
     tracker = NullTracker()
     session = single_process_run(config, Console(quiet=True), tracker, folder)
-    record_split(session, name, tiles, order, torch.from_numpy(shares), blueprint.classes, loss)
+    record_split(session, name, tiles, order, torch.from_numpy(shares), model.spec.classes, loss)
     start = f"best/{name}/"
     return {key.removeprefix(start): value for key, value in tracker.heard.items()}
 

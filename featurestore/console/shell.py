@@ -46,9 +46,9 @@ def run(store: FeatureStore, path: Path | None = None, *, external: bool = False
         views = catalog.write(filed, path or Path(folder) / "views.duckdb")
         script = Path(folder) / "settings.sql"
         script.write_text(settings(views, store, external), "utf-8")
-        command = [program, "-readonly", "-cmd", f'.read "{script}"', views.path.absolute()]
+        command = [str(program), "-readonly", "-cmd", f'.read "{script}"']
         with _interrupts_for_child():
-            return subprocess.run(command, check=False).returncode
+            return subprocess.run([*command, views.path.absolute()], check=False).returncode
 
 
 def executable() -> Path:

@@ -17,7 +17,7 @@ from train.engine.shard import UNKNOWN, Split, count_targets
 from train.evaluation.confusion import Counts, Cube
 from train.fitting.linear import DivergedError
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import Standardize
 from train.reports.history import History
 from train.runtime.fit_state import FileCheckpointer
@@ -29,9 +29,7 @@ from train.tracking.names import encode_name
 BLOCK = 4096  # rows of a product outside training: large enough to be fast, small to hold
 
 
-def fit(
-    session: Run, splits: dict[str, Split], dim: int, classes: list[str]
-) -> tuple[nn.Module, ModelSpec]:
+def fit(session: Run, splits: dict[str, Split], dim: int, classes: list[str]) -> TrainedModel:
     """Train a head, stop early, and return the network as it was at its best epoch."""
     config, accelerator, train = session.config, session.accelerator, splits["train"]
     weights = class_weights(count_targets(train.targets, len(classes)))
@@ -51,7 +49,7 @@ def fit(
 
     def best(state: dict[str, Any]) -> None:
         head.load_state_dict(state["best"])
-        checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
+        checkpoint.save(session.folder / checkpoint.FILE, TrainedModel(network, blueprint))
 
     memory = FileCheckpointer(session, "head", history.rows, best)
     race = Race.start(session, head)
@@ -80,8 +78,8 @@ def fit(
     history.close()
     head.load_state_dict(race.best)
     if session.is_first:
-        checkpoint.save(session.folder / checkpoint.FILE, network, blueprint)
-    return network.eval().requires_grad_(False), blueprint
+        checkpoint.save(session.folder / checkpoint.FILE, TrainedModel(network, blueprint))
+    return TrainedModel(network.eval().requires_grad_(False), blueprint)
 
 
 @dataclass

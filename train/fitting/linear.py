@@ -23,7 +23,7 @@ from train.engine.weights import LinearHeads
 from train.evaluation import calibration, metrics
 from train.fitting.load import memory_budget
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import backbone, classifier, linear
 from train.runtime.fit_state import FileCheckpointer
 from train.runtime.processes import all_reduce
@@ -195,7 +195,7 @@ def network(
     weights: Tensor,
     classes: list[str],
     temperature: float = 1.0,
-) -> tuple[nn.Module, ModelSpec]:
+) -> TrainedModel:
     """Return one head as the network that is registered.
 
     Its standardisation and its temperature are in its weights.
@@ -210,7 +210,8 @@ def network(
     assert isinstance(head, nn.Linear)
     head.weight.data = affine.weight[0].cpu() / temperature
     head.bias.data = affine.bias[0].cpu() / temperature
-    whole = classifier(backbone(body, dim), head).eval().requires_grad_(False)
+    network = classifier(backbone(body, dim), head).eval().requires_grad_(False)
+    trained = TrainedModel(network, blueprint)
     if session.is_first:
-        checkpoint.save(session.folder / checkpoint.FILE, whole, blueprint)
-    return whole, blueprint
+        checkpoint.save(session.folder / checkpoint.FILE, trained)
+    return trained

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featurestore.console.tables import print_table
 from train.config.rules import steadier
@@ -27,7 +27,7 @@ from train.fitting.grid import HeadGrid
 from train.fitting.linear import DivergedError, calibrated, network, plan, summed, train_heads
 from train.fitting.load import TileTable, load, resident, to_device
 from train.fitting.selection import Score
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.overlays import record as overlays_record
 from train.plots.settings import axis_png, settings_png
 from train.predictions.files import write_parquet
@@ -62,7 +62,7 @@ class Outcome:
     fitted: FitResult | None = None
 
 
-def fit(session: Run, pack: HeadGrid, classes: list[str]) -> tuple[nn.Module, ModelSpec] | None:
+def fit(session: Run, pack: HeadGrid, classes: list[str]) -> TrainedModel | None:
     """Train a head for every setting and fold; return the network of the best, if there is one.
 
     With ``final``, that is one more head of the best setting, trained on all folds for as many
@@ -174,7 +174,7 @@ def final(
     epochs: int,
     classes: list[str],
     temperature: float,
-) -> tuple[nn.Module, ModelSpec]:
+) -> TrainedModel:
     """Train one more head of the best setting, on all folds; its temperature is the folds'."""
     config = session.config
     if config.optimizer in SOLVERS:

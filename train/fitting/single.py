@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.rules import steadier
@@ -13,7 +13,7 @@ from train.engine.heads import HeadSpecs
 from train.evaluation.calibration import cross_entropy
 from train.fitting.linear import DivergedError, calibrated, network, plan, summed, train_heads
 from train.fitting.load import TileTable, load
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.reports.history import History
 from train.reports.recorder import record_split
 from train.runtime.processes import assemble_rows
@@ -23,7 +23,7 @@ from train.tracking.names import encode_name
 TRAINED, HELD = 0, 1  # the two folds that a single head knows
 
 
-def fit(session: Run, tiles: TileSet, classes: list[str]) -> tuple[nn.Module, ModelSpec]:
+def fit(session: Run, tiles: TileSet, classes: list[str]) -> TrainedModel:
     """Train a head on the tiles of split ``train``, stop by the others, and record how good it is.
 
     Raises

@@ -30,7 +30,7 @@ from train.inference import cohort as inference_cohort
 from train.inference import writer
 from train.inference.cohort import Places, PredictionSet
 from train.inference.writer import PredictionWriter
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import logits_of
 from train.overlays import record as overlays_record
 from train.predictions import partitions
@@ -76,7 +76,7 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
     return folder, taken
 
 
-def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: ModelSpec) -> None:
+def predict(session: Run, cohort: PredictionSet, model: TrainedModel) -> None:
     """Write the predictions of every slide that is not whole yet; record all of them.
 
     Raises
@@ -90,8 +90,8 @@ def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: 
     whole = on_main(accelerator, lambda: writer.begin(folder, cohort))
     places = cohort.places(whole)
     work = cohort.share(places, rank, world)
-    out = PredictionWriter(folder, cohort, blueprint.classes)
-    network = network.to(accelerator.device)
+    out = PredictionWriter(folder, cohort, model.spec.classes)
+    network = model.network.to(accelerator.device)
     with (
         closing(out),
         Rows(session.console).counting("predicted", sum(p.rows for p in work)) as advance,
@@ -111,7 +111,7 @@ def predict(session: Run, cohort: PredictionSet, network: nn.Module, blueprint: 
             f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
             f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
         )
-        record(session, cohort, blueprint)
+        record(session, cohort, model.spec)
 
 
 def scan(

@@ -8,7 +8,6 @@ from typing import Any
 
 import ibis
 import numpy as np
-from torch import nn
 
 from featurestore.backend import errors
 from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
@@ -24,7 +23,7 @@ from train.config.store import class_names, open_store
 from train.evaluation.comparison import differences
 from train.evaluation.estimates import estimate
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import predict_tiles
 from train.predictions.table import encode_clusters, encode_slides
 from train.promotion.gate import Evidence
@@ -33,7 +32,6 @@ from train.tracking.runs import RunRecord, load_run
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
 RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
-Trained = tuple[nn.Module, ModelSpec]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,9 @@ def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, 
     return run, config_load.recorded(run.config, changes)
 
 
-def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | None]:
+def load_candidate(
+    candidate: Path, champion: Path | None
+) -> tuple[TrainedModel, TrainedModel | None]:
     """Read both networks from the files of their versions.
 
     Raises
@@ -95,23 +95,28 @@ def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Tra
     file = Path("extra_files") / checkpoint.FILE
     new = checkpoint.load(candidate / file)
     old = checkpoint.load(champion / file) if champion else None
-    if old and old[1].classes != new[1].classes:
+    if old and old.spec.classes != new.spec.classes:
         raise UnknownClassError(
             "Candidate and champion know different classes",
-            found=f"{', '.join(new[1].classes)}; {', '.join(old[1].classes)}",
+            found=f"{', '.join(new.spec.classes)}; {', '.join(old.spec.classes)}",
             fix="promote it under another alias or model name: it answers another question",
         )
-    if old and old[1].dim != new[1].dim:
+    if old and old.spec.dim != new.spec.dim:
         raise EmbeddingError(
             "Candidate and champion are for embeddings of different lengths",
-            found=f"{new[1].dim} and {old[1].dim}",
+            found=f"{new.spec.dim} and {old.spec.dim}",
             fix="promote it under another alias: whoever serves it must embed tiles otherwise",
         )
     return new, old
 
 
 def evaluate_candidate(
-    new: Trained, old: Trained | None, run: RunRecord, settled: Config, rows: Rows, seed: int
+    new: TrainedModel,
+    old: TrainedModel | None,
+    run: RunRecord,
+    settled: Config,
+    rows: Rows,
+    seed: int,
 ) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
 
@@ -120,7 +125,7 @@ def evaluate_candidate(
     FeatureStoreError
         There is no test view, or it is not for these networks.
     """
-    network, blueprint = new
+    network, blueprint = new.network, new.spec
     store = open_store(settled)
     ordered = settled.evidence.ordered
     tiles, read = test_view(store, rows, settled.evidence.columns())
@@ -130,7 +135,7 @@ def evaluate_candidate(
     unit, _ = encode_clusters(tiles.keys, settled.evidence.resample)
     names, threads = blueprint.classes, settled.threads
     ours = predict_tiles(network, tiles, threads)
-    theirs = predict_tiles(old[0], tiles, threads) if old else None
+    theirs = predict_tiles(old.network, tiles, threads) if old else None
     evidence = Evidence(
         classes=names,
         tiles=np.bincount(target, minlength=len(names)).tolist(),
