@@ -113,8 +113,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     from train.config.schema import Config
     from train.inference import cohort as inference_cohort
     from train.inference.stream import predict_cohort
-    from train.models import checkpoint
-    from train.models.checkpoint import ModelSpec
+    from train.models.checkpoint import ModelSpec, TrainedModel
     from train.runtime.processes import Processes
     from train.runtime.run import Run
     from train.tracking.tracker import NullTracker
@@ -122,7 +121,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     names = [f"class {number}" for number in range(CLASSES)]
     blueprint = ModelSpec("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
     torch.manual_seed(0)
-    network = blueprint.build().eval().requires_grad_(False)
+    model = TrainedModel(blueprint.build().eval().requires_grad_(False), blueprint)
     processes = Processes(Accelerator(cpu=True))
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         if options.cap:
@@ -136,9 +135,9 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")
         )
         store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
-        cohort = inference_cohort.prediction_set(store, checkpoint.digest(network, blueprint))
+        cohort = inference_cohort.prediction_set(store, model.digest)
         joined = clock.said()
-        predict_cohort(run, cohort, (network, blueprint))
+        predict_cohort(run, cohort, model)
         done = clock.said()
         written = sum(pq.read_metadata(f).num_rows for f in out.rglob("*.parquet"))
         assert written == options.rows

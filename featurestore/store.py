@@ -93,6 +93,7 @@ class FeatureStore:
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
         self._folds: pa.Table | None = None
+        self._fold_file: Path | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
         self._views: dict[str, ir.Table] = {}
@@ -245,10 +246,9 @@ class FeatureStore:
             )
         if self.database is None:
             return engine.register(self.connection, "assigned_folds", table)
-        file = artifact.log_assignment(
-            table, artifact.content(spec, self.sources.dataset("tiles").named)
-        )
-        filed = engine.read_parquet(self.connection, [file])
+        content = artifact.content(spec, self.sources.dataset("tiles").named)
+        self._fold_file = artifact.log_assignment(table, content)
+        filed = engine.read_parquet(self.connection, [self._fold_file])
         return engine.create_view(self.connection, "assigned_folds", filed)
 
     @property
@@ -326,7 +326,13 @@ class FeatureStore:
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        statements.seal(self.connection, self.sources.files())
+        statements.seal(self.connection, self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the views read: those of the artifacts, and that of folds in a catalog."""
+        files = self.sources.files()
+        return files if self._fold_file is None else [*files, self._fold_file]
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""

@@ -20,7 +20,8 @@ def test_wheel_holds_the_library_alone(tmp_path: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"featurestore"}
-    assert "featurestore/store.py" in names
+    assert {"featurestore/store.py", "featurestore/py.typed"} <= set(names)
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
 
 
 def test_no_range_can_pull_gigabytes_of_gpu_packages():
@@ -38,5 +39,5 @@ def test_top_level_is_the_agreed_one():
     ).stdout.split("\n")
     tops = {name.split("/")[0] for name in tracked if name}
     agreed = {"pyproject.toml", "featurestore", "train", "sql", "configs", "tests", "README.md",
-              "benchmarks", "docs", "CHANGELOG.md"}  # fmt: skip
+              "benchmarks", "docs", "CHANGELOG.md", "LICENSE"}  # fmt: skip
     assert {top for top in tops if not top.startswith(".")} <= agreed

@@ -12,7 +12,7 @@ import yaml
 from featurestore.io import digests
 from train.config import load, text
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.tracking import registry
 from train.tracking.mlflow_tracker import MlflowTracker
 
@@ -55,14 +55,14 @@ def write_data(**changes) -> None:
 def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) -> str:
     """Register a head that listens to noise, as a fit would; return its number."""
     torch.manual_seed(0)
-    network, blueprint = None, ModelSpec("linear", 0, "none", dim, names, [1.0] * len(names))
-    network = blueprint.build()
+    spec = ModelSpec("linear", 0, "none", dim, names, [1.0] * len(names))
+    network = spec.build()
     head = network.get_submodule("head")
     with torch.no_grad():
         head.weight.zero_()
         head.bias.zero_()
         head.weight[0, 0], head.weight[0, 1] = 5.0, 5.0 * noise
-    file = checkpoint.save(Path("made") / checkpoint.FILE, network, blueprint)
+    file = checkpoint.save(Path("made") / checkpoint.FILE, TrainedModel(network, spec))
     classes = {"class_indices": {n: i for i, n in enumerate(names)},
                "thresholds": dict.fromkeys(names, 0.5)}  # fmt: skip
     Path("own.yaml").write_text(yaml.safe_dump({"data": {"name": "own"}, **classes}))

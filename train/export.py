@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import ArtifactError, FeatureStoreError
@@ -33,7 +32,7 @@ from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.tracking import registered_models
 from train.tracking.runs import RunRecord, load_run
 
@@ -116,38 +115,39 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         mlflow_artifacts.use_tracking(uri)
         model = names.resolved(model)
         known = load_run(names.run_of(model))
-    network, blueprint = registered_models.load(model)
+    trained = registered_models.load(model)
     settings = rules(known) if known else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        write_onnx(network, blueprint, folder / "model.onnx")
-        checkpoint.save(folder / "model.safetensors", network, blueprint)
-        content = described(model, blueprint, settings, known)
+        write_onnx(trained, folder / "model.onnx")
+        checkpoint.save(folder / "model.safetensors", trained)
+        content = described(model, trained.spec, settings, known)
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        (folder / "README.md").write_text(card(model, blueprint, settings, known))
+        (folder / "README.md").write_text(card(model, trained.spec, settings, known))
         publish(folder, output)
 
 
-def write_onnx(network: nn.Module, blueprint: ModelSpec, file: Path) -> None:
+def write_onnx(trained: TrainedModel, file: Path) -> None:
     """Write the network as one ONNX file, for any number of rows, and see that it agrees."""
     import onnxruntime
 
+    network, dim = trained.network.cpu().eval(), trained.spec.dim
     rng = torch.Generator().manual_seed(0)
-    example = torch.randn((2, blueprint.dim), generator=rng)
+    example = torch.randn((2, dim), generator=rng)
     rows = torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not here
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network.cpu().eval(), (example,), dynamo=True, verbose=False, external_data=False,
+            network, (example,), dynamo=True, verbose=False, external_data=False,
             input_names=["embedding"], output_names=["probabilities"],
             dynamic_shapes=({0: rows},),
         )  # fmt: skip
         assert program is not None
         program.save(str(file), external_data=False)
-    batch = 3 * torch.randn((64, blueprint.dim), generator=rng)
+    batch = 3 * torch.randn((64, dim), generator=rng)
     session = onnxruntime.InferenceSession(str(file))
     [found] = session.run(None, {"embedding": batch.numpy()})
     with torch.no_grad():
@@ -167,16 +167,16 @@ def rules(known: RunRecord) -> dict[str, Any]:
 
 
 def described(
-    model: str, blueprint: ModelSpec, settings: dict[str, Any], known: RunRecord | None
+    model: str, spec: ModelSpec, settings: dict[str, Any], known: RunRecord | None
 ) -> dict[str, Any]:
     """Return what a program must know of the model."""
     return {
         "model": model,
-        "classes": blueprint.classes,
-        "dim": blueprint.dim,
-        "head": blueprint.head,
-        "normalize": blueprint.normalize,
-        "temperature": blueprint.temperature,
+        "classes": spec.classes,
+        "dim": spec.dim,
+        "head": spec.head,
+        "normalize": spec.normalize,
+        "temperature": spec.temperature,
         "rules": settings,
         "run": known.run if known else None,
         "commit": known.commit if known else None,
@@ -184,14 +184,12 @@ def described(
     }
 
 
-def card(
-    model: str, blueprint: ModelSpec, settings: dict[str, Any], known: RunRecord | None
-) -> str:
+def card(model: str, spec: ModelSpec, settings: dict[str, Any], known: RunRecord | None) -> str:
     """Return the model card, as Markdown."""
     least = settings.get("thresholds", {})
     classes = [
         f"| {name} | {index} | {least.get(name, 'not known')} |"
-        for index, name in enumerate(blueprint.classes)
+        for index, name in enumerate(spec.classes)
     ]
     origin, figures = "Not known: it was exported from a file.", "Not known."
     if known:
@@ -200,9 +198,9 @@ def card(
         lines += [f"- {name}: sha256 `{digest}`" for name, digest in known.data.items()]
         origin, figures = "\n".join(lines), figure_table(known.metrics)
     return CARD.format(
-        name=model.removeprefix("models:/"), head=blueprint.head, dim=blueprint.dim,
-        number=len(blueprint.classes), classes="\n".join(classes), normalize=blueprint.normalize,
-        temperature=blueprint.temperature, origin=origin, figures=figures,
+        name=model.removeprefix("models:/"), head=spec.head, dim=spec.dim,
+        number=len(spec.classes), classes="\n".join(classes), normalize=spec.normalize,
+        temperature=spec.temperature, origin=origin, figures=figures,
     )  # fmt: skip
 
 

@@ -65,10 +65,10 @@ from train.tracking import provenance
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    provenance.follow_launcher(argv)
+    provenance.follow_launcher(os.environ)
     with watched(speaks(os.environ)) as ending, names.resolved_once():
         try:
-            run(load(argv), ending, provenance.command(argv))
+            run(load(argv), ending, provenance.command(argv, os.environ, sys.argv[0]))
         except BaseException as error:
             return ending.close(error)
     return 0
@@ -93,7 +93,7 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
                 log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
             settle(this)  # a tracking server that was lost ends all processes, here as below
             MODES[config.mode](this, log, job)
-            log.close(job.model[1] if job.model else None)  # report.html
+            log.close(job.model.spec if job.model else None)  # report.html
 
 
 # -----------------------------------------------------------------------------
@@ -146,10 +146,10 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
     model = build_network(result, head, config, choice.temperature)
-    log.checkpoint(*model)
+    log.checkpoint(model)
     if config.final and job.tiles:  # held out, and looked at once, after every choice was made
         evaluate_model(this, log, replace(job, model=model))
-    log.model(*model)
+    log.model(model)
 
 
 def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitResult:
@@ -157,7 +157,7 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
     config, alone = this.config, len(trainer.problem.heads) == 1
 
     def save_best() -> None:  # what is left of a fit whose tracking server was lost
-        log.checkpoint(*build_network(trainer.result(), 0, config))
+        log.checkpoint(build_network(trainer.result(), 0, config))
 
     lost = save_best if isinstance(history, HeadHistory) else None
     state = FileCheckpointer(this, trainer, history, lost)
@@ -194,7 +194,7 @@ def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     log.cohort(this.states, job.cohort.keys)
     draw_maps(this, log, files.dataset(str(this.states), None))
     if config.abstain_below is not None or has_labels(job.cohort.keys):  # else nobody reads them
-        predictions, loss = read_cohort(this.states, job.model[1], config)
+        predictions, loss = read_cohort(this.states, job.model.spec, config)
         log.abstentions(predictions)
         if predictions.labelled:
             log.evaluation(evaluate(predictions, config.evidence, config.seed, loss), "predict")

@@ -201,7 +201,7 @@ def examined(
         if gate.failed_checks(lines):
             return lines, None
         new, old = promotion_candidate.load_candidate(folders[0], folders[1] if champion else None)
-    gate.check_classes(asked, new[1].classes)
+    gate.check_classes(asked, new.spec.classes)
     held = promotion_candidate.evaluate_candidate(
         new, old, run, settled, promotion_candidate.Trial(Rows(console), seed)
     )

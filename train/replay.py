@@ -48,7 +48,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from torch import nn
 
 from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_table
@@ -70,7 +69,7 @@ from train.evaluation.unit_sums import Counts, confusion_counts
 from train.fitting import grid, selection
 from train.fitting.settings import summary
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.models.inference import predict_tiles
 from train.predictions.table import KEYS, Predictions
 from train.tracking import registered_models
@@ -270,7 +269,7 @@ def funnel(config: Config, snapshot: Snapshot) -> Part:
     return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
 
 
-def opened(name: str, record: RunRecord, config: Config) -> tuple[nn.Module, ModelSpec]:
+def opened(name: str, record: RunRecord, config: Config) -> TrainedModel:
     """Return the network that the figures are of."""
     trained = name if names.is_registered(name) else f"runs:/{record.run}/{checkpoint.FILE}"
     uri = names.resolved(config.checkpoint or trained)
@@ -279,22 +278,22 @@ def opened(name: str, record: RunRecord, config: Config) -> tuple[nn.Module, Mod
             f"The run has recorded {config.checkpoint}, which is {uri} now: it may have used "
             "another version", FeatureStoreWarning, stacklevel=2,
         )  # fmt: skip
-    network, spec = registered_models.load(uri)
-    if spec.classes != config.class_names:
+    model = registered_models.load(uri)
+    if model.spec.classes != config.class_names:
         raise ArtifactError(
             "The model knows other classes than the configuration",
-            found=f"{', '.join(spec.classes)}; {', '.join(config.class_names)}",
+            found=f"{', '.join(model.spec.classes)}; {', '.join(config.class_names)}",
             fix="leave class_indices as it was recorded",
         )
-    return network, spec
+    return model
 
 
 def split_metrics(
-    config: Config, split: str, tiles: TileSet, trained: tuple[nn.Module, ModelSpec]
+    config: Config, split: str, tiles: TileSet, trained: TrainedModel
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles, by their names after ``best/<split>/``."""
-    network, spec = trained
-    probabilities = predict_tiles(network, tiles, config.threads)
+    spec = trained.spec
+    probabilities = predict_tiles(trained.network, tiles, config.threads)
     predictions = Predictions.of(
         tiles.keys, np.arange(len(tiles.keys)), probabilities, spec.classes,
         config.evidence.resample,

@@ -10,13 +10,9 @@ submitted. Needs `pip install -e '.[cluster]'`.
 """
 
 import argparse
-import os
-import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,68 +25,31 @@ from featurestore.spec import bounds
 from featurestore.spec.bounds import COUNTS
 from train.config import load, text
 from train.config.schema import ConfigError
-from train.tracking.provenance import COMMIT, git_commit
+from train.runtime.job import PROBE, Job
+from train.runtime.manifests import manifests
+from train.tracking.provenance import git_commit
 
-PROBE = Path(__file__).resolve().parent / "probe.py"
-PORT = 29500  # at which the processes of several nodes meet
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run on a cluster; called on each node, it is that node's part of it.
-
-    Parameters
-    ----------
-    name
-        Of the run and of the job.
-    arguments
-        Of train/probe.py.
-    settings
-        The resolved configuration, as YAML.
-    commit
-        Of the code.
-    nodes, gpus
-        How many, and how many on each.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    settings: str
-    commit: str
-    nodes: int
-    gpus: int
-
-    def command(self, script: str, rank: str = "0", host: str = "127.0.0.1") -> list[str]:
-        """Return the command of one node."""
-        processes = self.nodes * max(1, self.gpus)
-        launch = ["accelerate", "launch", "--num_machines", str(self.nodes), "--num_processes",
-                  str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-        launch += [] if self.gpus else ["--cpu"]
-        launch += ["--multi_gpu"] if processes > 1 else []
-        if self.nodes > 1:
-            launch += ["--machine_rank", rank, "--main_process_ip", host]
-            launch += ["--main_process_port", str(PORT)]
-        return [*launch, script, *self.given()]
-
-    def given(self) -> list[str]:
-        """Return the arguments of train/probe.py, with those that let it go on."""
-        return [*self.arguments, f"tracking.run_name={self.name}", "resume=auto"]
-
-    def __call__(self) -> None:
-        """Run this node's part, under Slurm."""
-        import submitit
-
-        place = submitit.JobEnvironment()
-        command = self.command(str(PROBE), str(place.node), place.hostnames[0])
-        own = str(Path(sys.executable).parent)
-        path = os.pathsep.join([own, os.environ.get("PATH", "")])
-        subprocess.run(command, check=True, env={**os.environ, "PATH": path, COMMIT: self.commit})
-
-    def checkpoint(self) -> Any:
-        """Say what is to be submitted when Slurm takes the nodes away: the same, which goes on."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--dry-run": {"action": "store_true", "help": "print it, submit nothing"},
+    "--nodes": {"type": int, "default": 1},
+    "--gpus": {"type": int, "default": 0, "help": "GPUs a node (default: the CPU)"},
+    "--cpus": {"type": int, "default": 8, "help": "cores a node"},
+    "--memory": {"type": int, "default": 16, "help": "GB a node"},
+    "--hours": {"type": float, "default": 4, "help": "time limit"},
+    "--name": {"help": "of job and run (default: made of the arguments)"},
+    "--folder": {"type": Path, "default": Path(".featurestore/jobs"),
+                 "help": "where the configuration and logs are kept"},
+}  # fmt: skip
+OPTIONS_OF: dict[str, dict[str, dict[str, Any]]] = {
+    "slurm": {"--partition": {}, "--account": {}},
+    "kubernetes": {
+        "--image": {"required": True, "help": "with this checkout in it"},
+        "--checkout": {"default": "/app", "help": "where, in the image"},
+        "--namespace": {"default": "default"},
+        "--claim": {"action": "append", "default": [], "metavar": "NAME:/PATH",
+                    "help": "a persistent volume claim; the first is the working folder"},
+    },
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,30 +61,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     clusters = top.add_subparsers(dest="cluster", required=True)
     for name in ("slurm", "kubernetes"):
-        one = clusters.add_parser(name, help=f"submit to {name.capitalize()}")
-        one.add_argument("--dry-run", action="store_true", help="print it, submit nothing")
-        one.add_argument("--nodes", type=int, default=1)
-        one.add_argument("--gpus", type=int, default=0, help="GPUs a node (default: the CPU)")
-        one.add_argument("--cpus", type=int, default=8, help="cores a node")
-        one.add_argument("--memory", type=int, default=16, help="GB a node")
-        one.add_argument("--hours", type=float, default=4, help="time limit")
-        one.add_argument("--name", help="of job and run (default: made of the arguments)")
-        one.add_argument(
-            "--folder", type=Path, default=Path(".featurestore/jobs"),
-            help="where the configuration and logs are kept",
-        )  # fmt: skip
-        if name == "slurm":
-            one.add_argument("--partition")
-            one.add_argument("--account")
-        else:
-            one.add_argument("--image", required=True, help="with this checkout in it")
-            one.add_argument("--checkout", default="/app", help="where, in the image")
-            one.add_argument("--namespace", default="default")
-            one.add_argument(
-                "--claim", action="append", default=[], metavar="NAME:/PATH",
-                help="a persistent volume claim; the first is the working folder",
-            )  # fmt: skip
-        one.add_argument("arguments", nargs="*", metavar="key=value", help="of train/probe.py")
+        cluster = clusters.add_parser(name, help=f"submit to {name.capitalize()}")
+        for option, settings in {**OPTIONS, **OPTIONS_OF[name]}.items():
+            cluster.add_argument(option, **settings)
+        cluster.add_argument("arguments", nargs="*", metavar="key=value", help="of train/probe.py")
     return top
 
 
@@ -134,11 +73,11 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     try:
         job = planned(options)
-        said = slurm(job, options) if options.cluster == "slurm" else kubernetes(job, options)
+        message = slurm(job, options) if options.cluster == "slurm" else kubernetes(job, options)
     except FeatureStoreError as error:
         print_error(error)
         return 2
-    print(said)
+    print(message)
     return 0
 
 
@@ -161,15 +100,15 @@ def planned(options: argparse.Namespace) -> Job:
         ("--hours", options.hours, "(0, 1e5]"),
     ):  # fmt: skip
         bounds.check([(key, number)], interval)
-    settled = load.load(options.arguments)
-    name = options.name or text.run_name(settled)
+    config = load.load(options.arguments)
+    name = options.name or text.run_name(config)
     commit = git_commit() or "unknown"
     if commit.endswith("-dirty"):
         print("warning: the checkout has changes that its commit does not hold", file=sys.stderr)
     arguments = tuple(
         a for a in options.arguments if not a.startswith(("tracking.run_name=", "resume="))
     )
-    job = Job(name, arguments, text.text(settled), commit, options.nodes, options.gpus)
+    job = Job(name, arguments, text.text(config), commit, options.nodes, options.gpus)
     load.load(job.given())
     return job
 
@@ -188,7 +127,6 @@ def keep(job: Job, folder: Path) -> None:
 def slurm(job: Job, options: argparse.Namespace) -> str:
     """Submit to Slurm by submitit; return what to tell, or what would be submitted."""
     import submitit
-    from submitit.slurm.slurm import _make_sbatch_string
 
     folder = options.folder / job.name
     wanted = {
@@ -199,10 +137,8 @@ def slurm(job: Job, options: argparse.Namespace) -> str:
     }  # fmt: skip
     parameters = {key: value for key, value in wanted.items() if value is not None}
     if options.dry_run:
-        command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
-        script = _make_sbatch_string(command=command, folder=folder, **parameters)
         node = " ".join(job.command(str(PROBE), "NODE", "FIRST_NODE"))
-        return f"{script}\n# which on each node runs\n# {node}"
+        return f"{sbatch_script(folder, parameters)}\n# which on each node runs\n# {node}"
     try:
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**parameters)
@@ -215,6 +151,19 @@ def slurm(job: Job, options: argparse.Namespace) -> str:
             fix="run it where sbatch works, or look at it with --dry-run",
         ) from error
     return f"submitted: job {number}, run {job.name}; logs in {folder}"
+
+
+def sbatch_script(folder: Path, parameters: Mapping[str, Any]) -> str:
+    """Return the script that submitit would submit, or its settings where it does not tell."""
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
+    try:
+        # Private: submitit shows a script only to whom it submits.
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        return str(_make_sbatch_string(command=command, folder=folder, **parameters))
+    except (ImportError, TypeError):
+        settings = [f"#   {key}: {value}" for key, value in parameters.items()]
+        return "\n".join(["#!/bin/bash", "# submitit's settings", *settings, command])
 
 
 # -- Kubernetes -----------------------------------------------------------------------------------
@@ -245,80 +194,6 @@ def kubernetes(job: Job, options: argparse.Namespace) -> str:
     keep(job, options.folder / job.name)
     name = body["metadata"]["name"]
     return f"submitted: job {name}, run {job.name}; kubectl logs -f job/{name}"
-
-
-def manifests(job: Job, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the objects of a job: itself last; before it the service by which its nodes meet."""
-    from kubernetes import client
-
-    name = f"{label(job.name)[:48].strip('-')}-{os.urandom(3).hex()}"
-    claims = [claim.split(":", 1) for claim in options.claim]
-    if not all(len(claim) == 2 and claim[1].startswith("/") for claim in claims):
-        raise ConfigError(
-            "A claim is a name and an absolute path", found=" ".join(options.claim),
-            fix="write for example --claim data:/data",
-        )  # fmt: skip
-    needs = {"cpu": str(options.cpus), "memory": f"{options.memory}G"}
-    limits = needs | ({"nvidia.com/gpu": str(job.gpus)} if job.gpus else {})
-    plain = {COMMIT: job.commit}
-    plain |= {key: os.environ[key] for key in ("MLFLOW_TRACKING_URI",) if key in os.environ}
-    environment = [client.V1EnvVar(name=key, value=value) for key, value in plain.items()]
-    literal = replace(  # Kubernetes would put variables in place of $(...)
-        job,
-        name=job.name.replace("$", "$$"),
-        arguments=tuple(a.replace("$", "$$") for a in job.arguments),
-    )
-    command = literal.command(
-        f"{options.checkout}/train/probe.py", "$(JOB_COMPLETION_INDEX)", f"{name}-0.{name}"
-    )
-    container = client.V1Container(
-        name="probe", image=options.image, command=command, env=environment,
-        working_dir=claims[0][1] if claims else None,
-        resources=client.V1ResourceRequirements(requests=needs, limits=limits),
-        volume_mounts=[
-            client.V1VolumeMount(name=label(own), mount_path=path) for own, path in claims
-        ],
-    )  # fmt: skip
-    volumes = [
-        client.V1Volume(
-            name=label(own),
-            persistent_volume_claim=client.V1PersistentVolumeClaimVolumeSource(claim_name=own),
-        )
-        for own, _ in claims
-    ]
-    labels = {"app": "tissue-probe", "commit": label(job.commit), "job": name}
-    several = job.nodes > 1
-    pod = client.V1PodTemplateSpec(
-        metadata=client.V1ObjectMeta(labels=labels),
-        spec=client.V1PodSpec(
-            containers=[container], volumes=volumes, restart_policy="OnFailure",
-            subdomain=name if several else None,
-        ),
-    )  # fmt: skip
-    body = client.V1Job(
-        api_version="batch/v1", kind="Job",
-        metadata=client.V1ObjectMeta(
-            name=name, labels=labels,
-            annotations={"tissue-probe/run": job.name, "tissue-probe/config": job.settings},
-        ),
-        spec=client.V1JobSpec(
-            template=pod, backoff_limit=3, active_deadline_seconds=int(options.hours * 3600),
-            completions=job.nodes, parallelism=job.nodes,
-            completion_mode="Indexed" if several else "NonIndexed",
-        ),
-    )  # fmt: skip
-    service = client.V1Service(
-        api_version="v1", kind="Service",
-        metadata=client.V1ObjectMeta(name=name, labels=labels),
-        spec=client.V1ServiceSpec(cluster_ip="None", selector={"job": name}),
-    )  # fmt: skip
-    turn = client.ApiClient().sanitize_for_serialization
-    return [turn(one) for one in ([service, body] if several else [body])]
-
-
-def label(name: str) -> str:
-    """Return a name as Kubernetes takes it: at most 63 of a-z, 0-9 and inner hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
 
 
 if __name__ == "__main__":

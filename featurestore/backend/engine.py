@@ -51,16 +51,28 @@ def connect(
     """
     if engine == "pyspark":
         return spark_connection(threads, temp_folder)
-    settings: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
-    settings["temp_directory"] = temp_folder
+    limits: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
+    limits["temp_directory"] = temp_folder
     with translated():
         connection = ibis.duckdb.connect(
             ":memory:" if database is None else database,
-            **{k: v for k, v in settings.items() if v is not None},
+            **{k: v for k, v in limits.items() if v is not None},
         )
-        # Ibis has no name for the type that DuckDB makes of a column of shapes.
-        connection.raw_sql("set enable_geoparquet_conversion = false")
+        for statement in settings():
+            connection.raw_sql(statement)
     return connection
+
+
+def settings(threads: int | None = None, memory_limit: str | None = None) -> list[str]:
+    """Return the statements that set DuckDB up as the views need it, within limits."""
+    # Ibis has no name for the type that DuckDB makes of a column of shapes.
+    values: dict[str, object] = {"enable_geoparquet_conversion": False}
+    values |= {"threads": threads, "memory_limit": memory_limit}
+    return [
+        f"set {name} = {exp.convert(value).sql('duckdb')}"
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
 def read_parquet(

@@ -85,14 +85,19 @@ def seal(connection: SQLBackend, files: Sequence[Path]) -> None:
     """
     if connection.name != "duckdb" or _is_sealed(connection):
         return
-    names = [str(file.absolute()) for file in files]
-    allowed = exp.convert([*names, *map(escape, names)]).sql("duckdb")  # views name them escaped
     with translated():
-        for setting in (
-            f"allowed_paths = {allowed}", "python_enable_replacements = false",
-            "enable_external_access = false", "lock_configuration = true",
+        for statement in (
+            allowed_paths(files), "set python_enable_replacements = false",
+            "set enable_external_access = false", "set lock_configuration = true",
         ):  # fmt: skip
-            connection.raw_sql(f"set {setting}")
+            connection.raw_sql(statement)
+
+
+def allowed_paths(files: Sequence[Path]) -> str:
+    """Return the statement that names the files which stay readable without external access."""
+    names = [str(file.absolute()) for file in files]
+    allowed = exp.convert([*names, *map(escape, names)])  # views name them escaped
+    return f"set allowed_paths = {allowed.sql('duckdb')}"
 
 
 def _is_sealed(connection: SQLBackend) -> bool:

@@ -1,6 +1,7 @@
 """The views as a documented DuckDB file that any client opens: the views alone, no data."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.backend import engine
@@ -13,8 +14,27 @@ from featurestore.views.catalogue import column_notes, describe_view
 MAGIC, CHECKSUM = b"DUCK", 8  # the first word of a DuckDB file, behind so many bytes
 
 
-def write(store: FeatureStore, path: Path) -> list[str]:
-    """Write the views of a store's spec to a DuckDB file; return their names.
+@dataclass(frozen=True)
+class Catalog:
+    """A DuckDB file of views.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    views
+        Their names.
+    files
+        Parquet files that the views read.
+    """
+
+    path: Path
+    views: list[str]
+    files: list[Path]
+
+
+def write(store: FeatureStore, path: Path) -> Catalog:
+    """Write the views of a store's spec to a DuckDB file.
 
     Readers of an earlier file keep it; the new one takes its name when it is whole.
 
@@ -48,7 +68,7 @@ def write(store: FeatureStore, path: Path) -> list[str]:
             found=error.strerror or str(error),
             fix="name a file in a folder that can be written",
         ) from error
-    return names
+    return Catalog(path, names, filed.files)
 
 
 def _is_catalog(path: Path) -> bool:

@@ -19,12 +19,12 @@ from rich.filesize import decimal
 
 from featurestore import examples
 from featurestore.backend import errors as backend_errors
-from featurestore.console import answers, catalog, outputs
+from featurestore.console import answers, catalog, outputs, shell
 from featurestore.console.describe import description
 from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
-from featurestore.io import atomic, downloads, garbage, ledger, mlflow_artifacts, names, uris
+from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff
@@ -114,9 +114,12 @@ def _add_cohort(commands: Any) -> None:
     catalog.add_argument("path", type=Path, help="for example feature_views.duckdb")
     catalog.set_defaults(run=_catalog)
 
-    shell = commands.add_parser("shell", help="an interactive SQL prompt over the views")
-    _add_external(shell)
-    shell.set_defaults(run=_shell)
+    prompt = commands.add_parser("shell", help="DuckDB's command line over the views, read-only")
+    prompt.add_argument(
+        "path", type=Path, nargs="?", help="write the views to this DuckDB file (a temporary one)"
+    )
+    _add_external(prompt)
+    prompt.set_defaults(run=_shell)
 
     plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
     plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
@@ -230,16 +233,12 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _catalog(options: argparse.Namespace) -> None:
-    names = catalog.write(open_store(options), options.path)
-    say(f"{options.path}: {len(names)} views")
+    written = catalog.write(open_store(options), options.path)
+    say(f"{written.path}: {len(written.views)} views")
 
 
-def _shell(options: argparse.Namespace) -> None:
-    from featurestore.console import (
-        shell,  # the prompt's library is slow to import, and few ask for it
-    )
-
-    shell.run(open_store(options), atomic.HOME, external=options.external)
+def _shell(options: argparse.Namespace) -> int:
+    return shell.run(open_store(options), options.path, external=options.external)
 
 
 def _plot(options: argparse.Namespace) -> None:

@@ -1,188 +1,101 @@
-"""An interactive SQL prompt over the views: history, completion, a pager."""
+"""DuckDB's own command line over the views: history, completion, pager, every format."""
 
-import re
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
-import pyarrow as pa
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import Completer, Completion
-from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import FileHistory
-from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.lexers import PygmentsLexer
-from prompt_toolkit.output import Output
-from pygments.lexers.sql import SqlLexer
-
-from featurestore.backend import errors
-from featurestore.console import answers
-from featurestore.console.tables import print_table
-from featurestore.errors import FeatureStoreError
-from featurestore.printing import Console
+from featurestore.backend import engine, statements
+from featurestore.console import catalog
+from featurestore.console.catalog import Catalog
+from featurestore.errors import QueryError
 from featurestore.store import FeatureStore
-from featurestore.views.catalogue import column_notes, describe_view
 
-KEYWORDS = (
-    "select", "from", "where", "group by", "order by", "having", "limit", "with", "as", "join",
-    "inner join", "left join", "on", "using", "union all", "distinct", "count(*)", "sum", "avg",
-    "min", "max", "round", "case", "when", "then", "else", "end", "and", "or", "not", "in",
-    "between", "like", "is null", "is not null", "filter (where", "over (partition by", "desc",
-)  # fmt: skip
-HELP = r"""End a statement with ; and it is run. Tab completes.
-\d        the views            \d VIEW   one view with its columns
-\q        leave (or Ctrl-D)    Ctrl-C    drop the line"""
-LIMIT = 1000  # rows that are shown
+PACKAGE, BINARIES = "duckdb_cli", ("duckdb", "duckdb.exe")
 
 
-class Names(Completer):
-    """Completes view names, the columns of the views that the text names, and SQL keywords.
+def run(store: FeatureStore, path: Path | None = None, *, external: bool = False) -> int:
+    """Open DuckDB's command line on a catalog of the views; return its exit status.
 
-    Parameters
-    ----------
-    views
-        Name of each view to its columns.
-    """
-
-    def __init__(self, views: Mapping[str, Sequence[str]]) -> None:
-        self.views = views
-
-    def get_completions(self, document: Document, _: object) -> Iterable[Completion]:
-        """Yield what the word before the cursor may become, the likeliest first."""
-        begun = _word(document.text_before_cursor)
-        bare = begun.lstrip('"').casefold()
-        if not bare and not begun:
-            return
-        for name in candidates(document.text, self.views):
-            if name.strip('"').casefold().startswith(bare):
-                yield Completion(name, start_position=-len(begun))
-
-
-def _word(text: str) -> str:
-    """Return the name that a text ends in the middle of; one in quotes may hold anything."""
-    match = re.search(r'"[^"]*$|[\w\\]+$', text)
-    return match.group() if match else ""
-
-
-def candidates(text: str, views: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return names in the order in which to offer them: columns in view, views, keywords.
-
-    A name that SQL would read otherwise stands in double quotes.
-    """
-    named = [view for view in views if re.search(rf"\b{re.escape(view)}\b", text)]
-    columns = [column for view in named or views for column in views[view]]
-    return list(dict.fromkeys([*map(quoted, columns), *views, *KEYWORDS]))
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL takes it."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in KEYWORDS:
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def run(
-    store: FeatureStore, home: Path, input: Input | None = None, output: Output | None = None,
-    console: Console | None = None, *, external: bool = False,
-) -> None:  # fmt: skip
-    """Read statements and answer them until the user leaves.
+    The catalog is opened read-only. It reads `~/.duckdbrc` and keeps `~/.duckdb_history`.
 
     Parameters
     ----------
     store
-        Whose views are asked.
-    home
-        Folder in which the history is kept.
-    input, output
-        Other than the terminal, for tests.
-    console
-        Where answers go.
+        Whose views are asked, by DuckDB whatever the store's own engine is.
+    path
+        The DuckDB file to write the views to; a temporary one by default.
     external
-        Whether statements may read what is none of the views.
+        Whether statements may read files that are no artifact, and start programs.
+
+    Raises
+    ------
+    QueryError
+        DuckDB's command line is not installed.
+    ArtifactError
+        See `featurestore.console.catalog.write`.
     """
-    if not external:
-        store.seal()
-    console = console or Console()
-    views = dict(store.name_views())
-    home.mkdir(parents=True, exist_ok=True)
-    session: PromptSession[str] = PromptSession(
-        "views> ",
-        history=FileHistory(str(home / "history")),
-        completer=Names(views),
-        lexer=PygmentsLexer(SqlLexer),
-        multiline=True,
-        key_bindings=_keys(),
-        prompt_continuation="     . ",
-        input=input,
-        output=output,
+    program = executable()
+    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
+        filed = FeatureStore(replace(store.spec, backend="duckdb"), store.threads)
+        views = catalog.write(filed, path or Path(folder) / "views.duckdb")
+        script = Path(folder) / "settings.sql"
+        script.write_text(settings(views, store, external), "utf-8")
+        command = [str(program), "-readonly", "-cmd", f'.read "{script}"']
+        with _interrupts_for_child():
+            return subprocess.run([*command, views.path.absolute()], check=False).returncode
+
+
+def executable() -> Path:
+    """Return DuckDB's command line, as its package brings it.
+
+    Its script on the path would change a setting after those of `settings`, and die of Ctrl-C.
+
+    Raises
+    ------
+    QueryError
+        It is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is not None:
+        for folder in spec.submodule_search_locations or ():
+            for name in BINARIES:
+                if (program := Path(folder) / name).is_file():
+                    return program
+    raise QueryError(
+        "`featurestore shell` needs DuckDB's command line",
+        found=f"no package {PACKAGE.replace('_', '-')} with it",
+        fix="pip install 'tissue-probe[shell]', or ask by `featurestore sql`",
     )
-    for line in HELP.splitlines():
-        console.print(line, highlight=False)
-    while True:
-        try:
-            text = session.prompt().strip()
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return
-        if text in (r"\q", "exit", "quit"):
-            return
-        if text.strip(";"):
-            try:
-                answer(store, views, text, console, external)
-            except FeatureStoreError as error:
-                for line in f"error: {error}".splitlines():
-                    console.print(line, highlight=False)
 
 
-def _keys() -> KeyBindings:
-    """Enter ends the text where a statement ends; else it begins another line."""
-    keys = KeyBindings()
+def settings(views: Catalog, store: FeatureStore, external: bool) -> str:
+    """Return what the command line runs first: the store's limits, then no way out.
 
-    @Condition
-    def is_whole() -> bool:
-        from prompt_toolkit.application import get_app
-
-        text = get_app().current_buffer.text.strip()
-        return not text or text.endswith(";") or text.startswith("\\") or text in ("exit", "quit")
-
-    @keys.add("enter", filter=is_whole)
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    return keys
+    Safe mode takes external access, other databases, settings and the commands that read, write
+    or start something away, for good; the files of the views stay readable.
+    """
+    lines = engine.settings(store.threads, store.memory_limit)
+    if not external:
+        lines += [statements.allowed_paths(views.files)]
+    commands = [] if external else [".safe_mode"]
+    return "".join([*(f"{line};\n" for line in lines), *(f"{line}\n" for line in commands)])
 
 
-def answer(
-    store: FeatureStore, views: Mapping[str, Sequence[str]], text: str, console: Console,
-    external: bool = False,
-) -> None:  # fmt: skip
-    r"""Print the answer to a statement, or to ``\d``."""
-    word, _, name = text.rstrip(";").partition(" ")
-    if word == r"\d":
-        _show(_described(views, name.strip()), console)
-        return
-    started = time.perf_counter()
-    with errors.translated(), answers.presentable("table"):
-        rows = store.sql(text, external).to_pyarrow()
-        took = time.perf_counter() - started
-        _show(rows, console)
-    console.print(f"{len(rows):,} rows, {took:.2f} s", highlight=False)
+@contextmanager
+def _interrupts_for_child() -> Iterator[None]:
+    """Leave Ctrl-C to the child: it ends a query, not the shell."""
 
+    def ignore(_: int, __: FrameType | None) -> None:
+        """Do nothing; a child inherits SIG_IGN, and no handler."""
 
-def _described(views: Mapping[str, Sequence[str]], name: str) -> pa.Table:
-    if name in views:
-        notes = column_notes(views[name])
-        return pa.table({"column": list(notes), "what it is": list(notes.values())})
-    return pa.table({"view": list(views), "what it is": [describe_view(view) for view in views]})
-
-
-def _show(rows: pa.Table, console: Console) -> None:
-    """Print a table, through the pager where the screen is too small for it."""
-    if not console.is_terminal or len(rows) + 6 < console.height:
-        print_table(rows, console, limit=LIMIT)
-        return
-    with console.pager(styles=True):
-        print_table(rows, console, limit=LIMIT)
+    before = signal.signal(signal.SIGINT, ignore)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from train import export
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 
 NAMES = ["Connective-Tissue", "Öl & Fett", "50 %"]
 
@@ -25,7 +25,7 @@ def saved(head: str, normalize: str) -> Path:
     network = blueprint.build()
     if normalize == "zscore":
         network.get_submodule("backbone").mean.uniform_()
-    return checkpoint.save(Path("in") / checkpoint.FILE, network, blueprint)
+    return checkpoint.save(Path("in") / checkpoint.FILE, TrainedModel(network, blueprint))
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
@@ -38,13 +38,14 @@ def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
         "README.md", "model.json", "model.onnx", "model.safetensors"
     ]  # fmt: skip
     onnx.checker.check_model("out/model.onnx")
-    network, blueprint = checkpoint.load(file)
+    trained = checkpoint.load(file)
+    network, blueprint = trained.network, trained.spec
     session = onnxruntime.InferenceSession("out/model.onnx")
     for rows in (1, 7, 300):
         batch = np.random.default_rng(rows).normal(size=(rows, 12)).astype(np.float32)
         [found] = session.run(None, {"embedding": batch})
         np.testing.assert_allclose(found, network(torch.from_numpy(batch)).numpy(), atol=1e-5)
-    _, same = checkpoint.load(Path("out/model.safetensors"))
+    same = checkpoint.load(Path("out/model.safetensors")).spec
     assert same == blueprint
     for name, value in load_file("out/model.safetensors").items():
         np.testing.assert_array_equal(value, network.state_dict()[name].numpy())

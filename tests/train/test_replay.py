@@ -146,9 +146,10 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     folder = Path(mlflow.MlflowClient(database()).get_run(run).info.artifact_uri)
     file = folder / checkpoint.FILE
     kept = file.read_bytes()
-    network, blueprint = checkpoint.load(file)
+    trained = checkpoint.load(file)
+    network = trained.network
     network.get_submodule("head").bias += 100 * torch.arange(2)
-    checkpoint.save(file, network, blueprint)
+    checkpoint.save(file, trained)
     client = mlflow.MlflowClient(database())
     sums = client.get_run(run).data.tags[registry.DIGESTS_TAG]
     if not recorded:  # as of a run before there were digests

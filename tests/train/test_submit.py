@@ -17,7 +17,10 @@ import yaml
 from conftest import ROOT, launch
 
 from train import submit
+from train.config import text
 from train.config.load import load
+from train.runtime.job import Job
+from train.runtime.manifests import fill, label, manifests
 
 SUBMIT = str(ROOT / "train" / "submit.py")
 SBATCH = """#!/bin/bash
@@ -35,14 +38,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the commands of Slurm, first on the path."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN)):
-        (folder / name).write_text(text)
+    for name, script in (("sbatch", SBATCH), ("srun", SRUN)):
+        (folder / name).write_text(script)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
     return folder
 
 
-def arguments(argv: list[str]) -> tuple[submit.Job, object]:
+def arguments(argv: list[str]) -> tuple[Job, object]:
     options = submit.parser().parse_args(argv)
     return submit.planned(options), options
 
@@ -102,13 +105,40 @@ def test_nodes_and_gpus(argv: list[str], flags: list[str]):
 def test_a_dry_run_prints_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Where there is no Slurm, too."""
     assert submit.main(["slurm", "--gpus", "2", "--dry-run", "fold=all"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("#!/bin/bash")
+    script = capsys.readouterr().out
+    assert script.startswith("#!/bin/bash")
     for words in ("--gpus-per-node=2", "--multi_gpu", "fold=all", "resume=auto"):
-        assert words in said
-    checked = subprocess.run(["bash", "-n"], input=said, text=True, capture_output=True)
+        assert words in script
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
     assert checked.returncode == 0, checked.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_submitit_shows_its_script():
+    """`sbatch_script` of train/submit.py relies on a private function of submitit for --dry-run."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    script = _make_sbatch_string(command="true", folder=Path("jobs"), job_name="mine", time=3)
+    assert script.startswith("#!/bin/bash") and "#SBATCH --time=3" in script
+
+
+def test_a_dry_run_without_that_function_shows_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delattr("submitit.slurm.slurm._make_sbatch_string")
+    assert submit.main(["slurm", "--gpus", "2", "--dry-run", "fold=all"]) == 0
+    script = capsys.readouterr().out
+    for words in ("#!/bin/bash", "gpus_per_node: 2", "submitit.core._submit", "--multi_gpu"):
+        assert words in script
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_values_of_a_template_stay_values():
+    """A value is put in its place after parsing: no text becomes structure, no number a text."""
+    template = yaml.safe_load("{a: '${text}', b: [{c: '${count}', d: '${nothing}'}], e: $x}")
+    values = {"text": "x: 1\n- ${count}", "count": 3, "nothing": None}
+    assert fill(template, values) == {"a": values["text"], "b": [{"c": 3}], "e": "$x"}
 
 
 class Server(BaseHTTPRequestHandler):
@@ -168,7 +198,7 @@ def test_kubernetes_gets_a_job_with_its_configuration(
     assert body["spec"]["activeDeadlineSeconds"] == 3600
     recorded = yaml.safe_load(body["metadata"]["annotations"]["tissue-probe/config"])
     assert recorded["sweep"]["learning_rate"] == [0.1, 0.2]
-    assert recorded == yaml.safe_load(submit.config.text(load(argv[-2:])))
+    assert recorded == yaml.safe_load(text.text(load(argv[-2:])))
     assert len(body["metadata"]["labels"]["commit"]) >= 40
     assert body["metadata"]["name"] in capsys.readouterr().out
 
@@ -177,7 +207,7 @@ def test_kubernetes_puts_nothing_in_place_of_an_argument():
     """`$(NAME)` in a path is no variable of the container; the number of the node is one."""
     argv = ["kubernetes", "--image", "i", "--nodes", "2", "--gpus", "1", "--name", "a$(B)",
             "fold=4", "output=/data/$(HOSTNAME)"]  # fmt: skip
-    [*_, body] = submit.manifests(*arguments(argv))
+    [*_, body] = manifests(*arguments(argv))
     command = body["spec"]["template"]["spec"]["containers"][0]["command"]
     assert "output=/data/$$(HOSTNAME)" in command
     assert "tracking.run_name=a$$(B)" in command
@@ -199,10 +229,10 @@ def test_several_nodes_meet_by_a_service(cluster: list[tuple[str, dict]]):
 
 def test_names_of_objects_are_names_to_kubernetes():
     job, options = arguments(["kubernetes", "--image", "i", "--name", "Größe (4)" * 20, "fold=4"])
-    [body] = submit.manifests(job, options)
+    [body] = manifests(job, options)
     name = body["metadata"]["name"]
     assert len(name) <= 57  # hostnames append the index
-    assert name == submit.label(name)
+    assert name == label(name)
     assert all(len(value) <= 63 for value in body["metadata"]["labels"].values())
 
 
@@ -222,8 +252,8 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ):  # fmt: skip
     assert submit.main(argv) == 2, shlex.join(argv)
-    said = capsys.readouterr().err
-    assert said.count("error: ") == 1
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
     for word in words:
-        assert word in said
+        assert word in message
     assert not (tmp_path / ".featurestore").exists()

@@ -10,8 +10,20 @@ from torch import Tensor
 
 
 def has_onednn() -> bool:
-    """Return whether this build of torch has oneDNN's product for CPUs."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Return whether this build of torch has oneDNN's product for CPUs, called as below.
+
+    The function is torch's own and private: another version may call it otherwise.
+    """
+    x, weight = torch.ones(1, 2), torch.ones(3, 2)
+    try:
+        return torch.equal(_onednn_matmul(x, weight), x @ weight.T)
+    except (AttributeError, RuntimeError):  # there is none, or it takes other arguments
+        return False
+
+
+def _onednn_matmul(x: Tensor, weight: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
 
 
 ONEDNN = has_onednn()
@@ -29,5 +41,5 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """
     suits = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and x.shape[1] > 1
     if ONEDNN and suits:  # which refuses some views of one column
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        return _onednn_matmul(x, weight)
     return x @ weight.T

@@ -20,7 +20,7 @@ from train.engine.standardizer import Standardizer
 from train.engine.stream import Stream
 from train.engine.trainer import Epoch, FitResult
 from train.evaluation.slide_confusion import SlideConfusion
-from train.models.checkpoint import ModelSpec, copy_state
+from train.models.checkpoint import ModelSpec, TrainedModel, copy_state
 from train.models.heads import Standardize
 from train.models.inference import BLOCK, Applied, apply_network
 from train.runtime.processes import Processes
@@ -39,12 +39,12 @@ class NetworkResult(FitResult):
     trainer: "AutogradTrainer | None" = None
 
     @property
-    def model(self) -> tuple[nn.Module, ModelSpec]:
+    def model(self) -> TrainedModel:
         """The network as it is registered: backbone, head, probabilities."""
         assert self.trainer
         network = copy.deepcopy(self.trainer.network)
         network.get_submodule("head").load_state_dict(self.trainer.best)
-        return network.eval().requires_grad_(False), self.trainer.spec
+        return TrainedModel(network.eval().requires_grad_(False), self.trainer.spec)
 
     def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
         """Return loss, shape (1,), and confusion, shape (1, clusters, K, K)."""
@@ -59,8 +59,7 @@ class NetworkResult(FitResult):
     @cached_property
     def _applied(self) -> Applied:
         assert self.trainer
-        network, _ = self.model
-        return self.trainer.apply(network.get_submodule("head"))
+        return self.trainer.apply(self.model.network.get_submodule("head"))
 
 
 class AutogradTrainer:

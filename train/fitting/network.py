@@ -5,13 +5,13 @@ from torch import nn
 from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.fitting.autograd import NetworkResult
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import backbone, classifier, linear
 
 
 def build_network(
     result: FitResult, head: int, config: Config, temperature: float = 1.0
-) -> tuple[nn.Module, ModelSpec]:
+) -> TrainedModel:
     """Return one trained head as the network that is registered.
 
     Its standardisation and its temperature are in its weights.
@@ -30,4 +30,4 @@ def build_network(
     assert isinstance(layer, nn.Linear)
     layer.weight.data, layer.bias.data = weight / temperature, bias / temperature
     network = classifier(backbone(normalize, dim), layer)
-    return network.eval().requires_grad_(False), spec
+    return TrainedModel(network.eval().requires_grad_(False), spec)

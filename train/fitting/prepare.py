@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
 
 from featurestore.errors import FeatureStoreWarning
 from featurestore.io.progress import Rows
@@ -24,7 +23,7 @@ from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
 from train.tracking.tracker import Tracker
@@ -52,7 +51,7 @@ class Job:
     states: Path
     grid: HeadGrid | None = None
     tiles: TileSet | None = None
-    model: tuple[nn.Module, ModelSpec] | None = None
+    model: TrainedModel | None = None
 
     @property
     def keys(self) -> pa.Table:
@@ -138,7 +137,7 @@ def check_fits(job: Job) -> None:
         if tiles:
             check_group_values(tiles.keys, job.config.evidence.groups)
     if job.model and job.tiles:
-        checkpoint.check_dimension(job.model[1], job.tiles.matrix.dim)
+        checkpoint.check_dimension(job.model.spec, job.tiles.matrix.dim)
 
 
 def find_state(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-from torch import nn
 
 from featurestore.printing import Console
 from train.config.schema import Config
@@ -14,7 +13,7 @@ from train.evaluation.groups import check_group_columns, check_group_values
 from train.inference.cohort import PredictionSet, prediction_set
 from train.inference.stream import place
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.runtime import places
 from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
 
@@ -38,7 +37,7 @@ class PredictionJob:
     config: Config
     states: Path
     cohort: PredictionSet
-    model: tuple[nn.Module, ModelSpec]
+    model: TrainedModel
 
     @property
     def keys(self) -> pa.Table:
@@ -57,11 +56,10 @@ def prepare_prediction(
         tracker, store = open_tracker(config), open_store(config)
         model = open_checkpoint(config)
         check_group_columns(store, config)
-        digest = checkpoint.digest(*model)
-        cohort = prediction_set(store, digest, config.evidence.columns())
+        cohort = prediction_set(store, model.digest, config.evidence.columns())
         cohort = replace(cohort, model=config.checkpoint)
         check_group_values(cohort.keys, config.evidence.groups)
-        checkpoint.check_dimension(model[1], cohort.dim)
+        checkpoint.check_dimension(model.spec, cohort.dim)
         states, taken = place(config, cohort, tracker)
         if taken:
             locks.callback(taken.close)

@@ -29,7 +29,7 @@ from train.inference import cohort as inference_cohort
 from train.inference import writer
 from train.inference.cohort import Places, PredictionSet
 from train.inference.writer import PredictionWriter
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.models.inference import logits_of
 from train.predictions import partitions
 from train.runtime import fit_state, places
@@ -70,7 +70,7 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
     return folder, taken
 
 
-def predict_cohort(run: Run, cohort: PredictionSet, model: tuple[nn.Module, ModelSpec]) -> None:
+def predict_cohort(run: Run, cohort: PredictionSet, model: TrainedModel) -> None:
     """Write the predictions of every slide that is not whole yet, a file a slide.
 
     Raises
@@ -80,13 +80,12 @@ def predict_cohort(run: Run, cohort: PredictionSet, model: tuple[nn.Module, Mode
     """
     processes, folder = run.processes, run.states
     rank, world = processes.rank, processes.world
-    network, spec = model
     start = time.perf_counter()
     complete = processes.on_main(lambda: writer.begin(folder, cohort))
     places = cohort.places(complete)
     work = cohort.share(places, rank, world)
-    out = PredictionWriter(folder, cohort, spec.classes)
-    network = network.to(processes.device)
+    out = PredictionWriter(folder, cohort, model.spec.classes)
+    network = model.network.to(processes.device)
     with (
         closing(out),
         Rows(run.console).counting("predicted", sum(p.rows for p in work)) as advance,

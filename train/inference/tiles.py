@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
 from train.engine.shard import DROPPED
 from train.evaluation.calibration import cross_entropy
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import BLOCK, apply_network
 from train.predictions import partitions
 from train.predictions.table import Predictions
@@ -19,7 +19,7 @@ from train.runtime.processes import Processes
 
 
 def predict_split(
-    model: tuple[nn.Module, ModelSpec],
+    model: TrainedModel,
     tiles: TileSet,
     processes: Processes,
     config: Config,
@@ -29,8 +29,7 @@ def predict_split(
     The loss is the mean cross entropy of the tiles with a label, each weighted by its class; 0
     where there are none. The embeddings are read from disk in blocks.
     """
-    network, spec = model
-    network = network.to(processes.device)
+    spec, network = model.spec, model.network.to(processes.device)
     rows = tiles.keys["row"].to_numpy()[processes.rank :: processes.world]
     target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())
     local = target[processes.rank :: processes.world]

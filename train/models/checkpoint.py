@@ -52,17 +52,42 @@ class ModelSpec:
         return classifier(backbone(self.normalize, self.dim), head)
 
 
-def save(path: Path, network: nn.Module, blueprint: ModelSpec) -> Path:
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its trained weights, and what they fit into.
+
+    Parameters
+    ----------
+    network
+        Embeddings (rows, dim) to probabilities (rows, classes).
+    spec
+        Of the network.
+    """
+
+    network: nn.Module
+    spec: ModelSpec
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the spec and the weights, wherever these lie."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.spec), sort_keys=True).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def save(path: Path, model: TrainedModel) -> Path:
     """Write a checkpoint, see `featurestore.io.atomic.write_bytes`."""
     state = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+        name: value.detach().cpu().contiguous()
+        for name, value in model.network.state_dict().items()
     }
     # Not by `save_file`, whose files nobody else may read.
-    write_bytes(path, serialized(state, {"blueprint": json.dumps(dataclasses.asdict(blueprint))}))
+    write_bytes(path, serialized(state, {"blueprint": json.dumps(dataclasses.asdict(model.spec))}))
     return path
 
 
-def load(path: Path) -> tuple[nn.Module, ModelSpec]:
+def load(path: Path) -> TrainedModel:
     """Read a checkpoint.
 
     Parameters
@@ -78,8 +103,8 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     file = next(iter(sorted(path.rglob(FILE))), path / FILE) if path.is_dir() else path
     try:
         with safe_open(file, framework="pt") as opened:
-            blueprint = ModelSpec(**json.loads((opened.metadata() or {})["blueprint"]))
-        network = blueprint.build()
+            spec = ModelSpec(**json.loads((opened.metadata() or {})["blueprint"]))
+        network = spec.build()
         network.load_state_dict(load_file(file))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(
@@ -87,10 +112,10 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
             found=str(error).splitlines()[0] or type(error).__name__,
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
-    return network.eval().requires_grad_(False), blueprint
+    return TrainedModel(network.eval().requires_grad_(False), spec)
 
 
-def check_dimension(blueprint: ModelSpec, dim: int) -> None:
+def check_dimension(spec: ModelSpec, dim: int) -> None:
     """Refuse embeddings of another length than the network was trained on.
 
     Raises
@@ -98,20 +123,12 @@ def check_dimension(blueprint: ModelSpec, dim: int) -> None:
     EmbeddingError
         They are.
     """
-    if dim != blueprint.dim:
+    if dim != spec.dim:
         raise EmbeddingError(
             "The checkpoint is for embeddings of another length",
-            found=f"{blueprint.dim} in the checkpoint, {dim} in the embeddings",
+            found=f"{spec.dim} in the checkpoint, {dim} in the embeddings",
             fix="name the embeddings that it was trained on, or another checkpoint",
         )
-
-
-def digest(network: nn.Module, blueprint: ModelSpec) -> str:
-    """Return the SHA-256 of a network: of its blueprint and its weights, wherever they lie."""
-    found = hashlib.sha256(json.dumps(dataclasses.asdict(blueprint), sort_keys=True).encode())
-    for name, value in sorted(network.state_dict().items()):
-        found.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def copy_state(network: nn.Module) -> dict[str, torch.Tensor]:

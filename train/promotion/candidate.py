@@ -8,7 +8,6 @@ from typing import Any
 
 import ibis
 import numpy as np
-from torch import nn
 
 from featurestore.backend import errors
 from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
@@ -24,7 +23,7 @@ from train.config.store import open_store
 from train.evaluation.comparison import differences
 from train.evaluation.evaluate import evaluate
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import predict_tiles
 from train.predictions.table import Predictions
 from train.promotion.gate import Evidence
@@ -33,7 +32,6 @@ from train.tracking.runs import RunRecord, load_run
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
 RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
-Trained = tuple[nn.Module, ModelSpec]
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,9 @@ def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, 
     return run, config_load.recorded(run.config, changes)
 
 
-def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Trained | None]:
+def load_candidate(
+    candidate: Path, champion: Path | None
+) -> tuple[TrainedModel, TrainedModel | None]:
     """Read both networks from the files of their versions.
 
     Raises
@@ -111,23 +111,23 @@ def load_candidate(candidate: Path, champion: Path | None) -> tuple[Trained, Tra
     file = Path("extra_files") / checkpoint.FILE
     new = checkpoint.load(candidate / file)
     old = checkpoint.load(champion / file) if champion else None
-    if old and old[1].classes != new[1].classes:
+    if old and old.spec.classes != new.spec.classes:
         raise UnknownClassError(
             "Candidate and champion know different classes",
-            found=f"{', '.join(new[1].classes)}; {', '.join(old[1].classes)}",
+            found=f"{', '.join(new.spec.classes)}; {', '.join(old.spec.classes)}",
             fix="promote it under another alias or model name: it answers another question",
         )
-    if old and old[1].dim != new[1].dim:
+    if old and old.spec.dim != new.spec.dim:
         raise EmbeddingError(
             "Candidate and champion are for embeddings of different lengths",
-            found=f"{new[1].dim} and {old[1].dim}",
+            found=f"{new.spec.dim} and {old.spec.dim}",
             fix="promote it under another alias: whoever serves it must embed tiles otherwise",
         )
     return new, old
 
 
 def evaluate_candidate(
-    new: Trained, old: Trained | None, run: RunRecord, config: Config, how: Trial
+    new: TrainedModel, old: TrainedModel | None, run: RunRecord, config: Config, how: Trial
 ) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
 
@@ -138,7 +138,7 @@ def evaluate_candidate(
     """
     store = open_store(config)
     tiles, read = test_view(store, how.rows, config.evidence.columns())
-    check_fits(new[1], tiles, config)
+    check_fits(new.spec, tiles, config)
     shared, training = leaks(store)
     sources = read | training
     settings = replace(config.evidence, groups=[])  # which nobody judges by
@@ -164,13 +164,12 @@ def evaluate_candidate(
     return CandidateEvaluation(evidence, run, uris, rules, len(candidate.slides))
 
 
-def predicted(trained: Trained, tiles: TileSet, config: Config) -> Predictions:
+def predicted(trained: TrainedModel, tiles: TileSet, config: Config) -> Predictions:
     """Return what a network says of tiles."""
-    network, spec = trained
-    probabilities = predict_tiles(network, tiles, config.threads)
+    probabilities = predict_tiles(trained.network, tiles, config.threads)
     order = np.arange(len(tiles.keys))
     resample = config.evidence.resample
-    return Predictions.of(tiles.keys, order, probabilities, spec.classes, resample)
+    return Predictions.of(tiles.keys, order, probabilities, trained.spec.classes, resample)
 
 
 def test_view(

@@ -10,16 +10,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from featurestore.errors import FeatureStoreError
-from featurestore.io import preflight
-from train.tracking.registry import client, translated
+from train.tracking.registry import create_model, delete_model, description, translated
 
 LOCK = ".promotion"  # after the name of a model whose alias is being moved
-
-
 PATIENCE = 30.0  # seconds to wait for another promotion; each holds the lock for less than one
-
-
-PAUSE = 0.1
+PAUSE = 0.1  # seconds between two tries
 
 
 class BusyError(FeatureStoreError):
@@ -49,32 +44,20 @@ def locked(model: str, doing: str, patience: float = PATIENCE) -> Iterator[None]
     finally:
         with translated(f"The lock {name} could not be removed"):
             if lock_owner(name) == mine:
-                client().delete_registered_model(name)
+                delete_model(name)
 
 
 def acquire(name: str, mine: str, until: float) -> None:
     """Create the registered model that is the lock; wait for who holds it until a time."""
-    from mlflow.exceptions import MlflowException
-
-    while True:
-        try:
-            client().create_registered_model(name, description=mine)
-            return
-        except MlflowException as error:
-            # Not to exist is what the store says of a lock that goes while it looks at it.
-            passing = (
-                "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "TEMPORARILY_UNAVAILABLE"
-            )  # fmt: skip
-            if error.error_code not in passing:
-                raise
-        keeper = lock_owner(name)
-        if keeper == mine:  # the answer to an earlier try was lost
+    while not create_model(name, mine):
+        owner = lock_owner(name)
+        if owner == mine:  # the answer to an earlier try was lost
             return
         if time.monotonic() > until:
             model = name.removesuffix(LOCK)
             raise BusyError(
                 f"An alias of {model} is being moved by another process",
-                found=keeper or "it changes hands too often",
+                found=owner or "it changes hands too often",
                 fix="wait for it; if that process is dead: "
                 f"python train/promote.py unlock model={model}",
             )
@@ -83,17 +66,16 @@ def acquire(name: str, mine: str, until: float) -> None:
 
 def lock_owner(name: str) -> str | None:
     """Return who holds a lock, in words; None if nobody does."""
-    found = preflight.registered(client(), name)
-    return str(found.description) if found else None
+    return description(name)
 
 
 def unlock(model: str) -> str | None:
     """Remove the lock that a killed process has left; return what it was for, or None."""
     with translated(f"The lock of {model} could not be removed"):
-        keeper = lock_owner(model + LOCK)
-        if keeper is not None:
-            client().delete_registered_model(model + LOCK)
-    return keeper
+        owner = lock_owner(model + LOCK)
+        if owner is not None:
+            delete_model(model + LOCK)
+    return owner
 
 
 def user() -> str:

@@ -7,7 +7,6 @@ from typing import Concatenate, ParamSpec
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
 
 from featurestore.console.tables import print_funnel, print_table
 from featurestore.snapshots.snapshot import Snapshot
@@ -19,7 +18,7 @@ from train.evaluation.groups import as_table, worst_groups
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
@@ -145,18 +144,18 @@ class RunLogger:
         self.tracker.metrics(encode_metrics(metrics, "registered/validation"))
 
     @on_main
-    def checkpoint(self, network: nn.Module, spec: ModelSpec) -> None:
+    def checkpoint(self, model: TrainedModel) -> None:
         """Write the checkpoint of the best epoch, whatever comes before it is registered."""
-        checkpoint.save(self.folder / checkpoint.FILE, network, spec)
+        checkpoint.save(self.folder / checkpoint.FILE, model)
 
     @on_main
-    def model(self, network: nn.Module, spec: ModelSpec) -> None:
+    def model(self, model: TrainedModel) -> None:
         """Record the checkpoint and the model, and register it if it is to be."""
         tracking, file = self.config.tracking, self.folder / checkpoint.FILE
-        self.spec = spec
+        self.spec = model.spec
         self.tracker.checkpoint(file)
         name = tracking.model if tracking.register else None
-        self.model_uri = self.tracker.model(network, spec, file, name)
+        self.model_uri = self.tracker.model(model, file, name)
         if self.model_uri:
             self.console.print(f"model: {self.model_uri}")
 

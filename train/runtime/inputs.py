@@ -3,8 +3,6 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from featurestore.errors import UnknownClassError
 from featurestore.io import mlflow_artifacts, names
 from featurestore.snapshots.snapshot import Snapshot
@@ -12,7 +10,7 @@ from featurestore.store import FeatureStore
 from train.config.rules import registers
 from train.config.schema import Config
 from train.config.text import run_name
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -54,7 +52,7 @@ def open_tracker(config: Config) -> Tracker:
     return NullTracker()
 
 
-def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec]:
+def open_checkpoint(config: Config) -> TrainedModel:
     """Return the network to evaluate; its name is resolved for all that follows.
 
     What the run records is the version that it used, not an alias that moves.
@@ -66,11 +64,12 @@ def open_checkpoint(config: Config) -> tuple[nn.Module, ModelSpec]:
     """
     assert config.checkpoint
     config.checkpoint = names.resolved(config.checkpoint)
-    network, spec = registered_models.load(config.checkpoint)
-    if config.class_names != spec.classes:
+    model = registered_models.load(config.checkpoint)
+    if config.class_names != model.spec.classes:
         raise UnknownClassError(
             "The checkpoint was trained on other classes",
-            found=f"{', '.join(spec.classes)} in it; {', '.join(config.class_names)} configured",
+            found=f"{', '.join(model.spec.classes)} in it; "
+            f"{', '.join(config.class_names)} configured",
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
-    return network, spec
+    return model

@@ -18,7 +18,7 @@ from featurestore.errors import FeatureStoreError, FeatureStoreWarning, Tracking
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.models.heads import Finite
 from train.predictions.files import as_json
 from train.tracking import registry
@@ -321,9 +321,7 @@ class MlflowTracker:
         )
 
     @survives_lost_server
-    def model(
-        self, network: nn.Module, blueprint: ModelSpec, checkpoint: Path, name: str | None
-    ) -> str | None:
+    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI.
 
         A registered version is tagged with the digests of its files.
@@ -338,14 +336,15 @@ class MlflowTracker:
                 return f"models:/{name}/{version.version}"
         from mlflow.types import Schema, TensorSpec
 
-        example = np.zeros((2, blueprint.dim), dtype=np.float32)
-        named = f"probabilities of {', '.join(blueprint.classes)}"
-        kind, classes = np.dtype(np.float32), len(blueprint.classes)
+        spec = trained.spec
+        example = np.zeros((2, spec.dim), dtype=np.float32)
+        named = f"probabilities of {', '.join(spec.classes)}"
+        kind, classes = np.dtype(np.float32), len(spec.classes)
         signature = ModelSignature(
-            inputs=Schema([TensorSpec(kind, (-1, blueprint.dim))]),
+            inputs=Schema([TensorSpec(kind, (-1, spec.dim))]),
             outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
         )
-        network = nn.Sequential(Finite(), network).cpu().eval()
+        network = nn.Sequential(Finite(), trained.network).cpu().eval()
         with torch.no_grad():
             info = mlflow.pytorch.log_model(
                 network,
@@ -354,7 +353,7 @@ class MlflowTracker:
                 input_example=example,
                 serialization_format="pt2",
                 extra_files=[str(checkpoint)],
-                metadata={"classes": blueprint.classes, "dim": blueprint.dim},
+                metadata={"classes": spec.classes, "dim": spec.dim},
                 # Given, or MLflow starts a process to find them out.
                 pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
                 registered_model_name=name,

@@ -1,16 +1,13 @@
 """Which commit of the code runs, and by which command."""
 
-import contextlib
 import ctypes
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import psutil
 
 from featurestore.redaction import redacted
 
@@ -18,7 +15,7 @@ COMMIT = "TISSUE_PROBE_COMMIT"
 """Set where the code lies without its history, as in a container."""
 SCRIPT = "train/probe.py"
 PR_SET_PDEATHSIG = 1  # of Linux: which signal a process gets when its parent ends
-NAMED = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+RECORDED = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables that change a run, where they are set."""
 
 
@@ -33,52 +30,51 @@ def git_commit() -> str | None:
         return os.environ.get(COMMIT)
 
 
-def command(argv: Sequence[str]) -> str:
-    """Return the command that started this run, as a shell takes it, its launcher in front.
+def command(argv: Sequence[str], environ: Mapping[str, str], script: str = SCRIPT) -> str:
+    """Return a command that starts this run again, as a shell takes it.
 
     Parameters
     ----------
     argv
         Arguments of the script.
+    environ
+        The environment, in which a launcher leaves what it was told.
+    script
+        The script as it was named.
     """
-    own = ["python", SCRIPT, *argv]
-    try:
-        processes = [psutil.Process(), *psutil.Process().parents()]
-        lines = [process.cmdline() for process in processes]
-        launching = [place for place, line in enumerate(lines) if launches(line, argv)]
-        if not launching:
-            return redacted(shlex.join(own))
-        outer = launching[-1]
-        there = processes[outer].environ()
-        named = [f"{key}={shlex.quote(there[key])}" for key in NAMED if key in there]
-        return redacted(" ".join([*named, shlex.join(spoken(lines[outer]))]))
-    except psutil.Error:  # another user's process
-        return redacted(shlex.join(own))
+    launch = launcher(environ)
+    # `accelerate launch` sets this itself, from its flag --cpu.
+    skipped = "ACCELERATE_USE_CPU" if launch[0] == "accelerate" else None
+    variables = [
+        f"{name}={shlex.quote(environ[name])}"
+        for name in RECORDED
+        if name in environ and name != skipped
+    ]
+    return redacted(" ".join([*variables, shlex.join([*launch, script, *argv])]))
 
 
-def follow_launcher(argv: Sequence[str]) -> None:
+def launcher(environ: Mapping[str, str]) -> list[str]:
+    """Return the command that started the script of this environment, without the script."""
+    processes = int(environ.get("WORLD_SIZE", "1"))
+    on_machine = int(environ.get("LOCAL_WORLD_SIZE", processes))
+    machines = processes // on_machine
+    if "ACCELERATE_MIXED_PRECISION" in environ:
+        on_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+        launch = ["accelerate", "launch", *(["--cpu"] if on_cpu else [])]
+        launch += ["--multi_gpu"] if processes > 1 and not on_cpu else []
+        launch += ["--num_processes", str(processes)] if processes > 1 else []
+        launch += ["--num_machines", str(machines)] if machines > 1 else []
+        precision = environ["ACCELERATE_MIXED_PRECISION"]
+        return [*launch, *(["--mixed_precision", precision] if precision != "no" else [])]
+    if "TORCHELASTIC_RUN_ID" in environ:
+        nodes = ["--nnodes", str(machines)] if machines > 1 else []
+        return ["torchrun", *nodes, "--nproc_per_node", str(on_machine)]
+    if "SLURM_PROCID" in environ and processes > 1:
+        return ["srun", "--ntasks", str(processes), "python"]
+    return ["python"]
+
+
+def follow_launcher(environ: Mapping[str, str]) -> None:
     """End with the launcher of this process: ``accelerate launch`` passes no signal on."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = psutil.Process().parent()
-    with contextlib.suppress(psutil.Error):  # another user's, or gone
-        if parent and launches(parent.cmdline(), argv):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def launches(line: Sequence[str], argv: Sequence[str]) -> bool:
-    """Return whether a command line is Python's and ends with the script and its arguments."""
-    place = len(line) - len(argv) - 1
-    return (
-        place > 0
-        and list(line[place + 1 :]) == list(argv)
-        and line[place].endswith("probe.py")
-        and Path(line[0]).name.startswith("python")
-    )
-
-
-def spoken(line: Sequence[str]) -> list[str]:
-    """Return a command line as people write it: ``accelerate``, not an interpreter and a file."""
-    if Path(line[1]).parent.name == "bin":
-        return [Path(line[1]).name, *line[2:]]
-    return ["python", *line[1:]]
+    if sys.platform.startswith("linux") and launcher(environ)[0] in ("accelerate", "torchrun"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

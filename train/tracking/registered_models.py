@@ -4,16 +4,14 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from torch import nn
-
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import downloads, names, uris
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 from train.tracking import registry, runs
 
 
-def load(uri: str) -> tuple[nn.Module, ModelSpec]:
+def load(uri: str) -> TrainedModel:
     """Read a model, after `checked`.
 
     Raises
@@ -71,13 +69,13 @@ def unlike(uri: str) -> list[str]:
 
 def _of_version(uri: str) -> list[str]:
     model, number = names.numbered(uri)
-    found = registry.version(model, int(number))
-    wrong = registry.verify_files(found, Path(uris.local_path(names.split(uri)[0])))
+    version = registry.version(model, int(number))
+    wrong = registry.verify_files(version, Path(uris.local_path(names.split(uri)[0])))
     if wrong is None:
         warnings.warn(
             f"Nobody has recorded the digests of {uri} (its tag {registry.DIGESTS_TAG}): that its "
-            "files "
-            "are those that were registered is not known; versions of train/probe.py have them",
+            "files are those that were registered is not known; versions of train/probe.py "
+            "have them",
             FeatureStoreWarning,
             stacklevel=2,
         )

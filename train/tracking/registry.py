@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ArtifactError, FeatureStoreError
-from featurestore.io import tracking_server
+from featurestore.io import preflight, tracking_server
 from featurestore.redaction import redacted
 
 DIGESTS_TAG = "sha256sums"
@@ -91,8 +91,8 @@ def alias_version(model: str, alias: str) -> Version | None:
         return _version(client().get_model_version_by_alias(model, alias))
 
 
-def _version(found: Any) -> Version:
-    return Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+def _version(entry: Any) -> Version:
+    return Version(entry.name, str(entry.version), entry.run_id or "", dict(entry.tags))
 
 
 # -- files and their digests ----------------------------------------------------------------------
@@ -117,9 +117,9 @@ def by_name(lines: str) -> dict[str, str]:
 def record_digests(model: str, number: str) -> None:
     """Tag a version with the digests of its files as the registry gives them out."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = recorded_digests(fetch(model, number, Path(scratch)))
+        digests = recorded_digests(fetch(model, number, Path(scratch)))
     with translated(f"Version {number} of {model} could not be tagged"):
-        client().set_model_version_tag(model, number, DIGESTS_TAG, found)
+        client().set_model_version_tag(model, number, DIGESTS_TAG, digests)
 
 
 def fetch(model: str, number: str, folder: Path) -> Path:
@@ -139,41 +139,66 @@ def fetch(model: str, number: str, folder: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
 
-def verify_files(found: Version, folder: Path) -> list[str] | None:
+def verify_files(version: Version, folder: Path) -> list[str] | None:
     """Return what is not as registered: files changed, gone or new; None without digests."""
-    if DIGESTS_TAG not in found.tags:
+    if DIGESTS_TAG not in version.tags:
         return None
-    before, now = by_name(found.tags[DIGESTS_TAG]), by_name(recorded_digests(folder))
-    said = {name: "gone" if name not in now else "changed" for name in before}
+    before, now = by_name(version.tags[DIGESTS_TAG]), by_name(recorded_digests(folder))
+    changes = {name: "gone" if name not in now else "changed" for name in before}
     return [
-        f"{name} {said.get(name, 'new')}"
+        f"{name} {changes.get(name, 'new')}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
 
 
-# -- aliases --------------------------------------------------------------------------------------
+# -- registered models ----------------------------------------------------------------------------
 
 
-# -- the lock -------------------------------------------------------------------------------------
+def create_model(name: str, description: str) -> bool:
+    """Register a name; return whether this call did: False if it is taken or changes hands."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client().create_registered_model(name, description=description)
+    except MlflowException as error:
+        # Not to exist is what the store says of a name that goes while it looks at it.
+        passing = (
+            "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "TEMPORARILY_UNAVAILABLE"
+        )  # fmt: skip
+        if error.error_code not in passing:
+            raise
+        return False
+    return True
+
+
+def description(name: str) -> str | None:
+    """Return the description of a registered model, None if there is no such model."""
+    registered = preflight.registered(client(), name)
+    return str(registered.description) if registered else None
+
+
+def delete_model(name: str) -> None:
+    """Delete a registered model, and its name with it."""
+    client().delete_registered_model(name)
 
 
 # -- what is written ------------------------------------------------------------------------------
 
 
-def tag(found: Version, tags: Mapping[str, str]) -> None:
+def tag(version: Version, tags: Mapping[str, str]) -> None:
     """Tag a version with a decision; lines of an earlier gate do not outlive it."""
-    named = {f"promotion.{key}": redacted(value)[:LONGEST] for key, value in tags.items()}
-    stale = [key for key in found.tags if key.startswith("promotion.gate.") and key not in named]
-    with translated(f"{found} of {found.model} could not be tagged"):
+    fresh = {f"promotion.{key}": redacted(value)[:LONGEST] for key, value in tags.items()}
+    stale = [key for key in version.tags if key.startswith("promotion.gate.") and key not in fresh]
+    with translated(f"{version} of {version.model} could not be tagged"):
         for key in stale if any(key.startswith("gate.") for key in tags) else []:
-            client().delete_model_version_tag(found.model, found.number, key)
-        for key, value in named.items():
-            client().set_model_version_tag(found.model, found.number, key, value)
+            client().delete_model_version_tag(version.model, version.number, key)
+        for key, value in fresh.items():
+            client().set_model_version_tag(version.model, version.number, key, value)
 
 
-def write(found: Version, content: str, name: str) -> str:
+def write(version: Version, content: str, name: str) -> str:
     """Write a text as an artifact of a version's run; return its URI."""
-    with translated(f"Run {found.run} took no artifact"):
-        client().log_text(found.run, content, name)
-    return f"runs:/{found.run}/{name}"
+    with translated(f"Run {version.run} took no artifact"):
+        client().log_text(version.run, content, name)
+    return f"runs:/{version.run}/{name}"

@@ -6,10 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from torch import nn
-
 from featurestore.errors import TrackingError
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
 
 
 class Tracker(Protocol):
@@ -56,9 +54,7 @@ class Tracker(Protocol):
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests by their kind, the one that names it first."""
 
-    def model(
-        self, network: nn.Module, blueprint: ModelSpec, checkpoint: Path, name: str | None
-    ) -> str | None:
+    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
         """Record the model, register it under a name; return its URI."""
 
     def child(self, name: str) -> AbstractContextManager[None]:

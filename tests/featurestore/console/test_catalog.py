@@ -29,7 +29,7 @@ def store(artifacts: TABLES) -> FeatureStore:
 
 
 def test_a_plain_client_reads_what_the_store_reads(store: FeatureStore, tmp_path: Path):
-    names = catalog.write(store, tmp_path / "feature_views.duckdb")
+    names = catalog.write(store, tmp_path / "feature_views.duckdb").views
     with duckdb.connect(str(tmp_path / "feature_views.duckdb"), read_only=True) as con:
         views = {
             row[0]

@@ -1,124 +1,169 @@
-"""The SQL prompt: completion, statements over several lines, errors, history; a real terminal."""
+"""DuckDB's command line over the views: in a pipe and in a real terminal, sealed and read-only."""
 
+import os
+import subprocess
 import sys
-from io import StringIO
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import CLASSES, TABLES
-from prompt_toolkit.completion import CompleteEvent
-from prompt_toolkit.document import Document
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
-from rich.console import Console
+import yaml
+from conftest import CLASSES, ROOT, TABLES
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.console import shell
+from featurestore.console import cli, shell
 
-VIEWS = {
-    "labels": ["slide_id", "label", "roi_coverage_Connective-Tissue"],
-    "funnel": ["step", "reason", "tiles"],
-}
-
-
-def offered(text: str) -> list[str]:
-    names = shell.Names(VIEWS).get_completions(Document(text), CompleteEvent())
-    return [name.text for name in names]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("select * from fu", ["funnel"]),
-        ("sel", ["select"]),
-        ("select * from labels where la", ["label", "labels"]),
-        ("select * from funnel where re", ["reason"]),
-        ("select * from funnel where sl", []),  # no column of the views that are named
-        ("select roi", ['"roi_coverage_Connective-Tissue"']),
-        ('select "roi_coverage_Conn', ['"roi_coverage_Connective-Tissue"']),
-        ("select ", []),
-    ],
-)
-def test_completion_offers_what_fits_in_the_text(text: str, expected: list[str]):
-    assert offered(text) == expected
-
-
-def test_names_are_quoted_where_sql_would_misread_them():
-    assert [shell.quoted(name) for name in ("tiles", "Öl & Fett", 'a"b', "select")] == [
-        "tiles", '"Öl & Fett"', '"a""b"', '"select"',
-    ]  # fmt: skip
+START = "import sys; from featurestore.console import cli; sys.exit(cli.main())"
+COMMAND = [sys.executable, "-c", START, "--config", "store.yaml", "shell"]
+STRANGE = "p*[1]'s.parquet"  # a pattern, and a quotation mark, were it not a file's name
+Ask = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def store(artifacts: TABLES) -> FeatureStore:
+def store(artifacts: TABLES, tmp_path: Path) -> FeatureStore:
     places = {key.removeprefix("data."): value for key, value in artifacts().items()}
+    places["tiles"] = str(Path(places["tiles"]).rename(tmp_path / STRANGE))
+    (tmp_path / "store.yaml").write_text(yaml.safe_dump({**CLASSES, "data": places}))
     return FeatureStore(StoreSpec(**{**CLASSES, **places}))
 
 
-def typed(store: FeatureStore, text: str) -> str:
-    """Type a text at the prompt; return what it answers."""
-    said = StringIO()
-    with create_pipe_input() as keys:
-        keys.send_text(text)
-        shell.run(store, Path("home"), keys, DummyOutput(), Console(file=said, width=120))
-    return said.getvalue()
+@pytest.fixture
+def ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Ask:  # fmt: skip
+    """Send statements to the shell as a pipe would; return its status, answers and errors."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # no other history, no other .duckdbrc
 
+    def ask(store: FeatureStore, text: str, external: bool = False) -> tuple[int, str, str]:
+        read, write = os.pipe()
+        os.write(write, text.encode())
+        os.close(write)
+        terminal = os.dup(0)
+        os.dup2(read, 0)
+        try:
+            status = shell.run(store, external=external)
+        finally:
+            os.dup2(terminal, 0)
+            os.close(terminal)
+            os.close(read)
+        return status, *capfd.readouterr()
 
-def test_a_statement_of_several_lines_is_answered(store: FeatureStore):
-    said = typed(store, "select label, count(*) as n\rfrom fates\rgroup by label order by 1;\r\x04")
-    assert "Fat" in said
-    assert "Muscle" in said
-    assert "2 rows" in said
-
-
-def test_an_error_is_printed_and_the_prompt_goes_on(store: FeatureStore):
-    said = typed(
-        store,
-        "select nope from fates;\rdrop view fates;\rselect date 'infinity';\r"
-        "select 41 + 1 as n;\r\x04",
-    )
-    assert "nope" in said
-    assert "cannot be given as table" in said
-    assert "Only one SELECT" in said
-    assert "42" in said
-
-
-def test_views_and_their_columns_are_described(store: FeatureStore):
-    assert "fold of the cross-validation" in typed(store, "\\d fates\r\\q\r")
-    assert "how many tiles each reason drops" in typed(store, "\\d\r\\q\r")
-
-
-def test_interrupt_drops_the_line(store: FeatureStore):
-    assert "7 rows" not in typed(store, "select nope \x03select 1 as one;\r\x04")
-    assert "1 rows" in typed(store, "select nope \x03select 1 as one;\r\x04")
-
-
-def test_history_is_kept(store: FeatureStore):
-    typed(store, "select 42 as n;\r\x04")
-    assert "+select 42 as n;" in Path("home/history").read_text()
+    return ask
 
 
 @pytest.mark.slow
-def test_in_a_terminal_with_a_pager(store: FeatureStore, tmp_path: Path):
-    code = f"""
-from pathlib import Path
-from featurestore import FeatureStore, StoreSpec
-from featurestore.console import shell
-shell.run(FeatureStore({store.spec!r}), Path("home"))
-"""
-    child = pexpect.spawn(
-        sys.executable, ["-c", code], cwd=str(tmp_path), timeout=60, dimensions=(24, 100),
-        env={"PAGER": "cat", "TERM": "xterm", "PATH": "/usr/bin:/bin"}, encoding="utf-8",
+def test_a_pipe_is_answered_and_the_views_can_be_kept(store: FeatureStore, tmp_path: Path):
+    done = subprocess.run(
+        [*COMMAND, "views.duckdb"], input="select count(*) as n from fates;\n", cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    child.expect("views>")
-    child.send("select count(*) as n from fates;\r")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12" in done.stdout
+    assert (tmp_path / "views.duckdb").is_file()
+
+
+def test_statements_and_commands_are_answered(store: FeatureStore, ask: Ask, tmp_path: Path):
+    text = ".mode list\nselect count(*) as n from fates;\nselect 41 + 1 as m;\n"
+    assert ask(store, text) == (0, "n\n12\nm\n42\n", "")
+    assert not list(tmp_path.glob("*.duckdb"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("drop view fates;", "read-only"),
+        ("create table mine as select 1;", "read-only"),
+        ("copy (select 1) to 'mine.csv';", "disabled by configuration"),
+        ("select * from read_text('store.yaml');", "disabled by configuration"),
+        ("attach 'mine.duckdb';", "disabled by configuration"),
+        ("install httpfs;", "disabled"),
+        ("set enable_external_access = true;", "locked"),
+        ("select getenv('HOME');", "disabled"),
+        (".shell touch mine", "-safe mode"),
+        (".output mine", "-safe mode"),
+        (".open mine.duckdb", "-safe mode"),
+    ],
+)
+def test_nothing_is_written_and_nothing_else_is_read(
+    statement: str, words: str, store: FeatureStore, ask: Ask, tmp_path: Path
+):
+    before = {path.name for path in tmp_path.iterdir()}
+    status, answers, errors = ask(store, f"{statement}\n")
+    assert (status, answers) == (1, "")
+    assert words in errors
+    assert {path.name for path in tmp_path.iterdir()} - before <= {".featurestore"}
+
+
+def test_external_reads_other_files_and_changes_no_view(
+    store: FeatureStore, ask: Ask, tmp_path: Path
+):
+    (tmp_path / "other.csv").write_text("n\n7\n")
+    text = ".mode list\nfrom 'other.csv';\ndrop view fates;\n"
+    status, answers, errors = ask(store, text, external=True)
+    assert (status, answers) == (1, "n\n7\n")
+    assert "read-only" in errors
+
+
+def test_limits_are_those_of_the_store(store: FeatureStore, ask: Ask):
+    limited = FeatureStore(store.spec, threads=1, memory_limit="1GB")
+    text = "select current_setting('threads'), current_setting('memory_limit');"
+    assert ask(limited, f".mode list\n.headers off\n{text}\n")[1] == "1|953.6 MiB\n"
+
+
+def test_assigned_folds_are_read(artifacts: TABLES, ask: Ask):
+    """They lie in a file of their own, which a sealed session opens as well."""
+    places = {k.removeprefix("data."): v for k, v in artifacts({"fold": None}).items()}
+    store = FeatureStore(StoreSpec(**{**CLASSES, **places, "k": 2}))
+    status, answers, errors = ask(store, ".mode list\nselect count(fold) > 0 as n from folds;\n")
+    assert (status, answers, errors) == (0, "n\ntrue\n", "")
+
+
+def test_a_store_on_spark_is_asked_by_duckdb(store: FeatureStore, ask: Ask):
+    store.spec = replace(store.spec, backend="pyspark")
+    assert ask(store, ".mode list\nselect 1 as n;\n") == (0, "n\n1\n", "")
+
+
+def test_a_missing_command_line_is_one_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: FeatureStore
+):
+    monkeypatch.setattr(shell, "PACKAGE", "duckdb_cli_is_not_here")
+    assert cli.main(["--config", "store.yaml", "shell"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    assert "pip install 'tissue-probe[shell]'" in message
+
+
+@pytest.mark.slow
+def test_in_a_terminal(store: FeatureStore, tmp_path: Path):
+    """Statements over lines, completion, a query that is interrupted, history, end of input."""
+    child = pexpect.spawn(
+        COMMAND[0], COMMAND[1:], cwd=str(tmp_path), timeout=60, dimensions=(40, 100),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TERM": "xterm"},
+        encoding="utf-8",
+    )  # fmt: skip
+    child.expect("views")
+    child.send("select count(*)\rfrom fates;\r")
     child.expect("12")
-    child.expect("1 rows")
-    child.send("select range as n from range(300);\r")  # longer than the screen
-    child.expect("299")
-    child.expect("300 rows")
+    child.send("drop view fates;\r")
+    child.expect("read-only")
+    child.send("select sum(tiles) as kept from fun")
+    child.expect("fun")
+    child.send("\t")
+    child.expect("funnel")  # is offered
+    child.send("nel;\r")
+    child.expect("int")
+    child.send("select sum(a.range * b.range) from range(1000000) a, range(1000000) b;\r")
+    child.expect("b;")
+    with pytest.raises(pexpect.TIMEOUT):
+        child.expect("sum", timeout=2)
+    child.sendintr()
+    child.expect(r"\^C")
+    child.send("select 'still ' || 'here';\r")
+    child.expect("still here")
     child.send("\x04")
     child.expect(pexpect.EOF)
     child.close()
-    assert child.exitstatus == 0
+    assert child.exitstatus == 1  # as in a pipe: a statement was refused
+    assert "drop view fates;" in (tmp_path / ".duckdb_history").read_text()

@@ -325,7 +325,7 @@ def predicted(artifacts: TABLES) -> Iterator[list[str]]:
     """Return the arguments of a prediction that is done."""
     blueprint = checkpoint.ModelSpec("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
     torch.manual_seed(0)
-    checkpoint.save(Path("c.safetensors"), blueprint.build(), blueprint)
+    checkpoint.save(Path("c.safetensors"), checkpoint.TrainedModel(blueprint.build(), blueprint))
     argv = arguments(artifacts(), "mode=predict", "checkpoint=c.safetensors", "output=out",
                      "tracking.enabled=false")  # fmt: skip
     argv.append(next(one for one in argv if one.startswith("data.tiles=")).replace(
@@ -393,7 +393,7 @@ def _cache(_: Path) -> None:
 
 def _checkpoint(place: Path) -> None:
     blueprint = checkpoint.ModelSpec("linear", 0, "none", 3, ["Fat", "Muscle"], [1.0, 1.0])
-    checkpoint.save(place / "c.safetensors", blueprint.build(), blueprint)
+    checkpoint.save(place / "c.safetensors", checkpoint.TrainedModel(blueprint.build(), blueprint))
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {

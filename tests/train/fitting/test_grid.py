@@ -191,8 +191,9 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: 
     argv = [f"fold={fold}", f"normalize={normalize}", "max_epochs=2", "tracking.enabled=false",
             f"calibrate={calibrate}", "output=out"]  # fmt: skip
     assert probe.main(argv) == 0
-    network, blueprint = checkpoint.load(Path("out"))
-    assert (blueprint.temperature != 1) == calibrate
+    trained = checkpoint.load(Path("out"))
+    network = trained.network
+    assert (trained.spec.temperature != 1) == calibrate
     name = "predictions" if fold == "0" else "oof_predictions"
     table = pq.read_table(f"out/{name}.parquet").sort_by(
         [(key, "ascending") for key in ("slide_id", "x", "y")]

@@ -24,7 +24,7 @@ from conftest import ROOT, launch
 from train import compare, probe
 from train.inference.writer import PredictionWriter
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.predictions import partitions
 
 PROBE = str(ROOT / "train" / "probe.py")
@@ -67,7 +67,7 @@ def cohort(tmp_path: Path) -> Cohort:
         network = blueprint.build()
         if normalize == "zscore":
             network.backbone.mean += 0.5
-        checkpoint.save(Path("head.safetensors"), network, blueprint)
+        checkpoint.save(Path("head.safetensors"), TrainedModel(network, blueprint))
         Path("two.yaml").write_text(
             "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
         )
@@ -88,7 +88,7 @@ def expected() -> pa.Table:
     rows = whole.select(KEY).append_column("row", pa.array(np.arange(len(whole))))
     joined = tiles.join(rows, KEY, join_type="inner").sort_by([(key, "ascending") for key in KEY])
     vectors = np.array(whole["embedding"].to_pylist())[joined["row"].to_numpy()]
-    network, _ = checkpoint.load(Path("head.safetensors"))
+    network = checkpoint.load(Path("head.safetensors")).network
     shares = network(torch.tensor(vectors, dtype=torch.float32)).numpy()
     columns = {"prob_Fat": shares[:, 0], "prob_Muscle": shares[:, 1]}
     return pa.table({**{key: joined[key] for key in KEY}, **columns})
@@ -244,9 +244,9 @@ REFUSED: dict[str, tuple[Callable[[pa.Table], object], list[str]]] = {
         ["more than once"],
     ),
     "dimension": (
-        lambda _: checkpoint.save(Path("head.safetensors"), (
+        lambda _: checkpoint.save(Path("head.safetensors"), TrainedModel((
             seven := ModelSpec("linear", 4, "none", 7, ["Fat", "Muscle"], [1.0, 2.0])
-        ).build(), seven),
+        ).build(), seven)),
         ["embeddings of another length", "7 in the checkpoint, 6 in the embeddings"],
     ),
     "nothing to resume": (lambda _: None, ["nothing to resume", "out/predictions"]),

@@ -7,7 +7,7 @@ import torch
 
 from featurestore.errors import ArtifactError
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import BACKBONES, HEADS
 
 
@@ -33,8 +33,10 @@ def test_unit_length_forgets_the_length_alone():
 def test_checkpoint_brings_back_the_same_network(head: str, tmp_path: Path):
     network = blueprint(head, "zscore").build()
     network.get_submodule("backbone").mean.fill_(3.0)
-    file = checkpoint.save(tmp_path / "deep" / checkpoint.FILE, network, blueprint(head, "zscore"))
-    again, read = checkpoint.load(tmp_path)
+    model = TrainedModel(network, blueprint(head, "zscore"))
+    file = checkpoint.save(tmp_path / "deep" / checkpoint.FILE, model)
+    loaded = checkpoint.load(tmp_path)
+    again, read = loaded.network, loaded.spec
     assert read == blueprint(head, "zscore")
     x = torch.randn(3, 5)
     torch.testing.assert_close(again(x), network(x), rtol=0, atol=0)

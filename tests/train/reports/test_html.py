@@ -22,7 +22,6 @@ from train.predictions.table import Predictions
 from train.reports import results
 from train.reports.html import Headline, Page, Picture, Table, Text, cells, html
 from train.runtime import fit_state
-from train.tracking import provenance
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -135,32 +134,6 @@ def test_failures_are_named_the_worst_first():
     assert errors.columns["true"] == ["b", "a"]
     assert errors.columns["probability"] == pytest.approx([0.8, 0.6])
     assert most.columns["share of true"] == ["50.0%", "50.0%"]
-
-
-# -- the command ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (["/v/bin/python3.11", "/v/bin/accelerate", "launch", "train/probe.py", "fold=4"],
-         ["accelerate", "launch", "train/probe.py", "fold=4"]),
-        (["/v/bin/python", "-u", "train/probe.py", "fold=4"],
-         ["python", "-u", "train/probe.py", "fold=4"]),
-        (["bash", "-c", "train/probe.py", "fold=4"], None),
-        (["/v/bin/python", "train/probe.py", "fold=3"], None),
-    ],
-)  # fmt: skip
-def test_the_launcher_is_found(line: list[str], said: list[str] | None):
-    assert provenance.launches(line, ["fold=4"]) == bool(said)
-    if said:
-        assert provenance.spoken(line) == said
-
-
-def test_a_command_is_quoted_for_the_shell():
-    assert provenance.command(["sweep.learning_rate=[1, 2]"]) == (
-        "python train/probe.py 'sweep.learning_rate=[1, 2]'"
-    )
 
 
 # -- pages of runs --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """How a process ends: by signals, by the end of another, or because nobody answers any more."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ def started(code: str, *argv: str, folder: Path = ROOT) -> subprocess.Popen[str]
 
 WORKER = """
 import signal, sys, time
-from train import ending
+from train.runtime import ending
 ending.ECHO = 0.5
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
 with ending.watched(True) as end:
@@ -76,7 +77,7 @@ def test_who_waits_for_a_rank_that_is_gone_is_ended():
     """Its main thread sits in C code and takes no signal; the run's status is set all the same."""
     process = started("""
         import signal, time
-        from train import ending
+        from train.runtime import ending
         ending.GRACE = 0.4
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         with ending.watched(True) as end:
@@ -97,8 +98,8 @@ def test_who_waits_for_a_rank_that_is_gone_is_ended():
 def test_a_process_ends_with_its_launcher(tmp_path: Path):
     """`accelerate launch` dies of a signal and passes none on."""
     (tmp_path / "probe.py").write_text(
-        "import sys, time\nfrom train.tracking.provenance import follow_launcher\n"
-        "follow_launcher(sys.argv[1:])\nprint('ready', flush=True)\ntime.sleep(60)\n"
+        "import os, time\nfrom train.tracking.provenance import follow_launcher\n"
+        "follow_launcher(os.environ)\nprint('ready', flush=True)\ntime.sleep(60)\n"
     )
     (tmp_path / "launcher.py").write_text(
         "import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[1:]])\n"
@@ -106,6 +107,7 @@ def test_a_process_ends_with_its_launcher(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, tmp_path / "launcher.py", tmp_path / "probe.py", "fold=4"],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "ACCELERATE_MIXED_PRECISION": "no"},
     )  # fmt: skip
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -229,7 +231,7 @@ def test_a_cut_network_is_noticed():
         pytest.skip("needs a network namespace")
     code = """
         import subprocess, threading, queue
-        from train import lifeline
+        from train.runtime import lifeline
         from train.runtime.ending import Rank
         lifeline.OPTIONS = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 1,
                             "TCP_USER_TIMEOUT": 2000}

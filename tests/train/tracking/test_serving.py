@@ -101,7 +101,7 @@ def test_a_value_that_is_not_finite_is_the_callers_fault(address: str, value: fl
 def test_the_check_changes_no_bit_of_a_prediction(digits_home: Path, uri: str):
     """Of the registered graph against the checkpoint beside it."""
     mlflow.set_tracking_uri(uri)
-    network, _ = checkpoint.load(Path(mlflow.artifacts.download_artifacts(MODEL)))
+    network = checkpoint.load(Path(mlflow.artifacts.download_artifacts(MODEL))).network
     batch = np.random.default_rng(1).normal(size=(300, 64)).astype(np.float32)
     expected = network(torch.from_numpy(batch)).numpy()
     found = mlflow.pyfunc.load_model(MODEL).predict(batch)
