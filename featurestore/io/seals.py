@@ -174,9 +174,8 @@ def _write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    record = dict(
-        json.loads(path(folder).read_bytes())
-    )  # or it is no mapping: TypeError, ValueError
+    # What is no mapping raises a TypeError or a ValueError.
+    record = dict(json.loads(path(folder).read_bytes()))
     if record.pop("seal") != _own(record):
         raise ValueError
     return record
