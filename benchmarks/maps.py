@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.overlays import geojson, ome_tiff, write
+from train.overlays import geojson, write
 from train.overlays.label_map import NONE, SlidePredictions, grid, label_map
+from train.overlays.ome_tiff import MapImage, write_tiff
 from train.overlays.regions import regions
 from train.overlays.slides import Slide
 from train.plots.palette import colours
@@ -57,6 +58,7 @@ def measure(slide: Slide, tiles: SlidePredictions, folder: Path, seconds: dict[s
         clock = now
 
     palette = colours(len(NAMES))
+    legend = dict(zip(NAMES, palette, strict=True))
     cut = label_map(tiles)
     lap("rule")
     found = regions(cut, tiles)
@@ -69,11 +71,10 @@ def measure(slide: Slide, tiles: SlidePredictions, folder: Path, seconds: dict[s
     lap("GeoJSON of tiles")
     pixels = grid(slide.extent, tiles.step, write.MAP_PIXELS)
     for name, values in (("classes", cut.label), ("errors", write.errors(cut))):
-        ome_tiff.write_tiff(
-            folder / f"{name}.ome.tif", cut, values, palette, pixels, slide.mpp, name, {}
-        )
+        image = MapImage(values, legend, pixels, slide.mpp, name)
+        write_tiff(folder / f"{name}.ome.tif", cut, image)
     lap("two TIFFs")
-    write.overview(folder / "overview.png", slide, tiles, cut, NAMES, palette)
+    write.overview(folder / "overview.png", slide, tiles, cut, legend)
     lap("overview")
     assert (cut.label != NONE).all()
     return len(found.shape)

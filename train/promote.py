@@ -146,7 +146,9 @@ def promote(request: Request, changes: list[str], command: str, console: Console
         console.print(f"{candidate} is {request.alias} of {request.model} already")
         return 0
     with shown_warnings(console), resolved_once():
-        lines, trial = examined(asked, candidate, champion, changes, request.seed, console)
+        lines, trial = examined(
+            asked, candidate, champion, changes, seed=request.seed, console=console
+        )
     decided = replace(
         signed("refused" if gate.failed_checks(lines) else "passed", request, command, candidate),
         champion=champion.number if champion else "none",
@@ -177,6 +179,7 @@ def examined(
     candidate: Version,
     champion: Version | None,
     changes: list[str],
+    *,
     seed: int,
     console: Console,
 ) -> "tuple[list[Check], CandidateEvaluation | None]":

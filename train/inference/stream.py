@@ -90,7 +90,9 @@ def predict_cohort(run: Run, cohort: PredictionSet, model: TrainedModel) -> None
         closing(out),
         Rows(run.console).counting("predicted", sum(p.rows for p in work)) as advance,
     ):
-        invalid = processes.together(lambda: scan(run.config, network, work, places, out, advance))
+        invalid = processes.together(
+            lambda: scan(run.config, network, work, places, out=out, advance=advance)
+        )
         out.join(processes.all_gather(out.begun()), rank, world)
         processes.together(out.finish)
     by_rank = processes.all_gather(invalid)
@@ -109,32 +111,33 @@ def scan(
     network: nn.Module,
     work: list[RowGroup],
     places: Places,
+    *,
     out: PredictionWriter,
     advance: Advance,
 ) -> list[InvalidEmbeddings]:
     """Apply a network to some row groups, on every core; return what was wrong with them."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = config.threads or max(1, (os.cpu_count() or 1) // local)
-    dim, own, before = out.cohort.dim, threading.local(), torch.get_num_threads()
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = config.threads or max(1, (os.cpu_count() or 1) // on_machine)
+    dim, local, before = out.cohort.dim, threading.local(), torch.get_num_threads()
 
     def alone() -> None:
         """Make a thread use one core, and give it memory to read into, again and again."""
         torch.set_num_threads(1)
-        own.room = np.empty((most_rows(dim, BATCH_BYTES), dim), dtype=np.float32)
+        local.buffer = np.empty((most_rows(dim, BATCH_BYTES), dim), dtype=np.float32)
 
     def one(piece: RowGroup) -> InvalidEmbeddings:
-        return apply(network, piece, places, own.room, out, advance)
+        return apply(network, piece, places, local.buffer, out=out, advance=advance)
 
     with ThreadPoolExecutor(threads, initializer=alone) as pool:
         futures = [pool.submit(one, piece) for piece in work]
         try:
-            found = [future.result() for future in futures]
+            results = [future.result() for future in futures]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
         finally:
             torch.set_num_threads(before)
-    return [faults for faults in found if faults.rows]
+    return [faults for faults in results if faults.rows]
 
 
 @torch.inference_mode()
@@ -142,26 +145,27 @@ def apply(
     network: nn.Module,
     piece: RowGroup,
     places: Places,
-    room: npt.NDArray[np.float32],
+    buffer: npt.NDArray[np.float32],
+    *,
     out: PredictionWriter,
     advance: Advance,
 ) -> InvalidEmbeddings:
     """Predict the tiles of a row group that are asked for."""
     device, logits = next(network.parameters()).device, logits_of(network)
-    found, scores, at = InvalidEmbeddings(out.cohort.dim, "float32"), [], piece.start
+    faults, scores, at = InvalidEmbeddings(out.cohort.dim, "float32"), [], piece.start
     for column in embedding_batches(piece, out.cohort.dim, BATCH_BYTES):
-        block = found.block(column, at, room)
+        block = faults.block(column, at, buffer)
         scores.append(logits(as_tensor(block).to(device)).cpu())
         score = scores[-1].numpy()
         # What is not finite in a row is not finite in its logits: only such rows are looked at.
         if not np.isfinite(score.sum()):
-            found.look(block, np.flatnonzero(~np.isfinite(score).all(axis=1)), at)
+            faults.look(block, np.flatnonzero(~np.isfinite(score).all(axis=1)), at)
         at += len(block)
         advance(len(block))
     wanted = places[piece.start : at]
-    good = (wanted >= 0) & ~np.isin(np.arange(piece.start, at), found.rows)
+    good = (wanted >= 0) & ~np.isin(np.arange(piece.start, at), faults.rows)
     out.add(wanted[good], torch.cat(scores).softmax(dim=1).numpy()[good])
-    return found
+    return faults
 
 
 def as_tensor(block: npt.NDArray[np.float32]) -> Tensor:

@@ -55,7 +55,7 @@ def tile_features(
         if target != NONE:
             measured["Right"] = int(target == label)
             more = {"label": classes[target]}
-        yield feature(shape, "detection", classes[label], colours[label], measured, more)
+        yield feature(shape, "detection", classes[label], colours[label], measured, metadata=more)
 
 
 def feature(
@@ -63,8 +63,9 @@ def feature(
     kind: str,
     name: str,
     colour: str,
-    measured: dict[str, float],
-    more: dict[str, str] | None = None,
+    measurements: dict[str, float],
+    *,
+    metadata: dict[str, str] | None = None,
 ) -> str:
     """Return one object, as JSON."""
     properties: dict[str, Any] = {
@@ -72,10 +73,10 @@ def feature(
         "classification": {"name": name, "color": rgb(colour)},
         "color": rgb(colour),
         "isLocked": True,
-        "measurements": measured,
+        "measurements": measurements,
     }
-    if more:
-        properties["metadata"] = more
+    if metadata:
+        properties["metadata"] = metadata
     content = json.dumps(properties, ensure_ascii=False)
     return f'{{"type": "Feature", "geometry": {shape}, "properties": {content}}}'
 

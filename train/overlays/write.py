@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from featurestore.io import atomic
 from featurestore.printing import Console
 from train.config.schema import Config, Maps
-from train.overlays import geojson, ome_tiff
+from train.overlays import geojson
 from train.overlays.label_map import (
     NONE,
     Grid,
@@ -28,9 +28,10 @@ from train.overlays.label_map import (
     places,
     sample,
 )
+from train.overlays.ome_tiff import MapImage, write_tiff
 from train.overlays.regions import regions
 from train.overlays.slides import Slide, choose, classes_of, read_slides, read_tiles, scores
-from train.plots.overview import overview_png
+from train.plots.overview import OverviewImage, overview_png
 from train.plots.palette import ANSWERS, NOWHERE, colours
 from train.predictions.files import write_parquet
 
@@ -123,41 +124,40 @@ def draw(
     stem
         How the names of its files begin.
     """
-    cut = label_map(tiles)
-    found = regions(cut, tiles)
+    cells, class_legend = label_map(tiles), dict(zip(classes, palette, strict=True))
+    outlines = regions(cells, tiles)
     pixels = grid(slide.extent, tiles.step, MAP_PIXELS)
     if merged:
         area = slide.mpp[0] * slide.mpp[1]
-        features = geojson.region_features(found, classes, palette, slide.downsample, area)
+        features = geojson.region_features(outlines, classes, palette, slide.downsample, area)
     else:
         features = geojson.tile_features(tiles, classes, palette, slide.downsample)
     files = {"geojson": f"{stem}.geojson", "classes": f"{stem}.classes.ome.tif"}
     (folder / files["geojson"]).write_bytes(geojson.collection(features))
-    maps = {"classes": (cut.label, dict(zip(classes, palette, strict=True)))}
+    maps = {"classes": (cells.label, class_legend)}
     if tiles.labelled:
         files["errors"] = f"{stem}.errors.ome.tif"
-        maps["errors"] = (errors(cut), ANSWERS)
+        maps["errors"] = (errors(cells), ANSWERS)
     for kind, (values, legend) in maps.items():
-        ome_tiff.write_tiff(
-            folder / files[kind], cut, values, list(legend.values()), pixels, slide.mpp,
-            f"{slide.name}: {kind}", said(legend, slide, pixels),
-        )  # fmt: skip
+        title, notes = f"{slide.name}: {kind}", annotations(legend, slide, pixels)
+        image = MapImage(values, legend, pixels, slide.mpp, title, notes)
+        write_tiff(folder / files[kind], cells, image)
     files["overview"] = f"{stem}.png"
-    overview(folder / files["overview"], slide, tiles, cut, classes, palette)
+    overview(folder / files["overview"], slide, tiles, cells, class_legend)
     return {
         "slide_id": slide.name, "tiles": len(tiles), "labelled": tiles.labelled,
-        "accuracy": tiles.accuracy if tiles.labelled else None, "regions": len(found.shape),
+        "accuracy": tiles.accuracy if tiles.labelled else None, "regions": len(outlines.shape),
         "map_pixel": pixels.pixel, "map_mpp_x": slide.mpp[0] * pixels.pixel,
         "map_mpp_y": slide.mpp[1] * pixels.pixel, **files,
     }  # fmt: skip
 
 
-def errors(cut: LabelMap) -> npt.NDArray[np.int64]:
+def errors(cells: LabelMap) -> npt.NDArray[np.int64]:
     """Return the answer of each cell, an index of `ANSWERS`: right, wrong, or without label."""
-    return np.where(cut.truth == NONE, 2, cut.label != cut.truth).astype(np.int64)
+    return np.where(cells.truth == NONE, 2, cells.label != cells.truth).astype(np.int64)
 
 
-def said(legend: dict[str, str], slide: Slide, pixels: Grid) -> dict[str, str]:
+def annotations(legend: dict[str, str], slide: Slide, pixels: Grid) -> dict[str, str]:
     """Return what a TIFF says of itself: its colours, its pixels, how far the last ones reach."""
     right = pixels.width * pixels.pixel - slide.extent[0]
     below = pixels.height * pixels.pixel - slide.extent[1]
@@ -173,30 +173,29 @@ def overview(
     path: Path,
     slide: Slide,
     tiles: SlidePredictions,
-    cut: LabelMap,
-    classes: list[str],
-    palette: list[str],
+    cells: LabelMap,
+    legend: dict[str, str],
 ) -> None:
     """Draw the part of a slide that has tiles."""
-    left, top = int(cut.xs[0]), int(cut.ys[0])
-    extent = int(cut.xs[-1]) - left, int(cut.ys[-1]) - top
+    left, top = int(cells.xs[0]), int(cells.ys[0])
+    extent = int(cells.xs[-1]) - left, int(cells.ys[-1]) - top
     pixels = grid(extent, tiles.step, OVERVIEW_PIXELS)
-    rows = places(cut.ys, pixels.pixel, pixels.height, top)
-    columns = places(cut.xs, pixels.pixel, pixels.width, left)
+    rows = places(cells.ys, pixels.pixel, pixels.height, top)
+    columns = places(cells.xs, pixels.pixel, pixels.width, left)
 
-    def laid(values: npt.NDArray, nothing: float) -> npt.NDArray:
-        return sample(cut.spread(values, nothing), rows, columns, nothing)
+    def to_image(values: npt.NDArray, nothing: float) -> npt.NDArray:
+        return sample(cells.spread(values, nothing), rows, columns, nothing)
 
     millimetres = [side / 1000 for side in slide.mpp]
-    known = f", {tiles.labelled:,} with a label: accuracy {tiles.accuracy:.3f}"
-    overview_png(
-        path, f"{slide.name}\n{len(tiles):,} tiles{known if tiles.labelled else ''}",
-        classes, palette,
-        laid(cut.label, NONE), laid(cut.confidence, np.nan),
-        laid(cut.truth, NONE) if tiles.labelled else None, laid(errors(cut), NONE),
+    accuracy = f", {tiles.labelled:,} with a label: accuracy {tiles.accuracy:.3f}"
+    image = OverviewImage(
+        f"{slide.name}\n{len(tiles):,} tiles{accuracy if tiles.labelled else ''}",
+        to_image(cells.label, NONE), to_image(cells.confidence, np.nan),
+        to_image(cells.truth, NONE) if tiles.labelled else None, to_image(errors(cells), NONE),
         (left * millimetres[0], (left + pixels.width * pixels.pixel) * millimetres[0],
          (top + pixels.height * pixels.pixel) * millimetres[1], top * millimetres[1]),
     )  # fmt: skip
+    overview_png(path, image, legend)
 
 
 def file_stems(names: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The overview of many slides."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +13,14 @@ from train.plots.palette import ANSWERS
 from train.plots.style import FLAT, new_figure, save
 
 
-def overview_png(
-    path: Path,
-    title: str,
-    classes: list[str],
-    colours: list[str],
-    label: npt.NDArray[np.int64],
-    confidence: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.int64] | None,
-    answer: npt.NDArray[np.int64],
-    extent: tuple[float, float, float, float],
-) -> Path:
-    """Draw a slide: what is true, what is predicted, where it errs, how sure it is.
+@dataclass(frozen=True)
+class OverviewImage:
+    """The tiles of a slide as images.
 
     Parameters
     ----------
+    title
+        Above them.
     label, truth
         Class indices as an image, below zero where there is none; without labels no ``truth``.
     confidence
@@ -35,9 +30,29 @@ def overview_png(
     extent
         Left, right, lower and upper edge of the images, in millimetres.
     """
-    marks = {"prediction": (label, colours)}
+
+    title: str
+    label: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.int64] | None
+    answer: npt.NDArray[np.int64]
+    extent: tuple[float, float, float, float]
+
+
+def overview_png(path: Path, overview: OverviewImage, legend: Mapping[str, str]) -> Path:
+    """Draw a slide: what is true, what is predicted, where it errs, how sure it is.
+
+    Parameters
+    ----------
+    legend
+        Each class and its colour, by index.
+    """
+    classes, colours = list(legend), list(legend.values())
+    truth, extent = overview.truth, overview.extent
+    marks = {"prediction": (overview.label, colours)}
     if truth is not None:
-        marks = {"truth": (truth, colours), **marks, "errors": (answer, list(ANSWERS.values()))}
+        errors = (overview.answer, list(ANSWERS.values()))
+        marks = {"truth": (truth, colours), **marks, "errors": errors}
     tall = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
     number = len(marks) + 1
     shape = (number, 1) if tall < FLAT else (1, number)
@@ -52,7 +67,7 @@ def overview_png(
         )  # fmt: skip
         axes.set_title(name, fontsize=9, loc="left")
     drawn = panels[-1].imshow(
-        confidence, "viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
+        overview.confidence, "viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
     )
     panels[-1].set_title("probability of the prediction", fontsize=9, loc="left")
     figure.colorbar(drawn, ax=panels[-1], shrink=0.8)
@@ -62,11 +77,11 @@ def overview_png(
     seen = np.unique(np.concatenate([values.ravel() for values, _ in list(marks.values())[:2]]))
     named = {classes[index]: colours[index] for index in seen if index >= 0}
     entries = {**named, **(ANSWERS if truth is not None else {})}
-    legend = figure.legend(
+    key = figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in entries.items()],
         loc="outside lower left", ncols=min(10, len(entries)), fontsize=8, frameon=False,
     )  # fmt: skip
-    for text in legend.get_texts():
+    for text in key.get_texts():
         text.set_parse_math(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
+    figure.suptitle(overview.title, x=0.01, ha="left", fontsize=10, parse_math=False)
     return save(figure, path)

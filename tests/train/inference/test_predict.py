@@ -42,14 +42,14 @@ def cohort(tmp_path: Path) -> Cohort:
     """Return a function that writes 40 tiles of each of 8 slides, and names them as arguments."""
 
     def write(
-        normalize: str = "none", head: str = "linear", dim: int = DIM,
-        kind: pa.DataType | None = None, labels: bool = True, order: str = "sorted",
+        normalize: str = "none", head: str = "linear", *, kind: pa.DataType | None = None,
+        labels: bool = True, order: str = "sorted",
         faults: dict[int, list[float]] | None = None, names: list[str] = NAMES,
     ) -> list[str]:  # fmt: skip
         rng, rows = np.random.default_rng(0), len(names) * TILES
         number = np.arange(rows)
         keys = {"slide_id": [names[n // TILES] for n in number], "x": number % 5, "y": number // 5}
-        vectors: list[list[float]] = rng.normal(size=(rows, dim)).tolist()
+        vectors: list[list[float]] = rng.normal(size=(rows, DIM)).tolist()
         for row, vector in (faults or {}).items():
             vectors[row] = vector
         lists = pa.array(vectors, pa.list_(kind or pa.float64()))
@@ -62,7 +62,7 @@ def cohort(tmp_path: Path) -> Cohort:
             pq.write_table(part, f"in/part-{file}.parquet", row_group_size=23)
         shares = {"roi_coverage_Fat": (number % 2) * 0.9, "roi_coverage_Muscle": (number + 1) % 2}
         pq.write_table(pa.table({**keys, **(shares if labels else {})}), "tiles.parquet")
-        blueprint = ModelSpec(head, 4, normalize, dim, ["Fat", "Muscle"], [1.0, 2.0])
+        blueprint = ModelSpec(head, 4, normalize, DIM, ["Fat", "Muscle"], [1.0, 2.0])
         torch.manual_seed(0)
         network = blueprint.build()
         if normalize == "zscore":

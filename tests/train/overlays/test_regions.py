@@ -13,7 +13,7 @@ from train.overlays.regions import RegionError, check, regions
 K = 3
 
 
-def tiles(x, y, pred, width=4, height=None, target=None, probabilities=None) -> SlidePredictions:
+def tiles(x, y, pred, width=4, *, height=None, target=None, probabilities=None) -> SlidePredictions:
     """Return tiles whose predicted class has probability 0.8, unless other ones are given."""
     pred = np.array(pred)
     if probabilities is None:
