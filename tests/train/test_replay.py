@@ -163,6 +163,7 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
         assert re.search(r"NOT the same: \d+ of \d+ figures differ $", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

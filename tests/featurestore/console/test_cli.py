@@ -31,6 +31,7 @@ def rows(capsys: pytest.CaptureFixture[str], tracking: str, *argv: str) -> list[
     return json.loads(ask(capsys, tracking, "sql", *argv, "--format", "json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", QUESTIONS, ids=lambda p: p.stem)
 def test_each_question_is_documented_and_runs(
     file: Path, capsys: pytest.CaptureFixture[str], tracking: str
