@@ -28,6 +28,7 @@ def saved(head: str, normalize: str) -> Path:
     return checkpoint.save(Path("in") / checkpoint.FILE, TrainedModel(network, blueprint))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 @pytest.mark.parametrize("normalize", ["none", "zscore", "l2"])
 def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):

@@ -158,6 +158,7 @@ def noisy(stride: int, seed: int = 0) -> tuple[str, str]:
     return "predictions=predictions.parquet", f"slides={slides({'s': size})}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [24, 12, 10, 30])
 def test_regions_and_pixels_say_the_same(stride):
     """Beside each other, overlapping evenly or not, with gaps: in the middle of every pixel."""
@@ -174,6 +175,7 @@ def test_regions_and_pixels_say_the_same(stride):
     np.testing.assert_array_equal(image, drawn)
 
 
+@pytest.mark.slow
 def test_levels_hold_no_colour_that_the_map_does_not_hold():
     folder = made(*noisy(10))
     with tifffile.TiffFile(folder / "s.classes.ome.tif") as tiff:
@@ -233,6 +235,7 @@ def several() -> tuple[str, str]:
     return "predictions=predictions.parquet", f"slides={there}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -372,6 +375,7 @@ def small_run(artifacts, *argv: str) -> int:
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_fit_maps_the_tiles_that_it_validated_on(artifacts):
     """And the same command again replaces them, as it does its other files."""
     for _ in range(2):
@@ -389,6 +393,7 @@ def test_a_folder_of_maps_that_holds_something_else_is_kept(artifacts, capsys):
     assert Path("out/maps/notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_pack_maps_its_out_of_fold_predictions(artifacts):
     assert small_run(artifacts, "fold=all", "maps.slides=worst:1") == 0
     assert len(pq.read_table("out/oof_maps/index.parquet")) == 1

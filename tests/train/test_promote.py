@@ -102,6 +102,7 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     assert "version 2 -> version 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_figures_of_both_are_those_of_the_same_tiles(uri: str):
     """Recall by hand: how often the sign of signal plus noise is right."""
     good, better = register(GOOD), register(BETTER)
@@ -118,6 +119,7 @@ def test_figures_of_both_are_those_of_the_same_tiles(uri: str):
     assert row.split(" | ")[3].startswith(f"{1 - recall:+.4f}")
 
 
+@pytest.mark.slow
 def test_hostile_class_names_stay_in_their_cells(uri: str):
     number = register(GOOD)
     assert asked(number) == 0
@@ -127,6 +129,7 @@ def test_hostile_class_names_stay_in_their_cells(uri: str):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_alias_of_ones_own(uri: str):
     number = register(GOOD)
     assert asked(number, "alias=shadow-1") == 0
@@ -139,6 +142,7 @@ LEAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAKS)
 def test_training_data_in_the_test_view_are_refused(
     uri: str, name: str, capsys: pytest.CaptureFixture[str]
@@ -160,6 +164,7 @@ def test_training_data_in_the_test_view_are_refused(
     assert aliases() == {}
 
 
+@pytest.mark.slow
 def test_data_that_are_not_those_of_the_run_are_refused(
     uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -177,6 +182,7 @@ def test_data_that_are_not_those_of_the_run_are_refused(
     assert "80 tiles of 8 slides" in pages(number)[-1]
 
 
+@pytest.mark.slow
 def test_digests_that_nobody_recorded_are_refused(uri: str, capsys: pytest.CaptureFixture[str]):
     number = register(GOOD, recorded=("tiles", "test_tiles"))
     assert asked(number) == 3
@@ -295,6 +301,7 @@ def test_of_two_processes_one_wins_and_the_other_says_so(uri: str, tmp_path: Pat
     assert not mlflow.MlflowClient().search_registered_models("name LIKE '%.promotion'")
 
 
+@pytest.mark.slow
 def test_of_many_threads_one_moves_the_alias(uri: str):
     numbers = [register(GOOD)]
     client = mlflow.MlflowClient()
@@ -323,6 +330,7 @@ def test_of_many_threads_one_moves_the_alias(uri: str):
     assert aliases() == {"champion": moved[0]}
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_killed_process_left_is_told_of(
     uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -343,6 +351,7 @@ def test_a_lock_that_a_killed_process_left_is_told_of(
     assert "no promotion of tissue-probe is under way" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(3))
 def test_no_failure_loses_the_champion(
     uri: str, step: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

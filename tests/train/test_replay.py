@@ -164,6 +164,7 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
         assert re.search(r"NOT the same: \d+ of \d+ figures differ $", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -181,6 +182,7 @@ def test_every_kind_of_fit(argv: list[str], words: list[str], capsys: pytest.Cap
         assert word in said
 
 
+@pytest.mark.slow
 def test_a_validation_is_replayed_as_well(run: str, capsys: pytest.CaptureFixture[str]):
     status, said = again(
         capsys, fitted("fold=1", "mode=validate", f"checkpoint=runs:/{run}/{checkpoint.FILE}")
@@ -209,6 +211,7 @@ def test_figures_are_compared_each_within_its_tolerance():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [[], ["fold=4"], ["models:/tissue-probe/1", "flod=4"]])
 def test_refused_arguments_cost_no_heavy_import(argv: list[str], tmp_path: Path):
     script = str(ROOT / "train" / "replay.py")
@@ -221,6 +224,7 @@ def test_refused_arguments_cost_no_heavy_import(argv: list[str], tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_prediction_has_nothing_to_replay(run: str, capsys: pytest.CaptureFixture[str]):
     given = (f"checkpoint=runs:/{run}/{checkpoint.FILE}", "data.predict_tiles=in/tiles.parquet")
     status, said = again(capsys, fitted("mode=predict", *given))

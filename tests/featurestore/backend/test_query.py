@@ -126,6 +126,7 @@ def test_the_engine_opens_the_artifacts_alone_once_it_is_sealed(store: FeatureSt
     assert {file.name for file in Path().iterdir()} == {"in", "other.parquet"}
 
 
+@pytest.mark.slow
 def test_a_sealed_engine_still_spills(artifacts: TABLES):
     named = {key.removeprefix("data."): file for key, file in artifacts().items()}
     store = FeatureStore(StoreSpec(**{**CLASSES, **named}), memory_limit="100MB", threads=1)

@@ -31,6 +31,7 @@ def rows(capsys: pytest.CaptureFixture[str], tracking: str, *argv: str) -> list[
     return json.loads(ask(capsys, tracking, "sql", *argv, "--format", "json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", QUESTIONS, ids=lambda p: p.stem)
 def test_each_question_is_documented_and_runs(
     file: Path, capsys: pytest.CaptureFixture[str], tracking: str
@@ -47,6 +48,7 @@ def test_each_question_is_documented_and_runs(
     assert ("no rows" in said) == (file.stem in answerless)
 
 
+@pytest.mark.slow
 def test_fold_balance_counts_every_kept_tile(capsys: pytest.CaptureFixture[str], tracking: str):
     balance = rows(capsys, tracking, "-f", str(ROOT / "sql" / "fold_balance.sql"))
     assert sum(row["tiles"] for row in balance) == 1430
@@ -60,11 +62,13 @@ def test_label_distribution(capsys: pytest.CaptureFixture[str], tracking: str):
     assert sorted(row["label"] for row in labels) == [str(d) for d in range(10)]
 
 
+@pytest.mark.slow
 def test_every_slide_leaks_under_stratified(capsys: pytest.CaptureFixture[str], tracking: str):
     leaks = rows(capsys, tracking, "-f", str(ROOT / "sql" / "slide_leakage.sql"))
     assert len(leaks) == 11
 
 
+@pytest.mark.slow
 def test_threshold_sweep_falls_from_all_to_none(capsys: pytest.CaptureFixture[str], tracking: str):
     sweep = rows(capsys, tracking, "-f", str(ROOT / "sql" / "threshold_sweep.sql"))
     ones = [row["tiles"] for row in sweep if row["class"] == "1"]
@@ -73,6 +77,7 @@ def test_threshold_sweep_falls_from_all_to_none(capsys: pytest.CaptureFixture[st
     assert ones[-1] == 0
 
 
+@pytest.mark.slow
 def test_formats_hold_the_same_rows(
     capsys: pytest.CaptureFixture[str], tracking: str, tmp_path: Path
 ):

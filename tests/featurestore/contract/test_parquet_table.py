@@ -287,6 +287,7 @@ def unordered(table: Any) -> list[tuple]:
 CHECKED = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::featurestore.errors.FeatureStoreWarning")
 @settings(CHECKED, max_examples=30)
 @given(cohorts())

@@ -212,6 +212,7 @@ def test_too_little_room_is_refused_before_anything_is_written(
     assert list((tmp_path / "m").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_memory_is_a_few_batches_whatever_the_size_of_a_row_group(tmp_path: Path):
     """80 MB in a single row group are converted with less than 60 MB above the imports."""
     code = """

@@ -201,6 +201,7 @@ def test_a_database_that_nobody_serves_is_asked_once():
 # -- experiments, names, files --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tissue-probe", mlflow_artifacts.EXPERIMENT])
 def test_a_deleted_experiment_is_refused_with_how_to_restore_it(
     name: str, database: str, artifacts: TABLES, capsys: pytest.CaptureFixture[str]
@@ -290,6 +291,7 @@ def test_a_database_or_its_artifacts_that_cannot_be_written(database: str, tmp_p
                 preflight.check(mlflow_artifacts.use_tracking(place), "far", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [["tracking.enabled=false"], ["tracking.enabled=false", "mode=test"]]
 )

@@ -222,6 +222,7 @@ def leave_part(uri: str, content: bytes) -> Path:
     return folder / whole.name
 
 
+@pytest.mark.slow
 def test_a_corrupt_part_is_found_out_and_fetched_anew(bucket: "boto3.client"):
     put(bucket, big=BODY)
     part = leave_part("s3://cohort/big", b"x" * 1000)
@@ -262,6 +263,7 @@ def _fetch_and_count(queue: "multiprocessing.Queue[int]") -> None:
     queue.put(len(gets))
 
 
+@pytest.mark.slow
 def test_processes_of_one_machine_share_a_download(bucket: "boto3.client"):
     put(bucket, big=BODY)
     context = multiprocessing.get_context("fork")

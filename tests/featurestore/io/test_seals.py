@@ -144,6 +144,7 @@ def target(pattern: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     pattern, hurt, words = DAMAGES[damage]
@@ -280,6 +281,7 @@ def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_pa
 # -- states of fits, predictions ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_one_error(
     artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -334,6 +336,7 @@ def predicted(artifacts: TABLES) -> Iterator[list[str]]:
     yield argv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hurt", [cut, flip, Path.unlink])
 def test_a_damaged_slide_is_predicted_again(hurt: Damage, predicted: list[str], capsys):
     before = partitions.read(Path("out/predictions"))

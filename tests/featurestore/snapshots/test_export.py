@@ -113,6 +113,7 @@ def ask(spec: StoreSpec, *argv: str) -> int:
     return cli.main(["--config", "store.yaml", "--tracking-uri", "sqlite:///mlflow.db", *argv])
 
 
+@pytest.mark.slow
 def test_commands_from_materialise_to_gc(spec: StoreSpec, capsys: pytest.CaptureFixture[str]):
     from dataclasses import replace
 
@@ -143,6 +144,7 @@ def test_commands_from_materialise_to_gc(spec: StoreSpec, capsys: pytest.Capture
     assert collection.listing()["snapshot"].to_pylist() == [first]
 
 
+@pytest.mark.slow
 def test_diff_counts_the_tiles_that_moved(spec: StoreSpec):
     from dataclasses import replace
 

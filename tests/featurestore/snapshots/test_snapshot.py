@@ -52,6 +52,7 @@ def test_same_inputs_same_name_wherever_they_lie(artifacts: TABLES, tmp_path: Pa
     assert snapshot(moved).digest == here.digest
 
 
+@pytest.mark.slow
 def test_a_folder_may_bear_any_name(artifacts: TABLES, tmp_path: Path, monkeypatch):
     named = artifacts()
     for name in ("it's", 'say "it"', "50 % [a-z]*"):
@@ -106,6 +107,7 @@ def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypat
     assert snapshot(named).digest != before
 
 
+@pytest.mark.slow
 def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABLES, monkeypatch):
     named = artifacts({"roi_coverage_Fat": [n / 12 if n % 2 else 0.0 for n in range(12)]})
     snapshot(named)
@@ -188,6 +190,7 @@ def test_a_link_that_is_led_elsewhere_is_another_artifact(artifacts: TABLES, tmp
         materialise(store)
 
 
+@pytest.mark.slow
 def test_a_store_reads_what_it_opened_wherever_the_process_goes(
     artifacts: TABLES, tmp_path: Path, monkeypatch
 ):
@@ -343,6 +346,7 @@ def test_two_writers_at_once_both_succeed_and_leave_one(cohort: Path, tmp_path: 
     assert len(cache.names("snapshots")) == len(cache.names("matrices")) == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle_is_one_error_and_leaves_nothing(cohort: Path):
     """A limit on the size of files stands in for the disk: the system refuses to write more."""
     done = subprocess.run(
@@ -372,6 +376,7 @@ def test_sound_folds_leave_nothing_to_find(artifacts: TABLES, tmp_path: Path):
     assert made.shared(0) == {"slide_id": 0}
 
 
+@pytest.mark.slow
 def test_divided_slides_are_counted_or_refused(artifacts: TABLES, tmp_path: Path):
     named = artifacts(ALTERNATING)
     made = snapshot(named)
@@ -391,6 +396,7 @@ def test_a_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: 
         snapshot(named, **by_slide, kfold_group="patient_id")
 
 
+@pytest.mark.slow
 def test_overlapping_tiles_across_folds_are_found(artifacts: TABLES, tmp_path: Path):
     """Tiles lie one apart; they are one wide, then one and a half."""
     named = artifacts(ALTERNATING)
@@ -400,6 +406,7 @@ def test_overlapping_tiles_across_folds_are_found(artifacts: TABLES, tmp_path: P
     assert found(snapshot(named, slides=wide))[key] == 2  # 0-1 and 1-2, of one slide alone
 
 
+@pytest.mark.slow
 def test_slides_of_the_test_set_among_the_training_tiles(artifacts: TABLES, tmp_path: Path):
     named = artifacts()
     table = pq.read_table(named["data.tiles"]).drop_columns(["fold"])
@@ -431,6 +438,7 @@ def test_equal_digests_of_different_embeddings_are_no_leak(artifacts: TABLES, mo
     assert found(snapshot(artifacts())) == {}
 
 
+@pytest.mark.slow
 def test_training_refuses_what_the_folds_promise_not_to_do(artifacts: TABLES, capsys):
     from test_refusals import arguments
 

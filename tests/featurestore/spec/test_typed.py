@@ -31,6 +31,7 @@ LOOKS = [text for text in ODD if text not in ("", "null", "???") and "${" not in
 DIGITS = [f"{key}={value}" for key, value in {"fold": 4, "data.name": "mine"}.items()]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(TEXTS, st.lists(TEXTS, unique=True, max_size=3), st.dictionaries(TEXTS, st.floats(0, 1)))
 def test_what_is_recorded_is_read_again_as_it_was(
@@ -266,6 +267,7 @@ PIECES = ["${", "}", "$", "{", "\\", "${k}", "looked.up:", "looked.up:k", "oc.en
           "'", '"', "[", "]", "(", ")", ",", ".", " ", "\n", "???"]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
 def test_no_file_looks_anything_up_but_keys(

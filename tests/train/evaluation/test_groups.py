@@ -161,6 +161,7 @@ def rows(file: Path) -> list[dict]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
+@pytest.mark.slow
 def test_a_fit_tells_figures_by_group(artifacts: TABLES, capsys: pytest.CaptureFixture[str]):
     argv = [*arguments(artifacts), *GROUPS, "tracking.enabled=false", "output=out", "fold=1"]
     assert probe.main(argv) == 0

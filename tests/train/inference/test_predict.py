@@ -103,8 +103,11 @@ def same(found: pa.Table, wanted: pa.Table) -> bool:
 @pytest.mark.parametrize(
     "how",
     [
-        {}, {"order": "shuffled"}, {"normalize": "zscore", "kind": pa.float32()},
-        {"normalize": "l2", "order": "shuffled"}, {"head": "mlp"}, {"kind": pa.float16()},
+        {},
+        *(pytest.param(how, marks=pytest.mark.slow) for how in (
+            {"order": "shuffled"}, {"normalize": "zscore", "kind": pa.float32()},
+            {"normalize": "l2", "order": "shuffled"}, {"head": "mlp"}, {"kind": pa.float16()},
+        )),
     ],
 )  # fmt: skip
 def test_probabilities_are_those_of_the_network_on_gathered_rows(cohort: Cohort, how: dict):
@@ -200,6 +203,7 @@ def test_labels_are_there_or_not(cohort: Cohort, capsys: pytest.CaptureFixture[s
     assert Path("out/confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_faulty_embeddings_spoil_their_slides_alone(
     cohort: Cohort, capsys: pytest.CaptureFixture[str]
 ):
@@ -340,6 +344,7 @@ def test_what_is_whole_is_not_read_again(
         assert "nothing to resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_predictions_of_something_else_are_not_gone_on_with(
     cohort: Cohort, capsys: pytest.CaptureFixture[str]
 ):
@@ -356,6 +361,7 @@ def test_predictions_of_something_else_are_not_gone_on_with(
     assert partitions.read(Path("out/predictions")).equals(before)
 
 
+@pytest.mark.slow
 def test_a_cut_partition_is_written_again(cohort: Cohort):
     argv = [*cohort(), QUIET, "output=out"]
     assert probe.main(argv) == 0
@@ -367,6 +373,7 @@ def test_a_cut_partition_is_written_again(cohort: Cohort):
     assert same(partitions.read(Path("out/predictions")), expected())
 
 
+@pytest.mark.slow
 def test_folders_of_predictions_are_compared(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     assert probe.main([*cohort(), QUIET, "output=one"]) == 0
     assert probe.main([*cohort(normalize="l2"), QUIET, "output=two"]) == 0

@@ -143,6 +143,7 @@ def tiny(tables: TABLES, *more: str) -> list[str]:
     return arguments(tables(), "tracking.enabled=false", *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -161,6 +162,7 @@ def test_a_page_without_tracking(artifacts: TABLES, argv: list[str], words: list
     assert "img" in read.tags
 
 
+@pytest.mark.slow
 def test_a_checkpoint_validated_has_a_page(artifacts: TABLES):
     assert probe.main(tiny(artifacts, "fold=1", "output=out")) == 0
     argv = ["fold=1", "mode=validate", "checkpoint=out/checkpoint.safetensors", "output=again"]
@@ -170,6 +172,7 @@ def test_a_checkpoint_validated_has_a_page(artifacts: TABLES):
     assert "out/checkpoint.safetensors" in text
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_has_the_whole_page(artifacts: TABLES, monkeypatch: pytest.MonkeyPatch):
     argv = tiny(artifacts, "fold=1", "output=out")
     save = fit_state.FileCheckpointer.save

@@ -89,6 +89,7 @@ def test_a_killed_job_ends_with_the_same_weights(
     assert not list(tmp_path.glob(".featurestore/fits/*"))
 
 
+@pytest.mark.slow
 def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert probe.main(["fold=4", "resume=true", "tracking.enabled=false", "output=out"]) == 2
     said = capsys.readouterr().err

@@ -144,6 +144,7 @@ def test_a_fit_that_loses_its_server_again_and_again_ends_as_if_it_had_not(
     assert not list(tmp_path.glob(".featurestore/fits/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["create_run", "log_inputs"])
 def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
     call: str, argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -208,6 +209,7 @@ def test_a_users_own_patience_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
 
 
+@pytest.mark.slow
 def test_a_run_that_this_server_does_not_know_is_named(
     argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
