@@ -1,177 +1,140 @@
-"""The packed engine: against autograd, torch's own optimizer, scikit-learn, and heads alone."""
+"""Every way to train heads is used alike, and its results are asked alike."""
 
-from dataclasses import replace
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, SLIDES, heads, losses, plan, same, start
+from engine_problems import (
+    CLASSES,
+    SLIDES,
+    make_heads,
+    make_plan,
+    make_problem,
+    make_weights,
+    of_rank,
+)
 from ranks import ranks
-from sklearn.datasets import load_digits
-from sklearn.metrics import confusion_matrix, log_loss
-from sklearn.utils.class_weight import compute_class_weight
-from torch import Tensor, nn
 
-from train.engine.evaluate import evaluate
-from train.engine.heads import balanced_class_weights, train_mask
-from train.engine.sampler import batch_windows
-from train.engine.shard import Reduce, Shard
-from train.engine.standardizer import fit_standardizer
-from train.engine.stepper import gradient
-from train.engine.trainer import train
+from train.engine.evaluate import evaluate, out_of_fold
+from train.engine.minibatch import MiniBatchTrainer
+from train.engine.problem import Problem
+from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.solvers.closed_form import CLOSED, ClosedFormTrainer
+from train.engine.solvers.knn import NearestNeighbours
+from train.engine.solvers.lbfgs import LbfgsTrainer
+from train.engine.trainer import Epoch, FitResult, Trainer
 
-
-def test_class_weights_are_scikit_learns(shard: Shard):
-    weights = balanced_class_weights(shard, MANY, CLASSES, same)
-    for head in range(len(MANY)):
-        own = MANY.select(torch.tensor([head]))
-        target = shard.target[int(own.variant), train_mask(shard, own)[0]].numpy()
-        expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=target)
-        np.testing.assert_allclose(weights[head], expected, rtol=1e-6)
+HEADS = make_heads(
+    variant=[0, 0, 0, 1, 0],
+    fold=[0, 1, 2, 3, DROPPED],
+    max_slide_rank=[1.0, 0.6, 1.0, 1.0, 1.0],
+    weight_decay=[0.1, 0.05, 0.2, 0.1, 0.1],
+    label_smoothing=[0.0, 0.1, 0.0, 0.2, 0.0],
+)
+FOLDS = torch.tensor([0, 1, 2])  # heads that validate on three folds of one variant
 
 
-def test_gradient_is_autograds(shard: Shard):
-    own, affine = losses(shard, MANY), start(len(MANY))
-    found, sums = gradient(shard, affine, MANY, own)
-    for head in range(len(MANY)):
-        one = MANY.select(torch.tensor([head]))
-        rows, target = train_mask(shard, one)[0], shard.target[int(one.variant)]
-        layer = nn.Linear(64, CLASSES)
-        layer.weight.data, layer.bias.data = affine.weight[head].clone(), affine.bias[head].clone()
-        loss = nn.CrossEntropyLoss(own.weights[head], label_smoothing=float(one.smoothing))(
-            layer(shard.x[rows]), target[rows]
-        )
-        loss.backward()
-        weight_sum = sums[1, head]
-        assert float(sums[0, head] / weight_sum) == pytest.approx(float(loss), rel=1e-5)
-        torch.testing.assert_close(found.weight[head] / weight_sum.float(), layer.weight.grad,
-                                   rtol=1e-4, atol=1e-7)  # fmt: skip
-        torch.testing.assert_close(found.bias[head] / weight_sum.float(), layer.bias.grad,
-                                   rtol=1e-4, atol=1e-7)  # fmt: skip
+def minibatch(optimizer: str) -> Callable[[Problem, Shard], Trainer]:
+    plan = make_plan(6, patience=1, min_delta=0.2, optimizer=optimizer)
+    return lambda problem, shard: MiniBatchTrainer(problem, plan, make_weights(len(problem.heads)))
 
 
-def test_a_head_is_what_torch_trains_on_its_own_tiles(shard: Shard):
-    one = heads(smoothing=[0.1])
-    own, first = losses(shard, one), start(1)
-    fitted = train(shard, one, own, first, plan(3), same)
-    layer = nn.Linear(64, CLASSES)
-    layer.weight.data, layer.bias.data = first.weight[0].clone(), first.bias[0].clone()
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=1e-3)
-    loss = nn.CrossEntropyLoss(own.weights[0], label_smoothing=0.1)
-    rng, states = np.random.default_rng(0), []
-    for _ in range(3):
-        for window in batch_windows(600, 64, rng):
-            rows = torch.cat([torch.arange(*part) for part in window])
-            rows = rows[train_mask(shard, one)[0, rows]]
-            optimizer.zero_grad()
-            loss(layer(shard.x[rows]), shard.target[0, rows]).backward()
-            optimizer.step()
-        states.append(layer.weight.detach().clone())
-    torch.testing.assert_close(fitted.affine.weight[0], states[int(fitted.epoch[0])],
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+def closed_form(name: str) -> Callable[[Problem, Shard], Trainer]:
+    return lambda problem, shard: ClosedFormTrainer(problem, name)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_head_in_a_pack_is_the_head_alone(shard: Shard, normalize: bool):
-    own, first = losses(shard, MANY), start(len(MANY))
-    standardizer = fit_standardizer(shard, MANY, same) if normalize else None
-    together = train(shard, MANY, own, first, plan(6, patience=2), same, standardizer)
-    for head in range(len(MANY)):
-        place = torch.tensor([head])
-        alone = train(shard, MANY.select(place), own.select(place), first.select(place), plan(6, patience=2),
-                      same, standardizer.select(place) if standardizer else None)  # fmt: skip
-        difference = together.affine.weight[head] - alone.affine.weight[0]
-        assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
-        assert int(together.epoch[head]) == int(alone.epoch[0])
+TRAINERS: dict[str, Callable[[Problem, Shard], Trainer]] = {
+    "adamw": minibatch("adamw"),
+    "sgd": minibatch("sgd"),
+    "lbfgs": lambda problem, shard: LbfgsTrainer(problem, make_plan(100)),
+    **{name: closed_form(name) for name in CLOSED},
+    "knn": lambda problem, shard: NearestNeighbours(problem, shard, neighbours=5),
+}
+WITHOUT_EPOCHS = {*CLOSED, "knn"}
 
 
-def test_heads_stop_when_their_own_loss_stops_falling(shard: Shard):
-    """One that learns nothing is let go after its patience, and leaves the others alone."""
-    pair = heads(rate=[0.01, 0.0])
-    heard: list[list[int]] = []
-    fitted = train(shard, pair, losses(shard, pair), start(2), plan(8, patience=2), same,
-                   told=lambda epoch, left, *_: heard.append(left.tolist()))  # fmt: skip
-    assert heard[0] == [0, 1]
-    assert heard[-1] == [0]
-    assert fitted.loss[0] < fitted.loss[1]
-    alone = train(shard, heads(), losses(shard, heads()), start(1), plan(8, patience=2), same)
-    torch.testing.assert_close(fitted.affine.weight[0], alone.affine.weight[0])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_epochs_are_numbered_and_tell_of_the_heads_that_took_part(shard: Shard, name: str):
+    trainer = TRAINERS[name](make_problem(shard, HEADS), shard)
+    epochs = list(trainer)
+    assert (len(epochs) == 0) == (name in WITHOUT_EPOCHS)
+    assert [epoch.number for epoch in epochs] == list(range(len(epochs)))
+    active = set(range(len(HEADS)))
+    for epoch in epochs:
+        assert isinstance(epoch, Epoch)
+        assert set(epoch.active.tolist()) <= active
+        active = set(epoch.active.tolist())
+        assert epoch.train_loss.shape == epoch.validation_loss.shape == epoch.active.shape
+        assert epoch.train_loss.isfinite().all()
 
 
-def test_evaluation_is_scikit_learns(shard: Shard):
-    own, affine = losses(shard, MANY), start(len(MANY))
-    loss, cube = evaluate(shard, affine, MANY, own, same)
-    for head in range(len(MANY) - 1):
-        variant, fold = int(MANY.variant[head]), int(MANY.fold[head])
-        rows = shard.fold[variant] == fold
-        logits = (shard.x[rows] @ affine.weight[head].T + affine.bias[head]).double()
-        target = shard.target[variant, rows].numpy()
-        expected = log_loss(target, logits.softmax(dim=-1).numpy(), labels=range(CLASSES),
-                            sample_weight=own.weights[head].numpy()[target])  # fmt: skip
-        assert float(loss[head]) == pytest.approx(expected, rel=1e-5)
-        for slide in range(SLIDES):
-            of = shard.slide[rows].numpy() == slide
-            expected = confusion_matrix(
-                target[of], logits.argmax(dim=1).numpy()[of], labels=range(CLASSES)
-            ) if of.any() else np.zeros((CLASSES, CLASSES))  # fmt: skip
-            np.testing.assert_array_equal(cube[head, slide], expected)
-    assert int(cube[-1].sum()) == 0  # validates on nothing
+@pytest.mark.parametrize("name", TRAINERS)
+def test_results_are_asked_alike(shard: Shard, name: str):
+    problem = make_problem(shard, HEADS, zscore=True)
+    trainer = TRAINERS[name](problem, shard)
+    number_of_epochs = len(list(trainer))
+    result = trainer.result()
+    assert isinstance(result, FitResult)
+    assert result.best_epoch.shape == (len(HEADS),)
+    assert int(result.best_epoch.max()) <= max(number_of_epochs - 1, 0)
+    loss, confusion = result.evaluate()
+    assert confusion.shape == (len(HEADS), SLIDES, CLASSES, CLASSES)
+    validated = [(shard.fold[int(variant)] == fold).sum() * (fold != DROPPED)
+                 for variant, fold in zip(HEADS.variant, HEADS.fold, strict=True)]  # fmt: skip
+    assert confusion.sum(dim=(1, 2, 3)).tolist() == validated
+    hits = confusion.sum(dim=1).diagonal(dim1=1, dim2=2).sum() / confusion.sum()
+    assert float(hits) > 0.4  # of ten classes: they have learned
+    torch.testing.assert_close(result.best_loss, loss, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(result.evaluate(counted=False)[0], loss)
+    probabilities = result.out_of_fold(FOLDS)
+    assert probabilities.shape == (len(shard), CLASSES)
+    seen = torch.isin(shard.fold[0], FOLDS)
+    torch.testing.assert_close(probabilities.sum(dim=1), seen.float())
+    predicted = probabilities.argmax(dim=1)
+    for fold in FOLDS.tolist():
+        rows = shard.fold[0] == fold
+        correct = (predicted == shard.target[0])[rows].sum()
+        assert correct == confusion[fold].sum(dim=0).diagonal().sum()
+    if result.weights:
+        expected_loss, expected_confusion = evaluate(problem, result.weights)
+        assert torch.equal(loss, expected_loss)
+        assert torch.equal(confusion, expected_confusion)
+        own = out_of_fold(problem.select(FOLDS), result.weights.select(FOLDS))
+        assert torch.equal(probabilities, own)
 
 
-def test_standardisation_is_numpys_and_moves_into_the_weights(shard: Shard):
-    standardizer = fit_standardizer(shard, MANY, same)
-    for head in range(len(MANY)):
-        one = MANY.select(torch.tensor([head]))
-        x = shard.x[train_mask(shard, one)[0]].double()
-        np.testing.assert_allclose(standardizer.mean[head], x.mean(dim=0), atol=1e-6)
-        spread = x.std(dim=0, correction=0)
-        np.testing.assert_allclose(
-            standardizer.scale[head], torch.where(spread > 1e-6, spread, 1.0), rtol=1e-4
-        )
-    affine = start(len(MANY))
-    direct = torch.stack(
-        [
-            affine.weight[h] @ ((shard.x - standardizer.mean[h]) / standardizer.scale[h]).T
-            for h in range(len(MANY))
-        ]
-    )
-    torch.testing.assert_close(
-        standardizer.fold_into(affine).logits(shard.x), direct, rtol=1e-4, atol=1e-4
-    )
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_goes_on_from_a_state_in_a_file(shard: Shard, name: str, tmp_path):
+    """Also from before the first epoch; a solver begins again, and finds the same."""
+    problem = make_problem(shard, HEADS)
+    expected = TRAINERS[name](problem, shard)
+    torch.save(expected.state_dict(), tmp_path / "first.pt")
+    for epoch in expected:
+        if epoch.number == 2:
+            torch.save(expected.state_dict(), tmp_path / "third.pt")
+    for file in tmp_path.iterdir():
+        trainer = TRAINERS[name](problem, shard)
+        trainer.load_state_dict(torch.load(file, weights_only=True))
+        for _ in trainer:
+            pass
+        result = trainer.result()
+        assert torch.equal(result.best_epoch, expected.result().best_epoch)
+        assert torch.equal(result.best_loss, expected.result().best_loss)
+        assert torch.equal(result.out_of_fold(FOLDS), expected.result().out_of_fold(FOLDS))
 
 
-def test_half_precision_costs_no_accuracy():
-    """All 1,797 digits, five folds: at most 0.2 points between bf16 and float32."""
-    images, digit = load_digits(return_X_y=True)
-    rows = len(images)
-    x = torch.from_numpy(images.astype(np.float32) / 16)
-    whole = Shard(x, torch.from_numpy(digit)[None], torch.arange(rows)[None] % 5,
-                 torch.arange(rows) // 130, torch.ones(rows), 14, rows)  # fmt: skip
-    five = heads(fold=[0, 1, 2, 3, 4], rate=[0.02])
-    accuracy = {}
-    for kind in (torch.float32, torch.bfloat16):
-        shard = replace(whole, x=x.to(kind))
-        fitted = train(shard, five, losses(shard, five), start(5), plan(15), same)
-        _, cube = evaluate(shard, fitted.affine, five, losses(shard, five), same)
-        hits = cube.sum(dim=(0, 1)).diagonal().sum()
-        accuracy[kind] = float(hits) / rows
-    assert accuracy[torch.float32] > 0.95
-    assert abs(accuracy[torch.float32] - accuracy[torch.bfloat16]) <= 0.002
+@pytest.mark.parametrize("name", TRAINERS)
+def test_processes_train_what_one_trains(shard: Shard, name: str):
+    problem = make_problem(shard, HEADS, zscore=True)
 
+    def work(share: Shard, reduce: Reduce) -> tuple[torch.Tensor, ...]:
+        trainer = TRAINERS[name](of_rank(problem, share, reduce), shard)
+        for _ in trainer:
+            pass
+        result = trainer.result()
+        return *result.evaluate(), result.out_of_fold(FOLDS)
 
-@pytest.mark.parametrize(("rows", "world"), [(600, 2), (597, 4), (3, 4), (65, 2)])
-def test_processes_train_what_one_trains(shard: Shard, rows: int, world: int):
-    """Uneven shares, an empty one, a last batch of one tile that one process alone has."""
-    whole = replace(shard.cut(slice(rows)), rows=rows)
-    own = losses(whole, MANY)
-    standardizer = fit_standardizer(whole, MANY, same)
-
-    def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor]:
-        fitted = train(share, MANY, own, start(len(MANY)), plan(3), reduce, standardizer)
-        _, cube = evaluate(share, fitted.affine, MANY, own, reduce)
-        return fitted.affine.weight, cube
-
-    expected, counts = work(whole, same)
-    for weight, cube in ranks(whole, world, work):
-        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(cube, counts)
+    loss, _, probabilities = work(shard, problem.reduce)
+    for rank, result in enumerate(ranks(shard, 2, work)):
+        torch.testing.assert_close(result[0], loss, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(result[2], probabilities[rank::2], rtol=1e-2, atol=2e-3)
