@@ -1,6 +1,7 @@
 """Embeddings into a memory-mapped matrix: every type of list, any number of files; bad values."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.embeddings import convert as embeddings_convert
-from featurestore.embeddings import layout, matrix
+from featurestore.embeddings import layout
 from featurestore.embeddings.batches import as_matrix, as_vectors, embedding_batches, row_groups
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, EmbeddingError
@@ -205,8 +206,8 @@ def test_too_little_room_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file = write(tmp_path / "e.parquet", LISTS)
-    usage = matrix.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(matrix.shutil, "disk_usage", lambda _: usage._replace(free=95))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=95))
     with pytest.raises(ArtifactError, match="too little room"):
         convert([file], tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
