@@ -118,7 +118,7 @@ def test_no_command_is_excused_that_no_document_shows():
 
 
 @pytest.fixture
-def bring(digits_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], tuple[Path, str]]:
     """Return a function that makes what the commands of a block need: (folder, MLflow's URI)."""
 
     def make(block: Block) -> tuple[Path, str]:
@@ -127,6 +127,7 @@ def bring(digits_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             return tmp_path, two_versions(tmp_path)
         if "kfold_tiles.parquet" in text:
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
+        digits_home = request.getfixturevalue("digits_home")
         uri = f"sqlite:///{digits_home / 'mlflow.db'}"
         if "@champion" in text:
             mlflow.MlflowClient(uri).set_registered_model_alias(MODEL, "champion", "1")
