@@ -322,7 +322,8 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> Part:
     classes = class_names(config)
     predictions = Predictions.from_table(relabelled, classes, config.evidence.resample)
     evaluation = evaluate(predictions, config.evidence, config.seed)
-    score = selection.score([0.0], fold_confusions(predictions), classes, config.seed)
+    counts = fold_confusions(predictions)
+    score = selection.score([0.0] * len(counts), counts, classes, config.seed)
     by_fold = {name: value for name, value in summary(score).items() if "loss" not in name}
     return Part("best/", by_fold | without("best/", evaluation_metrics(evaluation, "oof")))
 

@@ -170,6 +170,12 @@ def is_per_class(name: str) -> bool:
     return "/" in name
 
 
+def spec_of(name: str) -> MetricSpec | None:
+    """Return the metric that a name is of, ``recall/Fat`` for example; None if it is of none."""
+    kind, slash, _ = name.partition("/")
+    return METRICS.get(f"{kind}/{CLASS}" if slash else name)
+
+
 def shown(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:
     """Return the keys of the metrics that stand somewhere, in their order."""
     return [

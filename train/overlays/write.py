@@ -30,7 +30,7 @@ from train.overlays.label_map import (
 )
 from train.overlays.regions import regions
 from train.overlays.slides import Slide, choose, classes_of, read_slides, read_tiles, scores
-from train.plots.overview import overview_png
+from train.plots.overview import SlideImages, overview_png
 from train.plots.palette import ANSWERS, NOWHERE, colours
 from train.predictions.files import write_parquet
 
@@ -191,11 +191,13 @@ def overview(
     known = f", {tiles.labelled:,} with a label: accuracy {tiles.accuracy:.3f}"
     overview_png(
         path, f"{slide.name}\n{len(tiles):,} tiles{known if tiles.labelled else ''}",
-        classes, palette,
-        laid(cut.label, NONE), laid(cut.confidence, np.nan),
-        laid(cut.truth, NONE) if tiles.labelled else None, laid(errors(cut), NONE),
-        (left * millimetres[0], (left + pixels.width * pixels.pixel) * millimetres[0],
-         (top + pixels.height * pixels.pixel) * millimetres[1], top * millimetres[1]),
+        dict(zip(classes, palette, strict=True)),
+        SlideImages(
+            laid(cut.label, NONE), laid(cut.confidence, np.nan),
+            laid(cut.truth, NONE) if tiles.labelled else None, laid(errors(cut), NONE),
+            (left * millimetres[0], (left + pixels.width * pixels.pixel) * millimetres[0],
+             (top + pixels.height * pixels.pixel) * millimetres[1], top * millimetres[1]),
+        ),
     )  # fmt: skip
 
 

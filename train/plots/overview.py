@@ -1,5 +1,7 @@
 """The overview of many slides."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,9 @@ from train.plots.palette import ANSWERS
 from train.plots.style import FLAT, new_figure, save
 
 
-def overview_png(
-    path: Path,
-    title: str,
-    classes: list[str],
-    colours: list[str],
-    label: npt.NDArray[np.int64],
-    confidence: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.int64] | None,
-    answer: npt.NDArray[np.int64],
-    extent: tuple[float, float, float, float],
-) -> Path:
-    """Draw a slide: what is true, what is predicted, where it errs, how sure it is.
+@dataclass(frozen=True, eq=False)
+class SlideImages:
+    """What there is to draw of a slide.
 
     Parameters
     ----------
@@ -35,9 +28,27 @@ def overview_png(
     extent
         Left, right, lower and upper edge of the images, in millimetres.
     """
-    marks = {"prediction": (label, colours)}
-    if truth is not None:
-        marks = {"truth": (truth, colours), **marks, "errors": (answer, list(ANSWERS.values()))}
+
+    label: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.int64] | None
+    answer: npt.NDArray[np.int64]
+    extent: tuple[float, float, float, float]
+
+
+def overview_png(path: Path, title: str, colour_of: Mapping[str, str], slide: SlideImages) -> Path:
+    """Draw a slide: what is true, what is predicted, where it errs, how sure it is.
+
+    Parameters
+    ----------
+    colour_of
+        By class, in the order of their indices.
+    """
+    extent, colours, classes = slide.extent, list(colour_of.values()), list(colour_of)
+    marks = {"prediction": (slide.label, colours)}
+    if slide.truth is not None:
+        errors = (slide.answer, list(ANSWERS.values()))
+        marks = {"truth": (slide.truth, colours), **marks, "errors": errors}
     tall = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
     number = len(marks) + 1
     shape = (number, 1) if tall < FLAT else (1, number)
@@ -52,7 +63,7 @@ def overview_png(
         )  # fmt: skip
         axes.set_title(name, fontsize=9, loc="left")
     drawn = panels[-1].imshow(
-        confidence, "viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
+        slide.confidence, "viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
     )
     panels[-1].set_title("probability of the prediction", fontsize=9, loc="left")
     figure.colorbar(drawn, ax=panels[-1], shrink=0.8)
@@ -61,7 +72,7 @@ def overview_png(
     panels[-1 if tall < FLAT else 0].set_xlabel("mm", fontsize=7)
     seen = np.unique(np.concatenate([values.ravel() for values, _ in list(marks.values())[:2]]))
     named = {classes[index]: colours[index] for index in seen if index >= 0}
-    entries = {**named, **(ANSWERS if truth is not None else {})}
+    entries = {**named, **(ANSWERS if slide.truth is not None else {})}
     legend = figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in entries.items()],
         loc="outside lower left", ncols=min(10, len(entries)), fontsize=8, frameon=False,

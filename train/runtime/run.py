@@ -44,8 +44,3 @@ class Run:
     def is_first(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return bool(self.accelerator.is_main_process)
-
-
-def single_process_run(config: Config, console: Console, tracker: Tracker, folder: Path) -> Run:
-    """Return the session of a script beside the fit, which runs in one process."""
-    return Run(config, Accelerator(), console, tracker, folder, folder)
