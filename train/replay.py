@@ -217,7 +217,7 @@ def show_data(
         "input": list(same),
         "recorded": [before[name][:12] for name in same],
         "found": [digests.get(name, "")[:12] for name in same],
-        "same": [{True: "yes", False: "NO", None: "?"}[one] for one in same.values()],
+        "same": [{True: "yes", False: "NO", None: "?"}[is_same] for is_same in same.values()],
     })  # fmt: skip
     print_table(table, console, "data, by the beginning of their digests")
     if same["snapshot"] is None:
@@ -227,7 +227,7 @@ def show_data(
         )
     elif same["snapshot"] and not recorded:
         console.print("the rows are the same: other rules, or another code of the views, make them")
-    elif [name for name, one in same.items() if not one] == ["snapshot"]:
+    elif [name for name, is_same in same.items() if not is_same] == ["snapshot"]:
         console.print(
             "the artifacts are the same: the rules or the code of the views have changed; "
             "to tell them apart, replay with the run's commit checked out"
@@ -334,8 +334,8 @@ def fold_confusions(predictions: Predictions) -> Counts:
     shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
     counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
     cluster = fold * predictions.clusters + predictions.cluster
-    some = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
-    counts[: len(some)] = some
+    counted = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
+    counts[: len(counted)] = counted  # the last clusters of the last fold may have no tile
     return counts.reshape(shape)
 
 

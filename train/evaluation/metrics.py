@@ -70,9 +70,9 @@ def kappa(sums: UnitSums, power: int = 0) -> Floats:
     return 1 - _ratio((weights * sums.cube).sum(axis=(-2, -1)), expected)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def _ratio(part: Floats, total: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: Floats = part / whole
+        ratio: Floats = part / total
     return ratio
 
 

@@ -20,6 +20,7 @@ from train.evaluation.metrics import METRICS, MetricSpec
 from train.evaluation.unit_sums import Floats, UnitSums
 from train.promotion import gate
 from train.promotion.gate import Gate
+from train.tracking.mlflow_tracker import MlflowTracker
 
 
 def matthews(sums: UnitSums) -> Floats:
@@ -39,6 +40,7 @@ def precision(sums: UnitSums) -> Floats:
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MlflowTracker, "model", lambda *_: None)  # a model takes long to log
     monkeypatch.setitem(METRICS, "mcc", MetricSpec("Matthews correlation", matthews))
     monkeypatch.setitem(METRICS, "precision/<class>", MetricSpec("precision", precision))
 
@@ -49,7 +51,8 @@ def test_it_stands_wherever_metrics_stand(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     named = artifacts(tiles={"organ": ["lung"] * 6 + ["skin", "liver"] * 3})
     argv = arguments(
-        named, "fold=1", "evidence.groups=[organ]", f"tracking.uri={uri}", "output=out",
+        named, "fold=1", "normalize=zscore", "learning_rate=0.1", "max_epochs=30", "patience=30",
+        "evidence.groups=[organ]", f"tracking.uri={uri}", "output=out",
         "tracking.register=false",
     )  # fmt: skip
     assert probe.main(argv) == 0
