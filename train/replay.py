@@ -216,7 +216,7 @@ def show_data(
         "input": list(same),
         "recorded": [before[name][:12] for name in same],
         "found": [digests.get(name, "")[:12] for name in same],
-        "same": [{True: "yes", False: "NO", None: "?"}[one] for one in same.values()],
+        "same": [{True: "yes", False: "NO", None: "?"}[is_same] for is_same in same.values()],
     })  # fmt: skip
     print_table(table, console, "data, by the beginning of their digests")
     if same["snapshot"] is None:
@@ -226,7 +226,7 @@ def show_data(
         )
     elif same["snapshot"] and not recorded:
         console.print("the rows are the same: other rules, or another code of the views, make them")
-    elif [name for name, one in same.items() if not one] == ["snapshot"]:
+    elif [name for name, is_same in same.items() if not is_same] == ["snapshot"]:
         console.print(
             "the artifacts are the same: the rules or the code of the views have changed; "
             "to tell them apart, replay with the run's commit checked out"
@@ -321,7 +321,8 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> Part:
     classes = config.class_names
     predictions = Predictions.from_table(relabelled, classes, config.evidence.resample)
     evaluation = evaluate(predictions, config.evidence, config.seed)
-    score = selection.score([0.0], fold_confusions(predictions), classes, config.seed)
+    counts = fold_confusions(predictions)
+    score = selection.score([0.0] * len(counts), counts, classes, config.seed)
     by_fold = {name: value for name, value in summary(score).items() if "loss" not in name}
     return Part("best/", by_fold | without("best/", evaluation_metrics(evaluation, "oof")))
 
@@ -332,8 +333,8 @@ def fold_confusions(predictions: Predictions) -> Counts:
     shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
     counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
     cluster = fold * predictions.clusters + predictions.cluster
-    some = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
-    counts[: len(some)] = some
+    counted = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
+    counts[: len(counted)] = counted  # the last clusters of the last fold may have no tile
     return counts.reshape(shape)
 
 

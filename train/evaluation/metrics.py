@@ -70,9 +70,9 @@ def kappa(sums: UnitSums, power: int = 0) -> Floats:
     return 1 - _ratio((weights * sums.cube).sum(axis=(-2, -1)), expected)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def _ratio(part: Floats, total: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: Floats = part / whole
+        ratio: Floats = part / total
     return ratio
 
 
@@ -168,6 +168,12 @@ METRICS: dict[str, MetricSpec] = {
 def is_per_class(name: str) -> bool:
     """Return whether each class has the metric of a key, or a metric's name is that of a class."""
     return "/" in name
+
+
+def spec_of(name: str) -> MetricSpec | None:
+    """Return the metric that a name is of, ``recall/Fat`` for example; None if it is of none."""
+    kind, slash, _ = name.partition("/")
+    return METRICS.get(f"{kind}/{CLASS}" if slash else name)
 
 
 def shown(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:

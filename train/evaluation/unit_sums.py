@@ -51,7 +51,8 @@ class UnitSums:
     def total(self, counts: Floats) -> "UnitSums":
         """Return the sums over clusters, each counted as often as said; shape (R, S) gives R."""
         return UnitSums(**{
-            one.name: np.tensordot(counts, getattr(self, one.name), axes=1) for one in fields(self)
+            part.name: np.tensordot(counts, getattr(self, part.name), axes=1)
+            for part in fields(self)
         })  # fmt: skip
 
     @cached_property

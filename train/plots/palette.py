@@ -18,16 +18,16 @@ ANSWERS = {"right": "#BFD8E6", "wrong": "#A50026", "no label": "#A0A0A0"}
 
 def colours(count: int) -> list[str]:
     """Return the colours of classes 0 .. count - 1, as ``#RRGGBB``."""
-    found = list(FIRST[:count])
+    palette = list(FIRST[:count])
     step = 0
-    while len(found) < count:
+    while len(palette) < count:
         light, full = (0.38, 0.75) if step % 2 else (0.66, 0.6)
         parts = colorsys.hls_to_rgb(step * GOLDEN % 1, light, full)
         colour = "#" + "".join(f"{round(255 * part):02X}" for part in parts)
-        if colour not in found:
-            found.append(colour)
+        if colour not in palette:
+            palette.append(colour)
         step += 1
-    return found
+    return palette
 
 
 def rgb(colour: str) -> RGB:

@@ -91,8 +91,8 @@ class Predictions:
     ) -> "Predictions":
         """Return predictions that `table` has written."""
         columns = [f"{PROBABILITY}{name}" for name in classes]
-        known = {*KEYS, "target", "pred", *columns}
-        further = [name for name in table.column_names if name not in known]
+        others = {*KEYS, "target", "pred", *columns}
+        further = [name for name in table.column_names if name not in others]
         probabilities = np.stack([table[name].to_numpy() for name in columns], axis=1)
         return cls(
             table.select([*KEYS, *further]),
@@ -209,9 +209,9 @@ def encode_column(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     values = _decoded(column)
     coded = values.dictionary_encode(null_encoding="encode")
     order = pc.sort_indices(coded.dictionary).to_numpy()  # null at the end
-    known = coded.dictionary.take(pa.array(order)).to_pylist()
-    names = [str(value) or EMPTY for value in known]
-    if known and known[-1] is None:
+    ordered = coded.dictionary.take(pa.array(order)).to_pylist()
+    names = [str(value) or EMPTY for value in ordered]
+    if ordered and ordered[-1] is None:
         names[-1] = NONE if NONE not in names[:-1] else f"({NONE})"
     number = np.empty(len(order), dtype=np.int64)
     number[order] = np.arange(len(order))
@@ -231,10 +231,10 @@ def encode_clusters(keys: pa.Table, column: str) -> tuple[Ints, int]:
     slide, names = encode_slides(keys)
     if column == "slide_id":
         return slide, len(names)
-    value, known = encode_column(keys[column])
-    several = np.where(_unknown(keys[column]), len(known) + slide, value)
-    units, number = np.unique(several, return_inverse=True)
-    return number.astype(np.int64), len(units)
+    value, values = encode_column(keys[column])
+    by_tile = np.where(_unknown(keys[column]), len(values) + slide, value)
+    clusters, number = np.unique(by_tile, return_inverse=True)
+    return number.astype(np.int64), len(clusters)
 
 
 def lone_slides(keys: pa.Table, column: str) -> int:

@@ -198,18 +198,18 @@ def test_view(
     return tiles, held_out.sources.digests()
 
 
-def check_fits(blueprint: ModelSpec, tiles: TileSet, settled: Config) -> None:
+def check_fits(spec: ModelSpec, tiles: TileSet, config: Config) -> None:
     """Refuse a test view of other classes, or with embeddings of another length."""
-    if settled.class_names != blueprint.classes:
+    if config.class_names != spec.classes:
         raise UnknownClassError(
             "The test view has other classes than the candidate",
-            found=f"{', '.join(settled.class_names)}; {', '.join(blueprint.classes)}",
+            found=f"{', '.join(config.class_names)}; {', '.join(spec.classes)}",
             fix="register the version again with train/probe.py",
         )
-    if tiles.matrix.dim != blueprint.dim:
+    if tiles.matrix.dim != spec.dim:
         raise EmbeddingError(
             "The test view has embeddings of another length than the candidate's",
-            found=f"{tiles.matrix.dim} in the test view, {blueprint.dim} in the candidate",
+            found=f"{tiles.matrix.dim} in the test view, {spec.dim} in the candidate",
             fix="set data.test_embeddings to those of the same foundation model",
         )
 
@@ -224,30 +224,30 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
         return dict.fromkeys(GROUPS), {}
     training = store.view("tiles").mutate(dropped_by=ibis.null("string"))
     test = store.view("test_thresholds")
-    found: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     for name, group in GROUPS.items():
         both = group in training.columns and group in test.columns
         with errors.translated():
-            found[name] = (
+            counts[name] = (
                 int(groups_in_train_and_test(training, test, group).count().to_pyarrow().as_py())
                 if both
                 else None
             )
-    return found, store.sources.digests()
+    return counts, store.sources.digests()
 
 
 def training_differences(run: RunRecord, champion: Version) -> list[str]:
     """Return in what the champion was trained otherwise than a candidate's run, if it is known."""
-    theirs = load_run(champion.run) if champion.run else None
-    if theirs is None or not theirs.config:
+    trained = load_run(champion.run) if champion.run else None
+    if trained is None or not trained.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    ours, old = (_rules(config_load.excerpt(one.config or "", RULES)) for one in (run, theirs))
+    new, old = (_rules(config_load.excerpt(each.config or "", RULES)) for each in (run, trained))
     notes = [
-        f"the champion was trained under {name} {old[name]}, the candidate under {ours[name]}"
+        f"the champion was trained under {name} {old[name]}, the candidate under {new[name]}"
         for name in RULES
-        if ours[name] != old[name]
+        if new[name] != old[name]
     ]
-    if run.data.get("embeddings") != theirs.data.get("embeddings"):
+    if run.data.get("embeddings") != trained.data.get("embeddings"):
         notes.append(
             "the champion was trained on other embeddings: of another foundation model, it is "
             "judged on what it does not know"

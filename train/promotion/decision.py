@@ -11,12 +11,12 @@ import pyarrow as pa
 from featurestore.console.tables import print_table
 from featurestore.printing import Console
 from featurestore.redaction import redacted
+from train.evaluation.metrics import spec_of
 from train.promotion.gate import Check, Evidence, failed_checks
 
 if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
 
-SHOWN = ("accuracy", "balanced_accuracy", "f1_macro", "kappa", "brier", "calibration_error")
 MARKUP = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)")
 
 
@@ -132,7 +132,8 @@ def page(verdict: Decision) -> str:
 def _figures(evidence: Evidence) -> str:
     rows = []
     for name, figure in evidence.candidate.items():
-        if name not in SHOWN and not name.startswith(("recall/", "f1/")):
+        spec = spec_of(name)
+        if spec is None or "gate" not in spec.shown:
             continue
         sides = [f"{figure.value:.4f} ({figure.low:.4f} .. {figure.high:.4f})"]
         if evidence.champion and evidence.differences:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from featurestore.spec.typed import nearest
 from train.config.schema import ConfigError, doc
+from train.evaluation.metrics import CLASS, METRICS
 
-if TYPE_CHECKING:  # it would import scikit-learn
+if TYPE_CHECKING:
     from train.evaluation.estimates import Estimate
 
 Digests = Mapping[str, str]
@@ -19,10 +20,10 @@ NO_CHAMPION = "no champion yet"
 
 @dataclass
 class Floor:
-    """The least figure of each class."""
+    """The least figure of each class, and of all together."""
 
-    figure: Literal["recall", "f1"] = field(
-        default="recall", metadata=doc("recall or f1; `worse` looks at the same one")
+    figure: str = field(
+        default="recall", metadata=doc("recall, f1 or another; `worse` looks at the same one")
     )
     default: float = field(default=0.5, metadata=doc("least figure of a class not named below"))
     classes: dict[str, float] = field(
@@ -30,6 +31,10 @@ class Floor:
     )
     may_be_absent: list[str] = field(
         default_factory=list, metadata=doc("classes that the test view need not have a tile of")
+    )
+    overall: dict[str, float] = field(
+        default_factory=dict,
+        metadata=doc("metric over all classes -> least value; most, where less is better"),
     )
 
 
@@ -128,6 +133,7 @@ def run_checks(gate: Gate, evidence: Evidence) -> list[Check]:
     """Return every line of the gate, in the order of its file."""
     lines = [
         *_floors(gate, evidence),
+        *_overall(gate, evidence),
         *_worse(gate, evidence),
         *_difference(gate, evidence),
         *_calibration(gate, evidence),
@@ -147,8 +153,9 @@ def check(gate: Gate) -> None:
     Raises
     ------
     ConfigError
-        A share is not in [0, 1], a count is negative, or a digest is none.
+        A share is not in [0, 1], a count is negative, a digest or a metric is none.
     """
+    check_metrics(gate)
     shares = {
         "floor.default": gate.floor.default,
         **{f"floor.classes.{name}": least for name, least in gate.floor.classes.items()},
@@ -165,6 +172,27 @@ def check(gate: Gate) -> None:
             raise ConfigError(
                 f"known.{name} is no SHA-256", found=f"{digest!r}", fix="64 hexadecimal digits"
             )
+
+
+def check_metrics(gate: Gate) -> None:
+    """Refuse a gate that asks for a metric which there is not.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest one.
+    """
+    of_classes = [key.removesuffix(f"/{CLASS}") for key in METRICS if key.endswith(f"/{CLASS}")]
+    overall = [key for key, spec in METRICS.items() if "/" not in key and spec.interval]
+    asked = {"floor.figure": ([gate.floor.figure], of_classes),
+             "floor.overall": (list(gate.floor.overall), overall)}  # fmt: skip
+    for key, (names, known) in asked.items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{key} names no metric", found=f"{name!r}{nearest(name, known)}",
+                    fix=f"name one of {', '.join(known)}",
+                )  # fmt: skip
 
 
 def check_classes(gate: Gate, classes: list[str]) -> None:
@@ -193,17 +221,17 @@ def files_line(changes: Mapping[str, Sequence[str] | None]) -> Check:
         By model, the candidate first: the files that are not as registered; None where no digest
         was recorded, which the candidate cannot afford.
     """
-    said, passed = [], True
+    messages, passed = [], True
     for place, (name, changed) in enumerate(changes.items()):
         if changed is None:
-            said.append(f"{name}: no digest recorded")
+            messages.append(f"{name}: no digest recorded")
             passed = passed and place > 0
         elif changed:
-            said.append(f"{name}: {', '.join(changed)}")
+            messages.append(f"{name}: {', '.join(changed)}")
             passed = False
         else:
-            said.append(f"{name}: as registered")
-    return Check("files of the model", passed, "; ".join(said), "the SHA-256 of registration")
+            messages.append(f"{name}: as registered")
+    return Check("files of the model", passed, "; ".join(messages), "the SHA-256 of registration")
 
 
 def data_line(gate: Gate, evidence: Evidence) -> Check:
@@ -235,6 +263,20 @@ def _floors(gate: Gate, evidence: Evidence) -> list[Check]:
         if not tiles:
             passed, found = name in floor.may_be_absent, NO_TILE
         lines.append(Check(f"floor: {name}", passed, found, asked))
+    return lines
+
+
+def _overall(gate: Gate, evidence: Evidence) -> list[Check]:
+    lines = []
+    for name, bound in gate.floor.overall.items():
+        estimate, sign = evidence.candidate.get(name), 1 if METRICS[name].higher_is_better else -1
+        asked = f"at {'least' if sign > 0 else 'most'} {bound:g}"
+        if estimate is None:
+            why = "not computed: evidence.ordered=false"
+            lines.append(Check(f"overall: {name}", False, why, asked))
+            continue
+        passed = sign * (estimate.value - bound) >= -ROUNDING
+        lines.append(Check(f"overall: {name}", passed, f"{estimate.value:.4f}", asked))
     return lines
 
 

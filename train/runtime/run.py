@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from featurestore.printing import Console
 from train.config.schema import Config
 from train.runtime.processes import Processes
@@ -45,13 +43,3 @@ class Run:
     def is_main(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.processes.is_main
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether anything comes of what is drawn: pictures for nobody need not be."""
-        return self.tracker.records or self.config.output is not None
-
-
-def single_process_run(config: Config, console: Console, tracker: Tracker, folder: Path) -> Run:
-    """Return the run of a script beside the fit, which runs in one process."""
-    return Run(config, Processes(Accelerator()), console, tracker, folder, folder)

@@ -68,21 +68,11 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Records nothing: for ``tracking.enabled=false`` and for every process but the first.
-
-    What it was told of metrics is in ``heard``.
-    """
+    """Records nothing: for ``tracking.enabled=false`` and for every process but the first."""
 
     records = False
     run: str | None = None
     failure: TrackingError | None = None
-
-    def __init__(self) -> None:
-        self.heard: dict[str, float] = {}
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Remember numbers, the last of each."""
-        self.heard |= values
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""
@@ -101,4 +91,6 @@ class NullTracker:
     def _ignore(self, *_: object, **__: object) -> None:
         return None
 
-    params = text = table = file = checkpoint = folder = dataset = model = finish = _ignore
+    params = metrics = text = table = file = checkpoint = folder = dataset = model = finish = (
+        _ignore
+    )

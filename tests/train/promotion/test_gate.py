@@ -179,7 +179,8 @@ def test_a_gate_of_ones_own(tmp_path: Path):
     ("content", "words"),
     [
         ("wrose: 0.1", ["'wrose'", "did you mean 'worse'"]),
-        ("floor: {figure: recal}", ["floor.figure"]),
+        ("floor: {figure: recal}", ["floor.figure", "did you mean 'recall'"]),
+        ("floor: {overall: {kapa: 0.8}}", ["floor.overall", "did you mean 'kappa'"]),
         ("floor: {defualt: 0.5}", ["'floor.defualt'", "did you mean 'floor.default'"]),
         ("worse: much", ["worse"]),
         ("worse: -0.1", ["worse is no share", "-0.1"]),
