@@ -8,6 +8,7 @@ stopped leaves the product.
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -134,16 +135,18 @@ class MiniBatchTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
+        state = deepcopy(state)  # which a trainer that goes on with it changes in place
         device, plan = self.problem.train.device, self.plan
         self.epoch, self.active = state["epoch"], state["active"]
         best = LinearHeads(*state["best"]).to(device)
         self.best = FitResult(self.problem, best, state["best_epoch"], state["best_loss"])
         self.reference_loss = state["reference_loss"]
         self.epochs_without_improvement = state["epochs_without_improvement"]
-        weights = LinearHeads(*state["weights"]).to(device)
-        heads = self.problem.heads.select(self.active)
-        self.stepper = Stepper(plan.optimizer, heads, weights, state["sizes"])
-        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        if len(self.active):  # else no step follows, and torch refuses an optimizer of nothing
+            weights = LinearHeads(*state["weights"]).to(device)
+            heads = self.problem.heads.select(self.active)
+            self.stepper = Stepper(plan.optimizer, heads, weights, state["sizes"])
+            self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
 
     def result(self) -> FitResult:

@@ -100,9 +100,10 @@ class NearestNeighbours:
 
     def result(self) -> FitResult:
         """Return the votes."""
-        number = len(self.problem.heads)
-        epochs, loss = torch.zeros(number, dtype=torch.int64), torch.zeros(number)
-        return Votes(self.problem, None, epochs, loss, by_head=self.votes)
+        epochs = torch.zeros(len(self.problem.heads), dtype=torch.int64)
+        votes = Votes(self.problem, None, epochs, torch.empty(0), by_head=self.votes)
+        loss, _ = votes.evaluate()
+        return replace(votes, best_loss=loss.cpu())
 
 
 def knn_predict(problem: Problem, reference: Shard, neighbours: int) -> Tensor:
