@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from train.engine.cuda_graph import Epochs
 from train.engine.evaluate import evaluate
-from train.engine.heads import HeadSpecs, balanced_class_weights
-from train.engine.losses import HeadLosses
+from train.engine.heads import HeadSpecs
 from train.engine.matmul import matmul
+from train.engine.problem import Problem
 from train.engine.shard import Shard
 from train.engine.stepper import Stepper
 from train.engine.weights import LinearHeads
@@ -34,7 +35,7 @@ def same(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def shard(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard:
+def random_shard(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard:
     """Return random tiles of five folds."""
     rng = torch.Generator(device=device).manual_seed(0)
     x = torch.empty((rows, dim), dtype=kind, device=device)
@@ -45,53 +46,54 @@ def shard(rows: int, dim: int, device: torch.device, kind: torch.dtype) -> Shard
         x=x,
         target=torch.randint(CLASSES, (1, rows), generator=rng, device=device),
         fold=(number % FOLDS)[None],
-        slide=number // 1000,
-        draw=torch.full((rows,), 0.5, device=device),
-        slides=rows // 1000 + 1,
+        cluster=number // 1000,
+        slide_rank=torch.full((rows,), 0.5, device=device),
+        clusters=rows // 1000 + 1,
         rows=rows,
     )
 
 
-def pack(folds: int, settings: int, device: torch.device) -> HeadSpecs:
+def make_heads(folds: int, settings: int, device: torch.device) -> HeadSpecs:
     """Return the heads of some folds and learning rates."""
     number = folds * settings
-    rate = torch.logspace(-5, -3, settings).repeat_interleave(folds)
     return HeadSpecs(
         variant=torch.zeros(number, dtype=torch.int64),
         fold=torch.arange(folds).repeat(settings),
-        fraction=torch.ones(number),
-        rate=rate,
-        decay=torch.full((number,), 1e-3),
-        smoothing=torch.zeros(number),
+        max_slide_rank=torch.ones(number),
+        learning_rate=torch.logspace(-5, -3, settings).repeat_interleave(folds),
+        weight_decay=torch.full((number,), 1e-3),
+        label_smoothing=torch.zeros(number),
     ).to(device)
 
 
-def epoch(tiles: Shard, heads: HeadSpecs) -> tuple[Callable[[], None], Callable[[], None]]:
+def epoch(shard: Shard, heads: HeadSpecs) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return an epoch of training, and one of validation."""
-    losses = HeadLosses(balanced_class_weights(tiles, heads, CLASSES, same), heads.label_smoothing)
-    shape = (len(heads), CLASSES, tiles.x.shape[1])
-    device = tiles.target.device
-    first = LinearHeads(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
-    stepper, rng = Stepper("adamw", heads, first), np.random.default_rng(0)
-    steps = stepper.steps(tiles, BATCH, heads, losses, None, same)
+    problem = Problem.prepare((shard, shard), heads, CLASSES, same)
+    shape = (len(heads), CLASSES, shard.dim)
+    device = shard.device
+    weights = LinearHeads(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
+    stepper, rng = Stepper("adamw", heads, weights), np.random.default_rng(0)
+    epochs = Epochs(
+        shard, BATCH, lambda pieces: stepper.step(pieces, problem), recorded=stepper.capturable
+    )
 
     def train() -> None:
-        steps.epoch(rng)
+        epochs.epoch(rng)
 
     def validate() -> None:
-        evaluate(tiles, stepper.affine, heads, losses, same, counted=False)
+        evaluate(problem, stepper.weights, counted=False)
 
     return train, validate
 
 
-def lightning(tiles: Shard) -> Callable[[], None] | None:
+def lightning(shard: Shard) -> Callable[[], None] | None:
     """Return an epoch over the training tiles of one fold, as one writes it in Lightning."""
     try:
         from benchmarks.rival import rival_epoch
     except ImportError:
         return None
-    mine = tiles.fold[0] != 0
-    x, target = tiles.x[mine].float(), tiles.target[0, mine]
+    rows = shard.fold[0] != 0
+    x, target = shard.x[rows].float(), shard.target[0, rows]
     run = rival_epoch(x, target, torch.ones(CLASSES), 0)
     return lambda: run() and None
 
@@ -129,15 +131,15 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype) -> None:
     """Measure and print one precision."""
-    tiles = shard(options.rows, options.dim, device, kind)
+    shard = random_shard(options.rows, options.dim, device, kind)
     many = f"5 folds x {options.settings}"
     sizes = {"one head": (1, 1), "5 folds": (5, 1), many: (5, options.settings)}
     ways: dict[str, Callable[[], object]] = {}
     for name, size in sizes.items():
-        ways[name], ways[f"{name}, validation"] = epoch(tiles, pack(*size, device))
-    ways["reading the matrix once"] = tiles.x.view(torch.float32).sum
+        ways[name], ways[f"{name}, validation"] = epoch(shard, make_heads(*size, device))
+    ways["reading the matrix once"] = shard.x.view(torch.float32).sum
     asked = options.rival and device.type == "cpu" and kind == torch.float32
-    rival = lightning(tiles) if asked else None
+    rival = lightning(shard) if asked else None
     if rival:
         ways["Lightning, one head of one fold"] = rival
     for way in ways.values():
@@ -151,12 +153,12 @@ def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     title = f"{options.rows:,} x {options.dim}, {kind}, {device}; peak {fastest / 1e9:,.0f} Gflop/s"
     table = Table("", "seconds", "rows/s", "Gflop/s", "of peak", title=title)
-    for name, own in seconds.items():
+    for name, median in seconds.items():
         rows, cells = options.rows * (0.8 if name.startswith("Lightning") else 1), []
         if name in sizes:
             flops = 4 * options.rows * options.dim * CLASSES * np.prod(sizes[name])
-            cells = [f"{flops / own / 1e9:,.0f}", f"{flops / own / fastest:.0%}"]
-        table.add_row(name, f"{own:.2f}", f"{rows / own:,.0f}", *cells)
+            cells = [f"{flops / median / 1e9:,.0f}", f"{flops / median / fastest:.0%}"]
+        table.add_row(name, f"{median:.2f}", f"{rows / median:,.0f}", *cells)
     Console().print(table)
     bandwidth = seconds["reading the matrix once"] / seconds["one head"]
     print(f"one head: {bandwidth:.0%} of the speed of reading the matrix once")

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine import BATCH, CLASSES, FOLDS, epoch, pack
+from benchmarks.engine import BATCH, CLASSES, FOLDS, epoch, make_heads
 from benchmarks.turns import peak, run, take_turns
 from featurestore.embeddings.layout import FILE, MANIFEST
 from featurestore.embeddings.matrix import EmbeddingMatrix
@@ -54,41 +54,44 @@ def matrix(folder: Path, rows: int, dim: int) -> EmbeddingMatrix:
     return EmbeddingMatrix.open(folder)
 
 
-def tiles(whole: EmbeddingMatrix, in_memory: bool) -> Shard:
+def make_shard(embeddings: EmbeddingMatrix, in_memory: bool) -> Shard:
     """Return all rows as tiles of five folds."""
-    number = torch.arange(whole.rows)
-    rows = np.arange(whole.rows)
-    stream = Stream(lambda some, out: whole.gather(some, out=out), rows, whole.dim, lambda x: x)
+    rows = embeddings.rows
+    number = torch.arange(rows)
+    stream = Stream(
+        gather=lambda wanted, out: embeddings.gather(wanted, out=out),
+        rows=np.arange(rows),
+        dim=embeddings.dim,
+        change=lambda x: x,
+    )
     return Shard(
         x=stream[:] if in_memory else stream,
-        target=torch.randint(CLASSES, (1, whole.rows), generator=torch.Generator().manual_seed(0)),
+        target=torch.randint(CLASSES, (1, rows), generator=torch.Generator().manual_seed(0)),
         fold=(number * 7919 % FOLDS)[None],
-        slide=number // 1000,
-        draw=torch.full((whole.rows,), 0.5),
-        slides=whole.rows // 1000 + 1,
-        rows=whole.rows,
+        cluster=number // 1000,
+        slide_rank=torch.full((rows,), 0.5),
+        clusters=rows // 1000 + 1,
+        rows=rows,
     )
 
 
 def measured(options: argparse.Namespace) -> dict[str, float]:
     """Take one way."""
-    whole = matrix(options.folder, options.rows, options.dim)
+    embeddings = matrix(options.folder, options.rows, options.dim)
     if options.way == "write":
         return {}
     in_memory = options.way.endswith("memory")
     if not in_memory:
         cap = int(options.cap * GB)
         resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
-    shard = tiles(whole, in_memory)
+    shard = make_shard(embeddings, in_memory)
     if options.way == "read":
         start, size = time.perf_counter(), 0
         for turn, together in enumerate(chunk_order(shard.rows, BATCH, np.random.default_rng(0))):
             size += shard.x.read([slice(*span) for span in together], turn).nbytes
         return {"seconds": time.perf_counter() - start, "peak": peak()}
-    heads = pack(1, 1, torch.device("cpu")) if "one" in options.way else pack(
-        FOLDS, SETTINGS, torch.device("cpu")
-    )  # fmt: skip
-    train, validate = epoch(shard, heads)
+    folds, settings = (1, 1) if "one" in options.way else (FOLDS, SETTINGS)
+    train, validate = epoch(shard, make_heads(folds, settings, torch.device("cpu")))
     start = time.perf_counter()
     train()
     validate()
@@ -110,19 +113,19 @@ def main() -> None:
         return
     os.environ["MALLOC_ARENA_MAX"] = "2"  # more arenas reserve address space that nobody uses
     size = options.rows * options.dim * 4
-    fits = size * 2 < psutil.virtual_memory().reduce
+    fits = size * 2 < psutil.virtual_memory().total
     ways = [way for way in WAYS if fits or not way.endswith("memory")]
     shape = ["--rows", str(options.rows), "--dim", str(options.dim), "--cap", str(options.cap),
              "--folder", str(options.folder)]  # fmt: skip
     run("benchmarks.stream", [*shape, "--way", "write"])  # elsewhere: a peak outlives a fork
-    found = take_turns("benchmarks.stream", ways, shape, options.repeats)
+    medians = take_turns("benchmarks.stream", ways, shape, options.repeats)
     title = f"{options.rows:,} x {options.dim}, {size / GB:.1f} GB; cap {options.cap:g} GB"
     table = Table("", "seconds", "rows/s", "GB/s", "peak GB", title=title)
-    for way, own in found.items():
-        rate = options.rows / own["seconds"]
+    for way, figures in medians.items():
+        rate = options.rows / figures["seconds"]
         table.add_row(
-            way, f"{own['seconds']:.1f}", f"{rate:,.0f}", f"{rate * options.dim * 4 / GB:.2f}",
-            f"{own['peak']:.1f}",
+            way, f"{figures['seconds']:.1f}", f"{rate:,.0f}", f"{rate * options.dim * 4 / GB:.2f}",
+            f"{figures['peak']:.1f}",
         )  # fmt: skip
     Console().print(table)
 
