@@ -21,7 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-pytest_plugins = ["packs"]  # the fixtures that tests of the engine share
+pytest_plugins = [
+    "engine_problems",
+    "sklearn_shards",
+]  # the fixtures that tests of the engine share
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = Callable[..., dict[str, str]]
 

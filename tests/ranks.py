@@ -22,15 +22,15 @@ def share(shard: Shard, rank: int, world: int) -> Shard:
 def ranks(shard: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T]:
     """Return what each process makes of its share; sums over processes are real sums."""
     barrier = threading.Barrier(world, timeout=60)
-    said: list[Tensor] = [torch.empty(0)] * world
+    values: list[Tensor] = [torch.empty(0)] * world
 
-    def one(rank: int) -> T:
+    def run(rank: int) -> T:
         def reduce(value: Tensor) -> Tensor:
-            said[rank] = value
+            values[rank] = value
             barrier.wait()
-            summed = torch.stack(said).sum(dim=0)
+            total = torch.stack(values).sum(dim=0)
             barrier.wait()
-            return summed
+            return total
 
         try:
             return work(share(shard, rank, world), reduce)
@@ -39,4 +39,4 @@ def ranks(shard: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[
             raise
 
     with ThreadPoolExecutor(world) as threads:
-        return list(threads.map(one, range(world)))
+        return list(threads.map(run, range(world)))

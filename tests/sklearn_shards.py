@@ -1,43 +1,43 @@
-"""Data sets of scikit-learn as shards, and heads solved on them."""
+"""Data sets of scikit-learn as shards."""
+
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from engine_problems import make_heads
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from torch import Tensor
 
-from train.engine.heads import HeadSpecs, balanced_class_weights
-from train.engine.losses import HeadLosses
-from train.engine.shard import Shard
-from train.engine.solvers.lbfgs import solve
-from train.engine.standardizer import Standardizer
-from train.engine.weights import LinearHeads
+from train.engine.shard import DROPPED, Shard
 
-DATA = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
+DATASETS = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
 
 
-def same(value: Tensor) -> Tensor:
-    return value
-
-
-def tiles(name: str) -> tuple[Shard, int]:
-    """Return a data set, standardised, in four folds."""
-    x, y = DATA[name](return_X_y=True)
+def load_shard(name: str) -> tuple[Shard, int]:
+    """Return a data set, standardised, in four folds, and its number of classes."""
+    x, y = DATASETS[name](return_X_y=True)
     x = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)).astype(np.float32)
     number = torch.arange(len(x))
-    shard = Shard(torch.from_numpy(x), torch.from_numpy(y)[None], number[None] % 4, number // 20,
-                torch.ones(len(x)), len(x) // 20 + 1, len(x))  # fmt: skip
+    shard = Shard(
+        x=torch.from_numpy(x), target=torch.from_numpy(y)[None], fold=number[None] % 4,
+        cluster=number // 20, slide_rank=torch.ones(len(x)), clusters=len(x) // 20 + 1,
+        rows=len(x),
+    )  # fmt: skip
     return shard, int(y.max()) + 1
 
 
-def pack(folds: list[int], decays: list[float]) -> HeadSpecs:
-    number = len(folds)
-    variant, ones = torch.zeros(number, dtype=torch.int64), torch.ones(number)
-    zeros = torch.zeros(number)
-    return HeadSpecs(variant, torch.tensor(folds), ones, zeros, torch.tensor(decays), zeros)
+HEADS = make_heads(
+    fold=[0, 1, 2, 2, DROPPED],
+    weight_decay=[0.1, 0.01, 0.3, 0.02, 0.5],
+    max_slide_rank=[1.0, 1.0, 0.6, 1.0, 1.0],
+)
 
 
-def solved(shard: Shard, heads: HeadSpecs, classes: int, standardizer: Standardizer | None = None):
-    losses = HeadLosses(balanced_class_weights(shard, heads, classes, same), heads.label_smoothing)
-    start = LinearHeads(torch.zeros(len(heads), classes, shard.x.shape[1]),
-                   torch.zeros(len(heads), classes))  # fmt: skip
-    return solve(shard, heads, losses, start, same, standardizer), losses
+@pytest.fixture(scope="module", params=DATASETS)
+def dataset(request: pytest.FixtureRequest) -> tuple[Shard, int]:
+    """A data set with unlike scales and a mean far from zero; slides in some random order."""
+    shard, classes = load_shard(request.param)
+    ranks = np.random.default_rng(0).permutation(shard.clusters)[shard.cluster.numpy()] + 1
+    x = shard.x * torch.linspace(0.5, 3, shard.dim) + 2
+    slide_rank = torch.from_numpy(ranks / shard.clusters).float()
+    return replace(shard, x=x, slide_rank=slide_rank), classes

@@ -9,84 +9,106 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, launch
-from packs import CLASSES, MANY, heads, plan, shard, same, start
+from engine_problems import (
+    MANY,
+    make_heads,
+    make_plan,
+    make_problem,
+    make_weights,
+    solve,
+    train,
+)
 
 from train.engine.evaluate import evaluate, out_of_fold
-from train.engine.heads import balanced_class_weights
-from train.engine.losses import HeadLosses
+from train.engine.heads import HeadSpecs
+from train.engine.minibatch import MiniBatchTrainer
+from train.engine.problem import Problem
 from train.engine.shard import Shard
-from train.engine.solvers.lbfgs import solve
-from train.engine.standardizer import fit_standardizer
-from train.engine.trainer import FitResult, train
+from train.engine.trainer import FitResult
 
-__all__ = ["shard"]  # a fixture
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def placed(shard: Shard, device: str, kind: torch.dtype = torch.float32) -> Shard:
+def place(shard: Shard, device: torch.device, kind: torch.dtype = torch.float32) -> Shard:
     """Return the tiles on a device."""
-    small = {name: getattr(shard, name).to(device) for name in ("target", "fold", "slide", "draw")}
-    assert isinstance(shard.x, torch.Tensor)
-    return replace(shard, x=shard.x.to(device, kind), **small)
+    columns = ("target", "fold", "cluster", "slide_rank")
+    labels = {name: getattr(shard, name).to(device) for name in columns}
+    return replace(shard, x=shard.x.to(device, kind), **labels)
 
 
-def fitted(shard: Shard, normalize: bool = False, rows: torch.device | None = None) -> FitResult:
-    """Train many heads on the device of the tiles; their embeddings may lie elsewhere."""
-    device = shard.target.device
-    own = MANY.to(device)
-    losses = HeadLosses(balanced_class_weights(shard, own, CLASSES, same), own.smoothing)
-    standardizer = fit_standardizer(shard, own, same) if normalize else None
-    return train(shard, own, losses, start(len(own)).to(device), plan(6, patience=2), same, standardizer)
+def problem_of(shard: Shard, heads: HeadSpecs = MANY, zscore: bool = False) -> Problem:
+    """Return the problem on the device of the tiles; their embeddings may lie elsewhere."""
+    return make_problem(shard, heads.to(shard.device), zscore=zscore)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_heads_are_those_of_a_cpu(shard: Shard, normalize: bool):
-    here = fitted(placed(shard, "cpu"), normalize)
-    there = fitted(placed(shard, "cuda"), normalize)
-    torch.testing.assert_close(there.affine.weight.cpu(), here.affine.weight, rtol=1e-3, atol=1e-4)
-    assert there.epoch.tolist() == here.epoch.tolist()
+def fit(shard: Shard, zscore: bool = False) -> FitResult:
+    """Train many heads on the device of the tiles."""
+    weights = make_weights(len(MANY)).to(shard.device)
+    return train(problem_of(shard, zscore=zscore), make_plan(6, patience=2), weights)
+
+
+@pytest.mark.parametrize("zscore", [False, True])
+def test_heads_are_those_of_a_cpu(shard: Shard, zscore: bool):
+    expected, result = fit(place(shard, CPU), zscore), fit(place(shard, CUDA), zscore)
+    torch.testing.assert_close(
+        result.weights.weight.cpu(), expected.weights.weight, rtol=1e-3, atol=1e-4
+    )
+    assert result.best_epoch.tolist() == expected.best_epoch.tolist()
 
 
 def test_embeddings_that_do_not_fit_stay_in_memory(shard: Shard):
     """Page-locked rows are copied batch by batch; nothing else changes."""
-    card = placed(shard, "cuda")
-    assert isinstance(shard.x, torch.Tensor)
-    there, apart = fitted(card), fitted(replace(card, x=shard.x.pin_memory()))
-    torch.testing.assert_close(apart.affine.weight, there.affine.weight, rtol=1e-5, atol=1e-6)
+    resident = place(shard, CUDA)
+    expected, result = fit(resident), fit(replace(resident, x=shard.x.pin_memory()))
+    torch.testing.assert_close(result.weights.weight, expected.weights.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_training_goes_on_from_the_state_of_any_epoch(shard: Shard, tmp_path: Path):
+    """The step is recorded anew, and is the same step."""
+    problem, plan = problem_of(place(shard, CUDA)), make_plan(6, patience=1, min_delta=0.1)
+    expected = MiniBatchTrainer(problem, plan, make_weights(len(MANY)).to(CUDA))
+    for epoch in expected:
+        torch.save(expected.state_dict(), tmp_path / f"{epoch.number}.pt")
+    for file in tmp_path.glob("*.pt"):
+        trainer = MiniBatchTrainer(problem, plan)
+        trainer.load_state_dict(torch.load(file, weights_only=True))
+        for _ in trainer:
+            pass
+        result = trainer.result()
+        assert torch.equal(result.best_epoch, expected.result().best_epoch)
+        torch.testing.assert_close(
+            result.weights.weight, expected.result().weights.weight, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_evaluation_counts_the_same_tiles(shard: Shard):
-    found = {}
-    for device in ("cpu", "cuda"):
-        own, own_pool = MANY.to(torch.device(device)), placed(shard, device)
-        losses = HeadLosses(balanced_class_weights(own_pool, own, CLASSES, same), own.smoothing)
-        affine = start(len(own)).to(torch.device(device))
-        loss, cube = evaluate(own_pool, affine, own, losses, same)
-        found[device] = (loss.cpu(), cube.cpu(), out_of_fold(own_pool, affine, own).cpu())
-    torch.testing.assert_close(found["cuda"][0], found["cpu"][0], rtol=1e-5, atol=1e-7)
-    assert torch.equal(found["cuda"][1], found["cpu"][1])
-    torch.testing.assert_close(found["cuda"][2], found["cpu"][2], rtol=1e-4, atol=1e-6)
+    results = {}
+    for device in (CPU, CUDA):
+        problem, weights = problem_of(place(shard, device)), make_weights(len(MANY)).to(device)
+        loss, confusion = evaluate(problem, weights)
+        results[device] = (loss.cpu(), confusion.cpu(), out_of_fold(problem, weights).cpu())
+    torch.testing.assert_close(results[CUDA][0], results[CPU][0], rtol=1e-5, atol=1e-7)
+    assert torch.equal(results[CUDA][1], results[CPU][1])
+    torch.testing.assert_close(results[CUDA][2], results[CPU][2], rtol=1e-4, atol=1e-6)
 
 
 def test_optima_are_those_of_a_cpu(shard: Shard):
-    found = []
-    for device in ("cpu", "cuda"):
-        own_pool = placed(shard, device)
-        own = heads(fold=[0, 1, 2], decay=[1e-2, 1e-3, 1e-1]).to(torch.device(device))
-        losses = HeadLosses(balanced_class_weights(own_pool, own, CLASSES, same), own.smoothing)
-        first = start(3).to(torch.device(device))
-        found.append(solve(own_pool, own, losses, first, same, None, most=200).objective.cpu())
-    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
+    heads = make_heads(fold=[0, 1, 2], weight_decay=[1e-2, 1e-3, 1e-1])
+    expected, result = (
+        solve(problem_of(place(shard, device), heads), max_epochs=200) for device in (CPU, CUDA)
+    )
+    torch.testing.assert_close(
+        result.diagnostics["objective"], expected.diagnostics["objective"], rtol=1e-6, atol=1e-8
+    )
 
 
 def test_half_precision_tells_the_same_classes(shard: Shard):
-    own = MANY.to(torch.device("cuda"))
-    cubes = []
+    hits = []
     for kind in (torch.float32, torch.bfloat16):
-        card = placed(shard, "cuda", kind)
-        losses = HeadLosses(balanced_class_weights(card, own, CLASSES, same), own.smoothing)
-        cubes.append(evaluate(card, fitted(card).affine, own, losses, same)[1].sum(dim=1))
-    hits = [cube.diagonal(dim1=1, dim2=2).sum() / cube.sum() for cube in cubes]
+        _, confusion = fit(place(shard, CUDA, kind)).evaluate()
+        by_head = confusion.sum(dim=1)
+        hits.append(by_head.diagonal(dim1=1, dim2=2).sum() / by_head.sum())
     assert abs(float(hits[0] - hits[1])) < 0.01
 
 

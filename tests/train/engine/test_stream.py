@@ -1,4 +1,4 @@
-"""Embeddings that stay on disk: the same tiles, loss_sums and heads as in memory."""
+"""Embeddings that stay on disk: the same tiles, losses and heads as in memory."""
 
 import itertools
 import threading
@@ -7,73 +7,75 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import CLASSES, MANY, losses, heads, plan, shard, same, start
-from ranks import ranks
-from solutions import pack, solved, tiles
+from engine_problems import (
+    CLASSES,
+    MANY,
+    make_heads,
+    make_plan,
+    make_problem,
+    make_weights,
+    numbered,
+    of_rank,
+    one_head,
+    run,
+    same,
+    solve,
+    train,
+)
+from ranks import ranks, share
+from sklearn_shards import HEADS, load_shard
 from torch import Tensor
 
 from train.engine import sampler
-from train.engine import shard as pools
+from train.engine import shard as shards
 from train.engine.evaluate import evaluate, out_of_fold
 from train.engine.shard import Reduce, Shard
+from train.engine.solvers.closed_form import ClosedFormTrainer
 from train.engine.standardizer import fit_standardizer
 from train.engine.stepper import gradient
 from train.engine.stream import Stream, prefetch
-from train.engine.trainer import train
-
-__all__ = ["shard"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read little at a time, so that few tiles are many pieces."""
-    monkeypatch.setattr(pools, "SECTION", 100)
+    monkeypatch.setattr(shards, "SECTION", 100)
     monkeypatch.setattr(sampler, "CHUNK", 32)
 
 
-def on_disk(whole: Shard, rank: int = 0, world: int = 1) -> Shard:
+def on_disk(shard: Shard, rank: int = 0, world: int = 1) -> Shard:
     """Return a process's share of a shard, read when it is asked for."""
-    mine = slice(rank, None, world)
-    rows = np.arange(whole.rows)[mine]
-    x = whole.x.numpy()
-    stream = Stream(lambda some, out: np.copyto(out, x[some]), rows, x.shape[1], lambda part: part)
-    return replace(
-        whole, x=stream, target=whole.target[:, mine], fold=whole.fold[:, mine],
-        slide=whole.slide[mine], draw=whole.draw[mine], rank=rank, world=world,
+    x = shard.x.numpy()
+    stream = Stream(
+        gather=lambda rows, out: np.copyto(out, x[rows]), rows=np.arange(len(shard))[rank::world],
+        dim=shard.dim, change=lambda part: part,
     )  # fmt: skip
+    return replace(share(shard, rank, world), x=stream)
 
 
 def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
-    own, affine, streamed = losses(shard, MANY), start(len(MANY)), on_disk(shard)
+    problem, weights, streamed = make_problem(shard, MANY), make_weights(len(MANY)), on_disk(shard)
     torch.testing.assert_close(
-        gradient(streamed, affine, MANY, own)[0].weight,
-        gradient(shard, affine, MANY, own)[0].weight, rtol=1e-4, atol=1e-5,
+        gradient(streamed, weights, MANY, problem.losses)[0].weight,
+        gradient(shard, weights, MANY, problem.losses)[0].weight, rtol=1e-4, atol=1e-5,
     )  # fmt: skip
-    for found, expected in zip(
-        evaluate(streamed, affine, MANY, own, same), evaluate(shard, affine, MANY, own, same),
-        strict=True,
-    ):  # fmt: skip
-        torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(out_of_fold(streamed, affine, MANY), out_of_fold(shard, affine, MANY))
+    from_disk = of_rank(problem, streamed, same)
+    for value, expected in zip(
+        evaluate(from_disk, weights), evaluate(problem, weights), strict=True
+    ):
+        torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(out_of_fold(from_disk, weights), out_of_fold(problem, weights))
     torch.testing.assert_close(
         fit_standardizer(streamed, MANY, same).scale, fit_standardizer(shard, MANY, same).scale
     )
 
 
-def numbered(rows: int) -> Shard:
-    """Return tiles whose embedding is their own number."""
-    number = torch.arange(rows)
-    return Shard(
-        x=number[:, None].float(), target=number[None] % 3, fold=number[None] % 2,
-        slide=number // 10, draw=torch.ones(rows), slides=rows // 10 + 1, rows=rows,
-    )  # fmt: skip
-
-
-def drawn(share: Shard, size: int, seed: int) -> list[list[int]]:
+def epoch(shard: Shard, size: int, seed: int) -> list[list[int]]:
+    """Return the numbers of the tiles in each batch of an epoch."""
     rng = np.random.default_rng(seed)
     return [
         [int(value) for piece in batch for value in piece.x[:, 0]]
-        for batch in share.batches(size, rng)
+        for batch in shard.batches(size, rng)
     ]
 
 
@@ -81,21 +83,21 @@ def drawn(share: Shard, size: int, seed: int) -> list[list[int]]:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_an_epoch_has_every_tile_once_however_many_share_it(rows: int, world: int):
     """Uneven shares, an empty one, a last short batch: the batches are those of one process."""
-    whole = numbered(rows)
-    one = drawn(on_disk(whole), 8, seed=3)
-    shares = [drawn(on_disk(whole, rank, world), 8, seed=3) for rank in range(world)]
-    assert sorted(value for batch in one for value in batch) == list(range(rows))
-    assert max(map(len, one)) <= 8
+    shard = numbered(rows)
+    batches = epoch(on_disk(shard), 8, seed=3)
+    shares = [epoch(on_disk(shard, rank, world), 8, seed=3) for rank in range(world)]
+    assert sorted(value for batch in batches for value in batch) == list(range(rows))
+    assert max(map(len, batches)) <= 8
     together = [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)]
-    assert together == [sorted(batch) for batch in one]
+    assert together == [sorted(batch) for batch in batches]
 
 
 def test_epochs_differ_and_mix_chunks():
     """A batch holds tiles of several chunks, and no two epochs cut them alike."""
-    whole = on_disk(numbered(512))
-    epoch, other = drawn(whole, 16, seed=0), drawn(whole, 16, seed=1)
-    assert epoch != other
-    assert np.mean([len({value // 32 for value in batch}) for batch in epoch]) > 2
+    shard = on_disk(numbered(512))
+    batches = epoch(shard, 16, seed=0)
+    assert batches != epoch(shard, 16, seed=1)
+    assert np.mean([len({value // 32 for value in batch}) for batch in batches]) > 2
 
 
 def test_labels_stay_with_their_embeddings():
@@ -103,47 +105,56 @@ def test_labels_stay_with_their_embeddings():
         for piece in batch:
             number = piece.x[:, 0].long()
             torch.testing.assert_close(piece.target[0], number % 3)
-            torch.testing.assert_close(piece.slide, number // 10)
+            torch.testing.assert_close(piece.cluster, number // 10)
 
 
-def test_a_head_in_a_pack_is_the_head_alone(shard: Shard):
-    streamed, own, first = on_disk(shard), losses(shard, MANY), start(len(MANY))
-    together = train(streamed, MANY, own, first, plan(4), same)
-    for head in range(len(MANY)):
-        place = torch.tensor([head])
-        alone = train(streamed, MANY.select(place), own.select(place), first.select(place), plan(4), same)
-        difference = together.affine.weight[head] - alone.affine.weight[0]
-        assert difference.norm() / alone.affine.weight[0].norm() < 1e-4
+def test_a_head_beside_others_is_the_head_alone(shard: Shard):
+    problem = make_problem(on_disk(shard), MANY)
+    together = train(problem, make_plan(4))
+    for index in range(len(MANY)):
+        alone = train(problem.select(one_head(index)), make_plan(4))
+        difference = together.weights.weight[index] - alone.weights.weight[0]
+        assert difference.norm() / alone.weights.weight[0].norm() < 1e-4
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_train_what_one_trains(shard: Shard, world: int):
-    own = losses(shard, MANY)
-    one = train(on_disk(shard), MANY, own, start(len(MANY)), plan(3), same).affine.weight
+    problem = make_problem(shard, MANY)
+    expected = train(of_rank(problem, on_disk(shard), same), make_plan(3)).weights.weight
 
-    def work(share: Shard, reduce: Reduce) -> Tensor:
-        streamed = on_disk(shard, share.rank, world)
-        return train(streamed, MANY, own, start(len(MANY)), plan(3), reduce).affine.weight
+    def work(part: Shard, reduce: Reduce) -> Tensor:
+        streamed = on_disk(shard, part.rank, world)
+        return train(of_rank(problem, streamed, reduce), make_plan(3)).weights.weight
 
     for weight in ranks(shard, world, work):
-        torch.testing.assert_close(weight, one, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_optimum_is_that_in_memory():
-    whole, classes = tiles("digits")
-    five = pack([0, 1, 2, 3], [1e-1, 1e-2, 1e-2, 1e-3])
-    found, _ = solved(on_disk(whole), five, classes)
-    expected, _ = solved(whole, five, classes)
-    torch.testing.assert_close(found.objective, expected.objective, rtol=1e-6, atol=0)
+    shard, classes = load_shard("digits")
+    heads = make_heads(fold=[0, 1, 2, 3], weight_decay=[1e-1, 1e-2, 1e-2, 1e-3])
+    result = solve(make_problem(on_disk(shard), heads, classes=classes))
+    expected = solve(make_problem(shard, heads, classes=classes))
+    torch.testing.assert_close(
+        result.diagnostics["objective"], expected.diagnostics["objective"], rtol=1e-6, atol=0
+    )
+
+
+def test_closed_forms_are_those_in_memory(dataset: tuple[Shard, int]):
+    shard, classes = dataset
+    result, expected = (
+        run(ClosedFormTrainer(make_problem(tiles, HEADS, classes=classes), "ridge"))
+        for tiles in (on_disk(shard), shard)
+    )
+    torch.testing.assert_close(result.weights.weight, expected.weights.weight, rtol=1e-3, atol=1e-4)
 
 
 def test_heads_learn_from_the_disk(shard: Shard):
-    one = heads()
-    fitted = train(on_disk(shard), one, losses(shard, one), start(1), plan(12), same)
-    _, cube = evaluate(shard, fitted.affine, one, losses(shard, one), same)
-    hits: Tensor = cube.sum(dim=(0, 1)).diagonal().sum()
-    assert float(hits / cube.sum()) > 0.85
-    assert cube.shape[-1] == CLASSES
+    result = train(make_problem(on_disk(shard), make_heads()), make_plan(12))
+    _, confusion = evaluate(make_problem(shard, make_heads()), result.weights)
+    hits: Tensor = confusion.sum(dim=(0, 1)).diagonal().sum()
+    assert float(hits / confusion.sum()) > 0.85
+    assert confusion.shape[-1] == CLASSES
 
 
 def test_the_next_is_read_while_this_one_is_used():

@@ -9,59 +9,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
-import torch
 from conftest import ROOT, runs, states
-from packs import MANY, aims, plan, pool, same, start
 
 from featurestore.errors import ArtifactError
 from train import probe
-from train.engine.standardizer import fit_standardizer
-from train.engine.trainer import FitResult, train
 from train.runtime.fit_state import FileCheckpointer, read
 
-__all__ = ["pool"]  # a fixture
 PROBE = str(ROOT / "train" / "probe.py")
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
-class Brief:
-    """A memory in a file, whose process dies after some epochs."""
-
-    def __init__(self, file: Path, epochs: int) -> None:
-        self.file, self.left = file, epochs
-
-    def recall(self):
-        return torch.load(self.file, weights_only=True) if self.file.exists() else None
-
-    def keep(self, state) -> None:
-        torch.save(state(), self.file)
-        self.left -= 1
-        if not self.left:
-            raise KilledError
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("epochs", [1, 3, 5])
-def test_heads_are_bit_for_bit_the_same(pool, tmp_path: Path, epochs: int, optimizer: str):
-    """Heads have stopped by then and others have not; the last kill is after the last epoch."""
-    own, how = aims(pool, MANY), plan(9, patience=1)
-    how = type(how)(optimizer, how.batch, how.epochs, how.patience, 1e-2, how.seed)
-    body = fit_standardizer(pool, MANY, same)
-
-    def fit(memory: Brief | None) -> FitResult:
-        return train(pool, MANY, own, start(len(MANY)), how, same, body, memory=memory)
-
-    whole = fit(None)
-    with pytest.raises(KilledError):
-        fit(Brief(tmp_path / "state.pt", epochs))
-    resumed = fit(Brief(tmp_path / "state.pt", 99))
-    assert torch.equal(resumed.affine.weight, whole.affine.weight)
-    assert torch.equal(resumed.affine.bias, whole.affine.bias)
-    assert torch.equal(resumed.epoch, whole.epoch)
-    assert torch.equal(resumed.loss, whole.loss)
 
 
 def killed(argv: list[str], home: Path, state: str) -> None:

@@ -1,114 +1,157 @@
-"""The solver against scikit-learn's optimum, and a pack against heads alone."""
+"""L-BFGS against scikit-learn's optimum, and heads side by side against heads alone."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from engine_problems import (
+    make_heads,
+    make_plan,
+    make_problem,
+    of_rank,
+    one_head,
+    run,
+    same,
+    solve,
+)
 from ranks import ranks
 from sklearn.linear_model import LogisticRegression
-from solutions import DATA, pack, same, solved, tiles
+from sklearn_shards import DATASETS, load_shard
 
 from train.engine.heads import train_mask
 from train.engine.shard import Reduce, Shard
-from train.engine.solvers.lbfgs import Solved, solve
+from train.engine.solvers.lbfgs import LbfgsTrainer
 from train.engine.standardizer import fit_standardizer
-from train.engine.weights import LinearHeads
+from train.engine.trainer import FitResult
 
 
-def objective(x: np.ndarray, y: np.ndarray, own: np.ndarray, weight: np.ndarray,
+def objective(data: tuple[np.ndarray, np.ndarray, np.ndarray], weight: np.ndarray,
               bias: np.ndarray, decay: float) -> float:  # fmt: skip
-    """The objective in double, by NumPy."""
+    """Return the objective in double, by NumPy, of embeddings, classes and sample weights."""
+    x, y, sample_weight = data
     logits = x.astype(float) @ weight.astype(float).T + bias
     logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    loss = -(own * logs[np.arange(len(y)), y]).sum() / own.sum()
+    loss = -(sample_weight * logs[np.arange(len(y)), y]).sum() / sample_weight.sum()
     return float(loss + decay / 2 * (weight.astype(float) ** 2).sum())
 
 
-@pytest.mark.parametrize("name", DATA)
+def scikit_learns(
+    data: tuple[np.ndarray, np.ndarray, np.ndarray], decay: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights and biases at its optimum, a row for each class."""
+    x, y, sample_weight = data
+    binary = y.max() == 1  # one row for two classes: the symmetric pair has half the penalty
+    penalty = decay * sample_weight.sum() / (2 if binary else 1)
+    model = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=20_000)
+    model.fit(x.astype(float), y, sample_weight=sample_weight)
+    if not binary:
+        return model.coef_, model.intercept_
+    weight = np.concatenate([-model.coef_, model.coef_]) / 2
+    return weight, np.concatenate([-model.intercept_, model.intercept_]) / 2
+
+
+@pytest.mark.parametrize("name", DATASETS)
 def test_the_optimum_is_scikit_learns(name: str):
     """Objective within 1e-6, at most one differing prediction, over folds and penalties at once."""
-    shard, classes = tiles(name)
-    heads = pack([0, 1, 2, 3], [1e-1, 1e-2, 1e-3, 1e-2])
-    found, losses = solved(shard, heads, classes)
+    shard, classes = load_shard(name)
+    heads = make_heads(fold=[0, 1, 2, 3], weight_decay=[1e-1, 1e-2, 1e-3, 1e-2])
+    problem = make_problem(shard, heads, classes=classes)
+    result = solve(problem)
+    everything = shard.x.numpy()
     for head in range(4):
-        rows = train_mask(shard, heads.select(torch.tensor([head])))[0].numpy()
-        x, y = shard.x.numpy()[rows], shard.target[0].numpy()[rows]
-        own, decay = losses.class_weights[head].numpy()[y], float(heads.weight_decay[head])
-        theirs = LogisticRegression(C=1 / (decay * own.sum()), tol=1e-10, max_iter=20_000)
-        theirs.fit(x.astype(float), y, sample_weight=own)
-        if classes == 2:  # one row for two classes: the symmetric pair has half the penalty
-            weight = np.concatenate([-theirs.coef_, theirs.coef_]) / 2
-            bias = np.concatenate([-theirs.intercept_, theirs.intercept_]) / 2
-            theirs = LogisticRegression(C=2 / (decay * own.sum()), tol=1e-10, max_iter=20_000)
-            theirs.fit(x.astype(float), y, sample_weight=own)
-            weight = np.concatenate([-theirs.coef_, theirs.coef_]) / 2
-            bias = np.concatenate([-theirs.intercept_, theirs.intercept_]) / 2
-        else:
-            weight, bias = theirs.coef_, theirs.intercept_
-        mine = objective(x, y, own, found.affine.weight[head].numpy(),
-                         found.affine.bias[head].numpy(), decay)  # fmt: skip
-        best = objective(x, y, own, weight, bias, decay)
-        assert mine == pytest.approx(best, rel=1e-6)
-        assert float(found.objective[head]) == pytest.approx(mine, rel=1e-5)
-        everything = shard.x.numpy()
-        ours = (everything @ found.affine.weight[head].numpy().T
-                + found.affine.bias[head].numpy()).argmax(axis=1)  # fmt: skip
-        assert (ours != (everything @ weight.T + bias).argmax(axis=1)).sum() <= 1
-        assert float(found.slope[head]) < 1e-4
+        rows = train_mask(shard, heads.select(one_head(head)))[0].numpy()
+        x, y = everything[rows], shard.target[0].numpy()[rows]
+        data = (x, y, problem.losses.class_weights[head].numpy()[y])
+        decay = float(heads.weight_decay[head])
+        expected_weight, expected_bias = scikit_learns(data, decay)
+        weight, bias = result.weights.weight[head].numpy(), result.weights.bias[head].numpy()
+        value = objective(data, weight, bias, decay)
+        best = objective(data, expected_weight, expected_bias, decay)
+        assert value == pytest.approx(best, rel=1e-6)
+        assert float(result.diagnostics["objective"][head]) == pytest.approx(value, rel=1e-5)
+        predicted = (everything @ weight.T + bias).argmax(axis=1)
+        expected = (everything @ expected_weight.T + expected_bias).argmax(axis=1)
+        assert (predicted != expected).sum() <= 1
+        assert float(result.diagnostics["gradient"][head]) < 1e-4
 
 
-def test_a_head_in_a_pack_is_the_head_alone():
-    shard, classes = tiles("digits")
-    heads = pack([0, 1, 2, 3, 0], [1e-2, 1e-3, 1e-1, 1e-2, 1e-3])
-    together, _ = solved(shard, heads, classes)
+def test_a_head_beside_others_is_the_head_alone():
+    shard, classes = load_shard("digits")
+    heads = make_heads(fold=[0, 1, 2, 3, 0], weight_decay=[1e-2, 1e-3, 1e-1, 1e-2, 1e-3])
+    problem = make_problem(shard, heads, classes=classes)
+    together = solve(problem)
     for head in range(len(heads)):
-        alone, _ = solved(shard, heads.select(torch.tensor([head])), classes)
-        difference = together.affine.weight[head] - alone.affine.weight[0]
-        assert difference.norm() / alone.affine.weight[0].norm() < 1e-3
-        assert float(together.objective[head]) == pytest.approx(float(alone.objective[0]), rel=1e-6)
+        alone = solve(problem.select(one_head(head)))
+        difference = together.weights.weight[head] - alone.weights.weight[0]
+        assert difference.norm() / alone.weights.weight[0].norm() < 1e-3
+        assert float(together.diagnostics["objective"][head]) == pytest.approx(
+            float(alone.diagnostics["objective"][0]), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_find_the_same_optimum(world: int):
-    shard, classes = tiles("wine")
-    heads = pack([0, 1, 2, 3], [1e-2, 1e-3, 1e-1, 1e-2])
-    expected, losses = solved(shard, heads, classes)
-    start = LinearHeads(torch.zeros(4, classes, shard.x.shape[1]), torch.zeros(4, classes))
+    shard, classes = load_shard("wine")
+    heads = make_heads(fold=[0, 1, 2, 3], weight_decay=[1e-2, 1e-3, 1e-1, 1e-2])
+    problem = make_problem(shard, heads, classes=classes)
+    expected = solve(problem)
 
-    def work(share: Shard, reduce: Reduce) -> Solved:
-        return solve(share, heads, losses, start, reduce)
+    def work(share: Shard, reduce: Reduce) -> FitResult:
+        return solve(of_rank(problem, share, reduce))
 
-    for found in ranks(shard, world, work):
-        torch.testing.assert_close(found.objective, expected.objective, rtol=1e-6, atol=0)
-        difference = (found.affine.weight - expected.affine.weight).norm()
-        assert difference / expected.affine.weight.norm() < 1e-3
+    for result in ranks(shard, world, work):
+        torch.testing.assert_close(
+            result.diagnostics["objective"], expected.diagnostics["objective"], rtol=1e-6, atol=0
+        )
+        difference = (result.weights.weight - expected.weights.weight).norm()
+        assert difference / expected.weights.weight.norm() < 1e-3
 
 
 def test_ill_conditioned_embeddings_take_few_iterations():
     """Embeddings whose spectrum falls over two decades, as those of foundation models do."""
     rng, dim = torch.Generator().manual_seed(0), 64
-    turned, _ = torch.linalg.qr(torch.randn((dim, dim), generator=rng))
+    rotation, _ = torch.linalg.qr(torch.randn((dim, dim), generator=rng))
     y = torch.randint(5, (3000,), generator=rng)
     centres = torch.randn((5, dim), generator=rng)
     spectrum = 10 * torch.arange(1, dim + 1).float() ** -1.2
-    x = ((torch.randn((3000, dim), generator=rng) + 0.7 * centres[y]) * spectrum) @ turned + 3
-    shard = Shard(x, y[None], torch.arange(3000)[None] % 4, torch.arange(3000) // 100,
-                torch.ones(3000), 30, 3000)  # fmt: skip
-    found, _ = solved(shard, pack([0, 1, 2], [1e-1, 1e-3, 1e-5]), 5)
-    assert int(found.iterations.max()) <= 60
-    assert float(found.slope.max()) < 1e-4
+    x = ((torch.randn((3000, dim), generator=rng) + 0.7 * centres[y]) * spectrum) @ rotation + 3
+    number = torch.arange(3000)
+    shard = Shard(
+        x, y[None], fold=number[None] % 4, cluster=number // 100, slide_rank=torch.ones(3000),
+        clusters=30, rows=3000,
+    )  # fmt: skip
+    heads = make_heads(fold=[0, 1, 2], weight_decay=[1e-1, 1e-3, 1e-5])
+    result = solve(make_problem(shard, heads, classes=5))
+    assert int(result.best_epoch.max()) <= 60
+    assert float(result.diagnostics["gradient"].max()) < 1e-4
 
 
 def test_standardised_in_the_weights_as_well():
     """The same optimum whether embeddings are standardised before or within."""
-    shard, classes = tiles("wine")
-    raw = replace(shard, x=shard.x * 3 + 5)
-    heads = pack([0, 1], [1e-2, 1e-2])
-    within, _ = solved(raw, heads, classes, fit_standardizer(raw, heads, same))
-    for head in range(2):
-        one = heads.select(torch.tensor([head]))
-        standardizer = fit_standardizer(raw, one, same)
-        before = replace(raw, x=(raw.x - standardizer.mean[0]) / standardizer.scale[0])
-        found, _ = solved(before, one, classes)
-        assert float(found.objective[0]) == pytest.approx(float(within.objective[head]), rel=1e-6)
+    shard, classes = load_shard("wine")
+    shard = replace(shard, x=shard.x * 3 + 5)
+    heads = make_heads(fold=[0, 1], weight_decay=[1e-2])
+    within = solve(make_problem(shard, heads, zscore=True, classes=classes))
+    for index in range(2):
+        head = heads.select(one_head(index))
+        standardizer = fit_standardizer(shard, head, same)
+        z = (shard.x - standardizer.mean[0]) / standardizer.scale[0]
+        before = solve(make_problem(replace(shard, x=z), head, classes=classes))
+        assert float(before.diagnostics["objective"][0]) == pytest.approx(
+            float(within.diagnostics["objective"][index]), rel=1e-6
+        )
+
+
+def test_a_solver_that_is_broken_off_finds_the_optimum_all_the_same():
+    """Some heads are at theirs by then: they stay there while the others begin anew."""
+    shard, classes = load_shard("wine")
+    heads = make_heads(fold=[0, 1, 2], weight_decay=[1.0, 1e-2, 1e-3])
+    problem = make_problem(shard, heads, classes=classes)
+    expected = solve(problem).diagnostics["objective"]
+    trainer = LbfgsTrainer(problem, make_plan(500))
+    for epoch in trainer:
+        if len(epoch.active) == 2:
+            break
+    result = run(trainer)
+    torch.testing.assert_close(result.diagnostics["objective"], expected, rtol=1e-6, atol=0)

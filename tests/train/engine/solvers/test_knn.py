@@ -1,0 +1,62 @@
+"""Votes of the nearest tiles against scikit-learn's."""
+
+import numpy as np
+import pytest
+import torch
+from engine_problems import make_problem, of_rank, one_head, run
+from ranks import ranks
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn_shards import HEADS
+from torch import Tensor
+
+from train.engine.heads import train_mask
+from train.engine.shard import DROPPED, Reduce, Shard
+from train.engine.solvers.knn import LEAST, NearestNeighbours
+
+
+@pytest.mark.parametrize("zscore", [False, True])
+@pytest.mark.parametrize("neighbours", [1, 7])
+def test_votes_are_scikit_learns(dataset: tuple[Shard, int], neighbours: int, zscore: bool):
+    shard, classes = dataset
+    problem = make_problem(shard, HEADS, zscore=zscore, classes=classes)
+    result = run(NearestNeighbours(problem, shard, neighbours))
+    loss, confusion = result.evaluate()
+    y = shard.target[0].numpy()
+    for head, fold in enumerate(HEADS.fold.tolist()):
+        validation = shard.fold[0].numpy() == fold
+        assert int(confusion[head].sum()) == validation.sum()
+        if fold == DROPPED:
+            continue
+        rows = train_mask(shard, HEADS.select(one_head(head)))[0].numpy()
+        x = shard.x.numpy().astype(float)
+        x = StandardScaler().fit(x[rows]).transform(x) if zscore else x
+        model = KNeighborsClassifier(neighbours).fit(x[rows], y[rows])
+        votes = model.predict_proba(x[validation])
+        shares = result.out_of_fold(one_head(head))
+        np.testing.assert_allclose(shares[validation], votes, atol=1e-6)
+        assert not shares[~validation].any()
+        np.testing.assert_array_equal(
+            confusion[head].sum(dim=0).diagonal().sum(),
+            (votes.argmax(axis=1) == y[validation]).sum(),
+        )
+        weights = problem.losses.class_weights[head].numpy()[y[validation]]
+        of_target = votes[np.arange(len(votes)), y[validation]].clip(LEAST)
+        expected = -(weights * np.log(of_target)).sum() / weights.sum()
+        assert float(loss[head]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_find_the_same_votes(dataset: tuple[Shard, int], world: int):
+    shard, classes = dataset
+    problem = make_problem(shard, HEADS, zscore=True, classes=classes)
+
+    def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor, Tensor]:
+        result = run(NearestNeighbours(of_rank(problem, share, reduce), shard, 7))
+        return *result.evaluate(), result.out_of_fold(torch.tensor([0, 1, 3]))
+
+    loss, confusion, votes = work(shard, problem.reduce)
+    for rank, result in enumerate(ranks(shard, world, work)):
+        torch.testing.assert_close(result[0], loss)
+        assert torch.equal(result[1], confusion)
+        torch.testing.assert_close(result[2], votes[rank::world])

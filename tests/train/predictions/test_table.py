@@ -1,0 +1,36 @@
+"""Tables of predictions, and the numbers of slides and of other clusters."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from train.predictions.table import encode_clusters, lone_slides, predictions
+
+
+def test_predictions_come_back_in_the_order_of_keys():
+    numbers = np.arange(23)
+    keys = pa.table({
+        "slide_id": [f"s{n // 4}" for n in numbers], "x": numbers, "y": numbers * 0,
+        "target": pa.array([None if n == 20 else int(n) % 3 for n in numbers], pa.int64()),
+        "split": ["train" if n < 18 else "validation" for n in numbers], "row": 22 - numbers,
+    })  # fmt: skip
+    order = np.random.default_rng(3).permutation(18)
+    x = torch.from_numpy(order).float()
+    table = predictions(keys, order, torch.stack([x, 10 - x], dim=1), ["a", "b;"])
+    assert table.column_names == ["slide_id", "x", "y", "target", "pred", "prob_a", "prob_b;"]
+    assert table["x"].to_pylist() == list(range(18))
+    assert table["prob_a"].to_pylist() == list(range(18))
+    assert table["pred"].to_pylist() == [1] * 5 + [1 if 10 - n > n else 0 for n in range(5, 18)]
+
+
+def test_a_unit_may_be_called_none_or_nothing():
+    """Slides without a patient stand for themselves; those of a patient of any name are one."""
+    keys = pa.table({
+        "slide_id": ["a", "b", "c", "d", "e", "f"],
+        "patient_id": ["none", "none", "", "", None, None],
+    })  # fmt: skip
+    number, units = encode_clusters(keys, "patient_id")
+    assert (units, number[0], number[2]) == (4, number[1], number[3])
+    assert lone_slides(keys, "patient_id") == 2
+    coded = keys.set_column(1, "patient_id", keys["patient_id"].dictionary_encode())
+    assert encode_clusters(coded, "patient_id")[0].tolist() == number.tolist()
