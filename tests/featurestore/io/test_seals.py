@@ -344,6 +344,7 @@ def test_a_damaged_slide_is_predicted_again(hurt: Damage, predicted: list[str], 
     assert partitions.read(Path("out/predictions")) == before
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list[str]):
     folder = Path("out/predictions")
     [file], wanted = folder.glob("s0-*.parquet"), {"slide_id", "x", "y", "target", "pred"}
@@ -356,6 +357,7 @@ def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list
             assert pq.read_table(file, partitioning=None) == before
 
 
+@pytest.mark.slow
 def test_predictions_with_a_damaged_manifest_are_nobody_s(predicted: list[str], capsys):
     cut(Path("out/predictions") / partitions.MANIFEST)
     assert probe.main([*predicted, "resume=true"]) == 2
@@ -363,6 +365,7 @@ def test_predictions_with_a_damaged_manifest_are_nobody_s(predicted: list[str], 
     assert probe.main(predicted) == 0
 
 
+@pytest.mark.slow
 def test_embeddings_that_change_meanwhile_are_refused(
     artifacts: TABLES, predicted: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 ):

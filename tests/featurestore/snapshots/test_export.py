@@ -50,6 +50,7 @@ def exported(spec: StoreSpec, to: str) -> Path:
     return Path(export(store, materialise(store), to))
 
 
+@pytest.mark.slow
 def test_what_was_written_is_read_back_as_an_artifact(spec: StoreSpec, tmp_path: Path):
     folder = exported(spec, str(tmp_path / "out"))
     sides = {

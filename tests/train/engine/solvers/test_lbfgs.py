@@ -69,6 +69,7 @@ def test_a_head_in_a_pack_is_the_head_alone():
         assert float(together.objective[head]) == pytest.approx(float(alone.objective[0]), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_find_the_same_optimum(world: int):
     pool, classes = tiles("wine")
