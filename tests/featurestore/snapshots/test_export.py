@@ -88,6 +88,7 @@ def test_files_are_portable_and_sorted(spec: StoreSpec, tmp_path: Path):
     assert sum(row["tiles"] for row in labels) == 11
 
 
+@pytest.mark.slow
 def test_mlflow_holds_it_once(spec: StoreSpec, tmp_path: Path):
     use_tracking(f"sqlite:///{tmp_path}/mlflow.db")
     store = FeatureStore(spec)

@@ -129,6 +129,7 @@ def test_processes_train_what_one_trains(pool: Shard, world: int):
         torch.testing.assert_close(weight, one, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_optimum_is_that_in_memory():
     whole, classes = tiles("digits")
     five = pack([0, 1, 2, 3], [1e-1, 1e-2, 1e-2, 1e-3])

@@ -135,6 +135,7 @@ def test_standardisation_is_numpys_and_moves_into_the_weights(pool: Shard):
     torch.testing.assert_close(body.moved(affine).logits(pool.x), direct, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_costs_no_accuracy():
     """All 1,797 digits, five folds: at most 0.2 points between bf16 and float32."""
     images, digit = load_digits(return_X_y=True)
