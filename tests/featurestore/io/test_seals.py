@@ -218,6 +218,7 @@ def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     materialised()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped embedding", "permuted rows", "flipped fate"])
 def test_verify_finds_what_the_file_system_does_not_tell(
     damage: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
