@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
     "engine_problems",
@@ -32,6 +33,18 @@ CLASSES = {
     "class_indices": {"Fat": 0, "Muscle": 1},
     "thresholds": {"Fat": 0.5, "Muscle": 0.5},
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis generate a tenth where the slow tests are left out: see `examples`."""
+    if config.option.markexpr == "not slow":
+        settings.register_profile("quick", max_examples=10, deadline=None)
+        settings.load_profile("quick")
+
+
+def examples(number: int) -> int:
+    """Return how many examples a test generates, for its `settings`; a tenth without slow tests."""
+    return max(1, number * settings.default.max_examples // 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -198,6 +198,7 @@ def test_refused_with_one_error_and_nothing_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_same_artifacts_unharmed_are_accepted(artifacts: TABLES, tmp_path: Path):
     """The table above refuses for what it changes, not for what all cases share."""
     argv = arguments(artifacts(), "fold=1", "tracking.enabled=false", "output=out")
@@ -205,6 +206,7 @@ def test_the_same_artifacts_unharmed_are_accepted(artifacts: TABLES, tmp_path: P
     assert (tmp_path / "out" / "predictions.parquet").exists()
 
 
+@pytest.mark.slow
 def test_training_that_diverges_is_an_error_not_a_model(
     artifacts: TABLES, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -214,6 +216,7 @@ def test_training_that_diverges_is_an_error_not_a_model(
     assert not (tmp_path / "out" / "predictions.parquet").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argument", ["flod=4", "data=nope", "seed=-1", "sweep.k=[2]", "tracking.model=a/b"]
 )
@@ -263,6 +266,7 @@ def test_a_rank_left_over_silences_no_error(
     assert bool(capsys.readouterr().err) == speaks
 
 
+@pytest.mark.slow
 def test_help_lists_every_key_without_heavy_imports(tmp_path: Path):
     done = launch([sys.executable, "-X", "importtime", PROBE, "--help"], tmp_path)
     assert done.returncode == 0

@@ -46,6 +46,7 @@ def spec(folder: Path) -> StoreSpec:
     )
 
 
+@pytest.mark.slow
 def test_synthetic_cohort_keeps_the_contract_and_shows_every_knob(tmp_path: Path):
     cohort = SyntheticConfig(
         rows=3000, dim=8, slides=20, patients=10, mixed=0.2, missing=0.1, empty=0.05

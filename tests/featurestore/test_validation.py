@@ -163,6 +163,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, pa.Ta
     return tables, store.view("fates").to_pandas()
 
 
+@pytest.mark.slow
 def test_description_counts_what_pandas_counts(described):
     tables, fates = described
     assert tables["tiles"].to_pylist() == [{"tiles": 1430, "kept": 1430, "slides": 11}]

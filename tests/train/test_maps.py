@@ -399,6 +399,7 @@ def test_a_pack_maps_its_out_of_fold_predictions(artifacts):
     assert len(pq.read_table("out/oof_maps/index.parquet")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -74,6 +74,7 @@ def test_the_first_version_that_passes_becomes_champion(
     assert len(pages(number)) == 1
 
 
+@pytest.mark.slow
 def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     uri: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -189,6 +190,7 @@ def test_digests_that_nobody_recorded_are_refused(uri: str, capsys: pytest.Captu
     assert "digests of the data: embeddings is not recorded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["changed", "gone", "new"])
 def test_files_that_are_not_as_registered_are_refused(
     uri: str, harm: str, capsys: pytest.CaptureFixture[str]

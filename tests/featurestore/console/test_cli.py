@@ -56,6 +56,7 @@ def test_fold_balance_counts_every_kept_tile(capsys: pytest.CaptureFixture[str],
     assert all(19 <= row["percent_of_label"] <= 21 for row in balance)
 
 
+@pytest.mark.slow
 def test_label_distribution(capsys: pytest.CaptureFixture[str], tracking: str):
     labels = rows(capsys, tracking, "-f", str(ROOT / "sql" / "label_distribution.sql"))
     assert sum(row["tiles"] for row in labels) == 1430
@@ -150,6 +151,7 @@ def test_refusals(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_sql_from_python_is_lazy(tracking: str):
     from featurestore.io.mlflow_artifacts import use_tracking
 

@@ -114,6 +114,7 @@ def test_a_changed_object_is_another_download(bucket: "boto3.client"):
     assert old.read_bytes() == b"old"
 
 
+@pytest.mark.slow
 def test_a_replaced_object_goes_on_with_nothing_of_the_one_before(
     bucket: "boto3.client", requests: list
 ):

@@ -222,6 +222,7 @@ def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     materialised()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped embedding", "permuted rows", "flipped fate"])
 def test_verify_finds_what_the_file_system_does_not_tell(
     damage: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -348,6 +349,7 @@ def test_a_damaged_slide_is_predicted_again(hurt: Damage, predicted: list[str], 
     assert partitions.read(Path("out/predictions")) == before
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list[str]):
     folder = Path("out/predictions")
     [file], wanted = folder.glob("s0-*.parquet"), {"slide_id", "x", "y", "target", "pred"}
@@ -360,6 +362,7 @@ def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list
             assert pq.read_table(file, partitioning=None) == before
 
 
+@pytest.mark.slow
 def test_predictions_with_a_damaged_manifest_are_nobody_s(predicted: list[str], capsys):
     cut(Path("out/predictions") / partitions.MANIFEST)
     assert probe.main([*predicted, "resume=true"]) == 2
@@ -367,6 +370,7 @@ def test_predictions_with_a_damaged_manifest_are_nobody_s(predicted: list[str], 
     assert probe.main(predicted) == 0
 
 
+@pytest.mark.slow
 def test_embeddings_that_change_meanwhile_are_refused(
     artifacts: TABLES, predicted: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 ):

@@ -50,6 +50,7 @@ def exported(spec: StoreSpec, to: str) -> Path:
     return Path(export(store, materialise(store), to))
 
 
+@pytest.mark.slow
 def test_what_was_written_is_read_back_as_an_artifact(spec: StoreSpec, tmp_path: Path):
     folder = exported(spec, str(tmp_path / "out"))
     sides = {
@@ -87,6 +88,7 @@ def test_files_are_portable_and_sorted(spec: StoreSpec, tmp_path: Path):
     assert sum(row["tiles"] for row in labels) == 11
 
 
+@pytest.mark.slow
 def test_mlflow_holds_it_once(spec: StoreSpec, tmp_path: Path):
     use_tracking(f"sqlite:///{tmp_path}/mlflow.db")
     store = FeatureStore(spec)

@@ -356,6 +356,7 @@ def test_the_store_knows_the_keys_that_it_has_no_use_for():
     assert not own & set(TRAINING)
 
 
+@pytest.mark.slow
 def test_letters_of_all_kinds_are_keys():
     """No class name is too odd for a key of its own."""
     for letter in string.printable.replace("=", ""):

@@ -153,6 +153,7 @@ def test_patient_overlap_goes_by_slide_where_no_patient_is_known(tmp_path: Path)
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_thresholds_are_asked_of_floats_as_of_doubles(tmp_path: Path, kind: str):
     """Coverages of 0.5, 0.7 and 0.9 reach the steps of 0.5, 0.7 and 0.9."""

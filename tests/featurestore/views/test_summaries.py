@@ -56,6 +56,7 @@ def test_slides_are_counted_largest_first(store: FeatureStore):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(plots.PICTURES))
 def test_each_picture_is_a_png_with_something_on_it(name: str, store: FeatureStore, tmp_path: Path):
     store.survivors("")

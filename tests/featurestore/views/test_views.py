@@ -8,7 +8,7 @@ import oracle
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import ROOT
+from conftest import ROOT, examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -174,7 +174,7 @@ def by_x(view: Any, column: str) -> list[Any]:
     return view.order_by("x").to_pyarrow()[column].to_pylist()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(cases(classes=3))
 @example(TIES)
 def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
@@ -197,7 +197,7 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
     assert tuples(shared, "slide_id", "train", "validation") == built.twin("shared_groups", fold=1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(cases())
 @example(TIES)
 @example(TIES | {"rule": "any_passing"})
@@ -221,7 +221,7 @@ def test_views_agree_with_the_oracle(case: dict[str, Any]):
     assert counted["input"] == counted["kept"] + sum(counted[r] for r in oracle.REASONS)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(decimals())
 @example(AT_THE_BOUND)
 def test_the_same_decimals_have_the_same_fates_in_every_type(case: dict[str, Any]):

@@ -130,6 +130,7 @@ def test_processes_train_what_one_trains(shard: Shard, world: int):
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_optimum_is_that_in_memory():
     shard, classes = load_shard("digits")
     heads = make_heads(fold=[0, 1, 2, 3], weight_decay=[1e-1, 1e-2, 1e-2, 1e-3])

@@ -124,6 +124,7 @@ def test_one_slide_has_no_interval(tiles):
     assert np.isnan(found["accuracy"].low)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_tiles_gathered_by_hand(tiles):
     """Slides drawn with numpy, their rows gathered, scikit-learn asked: 200 times."""
     target, shares, slide = tiles

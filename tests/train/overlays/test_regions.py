@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def laid(draw) -> SlidePredictions:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(laid())
 def test_regions_and_pixels_are_what_the_rule_says_at_every_pixel(given):
     agree(given)

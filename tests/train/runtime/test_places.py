@@ -107,6 +107,7 @@ def fit(artifacts: TABLES, tmp_path: Path) -> Probe:
     return lambda *more: probe.main([*argv, *more])
 
 
+@pytest.mark.slow
 def test_two_fits_of_one_configuration_in_one_folder(
     fit: Probe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -90,6 +90,7 @@ def test_a_head_beside_others_is_the_head_alone():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_find_the_same_optimum(world: int):
     shard, classes = load_shard("wine")
