@@ -63,9 +63,9 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
             config.resume == "auto" and partitions.recorded(folder) is not None
         )
     else:
-        own = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
+        state = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
         folder, taken, goes_on = places.find(
-            own, config.resume, lambda there: partitions.recorded(there) is not None
+            state, config.resume, lambda folder: partitions.recorded(folder) is not None
         )
         config.resume = goes_on or config.resume is True
     if config.resume:
@@ -87,8 +87,8 @@ def predict(session: Run, cohort: PredictionSet, model: TrainedModel) -> None:
     accelerator, folder = session.accelerator, session.states
     rank, world = accelerator.process_index, accelerator.num_processes
     start = time.perf_counter()
-    whole = on_main(accelerator, lambda: writer.begin(folder, cohort))
-    places = cohort.places(whole)
+    finished = on_main(accelerator, lambda: writer.begin(folder, cohort))
+    places = cohort.places(finished)
     work = cohort.share(places, rank, world)
     out = PredictionWriter(folder, cohort, model.spec.classes)
     network = model.network.to(accelerator.device)
@@ -109,8 +109,8 @@ def predict(session: Run, cohort: PredictionSet, model: TrainedModel) -> None:
     if session.is_first:
         fresh, seconds = int((places >= 0).sum()), time.perf_counter() - start
         session.console.print(
-            f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(whole):,} slides in "
-            f"{seconds:.1f} s" + (f"; {len(whole):,} slides were there" if whole else "")
+            f"predicted: {fresh:,} tiles of {len(cohort.slides) - len(finished):,} slides in "
+            f"{seconds:.1f} s" + (f"; {len(finished):,} slides were there" if finished else "")
         )
         record(session, cohort, model.spec)
 

@@ -31,9 +31,9 @@ def encode_column(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[
     values = _decoded(column)
     coded = values.dictionary_encode(null_encoding="encode")
     order = pc.sort_indices(coded.dictionary).to_numpy()  # null at the end
-    known = coded.dictionary.take(pa.array(order)).to_pylist()
-    names = [str(value) or EMPTY for value in known]
-    if known and known[-1] is None:
+    values = coded.dictionary.take(pa.array(order)).to_pylist()
+    names = [str(value) or EMPTY for value in values]
+    if values and values[-1] is None:
         names[-1] = NONE if NONE not in names[:-1] else f"({NONE})"
     number = np.empty(len(order), dtype=np.int64)
     number[order] = np.arange(len(order))
@@ -53,8 +53,8 @@ def encode_clusters(keys: pa.Table, column: str) -> tuple[npt.NDArray[np.int64],
     slide, names = encode_slides(keys)
     if column == "slide_id":
         return slide, len(names)
-    value, known = encode_column(keys[column])
-    several = np.where(_unknown(keys[column]), len(known) + slide, value)
+    value, names = encode_column(keys[column])
+    several = np.where(_unknown(keys[column]), len(names) + slide, value)
     units, number = np.unique(several, return_inverse=True)
     return number.astype(np.int64), len(units)
 
@@ -90,13 +90,13 @@ def predictions(
     """
     by_key = np.argsort(order)
     values = probabilities.numpy()[by_key]
-    chosen = keys.take(pa.array(order[by_key]))
-    table = chosen.select(["slide_id", "x", "y", "target"])
+    ordered = keys.take(pa.array(order[by_key]))
+    table = ordered.select(["slide_id", "x", "y", "target"])
     table = table.append_column("pred", pa.array(values.argmax(axis=1)))
     for index, name in enumerate(classes):
         table = table.append_column(f"prob_{name}", pa.array(values[:, index].copy()))
     for name in (name for name in keys.column_names if name not in OWN):
-        table = table.append_column(name, chosen[name])
+        table = table.append_column(name, ordered[name])
     return table
 
 

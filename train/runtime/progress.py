@@ -25,18 +25,18 @@ class EpochBar:
         self.progress = Progress(
             TextColumn("epoch {task.completed}/{task.total}"),
             BarColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
             disable=console.quiet or not console.is_terminal,
         )
-        self.task = self.progress.add_task("fit", total=epochs, said="")
+        self.task = self.progress.add_task("fit", total=epochs, figures="")
 
     def epoch(self, number: int, seconds: float, train_loss: float, validation_loss: float) -> None:
         """Show an epoch, counted from 0, that trained for some seconds."""
         speed = self.rows / seconds
-        said = f"loss {train_loss:.4f}, validation {validation_loss:.4f}, {speed:,.0f} rows/s"
-        self.progress.update(self.task, completed=number + 1, said=said)
+        figures = f"loss {train_loss:.4f}, validation {validation_loss:.4f}, {speed:,.0f} rows/s"
+        self.progress.update(self.task, completed=number + 1, figures=figures)
 
     def __enter__(self) -> "EpochBar":
         self.progress.start()
