@@ -110,22 +110,22 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
             f"{output} is there already", found=f"{len(list(output.glob('*')))} files",
             fix="name another folder, or remove it",
         )  # fmt: skip
-    known: RunRecord | None = None
+    record: RunRecord | None = None
     if model.startswith(("models:", "runs:")):
         mlflow_artifacts.use_tracking(uri)
         model = names.resolved(model)
-        known = load_run(names.run_of(model))
+        record = load_run(names.run_of(model))
     trained = registered_models.load(model)
-    settings = rules(known) if known else {}
+    settings = rules(record) if record else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
         write_onnx(trained, folder / "model.onnx")
         checkpoint.save(folder / "model.safetensors", trained)
-        content = described(model, trained.spec, settings, known)
+        content = described(model, trained.spec, settings, record)
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        (folder / "README.md").write_text(card(model, trained.spec, settings, known))
+        (folder / "README.md").write_text(card(model, trained.spec, settings, record))
         publish(folder, output)
 
 
@@ -149,9 +149,9 @@ def write_onnx(trained: TrainedModel, file: Path) -> None:
         program.save(str(file), external_data=False)
     batch = 3 * torch.randn((64, dim), generator=rng)
     session = onnxruntime.InferenceSession(str(file))
-    [found] = session.run(None, {"embedding": batch.numpy()})
+    [probabilities] = session.run(None, {"embedding": batch.numpy()})
     with torch.no_grad():
-        apart = float(np.abs(np.asarray(found) - network(batch).numpy()).max())
+        apart = float(np.abs(np.asarray(probabilities) - network(batch).numpy()).max())
     if not apart <= CLOSE:
         raise ArtifactError(
             "ONNX gives other probabilities than the network", found=f"up to {apart:.1e} apart",
@@ -159,15 +159,15 @@ def write_onnx(trained: TrainedModel, file: Path) -> None:
         )  # fmt: skip
 
 
-def rules(known: RunRecord) -> dict[str, Any]:
+def rules(record: RunRecord) -> dict[str, Any]:
     """Return the rules that the training tiles were labelled by."""
-    if not known.config:
+    if not record.config:
         return {}
-    return excerpt(known.config, field_names(LabelRules)) | {"precision": precision.RULE}
+    return excerpt(record.config, field_names(LabelRules)) | {"precision": precision.RULE}
 
 
 def described(
-    model: str, spec: ModelSpec, settings: dict[str, Any], known: RunRecord | None
+    model: str, spec: ModelSpec, settings: dict[str, Any], record: RunRecord | None
 ) -> dict[str, Any]:
     """Return what a program must know of the model."""
     return {
@@ -178,13 +178,13 @@ def described(
         "normalize": spec.normalize,
         "temperature": spec.temperature,
         "rules": settings,
-        "run": known.run if known else None,
-        "commit": known.commit if known else None,
-        "data": known.data if known else {},
+        "run": record.run if record else None,
+        "commit": record.commit if record else None,
+        "data": record.data if record else {},
     }
 
 
-def card(model: str, spec: ModelSpec, settings: dict[str, Any], known: RunRecord | None) -> str:
+def card(model: str, spec: ModelSpec, settings: dict[str, Any], record: RunRecord | None) -> str:
     """Return the model card, as Markdown."""
     least = settings.get("thresholds", {})
     classes = [
@@ -192,11 +192,11 @@ def card(model: str, spec: ModelSpec, settings: dict[str, Any], known: RunRecord
         for index, name in enumerate(spec.classes)
     ]
     origin, figures = "Not known: it was exported from a file.", "Not known."
-    if known:
-        lines = [f"- model: `{model}`", f"- MLflow run: `{known.run}`",
-                 f"- commit: `{known.commit or 'not known'}`"]  # fmt: skip
-        lines += [f"- {name}: sha256 `{digest}`" for name, digest in known.data.items()]
-        origin, figures = "\n".join(lines), figure_table(known.metrics)
+    if record:
+        lines = [f"- model: `{model}`", f"- MLflow run: `{record.run}`",
+                 f"- commit: `{record.commit or 'not known'}`"]  # fmt: skip
+        lines += [f"- {name}: sha256 `{digest}`" for name, digest in record.data.items()]
+        origin, figures = "\n".join(lines), figure_table(record.metrics)
     return CARD.format(
         name=model.removeprefix("models:/"), head=spec.head, dim=spec.dim,
         number=len(spec.classes), classes="\n".join(classes), normalize=spec.normalize,

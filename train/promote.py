@@ -188,7 +188,7 @@ def examined(
         candidate as promotion_candidate,  # imports torch: no refused argument should wait for it
     )
 
-    run, settled = promotion_candidate.recorded_config(candidate, changes)
+    run, config = promotion_candidate.recorded_config(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [
@@ -196,23 +196,25 @@ def examined(
         ]
         lines = []
         if asked.digests:
-            found = {
-                str(one): registry.verify_files(one, there)
-                for one, there in zip(versions, folders, strict=True)
+            changes_of_files = {
+                str(one): registry.verify_files(one, folder)
+                for one, folder in zip(versions, folders, strict=True)
             }
-            lines.append(gate.files_line(found))
+            lines.append(gate.files_line(changes_of_files))
         if gate.failed_checks(lines):
             return lines, None
         new, old = promotion_candidate.load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
-    held = promotion_candidate.evaluate_candidate(
-        new, old, run, settled, promotion_candidate.Trial(Rows(console), seed)
+    evaluation = promotion_candidate.evaluate_candidate(
+        new, old, run, config, promotion_candidate.Trial(Rows(console), seed)
     )
     if champion:
-        held = replace(held, notes=promotion_candidate.training_differences(run, champion))
-    for note in held.notes:
+        evaluation = replace(
+            evaluation, notes=promotion_candidate.training_differences(run, champion)
+        )
+    for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    return [*lines, *gate.run_checks(asked, held.evidence)], held
+    return [*lines, *gate.run_checks(asked, evaluation.evidence)], evaluation
 
 
 def signed(decision: str, request: Request, command: str, version: Version) -> Decision:

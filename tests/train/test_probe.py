@@ -204,7 +204,7 @@ def test_same_seed_same_weights_bit_for_bit(tmp_path: Path):
     assert written[0] == written[1]
 
 
-@pytest.mark.parametrize(("mode", "rows"), [("validate", 286), ("test", 367), ("predict", 367)])
+@pytest.mark.parametrize("mode", ["validate", "test", "predict"])
 @pytest.mark.parametrize(
     "checkpoint", ["models:/tissue-probe/1", "runs:/{run}/checkpoint.safetensors"]
 )
@@ -212,18 +212,18 @@ def test_other_modes_apply_a_checkpoint(
     digits_home: Path,
     run: mlflow.entities.Run,
     mode: str,
-    rows: int,
     checkpoint: str,
-    tmp_path: Path,
 ):
     from train import probe
+
+    rows = 286 if mode == "validate" else 367
 
     uri = f"tracking.uri=sqlite:///{digits_home / 'mlflow.db'}"
     fold = ["fold=4"] if mode == "validate" else []
     named = "checkpoint=" + checkpoint.format(run=run.info.run_id)
     assert probe.main([f"mode={mode}", named, "output=out", uri, *fold]) == 0
     name = "predictions" if mode == "predict" else "predictions.parquet"
-    table = predictions(str(tmp_path / "out" / name), None)
+    table = predictions(f"out/{name}", None)
     assert len(table) == rows
     accuracy = np.mean(table["pred"].to_numpy() == table["target"].to_numpy())
     assert accuracy > 0.85  # three writers that nobody trained on

@@ -39,19 +39,19 @@ def given(schema: type, argv: list[str], example: str, later: Later = Reader.lat
         path, kind, text = _split(schema, argument, reader)
         if text == MISSING:
             raise unset(".".join(path), argument)
-        own: Any = reader.argument(kind, text, ".".join(path))
+        values: Any = reader.argument(kind, text, ".".join(path))
         for name in reversed(path):
-            own = {name: own}
-        for place, _ in leaves(own):
+            values = {name: values}
+        for place, _ in leaves(values):
             if (spelling := tuple(map(composed, place))) in seen:
                 raise twice(".".join(place), argv)
             seen.add(spelling)
-        _plant(own, tree)
+        _plant(values, tree)
     return tree
 
 
-def _plant(own: Tree, tree: Tree) -> None:
-    for name, value in own.items():
+def _plant(values: Tree, tree: Tree) -> None:
+    for name, value in values.items():
         if isinstance(value, dict):
             _plant(value, tree.setdefault(name, {}))
         else:
@@ -78,8 +78,8 @@ def check_form(argument: str, argv: list[str], example: str) -> None:
 
 def twice(key: str, argv: list[str]) -> ConfigError:
     """Return the refusal of a key that two arguments set."""
-    found = [a for a in argv if composed(key).startswith(composed(a.partition("=")[0]))]
-    return ConfigError(f"{key} is given twice", found=" ".join(found), fix="leave one of them out")
+    alike = [a for a in argv if composed(key).startswith(composed(a.partition("=")[0]))]
+    return ConfigError(f"{key} is given twice", found=" ".join(alike), fix="leave one of them out")
 
 
 def _split(schema: type, argument: str, reader: Reader) -> tuple[list[str], Any, str]:

@@ -62,10 +62,10 @@ class Templates:
             not of its key's type.
         """
         try:
-            whole = _merged(layers)
-            written: Any = OmegaConf.to_container(whole)
+            config = _merged(layers)
+            written: Any = OmegaConf.to_container(config)
             _check(written)
-            return self._read(written, OmegaConf.to_container(whole, resolve=True), "")
+            return self._read(written, OmegaConf.to_container(config, resolve=True), "")
         except OmegaConfBaseException as error:
             raise ConfigError(
                 f"{error.full_key} cannot be made of the keys that it names",
@@ -89,15 +89,15 @@ class Templates:
 
 
 def _merged(layers: Sequence[Tree]) -> DictConfig:
-    whole = OmegaConf.create()
+    config = OmegaConf.create()
     for layer in layers:
-        merged = OmegaConf.merge(whole, layer)
+        merged = OmegaConf.merge(config, layer)
         assert isinstance(merged, DictConfig)
-        whole = merged
+        config = merged
         for path, value in leaves(layer):
             if value == MISSING:  # OmegaConf keeps what was set before; here it must be set again
-                reduce(getitem, path[:-1], whole)[path[-1]] = MISSING
-    return whole
+                reduce(getitem, path[:-1], config)[path[-1]] = MISSING
+    return config
 
 
 def _names(word: str) -> Iterator[str]:

@@ -33,8 +33,8 @@ def keys(schema: type) -> list[str]:
     """Return a line of help for every key."""
     lines = []
     for name, default, doc in documented(schema):
-        shown = "" if default in (None, {}, MISSING) else f" [{default}]"
-        lines.append(f"  {name:<26}{doc}{shown}")
+        default_text = "" if default in (None, {}, MISSING) else f" [{default}]"
+        lines.append(f"  {name:<26}{doc}{default_text}")
     return lines
 
 

@@ -148,11 +148,11 @@ def _layers(argv: list[str], templates: Templates) -> list[Tree]:
             picked[group] = Reader().argument(str, name, group)
     changes = given(Config, rest, EXAMPLE, templates.later)
     default, base = _layer(CONFIGS / "probe.yaml", templates)
-    overlays, chosen = {}, picked
+    overlays, names = {}, picked
     for group in ("experiment", "data", "classes"):  # in the order in which they may pick others
-        if group in (known := {**default, **chosen}):
-            use, overlays[group] = _layer(_file(group, known[group]), templates)
-            chosen = {**use, **chosen}
+        if group in (current := {**default, **names}):
+            use, overlays[group] = _layer(_file(group, current[group]), templates)
+            names = {**use, **names}
     picks = [overlays[group] for group in GROUPS if group in overlays]
     return [dataclasses.asdict(Config()), base, *picks, changes]
 
@@ -210,10 +210,10 @@ def _file(group: str, name: str) -> Path:
         return Path(name)
     file = CONFIGS / group / f"{name}.yaml"
     if not file.exists():
-        there = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
         raise ConfigError(
             f"There is no {group}={name}",
-            found=f"{group}: {', '.join(there)}{nearest(name, there)}",
+            found=f"{group}: {', '.join(names)}{nearest(name, names)}",
             fix=f"pick one of them, or name a file: {group}=path/to/mine.yaml",
         )
     return file

@@ -193,14 +193,14 @@ def is_sweep(config: Config) -> bool:
 
 def siblings(config: Config) -> list[str]:
     """Return the arguments for which heads are trained side by side."""
-    found = [f"fold={config.fold}"] if several_folds(config) else []
+    arguments = [f"fold={config.fold}"] if several_folds(config) else []
     swept = leaves({"sweep": dataclasses.asdict(config.sweep)})
-    found += [f"{'.'.join(path)}={value}" for path, value in swept if value]
-    found += ["final=true"] if config.final else []
+    arguments += [f"{'.'.join(path)}={value}" for path, value in swept if value]
+    arguments += ["final=true"] if config.final else []
     if config.mode == "fit":
-        found += [f"optimizer={config.optimizer}"] if config.optimizer in SOLVERS else []
-        found += [f"probe={config.probe}"] if config.probe != "logistic" else []
-    return found
+        arguments += [f"optimizer={config.optimizer}"] if config.optimizer in SOLVERS else []
+        arguments += [f"probe={config.probe}"] if config.probe != "logistic" else []
+    return arguments
 
 
 def several_folds(config: Config) -> bool:
@@ -222,10 +222,10 @@ def lone_fold(config: Config) -> int | None:
     return config.fold if isinstance(config.fold, int) else None
 
 
-def asked_folds(config: Config, there: list[int]) -> list[int]:
+def asked_folds(config: Config, folds: list[int]) -> list[int]:
     """Return the folds that are asked for, of those that there are."""
     if config.fold == "all":
-        return there
+        return folds
     several = config.fold if isinstance(config.fold, list) else [lone_fold(config)]
     return [fold for fold in several if fold is not None]
 
@@ -238,10 +238,10 @@ def is_single_head(config: Config) -> bool:
 def size(limit: str) -> int:
     """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
     units = r"b|([kmgt])(?:(i?)b)?"
-    found = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*(?:{units})\s*", limit.lower(), re.ASCII)
-    if not found or not float(found.group(1)):
+    size = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*(?:{units})\s*", limit.lower(), re.ASCII)
+    if not size or not float(size.group(1)):
         raise ConfigError(
             "memory_limit is not a size", found=f"{limit!r}", fix="set for example memory_limit=4GB"
         )
-    number, unit, binary = found.groups()
+    number, unit, binary = size.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))

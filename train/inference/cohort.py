@@ -80,16 +80,16 @@ class PredictionSet:
         """The first place of each slide, and the number of all."""
         return np.searchsorted(self.slide, np.arange(len(self.slides) + 1))
 
-    def places(self, whole: Sequence[int]) -> Places:
+    def places(self, finished: Sequence[int]) -> Places:
         """Return the place of each row of the embeddings, -1 where nobody asks for it.
 
         Parameters
         ----------
-        whole
+        finished
             Slides that need not be read.
         """
         place = np.full(sum(piece.rows for piece in self.pieces), -1)
-        asked = np.flatnonzero(~np.isin(self.slide, whole))
+        asked = np.flatnonzero(~np.isin(self.slide, finished))
         place[self.keys["row"].to_numpy()[asked]] = asked
         return place
 
@@ -102,7 +102,9 @@ class PredictionSet:
         rows = np.array([piece.rows for piece in work])
         middle = rows.cumsum() - rows / 2
         owner = middle * world // max(rows.sum(), 1)
-        return [piece for piece, own in zip(work, owner, strict=True) if own == rank]
+        return [
+            piece for piece, rank_of_group in zip(work, owner, strict=True) if rank_of_group == rank
+        ]
 
 
 def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> PredictionSet:
@@ -124,15 +126,15 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     """
     dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
-    known = read_keys(dataset.filled)
-    known = known.append_column("row", pa.array(np.arange(len(known))))
+    embedded = read_keys(dataset.filled)
+    embedded = embedded.append_column("row", pa.array(np.arange(len(embedded))))
     slides = store.view("slides") if store.spec.slides else None
     asked = columns.with_columns(store.predicted(), slides, more)
-    keys = _joined(asked, engine.register(store.connection, "embedded", known), more)
+    keys = _joined(asked, engine.register(store.connection, "embedded", embedded), more)
     if not len(keys):
         raise EmptyViewError(
             "No tile has an embedding: the join is empty",
-            found=f"{len(dataset.files)} embedding files, {len(known):,} rows",
+            found=f"{len(dataset.files)} embedding files, {len(embedded):,} rows",
             fix="check that both artifacts are of one cohort and spell their keys alike",
         )
     tiles = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
@@ -149,12 +151,12 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
 
 
-def _joined(tiles: ir.Table, known: ir.Table, more: Sequence[str]) -> pa.Table:
-    both = look_up(tiles, known, KEY, "row")
+def _joined(tiles: ir.Table, embedded: ir.Table, more: Sequence[str]) -> pa.Table:
+    both = look_up(tiles, embedded, KEY, "row")
     both = both.filter(both.row.notnull())
-    chosen = both.select(*KEY, both.target.cast("int64").name("target"), "row", *more)
+    rows = both.select(*KEY, both.target.cast("int64").name("target"), "row", *more)
     with errors.translated():
-        return chosen.order_by(list(KEY)).to_pyarrow()
+        return rows.order_by(list(KEY)).to_pyarrow()
 
 
 # -- what is on disk ----------------------------------------------------------------------------
@@ -168,8 +170,8 @@ def check_sources(cohort: PredictionSet) -> None:
     ArtifactError
         They were: nobody knows of which ones the predictions are.
     """
-    there = all(file.exists() for file in cohort.embeddings.values())
-    if not there or digests.stamp(cohort.embeddings) != cohort.manifest["embeddings"]:
+    exists = all(file.exists() for file in cohort.embeddings.values())
+    if not exists or digests.stamp(cohort.embeddings) != cohort.manifest["embeddings"]:
         raise ArtifactError(
             "The embeddings were changed while they were read",
             found="another size, time or file than before",

@@ -57,9 +57,9 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
             config.resume == "auto" and partitions.recorded(folder) is not None
         )
     else:
-        own = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
+        state = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
         folder, taken, goes_on = places.find(
-            own, config.resume, lambda there: partitions.recorded(there) is not None
+            state, config.resume, lambda folder: partitions.recorded(folder) is not None
         )
         config.resume = goes_on or config.resume is True
     if config.resume:

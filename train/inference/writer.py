@@ -28,8 +28,8 @@ def begin(folder: Path, cohort: PredictionSet) -> list[int]:
     tiles, names = np.diff(cohort.starts), cohort.manifest["class_indices"] or {}
     wanted = {"slide_id", "x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
     with ThreadPoolExecutor() as pool:
-        there = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.slides)
-        return [n for n, found in enumerate(there) if found == tiles[n]]
+        rows_on_disk = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.slides)
+        return [n for n, rows in enumerate(rows_on_disk) if rows == tiles[n]]
 
 
 class PredictionWriter:
@@ -112,7 +112,7 @@ class PredictionWriter:
 
 
 def raise_invalid(
-    cohort: PredictionSet, places: Places, found: Iterable[InvalidEmbeddings]
+    cohort: PredictionSet, places: Places, faults: Iterable[InvalidEmbeddings]
 ) -> None:
     """Refuse embeddings that no prediction was made of.
 
@@ -126,9 +126,11 @@ def raise_invalid(
     EmbeddingError
         There are such, with how many and the first key.
     """
-    whole = InvalidEmbeddings(cohort.dim, "float32")
-    for some in found:
-        asked = [row for row in some.rows if places[row] >= 0]
-        whole.lengths.update((int(places[r]), some.lengths[r]) for r in asked if r in some.lengths)
-        whole.values.extend(int(places[r]) for r in asked if r not in some.lengths)
-    violation.raise_first(whole.violations(cohort.keys))
+    invalid = InvalidEmbeddings(cohort.dim, "float32")
+    for part in faults:
+        asked = [row for row in part.rows if places[row] >= 0]
+        invalid.lengths.update(
+            (int(places[r]), part.lengths[r]) for r in asked if r in part.lengths
+        )
+        invalid.values.extend(int(places[r]) for r in asked if r not in part.lengths)
+    violation.raise_first(invalid.violations(cohort.keys))

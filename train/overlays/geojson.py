@@ -17,7 +17,7 @@ from train.plots.palette import rgb
 
 
 def region_features(
-    found: Regions, classes: list[str], colours: list[str], downsample: float, mpp2: float
+    outlines: Regions, classes: list[str], colours: list[str], downsample: float, mpp2: float
 ) -> Iterator[str]:
     """Yield an annotation for each region.
 
@@ -28,14 +28,13 @@ def region_features(
     mpp2
         Square micrometres of a pixel of the slide's level.
     """
-    rows = zip(
-        write_features(found.shape, downsample), found.label.tolist(), found.tiles.tolist(),
-        found.mean.tolist(), found.least.tolist(), (found.area * mpp2).tolist(), strict=True,
-    )  # fmt: skip
+    shapes, area = write_features(outlines.shape, downsample), outlines.area * mpp2
+    columns = (outlines.label, outlines.tiles, outlines.mean, outlines.least, area)
+    rows = zip(shapes, *(column.tolist() for column in columns), strict=True)
     for shape, label, tiles, mean, least, area in rows:
         measured = {
             "Mean probability": round(mean, 6), "Least probability": round(least, 6),
-            "TileTable": tiles, "Region area µm²": round(area, 3),
+            "Tiles": tiles, "Region area µm²": round(area, 3),
         }  # fmt: skip
         yield feature(shape, "annotation", classes[label], colours[label], measured)
 

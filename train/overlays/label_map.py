@@ -1,6 +1,6 @@
 """One class for every point of a slide: the rule that all maps of it share.
 
-TileTable may overlap. A point belongs to the class with the largest mean probability over the tiles
+Tiles may overlap. A point belongs to the class with the largest mean probability over the tiles
 that cover it; where one tile alone covers it, that is the tile's own prediction. The edges of all
 tiles cut the slide into cells, on each of which the tiles that cover it are the same: the rule is
 applied once per cell, in whole numbers, and neither regions nor pixels are rounded.
@@ -114,7 +114,7 @@ def label_map(tiles: SlidePredictions) -> LabelMap:
     Raises
     ------
     SchemaError
-        TileTable overlap in so many ways that the cells do not fit into memory.
+        Tiles overlap in so many ways that the cells do not fit into memory.
     """
     xs, left, columns = _cut(tiles.x, tiles.width)
     ys, top, rows = _cut(tiles.y, tiles.height)
@@ -129,10 +129,10 @@ def label_map(tiles: SlidePredictions) -> LabelMap:
     inner = np.arange(pairs) - np.repeat(np.cumsum(columns * rows) - columns * rows, columns * rows)
     down, across = np.divmod(inner, columns[tile])
     place = (top[tile] + down) * (len(xs) - 1) + left[tile] + across
-    there, cell = np.unique(place, return_inverse=True)
-    row, column = np.divmod(there, len(xs) - 1)
-    label, confidence = _argmax(tiles, tile, cell, len(there))
-    truth = _majority(tiles.target[tile], cell, len(there), tiles.probabilities.shape[1])
+    positions, cell = np.unique(place, return_inverse=True)
+    row, column = np.divmod(positions, len(xs) - 1)
+    label, confidence = _argmax(tiles, tile, cell, len(positions))
+    truth = _majority(tiles.target[tile], cell, len(positions), tiles.probabilities.shape[1])
     return LabelMap(xs, ys, column, row, label, truth, confidence, tile, cell)
 
 

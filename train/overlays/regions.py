@@ -78,15 +78,15 @@ def regions(mosaic: LabelMap, tiles: SlidePredictions) -> Regions:
         for part in np.split(np.asarray(cells)[order], starts[1:])
     ])  # fmt: skip
     pairs = np.unique(of[mosaic.cell] * len(tiles) + mosaic.tile)
-    found = Regions(
+    outlines = Regions(
         shape=_straight(merged)[by_class],
         label=label[by_class],
         tiles=np.bincount(pairs // len(tiles), minlength=number)[by_class],
         mean=(np.bincount(of, mosaic.confidence * area) / np.bincount(of, area))[by_class],
         least=np.minimum.reduceat(mosaic.confidence[order], starts)[by_class],
     )
-    check(found, mosaic, tiles)
-    return found
+    check(outlines, mosaic, tiles)
+    return outlines
 
 
 def _connected(mosaic: LabelMap) -> tuple[int, Ints]:
@@ -95,10 +95,10 @@ def _connected(mosaic: LabelMap) -> tuple[int, Ints]:
     place = mosaic.spread(np.arange(cells), NONE)
     label = mosaic.spread(mosaic.label, NONE)
     first, second = [], []
-    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        same = (label[here] == label[there]) & (label[here] != NONE)
-        first.append(place[here][same])
-        second.append(place[there][same])
+    for before, after in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        same = (label[before] == label[after]) & (label[before] != NONE)
+        first.append(place[before][same])
+        second.append(place[after][same])
     ends = (np.concatenate(first), np.concatenate(second))
     edges = coo_array((np.ones(len(ends[0]), dtype=bool), ends), shape=(cells, cells))
     number, of = connected_components(edges, directed=False)
@@ -115,14 +115,14 @@ def _straight(polygons: Shapes) -> Shapes:
     turn = ~((points[before] == points) & (points == points[after])).any(axis=1)
     turn[last] = False
     kept = np.add.reduceat(turn, start)
-    own = np.flatnonzero(turn)
+    corners = np.flatnonzero(turn)
     firsts = np.cumsum(kept) - kept
-    closed = np.insert(points[own], firsts + kept, points[own][firsts], axis=0)
+    closed = np.insert(points[corners], firsts + kept, points[corners][firsts], axis=0)
     offsets = np.concatenate([[0], np.cumsum(kept + 1)])
     return np.asarray(shapely.from_ragged_array(kind, closed, (offsets, parts)))
 
 
-def check(found: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
+def check(outlines: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
     """Compare regions with the tiles that they came from.
 
     The regions of a class are as large as the rule gives it, to the pixel; and the middle of each
@@ -134,7 +134,7 @@ def check(found: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
         Not so: the maps of this slide would lie.
     """
     classes = tiles.probabilities.shape[1]
-    drawn = np.bincount(found.label, found.area, classes)
+    drawn = np.bincount(outlines.label, outlines.area, classes)
     ruled = np.bincount(mosaic.label, mosaic.area, classes)
     if not np.array_equal(drawn, ruled):
         raise RegionError(
@@ -144,12 +144,12 @@ def check(found: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
     middle = shapely.points(tiles.x + tiles.width / 2, tiles.y + tiles.height / 2)
     point, _ = shapely.STRtree(boxes(tiles)).query(middle, predicate="intersects")
     alone = np.bincount(point, minlength=len(tiles)) == 1
-    region, inside = shapely.STRtree(middle[alone]).query(found.shape, predicate="contains")
+    region, inside = shapely.STRtree(middle[alone]).query(outlines.shape, predicate="contains")
     at = np.full(int(alone.sum()), NONE)
-    at[inside] = found.label[region]
+    at[inside] = outlines.label[region]
     astray = int((at != tiles.pred[alone]).sum())
     if astray:
         raise RegionError(
-            "TileTable lie outside the regions of their class", found=f"{astray:,} of {len(at):,}",
+            "Tiles lie outside the regions of their class", found=f"{astray:,} of {len(at):,}",
             fix="report it: this is an error of the program",
         )  # fmt: skip

@@ -141,7 +141,7 @@ def _summed(table: pa.Table) -> pa.Table:
     return summed.rename_columns({f"{name}_sum": name for name in added})
 
 
-def choose(asked: str, found: pa.Table) -> list[str]:
+def choose(asked: str, counts: pa.Table) -> list[str]:
     """Return the slides that are asked for.
 
     Parameters
@@ -149,7 +149,7 @@ def choose(asked: str, found: pa.Table) -> list[str]:
     asked
         ``worst:20`` (the lowest accuracy first; of equals, the one with more tiles), ``all``, or
         names with commas between.
-    found
+    counts
         See `scores`.
 
     Raises
@@ -159,7 +159,7 @@ def choose(asked: str, found: pa.Table) -> list[str]:
     EmptyViewError
         The worst are asked for, and no tile has a label.
     """
-    names = found["slide_id"].to_pylist()
+    names = counts["slide_id"].to_pylist()
     number = worst(asked)
     if asked == "all":
         return names
@@ -173,21 +173,21 @@ def choose(asked: str, found: pa.Table) -> list[str]:
                     fix="set maps.slides to worst:20, all, or names with commas between",
                 )
         return listed
-    tiles, labelled, right = (found[n].to_numpy() for n in ("tiles", "labelled", "right"))
-    known = np.flatnonzero(labelled)
-    if not len(known):
+    tiles, labelled, right = (counts[n].to_numpy() for n in ("tiles", "labelled", "right"))
+    labelled_rows = np.flatnonzero(labelled)
+    if not len(labelled_rows):
         raise EmptyViewError(
             "Without labels no slide can be the worst",
             found=f"{len(names):,} slides, no tile of which has a label",
             fix="set maps.slides=all, or names with commas between",
         )
-    order = np.lexsort((-tiles[known], right[known] / labelled[known]))
-    return [names[row] for row in known[order[:number]]]
+    order = np.lexsort((-tiles[labelled_rows], right[labelled_rows] / labelled[labelled_rows]))
+    return [names[row] for row in labelled_rows[order[:number]]]
 
 
-def names_of(asked: str, there: Collection[str]) -> list[str]:
+def names_of(asked: str, names: Collection[str]) -> list[str]:
     """Return the names in a list; one that holds a comma itself is understood where it is alone."""
-    return [asked] if asked in there else [name.strip() for name in asked.split(",")]
+    return [asked] if asked in names else [name.strip() for name in asked.split(",")]
 
 
 def worst(asked: str) -> int | None:

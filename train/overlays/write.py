@@ -56,10 +56,10 @@ def write(folder: Path, predicted: ds.Dataset, uri: str, settings: Maps, console
     assert settings.slides is not None
     classes = classes_of(predicted)
     palette = colours(len(classes))
-    chosen = choose(settings.slides, scores(predicted))
-    slides = read_slides(uri, settings.downsample, chosen)
+    names = choose(settings.slides, scores(predicted))
+    slides = read_slides(uri, settings.downsample, names)
     rows = []
-    for name, stem in file_stems(chosen).items():
+    for name, stem in file_stems(names).items():
         tiles = read_tiles(predicted, slides[name], classes)
         row = draw(
             folder, slides[name], tiles, classes, palette, merged=settings.regions, stem=stem

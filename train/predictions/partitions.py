@@ -61,14 +61,14 @@ def check_same(folder: Path, manifest: dict[str, Any]) -> None:
     ArtifactError
         There are none, or something differs.
     """
-    there = recorded(folder)
-    if there is None:
+    earlier = recorded(folder)
+    if earlier is None:
         raise ArtifactError(
             "There is nothing to resume",
             found=f"no predictions in {folder}",
             fix="leave resume=true out, or give the arguments of the command that was killed",
         )
-    unlike = [name for name in manifest if there.get(name) != manifest[name]]
+    unlike = [name for name in manifest if earlier.get(name) != manifest[name]]
     if unlike:
         raise ArtifactError(
             f"The predictions in {folder} were made of something else",

@@ -81,5 +81,5 @@ def _point(model: str, alias: str, number: str) -> None:
 
 def _mover(now: Version | None) -> str:
     tags = now.tags if now else {}
-    known = [tags.get(f"promotion.{key}") for key in ("author", "time")]
-    return f" (by {known[0]}, {known[1]})" if all(known) else ""
+    signature = [tags.get(f"promotion.{key}") for key in ("author", "time")]
+    return f" (by {signature[0]}, {signature[1]})" if all(signature) else ""

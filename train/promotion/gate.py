@@ -239,18 +239,18 @@ def data_line(gate: Gate, evidence: Evidence) -> Check:
 
     A digest is known if the gate lists it, or if not, if the candidate's run recorded it.
     """
-    said = []
+    messages = []
     for name, digest in evidence.read.items():
         expected = gate.known.get(name) or evidence.recorded.get(name)
         if expected is None:
-            said.append(f"{name} is not recorded ({digest})")
+            messages.append(f"{name} is not recorded ({digest})")
         elif expected not in (digest, evidence.earlier.get(name)):
             whose = "the gate" if gate.known.get(name) else "the run"
-            said.append(f"{name} is {digest[:12]}, {expected[:12]} for {whose}")
+            messages.append(f"{name} is {digest[:12]}, {expected[:12]} for {whose}")
     missing = [name for name in ("tiles", "embeddings") if name not in evidence.recorded]
-    said += [f"the run recorded no {name}" for name in missing if name not in evidence.read]
-    found = "; ".join(said) or f"known: {', '.join(evidence.read)}"
-    return Check("digests of the data", not said, found, "of the run, or listed in the gate")
+    messages += [f"the run recorded no {name}" for name in missing if name not in evidence.read]
+    measured = "; ".join(messages) or f"known: {', '.join(evidence.read)}"
+    return Check("digests of the data", not messages, measured, "of the run, or listed in the gate")
 
 
 def _floors(gate: Gate, evidence: Evidence) -> list[Check]:
@@ -259,10 +259,10 @@ def _floors(gate: Gate, evidence: Evidence) -> list[Check]:
         least = floor.classes.get(name, floor.default)
         value = evidence.candidate[f"{floor.figure}/{name}"].value
         asked = f"{floor.figure} at least {least:g}"
-        passed, found = value >= least - ROUNDING, f"{value:.4f}"
+        passed, measured = value >= least - ROUNDING, f"{value:.4f}"
         if not tiles:
-            passed, found = name in floor.may_be_absent, NO_TILE
-        lines.append(Check(f"floor: {name}", passed, found, asked))
+            passed, measured = name in floor.may_be_absent, NO_TILE
+        lines.append(Check(f"floor: {name}", passed, measured, asked))
     return lines
 
 
@@ -290,10 +290,10 @@ def _worse(gate: Gate, evidence: Evidence) -> list[Check]:
     lines = []
     for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
         value = evidence.differences[f"{figure}/{name}"].value
-        passed, found = value >= -most - ROUNDING, f"{value:+.4f}"
+        passed, measured = value >= -most - ROUNDING, f"{value:+.4f}"
         if not tiles:
-            passed, found = name in gate.floor.may_be_absent, NO_TILE
-        lines.append(Check(f"worse: {name}", passed, found, asked))
+            passed, measured = name in gate.floor.may_be_absent, NO_TILE
+        lines.append(Check(f"worse: {name}", passed, measured, asked))
     return lines
 
 
@@ -303,11 +303,11 @@ def _difference(gate: Gate, evidence: Evidence) -> list[Check]:
     asked = f"macro F1: interval above {0 - gate.difference:g}"
     if evidence.differences is None:
         return [Check("difference", True, NO_CHAMPION, asked)]
-    found = evidence.differences["f1_macro"]
-    if not math.isfinite(found.low):
+    difference = evidence.differences["f1_macro"]
+    if not math.isfinite(difference.low):
         return [Check("difference", False, "no interval: the test view has one slide", asked)]
-    said = f"{found.value:+.4f} ({found.low:+.4f} .. {found.high:+.4f})"
-    return [Check("difference", found.low > -gate.difference, said, asked)]
+    interval = f"{difference.value:+.4f} ({difference.low:+.4f} .. {difference.high:+.4f})"
+    return [Check("difference", difference.low > -gate.difference, interval, asked)]
 
 
 def _calibration(gate: Gate, evidence: Evidence) -> list[Check]:
@@ -325,9 +325,9 @@ def _shared(gate: Gate, evidence: Evidence) -> list[Check]:
             continue
         count, asked = evidence.shared.get(group), f"at most {most} in training and test"
         if count is None:
-            found = "not known: the column is not in both"
+            measured = "not known: the column is not in both"
             passed = group == "patients" and gate.unknown_patients == "allow"
         else:
-            found, passed = f"{count}", count <= most
-        lines.append(Check(f"shared {group}", passed, found, asked))
+            measured, passed = f"{count}", count <= most
+        lines.append(Check(f"shared {group}", passed, measured, asked))
     return lines

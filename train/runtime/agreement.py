@@ -31,11 +31,11 @@ def facts(config: Config) -> Facts:
 
 def code() -> str:
     """Return a digest of this project's modules, whatever their commit is."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for folder in (Path(__file__).parents[1], Path(featurestore.__file__).parent):
         for file in sorted(folder.rglob("*.py")):
-            whole.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return whole.hexdigest()[:12]
+            digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def check(processes: Processes, config: Config) -> None:
@@ -53,12 +53,12 @@ def check(processes: Processes, config: Config) -> None:
 def compare(processes: Sequence[Facts]) -> None:
     """Refuse facts that differ between processes; raises as `check`."""
     unlike: dict[str, str] = {}
-    for rank, own in enumerate(processes):
-        for key in {**processes[0], **own}:
+    for rank, facts_of_rank in enumerate(processes):
+        for key in {**processes[0], **facts_of_rank}:
             here = key.startswith("the working folder")  # known to the ranks of a machine alone
             other = next(n for n, each in enumerate(processes) if key in each) if here else 0
-            value, first = (each.get(key, "not set") for each in (own, processes[other]))
-            if value != first and (key in own or not here):
+            value, first = (each.get(key, "not set") for each in (facts_of_rank, processes[other]))
+            if value != first and (key in facts_of_rank or not here):
                 unlike.setdefault(key, f"{key} is {first} in rank {other}, {value} in rank {rank}")
     if unlike:
         more = f"; {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""

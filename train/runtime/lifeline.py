@@ -135,10 +135,10 @@ def _line(link: socket.socket) -> bytes:
     return line
 
 
-def joined(host: str, port: int, token: str, own: Rank) -> socket.socket:
+def joined(host: str, port: int, token: str, rank: Rank) -> socket.socket:
     """Return a connection to the first process."""
     link = socket.create_connection((host, port), timeout=MEETING)
-    hello = {"token": token, "rank": own.number, "name": own.name}
+    hello = {"token": token, "rank": rank.number, "name": rank.name}
     link.sendall(json.dumps(hello).encode() + b"\n")
     _watch(link)
     return link

@@ -75,11 +75,11 @@ def start_processes(config: Config, ending: Ending) -> Iterator[tuple[Processes,
 def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
     """Connect the processes until the block ends, and end all of them where one ends."""
     number, world = accelerator.process_index, accelerator.num_processes
-    own = ending.rank = Rank(number, world, accelerator.local_process_index)
+    rank = ending.rank = Rank(number, world, accelerator.local_process_index)
     ending.speaks = number == 0
     with contextlib.ExitStack() as stack:
         if world > 1:
-            peers = _met(accelerator, own)
+            peers = _met(accelerator, rank)
             _set_pg_timeout(WORK if peers else BLIND)
             lifeline = Lifeline(number, peers, ending.hear)
             stack.callback(lifeline.close)
@@ -88,31 +88,31 @@ def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
         yield
 
 
-def _met(accelerator: Accelerator, own: Rank) -> list[Peer]:
+def _met(accelerator: Accelerator, rank: Rank) -> list[Peer]:
     """Return the peers of a process; none, with a warning, if some cannot reach the first."""
     host, trouble = os.environ.get("MASTER_ADDR", "127.0.0.1"), ""
     peers: list[Peer] = []
     with contextlib.ExitStack() as stack:
-        if own.number == 0:
+        if rank.number == 0:
             door = stack.enter_context(listener(host))
-            offer: list[Any] = [door.getsockname()[1], secrets.token_hex(), own.name]
+            offer: list[Any] = [door.getsockname()[1], secrets.token_hex(), rank.name]
         else:
             offer = [None] * 3
         broadcast_object_list(offer)
         port, token, name = offer
         try:
-            if own.number == 0:
-                accept(door, token, own.world - 1, peers)
+            if rank.number == 0:
+                accept(door, token, rank.world - 1, peers)
             else:
-                peers = [Peer(0, name, joined(host, port, token, own))]
+                peers = [Peer(0, name, joined(host, port, token, rank))]
         except OSError as error:
-            trouble = f"{own.name}: {error.strerror or error}"
+            trouble = f"{rank.name}: {error.strerror or error}"
         troubles = [each for each in Processes(accelerator).all_gather(trouble) if each]
     if not troubles:
         return peers
     for peer in peers:
         peer.link.close()
-    if own.number == 0:
+    if rank.number == 0:
         warnings.warn(
             f"nobody hears of it when a process is gone: no connection to the first at {host}, "
             f"{troubles[0]}",

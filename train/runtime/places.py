@@ -21,7 +21,7 @@ def beside(folder: Path) -> Iterator[Path]:
     yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
 
-def known(folder: Path) -> list[Path]:
+def taken_places(folder: Path) -> list[Path]:
     """Return those of the folders that there are, or that a run has just taken."""
     stem = folder.name
     names = {path.stem for path in folder.parent.glob(f"{stem}*") if path.is_dir()}
@@ -49,13 +49,13 @@ def find(
         Whoever makes what is to be resumed is still at work.
     """
     running = []
-    for own in known(folder) if resume else []:
-        lock = cache.lock_of(own)
+    for place in taken_places(folder) if resume else []:
+        lock = cache.lock_of(place)
         taken = hold(lock)
         if not taken:
-            running.append(f"{locks.lock_owner(lock)} works in {own}")
-        elif resumable(own):
-            return own, taken, True
+            running.append(f"{locks.lock_owner(lock)} works in {place}")
+        elif resumable(place):
+            return place, taken, True
         else:
             taken.close()
     if running and resume != "auto":
@@ -64,9 +64,9 @@ def find(
             found="; ".join(running),
             fix="wait for it, or end it first; leave resume=true out to run the same beside it",
         )
-    for own in beside(folder):
-        if taken := hold(cache.lock_of(own)):
-            return own, taken, False
+    for place in beside(folder):
+        if taken := hold(cache.lock_of(place)):
+            return place, taken, False
     raise AssertionError  # names do not end
 
 

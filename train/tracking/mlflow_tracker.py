@@ -36,8 +36,8 @@ LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME"
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     """Yield tuples of at most ``size`` items (itertools has it from Python 3.12 on)."""
     rest = iter(items)
-    while some := tuple(islice(rest, size)):
-        yield some
+    while batch := tuple(islice(rest, size)):
+        yield batch
 
 
 def survives_lost_server(
@@ -130,7 +130,7 @@ class MlflowTracker:
         self.beside: set[str] = set()  # runs of others, left active in this process
         self.failure: TrackingError | None = None
         self.goes_on = False
-        self.held: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
+        self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
 
     @property
     def records(self) -> bool:
@@ -172,7 +172,7 @@ class MlflowTracker:
         client, experiment = mlflow.MlflowClient(), run.info.experiment_id
         for key in run.data.metrics:
             history = client.get_metric_history(self.run, key)
-            self.held[key] = {entry.step for entry in history}
+            self.logged_steps[key] = {entry.step for entry in history}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
             client.delete_run(nested.info.run_id)
         registered = {version.source for version in self._versions()}
@@ -246,8 +246,8 @@ class MlflowTracker:
         import mlflow
 
         told = {key: redacted(str(value)) for key, value in values.items()}
-        for some in batched(told.items(), AT_ONCE):
-            mlflow.log_params(dict(some))
+        for batch in batched(told.items(), AT_ONCE):
+            mlflow.log_params(dict(batch))
 
     @survives_lost_server
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
@@ -255,14 +255,14 @@ class MlflowTracker:
         import mlflow
 
         active = mlflow.active_run()
-        held = self.held if active and active.info.run_id == self.run else {}
+        steps = self.logged_steps if active and active.info.run_id == self.run else {}
         fresh = {
             key: float(value)
             for key, value in values.items()
-            if (step or 0) not in held.get(key, ())
+            if (step or 0) not in steps.get(key, ())
         }
-        for some in batched(fresh.items(), AT_ONCE):
-            mlflow.log_metrics(dict(some), step=step)
+        for batch in batched(fresh.items(), AT_ONCE):
+            mlflow.log_metrics(dict(batch), step=step)
 
     @survives_lost_server
     def text(self, content: str, name: str) -> None:
@@ -276,8 +276,8 @@ class MlflowTracker:
         """Record a table, shown as such in the UI."""
         import mlflow
 
-        there = mlflow.MlflowClient().list_artifacts(self.run) if self.goes_on else []
-        if name in {entry.path for entry in there}:
+        artifacts = mlflow.MlflowClient().list_artifacts(self.run) if self.goes_on else []
+        if name in {entry.path for entry in artifacts}:
             # MLflow would append to it, and stumble where it was cut off.
             mlflow.log_text(as_json(columns), name)
         else:

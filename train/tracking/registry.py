@@ -110,7 +110,7 @@ def line(file: Path, name: str) -> str:
 
 
 def by_name(lines: str) -> dict[str, str]:
-    """Return the digests that `unit_sums` or `line` wrote, by the names of the files."""
+    """Return the digests that `recorded_digests` or `line` wrote, by the names of the files."""
     return {line[66:]: line[:64] for line in lines.splitlines()}
 
 

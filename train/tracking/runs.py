@@ -73,25 +73,28 @@ def get_run(run: str) -> Any:
 
 def load_run(run: str) -> RunRecord:
     """Return what a run has recorded; raises as `get_run`."""
-    found = get_run(run)
+    entity = get_run(run)
     config = Path()
     with suppress(ArtifactError):
         config = Path(local_path(f"runs:/{run}/config.yaml"))
     inputs: dict[str, str] = {}
     contents: set[str] = set()
-    for one in found.inputs.dataset_inputs:
+    for one in entity.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in one.tags}
-        name, alike = one.dataset.name, sum(own.split(" ")[0] == one.dataset.name for own in inputs)
+        name, alike = (
+            one.dataset.name,
+            sum(other.split(" ")[0] == one.dataset.name for other in inputs),
+        )
         key = f"{name} {alike + 1}" if alike else name
         inputs[key] = tags.get("sha256", one.dataset.digest)
         contents |= {tags[CONTENT]} if CONTENT in tags else set()
     return RunRecord(
         run=run,
-        commit=found.data.tags.get("mlflow.source.git.commit"),
+        commit=entity.data.tags.get("mlflow.source.git.commit"),
         config=config.read_text() if config.is_file() else "",
-        metrics=dict(found.data.metrics),
+        metrics=dict(entity.data.metrics),
         data=inputs,
-        params=dict(found.data.params),
+        params=dict(entity.data.params),
         contents=frozenset(contents),
     )
 
@@ -113,8 +116,8 @@ def set_status(run: str, status: str) -> None:
         tracking_server.impatient(),
         suppress(Exception),
     ):  # to record it is all that there is to lose
-        found = client.get_run(run)
+        parent = client.get_run(run)
         below = f"tags.`mlflow.parentRunId` = '{run}'"
-        for one in (*client.search_runs([found.info.experiment_id], below), found):
+        for one in (*client.search_runs([parent.info.experiment_id], below), parent):
             if one.info.status == "RUNNING":
                 client.set_terminated(one.info.run_id, status)
