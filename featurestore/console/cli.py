@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="URI",
-        help="a resolved configuration: a file written by `python -m train.config.load ...`, or "
+        help="a resolved configuration: a file written by `python -m train.config ...`, or "
         "runs:/RUN/config.yaml of a training run (default: the embedded digits)",
     )
     parser.add_argument("--tracking-uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
@@ -174,7 +174,7 @@ def _configured(uri: str) -> StoreSpec:
         raise ArtifactError(
             f"{uri or repr(uri)} is not a resolved configuration",
             found=getattr(error, "strerror", None) or str(error),
-            fix="write one with `python -m train.config.load data=... > store.yaml`",
+            fix="write one with `python -m train.config data=... > store.yaml`",
         ) from error
     return StoreSpec.from_yaml(content, uri)
 

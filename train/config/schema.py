@@ -247,7 +247,7 @@ class Config:
     )
     stream: Literal["auto", "always", "never"] = field(
         default="auto",
-        metadata=doc("read linear heads' embeddings from disk every epoch: if memory is short"),
+        metadata=doc("read embeddings from disk every epoch: if memory is short"),
     )
     threads: int | None = field(
         default=None,

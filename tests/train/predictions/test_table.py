@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from train.predictions.table import encode_clusters, lone_slides, predictions
+from train.predictions.table import Predictions, encode_clusters, lone_slides
 
 
 def test_predictions_come_back_in_the_order_of_keys():
@@ -16,7 +16,8 @@ def test_predictions_come_back_in_the_order_of_keys():
     })  # fmt: skip
     order = np.random.default_rng(3).permutation(18)
     x = torch.from_numpy(order).float()
-    table = predictions(keys, order, torch.stack([x, 10 - x], dim=1), ["a", "b;"])
+    probabilities = torch.stack([x, 10 - x], dim=1).numpy()
+    table = Predictions.of(keys, order, probabilities, ["a", "b;"]).table()
     assert table.column_names == ["slide_id", "x", "y", "target", "pred", "prob_a", "prob_b;"]
     assert table["x"].to_pylist() == list(range(18))
     assert table["prob_a"].to_pylist() == list(range(18))
