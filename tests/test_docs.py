@@ -47,6 +47,7 @@ LEFT = {
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
 }
 """What a command leaves where it was run."""
+SILENT = {"featurestore gc --keep 5"}  # there is nothing to remove
 SHORT = " tracking.register=false max_epochs=3"
 
 
@@ -163,7 +164,7 @@ def test_a_block_runs_as_written(
         written = re.sub(r"(^|\s)(train|sql)/", rf"\1{ROOT}/\2/", as_of(command, uri))
         if written.startswith("featurestore ") and ">" not in written:
             assert cli.main(shlex.split(written)[1:]) == 0, command + capsys.readouterr().err
-            assert capsys.readouterr().out, command
+            assert capsys.readouterr().out or command in SILENT, command
         else:
             done = launch(["bash", "-ec", written], folder, MLFLOW_TRACKING_URI=uri)
             assert done.returncode == 0, command + done.stdout + done.stderr

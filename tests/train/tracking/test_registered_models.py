@@ -47,6 +47,7 @@ def last(uri: str) -> mlflow.entities.Run:
     return client.search_runs([experiment.experiment_id], order_by=order, max_results=1)[0]
 
 
+@pytest.mark.slow
 def test_a_run_records_the_version_that_an_alias_meant(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -75,6 +76,7 @@ def test_a_run_records_the_version_that_an_alias_meant(
     assert last(uri).data.params["checkpoint"] == f"models:/{MODEL}/{bad}"
 
 
+@pytest.mark.slow
 def test_files_that_are_not_as_registered_are_refused_by_every_command(
     uri: str, capsys: pytest.CaptureFixture[str]
 ):
