@@ -84,7 +84,8 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
             # written yet, and the others have not begun to read embeddings.
             prepare_mode = prepare_prediction if config.mode == "predict" else prepare_fit
             inputs, job = prepare_mode(config, console, processes.world)
-            check_maps(config, job.keys)
+            with inputs.closed_on_error():
+                check_maps(config, job.keys)
             return inputs, job
 
         with start_run(prepare, processes, console, ending, command) as (this, job, inputs):

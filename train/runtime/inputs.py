@@ -1,6 +1,7 @@
 """What the main process alone opens before a run begins: tracker, store, snapshots, locks."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from featurestore.errors import UnknownClassError
@@ -37,6 +38,15 @@ class Inputs:
     store: FeatureStore
     snapshots: list[Snapshot] = field(default_factory=list)
     locks: ExitStack = field(default_factory=ExitStack)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Let go of the locks if the block refuses the run."""
+        try:
+            yield
+        except BaseException:
+            self.locks.close()
+            raise
 
 
 def open_tracker(config: Config) -> Tracker:
