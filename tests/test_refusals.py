@@ -10,7 +10,7 @@ from conftest import ROOT, TABLES, launch
 from refused import arguments, imported
 
 from train import probe
-from train.config import help, load
+from train.config import help
 
 PROBE = str(ROOT / "train" / "probe.py")
 
@@ -252,7 +252,7 @@ def test_a_rank_left_over_silences_no_error(
     Another one waits until its launcher would have ended it, and speaks if it is refused alone.
     """
     pauses: list[float] = []
-    monkeypatch.setattr(load.time, "sleep", pauses.append)
+    monkeypatch.setattr(help.time, "sleep", pauses.append)
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

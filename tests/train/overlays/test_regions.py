@@ -89,8 +89,8 @@ def laid(draw) -> SlidePredictions:
     shares = rng.dirichlet(np.ones(K), len(places)).astype(np.float32)
     x, y = (np.array(axis) for axis in zip(*places, strict=True))
     return tiles(
-        origin[0] + stride[0] * x, origin[1] + stride[1] * y, shares.argmax(axis=1), width, height,
-        rng.integers(-1, K, len(places)), shares,
+        origin[0] + stride[0] * x, origin[1] + stride[1] * y, shares.argmax(axis=1), width,
+        height=height, target=rng.integers(-1, K, len(places)), probabilities=shares,
     )  # fmt: skip
 
 
