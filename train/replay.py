@@ -244,7 +244,7 @@ def evaluated(
     Parameters
     ----------
     fold
-        On which the registered head of a pack was validated; None for a final one.
+        On which the registered head of several was validated; None for a final one.
     """
     several = is_sweep(config)
     parts = [out_of_fold(record, config, snapshot)] if several else []

@@ -62,7 +62,7 @@ def _check_repeated(config: Config) -> None:
 
 
 def _check_fold(config: Config) -> None:
-    """Refuse packs of heads where there can be none."""
+    """Refuse heads side by side where there can be none."""
     if config.fold == []:
         raise ConfigError(
             "fold names no fold", found="fold=[]", fix="set for example fold=[0,1,4] or fold=all"

@@ -39,7 +39,7 @@ class Evaluation:
     settings
         What intervals resample, by which columns there are groups.
     metrics
-        Metrics with 95 % intervals, by the names of `METRICS`.
+        Metrics with 95 % intervals, by the names of `train.evaluation.metrics.METRICS`.
     scores
         Those of the confusion matrix and of its slides, without an interval.
     slide_confusion

@@ -38,8 +38,8 @@ class Group:
     tiles, slides, clusters
         How many it has; clusters are what its intervals resample.
     metrics
-        Those of `METRICS` that groups are given, with intervals where the group is shown and has
-        two clusters or more.
+        Those of `train.evaluation.metrics.METRICS` that groups are given, with intervals where
+        the group is shown and has two clusters or more.
     most_confused
         True class, class that it is taken for, and tiles, of its most frequent confusion.
     shown

@@ -197,7 +197,8 @@ def grid(extent: tuple[int, int], step: int, most: int) -> Grid:
     extent
         Width and height of the slide.
     step
-        See `Tiles.step`; pixels are as large, or the least multiple of it that is enough.
+        See `SlidePredictions.step`; pixels are as large, or the least multiple of it that is
+        enough.
     most
         Pixels at most.
     """

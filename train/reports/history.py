@@ -111,7 +111,7 @@ class GridHistory:
             self.losses.append((epoch.number, number, *map(float, means)))
 
     def close(self) -> None:
-        """Leave it to `RunLogger.settings`."""
+        """Leave it to `train.reports.logger.RunLogger.settings`."""
 
     def state_dict(self) -> Losses:
         """Return the losses."""
