@@ -230,11 +230,6 @@ def asked_folds(config: Config, folds: list[int]) -> list[int]:
     return [fold for fold in several if fold is not None]
 
 
-def is_single_head(config: Config) -> bool:
-    """Return whether one linear head is trained."""
-    return config.mode == "fit" and config.head == "linear" and not is_sweep(config)
-
-
 def size(limit: str) -> int:
     """Return the bytes of, for example, 4GB or 512 MiB, as DuckDB reads them."""
     units = r"b|([kmgt])(?:(i?)b)?"

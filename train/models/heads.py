@@ -49,7 +49,6 @@ def mlp(dim: int, classes: int, hidden: int) -> nn.Module:
 
 NOT_FINITE = "An embedding holds NaN, infinite values or null: send finite numbers"
 HEADS = {"linear": linear, "mlp": mlp}
-BACKBONES = ("none", "zscore", "l2")
 
 
 def backbone(normalize: str, dim: int) -> nn.Module:

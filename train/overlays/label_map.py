@@ -96,11 +96,6 @@ class LabelMap:
         """Pixels of each cell."""
         return np.diff(self.xs)[self.column] * np.diff(self.ys)[self.row]
 
-    @property
-    def covered(self) -> Ints:
-        """How many tiles cover each cell."""
-        return np.bincount(self.cell, minlength=len(self.column))
-
     def spread(self, values: npt.NDArray, nothing: float) -> npt.NDArray:
         """Lay values of cells out by row and column, with ``nothing`` where no tile is."""
         laid = np.full((len(self.ys) - 1, len(self.xs) - 1), nothing, dtype=values.dtype)
