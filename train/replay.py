@@ -116,7 +116,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     mlflow_artifacts.use_tracking(given.get("tracking.uri"))
     name = names.resolved(name)
     record = load_run(names.run_of(name))
-    config = settled(record, overrides)
+    config = replayed_config(record, overrides)
     for key, value in given.items():
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
     console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
@@ -154,7 +154,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     return not differing and not changed
 
 
-def settled(record: RunRecord, overrides: list[str]) -> Config:
+def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
     """Return the configuration that a run has recorded, for one that records nothing."""
     if not record.config:
         raise ArtifactError(

@@ -51,7 +51,7 @@ NOT_FINITE = "An embedding holds NaN, infinite values or null: send finite numbe
 HEADS = {"linear": linear, "mlp": mlp}
 
 
-def backbone(normalize: str, dim: int) -> nn.Module:
+def build_backbone(normalize: str, dim: int) -> nn.Module:
     """Return what comes before a head; the buffers of a `Standardize` are still to be filled."""
     if normalize == "zscore":
         return Standardize(torch.zeros(dim), torch.ones(dim))
@@ -70,6 +70,7 @@ class Finite(nn.Module):
         return x
 
 
-def classifier(body: nn.Module, head: nn.Module) -> nn.Module:
+def classifier(backbone: nn.Module, head: nn.Module) -> nn.Module:
     """Join backbone, head and softmax: embeddings (rows, dim) -> probabilities (rows, classes)."""
-    return nn.Sequential(OrderedDict(backbone=body, head=head, probabilities=nn.Softmax(dim=-1)))
+    softmax = nn.Softmax(dim=-1)
+    return nn.Sequential(OrderedDict(backbone=backbone, head=head, probabilities=softmax))

@@ -245,8 +245,8 @@ class MlflowTracker:
         """Record parameters."""
         import mlflow
 
-        told = {key: redacted(str(value)) for key, value in values.items()}
-        for batch in batched(told.items(), AT_ONCE):
+        texts = {key: redacted(str(value)) for key, value in values.items()}
+        for batch in batched(texts.items(), AT_ONCE):
             mlflow.log_params(dict(batch))
 
     @survives_lost_server
