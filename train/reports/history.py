@@ -16,7 +16,7 @@ Losses = list[tuple[int, int, float, float]]
 
 
 class History(Protocol):
-    """Hears of every epoch."""
+    """What a fit records of its epochs."""
 
     name: str
     """Of the state that it is saved with."""

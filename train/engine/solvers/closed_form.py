@@ -98,7 +98,7 @@ class ClosedFormTrainer:
         self.weights: LinearHeads | None = None
 
     def __iter__(self) -> Iterator[Epoch]:
-        """Find the heads; there are no epochs to tell of."""
+        """Solve for all heads; yields no epoch."""
         gram = self.form != "prototype"
         moments = gram_matrices(self.problem, gram)
         weights = solve_closed_form(self.form, moments, self.problem)
