@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.engine.cuda_graph import Epochs
+from train.engine.cuda_graph import EpochRunner
 from train.engine.evaluate import evaluate
 from train.engine.heads import HeadSpecs
 from train.engine.matmul import matmul
@@ -73,12 +73,12 @@ def epoch(shard: Shard, heads: HeadSpecs) -> tuple[Callable[[], None], Callable[
     device = shard.device
     weights = LinearHeads(torch.zeros(shape, device=device), torch.zeros(shape[:2], device=device))
     stepper, rng = Stepper("adamw", heads, weights), np.random.default_rng(0)
-    epochs = Epochs(
-        shard, BATCH, lambda pieces: stepper.step(pieces, problem), recorded=stepper.capturable
+    runner = EpochRunner(
+        shard, BATCH, lambda pieces: stepper.step(pieces, problem), capturable=stepper.capturable
     )
 
     def train() -> None:
-        epochs.epoch(rng)
+        runner.run(rng)
 
     def validate() -> None:
         evaluate(problem, stepper.weights, counted=False)

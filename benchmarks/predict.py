@@ -111,7 +111,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     from featurestore import FeatureStore
     from featurestore.spec.store_spec import StoreSpec
     from train.config.schema import Config
-    from train.inference import cohort as inference_cohort
+    from train.inference.cohort import prediction_set
     from train.inference.stream import predict_cohort
     from train.models.checkpoint import ModelSpec, TrainedModel
     from train.runtime.processes import Processes
@@ -119,9 +119,9 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
     from train.tracking.tracker import NullTracker
 
     names = [f"class {number}" for number in range(CLASSES)]
-    blueprint = ModelSpec("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
+    spec = ModelSpec("linear", 0, "none", options.dim, names, [1.0] * CLASSES)
     torch.manual_seed(0)
-    model = TrainedModel(blueprint.build().eval().requires_grad_(False), blueprint)
+    model = TrainedModel(spec.build().eval().requires_grad_(False), spec)
     processes = Processes(Accelerator(cpu=True))
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         if options.cap:
@@ -135,7 +135,7 @@ def prediction(root: Path, options: argparse.Namespace) -> dict[str, float]:
             predict_tiles=str(root / "tiles.parquet"), embeddings=str(root / "embeddings")
         )
         store = FeatureStore(spec, options.threads, "1GB" if options.cap else None)
-        cohort = inference_cohort.prediction_set(store, model.digest)
+        cohort = prediction_set(store, model.digest)
         joined = clock.said()
         predict_cohort(run, cohort, model)
         done = clock.said()

@@ -32,7 +32,7 @@ def print_error(error: Exception) -> None:
 
 
 class Console(rich.console.Console):
-    """Rich's console, on which no name steers the terminal; see `featurestore.printing.shown`.
+    """Rich's console, on which no name steers the terminal; see `printable`.
 
     Rich hands every string through `render_str`, be it a line, a cell, a head or a title, and has
     no hook there.

@@ -76,7 +76,8 @@ def measure() -> dict[str, Any]:
     from matplotlib.figure import Figure
 
     torch.set_num_threads(1)
-    # Drawing for real would take more than half of the time; tests/test_pictures.py looks at PNGs.
+    # Drawing for real would take more than half of the time; tests/train/reports/test_html.py
+    # looks at PNGs.
     Figure.savefig = lambda figure, target, **_: write(shown(figure), target)
     client = mlflow.MlflowClient(f"sqlite:///{DATABASE}")
     seen: set[str] = set()

@@ -1,10 +1,14 @@
 """The rooms: which file may name which library, and which names a file may bear."""
 
 import ast
+import builtins
+import importlib
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import ROOT
@@ -31,6 +35,8 @@ PACKAGES = ("featurestore", "train")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FILES = 20  # in a folder, at most
 COMMANDS = 7
+REFERENCE = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)`(?!`)")
+PREFIXES = tuple(f"{package}." for package in PACKAGES)
 
 
 def place(file: Path) -> str:
@@ -93,3 +99,50 @@ def test_what_a_terminal_is_shown_goes_through_one_door():
 def test_nobody_touches_the_path():
     for file in SOURCES:
         assert "sys.path" not in file.read_text()
+
+
+def has(owner: object, names: list[str]) -> bool:
+    """Return whether an object has an attribute with an attribute, and so on; fields are some."""
+    for name in names:
+        if not hasattr(owner, name):
+            return name in getattr(owner, "__annotations__", {})
+        owner = getattr(owner, name)
+    return True
+
+
+def is_there(reference: str, module: ModuleType, used: set[str]) -> bool:
+    """Return whether a name in a docstring is one that its module uses, or can be imported."""
+    names = reference.split(".")
+    if len(names) == 1:
+        return reference in used or hasattr(builtins, reference)
+    if has(module, names):
+        return True
+    for length in range(len(names) - 1, 0, -1):
+        try:
+            owner = importlib.import_module(".".join(names[:length]))
+        except ImportError:
+            continue
+        return has(owner, names[length:])
+    return False
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_docstrings_name_what_there_is(package: str):
+    """`name` is a name of Python, ``text`` anything else; of a module, which may be a page that
+    --help prints, only what begins with a package is looked at."""
+    for file in (file for file in SOURCES if place(file).startswith(package)):
+        tree = ast.parse(file.read_text())
+        used = {
+            value
+            for node in ast.walk(tree)
+            for field, value in ast.iter_fields(node)
+            if field in ("id", "attr", "arg", "name", "asname") and isinstance(value, str)
+        }
+        module = importlib.import_module(place(file.with_suffix("")).replace("/", "."))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                names = REFERENCE.findall(ast.get_docstring(node) or "")
+                if isinstance(node, ast.Module):
+                    names = [name for name in names if name.startswith(PREFIXES)]
+                for name in names:
+                    assert is_there(name, module, used), f"{place(file)} tells of `{name}`"

@@ -28,7 +28,7 @@ from featurestore.spec import bounds
 from featurestore.spec.bounds import SEEDS
 from train.evaluation.comparison import differences, mcnemar
 from train.evaluation.estimates import Estimate
-from train.evaluation.metrics import shown
+from train.evaluation.metrics import shown_in
 from train.plots.evaluation import differences_png
 from train.predictions.files import predictions, resolved, write_parquet
 from train.predictions.table import KEYS, PROBABILITY, Predictions, classes_of, plural
@@ -118,7 +118,9 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
         for metric, difference in by_metric.items():
             ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
             rows.append({"run": run, "metric": metric, **ends, **counts, **tests})
-        differing[run] = {name: by_metric[name] for name in shown("compare", ordered=how.ordered)}
+        differing[run] = {
+            name: by_metric[name] for name in shown_in("compare", ordered=how.ordered)
+        }
         show(run, differing[run], pair, test, console)
     output.mkdir(parents=True, exist_ok=True)
     write_parquet(output / "comparison.parquet", pa.Table.from_pylist(rows))

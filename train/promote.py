@@ -38,11 +38,9 @@ from train.config.help import keys
 from train.config.load import CONFIGS, filed, small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, doc
-from train.promotion import alias as promotion_alias
-from train.promotion import decision as promotion_decision
-from train.promotion import gate, lock
+from train.promotion import alias, gate, lock
 from train.promotion.alias import OvertakenError
-from train.promotion.decision import Decision
+from train.promotion.decision import Decision, page, show, tags
 from train.promotion.gate import Check, Gate
 from train.tracking import registry
 from train.tracking.provenance import git_commit
@@ -146,31 +144,31 @@ def promote(request: Request, changes: list[str], command: str, console: Console
         console.print(f"{candidate} is {request.alias} of {request.model} already")
         return 0
     with shown_warnings(console), resolved_once():
-        lines, trial = examined(
+        lines, evaluation = examined(
             asked, candidate, champion, changes, seed=request.seed, console=console
         )
-    decided = replace(
+    decision = replace(
         signed("refused" if gate.failed_checks(lines) else "passed", request, command, candidate),
         champion=champion.number if champion else "none",
         gate=str(file),
         gate_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
         lines=lines,
-        trial=trial,
+        evaluation=evaluation,
     )
-    record(decided, candidate, request)  # before the alias moves: none does without evidence
-    if decided.decision == "passed":
+    record(decision, candidate, request)  # before the alias moves: none does without evidence
+    if decision.outcome == "passed":
         try:
-            promotion_alias.move(candidate, request.alias, champion)
+            alias.move(candidate, request.alias, champion)
         except OvertakenError as late:
             line = Check("overtaken", False, late.found, "the champion that it was compared with")
-            decided = replace(decided, decision="refused", lines=[*lines, line])
-            record(decided, candidate, request)
-    promotion_decision.show(decided, console)
-    if decided.decision == "refused":
-        return refuse(decided)
+            decision = replace(decision, outcome="refused", lines=[*lines, line])
+            record(decision, candidate, request)
+    show(decision, console)
+    if decision.outcome == "refused":
+        return refuse(decision)
     instead = champion or "no version"
     console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")
-    console.print(f"evidence: runs:/{candidate.run}/{decided.file}", soft_wrap=True)
+    console.print(f"evidence: runs:/{candidate.run}/{decision.file}", soft_wrap=True)
     return 0
 
 
@@ -184,11 +182,16 @@ def examined(
     console: Console,
 ) -> "tuple[list[Check], CandidateEvaluation | None]":
     """Return the lines of the gate and the evidence; files that have changed are not loaded."""
-    from train.promotion import (
-        candidate as promotion_candidate,  # imports torch: no refused argument should wait for it
+    # They import torch: no refused argument should wait for it.
+    from train.promotion.candidate import (
+        Trial,
+        evaluate_candidate,
+        load_candidate,
+        recorded_config,
+        training_differences,
     )
 
-    run, config = promotion_candidate.recorded_config(candidate, changes)
+    run, config = recorded_config(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [
@@ -203,24 +206,20 @@ def examined(
             lines.append(gate.files_line(changes_of_files))
         if gate.failed_checks(lines):
             return lines, None
-        new, old = promotion_candidate.load_candidate(folders[0], folders[1] if champion else None)
+        new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
-    evaluation = promotion_candidate.evaluate_candidate(
-        new, old, run, config, promotion_candidate.Trial(Rows(console), seed)
-    )
+    evaluation = evaluate_candidate(new, old, run, config, Trial(Rows(console), seed))
     if champion:
-        evaluation = replace(
-            evaluation, notes=promotion_candidate.training_differences(run, champion)
-        )
+        evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
     return [*lines, *gate.run_checks(asked, evaluation.evidence)], evaluation
 
 
-def signed(decision: str, request: Request, command: str, version: Version) -> Decision:
+def signed(outcome: str, request: Request, command: str, version: Version) -> Decision:
     """Return a decision with its author, its time and the code that made it."""
     return Decision(
-        decision=decision,
+        outcome=outcome,
         model=request.model,
         version=version.number,
         alias=request.alias,
@@ -232,21 +231,21 @@ def signed(decision: str, request: Request, command: str, version: Version) -> D
     )
 
 
-def record(decided: Decision, version: Version, request: Request) -> None:
+def record(decision: Decision, version: Version, request: Request) -> None:
     """Write a decision as an artifact of the version's run, into its tags, and where asked."""
-    content = promotion_decision.page(decided)
-    uri = registry.write(version, content, decided.file)
-    registry.tag(version, promotion_decision.tags(decided, uri))
+    content = page(decision)
+    uri = registry.write(version, content, decision.file)
+    registry.tag(version, tags(decision, uri))
     if request.output:
-        write_bytes(Path(request.output) / Path(decided.file).name, content.encode())
+        write_bytes(Path(request.output) / Path(decision.file).name, content.encode())
 
 
-def refuse(decided: Decision) -> int:
+def refuse(decision: Decision) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
-    say(f"refused: version {decided.version} does not become {decided.alias} of {decided.model}",
+    say(f"refused: version {decision.version} does not become {decision.alias} of {decision.model}",
         sys.stderr)  # fmt: skip
-    for line in gate.failed_checks(decided.lines):
-        say(f"  {line.name}: {line.found} (asked: {line.asked})", sys.stderr)
+    for line in gate.failed_checks(decision.lines):
+        say(f"  {line.name}: {line.measured} (asked: {line.required})", sys.stderr)
     return REFUSED
 
 
@@ -254,12 +253,12 @@ def rollback(request: Request, command: str) -> int:
     """Give the alias back to the version before."""
 
     def write(now: Version, before: Version) -> None:
-        for version, decision in ((now, "rolled back"), (before, "restored")):
-            made = replace(signed(decision, request, command, version), champion=now.number)
+        for version, outcome in ((now, "rolled back"), (before, "restored")):
+            made = replace(signed(outcome, request, command, version), champion=now.number)
             record(made, version, request)
         say(f"{request.alias} of {request.model}: {now} -> {before}")
 
-    promotion_alias.rollback(request.model, request.alias, write)
+    alias.rollback(request.model, request.alias, write)
     return 0
 
 

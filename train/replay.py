@@ -41,7 +41,7 @@ if __name__ == "__main__":
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,9 @@ from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
 from train.config.store import open_store, with_rules
 from train.evaluation.calibration import cross_entropy
+from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.metrics import needs_probabilities
-from train.evaluation.unit_sums import Counts, confusion_counts
 from train.fitting import grid, selection
 from train.fitting.settings import summary
 from train.models import checkpoint
@@ -82,22 +82,6 @@ on the blocks they were computed in; and either, where they were computed in bf1
 DIFFERS = 3  # the exit status
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some recorded figures, and the same found again.
-
-    Parameters
-    ----------
-    prefix
-        What the recorded figures' names begin with.
-    metrics
-        By the rest of their names.
-    """
-
-    prefix: str
-    metrics: dict[str, float]
-
-
 def main(argv: list[str]) -> int:
     """Replay a run; return the exit status."""
     check_or_exit(argv)
@@ -112,12 +96,12 @@ def main(argv: list[str]) -> int:
 
 def replay(name: str, overrides: list[str], console: Console) -> bool:
     """Print the comparison of a run with itself, done again; return whether all is the same."""
-    given = dict(argument.split("=", 1) for argument in overrides)
-    mlflow_artifacts.use_tracking(given.get("tracking.uri"))
+    changes = dict(argument.split("=", 1) for argument in overrides)
+    mlflow_artifacts.use_tracking(changes.get("tracking.uri"))
     name = names.resolved(name)
     record = load_run(names.run_of(name))
-    config = settled(record, overrides)
-    for key, value in given.items():
+    config = replayed_config(record, overrides)
+    for key, value in changes.items():
         console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
     console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
@@ -129,12 +113,12 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     read = {key: digest for key, (_, digest) in store.sources.digests().items()}
     same = same_data(record, read, store.sources.earlier_digests(read), snapshot)
     show_data(record, same, read | {"snapshot": snapshot.digest}, console)
-    parts = evaluated(name, record, config, snapshot, fold)
+    figures = evaluated(name, record, config, snapshot, fold)
     if same["snapshot"] is None and not rules:
-        parts.append(funnel(config, snapshot))
+        figures |= funnel(config, snapshot)
     rounded = config.precision == "bf16" and config.mode == "fit"
     near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
-    rows = [row for part in parts for row in compared(record.metrics, part, *near)]
+    rows = compared(record.metrics, figures, *near)
     if not rows:
         raise ArtifactError(
             "The run has recorded no figure that could be compared",
@@ -154,7 +138,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     return not differing and not changed
 
 
-def settled(record: RunRecord, overrides: list[str]) -> Config:
+def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
     """Return the configuration that a run has recorded, for one that records nothing."""
     if not record.config:
         raise ArtifactError(
@@ -208,9 +192,9 @@ def show_data(
 ) -> None:
     """Print the digests of the inputs, recorded and found, and what they mean."""
     snapshots = [digest for name, digest in record.data.items() if name.startswith("snapshot")]
-    recorded = digests["snapshot"] in snapshots
+    same_rules = digests["snapshot"] in snapshots
     before = record.data | {
-        "snapshot": digests["snapshot"] if recorded else min(snapshots, default="")
+        "snapshot": digests["snapshot"] if same_rules else min(snapshots, default="")
     }
     table = pa.table({
         "input": list(same),
@@ -224,7 +208,7 @@ def show_data(
             "the run was recorded before the rows of a snapshot had a digest of their own: its "
             "figures decide"
         )
-    elif same["snapshot"] and not recorded:
+    elif same["snapshot"] and not same_rules:
         console.print("the rows are the same: other rules, or another code of the views, make them")
     elif [name for name, is_same in same.items() if not is_same] == ["snapshot"]:
         console.print(
@@ -238,35 +222,37 @@ def show_data(
 
 def evaluated(
     name: str, record: RunRecord, config: Config, snapshot: Snapshot, fold: int | None
-) -> list[Part]:
-    """Return every figure that can be found again.
+) -> dict[str, float]:
+    """Return every figure that can be found again, by the name that it is recorded under.
 
     Parameters
     ----------
     fold
-        On which the registered head of a pack was validated; None for a final one.
+        On which the registered head of several was validated; None for a final one.
     """
     several = is_sweep(config)
-    parts = [out_of_fold(record, config, snapshot)] if several else []
+    figures = out_of_fold(record, config, snapshot) if several else {}
     if config.probe == "knn":
-        return parts
+        return figures
     trained = opened(name, record, config)
     if config.mode == "test" or (several and config.final and config.data.test_tiles):
         tiles = snapshot.test_set(config.evidence.columns())
-        return [*parts, Part("best/test/", split_metrics(config, "test", tiles, trained))]
+        return figures | split_metrics(config, "test", tiles, trained)
     validated = fold if several else lone_fold(config)
     if validated is None:  # trained on all folds, and never tested
-        return parts
+        return figures
     tiles = snapshot.fit_set(validated, config.evidence.columns())
     tiles = replace(tiles, keys=tiles.keys.filter(pc.equal(tiles.keys["split"], "validation")))
     metrics = split_metrics(config, "validation", tiles, trained)
-    return [*parts, Part("registered/validation/" if several else "best/validation/", metrics)]
+    if several:  # beside the best setting's, which are out of fold
+        metrics = {f"registered/{name.removeprefix('best/')}": metrics[name] for name in metrics}
+    return figures | metrics
 
 
-def funnel(config: Config, snapshot: Snapshot) -> Part:
+def funnel(config: Config, snapshot: Snapshot) -> dict[str, float]:
     """Return how many tiles each reason has dropped."""
     cohort = snapshot.manifest["cohorts"]["test_tiles" if config.mode == "test" else "tiles"]
-    return Part("funnel/", {row["reason"]: row["tiles"] for row in cohort["funnel"]})
+    return {f"funnel/{row['reason']}": row["tiles"] for row in cohort["funnel"]}
 
 
 def opened(name: str, record: RunRecord, config: Config) -> TrainedModel:
@@ -291,7 +277,7 @@ def opened(name: str, record: RunRecord, config: Config) -> TrainedModel:
 def split_metrics(
     config: Config, split: str, tiles: TileSet, trained: TrainedModel
 ) -> dict[str, float]:
-    """Return the figures of a network on some tiles, by their names after ``best/<split>/``."""
+    """Return the figures of a network on some tiles; none where some have no label."""
     spec = trained.spec
     probabilities = predict_tiles(trained.network, tiles, config.threads)
     predictions = Predictions.of(
@@ -301,16 +287,10 @@ def split_metrics(
     if not predictions.labelled:
         return {}
     loss = cross_entropy(probabilities, predictions.target, np.array(spec.weights))
-    evaluation = evaluate(predictions, config.evidence, config.seed, loss)
-    return without(f"best/{split}/", evaluation_metrics(evaluation, split))
+    return evaluation_metrics(evaluate(predictions, config.evidence, config.seed, loss), split)
 
 
-def without(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by their names without a prefix."""
-    return {name.removeprefix(prefix): value for name, value in metrics.items()}
-
-
-def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> Part:
+def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> dict[str, float]:
     """Return the figures of the best setting's folds: its recorded predictions, on labels anew."""
     table = pq.read_table(uris.local_path(f"runs:/{record.run}/oof_predictions.parquet"))
     table = table.append_column("place", pa.array(np.arange(len(table))))
@@ -323,23 +303,13 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> Part:
     evaluation = evaluate(predictions, config.evidence, config.seed)
     counts = fold_confusions(predictions)
     score = selection.score([0.0] * len(counts), counts, classes, config.seed)
-    by_fold = {name: value for name, value in summary(score).items() if "loss" not in name}
-    return Part("best/", by_fold | without("best/", evaluation_metrics(evaluation, "oof")))
-
-
-def fold_confusions(predictions: Predictions) -> Counts:
-    """Return tiles by fold, cluster, true and predicted class, shape (folds, clusters, K, K)."""
-    folds, fold = np.unique(predictions.keys["fold"].to_numpy(), return_inverse=True)
-    shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
-    counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
-    cluster = fold * predictions.clusters + predictions.cluster
-    counted = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
-    counts[: len(counted)] = counted  # the last clusters of the last fold may have no tile
-    return counts.reshape(shape)
+    by_fold = {f"best/{name}": value for name, value in summary(score).items()}
+    by_fold = {name: value for name, value in by_fold.items() if "loss" not in name}
+    return by_fold | evaluation_metrics(evaluation, "oof")
 
 
 def compared(
-    metrics: Mapping[str, float], part: Part, counted: float, measured: float
+    metrics: Mapping[str, float], figures: Mapping[str, float], counted: float, measured: float
 ) -> list[dict[str, Any]]:
     """Return a row for every recorded figure that was found again.
 
@@ -349,13 +319,12 @@ def compared(
         How far those that count tiles may be apart, and those that probabilities make.
     """
     rows = []
-    for key, value in part.metrics.items():
-        name = part.prefix + key
-        if name not in metrics:
+    for name, value in figures.items():
+        if (before := metrics.get(name)) is None:
             continue
-        tolerance = measured if needs_probabilities(key) else counted
-        same = abs(metrics[name] - value) <= tolerance or np.isnan([metrics[name], value]).all()
-        rows.append({"figure": name, "recorded": metrics[name], "found": value, "same": bool(same)})
+        tolerance = measured if needs_probabilities(name) else counted
+        same = abs(before - value) <= tolerance or np.isnan([before, value]).all()
+        rows.append({"figure": name, "recorded": before, "found": value, "same": bool(same)})
     return rows
 
 

@@ -171,28 +171,27 @@ def sbatch_script(folder: Path, parameters: Mapping[str, Any]) -> str:
 
 def kubernetes(job: Job, options: argparse.Namespace) -> str:
     """Submit to Kubernetes by its client; return what to tell, or what would be submitted."""
-    from kubernetes import client
-    from kubernetes import config as access
+    from kubernetes import client, config
     from urllib3.exceptions import HTTPError
 
     objects = manifests(job, options)
     if options.dry_run:
         return yaml.safe_dump_all(objects, sort_keys=False).rstrip()
     try:
-        access.load_config()
+        config.load_config()
         batch, core = client.BatchV1Api(), client.CoreV1Api()
-        *services, body = objects
+        *services, workload = objects
         for service in services:
             core.create_namespaced_service(options.namespace, service)
-        batch.create_namespaced_job(options.namespace, body)
-    except (access.ConfigException, client.ApiException, HTTPError) as error:
+        batch.create_namespaced_job(options.namespace, workload)
+    except (config.ConfigException, client.ApiException, HTTPError) as error:
         raise FeatureStoreError(
             "Kubernetes did not take the job",
             found=str(getattr(error, "body", None) or error).strip().splitlines()[0],
             fix="look at kubectl config current-context, or at the job with --dry-run",
         ) from error
     keep(job, options.folder / job.name)
-    name = body["metadata"]["name"]
+    name = workload["metadata"]["name"]
     return f"submitted: job {name}, run {job.name}; kubectl logs -f job/{name}"
 
 

@@ -39,8 +39,8 @@ def connect(
         Where the engine spills; its default (for Spark the system's temporary folder) otherwise.
     engine
         ``duckdb`` in this process, or ``pyspark``: the session that is there, else what the
-        environment tells Spark to be (`CLUSTER`), else a local session. ``threads`` and
-        ``temp_folder`` are for a local one.
+        environment tells Spark to be (`featurestore.backend.spark.CLUSTER`), else a local session.
+        ``threads`` and ``temp_folder`` are for a local one.
     database
         A DuckDB file to hold the views; in memory by default.
 

@@ -1,7 +1,8 @@
 """The input contract: what tiles and embeddings must be before any view is built on them.
 
 Each rule is a generator of violations, found by lazy queries over the key and coverage columns
-alone. Reading one raises for the first error (`refuse`); `featurestore check` lists them all.
+alone. Reading one raises for the first error (`featurestore.contract.violation.heed`);
+`featurestore check` lists them all.
 Embeddings' values are looked at where they are read anyway, in `featurestore.embeddings.matrix`.
 """
 

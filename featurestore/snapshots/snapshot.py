@@ -37,7 +37,7 @@ class Snapshot:
     entry
         Its folder.
     manifest
-        What determined it and what it holds, see `write`.
+        What determined it and what it holds, see `featurestore.snapshots.build.write`.
     matrices
         Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
     """

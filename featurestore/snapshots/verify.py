@@ -18,7 +18,7 @@ def damages(store: FeatureStore) -> pa.Table:
     Returns
     -------
     pa.Table
-        As `violations`.
+        As `featurestore.validation.violations`.
     """
     rows = []
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:

@@ -21,11 +21,11 @@ NAMES = ["Connective-Tissue", "Öl & Fett", "50 %"]
 def saved(head: str, normalize: str) -> Path:
     """Write a checkpoint of random weights; return its file."""
     torch.manual_seed(0)
-    blueprint = ModelSpec(head, 8, normalize, 12, NAMES, [1.0, 2.0, 3.0], 1.5)
-    network = blueprint.build()
+    spec = ModelSpec(head, 8, normalize, 12, NAMES, [1.0, 2.0, 3.0], 1.5)
+    network = spec.build()
     if normalize == "zscore":
         network.get_submodule("backbone").mean.uniform_()
-    return checkpoint.save(Path("in") / checkpoint.FILE, TrainedModel(network, blueprint))
+    return checkpoint.save(Path("in") / checkpoint.FILE, TrainedModel(network, spec))
 
 
 @pytest.mark.slow
@@ -40,14 +40,14 @@ def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
     ]  # fmt: skip
     onnx.checker.check_model("out/model.onnx")
     trained = checkpoint.load(file)
-    network, blueprint = trained.network, trained.spec
+    network, spec = trained.network, trained.spec
     session = onnxruntime.InferenceSession("out/model.onnx")
     for rows in (1, 7, 300):
         batch = np.random.default_rng(rows).normal(size=(rows, 12)).astype(np.float32)
         [found] = session.run(None, {"embedding": batch})
         np.testing.assert_allclose(found, network(torch.from_numpy(batch)).numpy(), atol=1e-5)
     same = checkpoint.load(Path("out/model.safetensors")).spec
-    assert same == blueprint
+    assert same == spec
     for name, value in load_file("out/model.safetensors").items():
         np.testing.assert_array_equal(value, network.state_dict()[name].numpy())
     content = json.loads(Path("out/model.json").read_text())

@@ -20,7 +20,7 @@ from refused import arguments, imported
 from featurestore.snapshots import meaning
 from train import probe, replay
 from train.models import checkpoint
-from train.replay import Part, compared
+from train.replay import compared
 from train.tracking import registry
 from train.tracking.mlflow_tracker import MlflowTracker
 
@@ -204,8 +204,11 @@ def test_a_registered_model(digits_home: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_figures_are_compared_each_within_its_tolerance():
     metrics = {"best/test/accuracy": 0.5, "best/test/brier_low/a": 0.5, "other": 1.0}
-    found = {"accuracy": 0.5 + 2e-6, "brier_low/a": 0.5 + 2e-6, "unknown": 1.0}
-    rows = compared(metrics, Part("best/test/", found), 1e-6, 1e-4)
+    figures = {
+        "best/test/accuracy": 0.5 + 2e-6, "best/test/brier_low/a": 0.5 + 2e-6,
+        "best/test/unknown": 1.0,
+    }  # fmt: skip
+    rows = compared(metrics, figures, 1e-6, 1e-4)
     assert [(row["figure"], row["same"]) for row in rows] == [
         ("best/test/accuracy", False), ("best/test/brier_low/a", True)
     ]  # fmt: skip

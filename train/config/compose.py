@@ -32,7 +32,9 @@ class Templates:
     kinds: dict[str, Any] = field(default_factory=dict)
 
     def later(self, kind: Any, word: str, key: str) -> str | None:
-        """Return a word as OmegaConf takes it, if it cannot be read now: see `typed.Reader`.
+        """Return a word as OmegaConf takes it, if it cannot be read now.
+
+        See `featurestore.spec.typed.Reader`.
 
         Raises
         ------

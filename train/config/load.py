@@ -65,7 +65,7 @@ def recorded(content: str, argv: list[str]) -> Config:
     Parameters
     ----------
     content
-        YAML, as `text` writes it: nothing in it is resolved.
+        YAML, as `train.config.text.text` writes it: nothing in it is resolved.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def excerpt(content: str, names: Sequence[str]) -> dict[str, Any]:
     Parameters
     ----------
     content
-        YAML, as `text` writes it.
+        YAML, as `train.config.text.text` writes it.
     names
         Keys of its root.
     """

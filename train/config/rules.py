@@ -62,7 +62,7 @@ def _check_repeated(config: Config) -> None:
 
 
 def _check_fold(config: Config) -> None:
-    """Refuse packs of heads where there can be none."""
+    """Refuse heads side by side where there can be none."""
     if config.fold == []:
         raise ConfigError(
             "fold names no fold", found="fold=[]", fix="set for example fold=[0,1,4] or fold=all"
@@ -228,11 +228,6 @@ def asked_folds(config: Config, folds: list[int]) -> list[int]:
         return folds
     several = config.fold if isinstance(config.fold, list) else [lone_fold(config)]
     return [fold for fold in several if fold is not None]
-
-
-def is_single_head(config: Config) -> bool:
-    """Return whether one linear head is trained."""
-    return config.mode == "fit" and config.head == "linear" and not is_sweep(config)
 
 
 def size(limit: str) -> int:

@@ -45,11 +45,11 @@ def changed(settings: T, tree: Tree) -> T:
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
 
-def unset(key: str, found: str) -> ConfigError:
+def unset(key: str, argument: str) -> ConfigError:
     """Return the refusal of a configuration without a value that it must have."""
     example = f"{key}=5f1c0d9a7e8b4c62" if key.startswith("data.runs.") else f"{key}=..."
     return ConfigError(
         f"{key} is not set",
-        found=found,
+        found=argument,
         fix=f"set it on the command line, for example {example}",
     )

@@ -1,8 +1,8 @@
-"""The steps of an epoch: one after another or, on a GPU, one that was recorded, again and again.
+"""The steps of an epoch: one after another or, on a GPU, one that was captured, again and again.
 
 A step on a GPU is some thirty kernels of a few microseconds each; to launch them one by one from
 Python takes ten times as long as they run. A CUDA graph launches them all at once. What changes
-from step to step must then lie on the card: the batches of an epoch are a table of windows, and the
+from step to step must then lie on the GPU: the batches of an epoch are a table of windows, and the
 graph itself moves on to the next row. See docs/decisions/020-graphs.md.
 """
 
@@ -19,8 +19,8 @@ Step = Callable[[list[Shard]], Tensor]
 """Takes a step on the pieces of a batch; returns sums of losses and weights, shape (2, H)."""
 
 
-class Epochs:
-    """The steps of heads that train together, until one of them leaves.
+class EpochRunner:
+    """Takes the steps of heads that train together, epoch by epoch, until one of them leaves.
 
     Parameters
     ----------
@@ -30,18 +30,18 @@ class Epochs:
         Tiles a step.
     step
         What a step does.
-    recorded
-        Whether `step` can be recorded: it never asks the card for a number.
+    capturable
+        Whether a CUDA graph can hold `step`: it never asks the GPU for a number.
     """
 
-    def __init__(self, shard: Shard, size: int, step: Step, recorded: bool) -> None:
+    def __init__(self, shard: Shard, size: int, step: Step, capturable: bool) -> None:
         self.shard, self.size, self.step = shard, size, step
-        self.graph = CapturedStep(shard, size, step) if recorded and resident(shard) else None
+        self.graph = CapturedStep(shard, size, step) if capturable and resident(shard) else None
 
-    def epoch(self, rng: np.random.Generator) -> Tensor:
+    def run(self, rng: np.random.Generator) -> Tensor:
         """Take the steps of an epoch; return sums of losses and weights, shape (2, H)."""
         if self.graph:
-            return self.graph.epoch(rng)
+            return self.graph.run(rng)
         sums: Tensor | float = 0.0
         for batch in self.shard.batches(self.size, rng):
             sums = sums + self.step(batch)
@@ -55,7 +55,7 @@ def resident(shard: Shard) -> bool:
 
 
 class CapturedStep:
-    """A step as a CUDA graph; parameters as of `Epochs`."""
+    """A step as a CUDA graph; parameters as of `EpochRunner`."""
 
     def __init__(self, shard: Shard, size: int, step: Step) -> None:
         self.shard, self.size, self.step = shard, size, step
@@ -66,24 +66,28 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.sums = torch.empty(0)
 
-    def epoch(self, rng: np.random.Generator) -> Tensor:
-        """Take the steps of an epoch; the first of all are taken before they are recorded."""
+    def run(self, rng: np.random.Generator) -> Tensor:
+        """Take the steps of an epoch, as `EpochRunner.run`; the very first is not replayed."""
         parts = list(batch_windows(self.shard.rows, self.size, rng))
         spans = [(part[0][0], sum(stop - start for start, stop in part)) for part in parts]
         self.table.copy_(torch.tensor(spans))
         self.row.zero_()
-        left = len(parts)
+        remaining = len(parts)
         if self.graph:
             self.sums.zero_()
         else:
-            left -= self.record()
+            self.capture()  # which takes the first step of this epoch
+            remaining -= 1
         assert self.graph
-        for _ in range(left):
+        for _ in range(remaining):
             self.graph.replay()
         return self.sums.clone()
 
-    def record(self) -> int:
-        """Record a step, after one that makes the optimizer's state; return how many were taken."""
+    def capture(self) -> None:
+        """Take a step, which makes the optimizer's state, and capture the next without taking it.
+
+        Beside the current stream, as CUDA wants it of what comes before a capture.
+        """
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -93,7 +97,6 @@ class CapturedStep:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.sums += self.step([self.batch()])
-        return 1
 
     def batch(self) -> Shard:
         """Return the tiles of the next row; a short batch is filled up with tiles of no head."""

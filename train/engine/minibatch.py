@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.engine.cuda_graph import Epochs
+from train.engine.cuda_graph import EpochRunner
 from train.engine.evaluate import evaluate
 from train.engine.problem import Problem, TrainPlan
 from train.engine.shard import DROPPED
@@ -57,13 +57,13 @@ class MiniBatchTrainer:
     def __iter__(self) -> Iterator[Epoch]:
         """Train until every head has stopped."""
         counted = self.problem.validation is not self.problem.train
-        taking_part = 0
+        participants = 0
         while len(self.active) and self.epoch < self.plan.max_epochs:
-            if len(self.active) != taking_part:  # at first, and whenever heads have left
-                taking_part = len(self.active)
+            if len(self.active) != participants:  # at first, and whenever heads have left
+                participants = len(self.active)
                 problem = self.problem.select(self.active)
-                epochs = self._epochs(problem)
-            sums = epochs.epoch(self.rng)
+                runner = self._runner(problem)
+            sums = runner.run(self.rng)
             raw = problem.on_raw(self.stepper.weights)
             loss, confusion = evaluate(problem, raw, counted)
             epoch = Epoch(
@@ -76,13 +76,13 @@ class MiniBatchTrainer:
             self.update(raw, loss.cpu(), (problem.heads.fold == DROPPED).cpu())
             yield epoch
 
-    def _epochs(self, problem: Problem) -> Epochs:
+    def _runner(self, problem: Problem) -> EpochRunner:
         stepper = self.stepper
-        return Epochs(
+        return EpochRunner(
             problem.train,
             self.plan.batch_size,
             lambda pieces: stepper.step(pieces, problem),
-            recorded=stepper.capturable,
+            capturable=stepper.capturable,
         )
 
     def update(self, weights: LinearHeads, loss: Tensor, trains_on_all: Tensor) -> None:
@@ -99,17 +99,17 @@ class MiniBatchTrainer:
         """
         active, best = self.active, self.best
         assert best.weights
-        for place in ((loss < best.best_loss[active]) | trains_on_all).nonzero()[:, 0].tolist():
-            head = int(active[place])
-            best.weights.weight[head] = weights.weight[place]
-            best.weights.bias[head] = weights.bias[place]
-            best.best_epoch[head], best.best_loss[head] = self.epoch, loss[place]
+        for index in ((loss < best.best_loss[active]) | trains_on_all).nonzero()[:, 0].tolist():
+            head = int(active[index])
+            best.weights.weight[head] = weights.weight[index]
+            best.weights.bias[head] = weights.bias[index]
+            best.best_epoch[head], best.best_loss[head] = self.epoch, loss[index]
         # min_delta decides on patience alone: the best epoch is the best, by any margin.
         improved = (loss < self.reference_loss[active] - self.plan.min_delta) | trains_on_all
         self.reference_loss[active] = torch.where(improved, loss, self.reference_loss[active])
-        waited = torch.where(improved, 0, self.epochs_without_improvement[active] + 1)
-        self.epochs_without_improvement[active] = waited
-        going_on = (waited < self.plan.patience) & loss.isfinite()
+        unimproved = torch.where(improved, 0, self.epochs_without_improvement[active] + 1)
+        self.epochs_without_improvement[active] = unimproved
+        going_on = (unimproved < self.plan.patience) & loss.isfinite()
         if not going_on.all():
             self.stepper.keep(going_on.nonzero()[:, 0])
             self.active = active[going_on]

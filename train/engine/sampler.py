@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+CHUNK = 8192  # rows, at least, that are read from the disk in one piece
+TOGETHER = 4  # chunks that are shuffled together: as many are in memory, twice
+
 Window = list[tuple[int, int]]
 """Positions start .. stop; two pieces where the window wraps around."""
 
@@ -23,10 +26,6 @@ def batch_windows(rows: int, size: int, rng: np.random.Generator) -> Iterator[Wi
             yield [(low, rows), (0, high - rows)]
         else:
             yield [(low, high)]
-
-
-CHUNK = 8192  # rows, at least, that are read from the disk in one piece
-TOGETHER = 4  # chunks that are shuffled together
 
 
 def chunk_order(rows: int, size: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:

@@ -81,7 +81,7 @@ class Stepper:
             groups.append({"params": parameters, "lr": learning_rate, "weight_decay": weight_decay})
         self.optimizer = OPTIMIZERS[optimizer](groups, 0.0, 0.0)
         for group in self.optimizer.param_groups:
-            if "capturable" in group:  # its steps can be recorded, if on a GPU
+            if "capturable" in group:  # a CUDA graph can hold its steps
                 group["capturable"] = weights.weight.is_cuda
 
     def _views(self) -> list[tuple[Tensor, Tensor]]:
@@ -90,7 +90,7 @@ class Stepper:
 
     @property
     def capturable(self) -> bool:
-        """Whether steps never ask the card for a number, so that a graph can hold them."""
+        """Whether steps never ask the GPU for a number, so that a graph can hold them."""
         return all(group.get("capturable") for group in self.optimizer.param_groups)
 
     @torch.no_grad()
@@ -113,7 +113,7 @@ class Stepper:
         grad = LinearHeads(weight, bias)
         if problem.standardizer:
             grad = problem.standardizer.pull_back(grad)
-        weight_sum = sums[1].clamp(min=1e-12).float()
+        weight_sum = sums[1].clamp(min=1e-12).float()  # 0 where the batch has no tile of a head
         grad.weight.div_(weight_sum[:, None, None])
         grad.bias.div_(weight_sum[:, None])
         by_group = zip(

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Wanted = TypeVar("Wanted")
-Found = TypeVar("Found")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -75,14 +75,14 @@ class Stream:
         return buffer
 
 
-def prefetch(find: Callable[[Wanted], Found], wanted: Iterable[Wanted]) -> Iterator[Found]:
-    """Yield what is found for each, the next one being looked for meanwhile."""
+def prefetch(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield what is read for each item; a thread reads the next one meanwhile."""
     with ThreadPoolExecutor(1) as thread:
-        coming = None
-        for one in wanted:
-            following = thread.submit(find, one)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
+        pending = None
+        for item in items:
+            following = thread.submit(read, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from train.evaluation.bootstrap import RESAMPLES, interval
-from train.evaluation.unit_sums import Counts, Floats
+from train.evaluation.unit_sums import Counts, Floats, confusion_counts
+from train.predictions.table import Predictions
 
 
 def confusions(
@@ -91,3 +92,14 @@ def slide_summary(accuracy: list[float]) -> dict[str, float]:
         "slide_accuracy/median": float(np.median(accuracy)) if accuracy else float("nan"),
         "slide_accuracy/min": min(accuracy, default=float("nan")),
     }
+
+
+def fold_confusions(predictions: Predictions) -> Counts:
+    """Return tiles by fold, cluster, true and predicted class, shape (folds, clusters, K, K)."""
+    folds, fold = np.unique(predictions.keys["fold"].to_numpy(), return_inverse=True)
+    shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
+    counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
+    cluster = fold * predictions.clusters + predictions.cluster
+    counted = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
+    counts[: len(counted)] = counted  # the last clusters of the last fold may have no tile
+    return counts.reshape(shape)

@@ -53,10 +53,10 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Return every metric of `compute_metrics` with its interval, the clusters resampled.
 
-    Areas under curves are exact; their intervals come from `STEPS` steps of the probability. A
-    resample repeats clusters, and so looks less well calibrated than all of them: the calibration
-    error may lie at the lower end of its interval, or below. A resample without a tile of some
-    class leaves that class out.
+    Areas under curves are exact; their intervals come from `train.evaluation.unit_sums.STEPS` steps
+    of the probability. A resample repeats clusters, and so looks less well calibrated than all of
+    them: the calibration error may lie at the lower end of its interval, or below. A resample
+    without a tile of some class leaves that class out.
 
     Parameters
     ----------

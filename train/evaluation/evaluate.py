@@ -39,7 +39,7 @@ class Evaluation:
     settings
         What intervals resample, by which columns there are groups.
     metrics
-        Metrics with 95 % intervals, by the names of `METRICS`.
+        Metrics with 95 % intervals, by the names of `train.evaluation.metrics.METRICS`.
     scores
         Those of the confusion matrix and of its slides, without an interval.
     slide_confusion
@@ -170,7 +170,7 @@ def evaluation_metrics(evaluation: Evaluation, split: str) -> dict[str, float]:
     values = {} if evaluation.loss is None else {f"{prefix}/loss": evaluation.loss}
     values |= encode_metrics(evaluation.scores, prefix)
     values |= encode_metrics(with_ends(evaluation.metrics), prefix)
-    groups = [group for group in evaluation.groups if group.shown]
+    groups = [group for group in evaluation.groups if group.is_shown]
     return values | as_metrics(groups, f"{prefix}/group")
 
 

@@ -15,7 +15,7 @@ from featurestore.views.columns import of_slides
 from train.config.schema import Config
 from train.evaluation.confusion import most_confused
 from train.evaluation.estimates import Estimate, Resampling, with_intervals
-from train.evaluation.metrics import compute_metrics, shown
+from train.evaluation.metrics import compute_metrics, shown_in
 from train.evaluation.unit_sums import UnitSums, unit_sums
 from train.predictions.table import Predictions, encode_column, encode_slides
 from train.tracking.names import encode_name
@@ -38,11 +38,11 @@ class Group:
     tiles, slides, clusters
         How many it has; clusters are what its intervals resample.
     metrics
-        Those of `METRICS` that groups are given, with intervals where the group is shown and has
-        two clusters or more.
+        Those of `train.evaluation.metrics.METRICS` that groups are given, with intervals where
+        the group is shown and has two clusters or more.
     most_confused
         True class, class that it is taken for, and tiles, of its most frequent confusion.
-    shown
+    is_shown
         Whether it is among the `SHOWN` of its column with the most tiles.
     """
 
@@ -53,7 +53,7 @@ class Group:
     clusters: int
     metrics: dict[str, Estimate]
     most_confused: tuple[str, str, int] | None
-    shown: bool
+    is_shown: bool
 
 
 def check_group_columns(store: FeatureStore, config: Config) -> None:
@@ -119,7 +119,7 @@ def by_group(predictions: Predictions, columns: Sequence[str], seed: int = 0) ->
                 clusters=len(sums),
                 metrics=_metrics(sums, predictions.classes, seed, index in largest),
                 most_confused=most_confused(sums.cube.sum(axis=0), predictions.classes),
-                shown=index in largest,
+                is_shown=index in largest,
             )
             groups.append(group)
     return groups
@@ -128,7 +128,7 @@ def by_group(predictions: Predictions, columns: Sequence[str], seed: int = 0) ->
 def _metrics(
     sums: UnitSums, classes: list[str], seed: int, with_interval: bool
 ) -> dict[str, Estimate]:
-    keys = shown("groups", ordered=False)
+    keys = shown_in("groups", ordered=False)
     values = compute_metrics(sums.total(np.ones(len(sums))), classes, keys)
     if not with_interval:
         return {name: Estimate(float(value), np.nan, np.nan) for name, value in values.items()}
@@ -143,7 +143,7 @@ def as_table(groups: Sequence[Group]) -> dict[str, list[object]]:
         name: [getattr(group, attribute) for group in groups]
         for name, attribute in attributes.items()
     }
-    for name in shown("groups", ordered=False):
+    for name in shown_in("groups", ordered=False):
         estimates = [group.metrics[name] for group in groups]
         columns[name] = [estimate.value for estimate in estimates]
         columns[f"{name}_low"] = [estimate.low for estimate in estimates]

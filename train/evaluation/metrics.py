@@ -101,7 +101,7 @@ class MetricSpec:
     needs_probabilities
         Whether it takes more than which class is predicted: its last digits then depend on the
         blocks that probabilities were computed in.
-    shown
+    shown_in
         Where it stands: ``epoch`` (recorded of each epoch, fold and split, from the confusion
         matrix alone), and with its interval on the ``console``, on the run's ``page``, in what
         train/compare.py shows, in ``groups.json``, on the page of a promotion (``gate``).
@@ -115,32 +115,33 @@ class MetricSpec:
     compute: Callable[[UnitSums], Floats]
     higher_is_better: bool = True
     needs_probabilities: bool = False
-    shown: frozenset[Place] = FINAL
+    shown_in: frozenset[Place] = FINAL
     interval: bool = True
     ordered: bool = False
 
 
 METRICS: dict[str, MetricSpec] = {
-    "accuracy": MetricSpec("accuracy", accuracy, shown=FINAL | EPOCH),
+    "accuracy": MetricSpec("accuracy", accuracy, shown_in=FINAL | EPOCH),
     "balanced_accuracy": MetricSpec(
-        "balanced accuracy", lambda sums: nan_mean(recall(sums)), shown=FINAL | EPOCH
+        "balanced accuracy", lambda sums: nan_mean(recall(sums)), shown_in=FINAL | EPOCH
     ),
     "accuracy_macro": MetricSpec(
-        "macro accuracy", lambda sums: nan_mean(class_accuracy(sums)), shown=EPOCH, interval=False
+        "macro accuracy", lambda sums: nan_mean(class_accuracy(sums)),
+        shown_in=EPOCH, interval=False,
     ),
-    "f1_macro": MetricSpec("macro F1", lambda sums: nan_mean(f1(sums)), shown=FINAL | EPOCH),
+    "f1_macro": MetricSpec("macro F1", lambda sums: nan_mean(f1(sums)), shown_in=FINAL | EPOCH),
     "kappa": MetricSpec("Cohen's kappa", kappa),
     "auroc_macro": MetricSpec(
         "area under ROC, macro", lambda sums: nan_mean(sums.areas[0]),
-        needs_probabilities=True, shown=AREAS,
+        needs_probabilities=True, shown_in=AREAS,
     ),
     "average_precision_macro": MetricSpec(
         "average precision, macro", lambda sums: nan_mean(sums.areas[1]),
-        needs_probabilities=True, shown=AREAS,
+        needs_probabilities=True, shown_in=AREAS,
     ),
     "brier": MetricSpec(
         "Brier score", brier,
-        higher_is_better=False, needs_probabilities=True, shown=UNGROUPED,
+        higher_is_better=False, needs_probabilities=True, shown_in=UNGROUPED,
     ),
     "calibration_error": MetricSpec(
         "calibration error", expected_calibration_error,
@@ -148,18 +149,18 @@ METRICS: dict[str, MetricSpec] = {
     ),
     "kappa_quadratic": MetricSpec(  # J. Cohen (1968)
         "Cohen's kappa, quadratic", lambda sums: kappa(sums, 2),
-        shown=UNGROUPED - {"gate"}, ordered=True,
+        shown_in=UNGROUPED - {"gate"}, ordered=True,
     ),
-    "accuracy/<class>": MetricSpec("accuracy", class_accuracy, shown=EPOCH, interval=False),
+    "accuracy/<class>": MetricSpec("accuracy", class_accuracy, shown_in=EPOCH, interval=False),
     "recall/<class>": MetricSpec("recall", recall),
-    "f1/<class>": MetricSpec("F1", f1, shown=FINAL | EPOCH),
+    "f1/<class>": MetricSpec("F1", f1, shown_in=FINAL | EPOCH),
     "auroc/<class>": MetricSpec(
         "area under ROC", lambda sums: sums.areas[0],
-        needs_probabilities=True, shown=AREAS,
+        needs_probabilities=True, shown_in=AREAS,
     ),
     "average_precision/<class>": MetricSpec(
         "average precision", lambda sums: sums.areas[1],
-        needs_probabilities=True, shown=AREAS,
+        needs_probabilities=True, shown_in=AREAS,
     ),
 }  # fmt: skip
 """By the names that they are recorded under, ``best/<split>/`` before them."""
@@ -176,12 +177,14 @@ def spec_of(name: str) -> MetricSpec | None:
     return METRICS.get(f"{kind}/{CLASS}" if slash else name)
 
 
-def shown(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:
+def shown_in(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:
     """Return the keys of the metrics that stand somewhere, in their order."""
     return [
         name
         for name, spec in METRICS.items()
-        if place in spec.shown and is_per_class(name) == per_class and (ordered or not spec.ordered)
+        if place in spec.shown_in
+        and is_per_class(name) == per_class
+        and (ordered or not spec.ordered)
     ]
 
 
@@ -262,7 +265,7 @@ def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]
     >>> {name: round(value, 3) for name, value in metrics.items() if "/" not in name}
     {'accuracy': 0.667, 'balanced_accuracy': 0.667, 'accuracy_macro': 0.333, 'f1_macro': 0.4}
     """
-    keys = [*shown("epoch"), *shown("epoch", per_class=True)]
+    keys = [*shown_in("epoch"), *shown_in("epoch", per_class=True)]
     values = compute_metrics(UnitSums(confusion.astype(float)), classes, keys)
     return {
         name: float(value)

@@ -169,8 +169,7 @@ class AutogradTrainer:
         # min_delta decides on patience alone: the best checkpoint is the best, by any margin.
         improved = loss < self.reference_loss - self.plan.min_delta
         self.reference_loss = loss if improved else self.reference_loss
-        waited = self.epochs_without_improvement + 1
-        self.epochs_without_improvement = 0 if improved else waited
+        self.epochs_without_improvement = 0 if improved else self.epochs_without_improvement + 1
         self.epoch += 1
 
     def state_dict(self) -> dict[str, Any]:

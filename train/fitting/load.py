@@ -13,6 +13,7 @@ import numpy.typing as npt
 import psutil
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from train.config.rules import size
 from train.config.schema import Config
@@ -20,7 +21,6 @@ from train.engine.shard import BLOCK, Shard
 from train.engine.stream import Stream
 from train.fitting.grid import HeadGrid
 from train.fitting.tile_table import TRAIN, VALIDATION, Rows, TileTable, slide_rank
-from train.models.heads import Unit
 from train.predictions.table import encode_clusters
 from train.runtime.processes import Processes
 
@@ -131,8 +131,8 @@ def embedding_transform(config: Config) -> Callable[[Tensor], Tensor]:
 
     def transform(x: Tensor) -> Tensor:
         if config.normalize == "l2":
-            for block in x.split(BLOCK):
-                block.copy_(Unit()(block))
+            for block in x.split(BLOCK):  # in place: a copy of all may not fit
+                block.copy_(functional.normalize(block, dim=-1))
         return x.bfloat16() if config.precision == "bf16" else x
 
     return transform

@@ -6,7 +6,7 @@ from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.fitting.autograd import NetworkResult
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.models.heads import backbone, classifier, linear
+from train.models.heads import build_backbone, classifier, linear
 
 
 def build_network(
@@ -29,5 +29,5 @@ def build_network(
     layer = linear(dim, number, 0)
     assert isinstance(layer, nn.Linear)
     layer.weight.data, layer.bias.data = weight / temperature, bias / temperature
-    network = classifier(backbone(normalize, dim), layer)
+    network = classifier(build_backbone(normalize, dim), layer)
     return TrainedModel(network.eval().requires_grad_(False), spec)

@@ -120,7 +120,7 @@ def score(losses: Sequence[float], confusion: Counts, classes: list[str], seed: 
     losses
         Validation loss of each fold.
     confusion
-        Counts, shape (folds, clusters, K, K); see `evidence.resample`.
+        Counts, shape (folds, clusters, K, K); see ``evidence.resample``.
     """
     folds = [
         confusion_metrics(fold.sum(axis=0), classes) | {"loss": float(loss)}

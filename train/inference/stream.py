@@ -25,9 +25,8 @@ from featurestore.io import cache
 from featurestore.io.locks import FileLock
 from featurestore.io.progress import Rows
 from train.config.schema import Config
-from train.inference import cohort as inference_cohort
 from train.inference import writer
-from train.inference.cohort import Places, PredictionSet
+from train.inference.cohort import Places, PredictionSet, check_sources
 from train.inference.writer import PredictionWriter
 from train.models.checkpoint import TrainedModel
 from train.models.inference import logits_of
@@ -98,7 +97,7 @@ def predict_cohort(run: Run, cohort: PredictionSet, model: TrainedModel) -> None
     by_rank = processes.all_gather(invalid)
     writer.raise_invalid(cohort, places, [each for several in by_rank for each in several])
     processes.on_main(lambda: check_whole(folder, cohort))
-    processes.on_main(lambda: inference_cohort.check_sources(cohort))
+    processes.on_main(lambda: check_sources(cohort))
     new, seconds = int((places >= 0).sum()), time.perf_counter() - start
     run.console.print(
         f"predicted: {new:,} tiles of {len(cohort.slides) - len(complete):,} slides in "

@@ -14,7 +14,7 @@ from torch import nn
 
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.io.atomic import write_bytes
-from train.models.heads import HEADS, backbone, classifier
+from train.models.heads import HEADS, build_backbone, classifier
 
 FILE = "checkpoint.safetensors"
 
@@ -49,7 +49,7 @@ class ModelSpec:
     def build(self) -> nn.Module:
         """Return the network, its weights yet to be trained or loaded."""
         head = HEADS[self.head](self.dim, len(self.classes), self.hidden)
-        return classifier(backbone(self.normalize, self.dim), head)
+        return classifier(build_backbone(self.normalize, self.dim), head)
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,9 @@ def mlp(dim: int, classes: int, hidden: int) -> nn.Module:
 
 NOT_FINITE = "An embedding holds NaN, infinite values or null: send finite numbers"
 HEADS = {"linear": linear, "mlp": mlp}
-BACKBONES = ("none", "zscore", "l2")
 
 
-def backbone(normalize: str, dim: int) -> nn.Module:
+def build_backbone(normalize: str, dim: int) -> nn.Module:
     """Return what comes before a head; the buffers of a `Standardize` are still to be filled."""
     if normalize == "zscore":
         return Standardize(torch.zeros(dim), torch.ones(dim))
@@ -71,6 +70,7 @@ class Finite(nn.Module):
         return x
 
 
-def classifier(body: nn.Module, head: nn.Module) -> nn.Module:
+def classifier(backbone: nn.Module, head: nn.Module) -> nn.Module:
     """Join backbone, head and softmax: embeddings (rows, dim) -> probabilities (rows, classes)."""
-    return nn.Sequential(OrderedDict(backbone=body, head=head, probabilities=nn.Softmax(dim=-1)))
+    softmax = nn.Softmax(dim=-1)
+    return nn.Sequential(OrderedDict(backbone=backbone, head=head, probabilities=softmax))

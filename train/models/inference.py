@@ -85,8 +85,8 @@ def predict_tiles(
 
 def logits_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return what maps rows to their logits, shape (rows, K), by the quickest product there is."""
-    body, head = network.get_submodule("backbone"), network.get_submodule("head")
+    backbone, head = network.get_submodule("backbone"), network.get_submodule("head")
     if not isinstance(head, nn.Linear):
-        return lambda x: head(body(x))
+        return lambda x: head(backbone(x))
     weight, bias = head.weight, head.bias
-    return lambda x: matmul(weight, body(x)).T + bias  # what runs over rows is quick
+    return lambda x: matmul(weight, backbone(x)).T + bias  # what runs over rows is quick

@@ -96,11 +96,6 @@ class LabelMap:
         """Pixels of each cell."""
         return np.diff(self.xs)[self.column] * np.diff(self.ys)[self.row]
 
-    @property
-    def covered(self) -> Ints:
-        """How many tiles cover each cell."""
-        return np.bincount(self.cell, minlength=len(self.column))
-
     def spread(self, values: npt.NDArray, nothing: float) -> npt.NDArray:
         """Lay values of cells out by row and column, with ``nothing`` where no tile is."""
         laid = np.full((len(self.ys) - 1, len(self.xs) - 1), nothing, dtype=values.dtype)
@@ -197,7 +192,8 @@ def grid(extent: tuple[int, int], step: int, most: int) -> Grid:
     extent
         Width and height of the slide.
     step
-        See `Tiles.step`; pixels are as large, or the least multiple of it that is enough.
+        See `SlidePredictions.step`; pixels are as large, or the least multiple of it that is
+        enough.
     most
         Pixels at most.
     """

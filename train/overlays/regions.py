@@ -56,7 +56,7 @@ def boxes(tiles: SlidePredictions) -> Shapes:
     return np.asarray(shapes)
 
 
-def regions(mosaic: LabelMap, tiles: SlidePredictions) -> Regions:
+def regions(labels: LabelMap, tiles: SlidePredictions) -> Regions:
     """Merge the cells of a slide to regions, and see that they are where their tiles are.
 
     Raises
@@ -64,36 +64,36 @@ def regions(mosaic: LabelMap, tiles: SlidePredictions) -> Regions:
     RegionError
         They are not.
     """
-    number, of = _connected(mosaic)
-    xs, ys = mosaic.xs, mosaic.ys
+    number, of = _connected(labels)
+    xs, ys = labels.xs, labels.ys
     cells = shapely.box(
-        xs[mosaic.column], ys[mosaic.row], xs[mosaic.column + 1], ys[mosaic.row + 1]
+        xs[labels.column], ys[labels.row], xs[labels.column + 1], ys[labels.row + 1]
     )
     order = np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(number))
-    label, area = mosaic.label[order[starts]], mosaic.area
+    label, area = labels.label[order[starts]], labels.area
     by_class = np.argsort(label, kind="stable")  # one class after the other
     merged = np.array([
         part[0] if len(part) == 1 else shapely.coverage_union_all(part)
         for part in np.split(np.asarray(cells)[order], starts[1:])
     ])  # fmt: skip
-    pairs = np.unique(of[mosaic.cell] * len(tiles) + mosaic.tile)
+    pairs = np.unique(of[labels.cell] * len(tiles) + labels.tile)
     outlines = Regions(
         shape=_straight(merged)[by_class],
         label=label[by_class],
         tiles=np.bincount(pairs // len(tiles), minlength=number)[by_class],
-        mean=(np.bincount(of, mosaic.confidence * area) / np.bincount(of, area))[by_class],
-        least=np.minimum.reduceat(mosaic.confidence[order], starts)[by_class],
+        mean=(np.bincount(of, labels.confidence * area) / np.bincount(of, area))[by_class],
+        least=np.minimum.reduceat(labels.confidence[order], starts)[by_class],
     )
-    check(outlines, mosaic, tiles)
+    check(outlines, labels, tiles)
     return outlines
 
 
-def _connected(mosaic: LabelMap) -> tuple[int, Ints]:
+def _connected(labels: LabelMap) -> tuple[int, Ints]:
     """Return the number of regions and each cell's: cells of one class with an edge in common."""
-    cells = len(mosaic.column)
-    place = mosaic.spread(np.arange(cells), NONE)
-    label = mosaic.spread(mosaic.label, NONE)
+    cells = len(labels.column)
+    place = labels.spread(np.arange(cells), NONE)
+    label = labels.spread(labels.label, NONE)
     first, second = [], []
     for before, after in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         same = (label[before] == label[after]) & (label[before] != NONE)
@@ -122,7 +122,7 @@ def _straight(polygons: Shapes) -> Shapes:
     return np.asarray(shapely.from_ragged_array(kind, closed, (offsets, parts)))
 
 
-def check(outlines: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
+def check(outlines: Regions, labels: LabelMap, tiles: SlidePredictions) -> None:
     """Compare regions with the tiles that they came from.
 
     The regions of a class are as large as the rule gives it, to the pixel; and the middle of each
@@ -135,7 +135,7 @@ def check(outlines: Regions, mosaic: LabelMap, tiles: SlidePredictions) -> None:
     """
     classes = tiles.probabilities.shape[1]
     drawn = np.bincount(outlines.label, outlines.area, classes)
-    ruled = np.bincount(mosaic.label, mosaic.area, classes)
+    ruled = np.bincount(labels.label, labels.area, classes)
     if not np.array_equal(drawn, ruled):
         raise RegionError(
             "Regions are not as large as their tiles", found=f"{drawn} of {ruled} pixels by class",

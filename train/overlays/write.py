@@ -201,8 +201,8 @@ def overview(
 def file_stems(names: Sequence[str]) -> dict[str, str]:
     """Return a file's name for each slide: percent-encoded, so that decoding gives the slide back.
 
-    One that is too long for a file, or that some disks would take for another's (`a` and `A`), ends
-    in a digest; the index has it whole.
+    One that is too long for a file, or that some disks would take for another's (``a`` and ``A``),
+    ends in a digest; the index has it whole.
     """
     stems = {name: quote(name, safe=" ") for name in names}
     alike = Counter(stem.casefold() for stem in stems.values())

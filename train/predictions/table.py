@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 NONE = "none"  # what a null is called among the values of a column
 EMPTY = "''"  # what an empty string is called there
 KEYS = ("slide_id", "x", "y")
-NOT_KEPT = ("target", "split", "row", "fold")  # of a `TileSet`'s keys; the others are for people
+NOT_KEPT = ("target", "split", "row", "fold")  # of a tile set's keys; the others are for people
 UNKNOWN = -1  # the target of a tile without a label
 PROBABILITY = "prob_"  # begins the column of a class
 
@@ -68,9 +68,9 @@ class Predictions:
         Parameters
         ----------
         keys
-            The table that a `TileSet` carries.
+            The table that a `featurestore.snapshots.tile_set.TileSet` carries.
         order
-            Its rows, as `train.engine.shard.Split.order`, shape (rows,).
+            Its rows, as `train.fitting.load.Shards.order`, shape (rows,).
         probabilities
             Shape (rows, K), by position.
         """

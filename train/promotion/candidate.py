@@ -16,8 +16,8 @@ from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
-from train.config import load as config_load
 from train.config import text
+from train.config.load import excerpt, recorded
 from train.config.schema import Config
 from train.config.store import open_store
 from train.evaluation.comparison import differences
@@ -36,7 +36,7 @@ RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
 
 @dataclass(frozen=True)
 class CandidateEvaluation:
-    """What came of it.
+    """How a candidate does on the test view, beside the champion.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, 
             found=f"run {candidate.run} without config.yaml" if run else "no run",
             fix="register a version with train/probe.py",
         )
-    return run, config_load.recorded(run.config, changes)
+    return run, recorded(run.config, changes)
 
 
 def load_candidate(
@@ -241,7 +241,7 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
     trained = load_run(champion.run) if champion.run else None
     if trained is None or not trained.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    new, old = (_rules(config_load.excerpt(each.config or "", RULES)) for each in (run, trained))
+    new, old = (_rules(excerpt(each.config or "", RULES)) for each in (run, trained))
     notes = [
         f"the champion was trained under {name} {old[name]}, the candidate under {new[name]}"
         for name in RULES

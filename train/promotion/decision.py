@@ -26,7 +26,7 @@ class Decision:
 
     Parameters
     ----------
-    decision
+    outcome
         ``passed``, ``refused``, ``restored`` or ``rolled back``.
     model, version, alias, champion
         Which version, and the one that had the alias (a number, or none).
@@ -36,11 +36,11 @@ class Decision:
         The gate's file and its SHA-256; empty for a rollback.
     lines
         Of the gate.
-    trial
-        The evidence; None where nothing was evaluated.
+    evaluation
+        None where nothing was evaluated.
     """
 
-    decision: str
+    outcome: str
     model: str
     version: str
     alias: str
@@ -52,7 +52,7 @@ class Decision:
     gate: str = ""
     gate_digest: str = ""
     lines: Sequence[Check] = ()
-    trial: "CandidateEvaluation | None" = None
+    evaluation: "CandidateEvaluation | None" = None
 
     @property
     def file(self) -> str:
@@ -60,25 +60,25 @@ class Decision:
         return f"promotion/{self.time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{self.alias}.md"
 
 
-def tags(verdict: Decision, page: str) -> dict[str, str]:
+def tags(decision: Decision, page: str) -> dict[str, str]:
     """Return the tags of the version: short facts, and where the page is.
 
     Each kind of line has one, ``gate.floor`` for example: passed, or the classes that failed.
     """
     values = {
-        "decision": verdict.decision,
-        "alias": verdict.alias,
-        "author": verdict.author,
-        "time": verdict.time.isoformat(" ", "seconds"),
-        "champion": verdict.champion,
-        "commit": verdict.commit,
+        "decision": decision.outcome,
+        "alias": decision.alias,
+        "author": decision.author,
+        "time": decision.time.isoformat(" ", "seconds"),
+        "champion": decision.champion,
+        "commit": decision.commit,
         "report": page,
     }
-    if verdict.gate:
-        values |= {"gate_sha256": verdict.gate_digest, "failed": summary(verdict.lines)}
-    kinds: dict[str, list[str]] = {line.kind: [] for line in verdict.lines}
-    for line in failed_checks(verdict.lines):
-        kinds[line.kind].append(f"{line.name} {line.found}")
+    if decision.gate:
+        values |= {"gate_sha256": decision.gate_digest, "failed": summary(decision.lines)}
+    kinds: dict[str, list[str]] = {line.kind: [] for line in decision.lines}
+    for line in failed_checks(decision.lines):
+        kinds[line.kind].append(f"{line.name} {line.measured}")
     for kind, wrong in kinds.items():
         outcome = f"failed: {'; '.join(wrong)}" if wrong else "passed"
         values[f"gate.{kind.replace(' ', '_')}"] = outcome
@@ -90,42 +90,42 @@ def summary(lines: Sequence[Check]) -> str:
     return "; ".join(line.name for line in failed_checks(lines)) or "none"
 
 
-def show(verdict: Decision, console: Console) -> None:
+def show(decision: Decision, console: Console) -> None:
     """Print the lines of the gate."""
     columns = {
-        "line": [line.name for line in verdict.lines],
-        "holds": ["yes" if line.passed else "NO" for line in verdict.lines],
-        "found": [line.found for line in verdict.lines],
-        "asked": [line.asked for line in verdict.lines],
+        "line": [line.name for line in decision.lines],
+        "holds": ["yes" if line.passed else "NO" for line in decision.lines],
+        "found": [line.measured for line in decision.lines],
+        "asked": [line.required for line in decision.lines],
     }
-    title = f"{verdict.model} version {verdict.version}, {verdict.alias}: {verdict.champion}"
-    print_table(pa.table(columns), console, title, limit=len(verdict.lines))
+    title = f"{decision.model} version {decision.version}, {decision.alias}: {decision.champion}"
+    print_table(pa.table(columns), console, title, limit=len(decision.lines))
 
 
-def page(verdict: Decision) -> str:
+def page(decision: Decision) -> str:
     """Return the decision and its evidence as Markdown."""
-    heading = f"# {cell(verdict.model)} version {verdict.version}: {verdict.decision}"
+    heading = f"# {cell(decision.model)} version {decision.version}: {decision.outcome}"
     about = {
-        "alias": verdict.alias,
-        "version that had it": verdict.champion,
-        "author": verdict.author,
-        "time": verdict.time.isoformat(" ", "seconds"),
-        "command": verdict.command,
-        "commit": verdict.commit,
-        "gate": f"{verdict.gate}, sha256 {verdict.gate_digest}" if verdict.gate else "",
+        "alias": decision.alias,
+        "version that had it": decision.champion,
+        "author": decision.author,
+        "time": decision.time.isoformat(" ", "seconds"),
+        "command": decision.command,
+        "commit": decision.commit,
+        "gate": f"{decision.gate}, sha256 {decision.gate_digest}" if decision.gate else "",
     }
     facts = [f"- {name}: {cell(value)}" for name, value in about.items() if value]
     parts = ["\n".join([heading, "", *facts])]
-    if verdict.lines:
+    if decision.lines:
         rows = [
-            [line.name, "yes" if line.passed else "**no**", line.found, line.asked]
-            for line in verdict.lines
+            [line.name, "yes" if line.passed else "**no**", line.measured, line.required]
+            for line in decision.lines
         ]
         parts.append("## The gate\n\n" + table(["line", "holds", "found", "asked"], rows))
-    if verdict.trial and verdict.trial.notes:
-        parts.append("\n".join(f"- {cell(note)}" for note in verdict.trial.notes))
-    if verdict.trial:
-        parts += [_figures(verdict.trial.evidence), _data(verdict.trial)]
+    if decision.evaluation and decision.evaluation.notes:
+        parts.append("\n".join(f"- {cell(note)}" for note in decision.evaluation.notes))
+    if decision.evaluation:
+        parts += [_figures(decision.evaluation.evidence), _data(decision.evaluation)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,7 +133,7 @@ def _figures(evidence: Evidence) -> str:
     rows = []
     for name, figure in evidence.candidate.items():
         spec = spec_of(name)
-        if spec is None or "gate" not in spec.shown:
+        if spec is None or "gate" not in spec.shown_in:
             continue
         sides = [f"{figure.value:.4f} ({figure.low:.4f} .. {figure.high:.4f})"]
         if evidence.champion and evidence.differences:
@@ -146,21 +146,22 @@ def _figures(evidence: Evidence) -> str:
     return f"## Figures\n\n{note}\n\n{table(heads, rows)}"
 
 
-def _data(trial: "CandidateEvaluation") -> str:
-    counts = zip(trial.evidence.classes, trial.evidence.tiles, strict=True)
+def _data(evaluation: "CandidateEvaluation") -> str:
+    evidence, run = evaluation.evidence, evaluation.run
+    counts = zip(evidence.classes, evidence.tiles, strict=True)
     tiles = [[name, f"{count:,}"] for name, count in counts]
     rows = [
-        [name, trial.uris[name], digest, trial.evidence.recorded.get(name, "not recorded")]
-        for name, digest in trial.evidence.read.items()
+        [name, evaluation.uris[name], digest, evidence.recorded.get(name, "not recorded")]
+        for name, digest in evidence.read.items()
     ]
-    rules = [f"- {name}: {cell(str(value))}" for name, value in trial.rules.items()]
+    rules = [f"- {name}: {cell(str(value))}" for name, value in evaluation.rules.items()]
     return "\n\n".join(
         [
-            f"## Test view\n\n{sum(trial.evidence.tiles):,} tiles of {trial.slides:,} slides",
+            f"## Test view\n\n{sum(evidence.tiles):,} tiles of {evaluation.slides:,} slides",
             table(["class", "tiles"], tiles),
             "\n".join(rules),
             "## Data\n\n" + table(["artifact", "read from", "sha256", "recorded by the run"], rows),
-            f"- run: {cell(trial.run.run)}\n- its commit: {cell(trial.run.commit or 'not known')}",
+            f"- run: {cell(run.run)}\n- its commit: {cell(run.commit or 'not known')}",
         ]
     )
 

@@ -79,14 +79,14 @@ class Check:
         What is looked at, for example ``floor: Fat``.
     passed
         Whether it holds.
-    found, asked
+    measured, required
         What is there, and what the gate asks.
     """
 
     name: str
     passed: bool
-    found: str
-    asked: str
+    measured: str
+    required: str
 
     @property
     def kind(self) -> str:
@@ -184,14 +184,14 @@ def check_metrics(gate: Gate) -> None:
     """
     of_classes = [key.removesuffix(f"/{CLASS}") for key in METRICS if key.endswith(f"/{CLASS}")]
     overall = [key for key, spec in METRICS.items() if "/" not in key and spec.interval]
-    asked = {"floor.figure": ([gate.floor.figure], of_classes),
+    named = {"floor.figure": ([gate.floor.figure], of_classes),
              "floor.overall": (list(gate.floor.overall), overall)}  # fmt: skip
-    for key, (names, known) in asked.items():
+    for key, (names, choices) in named.items():
         for name in names:
-            if name not in known:
+            if name not in choices:
                 raise ConfigError(
-                    f"{key} names no metric", found=f"{name!r}{nearest(name, known)}",
-                    fix=f"name one of {', '.join(known)}",
+                    f"{key} names no metric", found=f"{name!r}{nearest(name, choices)}",
+                    fix=f"name one of {', '.join(choices)}",
                 )  # fmt: skip
 
 
@@ -258,11 +258,11 @@ def _floors(gate: Gate, evidence: Evidence) -> list[Check]:
     for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
         least = floor.classes.get(name, floor.default)
         value = evidence.candidate[f"{floor.figure}/{name}"].value
-        asked = f"{floor.figure} at least {least:g}"
+        required = f"{floor.figure} at least {least:g}"
         passed, measured = value >= least - ROUNDING, f"{value:.4f}"
         if not tiles:
             passed, measured = name in floor.may_be_absent, NO_TILE
-        lines.append(Check(f"floor: {name}", passed, measured, asked))
+        lines.append(Check(f"floor: {name}", passed, measured, required))
     return lines
 
 
@@ -270,13 +270,13 @@ def _overall(gate: Gate, evidence: Evidence) -> list[Check]:
     lines = []
     for name, bound in gate.floor.overall.items():
         estimate, sign = evidence.candidate.get(name), 1 if METRICS[name].higher_is_better else -1
-        asked = f"at {'least' if sign > 0 else 'most'} {bound:g}"
+        required = f"at {'least' if sign > 0 else 'most'} {bound:g}"
         if estimate is None:
             why = "not computed: evidence.ordered=false"
-            lines.append(Check(f"overall: {name}", False, why, asked))
+            lines.append(Check(f"overall: {name}", False, why, required))
             continue
         passed = sign * (estimate.value - bound) >= -ROUNDING
-        lines.append(Check(f"overall: {name}", passed, f"{estimate.value:.4f}", asked))
+        lines.append(Check(f"overall: {name}", passed, f"{estimate.value:.4f}", required))
     return lines
 
 
@@ -284,30 +284,30 @@ def _worse(gate: Gate, evidence: Evidence) -> list[Check]:
     most, figure = gate.worse, gate.floor.figure
     if most is None:
         return []
-    asked = f"{figure} at most {most:g} below"
+    required = f"{figure} at most {most:g} below"
     if evidence.differences is None:
-        return [Check("worse", True, NO_CHAMPION, asked)]
+        return [Check("worse", True, NO_CHAMPION, required)]
     lines = []
     for name, tiles in zip(evidence.classes, evidence.tiles, strict=True):
         value = evidence.differences[f"{figure}/{name}"].value
         passed, measured = value >= -most - ROUNDING, f"{value:+.4f}"
         if not tiles:
             passed, measured = name in gate.floor.may_be_absent, NO_TILE
-        lines.append(Check(f"worse: {name}", passed, measured, asked))
+        lines.append(Check(f"worse: {name}", passed, measured, required))
     return lines
 
 
 def _difference(gate: Gate, evidence: Evidence) -> list[Check]:
     if gate.difference is None:
         return []
-    asked = f"macro F1: interval above {0 - gate.difference:g}"
+    required = f"macro F1: interval above {0 - gate.difference:g}"
     if evidence.differences is None:
-        return [Check("difference", True, NO_CHAMPION, asked)]
+        return [Check("difference", True, NO_CHAMPION, required)]
     difference = evidence.differences["f1_macro"]
     if not math.isfinite(difference.low):
-        return [Check("difference", False, "no interval: the test view has one slide", asked)]
+        return [Check("difference", False, "no interval: the test view has one slide", required)]
     interval = f"{difference.value:+.4f} ({difference.low:+.4f} .. {difference.high:+.4f})"
-    return [Check("difference", difference.low > -gate.difference, interval, asked)]
+    return [Check("difference", difference.low > -gate.difference, interval, required)]
 
 
 def _calibration(gate: Gate, evidence: Evidence) -> list[Check]:
@@ -323,11 +323,11 @@ def _shared(gate: Gate, evidence: Evidence) -> list[Check]:
     for group, most in (("slides", gate.shared_slides), ("patients", gate.shared_patients)):
         if most is None:
             continue
-        count, asked = evidence.shared.get(group), f"at most {most} in training and test"
+        count, required = evidence.shared.get(group), f"at most {most} in training and test"
         if count is None:
             measured = "not known: the column is not in both"
             passed = group == "patients" and gate.unknown_patients == "allow"
         else:
             measured, passed = f"{count}", count <= most
-        lines.append(Check(f"shared {group}", passed, measured, asked))
+        lines.append(Check(f"shared {group}", passed, measured, required))
     return lines

@@ -16,7 +16,7 @@ Losses = list[tuple[int, int, float, float]]
 
 
 class History(Protocol):
-    """Hears of every epoch."""
+    """What a fit records of its epochs."""
 
     name: str
     """Of the state that it is saved with."""
@@ -111,7 +111,7 @@ class GridHistory:
             self.losses.append((epoch.number, number, *map(float, means)))
 
     def close(self) -> None:
-        """Leave it to `RunLogger.settings`."""
+        """Leave it to `train.reports.logger.RunLogger.settings`."""
 
     def state_dict(self) -> Losses:
         """Return the losses."""

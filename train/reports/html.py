@@ -75,8 +75,8 @@ class Table:
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """Its rows, the first `LONG` of them, as they are shown."""
-        shown = [cells(column[:LONG]) for column in self.columns.values()]
-        return list(zip(*shown, strict=True))
+        columns = [cells(column[:LONG]) for column in self.columns.values()]
+        return list(zip(*columns, strict=True))
 
     @property
     def left_out(self) -> int:

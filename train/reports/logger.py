@@ -250,17 +250,17 @@ class RunLogger:
         write_json(self.folder / f"{prefix}groups.json", table)
         for column in dict.fromkeys(group.column for group in evaluation.groups):
             groups = [group for group in evaluation.groups if group.column == column]
-            shown = [group for group in groups if group.shown]
+            largest = [group for group in groups if group.is_shown]
             if self.visible:
                 file = self.folder / f"{prefix}groups_{encode_name(column)}.png"
-                self._picture(groups_png(file, shown, evaluation.metrics, clusters), "evidence")
+                self._picture(groups_png(file, largest, evaluation.metrics, clusters), "evidence")
             title = f"{split} by {column}, the worst first; 95 % over {clusters}"
-            print_table(worst_groups(shown), self.console, title)
-            results.groups(self.page, title, worst_groups(shown))
-            if len(groups) > len(shown):
+            print_table(worst_groups(largest), self.console, title)
+            results.groups(self.page, title, worst_groups(largest))
+            if len(groups) > len(largest):
                 self.console.print(
                     f"{column} has {len(groups):,} values, all in {prefix}groups.json; intervals, "
-                    f"metrics and picture are of the {len(shown)} with the most tiles"
+                    f"metrics and picture are of the {len(largest)} with the most tiles"
                 )
 
     def _picture(self, file: Path, folder: str | None = None) -> None:

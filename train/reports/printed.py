@@ -42,4 +42,4 @@ def is_printed(name: str) -> bool:
     """Return whether a figure is for the console: those of classes are many, and on the page."""
     if name.startswith("slide_accuracy/"):
         return True
-    return name in METRICS and bool({"console", "epoch"} & METRICS[name].shown)
+    return name in METRICS and bool({"console", "epoch"} & METRICS[name].shown_in)

@@ -12,7 +12,7 @@ from train.config.schema import Config
 from train.evaluation.confusion import most_confused
 from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import Evaluation
-from train.evaluation.metrics import CLASS, METRICS, shown
+from train.evaluation.metrics import CLASS, METRICS, shown_in
 from train.evaluation.unit_sums import Counts
 from train.models.checkpoint import ModelSpec
 from train.reports.html import Headline, Page, Picture, Table, Text
@@ -40,7 +40,7 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
     values, over = evaluation.metrics, predictions.cluster_name
     ends = f"95 % over {over}"
     overall = {
-        METRICS[key].title: values[key] for key in shown("page") if key in values
+        METRICS[key].title: values[key] for key in shown_in("page") if key in values
     }  # fmt: skip
     page.add("good", Table(f"Figures, {name}", {
         "figure": list(overall),
@@ -51,7 +51,7 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
         strip=[estimate.ends for estimate in overall.values()]))  # fmt: skip
     classes = predictions.classes
     f1 = [values[f"f1/{each}"] for each in classes]
-    others = [key for key in shown("page", per_class=True) if key != f"f1/{CLASS}"]
+    others = [key for key in shown_in("page", per_class=True) if key != f"f1/{CLASS}"]
     page.add("good", Table(f"By class, {name}", {
         "class": classes,
         "tiles": np.bincount(predictions.target, minlength=len(classes)).tolist(),

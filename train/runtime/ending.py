@@ -111,7 +111,7 @@ class Ending:
         """Gives the tracked run a status, from any process and thread."""
         self.news: Ended | None = None
         self.signal: int | None = None
-        self.begun = self.told = False
+        self.begun = self.printed = False
         self._first, self._nudged = 0.0, False
         self._heard, self._done = threading.Event(), threading.Event()
 
@@ -213,8 +213,8 @@ class Ending:
             if self.rank.number and self._heard.wait(PATIENCE) and self.news and not self.news.rank:
                 return 1  # the first process failed as well, and shows how
             raise error
-        if self.speaks and not self.told:
-            self.told = True
+        if self.speaks and not self.printed:
+            self.printed = True
             if isinstance(error, FeatureStoreError):
                 print_error(error)
             else:

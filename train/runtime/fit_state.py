@@ -42,8 +42,8 @@ def state_folder(config: Config, snapshots: Sequence[str], processes: int) -> Pa
         How many share the work.
     """
     # What the data are is in the digests, wherever they lie.
-    settled = {key: value for key, value in plain(config).items() if key not in (*FREE, "data")}
-    content = json.dumps([FORMAT, settled, list(snapshots), processes], sort_keys=True, default=str)
+    values = {key: value for key, value in plain(config).items() if key not in (*FREE, "data")}
+    content = json.dumps([FORMAT, values, list(snapshots), processes], sort_keys=True, default=str)
     return cache.place(KIND, hashlib.sha256(content.encode()).hexdigest())
 
 
@@ -61,7 +61,7 @@ def check(folder: Path) -> str | None:
         There is no such state.
     """
     if not has_state(folder):
-        others = len([own for own in folder.parent.glob("*/") if has_state(own)])
+        others = len([other for other in folder.parent.glob("*/") if has_state(other)])
         raise ArtifactError(
             "There is nothing to resume",
             found=f"no epoch of this configuration; {others} other fits in {folder.parent}",

@@ -18,9 +18,10 @@ TEMPLATE = PROBE.parents[1] / "configs" / "cluster" / "job.yaml"
 
 def manifests(job: Job, options: Namespace) -> list[dict[str, Any]]:
     """Return the objects of a job: itself last; before it the service by which its nodes meet."""
-    service, body = yaml.safe_load_all(TEMPLATE.read_text("utf-8"))
+    service, workload = yaml.safe_load_all(TEMPLATE.read_text("utf-8"))
     values = manifest_values(job, options)
-    return [fill(template, values) for template in ([service, body] if job.nodes > 1 else [body])]
+    templates = [service, workload] if job.nodes > 1 else [workload]
+    return [fill(template, values) for template in templates]
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, set_seed
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed import distributed_c10d
 
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
@@ -25,6 +25,10 @@ from train.runtime.processes import Processes
 START, WORK, BLIND = timedelta(minutes=5), timedelta(days=1), timedelta(minutes=30)
 """How long processes wait for each other: to meet; while the first one prepares data or records
 what came out, since their connections tell who is gone; and without such connections."""
+SET_TIMEOUT = getattr(distributed_c10d, "_set_pg_timeout", None)
+"""Changes how long processes that have met wait for each other: torch's own and private, since it
+has no public way. Without it they wait for the longest from the start on, and who does not come is
+missed late; a shorter wait would end runs whose first process works for long."""
 
 
 def create_accelerator(ending: Ending) -> Accelerator:
@@ -36,7 +40,8 @@ def create_accelerator(ending: Ending) -> Accelerator:
         Some did not come.
     """
     try:
-        return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=START)])
+        timeout = START if SET_TIMEOUT else WORK
+        return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
     except torch.distributed.DistError as error:
         ending.speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # of its machine
         raise FeatureStoreError(
@@ -66,21 +71,22 @@ def start_processes(config: Config, ending: Ending) -> Iterator[tuple[Processes,
         set_seed(config.seed)
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)
-        stack.enter_context(connected(accelerator, ending))
+        stack.enter_context(connected(processes, ending))
         agreement.check(processes, config)
         yield processes, console
 
 
 @contextlib.contextmanager
-def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
+def connected(processes: Processes, ending: Ending) -> Iterator[None]:
     """Connect the processes until the block ends, and end all of them where one ends."""
-    number, world = accelerator.process_index, accelerator.num_processes
-    rank = ending.rank = Rank(number, world, accelerator.local_process_index)
-    ending.speaks = number == 0
+    number, world = processes.rank, processes.world
+    rank = ending.rank = Rank(number, world, processes.local_rank)
+    ending.speaks = processes.is_main
     with contextlib.ExitStack() as stack:
         if world > 1:
-            peers = _met(accelerator, rank)
-            _set_pg_timeout(WORK if peers else BLIND)
+            peers = _met(processes, rank)
+            if SET_TIMEOUT:
+                SET_TIMEOUT(WORK if peers else BLIND)
             lifeline = Lifeline(number, peers, ending.hear)
             stack.callback(lifeline.close)
             ending.say = lifeline.say
@@ -88,7 +94,7 @@ def connected(accelerator: Accelerator, ending: Ending) -> Iterator[None]:
         yield
 
 
-def _met(accelerator: Accelerator, rank: Rank) -> list[Peer]:
+def _met(processes: Processes, rank: Rank) -> list[Peer]:
     """Return the peers of a process; none, with a warning, if some cannot reach the first."""
     host, trouble = os.environ.get("MASTER_ADDR", "127.0.0.1"), ""
     peers: list[Peer] = []
@@ -107,7 +113,7 @@ def _met(accelerator: Accelerator, rank: Rank) -> list[Peer]:
                 peers = [Peer(0, name, joined(host, port, token, rank))]
         except OSError as error:
             trouble = f"{rank.name}: {error.strerror or error}"
-        troubles = [each for each in Processes(accelerator).all_gather(trouble) if each]
+        troubles = [each for each in processes.all_gather(trouble) if each]
     if not troubles:
         return peers
     for peer in peers:

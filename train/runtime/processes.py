@@ -37,6 +37,11 @@ class Processes:
         return int(self.accelerator.process_index)
 
     @property
+    def local_rank(self) -> int:
+        """Which one of those on its machine."""
+        return int(self.accelerator.local_process_index)
+
+    @property
     def world(self) -> int:
         """How many there are."""
         return int(self.accelerator.num_processes)

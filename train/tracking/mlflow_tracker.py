@@ -1,8 +1,6 @@
 """A run recorded in MLflow, whose server may be lost in its midst."""
 
 import importlib.metadata
-import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featurestore.errors import FeatureStoreError, FeatureStoreWarning, TrackingError
+from featurestore.errors import FeatureStoreError, TrackingError
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
@@ -22,6 +20,7 @@ from train.models.checkpoint import TrainedModel
 from train.models.heads import Finite
 from train.predictions.files import as_json
 from train.tracking import registry
+from train.tracking.left_over import forget_left_over
 from train.tracking.provenance import git_commit
 from train.tracking.runs import get_run
 
@@ -29,8 +28,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 AT_ONCE = 100  # as many as a tracking server takes in one request
-LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
-"""Variables by which MLflow would record a run in another run, model or experiment."""
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -73,27 +70,6 @@ def as_failure(error: FeatureStoreError) -> TrackingError:
     failure = TrackingError(error.wrong, found=error.found, fix=error.fix)
     failure.__cause__ = error
     return failure
-
-
-def forget_left_over(experiment: str) -> None:
-    """Take what would lead a run elsewhere out of the environment and of MLflow; warn of it."""
-    import mlflow
-
-    left = {name: os.environ.pop(name) for name in LEFT_OVER if os.environ.get(name)}
-    if left.get("MLFLOW_EXPERIMENT_NAME") == experiment:
-        del left["MLFLOW_EXPERIMENT_NAME"]
-    if active := mlflow.active_run():
-        left["the active run"] = active.info.run_id
-    if model := mlflow.get_active_model_id():
-        left.setdefault("MLFLOW_ACTIVE_MODEL_ID", model)  # or set in this process
-        mlflow.clear_active_model()
-    for name, value in left.items():
-        warnings.warn(
-            FeatureStoreWarning(
-                f"{name} ({value}) is ignored: this is a run of its own, in {experiment}"
-            ),
-            stacklevel=2,
-        )
 
 
 class MlflowTracker:
@@ -245,8 +221,8 @@ class MlflowTracker:
         """Record parameters."""
         import mlflow
 
-        told = {key: redacted(str(value)) for key, value in values.items()}
-        for batch in batched(told.items(), AT_ONCE):
+        texts = {key: redacted(str(value)) for key, value in values.items()}
+        for batch in batched(texts.items(), AT_ONCE):
             mlflow.log_params(dict(batch))
 
     @survives_lost_server

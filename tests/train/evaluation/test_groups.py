@@ -102,7 +102,7 @@ def test_a_group_of_one_slide_has_no_interval():
 def test_of_many_values_the_largest_are_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "SHOWN", 2)
     found = by_group("slide_id")
-    assert [group.shown for group in found.values()] == [True, False, True, False]
+    assert [group.is_shown for group in found.values()] == [True, False, True, False]
     assert all(np.isfinite(group.metrics["f1_macro"].value) for group in found.values())
     assert len(groups.as_table(list(found.values()))["value"]) == 4
 

@@ -1,4 +1,4 @@
-"""Packs of heads from the command line: what is trained, recorded, predicted and refused."""
+"""Heads side by side from the command line: what is trained, recorded, predicted and refused."""
 
 import json
 from itertools import product
@@ -142,7 +142,7 @@ def test_processes_give_what_one_gives(
 
 
 def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixture[str]):
-    """A head of a pack sees the tiles that its own rules keep, and no others."""
+    """A head of a grid sees the tiles that its own rules keep, and no others."""
     from featurestore.snapshots.build import materialise
 
     settled = load.load(
@@ -152,16 +152,17 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
     store = open_store(settled)
     snapshots = [materialise(with_rules(store, rules)) for rules in grid.rule_variants(settled)]
     assert len(snapshots) == 8
-    pack = choose_grid(snapshots, settled).grid
-    assert pack is not None
-    assert len(pack.heads) == 8 * 5
+    head_grid = choose_grid(snapshots, settled).grid
+    assert head_grid is not None
+    assert len(head_grid.heads) == 8 * 5
     for variant, snapshot in enumerate(snapshots):
         own = snapshot.fold_set().keys
-        kept = pack.tiles.fold[:, variant] >= 0
-        rows = pack.tiles.keys["row"].to_numpy()[kept]
+        kept = head_grid.tiles.fold[:, variant] >= 0
+        rows = head_grid.tiles.keys["row"].to_numpy()[kept]
+        folds = head_grid.tiles.fold[kept, variant]
         np.testing.assert_array_equal(np.sort(own["row"].to_numpy()), rows)
         by_row = dict(zip(own["row"].to_pylist(), own["fold"].to_pylist(), strict=True))
-        assert [by_row[row] for row in rows.tolist()] == pack.tiles.fold[kept, variant].tolist()
+        assert [by_row[row] for row in rows.tolist()] == folds.tolist()
 
 
 def test_shares_of_slides_are_nested_and_never_empty():
@@ -171,13 +172,13 @@ def test_shares_of_slides_are_nested_and_never_empty():
     from featurestore.snapshots.build import materialise
 
     snapshot = materialise(open_store(settled))
-    pack = choose_grid([snapshot], settled).grid
-    assert pack is not None
-    slides = pack.counts[:, 1].reshape(4, 5)
+    head_grid = choose_grid([snapshot], settled).grid
+    assert head_grid is not None
+    slides = head_grid.counts[:, 1].reshape(4, 5)
     assert slides[0].tolist() == [1] * 5
     assert slides[1].tolist() == [2] * 5  # a tenth of eleven writers, rounded up
     assert slides[3].tolist() == [11] * 5
-    assert (np.diff(pack.counts[:, 0].reshape(4, 5), axis=0) > 0).all()
+    assert (np.diff(head_grid.counts[:, 0].reshape(4, 5), axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("fold", ["0", "[0]"])
@@ -185,7 +186,7 @@ def test_shares_of_slides_are_nested_and_never_empty():
     ("normalize", "calibrate"), [("none", True), ("zscore", True), ("l2", False)]
 )
 def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: bool, fold: str):
-    """Whatever a fit does to embeddings is in the network, of one head as of a pack."""
+    """Whatever a fit does to embeddings is in the network, of one head as of a grid."""
     from featurestore.snapshots.build import materialise
 
     argv = [f"fold={fold}", f"normalize={normalize}", "max_epochs=2", "tracking.enabled=false",

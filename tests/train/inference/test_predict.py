@@ -62,12 +62,12 @@ def cohort(tmp_path: Path) -> Cohort:
             pq.write_table(part, f"in/part-{file}.parquet", row_group_size=23)
         shares = {"roi_coverage_Fat": (number % 2) * 0.9, "roi_coverage_Muscle": (number + 1) % 2}
         pq.write_table(pa.table({**keys, **(shares if labels else {})}), "tiles.parquet")
-        blueprint = ModelSpec(head, 4, normalize, DIM, ["Fat", "Muscle"], [1.0, 2.0])
+        spec = ModelSpec(head, 4, normalize, DIM, ["Fat", "Muscle"], [1.0, 2.0])
         torch.manual_seed(0)
-        network = blueprint.build()
+        network = spec.build()
         if normalize == "zscore":
             network.backbone.mean += 0.5
-        checkpoint.save(Path("head.safetensors"), TrainedModel(network, blueprint))
+        checkpoint.save(Path("head.safetensors"), TrainedModel(network, spec))
         Path("two.yaml").write_text(
             "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
         )

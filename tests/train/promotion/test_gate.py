@@ -55,7 +55,7 @@ def test_lines_come_in_one_order_and_all_hold():
         "worse: Fat", "worse: Connective-Tissue", "worse: a: b",
         "difference", "calibration", "shared slides", "shared patients", "digests of the data",
     ]  # fmt: skip
-    assert all(line.passed and line.found and line.asked for line in lines)
+    assert all(line.passed and line.measured and line.required for line in lines)
     assert {line.kind for line in lines[:6]} == {"floor", "worse"}
 
 
@@ -126,7 +126,7 @@ def test_a_class_without_test_tiles_cannot_be_shown():
     assert failed(Gate(), evidence(**none)) == ["floor: Fat", "worse: Fat"]
     assert failed(Gate(floor=Floor(may_be_absent=["Fat"])), evidence(**none)) == []
     lines = run_checks(Gate(), evidence(**none))
-    assert "no tile" in lines[0].found
+    assert "no tile" in lines[0].measured
 
 
 def test_files_as_registered():
@@ -134,7 +134,7 @@ def test_files_as_registered():
     assert not gate.files_line({"version 7": None, "version 3": []}).passed
     assert not gate.files_line({"version 7": [], "version 3": ["MLmodel changed"]}).passed
     line = gate.files_line({"version 7": ["data/model.pt2 changed"]})
-    assert (line.passed, "data/model.pt2 changed" in line.found) == (False, True)
+    assert (line.passed, "data/model.pt2 changed" in line.measured) == (False, True)
 
 
 shares = st.floats(0, 1)

@@ -98,7 +98,7 @@ class ClosedFormTrainer:
         self.weights: LinearHeads | None = None
 
     def __iter__(self) -> Iterator[Epoch]:
-        """Find the heads; there are no epochs to tell of."""
+        """Solve for all heads; yields no epoch."""
         gram = self.form != "prototype"
         moments = gram_matrices(self.problem, gram)
         weights = solve_closed_form(self.form, moments, self.problem)
@@ -181,8 +181,8 @@ def _solved(matrix: Tensor, decay: float, right: Tensor) -> Tensor:
     """Return ``right (matrix + decay I)^-1``."""
     level = matrix.diagonal().mean()
     for tiny in JITTER:
-        whole = matrix + (decay + tiny * level) * torch.eye(len(matrix))
-        factor, failed = torch.linalg.cholesky_ex(whole)
+        shifted = matrix + (decay + tiny * level) * torch.eye(len(matrix))
+        factor, failed = torch.linalg.cholesky_ex(shifted)
         if not failed:
             break
     return torch.cholesky_solve(right.T, factor).T

@@ -66,12 +66,12 @@ class Votes(FitResult):
 
 
 class NearestNeighbours:
-    """A `train.engine.trainer.Trainer` that only remembers.
+    """A `train.engine.trainer.Trainer` without weights or epochs.
 
     Parameters
     ----------
     problem
-        Who votes for whom.
+        Its masks say which tiles vote on which.
     reference
         All tiles of all processes, in memory.
     neighbours
@@ -83,7 +83,7 @@ class NearestNeighbours:
         self.votes: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Epoch]:
-        """Find the neighbours; there are no epochs to tell of."""
+        """Let the neighbours vote; yields no epoch."""
         heads = range(len(self.problem.heads))
         self.votes = [
             knn_predict(self.problem.select(torch.tensor([head])), self.reference, self.neighbours)

@@ -20,7 +20,7 @@ from torch import Tensor
 from train.engine.evaluate import evaluate
 from train.engine.problem import Problem, TrainPlan
 from train.engine.solvers.objective import Objective, single_precision
-from train.engine.solvers.quasi_newton import Guess, History, add_scaled, difference, dot
+from train.engine.solvers.quasi_newton import CurvaturePairs, Guess, add_scaled, difference, dot
 from train.engine.trainer import Epoch, FitResult
 from train.engine.weights import LinearHeads
 
@@ -32,9 +32,8 @@ REFRESH = (0, 4, 12, 30, 70)  # iterations at which the Gram matrix is taken ane
 class LbfgsTrainer:
     """A `train.engine.trainer.Trainer` to the optimum; iterations stand for epochs.
 
-    A head has stopped when the decrease that a quasi-Newton step promises is below ``tolerance``
-    times its objective. It is not saved: a fit that is gone on with starts anew, since what it
-    finds does not depend on where it was.
+    A head stops when the decrease that a quasi-Newton step promises is below ``tolerance`` times
+    its objective. Iterations are not saved: a resumed fit starts anew, for the same optimum.
 
     Parameters
     ----------
@@ -67,11 +66,11 @@ class LbfgsTrainer:
         active = torch.arange(len(self.values))
         logits = objective.logits(weights)
         value, gradient = objective.value(weights, logits)
-        history = History()
+        pairs = CurvaturePairs()
         for iteration in range(most + 1):
             if iteration in REFRESH:
                 guess = Guess.sampled(objective, logits)
-            direction = history.direction(gradient, guess, objective)
+            direction = pairs.direction(gradient, guess, objective)
             decrease = -dot(gradient, direction)
             yield Epoch(iteration, active, value.cpu(), value.cpu())
             small = decrease <= 2 * self.tolerance * value.abs()
@@ -83,19 +82,19 @@ class LbfgsTrainer:
                 active = active[going_on.cpu()]
                 if not len(active):
                     break
-                objective, history = objective.select(going_on), history.select(going_on)
+                objective, pairs = objective.select(going_on), pairs.select(going_on)
                 weights, gradient, direction = (
                     part.select(going_on) for part in (weights, gradient, direction)
                 )
                 logits, value = logits[going_on], value[going_on]
             change = objective.logits(direction)
-            step = search(objective, (weights, direction), logits, change)
+            step = line_search(objective, (weights, direction), logits, change)
             logits += step.float()[:, None, None] * change
             moved = add_scaled(weights, step, direction)
             if iteration % 20 == 19:
                 logits = objective.logits(moved)  # sums of steps drift
             value, after = objective.value(moved, logits)
-            history.add(difference(moved, weights), difference(after, gradient))
+            pairs.add(difference(moved, weights), difference(after, gradient))
             weights, gradient = moved, after
 
     def _finish(self, heads: Tensor, weights: LinearHeads, value: Tensor, iteration: int) -> None:
@@ -128,7 +127,7 @@ class LbfgsTrainer:
         return FitResult(self.problem, raw, self.iterations, loss.cpu(), diagnostics)
 
 
-def search(
+def line_search(
     objective: Objective,
     line: tuple[LinearHeads, LinearHeads],
     logits: Tensor,
@@ -142,13 +141,18 @@ def search(
         Weights, and the direction of the step.
     logits, change
         Of the weights and of the direction, shape (H, K, rows).
+
+    Returns
+    -------
+    Tensor of double, shape (H,)
+        Multiples of the direction.
     """
     weights, direction = line
     penalty = objective.penalty[:, 0, 0]
     cross = (weights.weight * direction.weight).sum(dim=(1, 2)) * penalty
     square = (direction.weight**2).sum(dim=(1, 2)) * penalty
 
-    def look(step: Tensor) -> Tensor:
+    def along(step: Tensor) -> Tensor:  # objectives, slopes, curvatures; shape (3, H)
         sums = objective.along(logits, change, step)
         sums[0] += step * cross + 0.5 * step**2 * square
         sums[1] += cross + step * square
@@ -156,14 +160,15 @@ def search(
         return sums
 
     zero = torch.zeros_like(cross)
-    first, low, high = look(zero), zero, torch.full_like(zero, float("inf"))
+    first, low, high = along(zero), zero, torch.full_like(zero, float("inf"))
     step = torch.ones_like(zero)
     for _ in range(SEARCHES):
-        value, slope, curvature = look(step)
+        value, slope, curvature = along(step)
         enough = value <= first[0] + DECREASE * step * first[1] + 1e-14 * first[0].abs()
         flat = slope.abs() <= CURVATURE * first[1].abs()
         if (enough & flat).all():
             break
+        # The objective is convex: the sign of the slope says on which side the minimum lies.
         low = torch.where(slope < 0, step, low)
         high = torch.where(slope < 0, high, step)
         newton = step - slope / curvature.clamp(min=1e-300)

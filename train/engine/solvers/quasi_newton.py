@@ -66,8 +66,8 @@ class Guess:
         return LinearHeads((rotated / spread) @ self.vectors.T, vector.bias / self.bias)
 
 
-class History:
-    """The last steps and changes of the gradient."""
+class CurvaturePairs:
+    """The last steps and changes of the gradient: what L-BFGS knows of the curvature."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[LinearHeads, LinearHeads]] = []
@@ -76,9 +76,9 @@ class History:
         """Keep a pair; the oldest goes."""
         self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
 
-    def select(self, places: Tensor) -> "History":
-        """Return the history of some heads."""
-        fewer = History()
+    def select(self, places: Tensor) -> "CurvaturePairs":
+        """Return the pairs of some heads."""
+        fewer = CurvaturePairs()
         fewer.pairs = [(step.select(places), change.select(places)) for step, change in self.pairs]
         return fewer
 
@@ -87,9 +87,8 @@ class History:
         vector, applied = gradient, []
         for step, change in reversed(self.pairs):
             curvature = dot(step, change)
-            scale = torch.where(
-                curvature > 0, 1 / curvature, 0.0
-            )  # a pair without curvature is left out
+            # A pair without curvature is left out: it would make the guess indefinite.
+            scale = torch.where(curvature > 0, 1 / curvature, 0.0)
             amount = scale * dot(step, vector)
             vector = add_scaled(vector, -amount, change)
             applied.append((step, change, scale, amount))

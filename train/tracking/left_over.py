@@ -1,0 +1,30 @@
+"""What an earlier run has left in the environment, or in this process, and MLflow would follow."""
+
+import os
+import warnings
+
+from featurestore.errors import FeatureStoreWarning
+
+LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
+"""Variables by which MLflow would record a run in another run, model or experiment."""
+
+
+def forget_left_over(experiment: str) -> None:
+    """Take what would lead a run elsewhere out of the environment and of MLflow; warn of it."""
+    import mlflow
+
+    left = {name: os.environ.pop(name) for name in LEFT_OVER if os.environ.get(name)}
+    if left.get("MLFLOW_EXPERIMENT_NAME") == experiment:
+        del left["MLFLOW_EXPERIMENT_NAME"]
+    if active := mlflow.active_run():
+        left["the active run"] = active.info.run_id
+    if model := mlflow.get_active_model_id():
+        left.setdefault("MLFLOW_ACTIVE_MODEL_ID", model)  # or set in this process
+        mlflow.clear_active_model()
+    for name, value in left.items():
+        warnings.warn(
+            FeatureStoreWarning(
+                f"{name} ({value}) is ignored: this is a run of its own, in {experiment}"
+            ),
+            stacklevel=2,
+        )
