@@ -111,10 +111,10 @@ def changes(first: dict[str, str], params: dict[str, str]) -> dict[str, str | No
 def call(argv: list[str]) -> str:
     """Run ``python train/probe.py`` in this process; return what it prints."""
     printed = io.StringIO()
-    before, sys.argv = sys.argv, [str(ROOT / "train" / "probe.py"), *argv]
+    before, sys.argv = sys.argv, ["train/probe.py", *argv]
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            runpy.run_path(str(ROOT / "train" / "probe.py"), run_name="__main__")
     except SystemExit as status:
         assert not status.code, printed.getvalue()
     finally:
@@ -391,7 +391,11 @@ if __name__ == "__main__":
         sys.exit("python tests/golden.py FILE")
     file = Path(sys.argv[1]).absolute()
     os.environ.update(ENVIRONMENT)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    import torch  # takes its threads from the environment, which a recorded command would name
+
+    torch.set_num_threads(1)
+    for name in ("MLFLOW_TRACKING_URI", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory() as home:
         os.chdir(home)
         recording = {"fingerprint": fingerprint(), "commands": measure()}

