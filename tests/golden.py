@@ -52,6 +52,7 @@ PARTS = ("xydata", "xy", "width", "height", "extent", "offsets", "array", "facec
 CLASSES = "0123456789"
 OTHERS = {"mlflow.source.git.branch"}  # tags that MLflow itself leaves out in some checkouts
 VARIES = {
+    re.escape(f"{ROOT}/"): "",
     r"The checkout had changes that no commit holds:[^<\n]*": "",
     r"\d\d \w+ \d{4}, \d\d:\d\d UTC": "TIME",
     r"\b[0-9a-f]{64}\b": "SHA256",
