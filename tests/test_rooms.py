@@ -23,7 +23,7 @@ ROOMS = {
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},
     "yaml": {"featurestore/spec", "train/config", "train/submit.py", "train/runtime/manifests.py"},
     "omegaconf": {"train/config"},
-    "accelerate": {"train/runtime", "train/probe.py"},
+    "accelerate": {"train/runtime"},
     "safetensors": {"train/models/checkpoint.py"},
     "torchmetrics": {"train/evaluation"},
     "scipy": {"featurestore/folds/balance.py", "train/evaluation", "train/overlays/regions.py"},

@@ -52,7 +52,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class How:
+class ComparisonSettings:
     """How runs are compared.
 
     Parameters
@@ -90,16 +90,18 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     try:
         bounds.check([("--seed", options.seed)], SEEDS)
-        how = How(options.seed, options.resample, options.ordered)
+        settings = ComparisonSettings(options.seed, options.resample, options.ordered)
         with resolved_once():
-            compare(options.runs, options.uri, options.output, how, Console())
+            compare(options.runs, options.uri, options.output, settings, Console())
     except FeatureStoreError as error:
         print_error(error)
         return 2
     return 0
 
 
-def compare(runs: list[str], uri: str | None, output: Path, how: How, console: Console) -> None:
+def compare(
+    runs: list[str], uri: str | None, output: Path, settings: ComparisonSettings, console: Console
+) -> None:
     """Print and write the comparison of the first run with each of the others."""
     if len(runs) < 2:
         raise ArtifactError(
@@ -110,8 +112,8 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
     rows: list[dict[str, object]] = []
     differing: dict[str, dict[str, Estimate]] = {}
     for run, table in zip(runs[1:], tables[1:], strict=True):
-        pair = paired(tables[0], table, how.resample)
-        by_metric = differences(pair.one, pair.other, how.ordered, how.seed)
+        pair = paired(tables[0], table, settings.resample)
+        by_metric = differences(pair.one, pair.other, settings.ordered, settings.seed)
         test = mcnemar(pair.one.target, pair.one.predicted, pair.other.predicted)
         counts = {"tiles": len(pair.one), "left_out": pair.left_out}
         tests = dict(zip(("only_first_right", "only_this_right", "p_mcnemar"), test, strict=True))
@@ -119,12 +121,12 @@ def compare(runs: list[str], uri: str | None, output: Path, how: How, console: C
             ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
             rows.append({"run": run, "metric": metric, **ends, **counts, **tests})
         differing[run] = {
-            name: by_metric[name] for name in shown_in("compare", ordered=how.ordered)
+            name: by_metric[name] for name in shown_in("compare", ordered=settings.ordered)
         }
         show(run, differing[run], pair, test, console)
     output.mkdir(parents=True, exist_ok=True)
     write_parquet(output / "comparison.parquet", pa.Table.from_pylist(rows))
-    differences_png(output / "comparison.png", runs[0], differing, plural(how.resample))
+    differences_png(output / "comparison.png", runs[0], differing, plural(settings.resample))
     console.print(f"written: {output / 'comparison.parquet'}, {output / 'comparison.png'}")
 
 

@@ -21,16 +21,13 @@ from train.config.help import check_or_exit
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pyarrow.dataset as ds
 
-from featurestore.io import names
 from train.config.load import load
-from train.config.ranks import speaks
 from train.config.schema import Config
 from train.engine.trainer import FitResult, Trainer
 from train.evaluation.evaluate import evaluate
@@ -50,55 +47,35 @@ from train.predictions import files
 from train.predictions.table import Predictions, has_labels
 from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
-from train.runtime.ending import Ending, watched
-from train.runtime.fit_state import FileCheckpointer, settle
-from train.runtime.inputs import Inputs
-from train.runtime.lifecycle import start_run
-from train.runtime.meeting import start_processes
+from train.runtime.ending import Ending
+from train.runtime.fit_state import FileCheckpointer, end_if_lost
+from train.runtime.lifecycle import exit_status, start_run
 from train.runtime.progress import EpochBar
 from train.runtime.run import Run
-from train.tracking import provenance
 
-# -----------------------------------------------------------------------------
-# configuration -> store
+# -- configuration -> store -----------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    provenance.follow_launcher(os.environ)
-    with watched(speaks(os.environ)) as ending, names.resolved_once():
-        try:
-            run(load(argv), ending, provenance.command(argv, os.environ, sys.argv[0]))
-        except BaseException as error:
-            return ending.close(error)
-    return 0
+    return exit_status(lambda ending, command: run(load(argv), ending, command), argv)
 
 
 def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says; the same code on every process."""
-    # Accelerate: rank, world size, device. All were started alike and end together if one ends.
-    with start_processes(config, ending) as (processes, console):
-
-        def prepare() -> tuple[Inputs, Job | PredictionJob]:
-            # On the main process alone. Whatever can be refused is refused in here: nothing is
-            # written yet, and the others have not begun to read embeddings.
-            prepare_mode = prepare_prediction if config.mode == "predict" else prepare_fit
-            inputs, job = prepare_mode(config, console, processes.world)
-            with inputs.closed_on_error():
-                check_maps(config, job.keys)
-            return inputs, job
-
-        with start_run(prepare, processes, console, ending, command) as (this, job, inputs):
-            log = RunLogger(this)  # console, MLflow and report.html are told the same
-            if inputs:
-                log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
-            settle(this)  # a tracking server that was lost ends all processes, here as below
-            MODES[config.mode](this, log, job)
-            log.close(job.model.spec if job.model else None)  # report.html
+    prepare, work = MODES[config.mode]
+    # Accelerate's processes meet; the main one alone opens MLflow, store and snapshots, and refuses
+    # whatever can be refused: nothing is written yet, and no embedding is read.
+    with start_run(config, prepare, check_maps, ending, command) as (this, job, inputs):
+        log = RunLogger(this)  # console, MLflow and report.html are told the same
+        if inputs:
+            log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
+        end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
+        work(this, log, job)
+        log.close(job.model.spec if job.model else None)  # report.html
 
 
-# -----------------------------------------------------------------------------
-# data -> heads -> loop
+# -- data -> heads -> loop ------------------------------------------------------------------------
 
 
 def fit(this: Run, log: RunLogger, job: Job) -> None:
@@ -112,8 +89,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     history = HeadHistory(this) if grid.is_single else GridHistory(grid)
     result = train(this, log, trainer, history)
 
-    # -------------------------------------------------------------------------
-    # metrics
+    # -- metrics ----------------------------------------------------------------------------------
 
     choice = select_setting(grid, result, config)  # highest mean macro F1; a lower loss breaks ties
     # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.
@@ -133,8 +109,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
         scores, losses = choice.scores, history.losses
         log.settings(SettingResults(grid, scores, choice.setting, losses, result.diagnostics))
 
-    # -------------------------------------------------------------------------
-    # register
+    # -- register ---------------------------------------------------------------------------------
 
     if config.probe == "knn":
         this.console.print("votes of neighbours are a baseline: no model is registered")
@@ -156,12 +131,9 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
 def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitResult:
     """Train all heads; every epoch is recorded and saved, so that a killed fit can go on."""
     config, alone = this.config, len(trainer.problem.heads) == 1
-
-    def save_best() -> None:  # what is left of a fit whose tracking server was lost
-        log.checkpoint(build_network(trainer.result(), 0, config))
-
-    lost = save_best if isinstance(history, HeadHistory) else None
-    state = FileCheckpointer(this, trainer, history, lost)
+    state = FileCheckpointer(this, trainer, history)
+    if isinstance(history, HeadHistory):  # what is left of a fit whose tracking server was lost
+        state.save_best = lambda: log.checkpoint(build_network(trainer.result(), 0, config))
     state.restore()  # resume=true: bit for bit where it was
     with EpochBar(this.console, config.max_epochs, rows=len(trainer.problem.train)) as bar:
         for epoch in trainer:  # AdamW: epochs; L-BFGS: iterations; ridge, lda, neighbours: none
@@ -174,8 +146,7 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
     return trainer.result()  # every head as it was at its best epoch
 
 
-# -----------------------------------------------------------------------------
-# the other modes
+# -- the other modes ------------------------------------------------------------------------------
 
 
 def evaluate_model(this: Run, log: RunLogger, job: Job) -> None:
@@ -224,11 +195,11 @@ def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = ""
         log.maps(write_overlays(predicted, this.config, this.folder, this.console, name))
 
 
-MODES: dict[str, Callable[[Run, RunLogger, Any], None]] = {
-    "fit": fit,
-    "validate": evaluate_model,
-    "test": evaluate_model,
-    "predict": predict,
+MODES: dict[str, tuple[Callable[..., Any], Callable[[Run, RunLogger, Any], None]]] = {
+    "fit": (prepare_fit, fit),
+    "validate": (prepare_fit, evaluate_model),
+    "test": (prepare_fit, evaluate_model),
+    "predict": (prepare_prediction, predict),
 }
 
 if __name__ == "__main__":

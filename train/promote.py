@@ -184,7 +184,7 @@ def examined(
     """Return the lines of the gate and the evidence; files that have changed are not loaded."""
     # They import torch: no refused argument should wait for it.
     from train.promotion.candidate import (
-        Trial,
+        EvaluationOptions,
         evaluate_candidate,
         load_candidate,
         recorded_config,
@@ -208,7 +208,7 @@ def examined(
             return lines, None
         new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
-    evaluation = evaluate_candidate(new, old, run, config, Trial(Rows(console), seed))
+    evaluation = evaluate_candidate(new, old, run, config, EvaluationOptions(Rows(console), seed))
     if champion:
         evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes:

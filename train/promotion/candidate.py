@@ -63,7 +63,7 @@ class CandidateEvaluation:
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvaluationOptions:
     """How networks are tested.
 
     Parameters
@@ -127,7 +127,11 @@ def load_candidate(
 
 
 def evaluate_candidate(
-    new: TrainedModel, old: TrainedModel | None, run: RunRecord, config: Config, how: Trial
+    new: TrainedModel,
+    old: TrainedModel | None,
+    run: RunRecord,
+    config: Config,
+    options: EvaluationOptions,
 ) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
 
@@ -137,7 +141,7 @@ def evaluate_candidate(
         There is no test view, or it is not for these networks.
     """
     store = open_store(config)
-    tiles, read = test_view(store, how.rows, config.evidence.columns())
+    tiles, read = test_view(store, options.rows, config.evidence.columns())
     check_fits(new.spec, tiles, config)
     shared, training = leaks(store)
     sources = read | training
@@ -146,12 +150,12 @@ def evaluate_candidate(
     champion = differing = None
     if old:
         of_champion = predicted(old, tiles, config)
-        champion = evaluate(of_champion, settings, how.seed).metrics
-        differing = differences(of_champion, candidate, settings.ordered, how.seed)
+        champion = evaluate(of_champion, settings, options.seed).metrics
+        differing = differences(of_champion, candidate, settings.ordered, options.seed)
     evidence = Evidence(
         classes=candidate.classes,
         tiles=np.bincount(candidate.target, minlength=len(candidate.classes)).tolist(),
-        candidate=evaluate(candidate, settings, how.seed).metrics,
+        candidate=evaluate(candidate, settings, options.seed).metrics,
         champion=champion,
         differences=differing,
         shared=shared,

@@ -23,8 +23,8 @@ from train.runtime.run import Run
 from train.tracking.runs import set_status
 
 KIND = "fits"
-FORMAT = 2  # of a state: one of another code is no state of this fit
-RUN = "_run.txt"  # who reads a folder of predictions passes over it
+FORMAT = 2  # a state of another format is no state of this fit
+RUN = "_run.txt"  # the underscore: readers of a folder of predictions pass over it
 # What may differ between the fit that was killed and the one that goes on.
 FREE = ("resume", "output", "tracking", "threads", "memory_limit")
 
@@ -93,8 +93,11 @@ def remove_state(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(run: Run, trained: bool = False) -> None:
+def end_if_lost(run: Run, trained: bool = False) -> None:
     """End all processes together if the tracking server was lost; say what is left of the fit.
+
+    Where it is lost nothing is raised: other processes wait for the main one in the midst of their
+    work, and would wait for ever.
 
     Parameters
     ----------
@@ -106,11 +109,10 @@ def settle(run: Run, trained: bool = False) -> None:
     TrackingError
         The server was lost.
     """
-    run.processes.together(lambda: refuse(run, trained))
+    run.processes.together(lambda: _raise_lost(run, trained))
 
 
-def refuse(run: Run, trained: bool) -> None:
-    """Raise what lost the server, if anything did, with what is left of the fit."""
+def _raise_lost(run: Run, trained: bool) -> None:
     failure = run.tracker.failure
     if failure is None:
         return
@@ -204,19 +206,14 @@ class FileCheckpointer:
         Says where, and whether the fit goes on from what is there.
     trainer, history
         What trains, and what was recorded of its epochs.
-    save_best
-        Writes the checkpoint of the best epoch so far; None where the best is yet to be chosen.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        trainer: Trainer,
-        history: SavedHistory,
-        save_best: Callable[[], object] | None = None,
-    ) -> None:
+    save_best: Callable[[], object] | None = None
+    """Writes the checkpoint of the best epoch so far; None where the best is yet to be chosen."""
+
+    def __init__(self, run: Run, trainer: Trainer, history: SavedHistory) -> None:
         self.run, self.file = run, run.states / f"{history.name}.pt"
-        self.trainer, self.history, self.save_best = trainer, history, save_best
+        self.trainer, self.history = trainer, history
         self.epochs = 0
 
     def restore(self) -> None:
@@ -250,7 +247,7 @@ class FileCheckpointer:
     def _save(self, state: dict[str, Any]) -> None:
         if self.run.tracker.failure and self.save_best:
             self.save_best()
-        settle(self.run, self.save_best is not None)
+        end_if_lost(self.run, self.save_best is not None)
         if self.run.is_main:
             self.epochs += bool(state)
             content = {"state": state, "log": self.history.state_dict(), "epochs": self.epochs}

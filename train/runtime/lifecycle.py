@@ -1,19 +1,26 @@
 """The life of a run: from what is refused before anything is written to its last word."""
 
+import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import pyarrow as pa
+
+from featurestore.io.names import resolved_once
 from featurestore.printing import Console
+from train.config.ranks import speaks
 from train.config.schema import Config
 from train.runtime import fit_state
-from train.runtime.ending import Ending
+from train.runtime.ending import Ending, watched
 from train.runtime.inputs import Inputs
-from train.runtime.processes import Processes
+from train.runtime.meeting import start_processes
 from train.runtime.run import Run
+from train.tracking import provenance
 from train.tracking.tracker import NullTracker
 
 
@@ -28,34 +35,59 @@ class AnyJob(Protocol):
     def states(self) -> Path:
         """Where the state of the run is kept."""
 
+    @property
+    def keys(self) -> pa.Table:
+        """The tiles that predictions are recorded of first."""
+
 
 J = TypeVar("J", bound=AnyJob)
+Prepare = Callable[[Config, Console, int], tuple[Inputs, J]]
+"""Opens what a run needs, given the number of processes; refuses what can be refused."""
+Check = Callable[[Config, pa.Table], None]
+"""Refuses what cannot be done with some tiles."""
+
+
+def exit_status(work: Callable[[Ending, str], None], argv: Sequence[str]) -> int:
+    """Do the work of a script; return 0, 2 after a refusal, or 128 and the signal that ended it.
+
+    Parameters
+    ----------
+    work
+        Takes the ending of this process and the command that does the work again.
+    argv
+        Arguments of the script.
+    """
+    provenance.follow_launcher(os.environ)
+    with watched(speaks(os.environ)) as ending, resolved_once():
+        try:
+            work(ending, provenance.command(argv, os.environ, sys.argv[0]))
+        except BaseException as error:
+            return ending.close(error)
+    return 0
 
 
 @contextmanager
 def start_run(
-    prepare: Callable[[], tuple[Inputs, J]],
-    processes: Processes,
-    console: Console,
-    ending: Ending,
-    command: str,
+    config: Config, prepare: Prepare[J], check: Check, ending: Ending, command: str
 ) -> Iterator[tuple[Run, J, Inputs | None]]:
     """Yield a run, what all processes work on, and what the main one alone has opened.
 
     Parameters
     ----------
-    prepare
-        Opens it, on the main process; refuses whatever can be refused before anything is written.
+    prepare, check
+        Called on the main process alone, before anything is written.
     ending
         How a killed process, or a lost one, ends.
     command
         What started the run, as a shell takes it.
     """
-    with ExitStack() as stack:
-        opened: list[Inputs] = []  # on the main process alone
+    with start_processes(config, ending) as (processes, console), ExitStack() as stack:
+        opened: list[Inputs] = []  # tracker, store and locks cannot be sent to other processes
 
         def open_all() -> J:
-            inputs, job = prepare()
+            inputs, job = prepare(config, console, processes.world)
+            with inputs.closed_on_error():
+                check(config, job.keys)
             stack.callback(inputs.locks.close)
             opened.append(inputs)
             return job
@@ -66,7 +98,7 @@ def start_run(
         tracker = stack.enter_context(inputs.tracker if inputs else NullTracker())
         output = Path(job.config.output or folder)
         run = Run(job.config, processes, console, tracker, output, job.states, command)
-        stack.push(ending.begin)  # before the tracker hears of it
+        stack.push(ending.begin)  # other processes hear of an error before the tracker does
         keeps_state = run.config.mode in ("fit", "predict")
         if keeps_state:
             ending.left = partial(fit_state.saved_epochs, run)
@@ -76,7 +108,8 @@ def start_run(
         yield run, job, inputs
         tracker.finish()
         fits = run.config.mode == "fit"
-        fit_state.settle(run, trained=fits and run.config.probe != "knn")
+        fit_state.end_if_lost(run, trained=fits and run.config.probe != "knn")
+        # What is left to resume goes; of a prediction with an output, the state is the output.
         if run.is_main and (fits or run.config.output is None):
             fit_state.remove_state(run.states)
         console.print(tracker.where(), soft_wrap=True)
