@@ -103,7 +103,7 @@ def test_an_exception_on_one_rank_ends_all(argv: list[str], tmp_path: Path):
     (tmp_path / "full.py").write_text(
         "import os, sys\nfrom train import probe\n"
         "def read(*_): raise MemoryError('no room')\n"
-        "if os.environ['RANK'] == '1': probe.read = read\n"
+        "if os.environ['RANK'] == '1': probe.load_shards = read\n"
         "sys.exit(probe.main(sys.argv[1:]))\n"
     )
     command = [str(tmp_path / "full.py"), *argv, "tracking.enabled=false"]
