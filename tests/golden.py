@@ -50,7 +50,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "1
 IN_FULL = "adamw"  # whose page and console are recorded as text, the others' as digests
 PARTS = ("xydata", "xy", "width", "height", "extent", "offsets", "array", "facecolor", "color")
 CLASSES = "0123456789"
-OTHERS = {"mlflow.source.git.branch"}  # tags that MLflow itself leaves out in some checkouts
+OTHERS = {"mlflow.source.git.branch", "mlflow.source.git.repoURL"}  # tags of some checkouts alone
 VARIES = {
     re.escape(f"{ROOT}/"): "",
     r"The checkout had changes that no commit holds:[^<\n]*": "",

@@ -36,6 +36,10 @@ NOT_RUN = {
 }
 """Commands that no test here runs, and why; their arguments are parsed all the same."""
 ELSEWHERE = {
+    "docs/training.md: Many heads at once": "tests/train/fitting/test_grid.py::"
+    "test_every_tile_is_predicted_by_the_head_that_did_not_see_it",
+    "docs/spark.md": "tests/featurestore/backend/test_engines.py::"
+    "test_a_store_on_spark_makes_the_same_training_set",
     "docs/server.md": "tests/train/tracking/test_server.py::test_the_walk_through_runs_as_written",
     "docs/registry.md: Serve": "tests/train/tracking/test_serving.py::"
     "test_a_request_is_answered_with_the_models_probabilities",
