@@ -1,5 +1,8 @@
 """Every refusal of this project: what was wrong, what is there, what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from featurestore.printing import printable
 from featurestore.redaction import redacted
 
@@ -79,3 +82,12 @@ class QueryError(FeatureStoreError):
 
 class TrackingError(FeatureStoreError):
     """MLflow does not answer, or takes no run."""
+
+
+@contextmanager
+def os_errors_refused(wrong: str, fix: str) -> Iterator[None]:
+    """Raise what the system says of a file as an `ArtifactError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(wrong, found=error.strerror or str(error), fix=fix) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from featurestore.backend import engine
 from featurestore.console import outputs
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, os_errors_refused
 from featurestore.io.atomic import publish
 from featurestore.store import FeatureStore
 from featurestore.views.catalogue import column_notes, describe_view
@@ -44,7 +44,8 @@ def write(store: FeatureStore, path: Path) -> Catalog:
         The file cannot be written, is of an artifact, or is there and is none of DuckDB's.
     """
     outputs.check(store, path)
-    try:
+    fix = "name a file in a folder that can be written"
+    with os_errors_refused(f"{path} could not be written", fix):
         if path.is_file() and not _is_catalog(path):
             raise ArtifactError(
                 f"{path} is there already, and is no DuckDB file",
@@ -62,12 +63,6 @@ def write(store: FeatureStore, path: Path) -> Catalog:
             filed.sources.confirm()
             engine.close(filed.connection)
             publish(building, path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} could not be written",
-            found=error.strerror or str(error),
-            fix="name a file in a folder that can be written",
-        ) from error
     return Catalog(path, names, filed.files)
 
 

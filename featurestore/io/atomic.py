@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, os_errors_refused
 
 HOME = Path(".featurestore")
 """What is kept between runs in the working folder: downloads, synthetic cohorts, digests."""
@@ -52,18 +52,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     ArtifactError
         It cannot be written.
     """
-    try:
+    fix = "make room, or name a file in a folder that can be written"
+    with os_errors_refused(f"{path} could not be written", fix):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
             building = Path(folder) / path.name
             building.write_bytes(content)
             publish(building, path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} could not be written",
-            found=error.strerror or str(error),
-            fix="make room, or name a file in a folder that can be written",
-        ) from error
 
 
 @contextmanager
@@ -99,13 +94,7 @@ def new_folder(final: Path, build: Callable[[Path], object]) -> Path:
             found="a folder" if final.is_dir() else "a file",
             fix="name a folder that is not there yet, or remove it",
         )
-    try:
-        with fresh_folder(final) as folder:
-            build(folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"{final} could not be written",
-            found=error.strerror or str(error),
-            fix="make room, or name a folder elsewhere",
-        ) from error
+    fix = "make room, or name a folder elsewhere"
+    with os_errors_refused(f"{final} could not be written", fix), fresh_folder(final) as folder:
+        build(folder)
     return final

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, os_errors_refused
 from featurestore.io import atomic
 from featurestore.views.folds import KEY
 
@@ -155,13 +155,8 @@ def file_name(slide: str) -> str:
 def put(file: Path, content: pa.Buffer) -> None:
     """Write a file by rename, in its own folder: a temporary one takes longer than the writing."""
     fresh = file.with_name(file.name + UNFINISHED)
-    try:
+    fix = "make room, and go on with resume=true; or name another output"
+    with os_errors_refused(f"{file} could not be written", fix):
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
         atomic.publish(fresh, file)
-    except OSError as error:
-        raise ArtifactError(
-            f"{file} could not be written",
-            found=error.strerror or str(error),
-            fix="make room, and go on with resume=true; or name another output",
-        ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, os_errors_refused
 from featurestore.io import cache, locks
 from featurestore.io.locks import FileLock
 
@@ -90,11 +90,6 @@ def output(folder: Path) -> FileLock:
 
 def hold(lock: Path) -> FileLock | None:
     """Return a lock, None if another process has it; raises an `ArtifactError` if it cannot be."""
-    try:
+    fix = "make it writable, or work in another folder"
+    with os_errors_refused(f"{lock.parent} cannot be written", fix):
         return locks.try_lock(lock)
-    except OSError as error:
-        raise ArtifactError(
-            f"{lock.parent} cannot be written",
-            found=error.strerror or str(error),
-            fix="make it writable, or work in another folder",
-        ) from error
