@@ -62,15 +62,14 @@ from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
 from train.config.store import open_store, with_rules
-from train.evaluation.calibration import cross_entropy
 from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.metrics import needs_probabilities
+from train.evaluation.predict import predict_tile_set, weighted_loss
 from train.fitting import grid, selection
 from train.fitting.settings import summary
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
-from train.models.inference import predict_tiles
 from train.predictions.table import KEYS, Predictions
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
@@ -278,15 +277,10 @@ def split_metrics(
     config: Config, split: str, tiles: TileSet, trained: TrainedModel
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles; none where some have no label."""
-    spec = trained.spec
-    probabilities = predict_tiles(trained.network, tiles, config.threads)
-    predictions = Predictions.of(
-        tiles.keys, np.arange(len(tiles.keys)), probabilities, spec.classes,
-        config.evidence.resample,
-    )  # fmt: skip
-    if not predictions.labelled:
+    predictions = predict_tile_set(trained, tiles, config)
+    loss = weighted_loss(predictions, trained.spec)
+    if loss is None:
         return {}
-    loss = cross_entropy(probabilities, predictions.target, np.array(spec.weights))
     return evaluation_metrics(evaluate(predictions, config.evidence, config.seed, loss), split)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
 from train.engine.shard import DROPPED
-from train.evaluation.calibration import cross_entropy
+from train.evaluation.predict import weighted_loss
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import BLOCK, apply_network
 from train.predictions import partitions
@@ -59,7 +59,4 @@ def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predicti
     """
     table = partitions.read(folder)
     predictions = Predictions.from_table(table, spec.classes, config.evidence.resample)
-    if not predictions.labelled:
-        return predictions, None
-    weights = np.array(spec.weights)
-    return predictions, cross_entropy(predictions.probabilities, predictions.target, weights)
+    return predictions, weighted_loss(predictions, spec)

@@ -22,10 +22,9 @@ from train.config.schema import Config
 from train.config.store import open_store
 from train.evaluation.comparison import differences
 from train.evaluation.evaluate import evaluate
+from train.evaluation.predict import predict_tile_set
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.models.inference import predict_tiles
-from train.predictions.table import Predictions
 from train.promotion.gate import Evidence
 from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run
@@ -146,10 +145,10 @@ def evaluate_candidate(
     shared, training = leaks(store)
     sources = read | training
     settings = replace(config.evidence, groups=[])  # which nobody judges by
-    candidate = predicted(new, tiles, config)
+    candidate = predict_tile_set(new, tiles, config)
     champion = differing = None
     if old:
-        of_champion = predicted(old, tiles, config)
+        of_champion = predict_tile_set(old, tiles, config)
         champion = evaluate(of_champion, settings, options.seed).metrics
         differing = differences(of_champion, candidate, settings.ordered, options.seed)
     evidence = Evidence(
@@ -166,14 +165,6 @@ def evaluate_candidate(
     uris = {name: uri for name, (uri, _) in sources.items()}
     rules = _rules(text.plain(config))
     return CandidateEvaluation(evidence, run, uris, rules, len(candidate.slides))
-
-
-def predicted(trained: TrainedModel, tiles: TileSet, config: Config) -> Predictions:
-    """Return what a network says of tiles."""
-    probabilities = predict_tiles(trained.network, tiles, config.threads)
-    order = np.arange(len(tiles.keys))
-    resample = config.evidence.resample
-    return Predictions.of(tiles.keys, order, probabilities, trained.spec.classes, resample)
 
 
 def test_view(
