@@ -9,29 +9,21 @@ from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import confusion_metrics
 from train.fitting.grid import HeadGrid
 from train.plots.evaluation import confusion_png
+from train.runtime.fit_state import SavedHistory
 from train.runtime.run import Run
 
 Losses = list[tuple[int, int, float, float]]
 """Epoch, setting, training loss and validation loss."""
 
 
-class History(Protocol):
+class History(SavedHistory, Protocol):
     """What a fit records of its epochs."""
-
-    name: str
-    """Of the state that it is saved with."""
 
     def epoch(self, epoch: Epoch) -> None:
         """Record an epoch."""
 
     def close(self) -> None:
         """Record what is recorded of all epochs together."""
-
-    def state_dict(self) -> Any:
-        """Return what was recorded."""
-
-    def load_state_dict(self, state: Any) -> None:
-        """Go on from what was recorded."""
 
 
 class HeadHistory:
