@@ -18,14 +18,14 @@ from featurestore.snapshots.tile_set import TileSet
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep, lone_fold
 from train.config.schema import Config
-from train.config.store import check_places, open_store, with_rules
+from train.config.store import with_rules
 from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.runtime import fit_state, places
-from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
+from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
 from train.tracking.tracker import Tracker
 
 
@@ -70,10 +70,7 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         How many share the work: a state is theirs.
     """
     with ExitStack() as locks:
-        if config.output:
-            locks.callback(places.output(Path(config.output)).close)
-        check_places(config)
-        tracker, store = open_tracker(config), open_store(config)
+        tracker, store = open_artifacts(config, locks)
         model = open_checkpoint(config) if config.checkpoint else None
         check_group_columns(store, config)
         variants = rule_variants(config) if is_sweep(config) else [{}]

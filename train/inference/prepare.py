@@ -8,14 +8,12 @@ import pyarrow as pa
 
 from featurestore.printing import Console
 from train.config.schema import Config
-from train.config.store import check_places, open_store
-from train.evaluation.groups import check_group_columns, check_group_values
+from train.evaluation.groups import check_group_values
 from train.inference.cohort import PredictionSet, prediction_set
 from train.inference.stream import place
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
-from train.runtime import places
-from train.runtime.inputs import Inputs, open_checkpoint, open_tracker
+from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,8 @@ def prepare_prediction(
 ) -> tuple[Inputs, PredictionJob]:
     """Open all that a prediction needs; its state is that of any number of processes."""
     with ExitStack() as locks:
-        if config.output:
-            locks.callback(places.output(Path(config.output)).close)
-        check_places(config)
-        tracker, store = open_tracker(config), open_store(config)
+        tracker, store = open_artifacts(config, locks)
         model = open_checkpoint(config)
-        check_group_columns(store, config)
         cohort = prediction_set(store, model.digest, config.evidence.columns())
         cohort = replace(cohort, model=config.checkpoint)
         check_group_values(cohort.keys, config.evidence.groups)

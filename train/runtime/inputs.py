@@ -1,8 +1,8 @@
 """What the main process alone opens before a run begins: tracker, store, snapshots, locks."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from featurestore.errors import UnknownClassError
 from featurestore.io import mlflow_artifacts, names
@@ -10,8 +10,10 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
 from train.config.rules import registers
 from train.config.schema import Config
+from train.config.store import check_places, open_store
 from train.config.text import run_name
 from train.models.checkpoint import TrainedModel
+from train.runtime import places
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -39,14 +41,19 @@ class Inputs:
     snapshots: list[Snapshot] = field(default_factory=list)
     locks: ExitStack = field(default_factory=ExitStack)
 
-    @contextmanager
-    def closed_on_error(self) -> Iterator[None]:
-        """Let go of the locks if the block refuses the run."""
-        try:
-            yield
-        except BaseException:
-            self.locks.close()
-            raise
+
+def open_artifacts(config: Config, locks: ExitStack) -> tuple[Tracker, FeatureStore]:
+    """Return tracker and store of a run.
+
+    Parameters
+    ----------
+    locks
+        Gets that of the output.
+    """
+    if config.output:
+        locks.callback(places.output(Path(config.output)).close)
+    check_places(config)
+    return open_tracker(config), open_store(config)
 
 
 def open_tracker(config: Config) -> Tracker:

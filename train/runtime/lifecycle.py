@@ -86,9 +86,8 @@ def start_run(
 
         def open_all() -> J:
             inputs, job = prepare(config, console, processes.world)
-            with inputs.closed_on_error():
-                check(config, job.keys)
             stack.callback(inputs.locks.close)
+            check(config, job.keys)
             opened.append(inputs)
             return job
 
