@@ -78,11 +78,20 @@ class AutogradTrainer:
         Says which head.
     processes
         Who shares the work.
+
+    Raises
+    ------
+    ValueError
+        The tiles to validate on are among those to train on, where only masks tell them apart.
     """
 
     def __init__(
         self, problem: Problem, plan: TrainPlan, config: Config, processes: Processes
     ) -> None:
+        if problem.train is problem.validation:
+            raise ValueError(
+                "a head by autograd wants its validation tiles in a shard of their own"
+            )
         self.plan, self.processes = plan, processes
         self.weights = problem.losses.class_weights[0]
         self.smoothing = config.label_smoothing

@@ -76,9 +76,17 @@ class NearestNeighbours:
         All tiles of all processes, in memory.
     neighbours
         How many vote.
+
+    Raises
+    ------
+    ValueError
+        The tiles to validate on are a shard of their own: their rows are no positions of
+        ``reference``.
     """
 
     def __init__(self, problem: Problem, reference: Shard, neighbours: int) -> None:
+        if problem.train is not problem.validation:
+            raise ValueError("neighbours are looked for among tiles that hold those to validate on")
         self.problem, self.reference, self.neighbours = problem, reference, neighbours
         self.votes: list[Tensor] = []
 

@@ -1,5 +1,7 @@
 """Votes of the nearest tiles against scikit-learn's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,11 @@ def test_processes_find_the_same_votes(dataset: tuple[Shard, int], world: int):
         torch.testing.assert_close(result[0], loss)
         assert torch.equal(result[1], confusion)
         torch.testing.assert_close(result[2], votes[rank::world])
+
+
+def test_a_validation_shard_of_its_own_is_refused(dataset: tuple[Shard, int]):
+    shard, classes = dataset
+    problem = make_problem(shard, HEADS, classes=classes)
+    apart = replace(problem, validation=replace(shard))
+    with pytest.raises(ValueError, match="among tiles that hold those to validate on"):
+        NearestNeighbours(apart, shard, neighbours=3)
