@@ -6,9 +6,9 @@
 
 Each is the id of a run, a models:/ URI (its run's predictions), or what a run has written: a file,
 or the folder of mode=predict.
-The first is what the others are compared with. Differences have 95 % intervals that resample
-slides, of both at once (or patients, if the predictions have that column, as those of runs with
-evidence.resample or evidence.groups do); McNemar's test is beside them.
+The first is what the others are compared with. Differences have 95 % intervals over slides, each
+left out of both at once (or patients, if the predictions have that column, as those of runs with
+evidence.resample or evidence.groups do); a permutation test over slides is beside them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from featurestore.io.names import resolved_once
 from featurestore.printing import Console, print_error
 from featurestore.spec import bounds
 from featurestore.spec.bounds import SEEDS
-from train.evaluation.comparison import differences, mcnemar
+from train.evaluation.comparison import PermutationTest, differences, permutation_test
 from train.evaluation.estimates import Estimate
 from train.evaluation.metrics import shown_in
 from train.plots.evaluation import differences_png
@@ -58,9 +58,9 @@ class ComparisonSettings:
     Parameters
     ----------
     seed
-        Of the resamples.
+        Of the exchanges of a permutation test.
     resample
-        Column of the predictions whose values intervals resample.
+        Column of the predictions whose values are the units of intervals and test.
     ordered
         Whether the order of classes means something.
     """
@@ -113,13 +113,16 @@ def compare(
     differing: dict[str, dict[str, Estimate]] = {}
     for run, table in zip(runs[1:], tables[1:], strict=True):
         pair = paired(tables[0], table, settings.resample)
-        by_metric = differences(pair.one, pair.other, settings.ordered, settings.seed)
-        test = mcnemar(pair.one.target, pair.one.predicted, pair.other.predicted)
+        by_metric = differences(pair.one, pair.other, settings.ordered)
+        test = permutation_test(pair.one, pair.other, settings.seed)
         counts = {"tiles": len(pair.one), "left_out": pair.left_out}
-        tests = dict(zip(("only_first_right", "only_this_right", "p_mcnemar"), test, strict=True))
+        tests = {"only_first_right": test.only_one, "only_this_right": test.only_other,
+                 "p_permutation": test.p}  # fmt: skip
         for metric, difference in by_metric.items():
             ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
-            rows.append({"run": run, "metric": metric, **ends, **counts, **tests})
+            rows.append({
+                "run": run, "metric": metric, **ends, "units": difference.units, **counts, **tests
+            })  # fmt: skip
         differing[run] = {
             name: by_metric[name] for name in shown_in("compare", ordered=settings.ordered)
         }
@@ -184,7 +187,7 @@ def show(
     run: str,
     differing: Mapping[str, Estimate],
     pair: Pair,
-    test: tuple[int, int, float],
+    test: PermutationTest,
     console: Console,
 ) -> None:
     """Print the differences that people look for first."""
@@ -193,15 +196,14 @@ def show(
             "metric": list(differing),
             "difference": [f"{each.value:+.4f}" for each in differing.values()],
             f"95 % over {pair.one.cluster_name}": [
-                f"{difference.low:+.4f} .. {difference.high:+.4f}"
-                for difference in differing.values()
+                each.text(4, "+") if each.has_interval else "" for each in differing.values()
             ],
         }
     )
     print_table(table, console, f"{run}, {len(pair.one):,} tiles")
-    only_one, only_other, p = test
     console.print(
-        f"right on alone: first {only_one:,}, this {only_other:,} tiles; McNemar p = {p:.3g}"
+        f"right on alone: first {test.only_one:,}, this {test.only_other:,} tiles; equally often "
+        f"right: p = {test.p:.3g} ({pair.one.clusters} {pair.one.cluster_name} exchanged)"
     )
     if pair.left_out:
         console.print(f"left out, having no counterpart: {pair.left_out:,} tiles")

@@ -169,7 +169,7 @@ def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
         predictions, loss = read_cohort(this.states, job.model.spec, config)
         log.abstentions(predictions)
         if predictions.labelled:
-            log.evaluation(evaluate(predictions, config.evidence, config.seed, loss), "predict")
+            log.evaluation(evaluate(predictions, config.evidence, loss), "predict")
 
 
 def publish(
@@ -182,7 +182,7 @@ def publish(
     log.predictions(predictions, split, prefix)
     draw_maps(this, log, ds.dataset(predictions.table()), prefix)
     if predictions.labelled:  # computed by a pure function, then recorded
-        evaluation = evaluate(predictions, this.config.evidence, this.config.seed, loss)
+        evaluation = evaluate(predictions, this.config.evidence, loss)
         log.evaluation(evaluation, split, prefix)
 
 

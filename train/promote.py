@@ -31,7 +31,7 @@ from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
-from featurestore.spec.bounds import COUNTS, SEEDS
+from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
 from train.config.arguments import given
 from train.config.help import keys
@@ -73,7 +73,6 @@ class Request:
     output: str | None = field(
         default=None, metadata=doc("folder for the page of the decision, besides MLflow")
     )
-    seed: int = field(default=0, metadata=doc("seed of the resamples", SEEDS))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,9 +143,7 @@ def promote(request: Request, changes: list[str], command: str, console: Console
         console.print(f"{candidate} is {request.alias} of {request.model} already")
         return 0
     with shown_warnings(console), resolved_once():
-        lines, evaluation = examined(
-            asked, candidate, champion, changes, seed=request.seed, console=console
-        )
+        lines, evaluation = examined(asked, candidate, champion, changes, console)
     decision = replace(
         signed("refused" if gate.failed_checks(lines) else "passed", request, command, candidate),
         champion=champion.number if champion else "none",
@@ -177,14 +174,11 @@ def examined(
     candidate: Version,
     champion: Version | None,
     changes: list[str],
-    *,
-    seed: int,
     console: Console,
 ) -> "tuple[list[Check], CandidateEvaluation | None]":
     """Return the lines of the gate and the evidence; files that have changed are not loaded."""
     # They import torch: no refused argument should wait for it.
     from train.promotion.candidate import (
-        EvaluationOptions,
         evaluate_candidate,
         load_candidate,
         recorded_config,
@@ -208,7 +202,10 @@ def examined(
             return lines, None
         new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
-    evaluation = evaluate_candidate(new, old, run, config, EvaluationOptions(Rows(console), seed))
+    evaluation = evaluate_candidate(new, old, run, config, Rows(console))
+    test_set = evaluation.evidence.read["test_tiles"]
+    evidence = replace(evaluation.evidence, decisions=registry.uses(candidate.model, test_set))
+    evaluation = replace(evaluation, evidence=evidence)
     if champion:
         evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes:
@@ -236,6 +233,9 @@ def record(decision: Decision, version: Version, request: Request) -> None:
     content = page(decision)
     uri = registry.write(version, content, decision.file)
     registry.tag(version, tags(decision, uri))
+    if decision.evaluation:
+        test_set = decision.evaluation.evidence.read["test_tiles"]
+        registry.record_use(version, test_set, decision.time, decision.outcome)
     if request.output:
         write_bytes(Path(request.output) / Path(decision.file).name, content.encode())
 

@@ -64,7 +64,8 @@ from train.config.rules import is_sweep, lone_fold
 from train.config.store import open_store, with_rules
 from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
-from train.evaluation.metrics import needs_probabilities
+from train.evaluation.jackknife import METHOD
+from train.evaluation.metrics import is_interval_end, needs_probabilities
 from train.evaluation.predict import predict_tile_set, weighted_loss
 from train.fitting import grid, selection
 from train.fitting.settings import summary
@@ -73,7 +74,7 @@ from train.models.checkpoint import TrainedModel
 from train.predictions.table import KEYS, Predictions
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
-from train.tracking.runs import RunRecord, load_run
+from train.tracking.runs import INTERVALS, RunRecord, load_run
 
 COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
 """How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
@@ -115,6 +116,9 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     figures = evaluated(name, record, config, snapshot, fold)
     if same["snapshot"] is None and not rules:
         figures |= funnel(config, snapshot)
+    if record.params.get(INTERVALS) != METHOD:
+        console.print("its intervals were made in another way: they are not compared")
+        figures = {name: each for name, each in figures.items() if not is_interval_end(name)}
     rounded = config.precision == "bf16" and config.mode == "fit"
     near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
     rows = compared(record.metrics, figures, *near)
@@ -244,7 +248,8 @@ def evaluated(
     tiles = replace(tiles, keys=tiles.keys.filter(pc.equal(tiles.keys["split"], "validation")))
     metrics = split_metrics(config, "validation", tiles, trained)
     if several:  # beside the best setting's, which are out of fold
-        metrics = {f"registered/{name.removeprefix('best/')}": metrics[name] for name in metrics}
+        prefix = f"registered/fold{fold}/" if record.params.get(INTERVALS) else "registered/"
+        metrics = {f"{prefix}{name.removeprefix('best/')}": metrics[name] for name in metrics}
     return figures | metrics
 
 
@@ -281,7 +286,7 @@ def split_metrics(
     loss = weighted_loss(predictions, trained.spec)
     if loss is None:
         return {}
-    return evaluation_metrics(evaluate(predictions, config.evidence, config.seed, loss), split)
+    return evaluation_metrics(evaluate(predictions, config.evidence, loss), split)
 
 
 def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> dict[str, float]:
@@ -294,9 +299,9 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> dict[s
     relabelled = both.set_column(both.column_names.index("target"), "target", both["target_now"])
     classes = config.class_names
     predictions = Predictions.from_table(relabelled, classes, config.evidence.resample)
-    evaluation = evaluate(predictions, config.evidence, config.seed)
+    evaluation = evaluate(predictions, config.evidence)
     counts = fold_confusions(predictions)
-    score = selection.score([0.0] * len(counts), counts, classes, config.seed)
+    score = selection.score([0.0] * len(counts), counts, classes)
     by_fold = {f"best/{name}": value for name, value in summary(score).items()}
     by_fold = {name: value for name, value in by_fold.items() if "loss" not in name}
     return by_fold | evaluation_metrics(evaluation, "oof")

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from predicted import predictions
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from train import compare, probe
-from train.evaluation.comparison import mcnemar
+from train.evaluation.comparison import permutation_test
 from train.evaluation.estimates import estimate
 
 
@@ -44,7 +45,7 @@ def test_the_better_run_is_told_from_the_worse():
     right = [t["target"].to_numpy() == t["pred"].to_numpy() for t in tables]
     assert row["only_first_right"] == (right[0] & ~right[1]).sum()
     assert row["only_this_right"] == (right[1] & ~right[0]).sum()
-    assert row["p_mcnemar"] < 0.001
+    assert row["p_permutation"] == 2 / 2**10  # all ten slides agree
     assert Path("comparison/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -53,7 +54,7 @@ def test_a_run_does_not_differ_from_itself():
     assert compare.main([one, one, "--output", "same"]) == 0
     for row in read("same").values():
         assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
-        assert row["p_mcnemar"] == 1
+        assert row["p_permutation"] == 1
 
 
 def test_pairing_makes_intervals_narrow():
@@ -77,12 +78,14 @@ def test_tiles_without_a_counterpart_are_left_out():
     np.testing.assert_array_equal(pair.one.probabilities, pair.other.probabilities)
 
 
-def test_mcnemar_is_the_binomial_test():
-    """Nine against one: 2 * (1 + 10) / 2^10."""
-    target = np.zeros(20, dtype=int)
-    one, other = np.zeros(20, dtype=int), np.zeros(20, dtype=int)
+@pytest.mark.parametrize(("slide", "p"), [(np.arange(20), 22 / 1024), (np.arange(20) // 10, 1)])
+def test_slides_are_exchanged_whole(slide: np.ndarray, p: float):
+    """Nine tiles against one: of twenty slides 2 * (1 + 10) / 2^10, as McNemar; of two 1."""
+    target, one, other = np.zeros((3, 20), dtype=int)
     one[0], other[1:10] = 1, 1
-    assert mcnemar(target, one, other) == (9, 1, pytest.approx(22 / 1024))
+    pair = [predictions(target, np.eye(2)[each], slide, ["a", "b"]) for each in (one, other)]
+    test = permutation_test(*pair)
+    assert (test.only_one, test.only_other, test.p) == (9, 1, pytest.approx(p, abs=0.02))
 
 
 def test_patients_are_resampled_and_ordered_classes_compared():

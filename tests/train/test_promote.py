@@ -94,6 +94,11 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     assert tags(worse)["gate.difference"].startswith("failed: difference -0.")
     assert "| difference | **no** |" in pages(worse)[0]
 
+    assert "| test set | yes | decision 3 by these tiles |" in pages(worse)[0]
+    Path("gate.yaml").write_text("test_set_decisions: 3\n")
+    assert asked(worse, "gate=gate.yaml") == 3
+    assert "test set: decision 4 by these tiles" in capsys.readouterr().err
+
     for champion, other in ((good, better), (better, good)):
         assert promote.main(["rollback", f"model={MODEL}", "author=Bo"]) == 0
         assert aliases() == {"champion": champion, "previous_champion": other}

@@ -178,7 +178,7 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     ("argv", "words"),
     [
         (["fold=all", "calibrate=true", "sweep.thresholds.Fat=[0.5,0.95]", "precision=bf16"],
-         ["registered/validation/loss ", "best/validation/f1_macro_sd ", "within 0.002"]),
+         ["registered/fold", "best/validation/f1_macro_sd ", "within 0.002"]),
         (["fold=all", "final=true"], ["best/validation/f1_macro_high "]),
         (["fold=all", "probe=knn", "neighbours=3"], ["best/validation/accuracy_sd "]),
         (["fold=1", "head=mlp"], ["best/validation/loss "]),

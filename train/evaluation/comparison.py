@@ -1,55 +1,66 @@
-"""Two models on the same tiles: differences with intervals, and McNemar's test."""
+"""Two models on the same tiles: differences with intervals, and a test over slides."""
+
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.stats import binomtest
 
-from train.evaluation.bootstrap import RESAMPLES, interval
-from train.evaluation.estimates import Estimate
-from train.evaluation.metrics import compute_metrics, with_interval
-from train.evaluation.unit_sums import Floats, unit_sums
+from train.evaluation.estimates import Estimate, estimates, jackknifed, limits_of, units_of
+from train.evaluation.metrics import final_metrics
+from train.evaluation.unit_sums import leave_one_out
 from train.predictions.table import Predictions
 
+RESAMPLES = 9999  # exchanges of a permutation test, where there are more
+AT_ONCE = 1000  # exchanges in memory
 
-def differences(
-    one: Predictions,
-    other: Predictions,
-    ordered: bool = False,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> dict[str, Estimate]:
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """Whether two models are right equally often.
+
+    Parameters
+    ----------
+    only_one, only_other
+        Tiles that only one of them is right on.
+    p
+        The share of exchanges between the models, slide by slide, that make their accuracies differ
+        at least as much.
+    """
+
+    only_one: int
+    only_other: int
+    p: float
+
+
+def differences(one: Predictions, other: Predictions, ordered: bool = False) -> dict[str, Estimate]:
     """Return by how much each metric of ``other`` is above that of ``one``, on the same tiles.
 
-    A resample draws clusters for both: what makes a slide hard for both cancels.
+    A cluster is left out of both: what makes a slide hard for both cancels.
     """
-    sums = [unit_sums(each.target, each.probabilities, each.cluster) for each in (one, other)]
-    clusters, keys = len(sums[0]), with_interval(ordered)
-
-    def statistic(counts: Floats) -> Floats:
-        first, second = (compute_metrics(s.total(counts), one.classes, keys) for s in sums)
-        return np.stack([second[name] - first[name] for name in first])
-
-    value = statistic(np.ones((1, clusters)))[:, 0]
-    low, high = interval(clusters, statistic, seed, resamples)
-    names = compute_metrics(sums[0].total(np.ones(clusters)), one.classes, keys)
-    return {
-        name: Estimate(float(value[index]), float(low[index]), float(high[index]))
-        for index, name in enumerate(names)
-    }
+    sums = [leave_one_out(each.target, each.probabilities, each.cluster) for each in (one, other)]
+    names, value, left_out = jackknifed(sums[0], one.classes, final_metrics(ordered))
+    _, other_value, other_left_out = jackknifed(sums[1], one.classes, final_metrics(ordered))
+    extent = np.diff(limits_of(names), axis=1)
+    return estimates(
+        names, other_value - value, other_left_out - left_out, np.hstack([-extent, extent]),
+        units_of(sums[0], one.classes, names),
+    )  # fmt: skip
 
 
-def mcnemar(
-    target: npt.NDArray[np.int64], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
-) -> tuple[int, int, float]:
-    """Return tiles that only one is right on, that only the other is, and McNemar's exact p.
+def permutation_test(one: Predictions, other: Predictions, seed: int = 0) -> PermutationTest:
+    """Test whether two models are right equally often, clusters exchanged between them whole.
 
-    It takes tiles as independent, which those of a slide are not: where it and the interval over
-    slides disagree, believe the interval.
+    Were both equally good, which of them gave the predictions of a slide would not matter. Exact
+    where all exchanges can be counted. McNemar's test exchanges tiles, which resemble those of
+    their slide: it finds differences where there are none.
     """
-    right, other_right = one == target, other == target
+    from scipy.stats import permutation_test as permuted  # half a second
+
+    right, other_right = (each.predicted == each.target for each in (one, other))
+    hits = [np.bincount(one.cluster, each) for each in (right, other_right)]
+    result = permuted(
+        hits, lambda first, second, axis: (second - first).sum(axis=axis),
+        permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, batch=AT_ONCE,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
     only_one = int((right & ~other_right).sum())
-    only_other = int((other_right & ~right).sum())
-    if not only_one + only_other:
-        return 0, 0, 1.0
-    p = float(binomtest(only_one, only_one + only_other).pvalue)
-    return only_one, only_other, p
+    return PermutationTest(only_one, int((other_right & ~right).sum()), float(result.pvalue))

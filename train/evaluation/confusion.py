@@ -5,18 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.evaluation.bootstrap import RESAMPLES, interval
-from train.evaluation.unit_sums import Counts, Floats, confusion_counts
+from train.evaluation.jackknife import jackknife_interval
+from train.evaluation.unit_sums import Counts, confusion_counts
 from train.predictions.table import Predictions
 
 
-def confusions(
-    cube: Counts,
-    classes: list[str],
-    seed: int = 0,
-    most: int = 10,
-    resamples: int = RESAMPLES,
-) -> dict[str, list[Any]]:
+def confusions(predictions: Predictions, confusion: Counts, most: int = 10) -> dict[str, list[Any]]:
     """Return the classes that are taken for others most often: a table, the worst first.
 
     Columns ``true, predicted, tiles, share_of_true``, the share's interval ``low, high``, and how
@@ -24,28 +18,34 @@ def confusions(
 
     Parameters
     ----------
-    cube
-        Counts, shape (clusters, K, K).
+    confusion
+        Tiles by true and predicted class, shape (K, K).
     """
-    wrong = cube.sum(axis=0) * (1 - np.eye(len(classes), dtype=np.int64))
+    classes, clusters = predictions.classes, predictions.clusters
+    wrong = confusion * (1 - np.eye(len(classes), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     true, predicted = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
-
-    def shares(counts: Floats) -> Floats:
-        taken, tiles = counts @ cube[:, true, predicted], counts @ cube.sum(axis=2)[:, true]
-        with np.errstate(invalid="ignore"):
-            return (taken / tiles).T
-
-    once = np.ones((1, len(cube)))
-    low, high = interval(len(cube), shares, seed, resamples) if len(true) else (np.empty(0),) * 2
+    # Of each confusion, its tiles and those of the true class by cluster, shape (M, clusters).
+    taken, tiles = np.zeros((2, len(true), clusters))
+    for row, (one, other) in enumerate(zip(true, predicted, strict=True)):
+        of_class = predictions.target == one
+        tiles[row] = np.bincount(predictions.cluster[of_class], minlength=clusters)
+        of_pair = of_class & (predictions.predicted == other)
+        taken[row] = np.bincount(predictions.cluster[of_pair], minlength=clusters)
+    total = tiles.sum(axis=1)
+    share = taken.sum(axis=1) / total
+    with np.errstate(invalid="ignore"):
+        left_out = (taken.sum(axis=1)[:, None] - taken) / (total[:, None] - tiles)
+    limits, units = np.array([[0.0, 1.0]] * len(true)).reshape(-1, 2), (tiles > 0).sum(axis=1)
+    low, high = jackknife_interval(share, left_out, limits, units)
     return {
         "true": [classes[i] for i in true],
         "predicted": [classes[j] for j in predicted],
         "tiles": wrong[true, predicted].tolist(),
-        "share_of_true": shares(once)[:, 0].tolist(),
+        "share_of_true": share.tolist(),
         "low": low.tolist(),
         "high": high.tolist(),
-        "units": (cube[:, true, predicted] > 0).sum(axis=0).tolist(),
+        "units": (taken > 0).sum(axis=1).tolist(),
     }
 
 

@@ -12,8 +12,9 @@ from train.evaluation.calibration import risk_coverage
 from train.evaluation.confusion import absent_classes, confusions, slide_accuracy, slide_summary
 from train.evaluation.estimates import Estimate, estimate
 from train.evaluation.groups import Group, as_metrics, by_group, by_slide
+from train.evaluation.jackknife import Floats
 from train.evaluation.metrics import confusion_metrics, one_against_others
-from train.evaluation.unit_sums import Counts, Floats, confidence_bins, confusion_counts
+from train.evaluation.unit_sums import Counts, confidence_bins, confusion_counts
 from train.predictions.table import Predictions, lone_slides
 from train.tracking.names import encode_name
 
@@ -37,7 +38,7 @@ class Evaluation:
     predictions
         Of what; every tile with its label.
     settings
-        What intervals resample, by which columns there are groups.
+        What intervals leave out, by which columns there are groups.
     metrics
         Metrics with 95 % intervals, by the names of `train.evaluation.metrics.METRICS`.
     scores
@@ -51,7 +52,7 @@ class Evaluation:
     confusions
         A table of the classes taken for others most often.
     lone_slides
-        Slides without a value in the column to resample, which are resampled by themselves.
+        Slides without a value in the column to resample, each of which is a unit of its own.
     loss
         The mean cross entropy, each tile weighted by its class; None where nobody has told it.
     """
@@ -104,9 +105,7 @@ class Evaluation:
         return risk_coverage(self.predictions.probabilities, self.predictions.target)
 
 
-def evaluate(
-    predictions: Predictions, settings: Evidence, seed: int = 0, loss: float | None = None
-) -> Evaluation:
+def evaluate(predictions: Predictions, settings: Evidence, loss: float | None = None) -> Evaluation:
     """Return how good predictions are.
 
     Parameters
@@ -115,8 +114,6 @@ def evaluate(
         Every tile with its label.
     settings
         The configuration's ``evidence``.
-    seed
-        Of the resamples.
     loss
         The mean cross entropy that whoever made the predictions has computed.
 
@@ -135,18 +132,17 @@ def evaluate(
     """
     target, predicted, classes = predictions.target, predictions.predicted, predictions.classes
     slide_confusion = confusion_counts(predictions.slide, target, predicted, len(classes))
-    by_cluster = confusion_counts(predictions.cluster, target, predicted, len(classes))
     slides = slide_accuracy(slide_confusion, predictions.slides)
-    scores = confusion_metrics(slide_confusion.sum(axis=0), classes)
+    scores = confusion_metrics(confusion := slide_confusion.sum(axis=0), classes)
     return Evaluation(
         predictions=predictions,
         settings=settings,
-        metrics=estimate(predictions, settings.ordered, seed),
+        metrics=estimate(predictions, settings.ordered),
         scores=scores | slide_summary(slides["accuracy"]),
         slide_confusion=slide_confusion,
         slides={**by_slide(predictions.keys, settings.groups, slides["slide_id"]), **slides},
-        groups=by_group(predictions, settings.groups, seed),
-        confusions=confusions(by_cluster, classes, seed),
+        groups=by_group(predictions, settings.groups),
+        confusions=confusions(predictions, confusion),
         lone_slides=lone_slides(predictions.keys, predictions.cluster_column),
         loss=loss,
     )

@@ -1,6 +1,6 @@
 """How good predictions are by group: by organ, source, scanner, or any other column.
 
-Each group is judged by its own tiles alone; its intervals resample the clusters that it has.
+Each group is judged by its own tiles alone; its intervals leave out the clusters that it has.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from featurestore.store import FeatureStore
 from featurestore.views.columns import of_slides
 from train.config.schema import Config
 from train.evaluation.confusion import most_confused
-from train.evaluation.estimates import Estimate, Resampling, with_intervals
+from train.evaluation.estimates import Estimate, with_intervals, without_interval
 from train.evaluation.metrics import compute_metrics, shown_in
-from train.evaluation.unit_sums import UnitSums, unit_sums
+from train.evaluation.unit_sums import LeaveOneOut, confusion_counts, leave_one_out
 from train.predictions.table import Predictions, encode_column, encode_slides
 from train.tracking.names import encode_name
 
@@ -24,7 +24,6 @@ SHOWN = 50  # groups of a column that get intervals, metrics and a bar: those wi
 MOST = 10_000  # values of a column that may still be groups
 PRINTED = 10  # groups of a column
 LONGEST = 250  # characters of a name that MLflow takes
-AT_ONCE = 500  # resamples of a product: a group has few clusters, and no areas under curves
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Group:
     column, value
         Which they are; the value as text.
     tiles, slides, clusters
-        How many it has; clusters are what its intervals resample.
+        How many it has; clusters are what its intervals leave out.
     metrics
         Those of `train.evaluation.metrics.METRICS` that groups are given, with intervals where
         the group is shown and has two clusters or more.
@@ -90,15 +89,13 @@ def check_group_values(keys: pa.Table, columns: Sequence[str]) -> None:
             )
 
 
-def by_group(predictions: Predictions, columns: Sequence[str], seed: int = 0) -> list[Group]:
+def by_group(predictions: Predictions, columns: Sequence[str]) -> list[Group]:
     """Return the groups of each column of keys, in the order of its values.
 
     Parameters
     ----------
     predictions
         Every tile with its label.
-    seed
-        Of the resamples.
     """
     groups = []
     for column in columns:
@@ -107,32 +104,31 @@ def by_group(predictions: Predictions, columns: Sequence[str], seed: int = 0) ->
         largest = set(np.argsort(-tiles, kind="stable")[:SHOWN].tolist())
         by_value = np.split(np.argsort(number, kind="stable"), np.cumsum(tiles)[:-1])
         for index, (value, rows) in enumerate(zip(values, by_value, strict=True)):
-            sums = unit_sums(
-                predictions.target[rows], predictions.probabilities[rows],
-                predictions.cluster[rows], steps=0,
-            )  # fmt: skip
+            target, probabilities = predictions.target[rows], predictions.probabilities[rows]
+            cluster = predictions.cluster[rows]
+            sums = leave_one_out(target, probabilities, cluster, with_areas=False)
+            classes = len(predictions.classes)
+            [confusion] = confusion_counts(0, target, predictions.predicted[rows], classes)
             group = Group(
                 column=column,
                 value=value,
                 tiles=len(rows),
                 slides=len(np.unique(predictions.slide[rows])),
                 clusters=len(sums),
-                metrics=_metrics(sums, predictions.classes, seed, index in largest),
-                most_confused=most_confused(sums.cube.sum(axis=0), predictions.classes),
+                metrics=_metrics(sums, predictions.classes, index in largest),
+                most_confused=most_confused(confusion, predictions.classes),
                 is_shown=index in largest,
             )
             groups.append(group)
     return groups
 
 
-def _metrics(
-    sums: UnitSums, classes: list[str], seed: int, with_interval: bool
-) -> dict[str, Estimate]:
+def _metrics(sums: LeaveOneOut, classes: list[str], with_ends: bool) -> dict[str, Estimate]:
     keys = shown_in("groups", ordered=False)
-    values = compute_metrics(sums.total(np.ones(len(sums))), classes, keys)
-    if not with_interval:
-        return {name: Estimate(float(value), np.nan, np.nan) for name, value in values.items()}
-    return with_intervals(sums, values, classes, keys, Resampling(seed, at_once=AT_ONCE))
+    if with_ends:
+        return with_intervals(sums, classes, keys)
+    values = compute_metrics(sums.total, classes, keys)
+    return {name: without_interval(float(value)) for name, value in values.items()}
 
 
 def as_table(groups: Sequence[Group]) -> dict[str, list[object]]:
@@ -182,10 +178,7 @@ def worst_groups(groups: Sequence[Group]) -> pa.Table:
             "tiles": [group.tiles for group in worst],
             "slides": [group.slides for group in worst],
             "macro F1": [f"{estimate.value:.4f}" for estimate in f1],
-            "95 %": [
-                f"{estimate.low:.2f} .. {estimate.high:.2f}" if estimate.has_interval else ""
-                for estimate in f1
-            ],
+            "95 %": [estimate.text(2) for estimate in f1],
             "cal. error": [f"{g.metrics['calibration_error'].value:.3f}" for g in worst],
             "most confused": [f"{c[0]} as {c[1]}: {c[2]:,}" if c else "" for c in confused],
         }

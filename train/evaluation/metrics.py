@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from train.evaluation.bootstrap import Floats
-from train.evaluation.unit_sums import Counts, UnitSums, confidence_bins
+from train.evaluation.jackknife import Floats
+from train.evaluation.unit_sums import BINS, Counts, UnitSums, confidence_bins
 from train.predictions.table import Predictions
 
 CLASS = "<class>"  # in the key of a metric that each class has
 Place = Literal["epoch", "console", "page", "compare", "groups", "gate"]
+BIASED = "of few tiles it is too large, however good a model is: no interval holds the true value"
 FINAL: frozenset[Place] = frozenset({"console", "page", "compare", "groups", "gate"})
 UNGROUPED = FINAL - {"groups"}  # what nobody asks of a group
 AREAS: frozenset[Place] = frozenset({"console", "page"})  # a group has no steps to take them from
@@ -41,33 +42,43 @@ def f1(sums: UnitSums) -> Floats:
     return _ratio(2 * sums.hits, sums.true + sums.predicted)
 
 
-def class_accuracy(sums: UnitSums) -> Floats:
-    """Return the recall of each class, zero for one that is only predicted."""
-    present = sums.true + sums.predicted > 0
-    return np.where(present, sums.hits / np.maximum(sums.true, 1), np.nan)
-
-
 def brier(sums: UnitSums) -> Floats:
-    """Return the Brier score: the mean squared error of the probabilities, summed over classes."""
+    """Return the Brier score: squared errors of the probabilities, summed over classes, 0 to 2.
+
+    G. W. Brier (1950), "Verification of forecasts expressed in terms of probability".
+    """
     return _ratio(sums.square, sums.tiles)
 
 
 def expected_calibration_error(sums: UnitSums) -> Floats:
-    """Return how far confidence is from accuracy, the mean over the tiles, by bins."""
+    """Return how far confidence is from accuracy, the mean over the tiles, by bins.
+
+    Confidence is the probability of the predicted class (top label), in `BINS` bins of equal width:
+    C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger (2017), "On calibration of modern neural
+    networks".
+    """
     confidence, hits = sums.bins[..., 1], sums.bins[..., 2]
     gap: Floats = np.abs(confidence - hits).sum(axis=-1)
     return _ratio(gap, sums.tiles)
 
 
-def kappa(sums: UnitSums, power: int = 0) -> Floats:
-    """Return Cohen's kappa, disagreements weighted by their distance to a power, 0 for alike."""
-    number = np.arange(sums.cube.shape[-1])
-    weights = np.abs(number[:, None] - number).astype(float)
-    weights = weights**power if power else (weights > 0).astype(float)
-    by_chance = sums.true[..., :, None] * sums.predicted[..., None, :]
-    expected = (weights * (by_chance / sums.tiles[..., None, None])).sum(axis=(-2, -1))
-    # Of one class alone nobody can disagree: not a number.
-    return 1 - _ratio((weights * sums.cube).sum(axis=(-2, -1)), expected)
+def kappa(sums: UnitSums) -> Floats:
+    """Return Cohen's kappa: 1 less disagreements over those by chance; J. Cohen (1960).
+
+    Of one class alone nobody can disagree: not a number.
+    """
+    by_chance = sums.tiles**2 - (sums.true * sums.predicted).sum(axis=-1)
+    observed = sums.tiles - sums.hits.sum(axis=-1)
+    return 1 - _ratio(observed * sums.tiles, by_chance)
+
+
+def quadratic_kappa(sums: UnitSums) -> Floats:
+    """Return Cohen's kappa, a disagreement weighted by its squared distance; J. Cohen (1968)."""
+    index = np.arange(sums.true.shape[-1])
+    true, predicted = sums.true, sums.predicted
+    by_chance = sums.tiles * ((true + predicted) * index**2).sum(axis=-1)
+    by_chance -= 2 * (true * index).sum(axis=-1) * (predicted * index).sum(axis=-1)
+    return 1 - _ratio(sums.distance * sums.tiles, by_chance)
 
 
 def _ratio(part: Floats, total: Floats) -> Floats:
@@ -105,10 +116,14 @@ class MetricSpec:
         Where it stands: ``epoch`` (recorded of each epoch, fold and split, from the confusion
         matrix alone), and with its interval on the ``console``, on the run's ``page``, in what
         train/compare.py shows, in ``groups.json``, on the page of a promotion (``gate``).
-    interval
-        Whether it is recorded with an interval.
+    final
+        Whether it is recorded of a whole evaluation, with an interval, not of epochs alone.
     ordered
         Whether it means something only where the order of the classes does.
+    limits
+        The least and the largest value that it can have.
+    no_interval
+        Why it has no interval.
     """
 
     title: str
@@ -116,8 +131,10 @@ class MetricSpec:
     higher_is_better: bool = True
     needs_probabilities: bool = False
     shown_in: frozenset[Place] = FINAL
-    interval: bool = True
+    final: bool = True
     ordered: bool = False
+    limits: tuple[float, float] = (0.0, 1.0)
+    no_interval: str = ""
 
 
 METRICS: dict[str, MetricSpec] = {
@@ -125,41 +142,40 @@ METRICS: dict[str, MetricSpec] = {
     "balanced_accuracy": MetricSpec(
         "balanced accuracy", lambda sums: nan_mean(recall(sums)), shown_in=FINAL | EPOCH
     ),
-    "accuracy_macro": MetricSpec(
-        "macro accuracy", lambda sums: nan_mean(class_accuracy(sums)),
-        shown_in=EPOCH, interval=False,
+    "accuracy_macro": MetricSpec(  # balanced accuracy, as it was called first
+        "macro accuracy", lambda sums: nan_mean(recall(sums)), shown_in=EPOCH, final=False
     ),
     "f1_macro": MetricSpec("macro F1", lambda sums: nan_mean(f1(sums)), shown_in=FINAL | EPOCH),
-    "kappa": MetricSpec("Cohen's kappa", kappa),
+    "kappa": MetricSpec("Cohen's kappa", kappa, limits=(-1.0, 1.0)),
     "auroc_macro": MetricSpec(
-        "area under ROC, macro", lambda sums: nan_mean(sums.areas[0]),
+        "area under ROC, macro", lambda sums: nan_mean(sums.areas[..., 0, :]),
         needs_probabilities=True, shown_in=AREAS,
     ),
     "average_precision_macro": MetricSpec(
-        "average precision, macro", lambda sums: nan_mean(sums.areas[1]),
+        "average precision, macro", lambda sums: nan_mean(sums.areas[..., 1, :]),
         needs_probabilities=True, shown_in=AREAS,
     ),
     "brier": MetricSpec(
-        "Brier score", brier,
+        "Brier score, 0 to 2", brier, limits=(0.0, 2.0),
         higher_is_better=False, needs_probabilities=True, shown_in=UNGROUPED,
     ),
     "calibration_error": MetricSpec(
-        "calibration error", expected_calibration_error,
-        higher_is_better=False, needs_probabilities=True,
+        f"calibration error, top label, {BINS} bins", expected_calibration_error,
+        higher_is_better=False, needs_probabilities=True, no_interval=BIASED,
     ),
-    "kappa_quadratic": MetricSpec(  # J. Cohen (1968)
-        "Cohen's kappa, quadratic", lambda sums: kappa(sums, 2),
-        shown_in=UNGROUPED - {"gate"}, ordered=True,
+    "kappa_quadratic": MetricSpec(
+        "Cohen's kappa, quadratic", quadratic_kappa,
+        shown_in=UNGROUPED - {"gate"}, ordered=True, limits=(-1.0, 1.0),
     ),
-    "accuracy/<class>": MetricSpec("accuracy", class_accuracy, shown_in=EPOCH, interval=False),
+    "accuracy/<class>": MetricSpec("recall", recall, shown_in=EPOCH, final=False),
     "recall/<class>": MetricSpec("recall", recall),
     "f1/<class>": MetricSpec("F1", f1, shown_in=FINAL | EPOCH),
     "auroc/<class>": MetricSpec(
-        "area under ROC", lambda sums: sums.areas[0],
+        "area under ROC", lambda sums: sums.areas[..., 0, :],
         needs_probabilities=True, shown_in=AREAS,
     ),
     "average_precision/<class>": MetricSpec(
-        "average precision", lambda sums: sums.areas[1],
+        "average precision", lambda sums: sums.areas[..., 1, :],
         needs_probabilities=True, shown_in=AREAS,
     ),
 }  # fmt: skip
@@ -188,15 +204,15 @@ def shown_in(place: Place, *, per_class: bool = False, ordered: bool = True) -> 
     ]
 
 
-def with_interval(ordered: bool = False) -> list[str]:
-    """Return the keys of the metrics that are recorded with an interval.
+def final_metrics(ordered: bool = False) -> list[str]:
+    """Return the keys of the metrics that are recorded of a whole evaluation.
 
     Parameters
     ----------
     ordered
         Whether the order of the classes means something.
     """
-    return [key for key, spec in METRICS.items() if spec.interval and (ordered or not spec.ordered)]
+    return [key for key, spec in METRICS.items() if spec.final and (ordered or not spec.ordered)]
 
 
 def needs_probabilities(name: str) -> bool:
@@ -211,6 +227,19 @@ def needs_probabilities(name: str) -> bool:
     return any(part.startswith(("loss", *kinds)) for part in name.split("/"))
 
 
+def is_interval_end(name: str) -> bool:
+    """Return whether a recorded figure is an end of an interval.
+
+    Examples
+    --------
+    >>> is_interval_end("best/oof/f1_low/Fat"), is_interval_end("best/oof/f1/Fat")
+    (True, False)
+    """
+    kinds = {key.partition("/")[0] for key in METRICS}
+    ends = {f"{kind}_{end}" for kind in kinds for end in ("low", "high")}
+    return not ends.isdisjoint(name.split("/"))
+
+
 # -- their values ---------------------------------------------------------------------------------
 
 
@@ -223,7 +252,7 @@ def compute_metrics(sums: UnitSums, classes: list[str], keys: Sequence[str]) -> 
     Parameters
     ----------
     sums
-        As `UnitSums.total` gives them.
+        Of all tiles, or of all but each unit's.
     classes
         Their names, by index.
     keys
@@ -232,7 +261,8 @@ def compute_metrics(sums: UnitSums, classes: list[str], keys: Sequence[str]) -> 
     Examples
     --------
     >>> confusion = np.array([[3.0, 1.0], [0.0, 4.0]])  # true class down, predicted across
-    >>> metrics = compute_metrics(UnitSums(confusion), ["a", "b"], ["accuracy", "f1/<class>"])
+    >>> sums = UnitSums.of_confusion(confusion)
+    >>> metrics = compute_metrics(sums, ["a", "b"], ["accuracy", "f1/<class>"])
     >>> {name: round(float(value), 3) for name, value in metrics.items()}
     {'accuracy': 0.875, 'f1/a': 0.857, 'f1/b': 0.889}
     """
@@ -250,7 +280,7 @@ def compute_metrics(sums: UnitSums, classes: list[str], keys: Sequence[str]) -> 
 def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]:
     """Return the metrics of an epoch, a fold or a split from its confusion matrix alone.
 
-    Of a class that is in neither truth nor prediction there are none.
+    Of a class without a tile there is no recall, and no F1 if it is not predicted either.
 
     Parameters
     ----------
@@ -263,10 +293,10 @@ def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]
     --------
     >>> metrics = confusion_metrics(np.array([[2, 1], [0, 0]]), ["a", "b"])
     >>> {name: round(value, 3) for name, value in metrics.items() if "/" not in name}
-    {'accuracy': 0.667, 'balanced_accuracy': 0.667, 'accuracy_macro': 0.333, 'f1_macro': 0.4}
+    {'accuracy': 0.667, 'balanced_accuracy': 0.667, 'accuracy_macro': 0.667, 'f1_macro': 0.4}
     """
     keys = [*shown_in("epoch"), *shown_in("epoch", per_class=True)]
-    values = compute_metrics(UnitSums(confusion.astype(float)), classes, keys)
+    values = compute_metrics(UnitSums.of_confusion(confusion), classes, keys)
     return {
         name: float(value)
         for name, value in values.items()
@@ -274,30 +304,9 @@ def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]
     }
 
 
-def f1_macro(confusion: Floats) -> Floats:
+def f1_macro(confusion: Floats | Counts) -> Floats:
     """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
-    return METRICS["f1_macro"].compute(UnitSums(confusion))
-
-
-def exact_areas(predictions: Predictions) -> dict[str, Floats]:
-    """Return areas under ROC curves and average precisions, by class and their means."""
-    from sklearn.metrics import (  # a second, which the gate's arguments need not wait for
-        average_precision_score,
-        roc_auc_score,
-    )
-
-    areas: dict[str, Floats] = {}
-    for kind, area in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
-        by_class = [
-            area(of_class, probability) if of_class.any() and not of_class.all() else np.nan
-            for _, of_class, probability in one_against_others(predictions)
-        ]
-        areas |= {
-            f"{kind}/{name}": np.array(value)
-            for name, value in zip(predictions.classes, by_class, strict=True)
-        }
-        areas[f"{kind}_macro"] = nan_mean(np.array(by_class))
-    return areas
+    return METRICS["f1_macro"].compute(UnitSums.of_confusion(confusion))
 
 
 def one_against_others(

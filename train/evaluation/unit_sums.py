@@ -1,96 +1,117 @@
-"""What metrics are computed from, added up by cluster: slides, or patients.
+"""What metrics are computed from: sums over all tiles, and over all but those of each unit.
 
-Tiles of a slide are not independent, so a resample draws clusters. All that the metrics need is
-added up by cluster first; then a resample is one row of a matrix of counts times those sums, and
-all resamples are one product.
+Tiles of a slide are not independent, so intervals leave out slides, or patients, whole. All that
+the metrics need is added up by unit first; sums without a unit are the total less its own.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from train.engine.confusion import confusion_index
-from train.evaluation.bootstrap import Floats
+from train.evaluation.areas import areas, areas_left_out
+from train.evaluation.jackknife import Floats
 
 Counts = npt.NDArray[np.int64]
 BINS = 15  # of confidence, for the calibration error
-STEPS = 512  # of a class's probability, by quantiles, for the intervals of areas under curves
-MEMORY = 2**29  # bytes of these: of very many clusters there are fewer steps, LEAST_STEPS or more
-LEAST_STEPS = 32
 
 
 @dataclass(frozen=True, eq=False)
 class UnitSums:
-    """Sums by cluster, clusters first; `total` makes them sums over clusters.
+    """Sums over tiles; axes in front are kept.
 
     Parameters
     ----------
-    cube
-        Tiles by true and predicted class, shape (..., K, K).
+    hits
+        Tiles predicted as what they are, by class, shape (..., K).
+    true, predicted
+        Tiles of each class, and predicted as each, shape (..., K).
+    distance
+        Squares of how far the predicted index is from the true one, shape (...,).
     square
         Squared errors of the probabilities, shape (...,).
     bins
         Tiles, confidence and hits by bin of confidence, shape (..., BINS, 3).
-    steps
-        Tiles of other classes and of the class by step of its probability, ascending; shape
-        (..., K, 2, steps). Without steps, areas under curves are not numbers.
+    areas
+        No sums, but as `train.evaluation.areas.areas`, shape (..., 2, K).
 
-    Of a confusion matrix alone, the cube is all there is.
+    Of a confusion matrix alone, the first four are all there is.
     """
 
-    cube: Floats
+    hits: Floats
+    true: Floats
+    predicted: Floats
+    distance: Floats
     square: Floats = field(default_factory=lambda: np.empty(0))
     bins: Floats = field(default_factory=lambda: np.empty((0, BINS, 3)))
-    steps: Floats = field(default_factory=lambda: np.empty((0, 0, 2, 0)))
+    areas: Floats = field(default_factory=lambda: np.empty((0, 2, 0)))
+
+    @classmethod
+    def of_confusion(cls, confusion: npt.NDArray[np.number]) -> "UnitSums":
+        """Return those of confusion matrices, shape (..., K, K): true class down."""
+        counts = confusion.astype(float)
+        index = np.arange(counts.shape[-1])
+        return cls(
+            hits=np.diagonal(counts, axis1=-2, axis2=-1),
+            true=counts.sum(axis=-1),
+            predicted=counts.sum(axis=-2),
+            distance=(counts * (index[:, None] - index) ** 2).sum(axis=(-2, -1)),
+        )
 
     def __len__(self) -> int:
-        return len(self.cube)
+        return len(self.hits)
 
-    def total(self, counts: Floats) -> "UnitSums":
-        """Return the sums over clusters, each counted as often as said; shape (R, S) gives R."""
+    def sum(self) -> "UnitSums":
+        """Return the sums over units, which are the axis in front."""
+        return UnitSums(
+            **{part.name: getattr(self, part.name).sum(axis=0) for part in fields(self)}
+        )
+
+    def without(self, units: "UnitSums") -> "UnitSums":
+        """Return these sums less those of each unit, units in front."""
         return UnitSums(**{
-            part.name: np.tensordot(counts, getattr(self, part.name), axes=1)
+            part.name: getattr(self, part.name) - getattr(units, part.name)
             for part in fields(self)
         })  # fmt: skip
 
     @cached_property
     def tiles(self) -> Floats:
         """Tiles, shape (...,)."""
-        tiles: Floats = self.cube.sum(axis=(-2, -1))
+        tiles: Floats = self.true.sum(axis=-1)
         return tiles
 
-    @cached_property
-    def hits(self) -> Floats:
-        """Tiles predicted as what they are, by class, shape (..., K)."""
-        return np.diagonal(self.cube, axis1=-2, axis2=-1)
 
-    @cached_property
-    def true(self) -> Floats:
-        """Tiles of each class, shape (..., K)."""
-        true: Floats = self.cube.sum(axis=-1)
-        return true
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    """What the delete-one jackknife computes metrics from.
 
-    @cached_property
-    def predicted(self) -> Floats:
-        """Tiles predicted as each class, shape (..., K)."""
-        predicted: Floats = self.cube.sum(axis=-2)
-        return predicted
+    Parameters
+    ----------
+    total
+        The sums over all tiles; no axis in front.
+    left_out
+        Those over all tiles but each unit's; units in front.
+    units_of_class
+        How many units have a tile of each class, shape (K,).
+    """
 
-    @cached_property
-    def areas(self) -> tuple[Floats, Floats]:
-        """Areas under ROC and precision-recall curves by class, see `areas`."""
-        return areas(self.steps)
+    total: UnitSums
+    left_out: UnitSums
+    units_of_class: Counts
+
+    def __len__(self) -> int:
+        return len(self.left_out)
 
 
-def unit_sums(
+def leave_one_out(
     target: Counts,
     probabilities: npt.NDArray[np.float32],
     cluster: Counts,
-    steps: int = STEPS,
-) -> UnitSums:
-    """Add predictions up by cluster.
+    with_areas: bool = True,
+) -> LeaveOneOut:
+    """Add predictions up, with and without each unit. Linear in tiles; memory units x K.
 
     Parameters
     ----------
@@ -99,36 +120,51 @@ def unit_sums(
     probabilities
         Shape (tiles, K).
     cluster
-        Number of the slide, or of what else is resampled, shape (tiles,). Numbers that no tile
-        bears are no clusters.
-    steps
-        Of a class's probability; 0 where nobody asks for areas under curves.
+        Number of the slide, or of what else is left out, shape (tiles,). Numbers that no tile bears
+        are no units.
+    with_areas
+        Whether anybody asks for areas under curves.
     """
-    tiles, classes = probabilities.shape
     numbers, cluster = np.unique(cluster, return_inverse=True)
-    clusters = len(numbers)
-    steps = min(steps, max(LEAST_STEPS, MEMORY // (clusters * classes * 2 * 8)))
+    units = unit_sums(target, probabilities, cluster, len(numbers))
+    total = units.sum()
+    left_out = total.without(units)
+    if with_areas:
+        total = replace(total, areas=areas(target, probabilities))
+        without = areas_left_out(target, probabilities, cluster, len(numbers))
+        left_out = replace(left_out, areas=without)
+    return LeaveOneOut(total, left_out, (units.true > 0).sum(axis=0))
+
+
+def unit_sums(
+    target: Counts, probabilities: npt.NDArray[np.float32], cluster: Counts, clusters: int
+) -> UnitSums:
+    """Return the sums of each unit, units in front; without areas, which do not add up."""
+    tiles, classes = probabilities.shape
+    predicted = probabilities.argmax(axis=1)
     of_true = probabilities[np.arange(tiles), target].astype(float)
     error = (probabilities.astype(float) ** 2).sum(axis=1) - 2 * of_true + 1
-    ranks = np.empty((clusters, classes, 2, steps))
-    for index in range(classes if steps else 0):
-        probability = probabilities[:, index]
-        edges = np.unique(np.quantile(probability, np.linspace(0, 1, steps + 1)[1:-1]))
-        step = np.searchsorted(edges, probability, side="right")
-        place = (cluster * 2 + (target == index)) * steps + step
-        ranks[:, index] = _added(place, clusters * 2 * steps).reshape(clusters, 2, steps)
+
+    def by_class(of: Counts, weights: npt.ArrayLike | None = None) -> Floats:
+        return _added(cluster * classes + of, clusters * classes, weights).reshape(-1, classes)
+
     return UnitSums(
-        cube=confusion_counts(cluster, target, probabilities.argmax(axis=1), classes).astype(float),
+        hits=by_class(target, target == predicted),
+        true=by_class(target),
+        predicted=by_class(predicted),
+        distance=_added(cluster, clusters, (target - predicted) ** 2),
         square=_added(cluster, clusters, error),
         bins=confidence_bins(probabilities, target, cluster).reshape(clusters, BINS, 3),
-        steps=ranks,
+        areas=np.empty((clusters, 2, 0)),
     )
 
 
-def confusion_counts(cluster: Counts, target: Counts, predicted: Counts, classes: int) -> Counts:
+def confusion_counts(
+    cluster: Counts | int, target: Counts, predicted: Counts, classes: int
+) -> Counts:
     """Count tiles by cluster, true and predicted class, shape (clusters, K, K)."""
-    clusters = int(cluster.max()) + 1
-    index = confusion_index(cluster, target, predicted, classes)
+    clusters = int(np.max(cluster)) + 1
+    index = confusion_index(np.asarray(cluster), target, predicted, classes)
     return np.bincount(index, minlength=clusters * classes**2).reshape(clusters, classes, classes)
 
 
@@ -151,19 +187,3 @@ def confidence_bins(
 
 def _added(place: Counts, length: int, weights: npt.ArrayLike | None = None) -> Floats:
     return np.bincount(place, weights, minlength=length).astype(float)
-
-
-def areas(steps: Floats) -> tuple[Floats, Floats]:
-    """Return areas under ROC and precision-recall curves, tiles of one step tied; shape (..., K).
-
-    The second is the average precision: precision where recall rises, from the highest step down.
-    """
-    others, of_class = steps[..., 0, ::-1], steps[..., 1, ::-1]
-    positive, negative = of_class.sum(axis=-1), others.sum(axis=-1)
-    above = of_class.cumsum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = ((above - of_class / 2) * others).sum(axis=-1) / (positive * negative)
-        called = above + others.cumsum(axis=-1)
-        precision = np.where(called > 0, above / np.maximum(called, 1), 0.0)
-        average = (precision * of_class).sum(axis=-1) / positive
-    return area, np.where(negative > 0, average, np.nan)

@@ -1,6 +1,5 @@
 """Settings that were trained side by side: how good each is, as tables."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,8 +70,8 @@ class SettingResults:
             "slides": slides,
             "f1_macro": [score.mean("f1_macro") for score in self.scores],
             "sd": [score.spread("f1_macro") for score in self.scores],
-            "low": [score.low for score in self.scores],
-            "high": [score.high for score in self.scores],
+            "low": [score.f1_macro.low for score in self.scores],
+            "high": [score.f1_macro.high for score in self.scores],
             "accuracy": [score.mean("accuracy") for score in self.scores],
             "loss": [score.mean("loss") for score in self.scores],
             "best": ["best" if n == self.best else "" for n in range(len(self.scores))],
@@ -82,12 +81,11 @@ class SettingResults:
         """Return what fits a terminal of the table."""
         columns, swept = self.columns(), list(self.settings[0].overrides) or ["setting"]
         spread = zip(columns["f1_macro"], columns["sd"], columns["best"], strict=True)
-        ends = zip(columns["low"], columns["high"], strict=True)
         return pa.table(
             {
                 **{key: columns[key] for key in [*swept, "tiles"]},
                 "macro F1": [f"{mean:.4f} ± {sd:.4f} {best and '*'}" for mean, sd, best in spread],
-                "95 % interval": [f"{low:.3f} .. {high:.3f}" for low, high in ends],
+                "95 % of the mean": [score.f1_macro.text() for score in self.scores],
             }
         )
 
@@ -111,6 +109,7 @@ def summary(score: Score) -> dict[str, float]:
     names = ("f1_macro", "accuracy", "balanced_accuracy", "loss")
     values = {f"validation/{name}": score.mean(name) for name in names}
     values |= {f"validation/{name}_sd": score.spread(name) for name in names}
-    if math.isfinite(score.low):
-        values |= {"validation/f1_macro_low": score.low, "validation/f1_macro_high": score.high}
+    if score.f1_macro.has_interval:
+        _, low, high = score.f1_macro.ends
+        values |= {"validation/f1_macro_low": low, "validation/f1_macro_high": high}
     return values

@@ -105,7 +105,7 @@ def classes_png(path: Path, f1: Mapping[str, Estimate], over: str = "slides") ->
     axes.set_yticks(range(len(f1)), list(f1), parse_math=False)
     axes.set_ylim(len(f1) - 0.5, -0.5)
     axes.set_xlim(0, 1.12)
-    axes.set_xlabel(f"F1; line: 95 % interval, {over} resampled", parse_math=False)
+    axes.set_xlabel(f"F1; line: 95 % interval over {over}", parse_math=False)
     return save(figure, path)
 
 
@@ -139,7 +139,7 @@ def groups_png(
     panels[0].set_yticks(places, names, parse_math=False, fontsize=8)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
     column = groups[0].column
-    title = f"By {column}, the worst in orange; line: 95 %, {over} resampled; dashed: all tiles"
+    title = f"By {column}, the worst in orange; line: 95 % over {over}; dashed: all tiles"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
     return save(figure, path)
 
@@ -197,7 +197,7 @@ def differences_png(
         axes.hlines(place, low, high, color=points[0].get_color())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"above {first}; line: 95 % interval, {over} resampled", parse_math=False)
+    axes.set_xlabel(f"above {first}; line: 95 % interval over {over}", parse_math=False)
     axes.legend(fontsize=7, frameon=False)
     return save(figure, path)
 

@@ -61,22 +61,6 @@ class CandidateEvaluation:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How networks are tested.
-
-    Parameters
-    ----------
-    rows
-        Shows how far the embeddings are read.
-    seed
-        Of the resamples.
-    """
-
-    rows: Rows
-    seed: int = 0
-
-
 def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, Config]:
     """Return what the candidate's run recorded, and its configuration with changes on top.
 
@@ -130,9 +114,14 @@ def evaluate_candidate(
     old: TrainedModel | None,
     run: RunRecord,
     config: Config,
-    options: EvaluationOptions,
+    rows: Rows,
 ) -> CandidateEvaluation:
     """Apply both networks to the test view of a configuration, and look for leaks into it.
+
+    Parameters
+    ----------
+    rows
+        Shows how far the embeddings are read.
 
     Raises
     ------
@@ -140,7 +129,7 @@ def evaluate_candidate(
         There is no test view, or it is not for these networks.
     """
     store = open_store(config)
-    tiles, read = test_view(store, options.rows, config.evidence.columns())
+    tiles, read = test_view(store, rows, config.evidence.columns())
     check_fits(new.spec, tiles, config)
     shared, training = leaks(store)
     sources = read | training
@@ -149,12 +138,12 @@ def evaluate_candidate(
     champion = differing = None
     if old:
         of_champion = predict_tile_set(old, tiles, config)
-        champion = evaluate(of_champion, settings, options.seed).metrics
-        differing = differences(of_champion, candidate, settings.ordered, options.seed)
+        champion = evaluate(of_champion, settings).metrics
+        differing = differences(of_champion, candidate, settings.ordered)
     evidence = Evidence(
         classes=candidate.classes,
         tiles=np.bincount(candidate.target, minlength=len(candidate.classes)).tolist(),
-        candidate=evaluate(candidate, settings, options.seed).metrics,
+        candidate=evaluate(candidate, settings).metrics,
         champion=champion,
         differences=differing,
         shared=shared,

@@ -135,14 +135,14 @@ def _figures(evidence: Evidence) -> str:
         spec = spec_of(name)
         if spec is None or "gate" not in spec.shown_in:
             continue
-        sides = [f"{figure.value:.4f} ({figure.low:.4f} .. {figure.high:.4f})"]
+        sides = [f"{figure.value:.4f} {figure.text(4)}"]
         if evidence.champion and evidence.differences:
             old, apart = evidence.champion[name], evidence.differences[name]
-            sides.append(f"{old.value:.4f} ({old.low:.4f} .. {old.high:.4f})")
-            sides.append(f"{apart.value:+.4f} ({apart.low:+.4f} .. {apart.high:+.4f})")
+            sides.append(f"{old.value:.4f} {old.text(4)}")
+            sides.append(f"{apart.value:+.4f} {apart.text(4, '+')}")
         rows.append([name, *sides])
     heads = ["figure", "candidate", *(["champion", "difference"] if evidence.champion else [])]
-    note = "On the same tiles; in brackets 95 % intervals that resample slides."
+    note = "On the same tiles; beside each its 95 % interval."
     return f"## Figures\n\n{note}\n\n{table(heads, rows)}"
 
 
@@ -157,7 +157,8 @@ def _data(evaluation: "CandidateEvaluation") -> str:
     rules = [f"- {name}: {cell(str(value))}" for name, value in evaluation.rules.items()]
     return "\n\n".join(
         [
-            f"## Test view\n\n{sum(evidence.tiles):,} tiles of {evaluation.slides:,} slides",
+            f"## Test view\n\n{sum(evidence.tiles):,} tiles of {evaluation.slides:,} slides, which "
+            f"{evidence.decisions} decisions on this model had looked at before",
             table(["class", "tiles"], tiles),
             "\n".join(rules),
             "## Data\n\n" + table(["artifact", "read from", "sha256", "recorded by the run"], rows),

@@ -15,6 +15,7 @@ from train.config import text
 from train.evaluation.calibration import Calibration
 from train.evaluation.evaluate import Evaluation, encode_metrics, evaluation_metrics
 from train.evaluation.groups import as_table, worst_groups
+from train.evaluation.jackknife import METHOD
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
@@ -27,7 +28,7 @@ from train.reports import inputs, printed, reproduce, results, settings
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.tracking.names import encode_name
-from train.tracking.runs import CONTENT, versions
+from train.tracking.runs import CONTENT, INTERVALS, versions
 from train.tracking.tracker import NullTracker, Tracker
 
 P = ParamSpec("P")
@@ -138,10 +139,16 @@ class RunLogger:
 
     @on_main
     def registered_head(self, choice: Choice) -> None:
-        """Record which fold's head is registered, and how good it is."""
-        metrics = choice.score.folds[choice.fold_index] | {"loss": choice.loss}
+        """Record which fold's head is registered, and how good heads of its setting are.
+
+        It is the head whose own fold was the easiest: the mean over folds tells more of it.
+        """
+        score, of_fold = choice.score, f"registered/fold{choice.fold}/validation"
+        metrics = score.folds[choice.fold_index] | {"loss": choice.loss}
+        means = {name: score.mean(name) for name in ("f1_macro", "accuracy", "balanced_accuracy")}
         self.tracker.params({"registered_fold": choice.fold})
-        self.tracker.metrics(encode_metrics(metrics, "registered/validation"))
+        self.tracker.metrics(encode_metrics(means, "registered/validation"))
+        self.tracker.metrics(encode_metrics(metrics, of_fold))
 
     @on_main
     def checkpoint(self, model: TrainedModel) -> None:
@@ -228,6 +235,7 @@ class RunLogger:
             Begins the names of files.
         """
         printed.lone_slides(self.console, evaluation, split)
+        self.tracker.params({INTERVALS: METHOD})
         self.tracker.metrics(evaluation_metrics(evaluation, split))
         self.tracker.table(results.estimates_table(evaluation), f"{prefix}evidence.json")
         self.tracker.table(evaluation.confusions, f"{prefix}confusions.json")

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from featurestore.printing import Console
-from train.evaluation.estimates import Estimate
+from train.evaluation.estimates import FEW_UNITS, Estimate
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.metrics import METRICS
 
@@ -13,8 +13,8 @@ def lone_slides(console: Console, evaluation: Evaluation, split: str) -> None:
     if evaluation.lone_slides:
         column = evaluation.predictions.cluster_column
         console.print(
-            f"{split}: {evaluation.lone_slides:,} slides have no {column}; each is resampled by "
-            "itself"
+            f"{split}: {evaluation.lone_slides:,} slides have no {column}; each is a unit of "
+            "its own"
         )
 
 
@@ -29,11 +29,13 @@ def metrics(console: Console, evaluation: Evaluation, split: str) -> None:
         if not is_printed(name):
             continue
         if isinstance(value, Estimate):
-            ends = f"{value.low:.3f} .. {value.high:.3f}" if value.has_interval else ""
-            table.add_row(name, f"{value.value:.4f}", ends)
+            table.add_row(name, f"{value.value:.4f}", value.text() if value.has_interval else "")
         else:
             table.add_row(name, f"{value:.4f}", "")
     console.print(table)
+    units, over = evaluation.predictions.clusters, evaluation.predictions.cluster_name
+    if units < FEW_UNITS:
+        console.print(f"of {units} {over}: intervals of fewer than {FEW_UNITS} may be too narrow")
     if absent := evaluation.absent_classes:
         console.print(f"left out of macro means, being absent: {', '.join(absent)}")
 

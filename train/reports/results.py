@@ -10,7 +10,7 @@ import pyarrow as pa
 from train.config import text
 from train.config.schema import Config
 from train.evaluation.confusion import most_confused
-from train.evaluation.estimates import Estimate
+from train.evaluation.estimates import FEW_UNITS
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.metrics import CLASS, METRICS, shown_in
 from train.evaluation.unit_sums import Counts
@@ -19,6 +19,7 @@ from train.reports.html import Headline, Page, Picture, Table, Text
 from train.tracking.names import decode_name
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
+FEW = f" (fewer than {FEW_UNITS}: they may be too narrow)"
 PICTURES = {
     "classes": ("good", "F1 by class"),
     "confusion": ("good", "True and predicted classes"),
@@ -45,9 +46,11 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
     page.add("good", Table(f"Figures, {name}", {
         "figure": list(overall),
         "value": [estimate.value for estimate in overall.values()],
-        ends: [between(estimate) for estimate in overall.values()],
-    }, f"{len(predictions):,} tiles of {len(predictions.slides):,} slides. An interval resamples "
-        f"{over}, whose tiles resemble each other; of errors (Brier, calibration) less is better.",
+        ends: [estimate.text(4) for estimate in overall.values()],
+    }, f"{len(predictions):,} tiles of {len(predictions.slides):,} slides. Intervals are those of "
+        f"the jackknife over {predictions.clusters:,} {over}, whose tiles resemble each other"
+        f"{FEW if predictions.clusters < FEW_UNITS else ''}; of errors (Brier, calibration) less "
+        "is better.",
         strip=[estimate.ends for estimate in overall.values()]))  # fmt: skip
     classes = predictions.classes
     f1 = [values[f"f1/{each}"] for each in classes]
@@ -58,21 +61,21 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
         **{METRICS[key].title: [values[key.replace(CLASS, each)].value for each in classes]
            for key in others},
         "F1": [estimate.value for estimate in f1],
-        ends: [between(estimate) for estimate in f1],
+        ends: [estimate.text(4) for estimate in f1],
     }, strip=[estimate.ends for estimate in f1]))  # fmt: skip
     page.headlines[:0] = [
-        Headline(f"{title}, {name}", f"{values[key].value:.3f}", between(values[key], 3))
+        Headline(f"{title}, {name}", f"{values[key].value:.3f}", values[key].text(3))
         for key, title in HEADLINES.items()
     ]
 
 
 def estimates_table(evaluation: Evaluation) -> dict[str, list[Any]]:
-    """Return every metric and both ends of its interval as columns."""
+    """Return every metric, its interval, and on how many units it rests, as columns."""
     return {
         "metric": list(evaluation.metrics),
         **{
             name: [getattr(estimate, name) for estimate in evaluation.metrics.values()]
-            for name in ("value", "low", "high")
+            for name in ("value", "low", "high", "units", "no_interval")
         },
     }
 
@@ -141,13 +144,6 @@ def confused(confusion: Counts, classes: Sequence[str]) -> str:
     """Return what is taken for what most often, for people."""
     most = most_confused(confusion, list(classes))
     return f"{most[0]} for {most[1]} ({most[2]:,})" if most else ""
-
-
-def between(estimate: Estimate, digits: int = 4) -> str:
-    """Return an interval for people, nothing if there is none."""
-    if not estimate.has_interval:
-        return ""
-    return f"{estimate.low:.{digits}f} – {estimate.high:.{digits}f}"
 
 
 def picture(page: Page, file: Path) -> None:

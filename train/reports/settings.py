@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurestore.console.tables import print_table
-from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import METRICS
 from train.fitting.settings import SettingResults, summary
 from train.plots.settings import SettingPoint, axis_png, settings_png
 from train.predictions.table import plural
 from train.reports.html import Page, Table, Text
-from train.reports.results import between, picture
+from train.reports.results import picture
 from train.runtime.run import Run
 from train.tracking.names import encode_name
 from train.tracking.tracker import Tracker
@@ -41,7 +40,7 @@ def draw(trained: SettingResults, folder: Path, clusters: str) -> list[Path]:
     """Draw the settings side by side, and along each key that was swept."""
     points = [
         SettingPoint(setting.name, setting.overrides, tiles, score.mean("f1_macro"),
-                     score.spread("f1_macro"), (score.low, score.high))
+                     score.spread("f1_macro"), (score.f1_macro.low, score.f1_macro.high))
         for setting, score, tiles in zip(
             trained.settings, trained.scores, trained.tiles, strict=True
         )
@@ -56,22 +55,20 @@ def draw(trained: SettingResults, folder: Path, clusters: str) -> list[Path]:
 def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters: str) -> None:
     """Tell on the page how good the settings are."""
     columns = trained.columns()
-    ends = list(zip(columns["f1_macro"], columns["low"], columns["high"], strict=True))
+    f1 = [score.f1_macro for score in trained.scores]
     hidden = ("low", "high", "loss", "best")
     titles = {key: METRICS[key].title if key in METRICS else key for key in columns}
-    note = "Means over the folds, sd their standard deviation."
-    if len(ends) > 1:
+    note = "Means over the folds, sd their standard deviation; the interval is that of the mean."
+    if len(f1) > 1:
         note += " The best was chosen by the figures that stand here: another set tells how good "
         note += "it is."
         name = trained.settings[trained.best].name
-        page.add(
-            "model", Text(f"Of {len(ends)} settings, the best by out-of-fold macro F1: {name}.")
-        )
+        page.add("model", Text(f"Of {len(f1)} settings, the best by out-of-fold macro F1: {name}."))
     page.add("good", Table("Settings", {
         **{titles[key]: values for key, values in columns.items() if key not in hidden},
-        f"95 % over {clusters}": [between(Estimate(*each)) for each in ends],
+        f"95 % over {clusters}": [estimate.text(4) for estimate in f1],
         "": columns["best"],
-    }, note, strip=ends))  # fmt: skip
+    }, note, strip=[estimate.ends for estimate in f1]))  # fmt: skip
     if (gap := trained.leak_gap()) is not None:
         page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
     for file in pictures:

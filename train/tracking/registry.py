@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,33 @@ def tag(version: Version, tags: Mapping[str, str]) -> None:
             client().delete_model_version_tag(version.model, version.number, key)
         for key, value in fresh.items():
             client().set_model_version_tag(version.model, version.number, key, value)
+
+
+def record_use(version: Version, test_set: str, time: datetime, outcome: str) -> None:
+    """Write down that a decision on a version has looked at a test set.
+
+    A tag of its own for each decision, so that two at once both count.
+
+    Parameters
+    ----------
+    test_set
+        The digest of its tiles.
+    """
+    key = f"{_test_set_prefix(test_set)}{time:%Y%m%dT%H%M%S.%fZ}"
+    with translated(f"{version.model} could not be tagged"):
+        client().set_registered_model_tag(version.model, key, f"{version}: {outcome}")
+
+
+def uses(model: str, test_set: str) -> int:
+    """Return how many decisions on a model have looked at a test set."""
+    prefix = _test_set_prefix(test_set)
+    with translated(f"The registry has no model {model}"):
+        tags = client().get_registered_model(model).tags
+    return sum(key.startswith(prefix) for key in tags)
+
+
+def _test_set_prefix(test_set: str) -> str:
+    return f"test_set.{test_set[:16]}."
 
 
 def write(version: Version, content: str, name: str) -> str:

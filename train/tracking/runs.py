@@ -21,6 +21,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+INTERVALS = "intervals"  # the parameter that names the method of a run's intervals
 CONTENT = "content"  # a kind of digest: of a snapshot's rows
 
 

@@ -1,16 +1,18 @@
-"""Figures and their intervals: against scikit-learn, and resamples drawn one after another."""
+"""Figures and their intervals: against scikit-learn and SciPy, units left out one by one."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from predicted import predictions
+from scipy import special, stats
 from sklearn import metrics
 
-from train.evaluation import unit_sums as sums_module
 from train.evaluation.confusion import confusions
-from train.evaluation.estimates import Estimate
+from train.evaluation.estimates import ALIKE, ALONE, Estimate
 from train.evaluation.estimates import estimate as estimated
-from train.evaluation.metrics import compute_metrics, exact_areas, with_interval
-from train.evaluation.unit_sums import areas, confusion_counts, unit_sums
+from train.evaluation.metrics import compute_metrics, final_metrics, spec_of
+from train.evaluation.unit_sums import confusion_counts, leave_one_out
 
 NAMES = ["Fat", "Muscle", "Nerve"]
 
@@ -22,7 +24,7 @@ def estimate(target, shares, slide, classes, **options) -> dict[str, Estimate]:
 
 def computed(sums) -> dict[str, np.ndarray]:
     """Return all metrics of sums."""
-    return compute_metrics(sums, NAMES, with_interval())
+    return compute_metrics(sums, NAMES, final_metrics(ordered=True))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def tiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_figures_are_scikit_learns(tiles):
     target, shares, slide = tiles
-    found = estimate(target, shares, slide, NAMES, ordered=True, resamples=20)
+    found = estimate(target, shares, slide, NAMES, ordered=True)
     guess = shares.argmax(axis=1)
     one_hot = np.eye(3)[target]
     expected = {
@@ -58,7 +60,7 @@ def test_figures_are_scikit_learns(tiles):
         expected[f"auroc/{name}"] = metrics.roc_auc_score(one_hot[:, index], shares[:, index])
     for name, value in expected.items():
         assert found[name].value == pytest.approx(value, abs=1e-6), name
-        assert found[name].low <= found[name].value <= found[name].high
+        assert found[name].low < found[name].value < found[name].high
 
 
 def test_calibration_error_by_hand():
@@ -70,43 +72,39 @@ def test_calibration_error_by_hand():
     assert found["calibration_error"].value == pytest.approx(expected, abs=1e-6)
 
 
-def test_areas_from_steps_are_near_the_exact_ones(tiles):
+def test_without_a_unit_sums_are_those_of_the_other_tiles(tiles):
+    """Of each slide left out, scikit-learn is asked on the rows that stay."""
     target, shares, slide = tiles
-    sums = unit_sums(target, shares, slide).total(np.ones(12))
-    area, average = areas(sums.steps)
-    exact = exact_areas(predictions(target, shares, target, NAMES))
-    for index, name in enumerate(NAMES):
-        assert area[index] == pytest.approx(exact[f"auroc/{name}"], abs=2e-3)
-        assert average[index] == pytest.approx(exact[f"average_precision/{name}"], abs=2e-2)
-
-
-def test_a_resample_is_the_tiles_of_the_slides_drawn(tiles):
-    """A slide drawn twice counts twice; one that is not drawn, not at all."""
-    target, shares, slide = tiles
-    counts = np.array([2, 0, 1, 1, 0, 3, 1, 0, 1, 1, 0, 2.0])
-    rows = np.repeat(np.arange(600), counts[slide].astype(int))
-    found = computed(unit_sums(target, shares, slide).total(counts))
-    guess = shares[rows].argmax(axis=1)
-    assert found["f1_macro"] == pytest.approx(
-        metrics.f1_score(target[rows], guess, average="macro")
-    )
-    assert found["kappa"] == pytest.approx(metrics.cohen_kappa_score(target[rows], guess))
-    assert found["brier"] == pytest.approx(
-        ((shares[rows] - np.eye(3)[target[rows]]) ** 2).sum(axis=1).mean(), abs=1e-6
-    )
+    found = computed(leave_one_out(target, shares, slide).left_out)
+    for number in range(12):
+        rows = slide != number
+        own, guess = target[rows], shares[rows].argmax(axis=1)
+        expected = {
+            "f1_macro": metrics.f1_score(own, guess, average="macro"),
+            "kappa": metrics.cohen_kappa_score(own, guess),
+            "kappa_quadratic": metrics.cohen_kappa_score(own, guess, weights="quadratic"),
+            "brier": ((shares[rows] - np.eye(3)[own]) ** 2).sum(axis=1).mean(),
+        }
+        for name, value in expected.items():
+            assert found[name][number] == pytest.approx(value, abs=1e-6), name
+        for index, name in enumerate(NAMES):
+            area = metrics.roc_auc_score(own == index, shares[rows, index])
+            average = metrics.average_precision_score(own == index, shares[rows, index])
+            assert found[f"auroc/{name}"][number] == pytest.approx(area, abs=5e-4)
+            assert found[f"average_precision/{name}"][number] == pytest.approx(average, abs=5e-3)
 
 
 def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):
     target, shares, slide = tiles
-    by_slide = estimate(target, shares, slide, NAMES, resamples=300)["accuracy"]
-    by_tile = estimate(target, shares, np.arange(600), NAMES, resamples=300)["accuracy"]
+    by_slide = estimate(target, shares, slide, NAMES)["accuracy"]
+    by_tile = estimate(target, shares, np.arange(600), NAMES)["accuracy"]
     assert by_slide.high - by_slide.low > 1.2 * (by_tile.high - by_tile.low)
 
 
 def test_a_class_that_is_not_there_is_left_out(tiles):
     target, shares, slide = tiles
     four = np.pad(shares, ((0, 0), (0, 1)))
-    found = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"], resamples=20)
+    found = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"])
     assert np.isnan(found["auroc/Blood"].value)
     assert np.isnan(found["f1/Blood"].value)
     assert np.isnan(found["recall/Nerve"].value)  # predicted, never true
@@ -124,30 +122,65 @@ def test_one_slide_has_no_interval(tiles):
     assert np.isnan(found["accuracy"].low)
 
 
-@pytest.mark.slow
-def test_intervals_are_those_of_tiles_gathered_by_hand(tiles):
-    """Slides drawn with numpy, their rows gathered, scikit-learn asked: 200 times."""
+def test_an_interval_of_a_mean_is_that_of_a_t_test(tiles):
+    """Slides of equally many tiles: on the logit scale, the t interval of their accuracies."""
+    rng = np.random.default_rng(3)
+    right = np.arange(50) < rng.normal(35, 4, size=24).round()[:, None]
+    target, slide = np.zeros(24 * 50, int), np.repeat(np.arange(24), 50)
+    shares = np.where(right.reshape(-1, 1), [[0.9, 0.1]], [[0.1, 0.9]])
+    found = estimate(target, shares, slide, ["a", "b"])["accuracy"]
+    by_slide = right.mean(axis=1)
+    mean, error = by_slide.mean(), stats.sem(by_slide)
+    excess = max(stats.kurtosis(by_slide, bias=False), 0)
+    degrees = 2 / (2 / 23 + excess / 24)
+    margin = stats.t.ppf(0.975, degrees) * error / (mean * (1 - mean))
+    expected = special.expit(special.logit(mean) + np.array([-margin, margin]))
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+def test_intervals_stay_within_what_a_figure_can_be(tiles):
     target, shares, slide = tiles
-    found = estimate(target, shares, slide, NAMES, ordered=True)
-    rng, seen = np.random.default_rng(7), []
-    for _ in range(200):
-        drawn = rng.integers(12, size=12)
-        rows = np.concatenate([np.flatnonzero(slide == own) for own in drawn])
-        own, guess = target[rows], shares[rows].argmax(axis=1)
-        seen.append(
-            (
-                metrics.f1_score(own, guess, average="macro"),
-                metrics.cohen_kappa_score(own, guess, weights="quadratic"),
-                metrics.roc_auc_score(own, shares[rows], multi_class="ovr"),
-            )
-        )
-    for name, values in zip(
-        ("f1_macro", "kappa_quadratic", "auroc_macro"), np.transpose(seen), strict=True
-    ):
-        low, high = np.percentile(values, [2.5, 97.5])
-        width = high - low
-        assert found[name].low == pytest.approx(low, abs=0.15 * width), name
-        assert found[name].high == pytest.approx(high, abs=0.15 * width), name
+    for name, found in estimate(target, shares, slide % 3, NAMES, ordered=True).items():
+        low, high = spec_of(name).limits
+        if found.has_interval:
+            assert low <= found.low <= found.value <= found.high <= high
+
+
+def test_all_right_on_every_slide_is_not_beyond_doubt():
+    """If fewer than .025^(1/8) of the slides were all right, eight of them would hardly be."""
+    target, slide = np.tile([0, 1], 8), np.repeat(np.arange(8), 2)
+    found = estimate(target, np.eye(2)[target], slide, ["a", "b"])
+    for name in ("accuracy", "f1_macro", "recall/a", "kappa", "auroc_macro"):
+        width = 2 if name == "kappa" else 1
+        assert found[name].high == found[name].value == 1
+        assert found[name].low == pytest.approx(1 - width * (1 - 0.025 ** (1 / 8)))
+    assert found["brier"].ends == (0, 0, pytest.approx(2 * (1 - 0.025 ** (1 / 8))))
+
+
+def test_there_is_no_interval_without_a_reason(tiles):
+    target, shares, slide = tiles
+    target = np.where((target == 2) & (slide > 0), 0, target)
+    found = estimate(target, shares, slide, NAMES)
+    assert (found["recall/Nerve"].units, found["recall/Nerve"].no_interval) == (1, ALONE)
+    assert found["recall/Fat"].units == 12
+    assert "too large" in found["calibration_error"].no_interval
+    one_each = np.tile([0, 1], 6)
+    alike = estimate(one_each, np.eye(2)[np.zeros(12, int)], np.repeat(range(6), 2), ["a", "b"])
+    assert (alike["accuracy"].value, alike["accuracy"].no_interval) == (0.5, ALIKE)
+    for each in [*found.values(), *alike.values()]:
+        assert each.has_interval != bool(each.no_interval) or np.isnan(each.value)
+
+
+@given(st.integers(2, 9), st.integers(1, 3), st.integers(0, 10**6))
+def test_no_interval_leaves_its_estimate_out(units: int, classes: int, seed: int):
+    rng = np.random.default_rng(seed)
+    slide = rng.integers(units, size=40)
+    target = rng.integers(classes, size=40)
+    shares = rng.dirichlet(np.full(classes, 0.3), size=40)
+    names = NAMES[:classes]
+    for name, each in estimate(target, shares, slide, names, ordered=True).items():
+        if each.has_interval:
+            assert each.low <= each.value <= each.high, name
 
 
 def test_patients_make_wider_intervals_than_their_slides(tiles):
@@ -156,8 +189,7 @@ def test_patients_make_wider_intervals_than_their_slides(tiles):
     patient = np.empty(12, dtype=int)
     patient[order] = np.arange(12) // 3  # slides of a patient are alike
     by_slide, by_patient = (
-        estimate(target, shares, unit, NAMES, resamples=300)["accuracy"]
-        for unit in (slide, patient[slide])
+        estimate(target, shares, unit, NAMES)["accuracy"] for unit in (slide, patient[slide])
     )
     assert by_patient.value == by_slide.value
     assert by_patient.high - by_patient.low > 1.2 * (by_slide.high - by_slide.low)
@@ -166,24 +198,20 @@ def test_patients_make_wider_intervals_than_their_slides(tiles):
 def test_numbers_that_no_tile_bears_are_no_slides(tiles):
     """Slides of the training tiles alone are none of the validation's."""
     target, shares, slide = tiles
-    assert estimate(target, shares, 5 * slide + 40, NAMES, resamples=50) == (
-        estimate(target, shares, slide, NAMES, resamples=50)
+    assert estimate(target, shares, 5 * slide + 40, NAMES) == (
+        estimate(target, shares, slide, NAMES)
     )
 
 
-def test_a_resample_without_a_class_leaves_it_out(tiles):
-    """Nerve is on one slide: where that is not drawn, means are over the other classes."""
+def test_a_unit_that_has_a_class_alone_takes_it_along(tiles):
+    """Nerve is on one slide: without it, means are over the other classes."""
     target, shares, slide = tiles
     target = np.where((target == 2) & (slide > 0), 0, target)
-    counts = np.ones(12)
-    counts[0] = 0
-    found = computed(unit_sums(target, shares, slide).total(counts))
+    found = computed(leave_one_out(target, shares, slide).left_out)
     rows = slide > 0
     expected = [metrics.roc_auc_score(target[rows] == k, shares[rows, k]) for k in (0, 1)]
-    assert np.isnan(found["auroc/Nerve"])
-    assert found["auroc_macro"] == pytest.approx(np.mean(expected), abs=2e-3)
-    whole = estimate(target, shares, slide, NAMES, resamples=100)
-    assert np.isfinite([whole["auroc_macro"].low, whole["auroc/Nerve"].high]).all()
+    assert np.isnan(found["auroc/Nerve"][0])
+    assert found["auroc_macro"][0] == pytest.approx(np.mean(expected), abs=2e-3)
 
 
 def test_a_single_class_has_no_kappa_and_no_areas():
@@ -191,7 +219,7 @@ def test_a_single_class_has_no_kappa_and_no_areas():
     found = estimate(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
     for name in ("kappa", "kappa_quadratic", "auroc_macro", "average_precision_macro"):
         assert np.isnan([found[name].value, found[name].low]).all(), name
-    assert (found["accuracy"].value, found["balanced_accuracy"].low) == (1, 1)
+    assert (found["accuracy"].value, found["balanced_accuracy"].high) == (1, 1)
 
 
 def test_probabilities_that_are_all_alike_order_nothing():
@@ -201,34 +229,30 @@ def test_probabilities_that_are_all_alike_order_nothing():
     assert found["average_precision/b"].value == pytest.approx(0.6)
 
 
-def test_very_many_units_take_fewer_steps(monkeypatch: pytest.MonkeyPatch, tiles):
-    target, shares, _ = tiles
-    monkeypatch.setattr(sums_module, "MEMORY", 600 * 3 * 2 * 8 * 40)
-    found = unit_sums(target, shares, np.arange(600))
-    assert found.steps.shape == (600, 3, 2, 40)
-    area, _ = areas(found.total(np.ones(600)).steps)
-    exact = exact_areas(predictions(target, shares, target, NAMES))
-    assert area[0] == pytest.approx(exact["auroc/Fat"], abs=0.01)
-
-
 def test_confusions_come_worst_first():
-    cube = np.array([[[5, 3, 0], [1, 8, 0], [4, 0, 0]], [[2, 0, 0], [0, 0, 0], [0, 0, 0]]])
-    found = confusions(cube, NAMES)
-    assert found | {"low": [], "high": []} == {
+    """The second slide alone has Fat that is all right; Muscle and Nerve are on the first alone."""
+    true, predicted = (
+        np.repeat([0, 0, 1, 1, 2, 0], [5, 3, 1, 8, 4, 2]),
+        np.repeat([0, 1, 0, 1, 0, 0], [5, 3, 1, 8, 4, 2]),
+    )
+    slide = np.repeat([0, 1], [21, 2])
+    found = confusions(predictions(true, np.eye(3)[predicted], slide, NAMES),
+                       confusion_counts(0, true, predicted, 3)[0])  # fmt: skip
+    low, high = np.array(found.pop("low")), np.array(found.pop("high"))
+    assert found == {
         "true": ["Nerve", "Fat", "Muscle"],
         "predicted": ["Fat", "Muscle", "Fat"],
         "tiles": [4, 3, 1],
         "share_of_true": [1.0, 3 / 10, 1 / 9],
-        "low": [],
-        "high": [],
         "units": [1, 1, 1],
     }
-    assert found["low"] == [1.0, 0.0, 1 / 9]  # of Fat, the second slide drawn twice
-    assert found["high"] == [1.0, 3 / 8, 1 / 9]
+    assert np.isnan(low).tolist() == [True, False, True]
+    assert 0 <= low[1] < 3 / 10 < high[1] <= 1
 
 
 def test_nothing_is_confused_by_who_is_right():
-    found = confusions(np.array([np.diag([3, 4, 5])]), NAMES)
+    true = np.repeat([0, 1, 2], [3, 4, 5])
+    found = confusions(predictions(true, np.eye(3)[true], true, NAMES), np.diag([3, 4, 5]))
     assert all(values == [] for values in found.values())
 
 

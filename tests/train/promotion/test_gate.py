@@ -53,7 +53,8 @@ def test_lines_come_in_one_order_and_all_hold():
     assert [line.name for line in lines] == [
         "floor: Fat", "floor: Connective-Tissue", "floor: a: b",
         "worse: Fat", "worse: Connective-Tissue", "worse: a: b",
-        "difference", "calibration", "shared slides", "shared patients", "digests of the data",
+        "difference", "calibration", "shared slides", "shared patients", "test set",
+        "digests of the data",
     ]  # fmt: skip
     assert all(line.passed and line.measured and line.required for line in lines)
     assert {line.kind for line in lines[:6]} == {"floor", "worse"}
@@ -80,6 +81,7 @@ FAILING = {
     "shared patient": ({}, {"shared": {"slides": 0, "patients": 2}}, "shared patients"),
     "patients not known": ({"unknown_patients": "fail"},
                            {"shared": {"slides": 0, "patients": None}}, "shared patients"),
+    "a test set that has decided often": ({"test_set_decisions": 3}, {"decisions": 3}, "test set"),
     "other test tiles": ({}, {"read": {"test_tiles": "y" * 64}}, "digests of the data"),
     "other by either rule": ({}, {"read": {"test_tiles": "y" * 64},
                                   "earlier": {"test_tiles": "z" * 64}}, "digests of the data"),
@@ -98,6 +100,7 @@ def test_each_line_fails_alone(name: str):
 HOLDING = {
     "at its floor": ({"floor": Floor(default=0.9)}, {}),
     "worse by just what is allowed": ({}, {"differences": figures(0.1, recall_0=0.85 - 0.9)}),
+    "a test set for the last time": ({"test_set_decisions": 3}, {"decisions": 2}),
     "no champion": ({}, {"champion": None, "differences": None}),
     "patients not known": ({}, {"shared": {"slides": 0, "patients": None}}),
     "a newer test set that the gate lists": (
@@ -107,9 +110,10 @@ HOLDING = {
     "no better, but surely not worse": ({}, {"differences": figures(0.0, low=-0.019)}),
     "nothing asked": (
         {"worse": None, "difference": None, "calibration_error": None, "shared_slides": None,
-         "shared_patients": None, "digests": False, "floor": Floor(default=0)},
+         "shared_patients": None, "test_set_decisions": None, "digests": False,
+         "floor": Floor(default=0)},
         {"candidate": figures(0.0), "differences": figures(-1.0), "recorded": {},
-         "shared": {"slides": 9, "patients": 9}}),
+         "decisions": 99, "shared": {"slides": 9, "patients": 9}}),
 }  # fmt: skip
 
 
