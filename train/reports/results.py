@@ -50,7 +50,7 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
     }, f"{len(predictions):,} tiles of {len(predictions.slides):,} slides. Intervals are those of "
         f"the jackknife over {predictions.clusters:,} {over}, whose tiles resemble each other"
         f"{FEW if predictions.clusters < FEW_UNITS else ''}; of errors (Brier, calibration) less "
-        "is better.",
+        "is better. docs/figures.md defines each.",
         strip=[estimate.ends for estimate in overall.values()]))  # fmt: skip
     classes = predictions.classes
     f1 = [values[f"f1/{each}"] for each in classes]
