@@ -100,6 +100,13 @@ class HeadGrid:
     class_counts: npt.NDArray[np.int64]
     is_single: bool = False
 
+    @property
+    def names(self) -> list[str]:
+        """What tells each head from the others."""
+        if self.is_single:
+            return [setting.name for setting in self.settings]
+        return [f"{setting.name}, fold {fold}" for setting in self.settings for fold in self.folds]
+
     def of_setting(self, setting: int) -> torch.Tensor:
         """Return the heads of a setting."""
         return torch.arange(setting * len(self.folds), (setting + 1) * len(self.folds))
