@@ -1,5 +1,6 @@
 """Tiles, heads and trainers that tests of the engine share."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,22 @@ def make_problem(
 ) -> Problem:
     """Return the problem of heads whose validation folds are in the shard."""
     return Problem.prepare((shard, shard), heads, classes, reduce, zscore)
+
+
+def smoothed_loss(
+    class_weights: Tensor, label_smoothing: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the mean of torch's cross entropy with smoothed targets, tiles weighted by class."""
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        learned = (class_weights > 0).float()
+        hard = torch.nn.functional.one_hot(target, len(learned))
+        smooth = (1 - label_smoothing) * hard + label_smoothing * learned / learned.sum()
+        by_tile = torch.nn.functional.cross_entropy(logits, smooth, reduction="none")
+        weight = class_weights[target]
+        return (weight * by_tile).sum() / weight.sum()
+
+    return loss
 
 
 def of_rank(problem: Problem, shard: Shard, reduce: Reduce) -> Problem:

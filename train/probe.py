@@ -88,6 +88,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     trainer = build_trainer(config, grid, shards, processes)
     history = HeadHistory(this) if grid.is_single else GridHistory(grid)
     result = train(this, log, trainer, history)
+    log.solver(result, grid.names)  # L-BFGS says how far it is from the optimum
 
     # -- metrics ----------------------------------------------------------------------------------
 
@@ -118,6 +119,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
         trainer = build_final_trainer(config, grid, shards, processes, choice)
         result, head = train(this, log, trainer, GridHistory(None)), 0
+        log.solver(result, ["the final head"], "final/solver")
     elif not grid.is_single:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.

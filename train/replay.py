@@ -283,9 +283,9 @@ def split_metrics(
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles; none where some have no label."""
     predictions = predict_tile_set(trained, tiles, config)
-    loss = weighted_loss(predictions, trained.spec)
-    if loss is None:
+    if not predictions.labelled:
         return {}
+    loss = weighted_loss(predictions, trained.spec)
     return evaluation_metrics(evaluate(predictions, config.evidence, loss), split)
 
 

@@ -231,7 +231,7 @@ class Config:
         ),
     )
     label_smoothing: float = field(
-        default=0.0, metadata=doc("share of the aim given to all", "[0, 1)")
+        default=0.0, metadata=doc("share of the target spread over classes", "[0, 1)")
     )
     batch_size: int = field(
         default=1024, metadata=doc("tiles a step, over all processes together", COUNTS)

@@ -1,4 +1,9 @@
-"""Class weights and the class-weighted cross entropy."""
+"""Class weights and the class-weighted cross entropy.
+
+A tile's loss is ``w[t] * ((1 - s) * -log p[t] + s * mean over c of -log p[c])``: its class t weighs
+it, and label smoothing s spreads a share of its target evenly over the classes c that there are to
+learn, those that weigh something. See docs/decisions/027-absent-classes.md.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,16 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+IGNORED = -100  # the target that torch's cross entropy passes over
+
 
 def class_weights(counts: Tensor) -> Tensor:
-    """Return n / (K * max(count, 1)) per class, the "balanced" weights of scikit-learn.
+    """Return n / (K * count) per class, scikit-learn's "balanced" weights; 0 without a tile.
 
     Parameters
     ----------
     counts
         Training tiles per class, shape (K,), integers.
     """
-    return counts.sum() / (len(counts) * counts.clamp(min=1))
+    return counts.sum() / (len(counts) * counts.clamp(min=1)) * (counts > 0)
+
+
+def smoothing_target(class_weights: Tensor) -> Tensor:
+    """Return what label smoothing spreads a tile's target over: evenly, the classes with a weight.
+
+    Parameters
+    ----------
+    class_weights
+        Shape (..., K).
+    """
+    learned = (class_weights > 0).to(class_weights.dtype)
+    return learned / learned.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def cross_entropy_sum(
@@ -24,20 +43,24 @@ def cross_entropy_sum(
 ) -> Tensor:
     """Return the sum of weighted cross entropies; the caller divides by the sum of weights.
 
-    A sum, not a mean: sums add up over blocks and processes, means do not.
+    A sum, not a mean: sums add up over blocks and processes, means do not. A tile whose class
+    weighs nothing adds nothing, however unlikely a head finds the class.
     """
-    return functional.cross_entropy(
-        logits, targets, weight=weights, reduction="sum", label_smoothing=smoothing
+    counted = torch.where(weights[targets] > 0, targets, IGNORED)
+    hard = functional.cross_entropy(
+        logits, counted, weight=weights, reduction="sum", ignore_index=IGNORED
     )
+    if not smoothing:
+        return hard
+    even = -(logits.log_softmax(dim=1) @ smoothing_target(weights))
+    return (1 - smoothing) * hard + smoothing * (weights[targets] * even).sum()
 
 
 @dataclass(frozen=True)
 class HeadLosses:
     """The weighted cross entropy of each head, with label smoothing, as sums over tiles.
 
-    A tile's loss is ``-(1 - s) w[t] log p[t] - s / K * sum over c of w[c] log p[c]`` with its class
-    t and the head's class weights w, as in `torch.nn.CrossEntropyLoss`; the sums are to be divided
-    by the sum of ``w[t]``.
+    The sums are to be divided by the sum of the tiles' weights.
 
     Parameters
     ----------
@@ -82,21 +105,20 @@ class HeadLosses:
             Losses, and weights of the tiles.
         """
         target = target.clamp(min=0)
-        weight = self.class_weights.gather(1, target) * mask
+        weight = (self.class_weights.gather(1, target) * mask).to(logits.dtype)
         log_probability = logits.log_softmax(dim=1)
         target_weight = (1 - self.label_smoothing[:, None]) * weight
-        loss = -target_weight * log_probability.gather(1, target[:, None])[:, 0]
-        total_weight = target_weight
+        of_target = log_probability.gather(1, target[:, None])[:, 0]
+        # A class that cannot be predicted has -inf: where it weighs nothing, it adds nothing.
+        loss = torch.where(weight > 0, -target_weight * of_target, 0.0)
         if self.smooths:
-            even = self.class_weights * (
-                self.label_smoothing[:, None] / self.class_weights.shape[1]
-            )
-            loss -= torch.einsum("hkr,hk->hr", log_probability, even) * mask
-            total_weight = target_weight + even.sum(dim=1, keepdim=True) * mask
-        residual = log_probability.exp_().mul_(total_weight[:, None])
+            even = self.label_smoothing[:, None] * smoothing_target(self.class_weights)
+            even = even.to(logits.dtype)
+            loss -= torch.einsum("hkr,hk->hr", log_probability, even) * weight
+        residual = log_probability.exp_().mul_(weight[:, None])
         residual.scatter_add_(1, target[:, None], -target_weight[:, None])
         if self.smooths:
-            residual -= even[..., None] * mask[:, None]
+            residual -= even[..., None] * weight[:, None]
         sums = torch.stack(
             [loss.sum(dim=1, dtype=torch.float64), weight.sum(dim=1, dtype=torch.float64)]
         )

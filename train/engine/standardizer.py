@@ -63,11 +63,24 @@ def fit_standardizer(shard: Shard, heads: HeadSpecs, reduce: Reduce) -> Standard
         sums = reduce(sums)
         return sums[:, :-1] / sums[:, -1:].clamp(min=1)
 
-    total = torch.zeros(shard.dim, dtype=torch.float64, device=device)
-    for block in shard.blocks():
-        total += block.x.to(device).double().sum(dim=0)
-    centre = reduce(total) / max(shard.rows, 1)
+    centre = _mean(shard, reduce)
     mean = moment(1, centre)
     scale = (moment(2, centre) - mean**2).clamp(min=0).sqrt()
     scale = torch.where(scale > CONSTANT * scale.max(), scale, 1.0)
     return Standardizer((mean + centre).float()[set_of_head], scale.float()[set_of_head])
+
+
+def fit_centre(shard: Shard, heads: int, reduce: Reduce) -> Standardizer:
+    """Return the mean of all tiles and no scale, the same for every head and on every process.
+
+    For sums and differences that would lose their digits far from zero.
+    """
+    mean = _mean(shard, reduce).float().repeat(heads, 1)
+    return Standardizer(mean, torch.ones_like(mean))
+
+
+def _mean(shard: Shard, reduce: Reduce) -> Tensor:
+    total = torch.zeros(shard.dim, dtype=torch.float64, device=shard.device)
+    for block in shard.blocks():
+        total += block.x.to(shard.device).double().sum(dim=0)
+    return reduce(total) / max(shard.rows, 1)

@@ -21,9 +21,9 @@ def predict_tile_set(model: TrainedModel, tiles: TileSet, config: Config) -> Pre
 def weighted_loss(predictions: Predictions, spec: ModelSpec) -> float | None:
     """Return the mean cross entropy, each tile weighted by its class as in training.
 
-    None where not every tile has a label.
+    None where not every tile has a label, or all are of classes that weigh nothing.
     """
-    if not predictions.labelled:
-        return None
     weights = np.array(spec.weights)
+    if not predictions.labelled or not weights[predictions.target].any():
+        return None
     return cross_entropy(predictions.probabilities, predictions.target, weights)

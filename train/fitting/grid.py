@@ -85,6 +85,8 @@ class HeadGrid:
         The same as columns.
     counts
         Tiles and slides that each head trains on, shape (H, 2).
+    class_counts
+        Tiles of each class that each head trains on, shape (H, K).
     is_single
         Whether it is one head that knows the two sides of its split alone, see
         `TileTable.of_split`; its epochs are recorded one by one.
@@ -95,7 +97,15 @@ class HeadGrid:
     folds: list[int]
     heads: HeadSpecs
     counts: npt.NDArray[np.int64]
+    class_counts: npt.NDArray[np.int64]
     is_single: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """What tells each head from the others."""
+        if self.is_single:
+            return [setting.name for setting in self.settings]
+        return [f"{setting.name}, fold {fold}" for setting in self.settings for fold in self.folds]
 
     def of_setting(self, setting: int) -> torch.Tensor:
         """Return the heads of a setting."""
@@ -138,13 +148,14 @@ def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed:
     Raises
     ------
     EmptyViewError
-        A head has no tile to train on.
+        A head has no tile to train on, or none to validate on.
     """
     rank = slide_rank(tiles.keys, seed)
     slide, _ = encode_slides(tiles.keys)
-    rows, counts = [], []
+    classes = int(tiles.target.max(initial=DROPPED)) + 1
+    rows, counts, class_counts = [], [], []
     for setting, fold in itertools.product(settings, folds):
-        tile_fold = tiles.fold[:, setting.variant]
+        tile_fold, target = tiles.fold[:, setting.variant], tiles.target[:, setting.variant]
         other_folds = (tile_fold != DROPPED) & (tile_fold != fold)
         ranks = np.unique(rank[other_folds])
         if not len(ranks):
@@ -157,9 +168,37 @@ def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed:
         max_rank = 1.0 if setting.train_fraction == 1 else ranks[share - 1]
         mask = other_folds & (rank <= max_rank)
         counts.append((mask.sum(), len(np.unique(slide[mask]))))
+        class_counts.append(np.bincount(target[mask], minlength=classes))
+        check_validation(target[tile_fold == fold], class_counts[-1], setting.name)
         learning = (setting.learning_rate, setting.weight_decay, setting.label_smoothing)
         rows.append((setting.variant, fold, float(max_rank), *learning))
     columns = list(zip(*rows, strict=True))
     integers = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
     numbers = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
-    return HeadGrid(tiles, settings, folds, HeadSpecs(*integers, *numbers), np.array(counts))
+    heads = HeadSpecs(*integers, *numbers)
+    return HeadGrid(tiles, settings, folds, heads, np.array(counts), np.array(class_counts))
+
+
+def check_validation(
+    target: npt.NDArray[np.int64], class_counts: npt.NDArray[np.int64], setting: str
+) -> None:
+    """Refuse validation tiles that weigh nothing: their loss would stop training at once.
+
+    Parameters
+    ----------
+    target
+        Classes of the tiles that a head validates on; none for a head that trains on all.
+    class_counts
+        Tiles of each class that it trains on, shape (K,).
+
+    Raises
+    ------
+    EmptyViewError
+        Not one of them is of a class that it trains on.
+    """
+    if len(target) and not class_counts[target].any():
+        raise EmptyViewError(
+            "No validation tile is of a class that is trained on",
+            found=f"{len(target):,} validation tiles, all of other classes ({setting})",
+            fix="choose another fold, or a larger train_fraction",
+        )

@@ -21,6 +21,7 @@ from train.config.schema import Config
 from train.config.store import with_rules
 from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
+from train.fitting.rare_classes import warn_of_rare_classes
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
@@ -80,6 +81,8 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         snapshots = [materialise(variant, rows, *needed) for variant in stores]
         job = replace(_choose(snapshots, config), model=model)
         check_fits(job)
+        if job.grid:
+            warn_of_rare_classes(job.grid, config)
         states = find_state(config, (tracker, snapshots), processes, locks)
         inputs = Inputs(tracker, stores[0], snapshots, locks.pop_all())
     return inputs, replace(job, states=states)

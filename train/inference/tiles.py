@@ -23,11 +23,11 @@ def predict_split(
     tiles: TileSet,
     processes: Processes,
     config: Config,
-) -> tuple[Predictions, float]:
+) -> tuple[Predictions, float | None]:
     """Return the predictions of a network, and its loss.
 
-    The loss is the mean cross entropy of the tiles with a label, each weighted by its class; 0
-    where there are none. The embeddings are read from disk in blocks.
+    The loss is the mean cross entropy of the tiles with a label, each weighted by its class; None
+    where none of them weighs anything. The embeddings are read from disk in blocks.
     """
     spec, network = model.spec, model.network.to(processes.device)
     rows = tiles.keys["row"].to_numpy()[processes.rank :: processes.world]
@@ -49,7 +49,7 @@ def predict_split(
     predictions = Predictions.of(
         tiles.keys, order, probabilities.numpy(), spec.classes, config.evidence.resample
     )
-    return predictions, loss / max(weight, 1e-12)
+    return predictions, loss / weight if weight else None
 
 
 def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predictions, float | None]:

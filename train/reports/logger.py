@@ -12,6 +12,7 @@ from featurestore.console.tables import print_funnel, print_table
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
 from train.config import text
+from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration
 from train.evaluation.evaluate import Evaluation, encode_metrics, evaluation_metrics
 from train.evaluation.groups import as_table, worst_groups
@@ -24,7 +25,7 @@ from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions, has_labels
-from train.reports import inputs, printed, reproduce, results, settings
+from train.reports import inputs, printed, reproduce, results, settings, solver
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.tracking.names import encode_name
@@ -121,6 +122,21 @@ class RunLogger:
         """Record the weight of each class in the loss of a single head."""
         named = zip(self.classes, weights, strict=True)
         self.tracker.metrics({f"class_weight/{encode_name(name)}": value for name, value in named})
+
+    @on_main
+    def solver(self, result: FitResult, names: Sequence[str], prefix: str = "solver") -> None:
+        """Record how far heads are from their optimum, and mark those that ended before it.
+
+        Parameters
+        ----------
+        names
+            Of the heads; several have a run each, where `settings` records what is proven of them.
+        prefix
+            Begins the names of a single head's metrics.
+        """
+        if len(names) == 1:
+            solver.record(self.tracker, result, prefix)
+        solver.mark(self.page, result, names)
 
     @on_main
     def calibration(self, calibration: Calibration) -> None:

@@ -85,8 +85,8 @@ def record_child(tracker: Tracker, trained: SettingResults, index: int) -> None:
             tracker.metrics(encode_metrics(metrics, f"fold{fold}/validation"))
         for name, values in trained.diagnostics.items():
             by_fold = values.view(-1, len(folds))[index].tolist()
-            for fold, value in zip(folds, by_fold, strict=True):
-                tracker.metrics({f"fold{fold}/{name}": value})
+            numbers = {f"fold{fold}/{name}": v for fold, v in zip(folds, by_fold, strict=True)}
+            tracker.metrics({key: v for key, v in numbers.items() if math.isfinite(v)})
         for epoch, of_setting, training, validation in trained.losses:
             if of_setting == index and math.isfinite(validation):
                 losses = {"train/loss": training, "validation/loss": validation}

@@ -19,6 +19,7 @@ from engine_problems import (
     make_weights,
     of_rank,
     one_head,
+    smoothed_loss,
     train,
 )
 from ranks import ranks
@@ -46,7 +47,7 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(shard: Shard, optimizer: s
             layer.parameters(), lr=0.01, weight_decay=1e-3, momentum=0.9, nesterov=True
         ),
     }[optimizer]()
-    loss = nn.CrossEntropyLoss(problem.losses.class_weights[0], label_smoothing=0.1)
+    loss = smoothed_loss(problem.losses.class_weights[0], 0.1)
     rng, states = np.random.default_rng(0), []
     for _ in range(3):
         for window in batch_windows(600, 64, rng):

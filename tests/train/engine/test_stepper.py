@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine_problems import CLASSES, DIM, MANY, make_problem, make_weights, one_head
+from engine_problems import CLASSES, DIM, MANY, make_problem, make_weights, one_head, smoothed_loss
 from torch import nn
 
 from train.engine.heads import train_mask
@@ -25,9 +25,7 @@ def test_gradient_is_autograds(shard: Shard):
     for index in range(len(MANY)):
         head, layer = MANY.select(one_head(index)), layer_of(weights, index)
         rows, target = train_mask(shard, head)[0], shard.target[int(head.variant)]
-        criterion = nn.CrossEntropyLoss(
-            losses.class_weights[index], label_smoothing=float(head.label_smoothing)
-        )
+        criterion = smoothed_loss(losses.class_weights[index], float(head.label_smoothing))
         loss = criterion(layer(shard.x[rows]), target[rows])
         loss.backward()
         weight_sum = sums[1, index]
@@ -58,8 +56,8 @@ def test_heads_that_stay_keep_their_part_of_the_optimizer(shard: Shard, optimize
         for place, head in enumerate(active.tolist()):
             spec = MANY.select(one_head(head))
             rows, target = train_mask(shard, spec)[0], shard.target[int(spec.variant)]
-            criterion = nn.CrossEntropyLoss(
-                problem.losses.class_weights[head], label_smoothing=float(spec.label_smoothing)
+            criterion = smoothed_loss(
+                problem.losses.class_weights[head], float(spec.label_smoothing)
             )
             optimizers[head].zero_grad()
             criterion(layers[head](shard.x[rows]), target[rows]).backward()

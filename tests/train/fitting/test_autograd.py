@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from engine_problems import CLASSES, make_heads, make_plan, run, same
+from engine_problems import CLASSES, make_heads, make_plan, run, same, smoothed_loss
 from torch import nn
 
 from train.config.schema import Config
@@ -67,7 +67,7 @@ def test_it_is_what_a_loop_in_torch_trains(sides: tuple[Shard, Shard]):
     counts = torch.bincount(train.target[0], minlength=CLASSES)
     weights = counts.sum() / (CLASSES * counts)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
-    criterion = nn.CrossEntropyLoss(weights, label_smoothing=SMOOTHING)
+    criterion = smoothed_loss(weights, SMOOTHING)
     plain, rng = nn.CrossEntropyLoss(weights), np.random.default_rng(0)
     for epoch in trainer:
         for window in batch_windows(len(train), 64, rng):

@@ -3,6 +3,9 @@
 A tile's neighbours are taken from the tiles that a head would train on: the nearest ones by
 Euclidean distance, which with embeddings of length 1 is the order of the cosine. Each has one vote,
 as in scikit-learn's KNeighborsClassifier.
+
+A distance is made of squared lengths, whose difference loses its digits where embeddings lie far
+from zero: distances are taken around their mean.
 """
 
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from train.engine.heads import train_mask
 from train.engine.matmul import matmul
 from train.engine.problem import Problem
 from train.engine.shard import DROPPED, Shard
+from train.engine.standardizer import fit_centre
 from train.engine.trainer import Epoch, FitResult
 
 QUERIES, REFERENCES = 1024, 65536  # rows of a product of distances
@@ -92,10 +96,12 @@ class NearestNeighbours:
 
     def __iter__(self) -> Iterator[Epoch]:
         """Let the neighbours vote; yields no epoch."""
-        heads = range(len(self.problem.heads))
+        problem, number = self.problem, len(self.problem.heads)
+        standardizer = problem.standardizer or fit_centre(problem.train, number, problem.reduce)
+        centred = replace(problem, standardizer=standardizer)
         self.votes = [
-            knn_predict(self.problem.select(torch.tensor([head])), self.reference, self.neighbours)
-            for head in heads
+            knn_predict(centred.select(torch.tensor([head])), self.reference, self.neighbours)
+            for head in range(number)
         ]
         yield from ()
 
@@ -120,7 +126,7 @@ def knn_predict(problem: Problem, reference: Shard, neighbours: int) -> Tensor:
     Parameters
     ----------
     problem
-        Of the one head.
+        Of the one head; its standardizer moves the embeddings near zero.
     reference
         All tiles of all processes, in memory; those that the head trains on may vote.
     neighbours
@@ -144,9 +150,9 @@ def knn_predict(problem: Problem, reference: Shard, neighbours: int) -> Tensor:
 
 def _embeddings(problem: Problem, shard: Shard, rows: Tensor) -> Tensor:
     assert isinstance(shard.x, Tensor)
+    assert problem.standardizer
     x = shard.x[rows.to(shard.x.device)].to(rows.device).float()
-    standardizer = problem.standardizer
-    return (x - standardizer.mean[0]) / standardizer.scale[0] if standardizer else x
+    return (x - problem.standardizer.mean[0]) / problem.standardizer.scale[0]
 
 
 def _votes(problem: Problem, query: Tensor, reference: Shard, neighbours: int) -> Tensor:

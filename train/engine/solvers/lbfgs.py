@@ -1,8 +1,11 @@
 """Heads at the optimum of their penalised loss: L-BFGS over many heads, preconditioned.
 
 For each head, ``mean of weighted cross entropies + decay / 2 * |weight|^2`` is minimised (the bias
-is not penalised), which is scikit-learn's LogisticRegression with ``C = 1 / (decay * sum of the
-tiles' weights)``. See J. Nocedal and S. J. Wright (2006), "Numerical optimization", chapter 7.
+is not penalised). It is scikit-learn's LogisticRegression with ``C = 1 / (decay * sum of the
+tiles' weights)`` for three classes and more, and with ``C = 2 / (decay * sum of the tiles'
+weights)`` for two: scikit-learn has one row of weights for both then, the difference of the two
+rows here, each other's negative at the optimum, whose squares add up to half its square. See
+J. Nocedal and S. J. Wright (2006), "Numerical optimization", chapter 7.
 
 Two passes over the embeddings an iteration: one multiplies the direction, one the residuals. The
 logits are kept, so the line search moves along them and reads no embedding. Embeddings are
@@ -26,6 +29,8 @@ from train.engine.weights import LinearHeads
 
 SEARCHES = 12  # most points on a line
 CURVATURE, DECREASE = 0.5, 1e-4  # strong Wolfe conditions
+NEVER = -1e4  # the bias of a class without a training tile, in place of minus infinity
+PROVEN = 1e-3  # of the objective: a gap above it is no optimum, whatever a step promises
 REFRESH = (0, 4, 12, 30, 70)  # iterations at which the Gram matrix is taken anew
 
 
@@ -33,7 +38,8 @@ class LbfgsTrainer:
     """A `train.engine.trainer.Trainer` to the optimum; iterations stand for epochs.
 
     A head stops when the decrease that a quasi-Newton step promises is below ``tolerance`` times
-    its objective. Iterations are not saved: a resumed fit starts anew, for the same optimum.
+    its objective, and the gap to its optimum is proven to be below `PROVEN` of it. Iterations are
+    not saved: a resumed fit starts anew, for the same optimum.
 
     Parameters
     ----------
@@ -55,9 +61,15 @@ class LbfgsTrainer:
         self.problem, self.plan, self.tolerance = problem, plan, tolerance
         first, heads = initial or problem.initial_weights(plan.seed), len(problem.heads)
         self.objective = Objective.of(problem)
-        self.weights = LinearHeads(first.weight.double().clone(), first.bias.double().clone())
+        learned = problem.losses.class_weights > 0  # the others begin where their optimum lies
+        self.weights = LinearHeads(
+            first.weight.double() * learned[..., None],
+            first.bias.double().masked_fill(~learned, NEVER),
+        )
         self.values = torch.zeros(heads, dtype=torch.float64)
         self.gradient_norm = torch.zeros(heads, dtype=torch.float64)
+        self.gap = torch.full((heads,), torch.inf, dtype=torch.float64)
+        self.converged = torch.zeros(heads, dtype=torch.bool)
         self.iterations = torch.zeros(heads, dtype=torch.int64)
 
     def __iter__(self) -> Iterator[Epoch]:
@@ -74,10 +86,14 @@ class LbfgsTrainer:
             decrease = -dot(gradient, direction)
             yield Epoch(iteration, active, value.cpu(), value.cpu())
             small = decrease <= 2 * self.tolerance * value.abs()
-            done = small | (iteration == most) | ~value.isfinite()
-            if done.any():
-                self._finish(active[done.cpu()], weights.select(done), value[done], iteration)
-                self._finish_gradient(active[done.cpu()], gradient.select(done))
+            ended = small | (iteration == most) | ~value.isfinite()
+            if ended.any():
+                gap = objective.gap(weights, gradient, logits)
+                proven = small & ((gap <= PROVEN * value) | (objective.penalty[:, 0, 0] == 0))
+                done = proven | (iteration == most) | ~value.isfinite()
+                heads = active[done.cpu()]
+                self._finish(heads, weights.select(done), value[done], iteration)
+                self._finish_evidence(heads, gradient.select(done), gap[done], proven[done])
                 going_on = (~done).nonzero()[:, 0]
                 active = active[going_on.cpu()]
                 if not len(active):
@@ -101,11 +117,14 @@ class LbfgsTrainer:
         self.weights.weight[heads], self.weights.bias[heads] = weights.weight, weights.bias
         self.values[heads], self.iterations[heads] = value.cpu(), iteration
 
-    def _finish_gradient(self, heads: Tensor, gradient: LinearHeads) -> None:
+    def _finish_evidence(
+        self, heads: Tensor, gradient: LinearHeads, gap: Tensor, proven: Tensor
+    ) -> None:
         largest = torch.maximum(
             gradient.weight.abs().amax(dim=(1, 2)), gradient.bias.abs().amax(dim=1)
         )
         self.gradient_norm[heads] = largest.cpu()
+        self.gap[heads], self.converged[heads] = gap.cpu(), proven.cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: a solver starts anew."""
@@ -117,13 +136,17 @@ class LbfgsTrainer:
     def result(self) -> FitResult:
         """Return the heads with the evidence that they are at their optimum.
 
-        ``diagnostics``: ``objective``, the value of what was minimised, and ``gradient``, the
-        largest absolute entry of its gradient (with respect to weights on centred or standardised
-        embeddings).
+        ``diagnostics``: ``objective``, the value of what was minimised; ``gradient``, the largest
+        absolute entry of its gradient (with respect to weights on centred or standardised
+        embeddings); ``gap``, how far it is above the optimum at the most, see `Objective.gap`;
+        ``converged``, 1 where it ended within its tolerance, 0 where iterations were used up.
         """
         raw = self.objective.standardizer.fold_into(single_precision(self.weights))
         loss, _ = evaluate(self.problem, raw, counted=False)
-        diagnostics = {"objective": self.values, "gradient": self.gradient_norm}
+        diagnostics = {
+            "objective": self.values, "gradient": self.gradient_norm, "gap": self.gap,
+            "converged": self.converged.double(),
+        }  # fmt: skip
         return FitResult(self.problem, raw, self.iterations, loss.cpu(), diagnostics)
 
 

@@ -1,4 +1,8 @@
-"""The penalised loss of each head, with its gradient, over all of its tiles."""
+"""The penalised loss of each head, with its gradient, over all of its tiles.
+
+Logits are kept in single precision, as products are; what is made of them is computed in double. A
+tile that is classified surely has a residual of 1 - p, of which single precision leaves nothing.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +13,8 @@ from torch import Tensor
 from train.engine.heads import train_mask
 from train.engine.matmul import matmul
 from train.engine.problem import Problem
-from train.engine.shard import Reduce, Shard
-from train.engine.standardizer import Standardizer
+from train.engine.shard import Shard
+from train.engine.standardizer import Standardizer, fit_centre
 from train.engine.weights import LinearHeads
 
 BLOCK = 4096
@@ -37,12 +41,12 @@ class Objective:
     @classmethod
     def of(cls, problem: Problem) -> "Objective":
         """Return the objectives of all heads of a problem."""
-        shard, heads, losses = problem.train, problem.heads, problem.losses
-        standardizer = problem.standardizer or _centred(shard, len(heads), problem.reduce)
+        shard, heads = problem.train, problem.heads
+        # Around the mean of all tiles, biases do not depend on weights.
+        standardizer = problem.standardizer or fit_centre(shard, len(heads), problem.reduce)
         weight_sum = torch.zeros(len(heads), dtype=torch.float64, device=shard.device)
         for block in shard.without_embeddings().blocks():
-            weights = losses.class_weights.gather(1, block.target[heads.variant].clamp(min=0))
-            weight_sum += (weights * train_mask(block, heads)).sum(dim=1, dtype=torch.float64)
+            weight_sum += tile_weights(block, problem).sum(dim=1, dtype=torch.float64)
         return cls(problem, standardizer, problem.reduce(weight_sum))
 
     def select(self, places: Tensor) -> "Objective":
@@ -75,7 +79,7 @@ class Objective:
         loss = torch.zeros(number, dtype=torch.float64, device=device)
         for rows, block in _blocks(problem.train):
             target, mask = block.target[heads.variant], train_mask(block, heads)
-            residual, sums = problem.losses.residuals(logits[..., rows], target, mask)
+            residual, sums = problem.losses.residuals(logits[..., rows].double(), target, mask)
             x = block.x.to(device)
             flat = residual.reshape(number * classes, -1).to(x.dtype)
             weight += matmul(flat, x.T).double()
@@ -100,10 +104,10 @@ class Objective:
         sums = torch.zeros((3, len(step)), dtype=torch.float64, device=logits.device)
         for rows, block in _blocks(problem.train.without_embeddings()):
             target, mask = block.target[heads.variant], train_mask(block, heads)
-            moved = change[..., rows]
-            at = logits[..., rows] + step.float()[:, None, None] * moved
+            moved = change[..., rows].double()
+            at = logits[..., rows] + step[:, None, None] * moved
             residual, loss_sums = problem.losses.residuals(at, target, mask)
-            weight = problem.losses.class_weights.gather(1, target.clamp(min=0)) * mask
+            weight = tile_weights(block, problem)
             probability = at.softmax(dim=1)
             mean = (probability * moved).sum(dim=1)
             curvature = (probability * (moved - mean[:, None]) ** 2).sum(dim=1) * weight
@@ -111,6 +115,34 @@ class Objective:
             sums[1] += (residual * moved).sum(dim=(1, 2), dtype=torch.float64)
             sums[2] += curvature.sum(dim=1, dtype=torch.float64)
         return problem.reduce(sums) / self.weight_sum
+
+    def gap(self, weights: LinearHeads, gradient: LinearHeads, logits: Tensor) -> Tensor:
+        """Return how far objectives are above their optimum at the most, shape (H,).
+
+        The penalty m makes the objective strongly convex in the weights: it is at most
+        ``|gradient|^2 / (2 m)`` above its minimum over them (S. Boyd and L. Vandenberghe (2004),
+        "Convex optimization", 9.1.2). The biases have no penalty; they add the square of their
+        Newton decrement, twice what there is to gain by them to second order. Infinite without a
+        penalty.
+        """
+        problem = self.problem
+        hessian = torch.zeros((*weights.bias.shape, weights.bias.shape[1]), dtype=torch.float64)
+        hessian = hessian.to(logits.device)
+        for rows, block in _blocks(problem.train.without_embeddings()):
+            probability = logits[..., rows].double().softmax(dim=1)
+            weighted = probability * tile_weights(block, problem)[:, None]
+            hessian += weighted.sum(dim=-1).diag_embed() - weighted @ probability.mT
+        hessian = problem.reduce(hessian) / self.weight_sum[:, None, None]
+        inverse = torch.linalg.pinv(hessian, hermitian=True)
+        decrement = torch.einsum("hk,hkj,hj->h", gradient.bias, inverse, gradient.bias)
+        squared = (gradient.weight**2).sum(dim=(1, 2))
+        return squared / (2 * self.penalty[:, 0, 0]) + decrement
+
+
+def tile_weights(shard: Shard, problem: Problem) -> Tensor:
+    """Return what each tile weighs for each head, 0 where it does not train on it; (H, rows)."""
+    target = shard.target[problem.heads.variant].clamp(min=0)
+    return problem.losses.class_weights.gather(1, target) * train_mask(shard, problem.heads)
 
 
 def single_precision(weights: LinearHeads) -> LinearHeads:
@@ -123,12 +155,3 @@ def _blocks(shard: Shard) -> Iterator[tuple[slice, Shard]]:
     for block in shard.blocks(BLOCK):
         yield slice(start, start + block.local_rows), block
         start += block.local_rows
-
-
-def _centred(shard: Shard, heads: int, reduce: Reduce) -> Standardizer:
-    """Return the mean of all tiles and no scale, so that biases do not depend on weights."""
-    sums = torch.zeros(shard.dim, dtype=torch.float64, device=shard.device)
-    for block in shard.blocks():
-        sums += block.x.to(sums.device).double().sum(dim=0)
-    mean = (reduce(sums) / max(shard.rows, 1)).float().repeat(heads, 1)
-    return Standardizer(mean, torch.ones_like(mean))

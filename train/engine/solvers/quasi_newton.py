@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.heads import train_mask
 from train.engine.matmul import matmul
-from train.engine.solvers.objective import Objective
+from train.engine.solvers.objective import Objective, tile_weights
 from train.engine.weights import LinearHeads
 
 MEMORY = 10  # pairs of steps and changes of gradient
@@ -43,9 +42,8 @@ class Guess:
         shard = problem.train
         step = max(1, shard.rows // SAMPLE)
         sample = shard.without_embeddings().cut(slice(None, None, step))
-        target, mask = sample.target[problem.heads.variant], train_mask(sample, problem.heads)
         probability = logits[..., ::step].softmax(dim=1)
-        tile_weight = problem.losses.class_weights.gather(1, target.clamp(min=0)) * mask
+        tile_weight = tile_weights(sample, problem)
         curvature = (probability * (1 - probability)).mean(dim=1)
         weight = (curvature * tile_weight).mean(dim=0)
         rows = [section.x[-start % step :: step] for start, section in shard.sections()]
