@@ -9,6 +9,8 @@ from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import predict_tiles
 from train.predictions.table import Predictions
 
+TINY = 1e-30  # float32 rounds smaller probabilities to 0
+
 
 def predict_tile_set(model: TrainedModel, tiles: TileSet, config: Config) -> Predictions:
     """Return what a network says of tiles, in this process."""
@@ -21,9 +23,10 @@ def predict_tile_set(model: TrainedModel, tiles: TileSet, config: Config) -> Pre
 def weighted_loss(predictions: Predictions, spec: ModelSpec) -> float | None:
     """Return the mean cross entropy, each tile weighted by its class as in training.
 
-    None where not every tile has a label.
+    None where not every tile has a label. Of a probability of 0 nobody knows the logit: it counts
+    as `TINY`.
     """
     if not predictions.labelled:
         return None
-    weights = np.array(spec.weights)
-    return cross_entropy(predictions.probabilities, predictions.target, weights)
+    logits = np.log(np.maximum(predictions.probabilities, TINY))
+    return cross_entropy(logits, predictions.target, np.array(spec.weights))
