@@ -65,7 +65,7 @@ from train.config.store import open_store, with_rules
 from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.metrics import needs_probabilities
-from train.evaluation.predict import predict_tile_set, weighted_loss
+from train.evaluation.predict import predict_tile_set
 from train.fitting import grid, selection
 from train.fitting.settings import summary
 from train.models import checkpoint
@@ -277,8 +277,7 @@ def split_metrics(
     config: Config, split: str, tiles: TileSet, trained: TrainedModel
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles; none where some have no label."""
-    predictions = predict_tile_set(trained, tiles, config)
-    loss = weighted_loss(predictions, trained.spec)
+    predictions, loss = predict_tile_set(trained, tiles, config)
     if loss is None:
         return {}
     return evaluation_metrics(evaluate(predictions, config.evidence, config.seed, loss), split)
