@@ -93,15 +93,16 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # -- metrics ----------------------------------------------------------------------------------
 
     choice = select_setting(grid, result, config)  # highest mean macro F1; a lower loss breaks ties
+    heads, positions = grid.of_setting(choice.setting), len(shards.validation)
+    held_out, calibration = HeldOut(grid, choice, shards.order), None
+    if config.calibrate:  # a temperature, fitted on the logits of tiles that their heads never saw
+        logits = processes.assemble(result.out_of_fold_logits(heads), positions)
+        calibration = held_out.calibrate(logits, config)
+        choice = held_out.with_loss(logits / calibration.temperature, result)
+        result = result.with_temperature(calibration.temperature)
     # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.
-    rows = result.out_of_fold(grid.of_setting(choice.setting))
-    probabilities = processes.assemble(rows, len(shards.validation))
-    held_out = HeldOut(grid, choice, shards.order, probabilities)
-    if config.calibrate:  # a temperature, fitted on these tiles: it changes no prediction
-        held_out, calibration = held_out.calibrated(result)
-        choice = held_out.choice
-        log.calibration(calibration)
-    predictions = held_out.predictions(config)
+    probabilities = processes.assemble(result.out_of_fold(heads), positions)
+    predictions = held_out.predictions(probabilities, config)
     if isinstance(history, HeadHistory):
         log.class_weights(result.problem.losses.class_weights[0].tolist())
         publish(this, log, predictions, "validation", choice.loss)
@@ -109,6 +110,8 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
         publish(this, log, predictions, "oof")
         scores, losses = choice.scores, history.losses
         log.settings(SettingResults(grid, scores, choice.setting, losses, result.diagnostics))
+    if calibration:
+        log.calibration(calibration, predictions)
 
     # -- register ---------------------------------------------------------------------------------
 
@@ -118,12 +121,13 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     head = choice.head  # of the best setting's heads the one with the lowest validation loss
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
         trainer = build_final_trainer(config, grid, shards, processes, choice)
-        result, head = train(this, log, trainer, GridHistory(None)), 0
-        log.solver(result, ["the final head"], "final/solver")
+        final = train(this, log, trainer, GridHistory(None))
+        log.solver(final, ["the final head"], "final/solver")
+        result, head = final.with_temperature(result.temperature), 0
     elif not grid.is_single:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
-    model = build_network(result, head, config, choice.temperature)
+    model = build_network(result, head, config)
     log.checkpoint(model)
     if config.final and job.tiles:  # held out, and looked at once, after every choice was made
         evaluate_model(this, log, replace(job, model=model))

@@ -66,7 +66,7 @@ from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.jackknife import METHOD
 from train.evaluation.metrics import is_interval_end, needs_probabilities
-from train.evaluation.predict import predict_tile_set, weighted_loss
+from train.evaluation.predict import predict_tile_set
 from train.fitting import grid, selection
 from train.fitting.settings import summary
 from train.models import checkpoint
@@ -282,10 +282,9 @@ def split_metrics(
     config: Config, split: str, tiles: TileSet, trained: TrainedModel
 ) -> dict[str, float]:
     """Return the figures of a network on some tiles; none where some have no label."""
-    predictions = predict_tile_set(trained, tiles, config)
+    predictions, loss = predict_tile_set(trained, tiles, config)
     if not predictions.labelled:
         return {}
-    loss = weighted_loss(predictions, trained.spec)
     return evaluation_metrics(evaluate(predictions, config.evidence, loss), split)
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from train.engine.confusion import confusion_index
 from train.engine.problem import Problem
@@ -59,13 +60,20 @@ def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tu
 
 
 @torch.no_grad()
-def out_of_fold(problem: Problem, weights: LinearHeads) -> Tensor:
+def out_of_fold(problem: Problem, weights: LinearHeads, logits: bool = False) -> Tensor:
     """Return each local row's probabilities by the head that validates on it, shape (rows, K).
 
     Zero where no head does; of several, the last one's.
+
+    Parameters
+    ----------
+    weights
+        Of the problem's heads, on embeddings as they are.
+    logits
+        Whether logits are wanted in the place of probabilities.
     """
     shard, heads = problem.validation, problem.heads
-    probabilities = torch.zeros((shard.local_rows, problem.classes), device=shard.device)
+    values = torch.zeros((shard.local_rows, problem.classes), device=shard.device)
     buffer = torch.empty(0)
     for start, section in shard.sections():
         for number in range(len(heads)):
@@ -74,6 +82,17 @@ def out_of_fold(problem: Problem, weights: LinearHeads) -> Tensor:
             for rows in (fold == heads.fold[number]).nonzero()[:, 0].split(shard.block):
                 assert isinstance(section.x, Tensor)
                 x, buffer = gather_rows(section.x, rows, buffer, shard.block)
-                logits = head.logits(x.to(shard.device))
-                probabilities[start + rows] = logits[0].softmax(dim=0).T
-    return probabilities
+                scores = _as_registered(head, x.to(shard.device))
+                values[start + rows] = scores if logits else scores.softmax(dim=1)
+    return values
+
+
+def _as_registered(head: LinearHeads, x: Tensor) -> Tensor:
+    """Return the logits of one head, shape (rows, K), to the last bits those that it will serve.
+
+    A sum of products in another order than `torch.nn.Linear`'s is off by parts in a million of its
+    largest term: of embeddings with a large mean, more than a probability may be.
+    """
+    if x.dtype != torch.float32:
+        return head.logits(x)[0].T
+    return functional.linear(x, head.weight[0], head.bias[0])

@@ -1,8 +1,8 @@
 """What every way to train is: an iterator over epochs that can be saved, and its result."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -51,6 +51,8 @@ class FitResult:
         The validation losses of that epoch, shape (H,).
     diagnostics
         What a solver proves of its heads, by name, each of shape (H,).
+    temperature
+        By which the weights were divided after the fit.
     """
 
     problem: Problem
@@ -58,6 +60,7 @@ class FitResult:
     best_epoch: Tensor
     best_loss: Tensor
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
         """Return loss and confusion of each head on its fold, see `train.engine.evaluate`."""
@@ -71,6 +74,16 @@ class FitResult:
         """
         assert self.weights
         return out_of_fold(self.problem.select(heads), self.weights.select(heads))
+
+    def out_of_fold_logits(self, heads: Tensor) -> Tensor:
+        """Return the logits that `out_of_fold` makes probabilities of."""
+        assert self.weights
+        return out_of_fold(self.problem.select(heads), self.weights.select(heads), logits=True)
+
+    def with_temperature(self, temperature: float) -> Self:
+        """Return the heads with their logits divided by a temperature."""
+        assert self.weights
+        return replace(self, weights=self.weights.divided(temperature), temperature=temperature)
 
 
 class Trainer(Protocol):

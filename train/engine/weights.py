@@ -38,6 +38,10 @@ class LinearHeads:
         """Return weights that later steps do not change."""
         return LinearHeads(self.weight.clone(), self.bias.clone())
 
+    def divided(self, temperature: float) -> "LinearHeads":
+        """Return the heads whose logits are those of these, divided by a temperature."""
+        return LinearHeads(self.weight / temperature, self.bias / temperature)
+
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of some rows, shape (H, K, rows): what runs over rows is quick."""
         heads, classes, dim = self.weight.shape

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from train.evaluation.metrics import calibration_error
 
-Probabilities = npt.NDArray[np.float32]
+Floats32 = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
-RANGE = (-4.0, 4.0)  # of the logarithm of a temperature
-TINY = 1e-30  # float32 rounds smaller shares to 0, whose logarithm no temperature moves
+RANGE = (-10.0, 10.0)  # of log T: logits are thousands of long embeddings, thousandths of cosines
+PARTS = 5  # of the slides, or of what else is resampled
 POINTS = 200  # of a curve
 
 
@@ -22,77 +23,180 @@ class Calibration:
     Parameters
     ----------
     temperature
-        By which logits are divided.
+        By which logits are divided: fitted on all tiles.
     error_before, error_after
-        The expected calibration error without and with it.
+        The expected calibration error without it and with it, on the tiles that it was fitted on.
+    error_cross_fitted
+        That of tiles each with a temperature fitted on the other parts of the clusters, which is
+        what other tiles may hope for; not a number where there is but one cluster.
+    parts
+        How many parts there are.
     """
 
     temperature: float
     error_before: float
     error_after: float
+    error_cross_fitted: float
+    parts: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Temperature and errors by name, those that are numbers."""
+        names = ("temperature", "error_before", "error_after", "error_cross_fitted")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    @property
+    def doubt(self) -> str:
+        """What it means that the temperature is an end of its range; nothing within."""
+        log = np.log(self.temperature)
+        if np.isclose(log, RANGE[0]):
+            return (
+                f"the temperature is {self.temperature:.3g}, the least that is tried: the tiles "
+                "that it is fitted on ask to be infinitely sure, as they do if all of them are "
+                "predicted rightly, and other tiles will not bear that out; fit it on more tiles, "
+                "or set calibrate=false"
+            )
+        if np.isclose(log, RANGE[1]):
+            return (
+                f"the temperature is {self.temperature:.3g}, the largest that is tried: on the "
+                "tiles that it is fitted on the head tells no class from another, and all become "
+                "as likely as each other; look at its metrics before you use it"
+            )
+        return ""
 
 
-def calibrate(probabilities: Probabilities, target: Targets) -> tuple[Probabilities, Calibration]:
-    """Return the probabilities at the temperature that fits them best, and what that changes.
+def calibrate(logits: Floats32, target: Targets, cluster: Targets) -> Calibration:
+    """Return the temperature that fits best, and what it does.
 
     Parameters
     ----------
-    probabilities
+    logits
         Of tiles that the head was not trained on, shape (tiles, K).
     target
         Their classes, shape (tiles,).
+    cluster
+        The number of each tile's slide, or of what else is resampled, shape (tiles,).
+
+    Examples
+    --------
+    >>> logits = np.array([[4, 0], [4, 0], [4, 0], [0, 4]], dtype=np.float32)
+    >>> found = calibrate(logits, np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]))
+    >>> round(found.temperature, 2), found.parts  # right three times of four: 4 / log(3)
+    (3.64, 1)
+    >>> round(found.error_before, 2), round(found.error_after, 2), found.error_cross_fitted
+    (0.23, 0.0, nan)
     """
-    best = temperature(probabilities, target)
-    after = scaled(probabilities, best)
-    errors = [calibration_error(values, target) for values in (probabilities, after)]
-    return after, Calibration(best, *errors)
+    best = temperature(logits, target)
+    parts = min(PARTS, len(np.unique(cluster)))
+    return Calibration(
+        temperature=best,
+        error_before=calibration_error(scaled(logits, 1.0), target),
+        error_after=calibration_error(scaled(logits, best), target),
+        error_cross_fitted=(
+            calibration_error(cross_fitted(logits, target, cluster, parts), target)
+            if parts > 1
+            else np.nan
+        ),
+        parts=parts,
+    )
 
 
-def scaled(probabilities: Probabilities, temperature: float) -> Probabilities:
+def cross_fitted(logits: Floats32, target: Targets, cluster: Targets, parts: int) -> Floats32:
+    """Return each tile's probabilities at the temperature of the other parts, shape (tiles, K).
+
+    Parameters
+    ----------
+    parts
+        How many; each cluster is in one. The others as in `calibrate`.
+    """
+    from sklearn.model_selection import GroupKFold  # a second, which a gate need not wait for
+
+    probabilities = np.empty_like(logits)
+    for others, part in GroupKFold(parts).split(logits, groups=cluster):
+        best = temperature(logits[others], target[others])
+        probabilities[part] = scaled(logits[part], best)
+    return probabilities
+
+
+def scaled(logits: Floats32, temperature: float) -> Floats32:
     """Return the probabilities of logits divided by a temperature; shape (tiles, K)."""
-    logits = np.log(np.maximum(probabilities.astype(float), TINY)) / temperature
-    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (exponential / exponential.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities: Floats32 = softmax(logits.astype(float) / temperature, axis=1)
+    return probabilities.astype(np.float32)
 
 
 def cross_entropy(
-    probabilities: Probabilities, target: Targets, weights: npt.NDArray[np.float64] | None = None
+    logits: npt.NDArray[np.floating],
+    target: Targets,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> float:
-    """Return the mean of -log p of the true class, each tile weighted by its class."""
-    of_true = probabilities[np.arange(len(target)), target].astype(float)
-    by_tile = None if weights is None else weights[target]
-    return float(np.average(-np.log(np.maximum(of_true, TINY)), weights=by_tile))
+    """Return the mean of -log p of the true class, each tile weighted by its class.
+
+    In double precision and from logits: of these no probability is too small. The logarithms of
+    probabilities are logits, too.
+    """
+    by_tile = -log_softmax(logits.astype(float), axis=1)[np.arange(len(target)), target]
+    if weights is None:
+        return float(by_tile.mean())
+    counted = weights[target] > 0  # a class that the head was not trained on weighs nothing
+    weight = weights[target[counted]]
+    return float(by_tile[counted] @ weight / max(weight.sum(), 1e-12))
 
 
-def temperature(probabilities: Probabilities, target: Targets) -> float:
-    """Return the temperature with the least cross entropy.
+def temperature(logits: Floats32, target: Targets) -> float:
+    """Return the temperature with the least cross entropy, in `RANGE`.
 
     C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger (2017), "On calibration of modern neural
-    networks". It changes no prediction, only how sure they are.
+    networks". It changes no prediction, only how sure they are. The cross entropy is convex in
+    1 / T, so that it has one minimum. An end of the range is returned as such: where all tiles are
+    predicted rightly, no temperature is small enough.
     """
+    # A class without a training tile may have no logit at all: no temperature gives it one.
+    possible = np.isfinite(logits[np.arange(len(target)), target])
+    if not possible.any():
+        return 1.0
+    values, classes = logits[possible].astype(float), target[possible]
+    # Each tile's logits below its largest, so that no exponential overflows; tiles run fastest.
+    below = np.ascontiguousarray((values - values.max(axis=1, keepdims=True)).T)
+    mean_of_true = below[classes, np.arange(len(classes))].mean()
 
     def loss(log: float) -> float:
-        return cross_entropy(scaled(probabilities, float(np.exp(log))), target)
+        inverse = np.exp(-log)
+        partition = np.exp(below * inverse).sum(axis=0)
+        return float(np.log(partition).mean() - mean_of_true * inverse)
 
-    return float(np.exp(minimize_scalar(loss, bounds=RANGE, method="bounded").x))
+    found = minimize_scalar(loss, bounds=RANGE, method="bounded").x
+    # The first of equals: logits that are all the same have no best temperature.
+    return float(np.exp(min((0.0, *RANGE, found), key=loss)))
 
 
-def risk_coverage(probabilities: Probabilities, target: Targets) -> dict[str, list[float]]:
+def risk_coverage(probabilities: Floats32, target: Targets) -> dict[str, list[float]]:
     """Return how many errors are left if only the surest predictions are given.
+
+    Tiles that are equally sure are given together, so that the order of tiles does not matter.
 
     Returns
     -------
     dict
         ``coverage``, the share of the tiles; ``risk``, the share of errors among them;
-        ``confidence``, the probability above which they are.
+        ``confidence``, the probability that they have at least. At most about `POINTS` of the
+        points, evenly by coverage; the last is that of all tiles.
+
+    Examples
+    --------
+    >>> probabilities = np.array([[0.5, 0.5], [0.0, 1.0], [0.5, 0.5]], dtype=np.float32)
+    >>> risk_coverage(probabilities, np.array([0, 1, 1]))["risk"]
+    [0.0, 0.3333333333333333]
     """
     confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
+    order = np.argsort(-confidence)
+    descending = confidence[order]
     wrong = (probabilities.argmax(axis=1) != target)[order].cumsum()
-    number = np.arange(1, len(order) + 1)
-    at = np.unique(np.linspace(1, len(order), POINTS).round().astype(int)) - 1
+    last = np.flatnonzero(np.diff(descending, append=np.nan))  # of those that are equally sure
+    evenly = np.linspace(0, len(order) - 1, POINTS).round()
+    at = last[np.unique(np.searchsorted(last, evenly))]
     return {
-        "coverage": (number[at] / len(order)).tolist(),
-        "risk": (wrong[at] / number[at]).tolist(),
-        "confidence": confidence[order][at].astype(float).tolist(),
+        "coverage": ((at + 1) / len(order)).tolist(),
+        "risk": (wrong[at] / (at + 1)).tolist(),
+        "confidence": descending[at].astype(float).tolist(),
     }

@@ -77,7 +77,7 @@ def slide_accuracy(cube: Counts, slides: list[str]) -> dict[str, list[Any]]:
     """
     tiles = cube.sum(axis=(1, 2))
     accuracy = np.trace(cube, axis1=1, axis2=2) / np.maximum(tiles, 1)
-    order = [i for i in np.lexsort((np.arange(len(tiles)), accuracy)) if tiles[i]]
+    order = [i for i in np.lexsort((slides, accuracy)) if tiles[i]]  # of equals, by name
     return {
         "slide_id": [slides[i] for i in order],
         "tiles": [int(tiles[i]) for i in order],

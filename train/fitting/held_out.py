@@ -1,9 +1,9 @@
-"""Probabilities of tiles by heads that have not seen them, and the temperature fitted on them."""
+"""Predictions of tiles by heads that have not seen them, and the temperature fitted on them."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor
 
 from train.config.schema import Config
@@ -12,12 +12,12 @@ from train.evaluation.calibration import Calibration, calibrate, cross_entropy
 from train.fitting.grid import HeadGrid
 from train.fitting.selection import Choice
 from train.fitting.tile_table import Rows
-from train.predictions.table import Predictions
+from train.predictions.table import Predictions, encode_clusters
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Out-of-fold probabilities of the best setting, by position.
+    """The tiles that the heads of the best setting validate on.
 
     Parameters
     ----------
@@ -25,37 +25,62 @@ class HeldOut:
         Which setting it is.
     order
         The tile of every position, shape (rows,).
-    probabilities
-        Shape (rows, K); of no meaning where none of the setting's heads validates.
     """
 
     grid: HeadGrid
     choice: Choice
     order: Rows
-    probabilities: Tensor
 
-    def calibrated(self, result: FitResult) -> tuple["HeldOut", Calibration]:
-        """Return the same with a temperature, and what it does; the loss becomes that with it."""
-        grid, choice = self.grid, self.choice
-        mask = grid.validated(choice.setting)[self.order]
-        target = grid.target(choice.setting)[self.order]
-        scaled, calibration = calibrate(self.probabilities[mask].numpy(), target[mask])
-        probabilities = self.probabilities.clone()
-        probabilities[mask] = torch.from_numpy(scaled)
-        of_fold = grid.fold(choice.setting)[self.order] == choice.fold
+    @property
+    def validated(self) -> npt.NDArray[np.bool_]:
+        """Whether a head of the setting validates on the tile of a position, shape (rows,)."""
+        return self.grid.validated(self.choice.setting)[self.order]
+
+    @property
+    def target(self) -> Rows:
+        """The classes under the rules of the setting, shape (rows,)."""
+        return self.grid.target(self.choice.setting)[self.order]
+
+    def calibrate(self, logits: Tensor, config: Config) -> Calibration:
+        """Return the temperature of all these tiles, and what it does.
+
+        Parameters
+        ----------
+        logits
+            Of every position, shape (rows, K).
+        """
+        keys, mask = self.grid.keys(self.choice.setting), self.validated
+        cluster = encode_clusters(keys, config.evidence.resample)[0][self.order]
+        return calibrate(logits.numpy()[mask], self.target[mask], cluster[mask])
+
+    def with_loss(self, logits: Tensor, result: FitResult) -> Choice:
+        """Return the choice with the loss of its head on its fold, by other logits than it had.
+
+        Parameters
+        ----------
+        logits
+            Of every position, shape (rows, K).
+        result
+            The heads, which know the weights of classes.
+        """
+        fold, choice = self.grid.fold(self.choice.setting)[self.order], self.choice
         weights = result.problem.losses.class_weights[choice.head].double().cpu().numpy()
-        loss = cross_entropy(probabilities[of_fold].numpy(), target[of_fold], weights)
-        choice = replace(choice, loss=loss, temperature=calibration.temperature)
-        return replace(self, choice=choice, probabilities=probabilities), calibration
+        mask = fold == choice.fold
+        return replace(choice, loss=cross_entropy(logits.numpy()[mask], self.target[mask], weights))
 
-    def predictions(self, config: Config) -> Predictions:
+    def predictions(self, probabilities: Tensor, config: Config) -> Predictions:
         """Return the predictions of the tiles that the setting's heads validate on.
 
         Of several folds, ``fold`` is the last column.
+
+        Parameters
+        ----------
+        probabilities
+            Of every position, shape (rows, K); of no meaning where no head validates.
         """
         grid, setting = self.grid, self.choice.setting
         predictions = Predictions.of(
-            grid.keys(setting), self.order, self.probabilities.numpy(), config.class_names,
+            grid.keys(setting), self.order, probabilities.numpy(), config.class_names,
             config.evidence.resample,
         )  # fmt: skip
         if grid.is_single:

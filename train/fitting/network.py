@@ -9,9 +9,7 @@ from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import build_backbone, classifier, linear
 
 
-def build_network(
-    result: FitResult, head: int, config: Config, temperature: float = 1.0
-) -> TrainedModel:
+def build_network(result: FitResult, head: int, config: Config) -> TrainedModel:
     """Return one trained head as the network that is registered.
 
     Its standardisation and its temperature are in its weights.
@@ -24,10 +22,11 @@ def build_network(
     number, dim = weight.shape
     normalize = "l2" if config.normalize == "l2" else "none"
     spec = ModelSpec(
-        "linear", config.hidden, normalize, dim, config.class_names, class_weights, temperature
-    )
+        "linear", config.hidden, normalize, dim, config.class_names, class_weights,
+        result.temperature,
+    )  # fmt: skip
     layer = linear(dim, number, 0)
     assert isinstance(layer, nn.Linear)
-    layer.weight.data, layer.bias.data = weight / temperature, bias / temperature
+    layer.weight.data, layer.bias.data = weight, bias
     network = classifier(build_backbone(normalize, dim), layer)
     return TrainedModel(network.eval().requires_grad_(False), spec)

@@ -57,8 +57,6 @@ class Choice:
         Epochs of the setting's heads, the median over its folds.
     scores
         Of every setting; of a single head there are none to compare.
-    temperature
-        By which the logits are divided.
     """
 
     setting: int
@@ -67,7 +65,6 @@ class Choice:
     loss: float
     median_epochs: int
     scores: list[Score]
-    temperature: float = 1.0
 
     @property
     def fold_index(self) -> int:

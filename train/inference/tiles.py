@@ -1,18 +1,14 @@
 """A network applied to the tiles of a split, which all processes share."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
-from train.engine.shard import DROPPED
 from train.evaluation.predict import weighted_loss
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.models.inference import BLOCK, apply_network
+from train.models.inference import apply_to_tiles, mean_loss
 from train.predictions import partitions
 from train.predictions.table import Predictions
 from train.runtime.processes import Processes
@@ -29,27 +25,17 @@ def predict_split(
     The loss is the mean cross entropy of the tiles with a label, each weighted by its class; None
     where none of them weighs anything. The embeddings are read from disk in blocks.
     """
-    spec, network = model.spec, model.network.to(processes.device)
-    rows = tiles.keys["row"].to_numpy()[processes.rank :: processes.world]
-    target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())
-    local = target[processes.rank :: processes.world]
-
-    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(rows), BLOCK):
-            block = slice(start, start + BLOCK)
-            x = tiles.matrix.read_rows(rows[block], threads=config.threads)
-            yield torch.from_numpy(x), local[block]
-
-    weights = torch.tensor(spec.weights, device=processes.device)
-    logits = network[:2]  # type: ignore[index]  # backbone and head of a Sequential
-    applied = apply_network(logits, blocks(), weights)
-    loss, weight = processes.all_reduce(applied.sums).tolist()
-    probabilities = processes.assemble(applied.probabilities, len(target))
-    order = np.arange(len(target))  # that of the keys
+    spec = model.spec
+    local = TrainedModel(model.network.to(processes.device), spec)
+    rows = slice(processes.rank, None, processes.world)
+    applied = apply_to_tiles(local, tiles, rows, config.threads)
+    loss = mean_loss(processes.all_reduce(applied.sums))
+    order = np.arange(len(tiles.keys))  # that of the keys
+    probabilities = processes.assemble(applied.probabilities, len(order))
     predictions = Predictions.of(
         tiles.keys, order, probabilities.numpy(), spec.classes, config.evidence.resample
     )
-    return predictions, loss / weight if weight else None
+    return predictions, loss
 
 
 def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predictions, float | None]:

@@ -1,10 +1,8 @@
 """A network applied to tiles: chosen ones in one process, or the blocks of one of several."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +10,7 @@ from featurestore.snapshots.tile_set import TileSet
 from train.engine.losses import cross_entropy_sum
 from train.engine.matmul import matmul
 from train.engine.shard import DROPPED
+from train.models.checkpoint import TrainedModel
 
 BLOCK = 4096  # rows in memory at a time: large enough to be fast, small to hold
 
@@ -33,6 +32,11 @@ class Applied:
     probabilities: Tensor
     predicted: Tensor
     sums: Tensor
+
+    @property
+    def loss(self) -> float | None:
+        """The mean cross entropy of these rows; None where none weighs anything."""
+        return mean_loss(self.sums)
 
 
 @torch.no_grad()
@@ -67,20 +71,45 @@ def apply_network(
     return Applied(torch.cat(probabilities), torch.cat(predicted), sums)
 
 
-def predict_tiles(
-    network: nn.Module, tiles: TileSet, threads: int | None = None
-) -> npt.NDArray[np.float32]:
-    """Return the probabilities of a network in the order of keys, shape (tiles, K).
+def apply_to_tiles(
+    model: TrainedModel,
+    tiles: TileSet,
+    rows: slice = slice(None),
+    threads: int | None = None,
+) -> Applied:
+    """Apply a network to tiles in the order of their keys.
 
     The embeddings are read from disk in blocks: memory does not grow with the tiles.
+
+    Parameters
+    ----------
+    rows
+        Of the keys: which of them, for one of several processes.
+    threads
+        That read embeddings.
     """
-    lines, network = tiles.keys["row"].to_numpy(), network.eval()
-    blocks = []
-    with torch.inference_mode():
+    lines = tiles.keys["row"].to_numpy()[rows]
+    target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())[rows]
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(lines), BLOCK):
-            block = tiles.matrix.read_rows(lines[start : start + BLOCK], threads=threads)
-            blocks.append(network(torch.from_numpy(block)).numpy())
-    return np.concatenate(blocks)
+            block = slice(start, start + BLOCK)
+            x = tiles.matrix.read_rows(lines[block], threads=threads)
+            yield torch.from_numpy(x), target[block]
+
+    network = model.network.eval()
+    weights = torch.tensor(model.spec.weights, device=next(network.parameters()).device)
+    backbone_and_head = network[:2]  # type: ignore[index]  # of a Sequential
+    return apply_network(backbone_and_head, blocks(), weights)
+
+
+def mean_loss(sums: Tensor) -> float | None:
+    """Return the mean of weighted cross entropies, given their sum and that of the weights.
+
+    None where all weigh nothing: rows without a label, or of classes without a training tile.
+    """
+    loss, weight = sums.tolist()
+    return float(loss / weight) if weight else None
 
 
 def logits_of(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -160,13 +160,12 @@ def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
     """Draw how many errors are left if only the surest predictions are given."""
     figure = new_figure(5.6, 3.8)
     axes = figure.add_subplot()
-    axes.plot(curve["coverage"], curve["risk"], color=BLUE)
-    for share in (0.5, 0.8, 0.9):
-        place = int(np.searchsorted(curve["coverage"], share))
-        if place < len(curve["coverage"]):
-            x, y = curve["coverage"][place], curve["risk"][place]
-            axes.plot(x, y, "o", color=ORANGE)
-            axes.annotate(f"above {curve['confidence'][place]:.2f}", (x, y), fontsize=8, ha="right")
+    # Between points are tiles that are equally sure, which no threshold tells apart.
+    axes.plot(curve["coverage"], curve["risk"], ".-", markersize=3, color=BLUE)
+    for place in np.unique(np.searchsorted(curve["coverage"], (0.5, 0.8, 0.9))):
+        x, y = curve["coverage"][place], curve["risk"][place]
+        axes.plot(x, y, "o", color=ORANGE)
+        axes.annotate(f"from {curve['confidence'][place]:.2f}", (x, y), fontsize=8, ha="right")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of tiles that a prediction is given for, the surest first")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,19 @@ class Predictions:
         """Its probability, shape (tiles,)."""
         confidence: npt.NDArray[np.float32] = self.probabilities.max(axis=1)
         return confidence
+
+    def by_confidence(
+        self,
+        mask: npt.NDArray[np.bool_],
+        order: Literal["ascending", "descending"] = "ascending",
+    ) -> Ints:
+        """Return the tiles of a mask, the least sure first or last; of equals their keys decide."""
+        tiles = np.flatnonzero(mask)
+        table = self.keys.select(KEYS).take(pa.array(tiles))
+        table = table.append_column("confidence", pa.array(self.confidence[tiles]))
+        by = [("confidence", order), *((name, "ascending") for name in KEYS)]
+        ordered: Ints = tiles[pc.sort_indices(table, sort_keys=by).to_numpy()]
+        return ordered
 
     @cached_property
     def labelled(self) -> bool:

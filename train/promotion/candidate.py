@@ -134,10 +134,10 @@ def evaluate_candidate(
     shared, training = leaks(store)
     sources = read | training
     settings = replace(config.evidence, groups=[])  # which nobody judges by
-    candidate = predict_tile_set(new, tiles, config)
+    candidate, _ = predict_tile_set(new, tiles, config)
     champion = differing = None
     if old:
-        of_champion = predict_tile_set(old, tiles, config)
+        of_champion, _ = predict_tile_set(old, tiles, config)
         champion = evaluate(of_champion, settings).metrics
         differing = differences(of_champion, candidate, settings.ordered)
     evidence = Evidence(

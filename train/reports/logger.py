@@ -1,14 +1,15 @@
 """The one thing that records: MLflow, the console and the page of a run are told the same."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
-import numpy as np
 import pyarrow as pa
 
 from featurestore.console.tables import print_funnel, print_table
+from featurestore.errors import FeatureStoreWarning
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
 from train.config import text
@@ -26,6 +27,7 @@ from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions, has_labels
 from train.reports import inputs, printed, reproduce, results, settings, solver
+from train.reports.calibration import say, show
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.tracking.names import encode_name
@@ -139,14 +141,20 @@ class RunLogger:
         solver.mark(self.page, result, names)
 
     @on_main
-    def calibration(self, calibration: Calibration) -> None:
-        """Record a temperature, and the calibration errors without and with it."""
-        values = vars(calibration)
+    def calibration(self, calibration: Calibration, predictions: Predictions) -> None:
+        """Record a temperature, and the calibration errors without and with it.
+
+        Parameters
+        ----------
+        predictions
+            Of the tiles that it was fitted on.
+        """
+        values = calibration.metrics
         self.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
-        self.console.print(
-            f"temperature {calibration.temperature:.3f}: calibration error "
-            f"{calibration.error_before:.4f} -> {calibration.error_after:.4f}"
-        )
+        say(self.console, calibration, predictions)
+        show(self.page, calibration, predictions, self.config)
+        if calibration.doubt:
+            warnings.warn(calibration.doubt, FeatureStoreWarning, stacklevel=2)
 
     @on_main
     def settings(self, trained: SettingResults) -> None:
@@ -223,7 +231,7 @@ class RunLogger:
         least, sure = self.config.abstain_below, predictions.confidence
         if least is None:
             return
-        doubtful = np.argsort(sure, kind="stable")[: int((sure < least).sum())]
+        doubtful = predictions.by_confidence(sure < least)
         review = predictions.table().take(pa.array(doubtful))
         review = review.append_column("confidence", pa.array(sure[doubtful]))
         file = f"{prefix}review.parquet"

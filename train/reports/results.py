@@ -111,17 +111,15 @@ def surest_errors(evaluation: Evaluation, name: str) -> Table:
     predictions = evaluation.predictions
     target, predicted, classes = predictions.target, predictions.predicted, predictions.classes
     probabilities = predictions.probabilities
-    wrong = np.flatnonzero(predicted != target)
-    sure = probabilities[wrong, predicted[wrong]]
-    order = np.argsort(-sure, kind="stable")[:SUREST]
-    rows = wrong[order]
+    wrong = predictions.by_confidence(predicted != target, "descending")
+    rows = wrong[:SUREST]
     keys = predictions.keys.select(["slide_id", "x", "y"]).take(pa.array(rows)).to_pydict()
     keys |= {axis: list(map(str, keys[axis])) for axis in "xy"}  # to be copied: without commas
     return Table(f"Errors that it is surest of, {name}", {
         **keys,
         "true": [classes[index] for index in target[rows]],
         "predicted": [classes[index] for index in predicted[rows]],
-        "probability": sure[order].astype(float).tolist(),
+        "probability": predictions.confidence[rows].astype(float).tolist(),
         "of the true class": probabilities[rows, target[rows]].astype(float).tolist(),
     }, f"{len(wrong):,} of {len(predictions):,} tiles are predicted wrongly; at most {SUREST} are "
         "listed.")  # fmt: skip

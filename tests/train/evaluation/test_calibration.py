@@ -1,48 +1,140 @@
-"""Temperature scaling against logits that are known, and the risk-coverage curve by hand."""
+"""Temperature scaling against logits that are known, and the risk-coverage curve by force."""
 
 import numpy as np
 import pytest
+from conftest import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from train.evaluation import calibration
+from train.evaluation.metrics import calibration_error
 
 
-def drawn(temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities that are too sure by a temperature, and classes drawn from the true."""
+def drawn(scale: float, tiles: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits that are too sure by a factor, and classes drawn from the true ones."""
     rng = np.random.default_rng(0)
-    logits = 2 * rng.normal(size=(20_000, 4))
-    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    target = (true.cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
-    return calibration.scaled(true.astype(np.float32), 1 / temperature), target
+    logits = 2 * rng.normal(size=(tiles, 4))
+    target = (softmax(logits, axis=1).cumsum(axis=1) < rng.random((tiles, 1))).sum(axis=1)
+    return (scale * logits).astype(np.float32), target
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_found(temperature: float):
-    shares, target = drawn(temperature)
-    found = calibration.temperature(shares, target)
-    assert found == pytest.approx(temperature, rel=0.03)
-    after = calibration.scaled(shares, found)
-    np.testing.assert_array_equal(after.argmax(axis=1), shares.argmax(axis=1))
-    assert log_loss(target, after) <= log_loss(target, shares) + 1e-6
+@pytest.mark.parametrize("scale", [0.001, 0.5, 1.0, 3.0, 2000.0])
+def test_the_temperature_is_found(scale: float):
+    """Where float32 probabilities are all 0 and 1, too."""
+    logits, target = drawn(scale)
+    found = calibration.temperature(logits, target)
+    assert found == pytest.approx(scale, rel=0.03)
+    after = calibration.scaled(logits, found)
+    np.testing.assert_array_equal(after.argmax(axis=1), logits.argmax(axis=1))
+    losses = [log_loss(target, calibration.scaled(logits, found * step)) for step in (0.98, 1.02)]
+    assert log_loss(target, after) <= min(losses)
 
 
-def test_cross_entropy_is_scikit_learns():
-    shares, target = drawn(1.0)
-    weights = np.array([1.0, 2.0, 0.5, 3.0])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_cross_entropy_is_scikit_learns(kind: str):
+    logits, target = drawn(1.0)
+    weights, shares = np.array([1.0, 2.0, 0.5, 3.0]), softmax(logits, axis=1)
     expected = log_loss(target, shares, sample_weight=weights[target])
-    assert calibration.cross_entropy(shares, target, weights) == pytest.approx(expected, rel=1e-5)
+    values = logits if kind == "logits" else np.log(shares)
+    assert calibration.cross_entropy(values, target, weights) == pytest.approx(expected, rel=1e-5)
 
 
-def test_shares_of_zero_and_one_stay_finite():
-    shares = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
-    after = calibration.scaled(shares, calibration.temperature(shares, np.array([0, 0])))
-    assert np.isfinite(after).all()
-    np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-6)
+def test_a_class_without_a_logit_is_possible_at_no_temperature():
+    """It has no training tile, so a closed form gives it none, and its weight is zero."""
+    logits, target = drawn(3.0)
+    logits[:, 3] = -np.inf
+    known = target < 3
+    found = calibration.temperature(logits, target)
+    assert found == calibration.temperature(logits[known][:, :3], target[known])
+    assert np.isfinite(calibration.cross_entropy(logits, target, np.array([1.0, 1.0, 1.0, 0.0])))
+    assert calibration.temperature(logits, np.full(len(logits), 3)) == 1
 
 
-def test_risk_and_coverage_by_hand():
-    shares = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], dtype=np.float32)
-    curve = calibration.risk_coverage(shares, np.array([0, 1, 1, 1]))  # the second is wrong
-    assert curve["coverage"] == [0.25, 0.5, 0.75, 1.0]
-    assert curve["risk"] == [0, 0, pytest.approx(1 / 3), 0.25]
-    assert curve["confidence"] == pytest.approx([0.9, 0.8, 0.6, 0.55])
+@pytest.mark.parametrize(
+    ("logits", "target", "end", "words"),
+    [
+        ([[5, 0], [0, 7]], [0, 1], 0, "infinitely sure"),
+        ([[5, 0], [0, 7]], [1, 0], 1, "no class from another"),
+        ([[5, 0], [0, 7], [0, 7]], [0, 1, 0], None, ""),
+        ([[0, 0], [0, 0]], [0, 1], None, ""),  # as good as any
+    ],
+)
+def test_an_end_of_the_range_is_said(logits: list, target: list, end: int | None, words: str):
+    found = calibration.calibrate(np.float32(logits), np.array(target), np.array(target))
+    ends = np.exp(calibration.RANGE)
+    assert [found.temperature == pytest.approx(each) for each in ends] == [
+        end == number for number in range(2)
+    ]
+    assert words in found.doubt
+    assert bool(words) == bool(found.doubt)
+
+
+def test_the_error_that_is_reported_is_of_tiles_that_did_not_fit():
+    """By hand: three slides, each with the temperature of the two others."""
+    logits, target = drawn(2.0, 300)
+    cluster = np.repeat([4, 0, 7], 100)
+    logits[cluster == 7] *= 5  # a slide unlike the others
+    shares = np.empty_like(logits)
+    for slide in (0, 4, 7):
+        others = cluster != slide
+        best = calibration.temperature(logits[others], target[others])
+        shares[~others] = calibration.scaled(logits[~others], best)
+    found = calibration.calibrate(logits, target, cluster)
+    assert found.parts == 3
+    assert found.error_cross_fitted == pytest.approx(calibration_error(shares, target))
+    assert found.error_before == pytest.approx(calibration_error(softmax(logits, axis=1), target))
+    assert found.error_after != found.error_cross_fitted
+    order = np.random.default_rng(0).permutation(300)
+    again = calibration.calibrate(logits[order], target[order], cluster[order])
+    assert again.metrics == pytest.approx(found.metrics)
+
+
+def test_one_slide_leaves_no_tile_to_tell_by():
+    logits, target = drawn(2.0, 300)
+    found = calibration.calibrate(logits, target, np.full(300, 3))
+    assert found.parts == 1
+    assert np.isnan(found.error_cross_fitted)
+    assert set(found.metrics) == {"temperature", "error_before", "error_after"}
+
+
+@st.composite
+def tied(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities of which some are equally sure, and classes."""
+    sure = draw(st.lists(st.sampled_from([0.5, 0.625, 0.75, 1.0]), min_size=1, max_size=30))
+    first = np.array(draw(st.lists(st.booleans(), min_size=len(sure), max_size=len(sure))))
+    target = draw(st.lists(st.integers(0, 1), min_size=len(sure), max_size=len(sure)))
+    of_first = np.where(first, sure, 1 - np.array(sure))
+    return np.stack([of_first, 1 - of_first], axis=1).astype(np.float32), np.array(target)
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(tied(), st.randoms(use_true_random=False))
+def test_risk_and_coverage_are_those_of_every_threshold(
+    tiles: tuple[np.ndarray, np.ndarray], random
+):
+    """A threshold gives the tiles that are as sure as it or surer, in whatever order they are."""
+    shares, target = tiles
+    confidence, wrong = shares.max(axis=1), shares.argmax(axis=1) != target
+    thresholds = sorted(set(confidence.tolist()), reverse=True)
+    given = [confidence >= threshold for threshold in thresholds]
+    curve = calibration.risk_coverage(shares, target)
+    assert curve["confidence"] == thresholds
+    assert curve["coverage"] == pytest.approx([mask.mean() for mask in given])
+    assert curve["risk"] == pytest.approx([wrong[mask].mean() for mask in given])
+    order = random.sample(range(len(target)), len(target))
+    assert calibration.risk_coverage(shares[order], target[order]) == curve
+
+
+def test_points_of_a_long_curve_are_points_of_the_whole():
+    rng = np.random.default_rng(0)
+    shares, target = rng.dirichlet(np.ones(3), 5000).astype(np.float32), rng.integers(3, size=5000)
+    curve = calibration.risk_coverage(shares, target)
+    assert 150 < len(curve["risk"]) <= calibration.POINTS
+    assert np.diff(curve["coverage"]).max() < 0.01
+    assert curve["coverage"][-1] == 1
+    confidence, wrong = shares.max(axis=1), shares.argmax(axis=1) != target
+    for coverage, risk, least in zip(*(curve[key] for key in curve), strict=True):
+        assert coverage == (confidence >= least).mean()
+        assert risk == pytest.approx(wrong[confidence >= least].mean())

@@ -31,6 +31,13 @@ def test_cube_counts_each_tile_once_however_it_is_cut():
     np.testing.assert_array_equal(cube().sum(axis=0), peer.confusion_matrix(TRUE, PRED))
 
 
+def test_of_equally_good_slides_the_name_decides():
+    """Not the number, which is that of the first tile."""
+    half, good = np.array([[1, 1], [0, 0]]), np.array([[1, 0], [0, 1]])
+    found = slide_accuracy(np.stack([good, 2 * half, half]), ["a", "c", "b"])
+    assert found["slide_id"] == ["b", "c", "a"]
+
+
 def test_scores_agree_with_scikit_learn():
     scores = confusion_metrics(cube().sum(axis=0), ["a", "b", "c"])
     assert scores["accuracy"] == pytest.approx(peer.accuracy_score(TRUE, PRED))

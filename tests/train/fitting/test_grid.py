@@ -203,7 +203,7 @@ def test_the_checkpoint_takes_embeddings_as_they_are(normalize: str, calibrate: 
     held = np.asarray(tiles.keys["split"]) == "validation"
     x = tiles.matrix.read_rows(tiles.keys["row"].to_numpy()[held])
     shares = np.stack([table[f"prob_{digit}"].to_numpy() for digit in range(10)], axis=1)
-    np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, atol=1e-5)
+    np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), shares, rtol=0, atol=1e-6)
 
 
 def test_the_leak_gap_and_the_curve_of_label_efficiency(capsys: pytest.CaptureFixture[str]):

@@ -35,3 +35,22 @@ def test_a_unit_may_be_called_none_or_nothing():
     assert lone_slides(keys, "patient_id") == 2
     coded = keys.set_column(1, "patient_id", keys["patient_id"].dictionary_encode())
     assert encode_clusters(coded, "patient_id")[0].tolist() == number.tolist()
+
+
+def test_of_equally_sure_tiles_the_keys_decide_whatever_their_order():
+    """As where float32 probabilities are all 1."""
+    sure = [1.0, 0.5, 1.0, 1.0, 0.75, 1.0]
+    table = pa.table({
+        "slide_id": ["b", "a", "a", "a", "c", "a"],
+        "x": [0, 0, 3, 2, 0, 2], "y": [0, 0, 0, 9, 0, 1],
+        "target": [0] * 6, "prob_a": sure, "prob_b": [1 - each for each in sure],
+    })  # fmt: skip
+    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 4, 2]):
+        predictions = Predictions.from_table(table.take(order), ["a", "b"])
+        mask = predictions.confidence > 0.5
+        for direction, expected in (
+            ("descending", [5, 3, 2, 0, 4]),
+            ("ascending", [4, 5, 3, 2, 0]),
+        ):
+            found = predictions.by_confidence(mask, direction)
+            assert [order[row] for row in found] == expected

@@ -1,0 +1,62 @@
+"""What a run says of the temperature that it has fitted."""
+
+from featurestore.printing import Console
+from train.config.rules import is_sweep
+from train.config.schema import SOLVERS, Config
+from train.evaluation.calibration import Calibration
+from train.fitting import grid
+from train.predictions.table import Predictions
+from train.reports.html import Page, Table, Text
+
+
+def show(page: Page, found: Calibration, predictions: Predictions, config: Config) -> None:
+    """Tell what a temperature does, which tiles it was fitted on, and what else these chose.
+
+    Parameters
+    ----------
+    predictions
+        Of the tiles that it was fitted on.
+    """
+    tiles = f"{len(predictions):,} {fitted_on(config)}, of {len(predictions.slides):,} slides"
+    clusters = predictions.cluster_name
+    honest = (
+        f"Cross-fitted: {found.parts} parts of whole {clusters}, each with the temperature of the "
+        "others, which tells how well calibrated other tiles may be expected to be."
+        if found.parts > 1
+        else f"There is no cross-fitted error: one of the {clusters} has all tiles, and leaves "
+        "none to fit on."
+    )
+    page.add("good", Table("Calibration error", {
+        "temperature": ["none", "cross-fitted", "as registered, on the tiles that it is fitted on"],
+        "calibration error": [found.error_before, found.error_cross_fitted, found.error_after],
+    }, f"The temperature {found.temperature:.4g} was fitted on the logits of {tiles}."
+        f"{also_chosen(config)} {honest} All other figures are of the temperature as registered.")
+    )  # fmt: skip
+    if found.doubt:
+        page.add("good", Text(f"Calibration: {found.doubt}.", doubtful=True))
+
+
+def fitted_on(config: Config) -> str:
+    """Return which tiles a temperature is fitted on."""
+    folds = config.fold if isinstance(config.fold, list) else [config.fold]
+    kind = "out-of-fold" if is_sweep(config) else "validation"
+    names = "all folds" if config.fold == "all" else f"fold {', '.join(map(str, folds))}"
+    return f"{kind} tiles ({names})"
+
+
+def also_chosen(config: Config) -> str:
+    """Return what else these tiles have chosen, as a sentence; empty for nothing."""
+    epochs = config.probe == "logistic" and config.optimizer not in SOLVERS
+    chosen = ["the epoch"] * epochs + ["the setting"] * (len(grid.settings(config)) > 1)
+    return f" They have chosen {' and '.join(chosen)}, too." if chosen else ""
+
+
+def say(console: Console, found: Calibration, predictions: Predictions) -> None:
+    """Print a temperature, and the calibration errors without and with it."""
+    clusters, errors = predictions.cluster_name, f"calibration error {found.error_before:.4f} -> "
+    errors += (
+        f"{found.error_cross_fitted:.4f}, cross-fitted over {clusters}"
+        if found.parts > 1
+        else f"not known, as one of the {clusters} has all tiles"
+    )
+    console.print(f"temperature {found.temperature:.4g}: {errors}")
