@@ -94,7 +94,7 @@ def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]
     before = files()
     status, said = again(capsys, run)
     assert status == 0, said
-    assert re.search(r"the same: \d\d figures and all the data", said)
+    assert re.match(r"the same: \d\d figures and all the data", said)  # said before all else
     assert files() == before
 
 
@@ -170,7 +170,7 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
         assert (status, f"found: {checkpoint.FILE} changed" in said) == (2, True)
     else:
         assert status == 3
-        assert re.search(r"NOT the same: \d+ of \d+ figures differ $", said)
+        assert re.match(r"NOT the same: \d+ of \d+ figures differ changed: ", said)
 
 
 @pytest.mark.slow

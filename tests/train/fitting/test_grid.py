@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from train import probe
 from train.config import load
 from train.config.store import open_store, with_rules
-from train.fitting import grid
+from train.config.sweep import rule_variants
 from train.fitting.prepare import choose_grid
 from train.models import checkpoint
 
@@ -150,7 +150,7 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
          "sweep.kfold_strategy=[stratified,stratified_group]", "tracking.enabled=false"]
     )  # fmt: skip
     store = open_store(settled)
-    snapshots = [materialise(with_rules(store, rules)) for rules in grid.rule_variants(settled)]
+    snapshots = [materialise(with_rules(store, rules)) for rules in rule_variants(settled)]
     assert len(snapshots) == 8
     head_grid = choose_grid(snapshots, settled).grid
     assert head_grid is not None
