@@ -179,7 +179,9 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     [
         (["fold=all", "calibrate=true", "sweep.thresholds.Fat=[0.5,0.95]", "precision=bf16"],
          ["registered/validation/loss ", "best/validation/f1_macro_sd ", "within 0.002"]),
-        (["fold=all", "final=true"], ["best/validation/f1_macro_high "]),
+        (["fold=all", "final=true", "sweep.thresholds.Fat=[0.5,0.95]", "leakage=warn",
+          "data.test_tiles=in/tiles.parquet"],  # tested under the rules that were chosen
+         ["best/validation/f1_macro_high ", "best/test/loss "]),
         (["fold=all", "probe=knn", "neighbours=3"], ["best/validation/accuracy_sd "]),
         (["fold=1", "head=mlp"], ["best/validation/loss "]),
     ],

@@ -301,6 +301,10 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=0", "probe=ldo"], ["no probe 'ldo'", "did you mean 'lda'"]),
         (["fold=0", "probe=lda", "weight_decay=2"], ["shrinkage", "[0, 1]"]),
         (["fold=0", "probe=knn", "sweep.learning_rate=[1]"], ["probe=knn has no learning_rate"]),
+        (
+            ["fold=0", "optimizer=lbfgs", "sweep.learning_rate=[1]"],
+            ["optimizer=lbfgs has no learning_rate", "leave sweep.learning_rate out"],
+        ),
         (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
         (["fold=0", "calibrate=true", "head=mlp"], ["linear head", "head=mlp"]),
         (["fold=0", "abstain_below=80"], ["abstain_below is out of bounds", "80", "(0, 1]"]),

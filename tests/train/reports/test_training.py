@@ -75,14 +75,14 @@ class Said:
             self.model = export.described("file", model, rules, None)
             self.card = export.card("file", model, rules, None)
 
-    def values(self, key: str) -> set[str]:
-        """Return what is said of a key, wherever it is said; empty if nobody says anything."""
+    def values(self, key: str) -> set[str | None]:
+        """Return what each place says of a key, None where one says nothing."""
         told = {self.page.get(key), self.params.get(key)}
         if self.model:
             told.add(self.model["training"]["settings"].get(key))
             line = re.search(rf"^- {key}: (.*)$", self.card or "", re.MULTILINE)
             told.add(line and line[1])
-        return {str(value) for value in told - {None}}
+        return {None if value is None else str(value) for value in told}
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def registered(trainer: Any, key: str) -> float:
     ],
 )  # fmt: skip
 def test_what_is_said_was_trained(
-    argv: list[str], acting: str, untouched: str | None, built, fitted
+    argv: list[str], acting: str, untouched: str | None, built: list[Any], fitted: FITTED
 ):
     """What acts is said with the trainer's own value; what does nothing is not there at all."""
     said = fitted(*argv)
@@ -170,10 +170,11 @@ def test_what_is_said_was_trained(
     final = "final=true" in argv
     recorded_of_folds = {"patience", "min_delta", "max_epochs"} if final else set()
     for key in FIT - keys - recorded_of_folds:
-        assert said.values(key) == set(), key
+        assert said.values(key) == {None}, key
     trainer = built[-1]
     for key in keys & {"learning_rate", "weight_decay", "label_smoothing"}:
         [value] = said.values(key)
+        assert value is not None
         assert float(value) == pytest.approx(registered(trainer, key)), key
     for key in keys & {"batch_size", "max_epochs", "optimizer"} - recorded_of_folds:
         assert said.values(key) == {str(getattr(trainer.plan, key))}, key
@@ -213,7 +214,7 @@ def test_the_rules_are_those_of_the_tiles_that_were_trained_on(
     assert said.card
     threshold = said.model["rules"]["thresholds"]["Fat"]
     kept = sum(value == 0 or value >= threshold for value in fat)
-    share = float(next(iter(said.values("train_fraction"))))
+    share = said.model["training"]["settings"]["train_fraction"]
     problem = built[-1].problem
     shard, [variant] = problem.train, problem.heads.variant.tolist()
     assert int((shard.fold[variant] != DROPPED).sum()) == kept
@@ -221,7 +222,7 @@ def test_the_rules_are_those_of_the_tiles_that_were_trained_on(
     assert tested == [kept]
     assert threshold in (0.5, 0.8)
     assert said.params["thresholds.Fat"] == str(threshold)
-    assert said.params["train_fraction"] == str(share)
+    assert said.values("train_fraction") == {str(share)}
     assert f"| Fat | 0 | {threshold} |" in said.card
     assert re.search(rf"\sFat\s+0\s+{threshold}\s", said.text)
     assert said.page["untouched number"].startswith("best/test/*")
