@@ -17,7 +17,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import mlflow_artifacts, names
 from featurestore.io.atomic import publish
 from featurestore.printing import Console, print_error, say
-from featurestore.spec.rules import KEEPING, LabelRules, field_names
+from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
@@ -207,6 +207,7 @@ def card(
         f"| {name} | {index} | {least.get(name, 'not known')} |"
         for index, name in enumerate(spec.classes)
     ]
+    how = trained.training.text if trained.training else "Not known: an earlier checkpoint."
     origin, figures = "Not known: it was exported from a file.", "Not known."
     if record:
         lines = [f"- model: `{model}`", f"- MLflow run: `{record.run}`",
@@ -216,18 +217,9 @@ def card(
     return CARD.format(
         name=model.removeprefix("models:/"), head=spec.head, dim=spec.dim,
         number=len(spec.classes), classes="\n".join(classes), normalize=spec.normalize,
-        temperature=spec.temperature, training=trained_by(trained.training, settings),
+        temperature=spec.temperature, training=how,
         origin=origin, figures=figures,
     )  # fmt: skip
-
-
-def trained_by(training: Training | None, settings: Mapping[str, Any]) -> str:
-    """Return how a model was trained, and what was selected by which figure, as Markdown."""
-    if not training:
-        return "Not known: its checkpoint is an earlier one."
-    others = {name: settings[name] for name in KEEPING if name != "thresholds"}
-    facts = training.facts | training.settings | others
-    return "\n".join(f"- {what}: {value}" for what, value in facts.items())
 
 
 def resampled(record: RunRecord) -> str:

@@ -40,3 +40,10 @@ class Training:
         selected = {f"selected: {what}": by for what, by in self.selection.items()}
         untouched = f"{self.untouched}, which nothing was selected by" if self.untouched else NONE
         return {"registered head": self.head, **selected, UNTOUCHED: untouched}
+
+    @property
+    def text(self) -> str:
+        """All of it for people, as a list in Markdown."""
+        rules = {name: rule for name, rule in self.rules.items() if name != "class_indices"}
+        told = self.facts | self.settings | rules
+        return "\n".join(f"- {what}: {value}" for what, value in told.items())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from html import unescape
 from io import BytesIO
 from itertools import pairwise
@@ -19,7 +20,8 @@ from refused import arguments
 from test_html import Reader
 
 from train import export, probe
-from train.config.schema import Config, Evidence, Sweep
+from train.config.hyperparameters import HYPERPARAMETERS, MODEL, PROBE, unused
+from train.config.schema import PROBES, Config, Evidence, Sweep
 from train.config.sweep import chosen_config, settings, trained_config
 from train.config.text import text
 from train.engine.heads import train_mask
@@ -262,6 +264,15 @@ def test_every_key_that_is_swept_has_the_value_of_its_setting():
         names = ("thresholds", "tissue_prop_min", "kfold_strategy", "weight_decay")
         assert trained_values(record, names) == {name: getattr(trained, name) for name in names}
     assert chosen_config(SWEPT, None) is SWEPT
+
+
+def test_every_way_to_train_has_keys_that_act():
+    """And no key of training is listed as acting that the configuration does not have."""
+    assert {"logistic", *PROBE} == set(PROBES)
+    assert set(HYPERPARAMETERS) | set(MODEL) <= {field.name for field in fields(Config)}
+    assert set(HYPERPARAMETERS) == FIT
+    for mode in ("validate", "test", "predict"):
+        assert set(unused(Config(mode=mode))) == {*FIT, *MODEL}
 
 
 def test_the_card_names_what_intervals_resample():
