@@ -10,6 +10,7 @@ probabilities (rows, classes), compared with the network before it is kept; `mod
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -32,9 +33,11 @@ from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec, TrainedModel
+from train.models.checkpoint import TrainedModel
+from train.models.training import Training
+from train.predictions.table import plural
 from train.tracking import registered_models
-from train.tracking.runs import RunRecord, load_run
+from train.tracking.runs import RunRecord, load_run, trained_values
 
 CLOSE = 1e-5  # how far probabilities of the two may be apart
 CARD = """---
@@ -62,6 +65,10 @@ embeddings = np.zeros((1, {dim}), dtype=np.float32)  # as the foundation model g
 
 Embeddings go in as they are: normalisation ({normalize}) and temperature ({temperature:.4g}) are in
 the graph. `model.safetensors` holds the weights, `model.json` the rules.
+
+## How it was trained
+
+{training}
 
 ## Where it comes from
 
@@ -116,16 +123,16 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         model = names.resolved(model)
         record = load_run(names.run_of(model))
     trained = registered_models.load(model)
-    settings = rules(record) if record else {}
+    settings = rules(trained.training, record)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
         write_onnx(trained, folder / "model.onnx")
         checkpoint.save(folder / "model.safetensors", trained)
-        content = described(model, trained.spec, settings, record)
+        content = described(model, trained, settings, record)
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        (folder / "README.md").write_text(card(model, trained.spec, settings, record))
+        (folder / "README.md").write_text(card(model, trained, settings, record))
         publish(folder, output)
 
 
@@ -159,17 +166,23 @@ def write_onnx(trained: TrainedModel, file: Path) -> None:
         )  # fmt: skip
 
 
-def rules(record: RunRecord) -> dict[str, Any]:
-    """Return the rules that the training tiles were labelled by."""
-    if not record.config:
-        return {}
-    return excerpt(record.config, field_names(LabelRules)) | {"precision": precision.RULE}
+def rules(training: Training | None, record: RunRecord | None) -> dict[str, Any]:
+    """Return the rules that the training tiles were labelled by.
+
+    They are those of the checkpoint; of an earlier one, those that its run has recorded.
+    """
+    values = training.rules if training else {}
+    if not training and record:
+        values = trained_values(record, field_names(LabelRules))
+    return values | {"precision": precision.RULE} if values else {}
 
 
 def described(
-    model: str, spec: ModelSpec, settings: dict[str, Any], record: RunRecord | None
+    model: str, trained: TrainedModel, settings: dict[str, Any], record: RunRecord | None
 ) -> dict[str, Any]:
     """Return what a program must know of the model."""
+    spec, training = trained.spec, trained.training
+    how = dataclasses.asdict(training) if training else {}
     return {
         "model": model,
         "classes": spec.classes,
@@ -178,35 +191,53 @@ def described(
         "normalize": spec.normalize,
         "temperature": spec.temperature,
         "rules": settings,
+        "training": {key: how[key] for key in how if key != "rules"},
         "run": record.run if record else None,
         "commit": record.commit if record else None,
         "data": record.data if record else {},
     }
 
 
-def card(model: str, spec: ModelSpec, settings: dict[str, Any], record: RunRecord | None) -> str:
+def card(
+    model: str, trained: TrainedModel, settings: dict[str, Any], record: RunRecord | None
+) -> str:
     """Return the model card, as Markdown."""
-    least = settings.get("thresholds", {})
+    least, spec = settings.get("thresholds", {}), trained.spec
     classes = [
         f"| {name} | {index} | {least.get(name, 'not known')} |"
         for index, name in enumerate(spec.classes)
     ]
+    how = trained.training.text if trained.training else "Not known: an earlier checkpoint."
     origin, figures = "Not known: it was exported from a file.", "Not known."
     if record:
         lines = [f"- model: `{model}`", f"- MLflow run: `{record.run}`",
                  f"- commit: `{record.commit or 'not known'}`"]  # fmt: skip
         lines += [f"- {name}: sha256 `{digest}`" for name, digest in record.data.items()]
-        origin, figures = "\n".join(lines), figure_table(record.metrics)
+        origin, figures = "\n".join(lines), figure_table(record.metrics, resampled(record))
     return CARD.format(
         name=model.removeprefix("models:/"), head=spec.head, dim=spec.dim,
         number=len(spec.classes), classes="\n".join(classes), normalize=spec.normalize,
-        temperature=spec.temperature, origin=origin, figures=figures,
+        temperature=spec.temperature, training=how,
+        origin=origin, figures=figures,
     )  # fmt: skip
 
 
-def figure_table(metrics: dict[str, float]) -> str:
-    """Return a table of the figures that the run has recorded, with their intervals."""
-    rows = ["| split | figure | value | 95 % over slides |", "|---|---|---|---|"]
+def resampled(record: RunRecord) -> str:
+    """Return what the intervals of a run's figures resample, nothing where that is not known."""
+    evidence = excerpt(record.config, ["evidence"]) if record.config else {}
+    column = evidence.get("evidence", {}).get("resample")
+    return f" over {plural(column)}" if column else ""
+
+
+def figure_table(metrics: dict[str, float], over: str) -> str:
+    """Return a table of the figures that the run has recorded, with their intervals.
+
+    Parameters
+    ----------
+    over
+        What these resample, see `resampled`.
+    """
+    rows = [f"| split | figure | value | 95 %{over} |", "|---|---|---|---|"]
     for name, value in sorted(metrics.items()):
         kind, _, rest = name.partition("/")
         split, _, figure = rest.partition("/")

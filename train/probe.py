@@ -39,6 +39,7 @@ from train.fitting.prepare import Job, prepare_fit
 from train.fitting.selection import select_setting
 from train.fitting.settings import SettingResults
 from train.fitting.trainers import build_final_trainer, build_trainer
+from train.fitting.training import describe_training
 from train.inference.prepare import PredictionJob, prepare_prediction
 from train.inference.stream import predict_cohort
 from train.inference.tiles import predict_split, read_cohort
@@ -72,7 +73,7 @@ def run(config: Config, ending: Ending, command: str = "") -> None:
             log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
         end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
         work(this, log, job)
-        log.close(job.model.spec if job.model else None)  # report.html
+        log.close(job.model)  # report.html
 
 
 # -- data -> heads -> loop ------------------------------------------------------------------------
@@ -115,8 +116,10 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
 
     # -- register ---------------------------------------------------------------------------------
 
-    if config.probe == "knn":
-        this.console.print("votes of neighbours are a baseline: no model is registered")
+    # What was trained, and selected by which figure: parameters, page and card say it alike.
+    training = describe_training(config, grid, choice)
+    log.training(training)
+    if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
         return
     head = choice.head  # of the best setting's heads the one with the lowest validation loss
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
@@ -127,10 +130,11 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     elif not grid.is_single:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
-    model = build_network(result, head, config)
+    model = replace(build_network(result, head, config), training=training)
     log.checkpoint(model)
-    if config.final and job.tiles:  # held out, and looked at once, after every choice was made
-        evaluate_model(this, log, replace(job, model=model))
+    if job.held_out:  # under the same rules, and looked at once, after every choice was made
+        tiles = job.held_out[grid.settings[choice.setting].variant]
+        evaluate_model(this, log, replace(job, model=model, tiles=tiles))
     log.model(model)
 
 

@@ -5,8 +5,8 @@
 
 Takes a registered model, or the id of a run; further arguments change the recorded configuration,
 for artifacts that have moved, and say where MLflow is (tracking.uri=...). Compares the digests of
-the data first, then every figure that the run has recorded of its model. Exit status 0: all are the
-same; 3: a figure or the data differ; 2: it cannot be replayed.
+the data and every figure that the run has recorded of its model; the verdict comes first. Exit
+status 0: all are the same; 3: a figure or the data differ; 2: it cannot be replayed.
 """
 
 import sys
@@ -61,13 +61,14 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
-from train.config.store import open_store, with_rules
+from train.config.store import open_store
+from train.config.sweep import chosen_config, rule_variants
 from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.jackknife import METHOD
 from train.evaluation.metrics import is_interval_end, needs_probabilities
 from train.evaluation.predict import predict_tile_set
-from train.fitting import grid, selection
+from train.fitting import selection
 from train.fitting.settings import summary
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
@@ -95,29 +96,22 @@ def main(argv: list[str]) -> int:
 
 
 def replay(name: str, overrides: list[str], console: Console) -> bool:
-    """Print the comparison of a run with itself, done again; return whether all is the same."""
+    """Print whether a run, done again, is the same, then what was compared; return the verdict."""
     changes = dict(argument.split("=", 1) for argument in overrides)
     mlflow_artifacts.use_tracking(changes.get("tracking.uri"))
     name = names.resolved(name)
     record = load_run(names.run_of(name))
     config = replayed_config(record, overrides)
-    for key, value in changes.items():
-        console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
-    console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
-    console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
-    rules = chosen_rules(record, config)
-    store = with_rules(open_store(config), rules)
+    store = open_store(chosen_config(config, record.params.get("best_setting")))
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
     read = {key: digest for key, (_, digest) in store.sources.digests().items()}
     same = same_data(record, read, store.sources.earlier_digests(read), snapshot)
-    show_data(record, same, read | {"snapshot": snapshot.digest}, console)
     figures = evaluated(name, record, config, snapshot, fold)
-    if same["snapshot"] is None and not rules:
+    if same["snapshot"] is None and rule_variants(config) == [{}]:
         figures |= funnel(config, snapshot)
-    if record.params.get(INTERVALS) != METHOD:
-        console.print("its intervals were made in another way: they are not compared")
+    if earlier := record.params.get(INTERVALS) != METHOD:
         figures = {name: each for name, each in figures.items() if not is_interval_end(name)}
     rounded = config.precision == "bf16" and config.mode == "fit"
     near = (ROUNDED, ROUNDED) if rounded else (COUNTED, MEASURED)
@@ -128,17 +122,36 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
             found=f"mode={config.mode} fold={config.fold} final={config.final}",
             fix="replay a run that was validated or tested",
         )
-    differing = [row for row in rows if not row["same"]]
+    verdict, is_same = judged(rows, same)
+    console.print(verdict, soft_wrap=True)
+    show_run(record, changes, console)
+    show_data(record, same, read | {"snapshot": snapshot.digest}, console)
     show_figures(rows, console)
+    if earlier:
+        console.print("its intervals were made in another way: they are not compared")
     console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
+    return is_same
+
+
+def judged(rows: list[dict[str, Any]], same: Mapping[str, bool | None]) -> tuple[str, bool]:
+    """Return the verdict on figures and data in words, and whether all is the same."""
+    differing = [row for row in rows if not row["same"]]
     changed = [key for key, is_same in same.items() if is_same is False]
-    inputs = f", and the data: {', '.join(changed)}" if changed else ""
     if differing or changed:
-        console.print(f"NOT the same: {len(differing)} of {len(rows)} figures differ{inputs}")
-    else:
-        data = "data" if same["snapshot"] else "artifacts"
-        console.print(f"the same: {len(rows)} figures and all the {data}")
-    return not differing and not changed
+        inputs = f", and the data: {', '.join(changed)}" if changed else ""
+        return f"NOT the same: {len(differing)} of {len(rows)} figures differ{inputs}", False
+    return (
+        f"the same: {len(rows)} figures and all the {'data' if same['snapshot'] else 'artifacts'}",
+        True,
+    )
+
+
+def show_run(record: RunRecord, changes: Mapping[str, str], console: Console) -> None:
+    """Print which run it was, by which code, and what was changed of its configuration."""
+    for key, value in changes.items():
+        console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
+    console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
+    console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
 
 
 def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
@@ -155,13 +168,6 @@ def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
             fix="replay the run that trained the model",
         )  # fmt: skip
     return replace(config, output=None, resume=False)
-
-
-def chosen_rules(record: RunRecord, config: Config) -> dict[str, Any]:
-    """Return the swept rules that the best setting of a run was trained under."""
-    best = record.params.get("best_setting")
-    by_name = {setting.name: setting for setting in grid.settings(config)}
-    return grid.rule_variants(config)[by_name[best].variant] if best in by_name else {}
 
 
 # -- the data -------------------------------------------------------------------------------------
@@ -248,8 +254,8 @@ def evaluated(
     tiles = replace(tiles, keys=tiles.keys.filter(pc.equal(tiles.keys["split"], "validation")))
     metrics = split_metrics(config, "validation", tiles, trained)
     if several:  # beside the best setting's, which are out of fold
-        prefix = f"registered/fold{fold}/" if record.params.get(INTERVALS) else "registered/"
-        metrics = {f"{prefix}{name.removeprefix('best/')}": metrics[name] for name in metrics}
+        prefix = "registered_fold" if record.params.get(INTERVALS) else "registered"
+        metrics = {f"{prefix}/{name.removeprefix('best/')}": metrics[name] for name in metrics}
     return figures | metrics
 
 

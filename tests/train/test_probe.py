@@ -56,6 +56,12 @@ def test_run_logs_its_inputs(client: mlflow.MlflowClient, run: mlflow.entities.R
     assert len(run.data.tags["mlflow.source.git.commit"]) >= 40
 
 
+def test_the_version_says_how_it_was_trained(client: mlflow.MlflowClient):
+    description = client.get_model_version("tissue-probe", "1").description
+    for line in ("registered head: that of fold 4", "learning_rate: 0.02", "label_rule: dominant"):
+        assert f"- {line}" in description
+
+
 def test_run_logs_counts_weights_and_scores(run: mlflow.entities.Run):
     logged = run.data.metrics
     assert logged["funnel/input"] == logged["funnel/kept"] == 1430

@@ -5,6 +5,7 @@ import re
 
 from featurestore.errors import ConfigError
 from featurestore.spec.typed import nearest
+from train.config.hyperparameters import method, unused
 from train.config.schema import HEADS, OPTIMIZERS, PROBES, SOLVERS, Config
 from train.config.trees import leaves
 
@@ -107,16 +108,12 @@ def _check_solver(config: Config) -> None:
 
 
 def _check_probe(config: Config) -> None:
-    """Refuse what a probe without iterations has no use for."""
-    if config.probe == "logistic":
-        return
-    unused = ["learning_rate", "label_smoothing"]
-    unused += ["weight_decay"] if config.probe in ("prototype", "knn") else []
-    for key in unused:
-        if getattr(config.sweep, key):
+    """Refuse what a probe without iterations has no use for, and a list of what does nothing."""
+    for key in unused(config):
+        if values := getattr(config.sweep, key, []):
             raise ConfigError(
-                f"probe={config.probe} has no {key}",
-                found=f"sweep.{key}={getattr(config.sweep, key)}",
+                f"{method(config)} has no {key}",
+                found=f"sweep.{key}={values}",
                 fix=f"leave sweep.{key} out",
             )
     if config.final and config.probe == "knn":

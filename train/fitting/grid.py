@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,64 +10,12 @@ import pyarrow as pa
 import torch
 
 from featurestore.errors import EmptyViewError
-from featurestore.spec.rules import FoldRules, LabelRules, field_names
-from train.config.schema import Config, Sweep
+from train.config.schema import Config
+from train.config.sweep import LEARNING, Setting
 from train.engine.heads import HeadSpecs
 from train.engine.shard import DROPPED
 from train.fitting.tile_table import VALIDATION, TileTable, slide_rank
 from train.predictions.table import encode_slides
-
-SWEPT = set(field_names(Sweep)) - {"thresholds"}  # whose classes are swept one by one
-RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWEPT)
-"""The rules that can be swept: with the thresholds, what makes a variant."""
-LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One combination of the swept values.
-
-    Parameters
-    ----------
-    overrides
-        The values by key, for people: ``{"learning_rate": 0.01}``.
-    variant
-        Which variant of the rules.
-    train_fraction, learning_rate, weight_decay, label_smoothing
-        As in the configuration.
-    """
-
-    overrides: dict[str, Any]
-    variant: int
-    train_fraction: float
-    learning_rate: float
-    weight_decay: float
-    label_smoothing: float
-
-    @property
-    def name(self) -> str:
-        """What tells it from the others."""
-        named = (f"{key}={value}" for key, value in self.overrides.items())
-        return " ".join(named) or "as configured"
-
-
-def rule_variants(config: Config) -> list[dict[str, Any]]:
-    """Return the rules of each variant that is swept, as changes of the configured ones."""
-    axes = [[(key, value) for value in getattr(config.sweep, key)] for key in RULES]
-    for name, values in config.sweep.thresholds.items():
-        axes.append([(f"thresholds.{name}", value) for value in values])
-    return [dict(values) for values in itertools.product(*filter(None, axes))]
-
-
-def settings(config: Config) -> list[Setting]:
-    """Return every combination of the swept values, variants of the rules first."""
-    axes = [[(key, value) for value in getattr(config.sweep, key)] for key in LEARNING]
-    combinations = []
-    for variant, rules in enumerate(rule_variants(config)):
-        for values in itertools.product(*filter(None, axes)):
-            learning = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(values)
-            combinations.append(Setting(rules | dict(values), variant, **learning))
-    return combinations
 
 
 @dataclass(frozen=True)

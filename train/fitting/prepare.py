@@ -19,8 +19,9 @@ from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep, lone_fold
 from train.config.schema import Config
 from train.config.store import with_rules
+from train.config.sweep import rule_variants, settings
 from train.evaluation.groups import check_group_columns, check_group_values
-from train.fitting.grid import HeadGrid, head_grid, rule_variants, settings, single_head
+from train.fitting.grid import HeadGrid, head_grid, single_head
 from train.fitting.rare_classes import warn_of_rare_classes
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
@@ -43,9 +44,11 @@ class Job:
     grid
         Heads to train; None where a checkpoint is evaluated.
     tiles
-        Tiles of a checkpoint's mode, or those held out for a final head.
+        Tiles of a checkpoint's mode.
     model
         The network to evaluate.
+    held_out
+        For a final head: the test tiles under each variant of the rules.
     """
 
     config: Config
@@ -53,6 +56,7 @@ class Job:
     grid: HeadGrid | None = None
     tiles: TileSet | None = None
     model: TrainedModel | None = None
+    held_out: tuple[TileSet, ...] = ()
 
     @property
     def keys(self) -> pa.Table:
@@ -107,9 +111,10 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
         warn_of_leaks(snapshot, config)
     tested = config.final and config.data.test_tiles is not None
     further = config.evidence.columns()
-    tiles = snapshots[0].test_set(further) if tested else None
+    held_out = tuple(snapshot.test_set(further) for snapshot in snapshots) if tested else ()
     table = TileTable.union([snapshot.fold_set(further) for snapshot in snapshots])
-    return Job(config, Path(), head_grid(table, settings(config), folds, config.seed), tiles)
+    grid = head_grid(table, settings(config), folds, config.seed)
+    return Job(config, Path(), grid, held_out=held_out)
 
 
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
@@ -133,7 +138,7 @@ def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
 
 def check_fits(job: Job) -> None:
     """Refuse groups without end, and a checkpoint for embeddings of another length."""
-    for tiles in (job.tiles, job.grid and job.grid.tiles):
+    for tiles in (job.tiles, *job.held_out, job.grid and job.grid.tiles):
         if tiles:
             check_group_values(tiles.keys, job.config.evidence.groups)
     if job.model and job.tiles:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from train.fitting.grid import HeadGrid, Setting
+from train.config.sweep import Setting
+from train.fitting.grid import HeadGrid
 from train.fitting.selection import Score
 
 
@@ -77,15 +78,15 @@ class SettingResults:
             "best": ["best" if n == self.best else "" for n in range(len(self.scores))],
         }
 
-    def printed(self) -> pa.Table:
-        """Return what fits a terminal of the table."""
+    def printed(self, clusters: str) -> pa.Table:
+        """Return what fits a terminal of the table; the intervals resample clusters."""
         columns, swept = self.columns(), list(self.settings[0].overrides) or ["setting"]
         spread = zip(columns["f1_macro"], columns["sd"], columns["best"], strict=True)
         return pa.table(
             {
                 **{key: columns[key] for key in [*swept, "tiles"]},
                 "macro F1": [f"{mean:.4f} ± {sd:.4f} {best and '*'}" for mean, sd, best in spread],
-                "95 % of the mean": [score.f1_macro.text() for score in self.scores],
+                f"95 % over {clusters}": [score.f1_macro.text() for score in self.scores],
             }
         )
 

@@ -1,7 +1,5 @@
 """From a configuration to the trainer of its heads."""
 
-from dataclasses import replace
-
 from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
 from train.engine.heads import HeadSpecs
 from train.engine.minibatch import MiniBatchTrainer
@@ -16,6 +14,7 @@ from train.fitting.autograd import AutogradTrainer
 from train.fitting.grid import HeadGrid, head_grid
 from train.fitting.load import Shards, memory_budget, resident
 from train.fitting.selection import Choice
+from train.fitting.training import final_config
 from train.runtime.processes import Processes
 
 
@@ -40,16 +39,10 @@ def build_trainer(config: Config, grid: HeadGrid, shards: Shards, processes: Pro
 def build_final_trainer(
     config: Config, grid: HeadGrid, shards: Shards, processes: Processes, choice: Choice
 ) -> Trainer:
-    """Return the trainer of one more head of the best setting, on all folds.
-
-    It takes as many epochs as the setting's folds took at the median; a solver as many iterations
-    as it needs, since an optimum is where it is, however many steps away.
-    """
+    """Return the trainer of one more head of the best setting, on all folds; see `final_config`."""
     final = head_grid(grid.tiles, [grid.settings[choice.setting]], [DROPPED], config.seed)
     problem = _problem(config, final.heads.to(processes.device), shards, processes)
-    epochs = config.max_epochs if config.optimizer in SOLVERS else choice.median_epochs
-    plan = replace(train_plan(config), max_epochs=epochs, patience=epochs, min_delta=0.0)
-    return _linear_trainer(config, problem, plan)
+    return _linear_trainer(config, problem, train_plan(final_config(config, grid, choice)))
 
 
 def _problem(config: Config, heads: HeadSpecs, shards: Shards, processes: Processes) -> Problem:

@@ -15,8 +15,11 @@ from torch import nn
 from featurestore.errors import ArtifactError, EmbeddingError
 from featurestore.io.atomic import write_bytes
 from train.models.heads import HEADS, build_backbone, classifier
+from train.models.training import Training
 
 FILE = "checkpoint.safetensors"
+BLUEPRINT, TRAINING = "blueprint", "training"
+"""What the header of the file holds as JSON, beside the shapes of the weights."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,13 @@ class TrainedModel:
         Embeddings (rows, dim) to probabilities (rows, classes).
     spec
         Of the network.
+    training
+        How it was trained; None where that is not known, as of earlier checkpoints.
     """
 
     network: nn.Module
     spec: ModelSpec
+    training: Training | None = None
 
     @property
     def digest(self) -> str:
@@ -83,7 +89,9 @@ def save(path: Path, model: TrainedModel) -> Path:
         for name, value in model.network.state_dict().items()
     }
     # Not by `save_file`, whose files nobody else may read.
-    write_bytes(path, serialized(state, {"blueprint": json.dumps(dataclasses.asdict(model.spec))}))
+    parts = {BLUEPRINT: model.spec} | ({TRAINING: model.training} if model.training else {})
+    texts = {name: json.dumps(dataclasses.asdict(part)) for name, part in parts.items()}
+    write_bytes(path, serialized(state, texts))
     return path
 
 
@@ -103,7 +111,9 @@ def load(path: Path) -> TrainedModel:
     file = next(iter(sorted(path.rglob(FILE))), path / FILE) if path.is_dir() else path
     try:
         with safe_open(file, framework="pt") as opened:
-            spec = ModelSpec(**json.loads((opened.metadata() or {})["blueprint"]))
+            metadata = opened.metadata() or {}
+        spec = ModelSpec(**json.loads(metadata[BLUEPRINT]))
+        training = Training(**json.loads(metadata[TRAINING])) if TRAINING in metadata else None
         network = spec.build()
         network.load_state_dict(load_file(file))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
@@ -112,7 +122,7 @@ def load(path: Path) -> TrainedModel:
             found=str(error).splitlines()[0] or type(error).__name__,
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
-    return TrainedModel(network.eval().requires_grad_(False), spec)
+    return TrainedModel(network.eval().requires_grad_(False), spec, training)
 
 
 def check_dimension(spec: ModelSpec, dim: int) -> None:

@@ -84,7 +84,7 @@ def curves_png(path: Path, curves: Mapping[str, Curve]) -> Path:
     return save(figure, path)
 
 
-def classes_png(path: Path, f1: Mapping[str, Estimate], over: str = "slides") -> Path:
+def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
     """Draw the F1 of each class with its 95 % interval.
 
     Parameters
@@ -110,7 +110,7 @@ def classes_png(path: Path, f1: Mapping[str, Estimate], over: str = "slides") ->
 
 
 def groups_png(
-    path: Path, groups: Sequence[Group], overall: Mapping[str, Estimate], over: str = "slides"
+    path: Path, groups: Sequence[Group], overall: Mapping[str, Estimate], over: str
 ) -> Path:
     """Draw macro F1 and accuracy of each group of a column with intervals, the worst in orange.
 
@@ -174,7 +174,7 @@ def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
 
 
 def differences_png(
-    path: Path, first: str, by_run: Mapping[str, Mapping[str, Estimate]], over: str = "slides"
+    path: Path, first: str, by_run: Mapping[str, Mapping[str, Estimate]], over: str
 ) -> Path:
     """Draw by how much runs differ from the first, metric by metric, with 95 % intervals.
 

@@ -34,9 +34,7 @@ class SettingPoint:
     interval: tuple[float, float]
 
 
-def settings_png(
-    path: Path, points: Sequence[SettingPoint], best: int, over: str = "slides"
-) -> Path:
+def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: str) -> Path:
     """Draw the macro F1 of each setting: its folds' mean and standard deviation, its interval.
 
     Parameters
@@ -62,7 +60,7 @@ def settings_png(
     return save(figure, path)
 
 
-def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str = "slides") -> Path:
+def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -> Path:
     """Draw the macro F1 along one swept key: a line for each combination of the others.
 
     Parameters

@@ -17,9 +17,10 @@ from featurestore.snapshots.tile_set import TileSet
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import text
-from train.config.load import excerpt, recorded
+from train.config.load import recorded
 from train.config.schema import Config
 from train.config.store import open_store
+from train.config.sweep import chosen_config
 from train.evaluation.comparison import differences
 from train.evaluation.evaluate import evaluate
 from train.evaluation.predict import predict_tile_set
@@ -27,7 +28,7 @@ from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.promotion.gate import Evidence
 from train.tracking.registry import Version
-from train.tracking.runs import RunRecord, load_run
+from train.tracking.runs import RunRecord, load_run, trained_values
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
 RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
@@ -49,6 +50,8 @@ class CandidateEvaluation:
         By which test tiles are kept and labelled.
     slides
         How many the test view has.
+    clusters
+        What intervals resample: slides, patients.
     notes
         What a reader of the figures should know.
     """
@@ -58,11 +61,15 @@ class CandidateEvaluation:
     uris: dict[str, str]
     rules: dict[str, Any]
     slides: int
+    clusters: str
     notes: Sequence[str] = ()
 
 
 def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, Config]:
-    """Return what the candidate's run recorded, and its configuration with changes on top.
+    """Return what the candidate's run recorded, and how it was trained, with changes on top.
+
+    Of a sweep that is the configuration of its best setting, see
+    `train.config.sweep.trained_config`: test tiles are labelled by the rules that it knows.
 
     Raises
     ------
@@ -76,7 +83,8 @@ def recorded_config(candidate: Version, changes: list[str]) -> tuple[RunRecord, 
             found=f"run {candidate.run} without config.yaml" if run else "no run",
             fix="register a version with train/probe.py",
         )
-    return run, recorded(run.config, changes)
+    trained = chosen_config(recorded(run.config, []), run.params.get("best_setting"))
+    return run, recorded(text.text(trained), changes)
 
 
 def load_candidate(
@@ -153,7 +161,8 @@ def evaluate_candidate(
     )
     uris = {name: uri for name, (uri, _) in sources.items()}
     rules = _rules(text.plain(config))
-    return CandidateEvaluation(evidence, run, uris, rules, len(candidate.slides))
+    slides, clusters = len(candidate.slides), candidate.cluster_name
+    return CandidateEvaluation(evidence, run, uris, rules, slides, clusters)
 
 
 def test_view(
@@ -225,7 +234,7 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
     trained = load_run(champion.run) if champion.run else None
     if trained is None or not trained.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    new, old = (_rules(excerpt(each.config or "", RULES)) for each in (run, trained))
+    new, old = (_rules(trained_values(each, RULES)) for each in (run, trained))
     notes = [
         f"the champion was trained under {name} {old[name]}, the candidate under {new[name]}"
         for name in RULES

@@ -12,7 +12,7 @@ from featurestore.console.tables import print_table
 from featurestore.printing import Console
 from featurestore.redaction import redacted
 from train.evaluation.metrics import spec_of
-from train.promotion.gate import Check, Evidence, failed_checks
+from train.promotion.gate import Check, failed_checks
 
 if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
@@ -125,12 +125,12 @@ def page(decision: Decision) -> str:
     if decision.evaluation and decision.evaluation.notes:
         parts.append("\n".join(f"- {cell(note)}" for note in decision.evaluation.notes))
     if decision.evaluation:
-        parts += [_figures(decision.evaluation.evidence), _data(decision.evaluation)]
+        parts += [_figures(decision.evaluation), _data(decision.evaluation)]
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(evidence: Evidence) -> str:
-    rows = []
+def _figures(evaluation: "CandidateEvaluation") -> str:
+    evidence, rows = evaluation.evidence, []
     for name, figure in evidence.candidate.items():
         spec = spec_of(name)
         if spec is None or "gate" not in spec.shown_in:
@@ -142,7 +142,7 @@ def _figures(evidence: Evidence) -> str:
             sides.append(f"{apart.value:+.4f} {apart.text(4, '+')}")
         rows.append([name, *sides])
     heads = ["figure", "candidate", *(["champion", "difference"] if evidence.champion else [])]
-    note = "On the same tiles; beside each its 95 % interval."
+    note = f"On the same tiles; beside each its 95 % interval over {evaluation.clusters}."
     return f"## Figures\n\n{note}\n\n{table(heads, rows)}"
 
 

@@ -1,10 +1,10 @@
 """What a run says of the temperature that it has fitted."""
 
 from featurestore.printing import Console
+from train.config import sweep
 from train.config.rules import is_sweep
 from train.config.schema import SOLVERS, Config
 from train.evaluation.calibration import Calibration
-from train.fitting import grid
 from train.predictions.table import Predictions
 from train.reports.html import Page, Table, Text
 
@@ -47,7 +47,7 @@ def fitted_on(config: Config) -> str:
 def also_chosen(config: Config) -> str:
     """Return what else these tiles have chosen, as a sentence; empty for nothing."""
     epochs = config.probe == "logistic" and config.optimizer not in SOLVERS
-    chosen = ["the epoch"] * epochs + ["the setting"] * (len(grid.settings(config)) > 1)
+    chosen = ["the epoch"] * epochs + ["the setting"] * (len(sweep.settings(config)) > 1)
     return f" They have chosen {' and '.join(chosen)}, too." if chosen else ""
 
 

@@ -53,9 +53,9 @@ def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
         "first reason": [row["reason"] for row in rows], "tiles": number,
         "share": [f"{tiles / all_tiles:.1%}" for tiles in number],
     }, note))  # fmt: skip
-    page.headlines.append(
-        Headline("Tiles kept", f"{number[-1]:,}", f"of {number[0]:,}, {number[-1] / all_tiles:.1%}")
-    )
+    share = f"of {number[0]:,}, {number[-1] / all_tiles:.1%}"
+    of_first = f"; first of {variants} variants of the rules" if variants > 1 else ""
+    page.headlines.append(Headline("Tiles kept", f"{number[-1]:,}", share + of_first))
 
 
 def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:

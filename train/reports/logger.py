@@ -21,12 +21,13 @@ from train.evaluation.jackknife import METHOD
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
-from train.models.checkpoint import ModelSpec, TrainedModel
+from train.models.checkpoint import TrainedModel
+from train.models.training import Training
 from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions, has_labels
-from train.reports import inputs, printed, reproduce, results, settings, solver
+from train.reports import inputs, printed, reproduce, results, settings, solver, training
 from train.reports.calibration import say, show
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
@@ -70,7 +71,8 @@ class RunLogger:
         self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
         self.classes = run.config.class_names
         self.page = Page()
-        self.spec: ModelSpec | None = None
+        self.trained: Training | None = None
+        self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
 
     @property
@@ -89,8 +91,7 @@ class RunLogger:
         """
         mode = self.config.mode
         tracker: Tracker = NullTracker() if self.config.resume else self.tracker
-        values = text.flat(self.config)
-        tracker.params({".".join(map(encode_name, path)): value for path, value in values.items()})
+        tracker.params(training.configured(self.config))
         tracker.text(text.text(self.config), "config.yaml")
         tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
         tracker.params({"command": self.run.command})
@@ -162,17 +163,24 @@ class RunLogger:
         settings.record(self.run, self.page, trained)
 
     @on_main
+    def training(self, trained: Training) -> None:
+        """Record how the registered head was trained, and what was selected by which figure."""
+        self.trained = trained
+        self.tracker.params(training.chosen(self.config, trained))
+        training.say(self.console, trained, self.config.mode)
+
+    @on_main
     def registered_head(self, choice: Choice) -> None:
         """Record which fold's head is registered, and how good heads of its setting are.
 
         It is the head whose own fold was the easiest: the mean over folds tells more of it.
         """
-        score, of_fold = choice.score, f"registered/fold{choice.fold}/validation"
+        score = choice.score
         metrics = score.folds[choice.fold_index] | {"loss": choice.loss}
         means = {name: score.mean(name) for name in ("f1_macro", "accuracy", "balanced_accuracy")}
         self.tracker.params({"registered_fold": choice.fold})
         self.tracker.metrics(encode_metrics(means, "registered/validation"))
-        self.tracker.metrics(encode_metrics(metrics, of_fold))
+        self.tracker.metrics(encode_metrics(metrics, "registered_fold/validation"))
 
     @on_main
     def checkpoint(self, model: TrainedModel) -> None:
@@ -183,7 +191,7 @@ class RunLogger:
     def model(self, model: TrainedModel) -> None:
         """Record the checkpoint and the model, and register it if it is to be."""
         tracking, file = self.config.tracking, self.folder / checkpoint.FILE
-        self.spec = model.spec
+        self.registered = model
         self.tracker.checkpoint(file)
         name = tracking.model if tracking.register else None
         self.model_uri = self.tracker.model(model, file, name)
@@ -302,19 +310,23 @@ class RunLogger:
     # -- all of it --------------------------------------------------------------------------------
 
     @on_main
-    def close(self, spec: ModelSpec | None = None) -> None:
+    def close(self, evaluated: TrainedModel | None = None) -> None:
         """Finish the page; write it, and record it, if anybody can see it.
 
         Parameters
         ----------
-        spec
-            Of the network that was evaluated; a fit's own is known.
+        evaluated
+            The network of a mode that trains none; a fit's own is known.
         """
+        model, trained, mode = self.registered, self.trained, self.config.mode
+        if evaluated:
+            model, trained = evaluated, training.of_evaluated(evaluated, mode)
+            training.say(self.console, trained, mode)
         if not self.visible:
             return
-        uri = self.model_uri if self.config.mode == "fit" else self.config.checkpoint
+        uri = self.model_uri if mode == "fit" else self.config.checkpoint
         reproduce.heading(self.page, self.run)
-        results.model(self.page, self.config, spec or self.spec, uri)
+        results.model(self.page, self.config, model, trained, uri)
         reproduce.again(self.page, self.run, uri)
         file = self.folder / FILE
         write_page(file, self.page)

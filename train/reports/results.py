@@ -14,8 +14,10 @@ from train.evaluation.estimates import FEW_UNITS
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.metrics import CLASS, METRICS, shown_in
 from train.evaluation.unit_sums import Counts
-from train.models.checkpoint import ModelSpec
+from train.models.checkpoint import TrainedModel
+from train.models.training import Training
 from train.reports.html import Headline, Page, Picture, Table, Text
+from train.reports.training import show
 from train.tracking.names import decode_name
 
 WORST, SUREST = 10, 20  # slides and errors that are listed
@@ -151,38 +153,47 @@ def picture(page: Page, file: Path) -> None:
     page.add(section, Picture(caption, file.read_bytes()))
 
 
-def model(page: Page, config: Config, spec: ModelSpec | None, uri: str | None) -> None:
-    """Tell what was trained, how, and where it is registered."""
-    how = _how(config, spec) | {"model": uri or "none registered"}
+def model(
+    page: Page,
+    config: Config,
+    trained: TrainedModel | None,
+    training: Training | None,
+    uri: str | None,
+) -> None:
+    """Tell what was trained, how, and where it is registered.
+
+    Parameters
+    ----------
+    trained
+        The network; None where a fit makes none.
+    training
+        How it was trained.
+    """
+    spec, settings = trained.spec if trained else None, training.settings if training else {}
+    how = {} if config.mode == "fit" else {"checkpoint": config.checkpoint}
+    how |= settings
+    if spec:
+        how |= {"embedding": f"{spec.dim} numbers", "temperature": f"{spec.temperature:.4g}"}
+    how |= {"model": uri or "none registered"}
     page.add("model", Table("How it is made", {
         "what": list(how), "value": [str(value) for value in how.values()]
     }))  # fmt: skip
+    if training:
+        show(page, training, config.mode)
     classes = spec.classes if spec else config.class_names
     weights = spec.weights if spec else [None] * len(classes)
+    # A fit's are those of the tiles that were trained on; else of the tiles that are evaluated.
+    rules = training.rules if training and config.mode == "fit" else vars(config)
     page.add("model", Table("Classes", {
         "class": classes,
         "index": list(range(len(classes))),
-        "least coverage": [config.thresholds.get(name) for name in classes],
+        "least coverage": [rules["thresholds"].get(name) for name in classes],
         "weight in the loss": list(weights),
-    }, f"Least sum of coverages {config.tissue_prop_min}; label rule {config.label_rule}; "
-        f"tiles of several classes {'dropped' if config.single_class else 'kept'}."))  # fmt: skip
-    kind = config.head if config.probe == "logistic" else config.probe
+    }, f"Least sum of coverages {rules['tissue_prop_min']}; label rule {rules['label_rule']}; "
+        f"tiles of several classes {'dropped' if rules['single_class'] else 'kept'}."))  # fmt: skip
+    kind = settings.get("probe", "logistic")
+    kind = settings.get("head", "none") if kind == "logistic" else kind
     page.headlines.append(Headline("Model", kind, uri or "none registered"))
     page.add("model", Text(
-        text.text(config), "The whole configuration", code=True, folded=True
+        text.text(config), "The whole configuration, as it was given", code=True, folded=True
     ))  # fmt: skip
-
-
-def _how(config: Config, spec: ModelSpec | None) -> dict[str, Any]:
-    how: dict[str, Any] = {"head": config.head, "probe": config.probe}
-    how |= {"normalize": config.normalize, "precision": config.precision}
-    if config.mode != "fit":
-        how = {"checkpoint": config.checkpoint}
-    elif config.probe == "logistic":
-        names = ("optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size")
-        how |= {name: getattr(config, name) for name in (*names, "max_epochs", "patience")}
-    if spec:
-        how |= {"embedding": f"{spec.dim} numbers", "temperature": f"{spec.temperature:.4g}"}
-        if config.mode != "fit":
-            how |= {"head": spec.head, "normalize": spec.normalize}
-    return how

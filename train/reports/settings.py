@@ -20,7 +20,7 @@ from train.tracking.tracker import Tracker
 def record(run: Run, page: Page, trained: SettingResults) -> None:
     """Print the settings side by side; record each as a run of its own below this one."""
     tracker, clusters = run.tracker, plural(run.config.evidence.resample)
-    print_table(trained.printed(), run.console, "settings")
+    print_table(trained.printed(clusters), run.console, "settings")
     tracker.table(trained.columns(), "settings.json")
     pictures = draw(trained, run.folder, clusters)
     for file in pictures:
@@ -62,8 +62,6 @@ def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters
     if len(f1) > 1:
         note += " The best was chosen by the figures that stand here: another set tells how good "
         note += "it is."
-        name = trained.settings[trained.best].name
-        page.add("model", Text(f"Of {len(f1)} settings, the best by out-of-fold macro F1: {name}."))
     page.add("good", Table("Settings", {
         **{titles[key]: values for key, values in columns.items() if key not in hidden},
         f"95 % over {clusters}": [estimate.text(4) for estimate in f1],

@@ -72,6 +72,13 @@ def as_failure(error: FeatureStoreError) -> TrackingError:
     return failure
 
 
+def complete_version(model: str, number: str, trained: TrainedModel) -> None:
+    """Describe a version that was registered; then tag it with its digests, which it ends with."""
+    if trained.training:
+        registry.describe(model, number, trained.training.text)
+    registry.record_digests(model, number)
+
+
 class MlflowTracker:
     """One MLflow run.
 
@@ -300,7 +307,7 @@ class MlflowTracker:
     def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI.
 
-        A registered version is tagged with the digests of its files.
+        A registered version says how it was trained, and is tagged with the digests of its files.
         """
         import mlflow
         from mlflow.models import ModelSignature
@@ -308,7 +315,7 @@ class MlflowTracker:
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
                 if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
-                    registry.record_digests(name, str(version.version))
+                    complete_version(name, str(version.version), trained)
                 return f"models:/{name}/{version.version}"
         from mlflow.types import Schema, TensorSpec
 
@@ -336,5 +343,5 @@ class MlflowTracker:
             )
         if not name:
             return str(info.model_uri)
-        registry.record_digests(name, str(info.registered_model_version))
+        complete_version(name, str(info.registered_model_version), trained)
         return f"models:/{name}/{info.registered_model_version}"

@@ -123,6 +123,12 @@ def record_digests(model: str, number: str) -> None:
         client().set_model_version_tag(model, number, DIGESTS_TAG, digests)
 
 
+def describe(model: str, number: str, text: str) -> None:
+    """Write the description of a version, which MLflow shows as Markdown."""
+    with translated(f"Version {number} of {model} could not be described"):
+        client().update_model_version(model, number, description=redacted(text))
+
+
 def fetch(model: str, number: str, folder: Path) -> Path:
     """Copy the files of a version, as the registry gives them out now, into a folder.
 

@@ -1,6 +1,7 @@
 """What a run has recorded."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 from featurestore.errors import ArtifactError
 from featurestore.io import tracking_server
 from featurestore.io.uris import local_path
+from train.config.load import excerpt
+from train.config.schema import Config
+from train.config.sweep import chosen_config
+from train.config.trees import changed
 
 PACKAGES = (
     "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",
@@ -98,6 +103,23 @@ def load_run(run: str) -> RunRecord:
         params=dict(entity.data.params),
         contents=frozenset(contents),
     )
+
+
+def trained_values(record: RunRecord, names: Sequence[str]) -> dict[str, Any]:
+    """Return some keys of the configuration as far as a run has recorded them.
+
+    Of a sweep they have the values of its best setting: those that its model was trained by.
+
+    Parameters
+    ----------
+    names
+        Keys of the configuration's root.
+    """
+    if not record.config:
+        return {}
+    values = excerpt(record.config, [*names, "sweep"])
+    config = chosen_config(changed(Config(), values), record.params.get("best_setting"))
+    return {name: getattr(config, name) for name in names if name in values}
 
 
 def set_status(run: str, status: str) -> None:

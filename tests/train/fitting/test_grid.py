@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from train import probe
 from train.config import load
 from train.config.store import open_store, with_rules
-from train.fitting import grid
+from train.config.sweep import rule_variants
 from train.fitting.prepare import choose_grid
 from train.models import checkpoint
 
@@ -150,7 +150,7 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
          "sweep.kfold_strategy=[stratified,stratified_group]", "tracking.enabled=false"]
     )  # fmt: skip
     store = open_store(settled)
-    snapshots = [materialise(with_rules(store, rules)) for rules in grid.rule_variants(settled)]
+    snapshots = [materialise(with_rules(store, rules)) for rules in rule_variants(settled)]
     assert len(snapshots) == 8
     head_grid = choose_grid(snapshots, settled).grid
     assert head_grid is not None
@@ -301,6 +301,10 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         (["fold=0", "probe=ldo"], ["no probe 'ldo'", "did you mean 'lda'"]),
         (["fold=0", "probe=lda", "weight_decay=2"], ["shrinkage", "[0, 1]"]),
         (["fold=0", "probe=knn", "sweep.learning_rate=[1]"], ["probe=knn has no learning_rate"]),
+        (
+            ["fold=0", "optimizer=lbfgs", "sweep.learning_rate=[1]"],
+            ["optimizer=lbfgs has no learning_rate", "leave sweep.learning_rate out"],
+        ),
         (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
         (["fold=0", "calibrate=true", "head=mlp"], ["linear head", "head=mlp"]),
         (["fold=0", "abstain_below=80"], ["abstain_below is out of bounds", "80", "(0, 1]"]),
