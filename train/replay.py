@@ -105,7 +105,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
     console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
     rules = chosen_rules(record, config)
-    store = with_rules(open_store(config), rules)
+    store = with_rules(open_store(config, record.params.get("folds_artifact")), rules)
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)
