@@ -48,11 +48,18 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
     """
     here = engine.connect()
     near_pairs, crowded = [], 0
+    found = np.zeros(sum(matrix.rows for matrix, _ in matrices.values()), dtype=bool)
+    with errors.translated():
+        joined = _sides(here, folder, matrices).to_pyarrow()
+    sides = engine.register(here, "sides", joined)
     for grid in near.CELLS:
+        one = sides.select(*KEY, "row", "side", "number", cell=grid)
         with errors.translated():
-            candidates = duplicate_embeddings(_sides(here, folder, matrices, grid)).to_pyarrow()
+            candidates = duplicate_embeddings(one).to_pyarrow()
+        candidates = _still_open(candidates, found)
         ours, theirs, unsettled = _compared(candidates, matrices)
         near_pairs.append(_pairs(candidates, ours, theirs))
+        found[near_pairs[-1]["number"].to_numpy()] = True
         crowded = max(crowded, unsettled)
     if crowded:
         warnings.warn(
@@ -66,19 +73,25 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
     return pairs.take(pa.array(np.sort(first))).drop_columns(["number"])
 
 
-def _sides(here: SQLBackend, folder: Path, matrices: Matrices, grid: str) -> ir.Table:
-    """Return the kept tiles of all cohorts: key, ``side, cell``, the row, and a number."""
+def _sides(here: SQLBackend, folder: Path, matrices: Matrices) -> ir.Table:
+    """Return the kept tiles of all cohorts: key, ``side``, the row, its cells, and a number."""
     sides, number = [], 0
     for prefix, (matrix, _) in matrices.items():
         # Embeddings of another length are nobody's duplicates.
         if matrix.dim == matrices[""][0].dim:
             fates = kept_tiles(engine.read_parquet(here, [folder / f"{prefix}fates.parquet"]))
             side = ibis.literal("test") if prefix else fates.fold.cast("string")
-            keys = engine.read_parquet(here, [matrix.keys]).rename(cell=grid)
+            keys = engine.read_parquet(here, [matrix.keys])
             placed = fates.select(*KEY, "row", side=side, number=fates.row + number)
-            sides.append(look_up(placed, keys, ["row"], "cell"))
+            sides.append(look_up(placed, keys, ["row"], *near.CELLS))
         number += matrix.rows
     return ibis.union(*sides) if len(sides) > 1 else sides[0]
+
+
+def _still_open(candidates: pa.Table, found: Mask) -> pa.Table:
+    """Return the tiles of those cells of which not all have been found in an earlier grid."""
+    cell, is_open = _codes(candidates["cell"]), ~found[candidates["number"].to_numpy()]
+    return candidates.filter(np.isin(cell, cell[is_open]))
 
 
 def _pairs(candidates: pa.Table, ours: Codes, theirs: Codes) -> pa.Table:

@@ -14,8 +14,11 @@ def kept_tiles(fates: ir.Table) -> ir.Table:
 
 
 def groups_in_several_folds(fates: ir.Table, group: str) -> ir.Table:
-    """Return the groups with kept tiles in several folds: the group, ``folds, tiles``."""
-    tiles = kept_tiles(fates)
+    """Return the groups with kept tiles in several folds: the group, ``folds, tiles``.
+
+    Tiles without a group, for example of an unknown patient, are not one group.
+    """
+    tiles = kept_tiles(fates).filter(lambda kept: kept[group].notnull())
     groups = tiles.group_by(group).aggregate(folds=tiles.fold.nunique(), tiles=tiles.count())
     return groups.filter(groups.folds > 1).order_by(group)
 

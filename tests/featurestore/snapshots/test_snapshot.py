@@ -396,6 +396,12 @@ def test_a_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: 
         snapshot(named, **by_slide, kfold_group="patient_id")
 
 
+def test_tiles_of_no_patient_are_not_one_patient(artifacts: TABLES):
+    made = snapshot(artifacts({"patient_id": [None, *["p"] * 4, *[None] * 7]}))
+    assert found(made) == {}
+    assert made.shared(0) == {"slide_id": 0}
+
+
 def test_a_slide_that_folds_over_patients_divide_is_refused(artifacts: TABLES):
     """Of slide s1, half the tiles have another patient: each patient is in one fold."""
     named = artifacts({"patient_id": [f"p{n // 4}" for n in range(12)],
