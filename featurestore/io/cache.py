@@ -30,7 +30,7 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
-_ON_TRIAL: list[list["CacheEntry"]] = []  # what was built within `undone_if_refused`
+_ON_TRIAL: list[list[tuple["CacheEntry", bool]]] = []  # of `undone_if_refused`: is it new
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def get_or_build(
             if folder.exists() and wrong is None:
                 _touch(lock)
                 entry = CacheEntry(folder, lock)
-                for entries in _ON_TRIAL if is_new else ():
-                    entries.append(entry)
+                for entries in _ON_TRIAL:
+                    entries.append((entry, is_new))
                 return entry
             lock.close()
             if wrong:
@@ -107,14 +107,15 @@ def undone_if_refused() -> Iterator[None]:
     What another process has begun to use stays. So does all after an interruption, which refuses
     nothing: the next run goes on with it.
     """
-    entries: list[CacheEntry] = []
+    entries: list[tuple[CacheEntry, bool]] = []
     _ON_TRIAL.append(entries)
     try:
         yield
     except FeatureStoreError:
-        for entry in reversed(entries):
-            entry.lock.close()
-            if entry.folder.exists():
+        for entry, _ in entries:
+            entry.lock.close()  # or this process would be in its own way
+        for entry, is_new in entries:
+            if is_new and entry.folder.exists():
                 remove(entry.folder)
         raise
     finally:
