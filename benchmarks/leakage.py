@@ -1,17 +1,24 @@
-"""What leakage is worth: the digits, folds over scans against folds over writers.
+"""What leakage is worth, and what it costs to look for equal embeddings across the split.
 
     python -m benchmarks.leakage
+    python -m benchmarks.leakage --rows 50000 100000 200000 --dim 64
 
-Five folds each; the mean validation accuracy of the probe beside scikit-learn's class-balanced
-logistic regression on the very same folds.
+The first takes the digits, folds over scans against folds over writers. Five folds each; the mean
+validation accuracy of the probe beside scikit-learn's class-balanced logistic regression on the
+very same folds. The second times the cells of embeddings, and the comparison of those that share
+one: where all differ, where half are copies in other floats, and where all are one embedding.
 """
 
+import argparse
 import contextlib
 import io
 import os
 import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +26,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featurestore.embeddings import convert, near
+from featurestore.embeddings.batches import as_vectors
+from featurestore.embeddings.matrix import EmbeddingMatrix
+from featurestore.io import parquet
 from featurestore.snapshots.build import materialise
+from featurestore.snapshots.duplicates import duplicates
 from train import probe
 from train.config.load import load
 from train.config.store import open_store
@@ -45,8 +57,52 @@ def accuracies(strategy: str, fold: int) -> tuple[float, float]:
     )
 
 
-def main() -> None:
-    """Print one row per strategy."""
+def cohort(rows: int, dim: int) -> dict[str, np.ndarray]:
+    """Return embeddings by how many of them are alike."""
+    distinct = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
+    copied = distinct.copy()
+    copied[rows // 2 :] = copied[: rows // 2] * np.float32(1 + 2e-7)
+    return {"distinct": distinct, "half copied": copied, "constant": np.ones_like(distinct)}
+
+
+def search(embeddings: np.ndarray) -> tuple[float, float, int]:
+    """Return the seconds for cells and for the comparison, and the tiles that were found."""
+    rows, dim = embeddings.shape
+    numbers = np.arange(rows)
+    keys = pa.table({"slide_id": [f"s{n // 1000}" for n in numbers], "x": numbers, "y": numbers})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fates = keys.append_column("row", pa.array(numbers))
+        fates = fates.append_column("fold", pa.array(numbers * 5 // rows))
+        fates = fates.append_column("dropped_by", pa.nulls(rows, pa.string()))
+        pq.write_table(fates, folder / "fates.parquet")
+        table = keys.append_column("embedding", as_vectors(embeddings))
+        pq.write_table(table, folder / "embeddings.parquet")
+        fragments = parquet.dataset(str(folder / "embeddings.parquet")).fragments
+        convert.convert(fragments, dim, "float32", folder, lambda _: None)
+        start = time.perf_counter()
+        for block in np.array_split(embeddings, max(1, embeddings.nbytes // 2**21)):
+            near.cells(block, near.directions(dim))
+        between = time.perf_counter()
+        pairs = duplicates(folder, {"": (EmbeddingMatrix.open(folder), None)})  # type: ignore[dict-item]
+        return between - start, time.perf_counter() - between, len(pairs)
+
+
+def searched(sizes: list[int], dim: int) -> Table:
+    """Return a row for each size and kind of cohort."""
+    table = Table("rows", "embeddings", "cells", "comparison", "us a row", "found")
+    for rows in sizes:
+        for kind, embeddings in cohort(rows, dim).items():
+            cells, compared, found = search(embeddings)
+            table.add_row(
+                f"{rows:,}", kind, f"{cells:.2f} s", f"{compared:.2f} s",
+                f"{1e6 * (cells + compared) / rows:.1f}", f"{found:,}",
+            )  # fmt: skip
+    return table
+
+
+def worth() -> Table:
+    """Return one row per strategy."""
     table = Table("folds over", "probe", "scikit-learn", title="mean validation accuracy")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -54,7 +110,18 @@ def main() -> None:
             mine, theirs = np.mean([accuracies(strategy, fold) for fold in FOLDS], axis=0)
             table.add_row(f"{over} ({strategy})", f"{mine:.1%}", f"{theirs:.1%}")
         os.chdir("/")
-    Console().print(table)
+    return table
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", help="time the search of so many tiles")
+    parser.add_argument("--dim", type=int, default=64)
+    options = parser.parse_args()
+    if options.rows:
+        search(cohort(100, options.dim)["distinct"])  # imports
+    Console().print(searched(options.rows, options.dim) if options.rows else worth())
 
 
 if __name__ == "__main__":

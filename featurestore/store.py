@@ -28,7 +28,7 @@ from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.thresholds import threshold_view
 
 MADE_HERE = (
-    "tissue_prop", "dominant", "label", "target", "dropped_by", "split", "row", "content",
+    "tissue_prop", "dominant", "label", "target", "dropped_by", "split", "row",
 )  # fmt: skip
 """Columns of views and snapshots; SQL, which knows no case, would take an artifact's for them."""
 
@@ -48,6 +48,9 @@ class FeatureStore:
         See `featurestore.backend.engine.connect`.
     remember
         Whether to look for an earlier assignment of folds in MLflow before making one.
+    folds
+        URI of the assignment that a run has logged which is to be replayed: folds are assigned as
+        they were then.
 
     Examples
     --------
@@ -86,8 +89,9 @@ class FeatureStore:
         temp_folder: str | None = None,
         remember: bool = False,
         database: Path | None = None,
+        folds: str | None = None,
     ) -> None:
-        self.spec, self.sources = spec, Sources(spec)
+        self.spec, self.sources, self.logged_folds = spec, Sources(spec), folds
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
@@ -229,10 +233,12 @@ class FeatureStore:
         spec, survivors = self.spec, self.survivors("")
         table = None
         if self.remember:
-            table = artifact.find_assignment(spec, self.sources.dataset("tiles"))
+            table = artifact.find_assignment(spec, self.sources.dataset("tiles"), self.fold_method)
         if table is None:
             grouped = spec.kfold_strategy == "stratified_group"
-            wanted = dict.fromkeys([*KEY, "label", *([spec.kfold_group] if grouped else [])])
+            wanted = dict.fromkeys(
+                [*KEY, "label", "target", *([spec.kfold_group] if grouped else [])]
+            )
             with errors.translated():
                 rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
             table = assign_folds(rows, spec)
@@ -246,10 +252,20 @@ class FeatureStore:
             )
         if self.database is None:
             return engine.register(self.connection, "assigned_folds", table)
-        content = artifact.content(spec, self.sources.dataset("tiles").named)
-        self._fold_file = artifact.log_assignment(table, content)
+        self._fold_file = artifact.log_assignment(table, self.fold_content)
         filed = engine.read_parquet(self.connection, [self._fold_file])
         return engine.create_view(self.connection, "assigned_folds", filed)
+
+    @cached_property
+    def fold_method(self) -> int:
+        """By which method folds are assigned, see `featurestore.folds.artifact.method_of`."""
+        logged = self.logged_folds if self.remember else None
+        return artifact.method_of(self.spec, self.sources.dataset("tiles"), logged)
+
+    @property
+    def fold_content(self) -> str:
+        """The digest of all that determines the folds."""
+        return artifact.content(self.spec, self.sources.dataset("tiles").named, self.fold_method)
 
     @property
     def fold_table(self) -> pa.Table | None:

@@ -102,7 +102,8 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     name = names.resolved(name)
     record = load_run(names.run_of(name))
     config = replayed_config(record, overrides)
-    store = open_store(chosen_config(config, record.params.get("best_setting")))
+    chosen = chosen_config(config, record.params.get("best_setting"))
+    store = open_store(chosen, record.params.get("folds_artifact"))
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), needed)

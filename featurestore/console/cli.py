@@ -29,6 +29,7 @@ from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff
 from featurestore.snapshots.export import export
+from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.verify import damages
 from featurestore.spec import bounds
 from featurestore.spec.bounds import THREADS
@@ -256,9 +257,8 @@ def _materialise(options: argparse.Namespace) -> None:
     made = build.materialise(store, Rows(Console(stderr=True)))
     name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
     print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
-    for finding in made.findings:
-        if finding.count:
-            say(f"leak: {finding.count:,} {finding.check}: {finding.first}")
+    for leak in raise_leaks(made.findings, store.spec.leakage):
+        say(f"leak: {leak}")
     say(f"snapshot: {made.folder.name}")
 
 
@@ -295,4 +295,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     store, bar = open_store(options), Rows(Console(stderr=True))
-    say(export(store, build.materialise(store, bar), options.to, bar))
+    made = build.materialise(store, bar)
+    for leak in raise_leaks(made.findings, store.spec.leakage):
+        warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
+    say(export(store, made, options.to, bar))

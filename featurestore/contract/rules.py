@@ -130,7 +130,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
     lacking = [name for name in EXTENTS if name not in slides.columns]
     if lacking:
         yield Violation(
-            f"slides lack {' and '.join(lacking)}: whether tiles overlap is not looked at",
+            f"slides lack {' and '.join(lacking)}: tiles are taken to fill their grid",
             columns,
             "write the extent of a slide's tiles, in the units of x and y",
             severity="warning",

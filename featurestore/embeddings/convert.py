@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.contract.violation import Violation, key_text, raise_first
+from featurestore.embeddings import near
 from featurestore.embeddings.batches import (
     RowGroup,
     as_matrix,
@@ -81,8 +82,8 @@ def convert(
     _check_room(folder, rows * dim * kind.itemsize, halved=kind.itemsize == 2)
     header = _begin(folder / FILE, rows, dim, kind)
     keys = read_keys(fragments)
-    hashes, weights = np.zeros(rows, dtype=np.int64), hash_weights(dim)
-    sums = hashes if storage == "float32" else np.zeros(rows, dtype=np.int64)
+    cells, onto = np.zeros((rows, near.GRIDS), dtype=np.int64), near.directions(dim)
+    sums, weights = np.zeros(rows, dtype=np.int64), hash_weights(dim)
     invalid = InvalidEmbeddings(dim, storage)
     local = threading.local()  # one open file a thread
 
@@ -92,10 +93,9 @@ def convert(
         at = row_group.start
         for column in embedding_batches(row_group, dim):
             block = invalid.checked(column, at)
-            hashes[at : at + len(block)] = _hashes(block, weights)
+            cells[at : at + len(block)] = near.cells(block, onto)
             stored = _stored(block, kind)
-            if sums is not hashes:
-                sums[at : at + len(block)] = _hashes(stored, weights)
+            sums[at : at + len(block)] = _hashes(stored, weights)
             data = stored.view(np.uint8).data.cast("B")
             _write_at(local.file, header + at * dim * kind.itemsize, data)
             at += len(block)
@@ -110,7 +110,12 @@ def convert(
             pool.shutdown(cancel_futures=True)
             raise
     raise_first(invalid.violations(keys))
-    for name, column in (("row", np.arange(rows)), ("content", hashes), ("stored", sums)):
+    columns = {
+        "row": np.arange(rows),
+        **dict(zip(near.CELLS, cells.T, strict=True)),
+        "stored": sums,
+    }
+    for name, column in columns.items():
         keys = keys.append_column(name, pa.array(column))
     pq.write_table(keys, folder / KEYS)
     shape = {"rows": rows, "dim": dim, "storage": storage}
@@ -281,7 +286,7 @@ def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.fl
 
 
 def _hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
-    """Digest the bytes of each row to 64 bits, for finding equal ones, and rows that have changed.
+    """Digest the bytes of each row to 64 bits, for finding rows that have changed.
 
     Multilinear hashing modulo 2^64 over the bit patterns, see D. Lemire and O. Kaser (2014),
     "Strongly universal string hashing is fast". As many numbers a step as fill 64 bits.

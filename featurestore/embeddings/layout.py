@@ -14,7 +14,7 @@ STORED: dict[str, np.dtype] = {
 }
 
 
-FORMAT = 2  # of the folder below
+FORMAT = 3  # of the folder below
 
 
 FILE, KEYS, MANIFEST = "embeddings.npy", "keys.parquet", "matrix.json"

@@ -67,9 +67,10 @@ class EmbeddingMatrix:
 
     @property
     def keys(self) -> Path:
-        """The Parquet file with ``slide_id, x, y, row, content, stored``, in the order of rows.
+        """The Parquet file with ``slide_id, x, y, row, cell_<n>, stored``, in the order of rows.
 
-        ``content`` is a digest of the embedding, ``stored`` of its bytes in the matrix.
+        ``cell_<n>`` are the cells in which near embeddings meet (`featurestore.embeddings.near`),
+        ``stored`` is a digest of the row's bytes in the matrix.
         """
         return self.folder / KEYS
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,19 +18,34 @@ from featurestore.spec.store_spec import StoreSpec
 NAME = "folds"
 FILE = "folds.parquet"
 RULES = field_names(LabelRules, FoldRules)
+METHOD = 2  # of assigning groups: one more when the same tiles and rules get other folds
 
 
-def content(spec: StoreSpec, tiles: Mapping[str, Path]) -> str:
-    """Digest all that determines an assignment: the tiles and the rules, no embedding."""
-    return _content(spec, digests.digest(tiles, remember=False))
+def content(spec: StoreSpec, tiles: Mapping[str, Path], method: int = METHOD) -> str:
+    """Digest all that determines an assignment: the tiles, the rules, how; no embedding."""
+    return _content(spec, digests.digest(tiles, remember=False), method)
 
 
-def _content(spec: StoreSpec, tiles: str) -> str:
-    parts = [tiles, values_of(spec, RULES)]
+def _content(spec: StoreSpec, tiles: str, method: int) -> str:
+    parts: list[Any] = [tiles, values_of(spec, RULES)]
+    if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
+        parts.append({"method": method})
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def find_assignment(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
+def method_of(spec: StoreSpec, tiles: Dataset, uri: str | None) -> int:
+    """Return by which method a run has assigned the folds that it has logged: today's, if none.
+
+    Parameters
+    ----------
+    uri
+        As `store_assignment` returned it to that run.
+    """
+    methods = range(METHOD, 0, -1) if uri else ()
+    return next((one for one in methods if uri == f"{_root(spec, tiles, one)}/{FILE}"), METHOD)
+
+
+def find_assignment(spec: StoreSpec, tiles: Dataset, method: int = METHOD) -> pa.Table | None:
     """Return an assignment that an earlier run logged to MLflow, or None.
 
     Raises
@@ -37,13 +53,17 @@ def find_assignment(spec: StoreSpec, tiles: Dataset) -> pa.Table | None:
     ArtifactError
         It is damaged.
     """
+    root = _root(spec, tiles, method)
+    return _read(Path(uris.local_path(f"{root}/{FILE}")), root) if root else None
+
+
+def _root(spec: StoreSpec, tiles: Dataset, method: int) -> str | None:
     sums = [digests.digest(tiles.named, remember=False)]
     if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
         sums.append(digests.earlier(tiles.named))
-    for one in dict.fromkeys(sums):
-        if root := mlflow_artifacts.find_artifact(NAME, _content(spec, one)):
-            return _read(Path(uris.local_path(f"{root}/{FILE}")), root)
-    return None
+    contents = (_content(spec, one, method) for one in dict.fromkeys(sums))
+    roots = (mlflow_artifacts.find_artifact(NAME, content) for content in contents)
+    return next((root for root in roots if root), None)
 
 
 def _read(file: Path, root: str) -> pa.Table:

@@ -21,8 +21,8 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     Parameters
     ----------
     tiles
-        ``slide_id, x, y, label`` and the group's column, sorted by key so that the seed alone
-        decides.
+        ``slide_id, x, y, label, target`` and the group's column, sorted by key so that the seed
+        alone decides; under ``stratified_group`` no order of rows changes a fold.
     rules
         Strategy, group, number of folds, seed and balance.
 
@@ -30,7 +30,8 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     -------
     pa.Table
         ``slide_id, x, y, fold``; ``fold`` is null for the tiles of a rare class, one in fewer
-        than ``k`` groups (tiles, under ``stratified``); see `rare_classes`.
+        than ``k`` groups (tiles, under ``stratified``); see `rare_classes`. Ties are broken as by
+        scikit-learn on the classes' indices and the groups' own values.
 
     Raises
     ------
@@ -45,6 +46,7 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     ...         "x": [0, 1, 0, 1],
     ...         "y": [0, 0, 0, 0],
     ...         "label": ["Fat", "Nerve", "Fat", "Nerve"],
+    ...         "target": [0, 1, 0, 1],
     ...     }
     ... )
     >>> folds = assign_folds(tiles, FoldRules("stratified_group", k=2))["fold"].to_pylist()
@@ -55,13 +57,8 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     k, grouped = rules.k, rules.kfold_strategy == "stratified_group"
-    labels = np.asarray(tiles["label"].combine_chunks().dictionary_encode().indices)
-    names = tiles["label"].combine_chunks().dictionary_encode().dictionary.to_pylist()
-    groups = (
-        np.asarray(tiles[rules.kfold_group].combine_chunks().dictionary_encode().indices)
-        if grouped
-        else np.arange(len(tiles))
-    )
+    labels, names = _classes(tiles)
+    groups = _ranks(tiles[rules.kfold_group]) if grouped else np.arange(len(tiles))
     spread = {name: len(np.unique(groups[labels == code])) for code, name in enumerate(names)}
     rare = {name: count for name, count in spread.items() if count < k}
     kept = ~np.isin(labels, [names.index(name) for name in rare])
@@ -97,6 +94,20 @@ def assign_folds(tiles: pa.Table, rules: FoldRules) -> pa.Table:
     return table.replace_schema_metadata(
         {RARE: json.dumps(rare), IMBALANCE: json.dumps(imbalances_of)}
     )
+
+
+def _classes(tiles: pa.Table) -> tuple[Codes, list[str]]:
+    """Return the class of each tile, numbered in the order of targets, and the classes' names."""
+    classes = tiles.select(["target", "label"]).group_by(["target", "label"]).aggregate([])
+    return _ranks(tiles["target"]), classes.sort_by("target")["label"].to_pylist()
+
+
+def _ranks(column: pa.ChunkedArray) -> Codes:
+    """Number values by their own order, as scikit-learn does, not by that of the rows."""
+    coded = column.combine_chunks().dictionary_encode()
+    rank = np.empty(len(coded.dictionary), dtype=np.int64)
+    rank[pc.array_sort_indices(coded.dictionary).to_numpy()] = np.arange(len(rank))
+    return rank[coded.indices.to_numpy()]
 
 
 def _balanced(

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.io import locks, seals
 from featurestore.io.atomic import HOME, publish
 from featurestore.io.seals import Checks
@@ -30,6 +30,7 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
+_ON_TRIAL: list[list[tuple["CacheEntry", bool]]] = []  # of `undone_if_refused`: is it new
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,48 @@ def get_or_build(
     ArtifactError
         The disk is full or cannot be written, or what is damaged is in use.
     """
-    folder = place(kind, digest)
+    folder, is_new = place(kind, digest), False
     try:
         while True:
             lock = _shared(folder)
             wrong = seals.fault(folder, digest, checks) if folder.exists() else None
             if folder.exists() and wrong is None:
                 _touch(lock)
-                return CacheEntry(folder, lock)
+                entry = CacheEntry(folder, lock)
+                for entries in _ON_TRIAL:
+                    entries.append((entry, is_new))
+                return entry
             lock.close()
             if wrong:
                 set_aside(folder, lambda: seals.fault(folder, digest, checks))
             with locks.wait_exclusive(lock_of(folder)):
                 if not folder.exists():
                     _build(folder, digest, build, checks)
+                    is_new = True
     except OSError as error:
         raise _refusal(folder, error) from error
+
+
+@contextmanager
+def undone_if_refused() -> Iterator[None]:
+    """Remove the entries that are built in the meantime if it ends in a refusal.
+
+    What another process has begun to use stays. So does all after an interruption, which refuses
+    nothing: the next run goes on with it.
+    """
+    entries: list[tuple[CacheEntry, bool]] = []
+    _ON_TRIAL.append(entries)
+    try:
+        yield
+    except FeatureStoreError:
+        for entry, _ in entries:
+            entry.lock.close()  # or this process would be in its own way
+        for entry, is_new in entries:
+            if is_new and entry.folder.exists():
+                remove(entry.folder)
+        raise
+    finally:
+        _ON_TRIAL.pop()
 
 
 def built(name: str, content: str, build: Callable[[Path], object]) -> Path:

@@ -28,7 +28,7 @@ from featurestore.snapshots.layout import (
     Matrices,
     combined_digest,
 )
-from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks
+from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks, findings_of
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
@@ -36,8 +36,9 @@ from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "folds/assign", "folds/balance", "io/parquet",
-    "store", "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
+    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign",
+    "folds/balance", "io/parquet", "snapshots/duplicates", "snapshots/leakage", "store",
+    "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
 """The files whose definitions decide what a snapshot holds."""
@@ -60,7 +61,7 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
             digests.digest(store.sources.dataset(name).named, remember=False), spec.storage
         )
     if spec.tiles:
-        digest_of["folds"] = artifact.content(spec, store.sources.dataset("tiles").named)
+        digest_of["folds"] = store.fold_content
     return digest_of | {"views": meaning.code(*VIEWS)}
 
 
@@ -114,17 +115,20 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             leakage.raise_leaks(findings, spec.leakage)
             matrices_of = matrices(store, rows)
             manifest = content | {"digest": digest} | write(store, folder, matrices_of, findings)
+            leakage.raise_leaks(findings_of(manifest), spec.leakage)
             store.sources.confirm()
         manifest["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
-    entry = cache.get_or_build(SNAPSHOTS, digest, build)
-    store.sources.digests()  # remembers digests: a refusal would have written nothing
-    manifest = json.loads((entry.folder / MANIFEST).read_text())
-    for message in manifest["warnings"]:
-        warnings.warn(message, FeatureStoreWarning, stacklevel=2)
-    made = Snapshot(entry, manifest, matrices(store, rows))
-    store.sources.confirm()
+    with cache.undone_if_refused():
+        entry = cache.get_or_build(SNAPSHOTS, digest, build)
+        manifest = json.loads((entry.folder / MANIFEST).read_text())
+        leakage.raise_leaks(findings_of(manifest), spec.leakage)  # or leakage=warn let it be
+        store.sources.digests()  # remembers digests: a refusal would have written nothing
+        for message in manifest["warnings"]:
+            warnings.warn(message, FeatureStoreWarning, stacklevel=2)
+        made = Snapshot(entry, manifest, matrices(store, rows))
+        store.sources.confirm()
     return made
 
 
@@ -163,7 +167,7 @@ def write(
     for prefix, (embedding_matrix, _) in matrices_of.items():
         fates = _here(store, prefix + "fates")
         rows = engine.read_parquet(fates.get_backend(), [embedding_matrix.keys])
-        placed = look_up(fates, rows, KEY, "row", "content").order_by(list(KEY))
+        placed = look_up(fates, rows, KEY, "row").order_by(list(KEY))
         engine.write_parquet(placed, folder / f"{prefix}fates.parquet")
         file = folder / f"{prefix}fates.parquet"
         manifest["cohorts"][prefix + "tiles"] = {

@@ -21,7 +21,7 @@ from featurestore.views.folds import KEY
 NAME = "training-set"
 SIDES = {"": "train", "test_": "test"}
 GROUP_BYTES = 64 * 2**20  # of embeddings in a row group: many readers' unit of work
-OWN = ("tissue_prop", "dominant", "target", "dropped_by", "row", "content")
+OWN = ("tissue_prop", "dominant", "target", "dropped_by", "row")
 
 
 def export(store: FeatureStore, snapshot: Snapshot, to: str, rows: Rows | None = None) -> str:

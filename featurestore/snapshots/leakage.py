@@ -1,22 +1,22 @@
 """Leaks between training and test: looked for in a snapshot, refused or warned of."""
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
-import numpy as np
 import pyarrow as pa
 
-from featurestore.backend import engine, errors
+from featurestore.backend import errors
 from featurestore.contract import rules
-from featurestore.errors import LeakageError
+from featurestore.errors import FeatureStoreWarning, LeakageError
+from featurestore.snapshots.duplicates import duplicates
 from featurestore.snapshots.layout import Matrices
 from featurestore.spec.literals import Leakage, Strategy
 from featurestore.store import FeatureStore
 from featurestore.views import leakage as views_leakage
-from featurestore.views.folds import KEY
 
 SHOWN = 3  # offenders named in a message
 
@@ -51,10 +51,20 @@ class Finding:
             "first": self.first,
         }
 
+    @property
+    def concerns_test(self) -> bool:
+        """Whether the test tiles are among the offenders."""
+        return "test" in self.check
+
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> "Finding":
         """Return what `as_dict` made a row of."""
         return cls(row["check"], row["promised"], row["found"], row["first"])
+
+
+def findings_of(manifest: Mapping[str, Any]) -> list[Finding]:
+    """Return what the checks found when a snapshot was written."""
+    return [Finding.from_dict(row) for row in manifest["guard"]]
 
 
 def count_offenders(check: str, is_error: bool, offenders: pa.Table) -> Finding:
@@ -84,9 +94,6 @@ def raise_leaks(findings: list[Finding], leakage: Leakage) -> list[str]:
     return [f"{leak.count:,} {leak.check}: {leak.first}" for leak in leaks]
 
 
-COMPARED = 1024  # embeddings held in memory at a time, to compare them
-
-
 def find_leaks(store: FeatureStore) -> list[Finding]:
     """Run the checks for leakage that read no embedding."""
     spec, fates = store.spec, store.view("fates")
@@ -98,56 +105,81 @@ def find_leaks(store: FeatureStore) -> list[Finding]:
         with errors.translated():
             findings.append(count_offenders(check, is_error, offenders.to_pyarrow()))
 
-    for group in dict.fromkeys([*groups, *([spec.kfold_group] if grouped else [])]):
-        promised = grouped and group == spec.kfold_group
+    # Folds over patients promise whole slides as well: a slide is one patient's.
+    undivided = ("slide_id", spec.kfold_group) if grouped else ()
+    for group in dict.fromkeys([*groups, *undivided]):
+        promised = group in undivided
         look(
             f"values of {group} in several folds",
             promised,
             views_leakage.groups_in_several_folds(fates, group),
         )
-    slides = store.view("slides") if spec.slides else None
-    if slides is not None and set(rules.EXTENTS) <= set(slides.columns):
-        overlaps = views_leakage.overlapping_tiles(fates, slides)
-        look("overlapping tiles of one slide in different folds", grouped, overlaps)
+    divided = views_leakage.groups_in_several_folds(fates, "slide_id")
+    sizes, unknown = _sizes(store, divided)
+    if unknown:
+        warnings.warn(
+            f"{unknown:,} slides are divided by the folds, and how large their tiles are is not "
+            "known: whether tiles overlap is not looked for there (write a slides artifact with "
+            f"{' and '.join(rules.EXTENTS)})",
+            FeatureStoreWarning,
+            stacklevel=2,
+        )
+    overlaps = views_leakage.overlapping_tiles(fates.semi_join(divided, "slide_id"), sizes)
+    look("overlapping tiles of one slide in different folds", grouped, overlaps)
     if spec.test_tiles:
         test = store.view("test_fates")
         for group in (name for name in groups if name in test.columns):
-            promised = grouped and group in ("slide_id", spec.kfold_group)
+            promised = group in undivided
             common = views_leakage.groups_in_train_and_test(fates, test, group)
             look(f"values of {group} among both training and test tiles", promised, common)
     return findings
 
 
-def find_duplicates(strategy: Strategy, folder: Path, matrices: Matrices) -> Finding:
-    """Look for one embedding under two keys across the folds and the test set."""
-    here, sides = engine.connect(), []
-    for prefix in matrices:
-        fates = engine.read_parquet(here, [folder / f"{prefix}fates.parquet"])
-        side = ibis.literal("test") if prefix else fates.fold.cast("string")
-        sides.append(views_leakage.kept_tiles(fates).select(*KEY, "row", "content", side=side))
+def _sizes(store: FeatureStore, divided: ir.Table) -> tuple[ir.Table, int]:
+    """Return the size of a tile of each slide, and how many divided slides have none that is known.
+
+    It is what the slides artifact says, else the spacing of the slide's tiles.
+
+    Parameters
+    ----------
+    divided
+        ``slide_id`` of the slides with kept tiles in several folds: others have no overlap to find.
+    """
+    spacing = views_leakage.grid_spacing(store.view("tiles"))
+    slides = store.view("slides") if store.spec.slides else None
+    if slides is not None and set(rules.EXTENTS) <= set(slides.columns):
+        given = slides.select(
+            id=slides.id.cast("string"), **{n: slides[n].cast("int64") for n in rules.EXTENTS}
+        )
+        spacing = given.union(spacing.anti_join(given, "id"))
+    unknown = divided.anti_join(spacing, divided.slide_id == spacing.id)
     with errors.translated():
-        twins = views_leakage.duplicate_embeddings(
-            ibis.union(*sides) if len(sides) > 1 else sides[0]
-        ).to_pyarrow()
-    return count_offenders(
+        return spacing, int(unknown.count().to_pyarrow().as_py())
+
+
+def find_duplicates(strategy: Strategy, folder: Path, matrices: Matrices) -> Finding:
+    """Look for one embedding under two keys across the folds and the test set.
+
+    See `featurestore.snapshots.duplicates.duplicates` for what counts as one.
+    """
+    pairs = duplicates(folder, matrices)
+    tiles = count_offenders(
         "tiles with the embedding of a tile in another fold or in the test set",
         strategy == "stratified_group",
-        _same(twins, matrices),
+        pairs.select(["slide_id", "x", "y", "side"]),
     )
+    return replace(tiles, first=f"{tiles.first}; {_slides(pairs)}" if len(pairs) else "")
 
 
-def _same(twins: pa.Table, matrices: Matrices) -> pa.Table:
-    """Keep the tiles whose embedding equals that of a neighbour: equal digests need not mean it."""
-    same = np.zeros(len(twins), dtype=bool)
-    sides = np.asarray(twins["side"].to_pylist(), dtype=object) == "test"
-    for start in range(0, len(twins) - 1, COMPARED):
-        rows = twins["row"].slice(start, COMPARED + 1).to_numpy()
-        test = sides[start : start + COMPARED + 1]
-        block = np.empty((len(rows), matrices[""][0].dim), dtype=np.float32)
-        for prefix, mask in (("", ~test), ("test_", test)):
-            if mask.any():
-                block[mask] = matrices[prefix][0].values[rows[mask]]
-        equal = (block[1:] == block[:-1]).all(axis=1)
-        same[start : start + len(rows) - 1] |= equal
-        same[start + 1 : start + len(rows)] |= equal
-    return twins.filter(pa.array(same)).drop_columns(["row", "content"])
+def _slides(pairs: pa.Table) -> str:
+    """Return the pairs of slides that most duplicates are of, for people."""
+    sides = ["slide_id", "side", "other_slide_id", "other_side"]
+    counted = pairs.group_by(sides).aggregate([([], "count_all")])
+    order = [("count_all", "descending"), *((name, "ascending") for name in sides)]
+    first = counted.sort_by(order).slice(0, SHOWN).to_pylist()
+    words = (
+        f"{r['count_all']:,} of slide {r['slide_id']} ({r['side']}) in "
+        f"{r['other_slide_id']} ({r['other_side']})"
+        for r in first
+    )
+    return f"by slides ({len(counted):,} pairs): {', '.join(words)}"

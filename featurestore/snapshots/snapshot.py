@@ -21,7 +21,7 @@ from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.folds import artifact
 from featurestore.io import cache
 from featurestore.snapshots.layout import SLIDES, Matrices, combined_digest
-from featurestore.snapshots.leakage import Finding
+from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.views import columns, leakage
 from featurestore.views.classes import ClassSpec, class_names, class_specs
@@ -149,7 +149,7 @@ class Snapshot:
     @property
     def findings(self) -> list[Finding]:
         """What the checks for leakage found when the snapshot was written."""
-        return [Finding.from_dict(row) for row in self.manifest["guard"]]
+        return findings_of(self.manifest)
 
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.
@@ -167,12 +167,3 @@ def _chosen(view: ir.Table, *more: str) -> pa.Table:
     selected = view.select(*KEY, view.target.cast("int64").name("target"), "split", "row", *more)
     with errors.translated():
         return selected.order_by(list(KEY)).to_pyarrow()
-
-
-# -- what determines it ---------------------------------------------------------------------------
-
-
-# -- how it comes about ---------------------------------------------------------------------------
-
-
-# -- read from the cache -------------------------------------------------------------------

@@ -77,8 +77,9 @@ class FoldRules:
     seed
         Seed of the shuffle.
     balance
-        ``greedy`` takes what scikit-learn assigns; ``optimal`` lets a solver improve on it under
-        ``stratified_group`` (`featurestore.folds.balance.optimal_folds`).
+        ``greedy`` takes what scikit-learn assigns; ``optimal`` improves on it under
+        ``stratified_group`` until no exchange of groups makes folds more even
+        (`featurestore.folds.balance.optimal_folds`).
     allow_empty_class
         Whether a fold may be without a tile of a class, under ``stratified_group``.
     """

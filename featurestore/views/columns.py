@@ -15,7 +15,7 @@ from featurestore.views.joins import look_up
 # What views and predictions call their own columns.
 TAKEN = {
     "slide_id", "x", "y", "embedding", "tissue_prop", "dominant", "label", "target", "dropped_by",
-    "fold", "split", "row", "content", "pred", "confidence",
+    "fold", "split", "row", "pred", "confidence",
 }  # fmt: skip
 PREFIXES = (COVERAGE, "prob_")
 

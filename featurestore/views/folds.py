@@ -60,7 +60,7 @@ def shared_groups(split: ir.Table, group: str) -> ir.Table:
 
     Columns: the group's, ``train`` and ``validation`` (numbers of tiles).
     """
-    split = split.filter(split.split.notnull())
+    split = split.filter(split.split.notnull(), split[group].notnull())
     sides = split.group_by(group).aggregate(
         train=split.count(where=split.split == "train"),
         validation=split.count(where=split.split == "validation"),

@@ -14,8 +14,11 @@ def kept_tiles(fates: ir.Table) -> ir.Table:
 
 
 def groups_in_several_folds(fates: ir.Table, group: str) -> ir.Table:
-    """Return the groups with kept tiles in several folds: the group, ``folds, tiles``."""
-    tiles = kept_tiles(fates)
+    """Return the groups with kept tiles in several folds: the group, ``folds, tiles``.
+
+    Tiles without a group, for example of an unknown patient, are not one group.
+    """
+    tiles = kept_tiles(fates).filter(lambda kept: kept[group].notnull())
     groups = tiles.group_by(group).aggregate(folds=tiles.fold.nunique(), tiles=tiles.count())
     return groups.filter(groups.folds > 1).order_by(group)
 
@@ -30,6 +33,44 @@ def groups_in_train_and_test(fates: ir.Table, test: ir.Table, group: str) -> ir.
     left = ours.group_by(group).aggregate(tiles=ours.count())
     right = theirs.group_by(group).aggregate(test_tiles=theirs.count())
     return left.inner_join(right, group).order_by(group)
+
+
+def grid_spacing(tiles: ir.Table) -> ir.Table:
+    """Return how far the tiles of a slide lie apart: ``id, tile_extent_x, tile_extent_y``.
+
+    The commonest step (of several, the smallest) between neighbours of a row, and of a column. Of
+    a slide whose tiles have no neighbour in one of the two, the other stands for both, as tiles are
+    square; a slide without either is left out. This is the tiles' size where the grid has neither
+    gaps nor overlaps of its own.
+
+    Parameters
+    ----------
+    tiles
+        ``slide_id, x, y``, all tiles of the slides.
+    """
+    across, down = _commonest_step(tiles, "x", "y"), _commonest_step(tiles, "y", "x")
+    both = across.outer_join(down, across.id_x == down.id_y)
+    return both.select(
+        id=ibis.coalesce(both.id_x, both.id_y),
+        tile_extent_x=ibis.coalesce(both.step_x, both.step_y),
+        tile_extent_y=ibis.coalesce(both.step_y, both.step_x),
+    ).order_by("id")
+
+
+def _commonest_step(tiles: ir.Table, along: str, across: str) -> ir.Table:
+    """Return ``id_<along>, step_<along>`` of the slides with neighbours in that direction."""
+    line = ibis.window(group_by=["slide_id", across], order_by=along)
+    position = tiles[along].cast("int64")
+    steps = tiles.select("slide_id", step=position - position.lag().over(line))
+    counted = (
+        steps.filter(steps.step > 0)
+        .group_by(["slide_id", "step"])
+        .aggregate(number=lambda rows: rows.count())
+    )
+    order = ibis.window(group_by="slide_id", order_by=[counted.number.desc(), counted.step])
+    ranked = counted.mutate(rank=ibis.row_number().over(order))
+    first = ranked.filter(ranked["rank"] == 0)
+    return first.select(**{f"id_{along}": first.slide_id, f"step_{along}": first.step})
 
 
 def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
@@ -71,19 +112,19 @@ def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
 
 
 def duplicate_embeddings(sides: ir.Table) -> ir.Table:
-    """Return the tiles whose embedding has the digest of a tile on another side.
+    """Return the tiles whose embedding is in one cell with that of a tile on another side.
 
     Parameters
     ----------
     sides
-        ``slide_id, x, y, side, content``: kept tiles, the fold or ``test``, and the digest of the
-        embedding.
+        ``slide_id, x, y, side, cell``: kept tiles, the fold or ``test``, and a number that
+        near embeddings share, see `featurestore.embeddings.near.cells`.
 
     Returns
     -------
     ir.Table
-        Rows of ``sides``, those of one digest together.
+        Rows of ``sides``, those of one cell together.
     """
-    groups = sides.group_by("content").aggregate(sides=sides.side.nunique())
+    groups = sides.group_by("cell").aggregate(sides=sides.side.nunique())
     shared = groups.filter(groups.sides > 1).drop("sides")
-    return sides.semi_join(shared, "content").order_by(["content", "slide_id", "x", "y"])
+    return sides.semi_join(shared, "cell").order_by(["cell", "slide_id", "x", "y"])

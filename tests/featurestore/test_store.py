@@ -2,16 +2,20 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.folds import artifact
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.uris import local_path
 from featurestore.snapshots.build import materialise
+from featurestore.spec.literals import Strategy
 
 RULES = {"class_indices": {"Fat": 1, "Muscle": 0}, "thresholds": {"Fat": 0.5, "Muscle": 0.5}}
 
@@ -52,6 +56,26 @@ def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_p
     assert materialise(again).keep_folds() == uri
     other = FeatureStore(replace(wanted, seed=1), remember=True)
     assert materialise(other).keep_folds() != uri
+
+
+@pytest.mark.parametrize(
+    ("strategy", "is_found"), [("stratified", True), ("stratified_group", False)]
+)
+def test_folds_of_another_method_are_for_the_replay_of_their_run(
+    strategy: Strategy, is_found: bool, artifacts: TABLES, tmp_path: Path
+):
+    """Tiles on their own are assigned as ever; groups by a method that has changed."""
+    use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    wanted = spec(artifacts({"fold": None}), k=2, kfold_strategy=strategy)
+    fresh = materialise(FeatureStore(wanted))
+    now = FeatureStore(wanted).fold_table
+    before = now.set_column(3, "fold", pc.subtract(1, now["fold"]))
+    tiles = FeatureStore(wanted).sources.dataset("tiles").named
+    uri = artifact.store_assignment(before, artifact.content(wanted, tiles, method=1))
+    assert (FeatureStore(wanted, remember=True).fold_table == before) == is_found
+    replayed = FeatureStore(wanted, remember=True, folds=uri)
+    assert replayed.fold_table == before
+    assert (materialise(replayed).digest == fresh.digest) == is_found
 
 
 def test_columns_that_the_views_make_are_not_taken_from_the_tiles(artifacts: TABLES):

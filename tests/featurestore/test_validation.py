@@ -129,7 +129,7 @@ def test_slides_and_cohorts_that_do_not_fit(artifacts: TABLES, tmp_path: Path):
         (
             "warning",
             "slides",
-            "slides lack tile_extent_x and tile_extent_y: whether tiles overlap is not looked at",
+            "slides lack tile_extent_x and tile_extent_y: tiles are taken to fill their grid",
             None,
         ),
         ("warning", "all", "slides of the tiles that the slides artifact lacks", 1),

@@ -9,7 +9,7 @@ sides as (
         count(*) filter (where fold <> $fold) as train,
         count(*) filter (where fold = $fold) as validation,
     from fates
-    where dropped_by is null
+    where dropped_by is null and slide_id is not null
     group by slide_id
 
 ),

@@ -9,7 +9,7 @@ spread as (
         count(distinct fold) as folds,
         count(*) as tiles,
     from fates
-    where dropped_by is null
+    where dropped_by is null and slide_id is not null
     group by slide_id
     having count(distinct fold) > 1
 

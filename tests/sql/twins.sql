@@ -1,4 +1,4 @@
--- Tiles whose content (here: the target) stands in several folds, written by hand. Reads `fates`.
+-- Tiles whose cell (here: the target) stands in several folds, written by hand. Reads `fates`.
 -- Grain: one row per tile.
 with
 
@@ -18,7 +18,7 @@ twins as (
         x,
         y,
         cast(fold as text) as side,
-        target as content,
+        target as cell,
     from fates
     where target in (select target from shared)
 

@@ -21,8 +21,14 @@ def check_places(config: Config) -> None:
         preflight.check_folder(Path(config.output), "set output to another folder")
 
 
-def open_store(config: Config) -> FeatureStore:
-    """Open the store on the artifacts, which embedded data builds on its first use."""
+def open_store(config: Config, folds: str | None = None) -> FeatureStore:
+    """Open the store on the artifacts, which embedded data builds on its first use.
+
+    Parameters
+    ----------
+    folds
+        URI of the assignment of a run that is replayed.
+    """
     built: dict[str, str] = {}
     if config.data.builder == "digits":
         built = examples.digits(log=config.tracking.enabled)
@@ -36,6 +42,7 @@ def open_store(config: Config) -> FeatureStore:
         config.threads,
         config.memory_limit,
         remember=config.tracking.enabled,
+        folds=folds,
     )
 
 
@@ -47,4 +54,10 @@ def with_rules(store: FeatureStore, rules: dict[str, Any]) -> FeatureStore:
     thresholds = dict(store.spec.thresholds or {})
     thresholds |= {k.split(".", 1)[1]: v for k, v in rules.items() if k.startswith("thresholds.")}
     spec = replace(store.spec, thresholds=thresholds, **named)
-    return FeatureStore(spec, store.threads, store.memory_limit, remember=store.remember)
+    return FeatureStore(
+        spec,
+        store.threads,
+        store.memory_limit,
+        remember=store.remember,
+        folds=store.logged_folds,
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.errors import FeatureStoreWarning
+from featurestore.io import cache
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.snapshots.build import materialise
@@ -82,9 +83,10 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         stores = [with_rules(store, rules) for rules in variants]
         rows, fold = Rows(console), lone_fold(config)
         needed = () if is_sweep(config) else (fold,)
-        snapshots = [materialise(variant, rows, *needed) for variant in stores]
-        job = replace(_choose(snapshots, config), model=model)
-        check_fits(job)
+        with cache.undone_if_refused():  # one of several variants may be
+            snapshots = [materialise(variant, rows, *needed) for variant in stores]
+            job = replace(_choose(snapshots, config), model=model)
+            check_fits(job)
         if job.grid:
             warn_of_rare_classes(job.grid, config)
         states = find_state(config, (tracker, snapshots), processes, locks)
@@ -119,11 +121,11 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
 
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
+    warn_of_leaks(snapshot, config)
     if config.mode == "test":
         return snapshot.test_set(config.evidence.columns())
     [fold] = asked_folds(config, [])
     tiles = snapshot.fit_set(fold, config.evidence.columns())
-    warn_of_leaks(snapshot, config)
     if config.mode == "validate":
         held_out = np.asarray(tiles.keys["split"]) == "validation"
         tiles = replace(tiles, keys=tiles.keys.filter(held_out))
@@ -131,8 +133,11 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
 
 
 def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
-    """Refuse what the folds promise not to do, or warn of it."""
-    for leak in raise_leaks(snapshot.findings, config.leakage):
+    """Warn of what the folds do not promise against, or of what is allowed."""
+    findings = snapshot.findings
+    if config.mode == "test":  # which no fold has a part in
+        findings = [finding for finding in findings if finding.concerns_test]
+    for leak in raise_leaks(findings, config.leakage):
         warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
 
 

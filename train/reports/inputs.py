@@ -83,7 +83,7 @@ def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
 def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
     """Tell what the guard found, as a headline and as a table."""
     if config.mode == "test":
-        findings = [finding for finding in findings if "test" in finding.check]
+        findings = [finding for finding in findings if finding.concerns_test]
     leaks = [finding for finding in findings if finding.count]
     if leaks:
         counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)

@@ -28,6 +28,7 @@ from featurestore.views.folds import fold_view, shared_groups, split_view
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.leakage import (
     duplicate_embeddings,
+    grid_spacing,
     groups_in_several_folds,
     groups_in_train_and_test,
     overlapping_tiles,
@@ -103,7 +104,7 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     fates = engine.create_view(connection, "fates", fate_view(folds, there))
     split = split_view(fates, 1)
     slides = engine.register(connection, "slides", SLIDES)
-    sides = fates.select(*KEY, side=fates.fold.cast("string"), content=fates.target)
+    sides = fates.select(*KEY, side=fates.fold.cast("string"), cell=fates.target)
     return {
         "labels": labels.select(*KEY, "tissue_prop", "dominant", "label", "target"),
         "coverages": coverage_view(tiles, CLASSES),
@@ -115,6 +116,7 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
         "spread": groups_in_several_folds(fates, "slide_id"),
         "common": groups_in_train_and_test(fates, fates.filter(fates.x > 8), "slide_id"),
         "overlap": overlapping_tiles(fates, slides),
+        "spacing": grid_spacing(tiles),
         "twins": duplicate_embeddings(sides),
     }
 
@@ -124,7 +126,7 @@ def rows(view: Any) -> list[tuple]:
 
 
 TWINS = ["labels", "coverages", "thresholds", "fates", "funnel", "split", "shared_groups"]
-GUARD = ["spread", "common", "overlap", "twins"]
+GUARD = ["spread", "common", "overlap", "spacing", "twins"]
 
 
 @pytest.mark.parametrize("name", TWINS + GUARD)

@@ -268,3 +268,25 @@ def test_a_query_is_read_as_utf_8(small: Path, capsys: pytest.CaptureFixture[str
     assert "latin.sql cannot be read" in refused(
         capsys, "--config", "store.yaml", "sql", "-f", "latin.sql"
     )
+
+
+@pytest.mark.parametrize("command", [["materialise"], ["export", "--to", "out"]])
+def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
+    command: list[str], artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
+):
+    """As in a run; `leakage: warn` lets it pass and says so, as `kfold_strategy: stratified`."""
+    vectors = [[float(n), 1.0, 2.0] for n in range(12)]
+    vectors[11] = vectors[3]
+    named = artifacts(None, {"embedding": vectors})
+    rules = {"class_indices": {"Fat": 0, "Muscle": 1}, "thresholds": {"Fat": 0.5, "Muscle": 0.5},
+             "data": {key.removeprefix("data."): uri for key, uri in named.items()},
+             "kfold_strategy": "stratified_group"}  # fmt: skip
+    Path("config.yaml").write_text(json.dumps(rules))
+    asked = ["--config", "config.yaml", "--tracking-uri", tracking, *command]
+    assert cli.main(asked) == 2
+    assert "There are tiles with the embedding of a tile in another fold" in capsys.readouterr().err
+    assert sorted(file.name for file in Path().iterdir()) == ["config.yaml", "in"]
+    Path("config.yaml").write_text(json.dumps(rules | {"leakage": "warn"}))
+    assert cli.main(asked) == 0
+    out = capsys.readouterr()
+    assert "leak: 2 tiles with the embedding" in out.out + out.err

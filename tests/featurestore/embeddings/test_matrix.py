@@ -137,22 +137,6 @@ def test_slices_and_nulls_inside_a_list():
     np.testing.assert_array_equal(as_matrix(lists.slice(1), 2), [[3.0, 4.0], [math.nan, 6.0]])
 
 
-def test_equal_embeddings_have_equal_digests_and_others_others(tmp_path: Path):
-    for dim in (3, 4):
-        values = np.random.default_rng(0).normal(size=(8, dim))
-        values[5] = values[2]
-        values[6] = values[1][::-1]
-        folder = tmp_path / str(dim)
-        folder.mkdir()
-        file = write(folder / "e.parquet", pa.array(values.tolist()))
-        embeddings_convert.convert(
-            parquet.dataset(str(file)).fragments, dim, "float32", folder, lambda rows: None
-        )
-        digests = pq.read_table(folder / "keys.parquet")["content"].to_pylist()
-        assert digests[5] == digests[2]
-        assert len(set(digests)) == 7
-
-
 BAD = {
     # name: (row 4 of the lists, words)
     "NaN": ([math.nan, 0.0, 0.0], ["1 of 8 rows", "NaN"]),

@@ -17,10 +17,15 @@ from featurestore.spec.rules import FoldRules
 from featurestore.views.folds import check_fold
 
 
-def tiles(labels: list[str], groups: list[str]) -> pa.Table:
+def tiles(labels: list[str], groups: list[str], index: dict[str, int] | None = None) -> pa.Table:
+    """Return a tile for each label; classes are numbered by their names, or as ``index`` says."""
+    index = index or {name: n for n, name in enumerate(sorted(set(labels)))}
     return pa.table(
-        {"slide_id": groups, "x": list(range(len(labels))), "y": [0] * len(labels), "label": labels}
-    )
+        {
+            "slide_id": groups, "x": list(range(len(labels))), "y": [0] * len(labels),
+            "label": labels, "target": [index[label] for label in labels],
+        }
+    )  # fmt: skip
 
 
 LABELS = ["a", "b", "a", "c", "b", "a", "c", "b"] * 6
@@ -38,6 +43,36 @@ def test_folds_are_scikit_learns(strategy: str):
         peer.split(np.zeros(48), LABELS, GROUPS if grouped else None)
     ):
         assert np.flatnonzero(folds == number).tolist() == held.tolist()
+
+
+def scikit_learns(target: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    folds = np.full(len(target), -1)
+    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(splitter.split(target, target, groups)):
+        folds[held] = number
+    return folds
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_ties_are_broken_by_class_index_and_group_whatever_the_order_of_rows(kind: type):
+    """Few tiles in few groups: many assignments are equally even, and sums round otherwise."""
+    rng = np.random.default_rng(0)
+    rules = FoldRules("stratified_group", k=3, allow_empty_class=True)
+    for seed in range(60):
+        classes = int(rng.integers(2, 6))
+        index = dict(zip("edcba", rng.permutation(classes).tolist(), strict=False))
+        labels = rng.choice(list(index), 40)
+        groups = rng.integers(0, 14, 40)
+        held_by = {name: len(set(groups[labels == name])) for name in set(labels)}
+        if min(held_by.values()) < 3:
+            continue  # a rare class, which scikit-learn does not know of
+        table = tiles(labels.tolist(), [kind(g) for g in groups], index)
+        expected = scikit_learns(np.array(table["target"]), np.array(table["slide_id"]), seed)
+        if set(expected) != {0, 1, 2}:
+            continue  # refused
+        for order in (np.arange(40), rng.permutation(40)):
+            folds = assign_folds(table.take(pa.array(order)), replace(rules, seed=seed))
+            assert folds["fold"].to_pylist() == expected[order].tolist()
 
 
 @settings(deadline=None, max_examples=40)

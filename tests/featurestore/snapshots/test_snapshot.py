@@ -24,7 +24,7 @@ from snapshots import RULES, slides, snapshot, spec
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.console import cli
-from featurestore.embeddings import convert, matrix
+from featurestore.embeddings import convert, matrix, near
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
 from featurestore.io import cache
@@ -396,6 +396,40 @@ def test_a_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: 
         snapshot(named, **by_slide, kfold_group="patient_id")
 
 
+def test_tiles_of_no_patient_are_not_one_patient(artifacts: TABLES):
+    made = snapshot(artifacts({"patient_id": [None, *["p"] * 4, *[None] * 7]}))
+    assert found(made) == {}
+    assert made.shared(0) == {"slide_id": 0}
+
+
+def test_a_slide_that_folds_over_patients_divide_is_refused(artifacts: TABLES):
+    """Of slide s1, half the tiles have another patient: each patient is in one fold."""
+    named = artifacts({"patient_id": [f"p{n // 4}" for n in range(12)],
+                       "fold": [int(n >= 4) for n in range(12)]})  # fmt: skip
+    by_patient = {"kfold_strategy": "stratified_group", "kfold_group": "patient_id"}
+    with pytest.raises(LeakageError, match="values of slide_id in several folds") as refusal:
+        snapshot(named, **by_patient)
+    assert "1; the first: slide_id s1" in str(refusal.value)
+    assert not Path(".featurestore").exists()
+
+
+def test_overlapping_tiles_are_found_by_their_grid(artifacts: TABLES):
+    """A row of tiles 10 wide, but for one that lies between two of another fold."""
+    named = artifacts({"slide_id": ["s0"] * 12, "x": [*range(0, 110, 10), 44],
+                       "fold": [0] * 5 + [1] * 7},
+                      {"x": [*range(0, 110, 10), 44]})  # fmt: skip
+    finding = next(f for f in snapshot(named).findings if f.check.startswith("overlapping"))
+    assert (finding.count, finding.is_error) == (1, False)
+    assert finding.first == ("slide_id s0, x 40, y 0, fold 0, other_x 44, other_y 0, other_fold 1")
+
+
+def test_it_is_said_where_the_size_of_tiles_cannot_be_told(artifacts: TABLES):
+    """No two tiles of a slide are in one row or column."""
+    named = artifacts({"y": list(range(12)), **ALTERNATING}, {"y": list(range(12))})
+    with pytest.warns(FeatureStoreWarning, match="4 slides are divided by the folds, and how"):
+        snapshot(named)
+
+
 @pytest.mark.slow
 def test_overlapping_tiles_across_folds_are_found(artifacts: TABLES, tmp_path: Path):
     """Tiles lie one apart; they are one wide, then one and a half."""
@@ -433,8 +467,8 @@ def test_one_embedding_under_two_keys_across_the_folds(artifacts: TABLES):
     assert "slide_id s1, x 3, y 0, side 0; slide_id s3, x 11, y 0, side 1" in finding.first
 
 
-def test_equal_digests_of_different_embeddings_are_no_leak(artifacts: TABLES, monkeypatch):
-    monkeypatch.setattr(convert, "_hashes", lambda block, _: np.zeros(len(block), dtype=np.int64))
+def test_different_embeddings_of_one_cell_are_no_leak(artifacts: TABLES, monkeypatch):
+    monkeypatch.setattr(near, "cells", lambda block, _: np.zeros((len(block), near.GRIDS), int))
     assert found(snapshot(artifacts())) == {}
 
 
