@@ -13,9 +13,9 @@ from featurestore.spec.rules import (
     field_names,
 )
 from train import promote
+from train.config import sweep
 from train.config.schema import Config
 from train.config.text import plain
-from train.fitting import grid
 from train.promotion import candidate
 
 NO_RULES = ("storage", "leakage", "backend")
@@ -37,7 +37,7 @@ def test_each_rule_decides_the_names_of_folds_and_snapshots():
 def test_the_name_of_folds_is_what_it_has_been():
     """Folds that were assigned earlier are found again by it."""
     digest = "5b5a1fa4093c300253c34d7424972dd4dfc9a65fcbd5ba07a3154c3737baffa2"
-    assert artifact._content(SPEC, "0" * 64) == digest
+    assert artifact._content(SPEC, "0" * 64, artifact.METHOD) == digest
 
 
 def test_each_label_rule_is_compared_at_a_promotion():
@@ -52,4 +52,4 @@ def test_each_label_rule_filters_or_decides_a_target():
 
 
 def test_swept_rules_vary_in_the_order_that_they_have_had():
-    assert grid.RULES == ("kfold_strategy", "tissue_prop_min")
+    assert sweep.RULES == ("kfold_strategy", "tissue_prop_min")

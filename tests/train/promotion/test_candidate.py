@@ -50,4 +50,4 @@ def test_the_page_of_a_decision_names_what_intervals_resample():
         "passed", "tissue-probe", "1", "champion", "none", "me", "promote", "0" * 40,
         datetime.now(UTC), evaluation=judged,
     )  # fmt: skip
-    assert "95 % intervals that resample patients." in decision.page(made)
+    assert "beside each its 95 % interval over patients." in decision.page(made)
