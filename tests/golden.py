@@ -243,6 +243,7 @@ def of_checkpoint(file: Path) -> dict[str, Any]:
                 "bits": digest(value.numpy().tobytes()),
             }  # fmt: skip
         metadata = {key: json.loads(value) for key, value in (opened.metadata() or {}).items()}
+        metadata |= {key: digest(str(metadata[key])) for key in ("training",) if key in metadata}
     return {"metadata": metadata, "tensors": tensors}
 
 

@@ -6,6 +6,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 TAIL = 0.025  # at either end of a 95 % interval
 METHOD = "jackknife"  # by which a run says how its intervals were made
+LEAST_DEGREES = 3  # of freedom: fewer make intervals wider, and hold no more true values
 ROUNDING = 1e-12  # of the range of a figure: deviations below it are those of floating point
 
 
@@ -19,7 +20,7 @@ def jackknife_interval(
     Miller, 1974, "The jackknife - a review"), and multiplied by a quantile of Student's t. Its
     degrees of freedom are those of a variance of as heavy-tailed values as the deviations are: few
     if few units make most of it (B. O'Neill, 2014, "Some useful moment results in sampling
-    problems": 2 n / (kurtosis - (n - 3) / (n - 1))).
+    problems": 2 n / (kurtosis - (n - 3) / (n - 1))), but not below `LEAST_DEGREES`.
 
     A figure at the end of its range does not vary. If m units all reach it, a lower share than
     0.025^(1/m) of such units would do so with a probability below 2.5 %: there the interval ends.
@@ -80,7 +81,7 @@ def degrees_of_freedom(deviation: Floats, units: Floats) -> Floats:
         raw = n * (deviation**4).sum(axis=-1) / (deviation**2).sum(axis=-1) ** 2 - 3
         excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * raw + 6)  # without bias if normal
         degrees = 2 / (2 / (n - 1) + np.maximum(excess, 0) / n)
-    return np.clip(degrees, 1, most)
+    return np.minimum(np.maximum(degrees, LEAST_DEGREES), most)
 
 
 def student_quantile(degrees: Floats) -> Floats:
