@@ -139,8 +139,8 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
     Raises
     ------
     SchemaError
-        They are of other classes, disagree about the label of a tile, or lack the column to
-        resample.
+        They are of other classes, disagree about the label of a tile, or lack the column that
+        intervals are over.
     EmptyViewError
         They have no tile in common.
     """
@@ -153,7 +153,7 @@ def paired(one: pa.Table, other: pa.Table, resample: str = "slide_id") -> Pair:
     if resample not in one.column_names:
         columns = [name for name in one.column_names if not name.startswith(PROBABILITY)]
         raise SchemaError(
-            f"The predictions have no column {resample!r} to resample",
+            f"The predictions have no column {resample!r} for intervals to be over",
             found=", ".join(columns),
             fix="name one of them, or fit again with it in evidence.resample or evidence.groups",
         )

@@ -213,7 +213,7 @@ def card(
         lines = [f"- model: `{model}`", f"- MLflow run: `{record.run}`",
                  f"- commit: `{record.commit or 'not known'}`"]  # fmt: skip
         lines += [f"- {name}: sha256 `{digest}`" for name, digest in record.data.items()]
-        origin, figures = "\n".join(lines), figure_table(record.metrics, resampled(record))
+        origin, figures = "\n".join(lines), figure_table(record.metrics, units_of(record))
     return CARD.format(
         name=model.removeprefix("models:/"), head=spec.head, dim=spec.dim,
         number=len(spec.classes), classes="\n".join(classes), normalize=spec.normalize,
@@ -222,8 +222,8 @@ def card(
     )  # fmt: skip
 
 
-def resampled(record: RunRecord) -> str:
-    """Return what the intervals of a run's figures resample, nothing where that is not known."""
+def units_of(record: RunRecord) -> str:
+    """Return what the intervals of a run's figures are over, nothing where that is not known."""
     evidence = excerpt(record.config, ["evidence"]) if record.config else {}
     column = evidence.get("evidence", {}).get("resample")
     return f" over {plural(column)}" if column else ""
@@ -235,7 +235,7 @@ def figure_table(metrics: dict[str, float], over: str) -> str:
     Parameters
     ----------
     over
-        What these resample, see `resampled`.
+        What these are over, see `units_of`.
     """
     rows = [f"| split | figure | value | 95 %{over} |", "|---|---|---|---|"]
     for name, value in sorted(metrics.items()):

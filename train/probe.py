@@ -98,7 +98,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     held_out, calibration = HeldOut(grid, choice, shards.order), None
     if config.calibrate:  # a temperature, fitted on the logits of tiles that their heads never saw
         logits = processes.assemble(result.out_of_fold_logits(heads), positions)
-        calibration = held_out.calibrate(logits, config)
+        calibration = held_out.calibrate(logits, result, config)
         choice = held_out.with_loss(logits / calibration.temperature, result)
         result = result.with_temperature(calibration.temperature)
     # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.

@@ -106,7 +106,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     store = open_store(chosen, record.params.get("folds_artifact"))
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
-    snapshot = materialise(store, Rows(console), needed)
+    snapshot = materialise(store, Rows(console), [] if needed is None else [needed])
     read = {key: digest for key, (_, digest) in store.sources.digests().items()}
     same = same_data(record, read, store.sources.earlier_digests(read), snapshot)
     figures = evaluated(name, record, config, snapshot, fold)

@@ -93,8 +93,8 @@ def convert(
         at = row_group.start
         for column in embedding_batches(row_group, dim):
             block = invalid.checked(column, at)
-            cells[at : at + len(block)] = near.cells(block, onto)
             stored = _stored(block, kind)
+            cells[at : at + len(block)] = near.cells(stored.astype(np.float32, copy=False), onto)
             sums[at : at + len(block)] = _hashes(stored, weights)
             data = stored.view(np.uint8).data.cast("B")
             _write_at(local.file, header + at * dim * kind.itemsize, data)

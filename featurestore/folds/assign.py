@@ -140,7 +140,7 @@ def _balanced(
 
 
 def imbalances(folds: pa.Table) -> dict[str, float]:
-    """Return how uneven an assignment by groups is, before and after the solver."""
+    """Return how uneven an assignment by groups is, before and after it is evened out."""
     return json.loads((folds.schema.metadata or {}).get(IMBALANCE.encode(), b"{}"))
 
 

@@ -55,7 +55,11 @@ def place(kind: str, digest: str) -> Path:
 
 
 def get_or_build(
-    kind: str, digest: str, build: Callable[[Path], object], checks: Checks = NONE
+    kind: str,
+    digest: str,
+    build: Callable[[Path], object],
+    checks: Checks = NONE,
+    on_trial: bool = True,
 ) -> CacheEntry:
     """Return a folder of the cache, building it if it is not there.
 
@@ -72,6 +76,8 @@ def get_or_build(
         Fills the empty folder that it is given.
     checks
         Of files that have a checksum of their own, see `featurestore.io.seals`.
+    on_trial
+        Whether `undone_if_refused` may remove it.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def get_or_build(
             if folder.exists() and wrong is None:
                 _touch(lock)
                 entry = CacheEntry(folder, lock)
-                for entries in _ON_TRIAL:
+                for entries in _ON_TRIAL if on_trial else ():
                     entries.append((entry, is_new))
                 return entry
             lock.close()
@@ -137,7 +143,7 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
     folder = place(name, content).absolute()
     if folder in _BUILT and seals.fault(folder, content, NONE):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    entry = get_or_build(name, content, build)
+    entry = get_or_build(name, content, build, on_trial=False)
     return _BUILT.setdefault(folder, entry).folder
 
 

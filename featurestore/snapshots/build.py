@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def prefixes(store: FeatureStore) -> list[str]:
     return [prefix for prefix, uri in cohorts.items() if uri]
 
 
-def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None = None) -> Snapshot:
+def materialise(
+    store: FeatureStore, rows: Rows | None = None, folds: Sequence[int] = ()
+) -> Snapshot:
     """Return the snapshot of a store's spec, written on its first use.
 
     Parameters
@@ -80,8 +83,8 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
         Views, rules and artifacts.
     rows
         Shows the rows of embeddings that are converted.
-    fold
-        A fold that must be there, or nothing is written.
+    folds
+        Folds that must be there, or nothing is written.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def materialise(store: FeatureStore, rows: Rows | None = None, fold: int | None 
             warnings.simplefilter("always", FeatureStoreWarning)
             for prefix in prefixes(store):  # cheap refusals before the long conversion
                 store.survivors(prefix)
-            if fold is not None:
+            for fold in folds:
                 check_fold(fold, store.folds())
             for violation in validation.warnings(store):
                 message = f"{violation.wrong}: {violation.found}"

@@ -48,7 +48,7 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
     """
     here = engine.connect()
     near_pairs, crowded = [], 0
-    found = np.zeros(sum(matrix.rows for matrix, _ in matrices.values()), dtype=bool)
+    is_duplicate = np.zeros(sum(matrix.rows for matrix, _ in matrices.values()), dtype=bool)
     with errors.translated():
         joined = _sides(here, folder, matrices).to_pyarrow()
     sides = engine.register(here, "sides", joined)
@@ -56,10 +56,10 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
         one = sides.select(*KEY, "row", "side", "number", cell=grid)
         with errors.translated():
             candidates = duplicate_embeddings(one).to_pyarrow()
-        candidates = _still_open(candidates, found)
+        candidates = _still_open(candidates, is_duplicate)
         ours, theirs, unsettled = _compared(candidates, matrices)
         near_pairs.append(_pairs(candidates, ours, theirs))
-        found[near_pairs[-1]["number"].to_numpy()] = True
+        is_duplicate[near_pairs[-1]["number"].to_numpy()] = True
         crowded = max(crowded, unsettled)
     if crowded:
         warnings.warn(
@@ -88,9 +88,9 @@ def _sides(here: SQLBackend, folder: Path, matrices: Matrices) -> ir.Table:
     return ibis.union(*sides) if len(sides) > 1 else sides[0]
 
 
-def _still_open(candidates: pa.Table, found: Mask) -> pa.Table:
-    """Return the tiles of those cells of which not all have been found in an earlier grid."""
-    cell, is_open = _codes(candidates["cell"]), ~found[candidates["number"].to_numpy()]
+def _still_open(candidates: pa.Table, is_duplicate: Mask) -> pa.Table:
+    """Return the tiles of those cells of which not all are duplicates by an earlier grid."""
+    cell, is_open = _codes(candidates["cell"]), ~is_duplicate[candidates["number"].to_numpy()]
     return candidates.filter(np.isin(cell, cell[is_open]))
 
 

@@ -1,6 +1,6 @@
 """More columns of chosen tiles: the tiles' own pass through, those of their slides are joined.
 
-Figures are told by them, and intervals resample their values; no rule reads them.
+Figures are told by them, and intervals are over their values; no rule reads them.
 """
 
 import difflib

@@ -90,6 +90,14 @@ def test_slides_are_exchanged_whole(slide: np.ndarray, p: float):
     assert (test.only_one, test.only_other, test.p) == (9, 1, pytest.approx(p, abs=0.02))
 
 
+def test_one_slide_tells_no_models_apart(capsys: pytest.CaptureFixture[str]):
+    alone = slice(0, 40)
+    names = [written("one.parquet", 0.5, alone), written("other.parquet", 1.5, alone)]
+    assert compare.main(names) == 0
+    row = read()["accuracy"]
+    assert (row["p_permutation"], row["units"], math.isnan(row["low"])) == (1, 1, True)
+
+
 def test_patients_are_resampled_and_ordered_classes_compared():
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
     names = [written("one.parquet", 0.5, **patient), written("other.parquet", 1.5, **patient)]

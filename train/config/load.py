@@ -26,7 +26,7 @@ from featurestore.spec import bounds
 from featurestore.spec.typed import TEXT, Reader, nearest
 from train.config.arguments import check_form, given, twice
 from train.config.compose import Templates
-from train.config.rules import check
+from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
 from train.config.text import Dumper, quoted
 from train.config.trees import Tree, changed, documented, leaves, unset
@@ -56,7 +56,9 @@ def load(argv: list[str]) -> Config:
         if value == MISSING or (isinstance(value, list) and MISSING in value):
             key = ".".join(path)
             raise unset(key, f"{key}={MISSING}")
-    return _checked(changed(Config(), tree))
+    config = _checked(changed(Config(), tree))
+    check_sweep(config)
+    return config
 
 
 def recorded(content: str, argv: list[str]) -> Config:

@@ -108,14 +108,7 @@ def _check_solver(config: Config) -> None:
 
 
 def _check_probe(config: Config) -> None:
-    """Refuse what a probe without iterations has no use for, and a list of what does nothing."""
-    for key in unused(config):
-        if values := getattr(config.sweep, key, []):
-            raise ConfigError(
-                f"{method(config)} has no {key}",
-                found=f"sweep.{key}={values}",
-                fix=f"leave sweep.{key} out",
-            )
+    """Refuse what a probe without iterations has no use for."""
     if config.final and config.probe == "knn":
         raise ConfigError(
             "probe=knn has no weights that a final head could be trained to",
@@ -237,3 +230,22 @@ def size(limit: str) -> int:
         )
     number, unit, binary = size.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
+
+
+def check_sweep(config: Config) -> None:
+    """Refuse a list of a key that does nothing for a way to train.
+
+    What a run of earlier code has recorded may have one: it is replayed all the same.
+
+    Raises
+    ------
+    ConfigError
+        With the key.
+    """
+    for key in unused(config):
+        if values := getattr(config.sweep, key, []):
+            raise ConfigError(
+                f"{method(config)} has no {key}",
+                found=f"sweep.{key}={values}",
+                fix=f"leave sweep.{key} out",
+            )

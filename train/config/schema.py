@@ -97,7 +97,8 @@ class Evidence:
     """How it is told how good a model is."""
 
     resample: str = field(
-        default="slide_id", metadata=doc("column whose values intervals resample: or patient_id")
+        default="slide_id",
+        metadata=doc("column that intervals are over: or patient_id"),
     )
     groups: list[str] = field(
         default_factory=list,
@@ -183,7 +184,8 @@ class Config:
     )
     k: int = field(default=5, metadata=doc("number of folds", FOLDS))
     balance: Literal["greedy", "optimal"] = field(
-        default="greedy", metadata=doc("stratified_group: scikit-learn's folds, or a solver's")
+        default="greedy",
+        metadata=doc("stratified_group: scikit-learn's folds, or evened out"),
     )
     allow_empty_class: bool = field(
         default=False, metadata=doc("stratified_group: accept a fold without a class")

@@ -37,7 +37,7 @@ class Shard:
         Class and fold under each variant of the rules, `DROPPED` where it drops the tile; shape
         (variants, local rows).
     cluster
-        Number of the slide, or of whatever else intervals resample, shape (local rows,).
+        Number of the slide, or of what else is a unit of intervals, shape (local rows,).
     slide_rank
         Place of the slide in a random order of slides, in (0, 1], shape (local rows,).
     clusters, rows

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from train.evaluation.jackknife import Floats
 
 Counts = npt.NDArray[np.int64]
-STEPS = 512  # of a class's probability, by quantiles, for what leaving out a unit changes
+STEPS = 512  # of a class's probability, for what leaving out a unit changes
 AT_ONCE = 1024  # units in memory
 
 
@@ -34,12 +34,16 @@ def areas(target: Counts, probabilities: npt.NDArray[np.float32]) -> Floats:
 
 
 def areas_left_out(
-    target: Counts, probabilities: npt.NDArray[np.float32], cluster: Counts, clusters: int
+    target: Counts,
+    probabilities: npt.NDArray[np.float32],
+    cluster: Counts,
+    clusters: int,
+    exact: Floats,
 ) -> Floats:
     """Return the areas of all tiles but those of each cluster, shape (clusters, 2, K).
 
     The exact areas, and what leaving out a cluster changes where probabilities are rounded to
-    `STEPS` quantiles: linear in tiles and clusters.
+    `STEPS` steps: linear in tiles and clusters.
 
     Parameters
     ----------
@@ -47,13 +51,15 @@ def areas_left_out(
         Number of each tile's cluster, shape (tiles,).
     clusters
         How many there are.
+    exact
+        The areas of all tiles.
     """
-    left_out = np.empty((clusters, *(exact := areas(target, probabilities)).shape))
+    left_out = np.empty((clusters, *exact.shape))
     order = np.argsort(cluster, kind="stable")
     starts = np.searchsorted(cluster[order], np.arange(0, clusters, AT_ONCE))
     for index in range(probabilities.shape[1]):
         probability = probabilities[:, index]
-        edges = np.unique(np.quantile(probability, np.linspace(0, 1, STEPS + 1)[1:-1]))
+        edges = step_edges(probability, target == index)
         step = np.searchsorted(edges, probability, side="right")
         place = (target == index) * STEPS + step
         total = np.bincount(place, minlength=2 * STEPS)
@@ -67,6 +73,18 @@ def areas_left_out(
             changed = areas_of_steps(others[:, 0], others[:, 1]) - rounded[:, None]
             left_out[first : first + number, :, index] = (exact[:, index, None] + changed).T
     return left_out
+
+
+def step_edges(
+    probability: npt.NDArray[np.float32], of_class: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Return where steps of a probability end: half by quantiles of the class, half of the others.
+
+    A rare class would lie in a few of the steps that all tiles make together.
+    """
+    shares = np.linspace(0, 1, STEPS // 2)
+    sides = [side for side in (probability[of_class], probability[~of_class]) if len(side)]
+    return np.unique(np.concatenate([np.quantile(side, shares) for side in sides]))[: STEPS - 1]
 
 
 def areas_of_steps(others: npt.NDArray[np.number], of_class: npt.NDArray[np.number]) -> Floats:

@@ -12,7 +12,7 @@ from train.evaluation.metrics import calibration_error
 Floats32 = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
 RANGE = (-10.0, 10.0)  # of log T: logits are thousands of long embeddings, thousandths of cosines
-PARTS = 5  # of the slides, or of what else is resampled
+PARTS = 5  # of the slides, or of what else is a unit
 POINTS = 200  # of a curve
 
 
@@ -66,7 +66,12 @@ class Calibration:
         return ""
 
 
-def calibrate(logits: Floats32, target: Targets, cluster: Targets) -> Calibration:
+def calibrate(
+    logits: Floats32,
+    target: Targets,
+    cluster: Targets,
+    learned: npt.NDArray[np.bool_] | None = None,
+) -> Calibration:
     """Return the temperature that fits best, and what it does.
 
     Parameters
@@ -76,25 +81,30 @@ def calibrate(logits: Floats32, target: Targets, cluster: Targets) -> Calibratio
     target
         Their classes, shape (tiles,).
     cluster
-        The number of each tile's slide, or of what else is resampled, shape (tiles,).
+        The number of each tile's slide, or of what else is a unit, shape (tiles,).
+    learned
+        Whether the head was trained on the tile's class, shape (tiles,): these fit the temperature;
+        all by default.
 
     Examples
     --------
     >>> logits = np.array([[4, 0], [4, 0], [4, 0], [0, 4]], dtype=np.float32)
-    >>> found = calibrate(logits, np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]))
-    >>> round(found.temperature, 2), found.parts  # right three times of four: 4 / log(3)
+    >>> calibration = calibrate(logits, np.array([0, 0, 1, 1]), np.zeros(4, dtype=int))
+    >>> round(calibration.temperature, 2), calibration.parts  # right 3 times of 4: 4 / log(3)
     (3.64, 1)
-    >>> round(found.error_before, 2), round(found.error_after, 2), found.error_cross_fitted
-    (0.23, 0.0, nan)
+    >>> errors = calibration.error_before, calibration.error_after
+    >>> [round(error, 2) for error in errors], calibration.error_cross_fitted
+    ([0.23, 0.0], nan)
     """
-    best = temperature(logits, target)
+    learned = np.ones(len(target), dtype=bool) if learned is None else learned
+    best = temperature(logits[learned], target[learned])
     parts = min(PARTS, len(np.unique(cluster)))
     return Calibration(
         temperature=best,
         error_before=calibration_error(scaled(logits, 1.0), target),
         error_after=calibration_error(scaled(logits, best), target),
         error_cross_fitted=(
-            calibration_error(cross_fitted(logits, target, cluster, parts), target)
+            calibration_error(cross_fitted(logits, target, (cluster, learned), parts), target)
             if parts > 1
             else np.nan
         ),
@@ -102,18 +112,26 @@ def calibrate(logits: Floats32, target: Targets, cluster: Targets) -> Calibratio
     )
 
 
-def cross_fitted(logits: Floats32, target: Targets, cluster: Targets, parts: int) -> Floats32:
+def cross_fitted(
+    logits: Floats32,
+    target: Targets,
+    tiles: tuple[Targets, npt.NDArray[np.bool_]],
+    parts: int,
+) -> Floats32:
     """Return each tile's probabilities at the temperature of the other parts, shape (tiles, K).
 
     Parameters
     ----------
+    tiles
+        Cluster of each, and whether its class was learned, as in `calibrate`.
     parts
-        How many; each cluster is in one. The others as in `calibrate`.
+        How many; each cluster is in one.
     """
     from sklearn.model_selection import GroupKFold  # a second, which a gate need not wait for
 
-    probabilities = np.empty_like(logits)
+    probabilities, (cluster, learned) = np.empty_like(logits), tiles
     for others, part in GroupKFold(parts).split(logits, groups=cluster):
+        others = others[learned[others]]
         best = temperature(logits[others], target[others])
         probabilities[part] = scaled(logits[part], best)
     return probabilities
@@ -151,7 +169,7 @@ def temperature(logits: Floats32, target: Targets) -> float:
     1 / T, so that it has one minimum. An end of the range is returned as such: where all tiles are
     predicted rightly, no temperature is small enough.
     """
-    # A class without a training tile may have no logit at all: no temperature gives it one.
+    # Of a true class without a logit no temperature is right.
     possible = np.isfinite(logits[np.arange(len(target)), target])
     if not possible.any():
         return 1.0
@@ -165,9 +183,9 @@ def temperature(logits: Floats32, target: Targets) -> float:
         partition = np.exp(below * inverse).sum(axis=0)
         return float(np.log(partition).mean() - mean_of_true * inverse)
 
-    found = minimize_scalar(loss, bounds=RANGE, method="bounded").x
+    optimum = minimize_scalar(loss, bounds=RANGE, method="bounded").x
     # The first of equals: logits that are all the same have no best temperature.
-    return float(np.exp(min((0.0, *RANGE, found), key=loss)))
+    return float(np.exp(min((0.0, *RANGE, optimum), key=loss)))
 
 
 def risk_coverage(probabilities: Floats32, target: Targets) -> dict[str, list[float]]:

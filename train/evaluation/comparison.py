@@ -9,7 +9,7 @@ from train.evaluation.metrics import final_metrics
 from train.evaluation.unit_sums import leave_one_out
 from train.predictions.table import Predictions
 
-RESAMPLES = 9999  # exchanges of a permutation test, where there are more
+EXCHANGES = 9999  # of a permutation test, where there are more
 AT_ONCE = 1000  # exchanges in memory
 
 
@@ -22,8 +22,8 @@ class PermutationTest:
     only_one, only_other
         Tiles that only one of them is right on.
     p
-        The share of exchanges between the models, slide by slide, that make their accuracies differ
-        at least as much.
+        Two-sided: the share of exchanges between the models, slide by slide, that make their
+        accuracies differ at least as much.
     """
 
     only_one: int
@@ -56,11 +56,13 @@ def permutation_test(one: Predictions, other: Predictions, seed: int = 0) -> Per
     from scipy.stats import permutation_test as permuted  # half a second
 
     right, other_right = (each.predicted == each.target for each in (one, other))
+    only_one, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    if one.clusters < 2:  # exchanged, it differs as much
+        return PermutationTest(only_one, only_other, 1.0)
     hits = [np.bincount(one.cluster, each) for each in (right, other_right)]
     result = permuted(
         hits, lambda first, second, axis: (second - first).sum(axis=axis),
-        permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, batch=AT_ONCE,
+        permutation_type="samples", vectorized=True, n_resamples=EXCHANGES, batch=AT_ONCE,
         rng=np.random.default_rng(seed),
     )  # fmt: skip
-    only_one = int((right & ~other_right).sum())
-    return PermutationTest(only_one, int((other_right & ~right).sum()), float(result.pvalue))
+    return PermutationTest(only_one, only_other, float(result.pvalue))

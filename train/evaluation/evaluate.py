@@ -52,7 +52,7 @@ class Evaluation:
     confusions
         A table of the classes taken for others most often.
     lone_slides
-        Slides without a value in the column to resample, each of which is a unit of its own.
+        Slides without a value in the column of units, each of which is a unit of its own.
     loss
         The mean cross entropy, each tile weighted by its class; None where nobody has told it.
     """

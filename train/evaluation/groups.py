@@ -16,7 +16,7 @@ from train.config.schema import Config
 from train.evaluation.confusion import most_confused
 from train.evaluation.estimates import Estimate, with_intervals, without_interval
 from train.evaluation.metrics import compute_metrics, shown_in
-from train.evaluation.unit_sums import LeaveOneOut, confusion_counts, leave_one_out
+from train.evaluation.unit_sums import Counts, confusion_counts, leave_one_out, unit_sums
 from train.predictions.table import Predictions, encode_column, encode_slides
 from train.tracking.names import encode_name
 
@@ -104,18 +104,16 @@ def by_group(predictions: Predictions, columns: Sequence[str]) -> list[Group]:
         largest = set(np.argsort(-tiles, kind="stable")[:SHOWN].tolist())
         by_value = np.split(np.argsort(number, kind="stable"), np.cumsum(tiles)[:-1])
         for index, (value, rows) in enumerate(zip(values, by_value, strict=True)):
-            target, probabilities = predictions.target[rows], predictions.probabilities[rows]
-            cluster = predictions.cluster[rows]
-            sums = leave_one_out(target, probabilities, cluster, with_areas=False)
             classes = len(predictions.classes)
-            [confusion] = confusion_counts(0, target, predictions.predicted[rows], classes)
+            target, predicted = predictions.target[rows], predictions.predicted[rows]
+            [confusion] = confusion_counts(0, target, predicted, classes)
             group = Group(
                 column=column,
                 value=value,
                 tiles=len(rows),
                 slides=len(np.unique(predictions.slide[rows])),
-                clusters=len(sums),
-                metrics=_metrics(sums, predictions.classes, index in largest),
+                clusters=len(np.unique(predictions.cluster[rows])),
+                metrics=_metrics(predictions, rows, index in largest),
                 most_confused=most_confused(confusion, predictions.classes),
                 is_shown=index in largest,
             )
@@ -123,11 +121,16 @@ def by_group(predictions: Predictions, columns: Sequence[str]) -> list[Group]:
     return groups
 
 
-def _metrics(sums: LeaveOneOut, classes: list[str], with_ends: bool) -> dict[str, Estimate]:
-    keys = shown_in("groups", ordered=False)
+def _metrics(predictions: Predictions, rows: Counts, with_ends: bool) -> dict[str, Estimate]:
+    """Return the metrics of some rows; their intervals cost more than they do."""
+    keys, classes = shown_in("groups", ordered=False), predictions.classes
+    target, probabilities = predictions.target[rows], predictions.probabilities[rows]
     if with_ends:
+        cluster = predictions.cluster[rows]
+        sums = leave_one_out(target, probabilities, cluster, with_areas=False)
         return with_intervals(sums, classes, keys)
-    values = compute_metrics(sums.total, classes, keys)
+    total = unit_sums(target, probabilities, np.zeros_like(rows), 1).sum()
+    values = compute_metrics(total, classes, keys)
     return {name: without_interval(float(value)) for name, value in values.items()}
 
 

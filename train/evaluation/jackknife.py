@@ -50,7 +50,7 @@ def jackknife_interval(
     deviation = left_out - value[:, None]
     deviation[np.abs(deviation) < ROUNDING * extent[:, None]] = 0
     share = (value - low_end) / extent
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = np.sqrt((clusters - 1) / clusters * (deviation**2).sum(axis=-1))
         logit, slope = np.log(share / (1 - share)), 1 / (extent * share * (1 - share))
         reach = student_quantile(degrees_of_freedom(deviation, counts)) * slope * error

@@ -19,7 +19,7 @@ Place = Literal["epoch", "console", "page", "compare", "groups", "gate"]
 BIASED = "of few tiles it is too large, however good a model is: no interval holds the true value"
 FINAL: frozenset[Place] = frozenset({"console", "page", "compare", "groups", "gate"})
 UNGROUPED = FINAL - {"groups"}  # what nobody asks of a group
-AREAS: frozenset[Place] = frozenset({"console", "page"})  # a group has no steps to take them from
+AREAS: frozenset[Place] = frozenset({"console", "page"})  # of groups nobody asks for them
 EPOCH: frozenset[Place] = frozenset({"epoch"})
 
 
@@ -57,9 +57,8 @@ def expected_calibration_error(sums: UnitSums) -> Floats:
     C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger (2017), "On calibration of modern neural
     networks".
     """
-    confidence, hits = sums.bins[..., 1], sums.bins[..., 2]
-    gap: Floats = np.abs(confidence - hits).sum(axis=-1)
-    return _ratio(gap, sums.tiles)
+    tiles, confidence, hits = np.moveaxis(sums.bins, -1, 0)
+    return _ratio(np.abs(confidence - hits).sum(axis=-1), tiles.sum(axis=-1))
 
 
 def kappa(sums: UnitSums) -> Floats:
@@ -244,7 +243,7 @@ def is_interval_end(name: str) -> bool:
 
 
 def compute_metrics(sums: UnitSums, classes: list[str], keys: Sequence[str]) -> dict[str, Floats]:
-    """Return metrics from sums over clusters; further axes in front are kept.
+    """Return metrics from sums over tiles; axes in front are kept.
 
     A class in neither truth nor prediction is left out of macro means; an area under a curve is
     not a number for a class that no tile or every tile has.
@@ -321,5 +320,6 @@ def calibration_error(
     probabilities: npt.NDArray[np.float32], target: npt.NDArray[np.int64]
 ) -> float:
     """Return the expected calibration error: of bins of confidence, all tiles together."""
+    none = np.empty(0)
     bins = confidence_bins(probabilities, target)
-    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
+    return float(expected_calibration_error(UnitSums(none, none, none, none, bins=bins)))

@@ -130,9 +130,9 @@ def leave_one_out(
     total = units.sum()
     left_out = total.without(units)
     if with_areas:
-        total = replace(total, areas=areas(target, probabilities))
-        without = areas_left_out(target, probabilities, cluster, len(numbers))
-        left_out = replace(left_out, areas=without)
+        exact = areas(target, probabilities)
+        without = areas_left_out(target, probabilities, cluster, len(numbers), exact)
+        total, left_out = replace(total, areas=exact), replace(left_out, areas=without)
     return LeaveOneOut(total, left_out, (units.true > 0).sum(axis=0))
 
 

@@ -41,17 +41,34 @@ class HeldOut:
         """The classes under the rules of the setting, shape (rows,)."""
         return self.grid.target(self.choice.setting)[self.order]
 
-    def calibrate(self, logits: Tensor, config: Config) -> Calibration:
+    def learned(self, result: FitResult) -> npt.NDArray[np.bool_]:
+        """Return whether the head that validates on a tile was trained on its class, shape (rows,).
+
+        Of the others no temperature is right: their class weighs nothing.
+        """
+        grid, setting = self.grid, self.choice.setting
+        weights = result.problem.losses.class_weights[grid.of_setting(setting)].cpu().numpy()
+        fold, learned = grid.fold(setting)[self.order], np.zeros(len(self.order), dtype=bool)
+        for number, of_head in zip(grid.folds, weights, strict=True):
+            at = self.validated & (fold == number)
+            learned[at] = of_head[self.target[at]] > 0
+        return learned
+
+    def calibrate(self, logits: Tensor, result: FitResult, config: Config) -> Calibration:
         """Return the temperature of all these tiles, and what it does.
 
         Parameters
         ----------
         logits
             Of every position, shape (rows, K).
+        result
+            The heads, which know the weights of classes.
         """
         keys, mask = self.grid.keys(self.choice.setting), self.validated
         cluster = encode_clusters(keys, config.evidence.resample)[0][self.order]
-        return calibrate(logits.numpy()[mask], self.target[mask], cluster[mask])
+        return calibrate(
+            logits.numpy()[mask], self.target[mask], cluster[mask], self.learned(result)[mask]
+        )
 
     def with_loss(self, logits: Tensor, result: FitResult) -> Choice:
         """Return the choice with the loss of its head on its fold, by other logits than it had.

@@ -17,13 +17,13 @@ from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.views.folds import check_fold
-from train.config.rules import asked_folds, is_sweep, lone_fold
+from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
 from train.config.store import with_rules
 from train.config.sweep import rule_variants, settings
 from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, single_head
-from train.fitting.rare_classes import warn_of_rare_classes
+from train.fitting.small_classes import warn_of_small_classes
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
@@ -81,14 +81,13 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         check_group_columns(store, config)
         variants = rule_variants(config) if is_sweep(config) else [{}]
         stores = [with_rules(store, rules) for rules in variants]
-        rows, fold = Rows(console), lone_fold(config)
-        needed = () if is_sweep(config) else (fold,)
+        rows, folds = Rows(console), asked_folds(config, [])
         with cache.undone_if_refused():  # one of several variants may be
-            snapshots = [materialise(variant, rows, *needed) for variant in stores]
+            snapshots = [materialise(variant, rows, folds) for variant in stores]
             job = replace(_choose(snapshots, config), model=model)
             check_fits(job)
         if job.grid:
-            warn_of_rare_classes(job.grid, config)
+            warn_of_small_classes(job.grid, config)
         states = find_state(config, (tracker, snapshots), processes, locks)
         inputs = Inputs(tracker, stores[0], snapshots, locks.pop_all())
     return inputs, replace(job, states=states)

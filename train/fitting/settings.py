@@ -79,7 +79,7 @@ class SettingResults:
         }
 
     def printed(self, clusters: str) -> pa.Table:
-        """Return what fits a terminal of the table; the intervals resample clusters."""
+        """Return what fits a terminal of the table; the intervals are over clusters."""
         columns, swept = self.columns(), list(self.settings[0].overrides) or ["setting"]
         spread = zip(columns["f1_macro"], columns["sd"], columns["best"], strict=True)
         return pa.table(

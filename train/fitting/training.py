@@ -11,7 +11,7 @@ from train.fitting.grid import HeadGrid
 from train.fitting.selection import Choice
 from train.models.training import Training
 
-RULES = field_names(LabelRules)
+LABEL_RULES = field_names(LabelRules)
 
 
 def final_config(config: Config, grid: HeadGrid, choice: Choice) -> Config:
@@ -44,9 +44,10 @@ def describe_training(config: Config, grid: HeadGrid, choice: Choice) -> Trainin
     if config.final:  # as many epochs as it is given: nothing stops them
         names = [name for name in names if name not in EARLY_STOPPING]
     settings = values_of(trained, tuple(names))
-    swept = {k: v for k, v in setting.overrides.items() if path_of(k)[0] not in (*names, *RULES)}
+    others = (*names, *LABEL_RULES)
+    swept = {k: v for k, v in setting.overrides.items() if path_of(k)[0] not in others}
     return Training(
-        registered_head(config, grid, choice), settings | swept, values_of(trained, RULES),
+        registered_head(config, grid, choice), settings | swept, values_of(trained, LABEL_RULES),
         selection(config, grid), untouched(config, grid),
     )  # fmt: skip
 

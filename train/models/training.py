@@ -45,5 +45,5 @@ class Training:
     def text(self) -> str:
         """All of it for people, as a list in Markdown."""
         rules = {name: rule for name, rule in self.rules.items() if name != "class_indices"}
-        told = self.facts | self.settings | rules
-        return "\n".join(f"- {what}: {value}" for what, value in told.items())
+        lines = self.facts | self.settings | rules
+        return "\n".join(f"- {what}: {value}" for what, value in lines.items())

@@ -92,7 +92,7 @@ def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
     f1
         By class; not a number where it is absent.
     over
-        What the intervals resample.
+        What the intervals are over: slides, patients.
     """
     figure = new_figure(6.5, 0.34 * len(f1) + 1.2)
     axes = figure.add_subplot()
@@ -119,7 +119,7 @@ def groups_png(
     overall
         The metrics of all tiles.
     over
-        What the intervals resample.
+        What the intervals are over: slides, patients.
     """
     places = np.arange(len(groups))
     figure = new_figure(9.2, 0.4 * len(groups) + 1.4)
@@ -183,7 +183,7 @@ def differences_png(
     by_run
         Differences by run and metric.
     over
-        What the intervals resample.
+        What the intervals are over: slides, patients.
     """
     names = list(next(iter(by_run.values())))
     figure = new_figure(7.5, 0.3 * len(names) * len(by_run) + 1.4)

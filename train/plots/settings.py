@@ -42,7 +42,7 @@ def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: st
     best
         The one that is marked.
     over
-        What the intervals resample.
+        What the intervals are over: slides, patients.
     """
     figure = new_figure(8, 0.34 * len(points) + 1.2)
     axes = figure.add_subplot()
@@ -68,7 +68,7 @@ def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -
     axis
         The key, for example ``train_fraction``: a curve of label efficiency.
     over
-        What the intervals resample.
+        What the intervals are over: slides, patients.
     """
     values = list(dict.fromkeys(point.overrides[axis] for point in points))
     lines: dict[str, list[SettingPoint]] = {}

@@ -34,7 +34,7 @@ class Predictions:
     classes
         Their names, by index.
     cluster_column
-        Column of keys whose values intervals resample: ``slide_id``, or ``patient_id``.
+        Column of keys whose values are the units of intervals: ``slide_id``, or ``patient_id``.
 
     Examples
     --------
@@ -151,7 +151,7 @@ class Predictions:
 
     @cached_property
     def cluster(self) -> Ints:
-        """The number of what intervals resample, slide or patient, of each tile, shape (tiles,)."""
+        """The number of the unit of intervals, slide or patient, of each tile, shape (tiles,)."""
         return encode_clusters(self.keys, self.cluster_column)[0]
 
     @property
@@ -238,7 +238,7 @@ def _decoded(column: pa.ChunkedArray) -> pa.Array:
 
 
 def encode_clusters(keys: pa.Table, column: str) -> tuple[Ints, int]:
-    """Number what intervals resample; return each row's number, and how many there are.
+    """Number the units of intervals; return each row's number, and how many there are.
 
     These are the values of a column; where it is null, each slide stands for itself.
     """

@@ -14,6 +14,7 @@ from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
 from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.spec.rules import KEEPING
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import text
@@ -31,7 +32,6 @@ from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run, trained_values
 
 GROUPS = {"slides": "slide_id", "patients": "patient_id"}
-RULES = ("thresholds", "tissue_prop_min", "single_class", "label_rule")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CandidateEvaluation:
     slides
         How many the test view has.
     clusters
-        What intervals resample: slides, patients.
+        What intervals are over: slides, patients.
     notes
         What a reader of the figures should know.
     """
@@ -234,10 +234,10 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
     trained = load_run(champion.run) if champion.run else None
     if trained is None or not trained.config:
         return [f"it is not known what the champion, {champion}, was trained on"]
-    new, old = (_rules(trained_values(each, RULES)) for each in (run, trained))
+    new, old = (_rules(trained_values(each, KEEPING)) for each in (run, trained))
     notes = [
         f"the champion was trained under {name} {old[name]}, the candidate under {new[name]}"
-        for name in RULES
+        for name in KEEPING
         if new[name] != old[name]
     ]
     if run.data.get("embeddings") != trained.data.get("embeddings"):
@@ -249,4 +249,4 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
 
 
 def _rules(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings.get(name) for name in RULES}
+    return {name: settings.get(name) for name in KEEPING}

@@ -9,7 +9,7 @@ from train.predictions.table import Predictions
 from train.reports.html import Page, Table, Text
 
 
-def show(page: Page, found: Calibration, predictions: Predictions, config: Config) -> None:
+def show(page: Page, calibration: Calibration, predictions: Predictions, config: Config) -> None:
     """Tell what a temperature does, which tiles it was fitted on, and what else these chose.
 
     Parameters
@@ -20,20 +20,21 @@ def show(page: Page, found: Calibration, predictions: Predictions, config: Confi
     tiles = f"{len(predictions):,} {fitted_on(config)}, of {len(predictions.slides):,} slides"
     clusters = predictions.cluster_name
     honest = (
-        f"Cross-fitted: {found.parts} parts of whole {clusters}, each with the temperature of the "
-        "others, which tells how well calibrated other tiles may be expected to be."
-        if found.parts > 1
+        f"Cross-fitted: {calibration.parts} parts of whole {clusters}, each with the temperature "
+        "of the others, which tells how well calibrated other tiles may be expected to be."
+        if calibration.parts > 1
         else f"There is no cross-fitted error: one of the {clusters} has all tiles, and leaves "
         "none to fit on."
     )
     page.add("good", Table("Calibration error", {
         "temperature": ["none", "cross-fitted", "as registered, on the tiles that it is fitted on"],
-        "calibration error": [found.error_before, found.error_cross_fitted, found.error_after],
-    }, f"The temperature {found.temperature:.4g} was fitted on the logits of {tiles}."
+        "calibration error": [calibration.error_before, calibration.error_cross_fitted,
+                              calibration.error_after],
+    }, f"The temperature {calibration.temperature:.4g} was fitted on the logits of {tiles}."
         f"{also_chosen(config)} {honest} All other figures are of the temperature as registered.")
     )  # fmt: skip
-    if found.doubt:
-        page.add("good", Text(f"Calibration: {found.doubt}.", doubtful=True))
+    if calibration.doubt:
+        page.add("good", Text(f"Calibration: {calibration.doubt}.", doubtful=True))
 
 
 def fitted_on(config: Config) -> str:
@@ -51,12 +52,15 @@ def also_chosen(config: Config) -> str:
     return f" They have chosen {' and '.join(chosen)}, too." if chosen else ""
 
 
-def say(console: Console, found: Calibration, predictions: Predictions) -> None:
+def say(console: Console, calibration: Calibration, predictions: Predictions) -> None:
     """Print a temperature, and the calibration errors without and with it."""
-    clusters, errors = predictions.cluster_name, f"calibration error {found.error_before:.4f} -> "
+    clusters, errors = (
+        predictions.cluster_name,
+        f"calibration error {calibration.error_before:.4f} -> ",
+    )
     errors += (
-        f"{found.error_cross_fitted:.4f}, cross-fitted over {clusters}"
-        if found.parts > 1
+        f"{calibration.error_cross_fitted:.4f}, cross-fitted over {clusters}"
+        if calibration.parts > 1
         else f"not known, as one of the {clusters} has all tiles"
     )
-    console.print(f"temperature {found.temperature:.4g}: {errors}")
+    console.print(f"temperature {calibration.temperature:.4g}: {errors}")

@@ -27,8 +27,8 @@ from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions, has_labels
+from train.reports import calibration as temperature
 from train.reports import inputs, printed, reproduce, results, settings, solver, training
-from train.reports.calibration import say, show
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.tracking.names import encode_name
@@ -152,8 +152,8 @@ class RunLogger:
         """
         values = calibration.metrics
         self.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
-        say(self.console, calibration, predictions)
-        show(self.page, calibration, predictions, self.config)
+        temperature.say(self.console, calibration, predictions)
+        temperature.show(self.page, calibration, predictions, self.config)
         if calibration.doubt:
             warnings.warn(calibration.doubt, FeatureStoreWarning, stacklevel=2)
 

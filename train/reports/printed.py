@@ -9,7 +9,7 @@ from train.evaluation.metrics import METRICS
 
 
 def lone_slides(console: Console, evaluation: Evaluation, split: str) -> None:
-    """Say how many slides have no value in the column that is resampled."""
+    """Say how many slides have no value in the column of units."""
     if evaluation.lone_slides:
         column = evaluation.predictions.cluster_column
         console.print(

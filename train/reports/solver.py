@@ -31,12 +31,12 @@ def mark(page: Page, result: FitResult, names: Sequence[str]) -> None:
     names
         Of the heads.
     """
-    said = unconverged(result, names)
-    if said is None:
+    message = unconverged(result, names)
+    if message is None:
         return
     page.headlines.append(Headline("Solver", "not at its optimum", doubtful=True))
-    page.add("model", Text(said))
-    warnings.warn(said, FeatureStoreWarning, stacklevel=2)
+    page.add("model", Text(message))
+    warnings.warn(message, FeatureStoreWarning, stacklevel=2)
 
 
 def unconverged(result: FitResult, names: Sequence[str]) -> str | None:

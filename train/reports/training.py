@@ -72,10 +72,10 @@ def say(console: Console, training: Training, mode: str) -> None:
 
 def show(page: Page, training: Training, mode: str) -> None:
     """Tell the same on the page, the figure that selected nothing among its headlines."""
-    told = facts(training, mode)
+    by_subject = facts(training, mode)
     page.add("model", Table("What was selected, and by which figure", {
-        "what": list(told), "value": list(told.values())
+        "what": list(by_subject), "value": list(by_subject.values())
     }))  # fmt: skip
-    if UNTOUCHED in told:
+    if UNTOUCHED in by_subject:
         figure = training.untouched or "no figure"
         page.headlines.append(Headline("Selected nothing", figure, doubtful=not training.untouched))

@@ -126,7 +126,7 @@ def record_digests(model: str, number: str) -> None:
 def describe(model: str, number: str, text: str) -> None:
     """Write the description of a version, which MLflow shows as Markdown."""
     with translated(f"Version {number} of {model} could not be described"):
-        client().update_model_version(model, number, description=redacted(text))
+        client().update_model_version(model, number, description=redacted(text)[:LONGEST])
 
 
 def fetch(model: str, number: str, folder: Path) -> Path:

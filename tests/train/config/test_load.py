@@ -211,6 +211,16 @@ def test_printed_configuration_makes_the_same_views():
     assert again.kfold_strategy == "stratified_group"
 
 
+def test_a_run_that_swept_what_does_nothing_is_read_again():
+    """Earlier code took it; today a fit is refused that asks for it."""
+    argv = ["fold=all", "optimizer=lbfgs", "sweep.learning_rate=[0.1,0.2]"]
+    with pytest.raises(ConfigError, match="optimizer=lbfgs has no learning_rate"):
+        config_load.load(argv)
+    settled = config_load.load(["fold=all", "sweep.learning_rate=[0.1,0.2]"])
+    text = config_text.text(settled).replace("optimizer: adamw", "optimizer: lbfgs")
+    assert config_load.recorded(text, []).sweep.learning_rate == [0.1, 0.2]
+
+
 def test_a_recorded_configuration_is_read_again_with_changes():
     settled = load(["experiment=stratified_group_kfold", "fold=4"])
     assert config_load.recorded(config_text.text(settled), []) == settled

@@ -138,3 +138,18 @@ def test_points_of_a_long_curve_are_points_of_the_whole():
     for coverage, risk, least in zip(*(curve[key] for key in curve), strict=True):
         assert coverage == (confidence >= least).mean()
         assert risk == pytest.approx(wrong[confidence >= least].mean())
+
+
+def test_a_class_that_was_not_learned_fits_no_temperature():
+    """Of its tiles the head is wrong for certain: no temperature makes that good."""
+    rng = np.random.default_rng(0)
+    target, cluster = rng.integers(2, size=200), np.arange(200) // 20
+    logits = np.float32(rng.normal(size=(200, 3)) + 2 * np.eye(3)[target])
+    logits[:, 2] = -1e4
+    expected = calibration.calibrate(logits, target, cluster)
+    others = np.append(target, [2, 2, 2]), np.append(cluster, [0, 5, 9])
+    learned = np.append(np.ones(200, dtype=bool), np.zeros(3, dtype=bool))
+    beside = calibration.calibrate(np.vstack([logits, logits[:3]]), *others, learned)
+    assert beside.temperature == pytest.approx(expected.temperature)
+    assert beside.error_after > expected.error_after
+    assert beside.error_cross_fitted == pytest.approx(expected.error_cross_fitted, abs=0.02)

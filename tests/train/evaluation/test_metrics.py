@@ -22,9 +22,9 @@ def estimate(target, shares, slide, classes, **options) -> dict[str, Estimate]:
     return estimated(predictions(target, shares, slide, classes), **options)
 
 
-def computed(sums) -> dict[str, np.ndarray]:
+def computed(sums, classes=NAMES) -> dict[str, np.ndarray]:
     """Return all metrics of sums."""
-    return compute_metrics(sums, NAMES, final_metrics(ordered=True))
+    return compute_metrics(sums, classes, final_metrics(ordered=True))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,23 @@ def test_without_a_unit_sums_are_those_of_the_other_tiles(tiles):
             average = metrics.average_precision_score(own == index, shares[rows, index])
             assert found[f"auroc/{name}"][number] == pytest.approx(area, abs=5e-4)
             assert found[f"average_precision/{name}"][number] == pytest.approx(average, abs=5e-3)
+
+
+def test_a_rare_class_is_left_out_as_exactly():
+    """Of five hundred tiles one is of the class: quantiles of all would put it into one step."""
+    rng = np.random.default_rng(0)
+    rare = (np.arange(10_000) % 500 == 0).astype(int)
+    logit = rng.normal(size=10_000) + 2 * rare
+    share = 1 / (1 + np.exp(-logit))
+    shares = np.stack([1 - share, share], axis=1).astype(np.float32)
+    slide = np.arange(10_000) // 1_000
+    found = computed(leave_one_out(rare, shares, slide).left_out, ["many", "rare"])
+    exact = [
+        metrics.average_precision_score(rare[slide != number], shares[slide != number, 1])
+        for number in range(10)
+    ]
+    error = np.std(found["average_precision/rare"] - exact)
+    assert error < 0.05 * np.std(exact)
 
 
 def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):

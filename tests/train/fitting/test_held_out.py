@@ -88,7 +88,7 @@ def test_what_is_reported_is_of_the_registered_network(tiles: TileTable, name: s
     heads = grid.of_setting(0)
     raw = result.out_of_fold(heads)
     logits = result.out_of_fold_logits(heads)
-    calibration = held_out.calibrate(logits, config)
+    calibration = held_out.calibrate(logits, result, config)
     choice = held_out.with_loss(logits / calibration.temperature, result)
     result = result.with_temperature(calibration.temperature)
     predictions = held_out.predictions(result.out_of_fold(heads), config)

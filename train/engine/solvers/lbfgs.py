@@ -29,7 +29,7 @@ from train.engine.weights import LinearHeads
 
 SEARCHES = 12  # most points on a line
 CURVATURE, DECREASE = 0.5, 1e-4  # strong Wolfe conditions
-NEVER = -1e4  # the bias of a class without a training tile, in place of minus infinity
+NEVER = -1e4  # the bias of a class without a training tile, during the search: not yet -inf
 PROVEN = 1e-3  # of the objective: a gap above it is no optimum, whatever a step promises
 REFRESH = (0, 4, 12, 30, 70)  # iterations at which the Gram matrix is taken anew
 
@@ -78,7 +78,7 @@ class LbfgsTrainer:
         active = torch.arange(len(self.values))
         logits = objective.logits(weights)
         value, gradient = objective.value(weights, logits)
-        pairs = CurvaturePairs()
+        pairs, stalled = CurvaturePairs(), torch.zeros_like(value, dtype=torch.bool)
         for iteration in range(most + 1):
             if iteration in REFRESH:
                 guess = Guess.sampled(objective, logits)
@@ -86,11 +86,14 @@ class LbfgsTrainer:
             decrease = -dot(gradient, direction)
             yield Epoch(iteration, active, value.cpu(), value.cpu())
             small = decrease <= 2 * self.tolerance * value.abs()
-            ended = small | (iteration == most) | ~value.isfinite()
-            if ended.any():
-                gap = objective.gap(weights, gradient, logits)
-                proven = small & ((gap <= PROVEN * value) | (objective.penalty[:, 0, 0] == 0))
-                done = proven | (iteration == most) | ~value.isfinite()
+            lost = stalled | (iteration == most) | ~value.isfinite()
+            if (ended := small | lost).any():
+                some, gap = ended.nonzero()[:, 0], torch.full_like(value, torch.inf)
+                ending = weights.select(some), gradient.select(some), logits[some]
+                gap[some] = objective.select(some).gap(*ending)
+                optimal = (gap <= PROVEN * value) | (objective.penalty[:, 0, 0] == 0)
+                proven = (small & optimal) | (stalled & (gap <= PROVEN * value))
+                done = proven | lost
                 heads = active[done.cpu()]
                 self._finish(heads, weights.select(done), value[done], iteration)
                 self._finish_evidence(heads, gradient.select(done), gap[done], proven[done])
@@ -105,6 +108,7 @@ class LbfgsTrainer:
                 logits, value = logits[going_on], value[going_on]
             change = objective.logits(direction)
             step = line_search(objective, (weights, direction), logits, change)
+            stalled = step == 0
             logits += step.float()[:, None, None] * change
             moved = add_scaled(weights, step, direction)
             if iteration % 20 == 19:
@@ -141,7 +145,10 @@ class LbfgsTrainer:
         embeddings); ``gap``, how far it is above the optimum at the most, see `Objective.gap`;
         ``converged``, 1 where it ended within its tolerance, 0 where iterations were used up.
         """
-        raw = self.objective.standardizer.fold_into(single_precision(self.weights))
+        learned = self.problem.losses.class_weights.to(self.weights.bias.device) > 0
+        weights = single_precision(self.weights)
+        bias = weights.bias.masked_fill(~learned, -torch.inf)
+        raw = self.objective.standardizer.fold_into(LinearHeads(weights.weight, bias))
         loss, _ = evaluate(self.problem, raw, counted=False)
         diagnostics = {
             "objective": self.values, "gradient": self.gradient_norm, "gap": self.gap,
@@ -168,7 +175,7 @@ def line_search(
     Returns
     -------
     Tensor of double, shape (H,)
-        Multiples of the direction.
+        Multiples of the direction; the best that was tried if none meets both, 0 if none is below.
     """
     weights, direction = line
     penalty = objective.penalty[:, 0, 0]
@@ -184,11 +191,12 @@ def line_search(
 
     zero = torch.zeros_like(cross)
     first, low, high = along(zero), zero, torch.full_like(zero, float("inf"))
-    step = torch.ones_like(zero)
+    step, best = torch.ones_like(zero), zero
     for _ in range(SEARCHES):
         value, slope, curvature = along(step)
         enough = value <= first[0] + DECREASE * step * first[1] + 1e-14 * first[0].abs()
         flat = slope.abs() <= CURVATURE * first[1].abs()
+        best = torch.where(enough, step, best)
         if (enough & flat).all():
             break
         # The objective is convex: the sign of the slope says on which side the minimum lies.
@@ -198,4 +206,4 @@ def line_search(
         inside = (newton > low) & (newton < high) & newton.isfinite()
         middle = torch.where(high.isfinite(), (low + high) / 2, 2 * step)
         step = torch.where(enough & flat, step, torch.where(inside, newton, middle))
-    return step
+    return best

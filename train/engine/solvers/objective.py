@@ -133,10 +133,13 @@ class Objective:
             weighted = probability * tile_weights(block, problem)[:, None]
             hessian += weighted.sum(dim=-1).diag_embed() - weighted @ probability.mT
         hessian = problem.reduce(hessian) / self.weight_sum[:, None, None]
+        is_finite = hessian.isfinite().all(dim=(1, 2))
+        hessian = torch.where(is_finite[:, None, None], hessian, torch.zeros_like(hessian))
         inverse = torch.linalg.pinv(hessian, hermitian=True)
         decrement = torch.einsum("hk,hkj,hj->h", gradient.bias, inverse, gradient.bias)
         squared = (gradient.weight**2).sum(dim=(1, 2))
-        return squared / (2 * self.penalty[:, 0, 0]) + decrement
+        gap = squared / (2 * self.penalty[:, 0, 0]) + decrement
+        return torch.where(is_finite, gap, torch.inf)
 
 
 def tile_weights(shard: Shard, problem: Problem) -> Tensor:

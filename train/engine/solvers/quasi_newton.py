@@ -54,7 +54,10 @@ class Guess:
         weight_sum = problem.reduce(tile_weight.mean(dim=0).sum(dtype=torch.float64)).clamp(
             min=1e-12
         )
-        values, vectors = torch.linalg.eigh((gram / weight_sum).float())
+        mean = (gram / weight_sum).float()
+        if not mean.isfinite().all():  # of numbers whose squares are too large there is no guess
+            mean = torch.eye(len(mean), device=mean.device)
+        values, vectors = torch.linalg.eigh(mean)
         return cls(vectors.double(), values.double().clamp(min=0), bias / weight_sum)
 
     def applied(self, vector: LinearHeads, decay: Tensor) -> LinearHeads:

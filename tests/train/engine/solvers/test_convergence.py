@@ -48,7 +48,7 @@ class Oracle:
         others = logits - logits[np.arange(len(self.y)), self.y][:, None]
         others[np.arange(len(self.y)), self.y] = -np.inf
         losses = np.log1p(np.exp(logsumexp(others, axis=1)))
-        return float(self.weight @ losses + (self.penalty * weights**2).sum() / 2)
+        return float(self.weight @ losses + (self.penalty * weights[self.classes] ** 2).sum() / 2)
 
     def optimum(self, start: np.ndarray) -> np.ndarray:
         """Return the weights that Newton's method ends at."""
@@ -131,6 +131,18 @@ def test_the_gap_is_a_bound(name: str):
             assert not converged or gap < 1e-3 * best[head]
 
 
+def test_heads_without_an_optimum_never_rise():
+    """Separable and without a penalty, or of numbers too large: beside one that has an optimum."""
+    heads = make_heads(fold=[0, 0], weight_decay=[1e-3, 0.0])
+    result = solve(make_problem(separable(3), heads, classes=3), 500)
+    assert bool(result.diagnostics["converged"][0])
+    assert 0 <= float(result.diagnostics["objective"][1]) < 1e-6
+    assert result.weights.weight.isfinite().all()
+    huge = separable(3)
+    huge = replace(huge, x=huge.x * 1e18)
+    assert not solve(make_problem(huge, heads, classes=3), 20).diagnostics["converged"].all()
+
+
 def test_without_a_penalty_there_is_no_bound():
     heads = make_heads(fold=[0], weight_decay=[0.0])
     result = solve(make_problem(load_shard("breast_cancer")[0], heads, classes=2), 5)
@@ -145,6 +157,7 @@ def test_a_class_without_a_tile_is_at_its_optimum_from_the_start():
     torch.testing.assert_close(
         beside.weights.weight[:, :3], without.weights.weight, rtol=1e-3, atol=1e-4
     )
+    assert beside.weights.bias[0, 3] == -torch.inf  # whatever its logits are divided by
     assert not beside.weights.weight[:, 3].any()
     assert not (beside.weights.logits(shard.x).argmax(dim=1) == 3).any()
 

@@ -14,7 +14,7 @@ from train.fitting.grid import HeadGrid
 FEW = 10  # tiles: with fewer, a class is what these happen to look like
 
 
-def warn_of_rare_classes(grid: HeadGrid, config: Config) -> None:
+def warn_of_small_classes(grid: HeadGrid, config: Config) -> None:
     """Warn of classes with fewer than `FEW` training tiles, by the fold that is validated on."""
     names, folds = config.class_names, grid.folds
     counts = np.zeros((len(grid.settings), len(folds), len(names)), dtype=np.int64)

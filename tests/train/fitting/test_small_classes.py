@@ -16,7 +16,7 @@ from train import probe
 from train.config.load import load
 from train.fitting.load import load_shards
 from train.fitting.prepare import prepare_fit
-from train.fitting.rare_classes import few_by_fold
+from train.fitting.small_classes import few_by_fold
 from train.fitting.trainers import build_trainer
 from train.runtime.processes import Processes
 
