@@ -164,7 +164,7 @@ def of_run(client: Any, run: Any, command: str) -> dict[str, Any]:
 def metrics(run: str) -> dict[str, Any]:
     """Return values by name within the group before it, those of the classes 0 to 9 under ``*``.
 
-    Of a metric with steps 0, 1, ... the values are listed, of one with other steps these as well.
+    Of ends of intervals two classes stand for all. Of a metric with steps 0, 1, ... the values are listed, of one with other steps these as well.
     """
     # MLflow answers for one metric at a time, which for all of them takes seconds.
     query = "select distinct key, step, value, is_nan from metrics where run_uuid = ? order by 1, 2"
@@ -180,9 +180,10 @@ def metrics(run: str) -> dict[str, Any]:
         held["bits"] = digest(held["bits"] + repr(history))
         counted = steps == list(range(len(steps)))
         held[name] = short[0] if steps == [0] else short if counted else [steps, short]
-    for held in groups.values():
+    for group, held in groups.items():
         if {*CLASSES} <= {*held}:
-            held["*"] = [held.pop(name) for name in CLASSES]
+            of_classes = [held.pop(name) for name in CLASSES]
+            held["*"] = of_classes[:2] if group.endswith(("_low", "_high")) else of_classes
     return groups
 
 
@@ -243,7 +244,8 @@ def of_checkpoint(file: Path) -> dict[str, Any]:
                 "bits": digest(value.numpy().tobytes()),
             }  # fmt: skip
         metadata = {key: json.loads(value) for key, value in (opened.metadata() or {}).items()}
-        metadata |= {key: digest(str(metadata[key])) for key in ("training",) if key in metadata}
+        for described in metadata.values():
+            described["training"] = digest(str(described.get("training")))
     return {"metadata": metadata, "tensors": tensors}
 
 

@@ -89,9 +89,11 @@ def save(path: Path, model: TrainedModel) -> Path:
         for name, value in model.network.state_dict().items()
     }
     # Not by `save_file`, whose files nobody else may read.
-    parts = {BLUEPRINT: model.spec} | ({TRAINING: model.training} if model.training else {})
-    texts = {name: json.dumps(dataclasses.asdict(part)) for name, part in parts.items()}
-    write_bytes(path, serialized(state, texts))
+    described = dataclasses.asdict(model.spec)
+    if model.training:
+        described[TRAINING] = dataclasses.asdict(model.training)
+    # One entry: safetensors writes several in any order, and the file would have many digests.
+    write_bytes(path, serialized(state, {BLUEPRINT: json.dumps(described)}))
     return path
 
 
@@ -112,8 +114,9 @@ def load(path: Path) -> TrainedModel:
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-        spec = ModelSpec(**json.loads(metadata[BLUEPRINT]))
-        training = Training(**json.loads(metadata[TRAINING])) if TRAINING in metadata else None
+        described = json.loads(metadata[BLUEPRINT])
+        training = Training(**described.pop(TRAINING)) if TRAINING in described else None
+        spec = ModelSpec(**described)
         network = spec.build()
         network.load_state_dict(load_file(file))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:

@@ -286,6 +286,6 @@ def test_the_card_names_what_intervals_resample():
         (text(Config()), " over slides"), ("seed: 0\n", ""), ("", ""),
     ):  # fmt: skip
         record = RunRecord("1", None, config, metrics, {}, {})
-        table = export.figure_table(metrics, export.resampled(record))
+        table = export.figure_table(metrics, export.units_of(record))
         assert table.startswith(f"| split | figure | value | 95 %{over} |")
         assert "| oof | f1_macro | 0.5000 | 0.4000 .. 0.6000 |" in table
