@@ -164,7 +164,8 @@ def of_run(client: Any, run: Any, command: str) -> dict[str, Any]:
 def metrics(run: str) -> dict[str, Any]:
     """Return values by name within the group before it, those of the classes 0 to 9 under ``*``.
 
-    Of ends of intervals two classes stand for all. Of a metric with steps 0, 1, ... the values are listed, of one with other steps these as well.
+    Of ends of intervals two classes stand for all. Of a metric with steps 0, 1, ... the values are
+    listed, of one with other steps these as well.
     """
     # MLflow answers for one metric at a time, which for all of them takes seconds.
     query = "select distinct key, step, value, is_nan from metrics where run_uuid = ? order by 1, 2"
