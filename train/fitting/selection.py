@@ -8,7 +8,7 @@ import numpy as np
 from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.evaluation.estimates import Estimate, estimates, limits_of
-from train.evaluation.metrics import confusion_metrics, f1_macro
+from train.evaluation.metrics import confusion_metrics, f1_macro, nan_mean
 from train.evaluation.unit_sums import Counts
 from train.fitting.divergence import check_result
 from train.fitting.grid import HeadGrid
@@ -125,8 +125,8 @@ def score(losses: Sequence[float], confusion: Counts, classes: list[str]) -> Sco
 def mean_f1_macro(confusion: Counts) -> Estimate:
     """Return the mean of the folds' macro F1 and its 95 % interval, clusters left out one by one.
 
-    The heads stay as they were trained: how much another cohort would have changed them is not in
-    the interval.
+    Without the only cluster of a fold, the mean is that of the other folds. The heads stay as they
+    were trained: how much another cohort would have changed them is not in the interval.
 
     Parameters
     ----------
@@ -136,6 +136,6 @@ def mean_f1_macro(confusion: Counts) -> Estimate:
     present = confusion[:, confusion.any(axis=(0, 2, 3))]
     total = present.sum(axis=1)
     value = f1_macro(total).mean(keepdims=True)
-    left_out = f1_macro(total[:, None] - present).mean(axis=0, keepdims=True)
+    left_out = nan_mean(f1_macro(total[:, None] - present).T)[None]
     names, units = ["f1_macro"], np.array([present.shape[1]], dtype=float)
     return estimates(names, value, left_out, limits_of(names), units)["f1_macro"]
