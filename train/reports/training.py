@@ -77,5 +77,8 @@ def show(page: Page, training: Training, mode: str) -> None:
         "what": list(by_subject), "value": list(by_subject.values())
     }))  # fmt: skip
     if UNTOUCHED in by_subject:
-        figure = training.untouched or "no figure"
-        page.headlines.append(Headline("Selected nothing", figure, doubtful=not training.untouched))
+        figure, why = training.untouched or "none", "the tiles of each have selected something"
+        if training.untouched:
+            why = "nothing was selected by it"
+        doubtful = not training.untouched
+        page.headlines.append(Headline("Untouched number", figure, why, doubtful))
