@@ -158,12 +158,16 @@ def test_second_run_reuses_data_and_folds(
 ):
     from train import probe
 
+    def artifacts() -> list[str]:
+        store = client.get_experiment_by_name("feature-store").experiment_id
+        return sorted(run.info.run_name for run in client.search_runs([store]))
+
     monkeypatch.chdir(digits_home)
+    before = artifacts()  # other tests may have run on other data here
+    assert {*before} == {"digits", "folds"}
     uri = f"tracking.uri=sqlite:///{digits_home / 'mlflow.db'}"
     assert probe.main(["fold=3", "max_epochs=2", "tracking.register=false", uri]) == 0
-    store = client.get_experiment_by_name("feature-store").experiment_id
-    names = sorted(run.info.run_name for run in client.search_runs([store]))
-    assert names == ["digits", "folds"]
+    assert artifacts() == before
 
 
 @pytest.fixture(scope="module")
