@@ -6,7 +6,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 TAIL = 0.025  # at either end of a 95 % interval
 METHOD = "jackknife"  # by which a run says how its intervals were made
-LEAST_DEGREES = 3  # of freedom: fewer make intervals wider, and hold no more true values
+LEAST_DEGREES = 3  # of freedom: with fewer, intervals of 10 units are wider and hold no more
 ROUNDING = 1e-12  # of the range of a figure: deviations below it are those of floating point
 
 
