@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from train.engine.confusion import confusion_index
-from train.evaluation.areas import areas, areas_left_out
+from train.evaluation.areas import Counts, areas, areas_left_out
 from train.evaluation.jackknife import Floats
 
-Counts = npt.NDArray[np.int64]
 BINS = 15  # of confidence, for the calibration error
 
 

@@ -41,6 +41,11 @@ class HeldOut:
         """The classes under the rules of the setting, shape (rows,)."""
         return self.grid.target(self.choice.setting)[self.order]
 
+    @property
+    def fold(self) -> Rows:
+        """The folds of the tiles under the rules of the setting, shape (rows,)."""
+        return self.grid.fold(self.choice.setting)[self.order]
+
     def learned(self, result: FitResult) -> npt.NDArray[np.bool_]:
         """Return whether the head that validates on a tile was trained on its class, shape (rows,).
 
@@ -48,7 +53,7 @@ class HeldOut:
         """
         grid, setting = self.grid, self.choice.setting
         weights = result.problem.losses.class_weights[grid.of_setting(setting)].cpu().numpy()
-        fold, learned = grid.fold(setting)[self.order], np.zeros(len(self.order), dtype=bool)
+        fold, learned = self.fold, np.zeros(len(self.order), dtype=bool)
         for number, of_head in zip(grid.folds, weights, strict=True):
             at = self.validated & (fold == number)
             learned[at] = of_head[self.target[at]] > 0
@@ -80,9 +85,8 @@ class HeldOut:
         result
             The heads, which know the weights of classes.
         """
-        fold, choice = self.grid.fold(self.choice.setting)[self.order], self.choice
+        choice, mask = self.choice, self.fold == self.choice.fold
         weights = result.problem.losses.class_weights[choice.head].double().cpu().numpy()
-        mask = fold == choice.fold
         return replace(choice, loss=cross_entropy(logits.numpy()[mask], self.target[mask], weights))
 
     def predictions(self, probabilities: Tensor, config: Config) -> Predictions:
