@@ -112,6 +112,18 @@ def test_patients_are_resampled_and_ordered_classes_compared():
     assert "kappa_quadratic" not in by_patient
 
 
+def test_clusters_are_those_of_the_first_run():
+    """The second may number patients otherwise, or not know them: the tiles are the same."""
+    patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
+    one = written("one.parquet", 0.5, **patient)
+    keys, rows = ("difference", "low", "high", "units", "p_permutation"), []
+    for columns in (patient, {"patient_id": ["q"] * 400}, {}):
+        other = written("other.parquet", 1.5, **columns)
+        assert compare.main([one, other, "--resample", "patient_id"]) == 0
+        rows.append([read()["accuracy"][key] for key in keys])
+    assert rows[0] == rows[1] == rows[2]
+
+
 def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
     one = written("one.parquet", 1.0)
     assert compare.main([one, one, "--resample", "patient_id"]) == 2

@@ -34,9 +34,10 @@ class PermutationTest:
 def differences(one: Predictions, other: Predictions, ordered: bool = False) -> dict[str, Estimate]:
     """Return by how much each metric of ``other`` is above that of ``one``, on the same tiles.
 
-    A cluster is left out of both: what makes a slide hard for both cancels.
+    A cluster is left out of both: what makes a slide hard for both cancels. The clusters are those
+    of ``one``, whatever the other's predictions know of them.
     """
-    sums = [leave_one_out(each.target, each.probabilities, each.cluster) for each in (one, other)]
+    sums = [leave_one_out(each.target, each.probabilities, one.cluster) for each in (one, other)]
     names, value, left_out = jackknifed(sums[0], one.classes, final_metrics(ordered))
     _, other_value, other_left_out = jackknifed(sums[1], one.classes, final_metrics(ordered))
     extent = np.diff(limits_of(names), axis=1)
