@@ -26,10 +26,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featurestore.embeddings import convert, near
+from featurestore.embeddings import near
 from featurestore.embeddings.batches import as_vectors
-from featurestore.embeddings.matrix import EmbeddingMatrix
+from featurestore.embeddings.conversion import Conversion
+from featurestore.embeddings.convert import Target
+from featurestore.embeddings.folder import lease
 from featurestore.io import parquet
+from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.duplicates import duplicates
 from train import probe
@@ -78,13 +81,15 @@ def search(embeddings: np.ndarray) -> tuple[float, float, int]:
         pq.write_table(fates, folder / "fates.parquet")
         table = keys.append_column("embedding", as_vectors(embeddings))
         pq.write_table(table, folder / "embeddings.parquet")
-        fragments = parquet.dataset(str(folder / "embeddings.parquet")).fragments
-        convert.convert(fragments, dim, "float32", folder, lambda _: None)
+        dataset = parquet.dataset(str(folder / "embeddings.parquet"))
+        conversion = Conversion(dataset, Target(dim, "float32"), {})
+        with lease():
+            conversion.run(Rows(None))
         start = time.perf_counter()
         for block in np.array_split(embeddings, max(1, embeddings.nbytes // 2**21)):
             near.cells(block, near.directions(dim))
         between = time.perf_counter()
-        pairs = duplicates(folder, {"": (EmbeddingMatrix.open(folder), None)})  # type: ignore[dict-item]
+        pairs = duplicates(folder, {"": conversion.matrix})
         return between - start, time.perf_counter() - between, len(pairs)
 
 

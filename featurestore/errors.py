@@ -40,6 +40,10 @@ class FeatureStoreWarning(UserWarning):
         super().__init__(redacted(text))
 
 
+class DamageWarning(FeatureStoreWarning):
+    """What was kept between runs is damaged, and made again: it concerns this run alone."""
+
+
 def _rebuild(kind: type[FeatureStoreError], wrong: str, found: str, fix: str) -> FeatureStoreError:
     return kind(wrong, found=found, fix=fix)
 

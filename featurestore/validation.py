@@ -11,7 +11,7 @@ from featurestore.contract import rules, schemas
 from featurestore.contract.parquet_table import open_table
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
-from featurestore.embeddings import convert
+from featurestore.embeddings.invalid import find_invalid
 from featurestore.errors import FeatureStoreError
 from featurestore.store import FeatureStore
 from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
@@ -158,7 +158,7 @@ def _embeddings(
         return
     try:
         dim = rules.dimension(table)
-        yield from convert.find_invalid(
+        yield from find_invalid(
             store.sources.dataset(name).filled, dim, store.spec.storage, store.threads
         )
     except FeatureStoreError as error:

@@ -27,7 +27,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWa
 from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
-from featurestore.snapshots import build, collection, diff
+from featurestore.snapshots import build, collection, diff, tags
 from featurestore.snapshots.export import export
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.verify import damages
@@ -140,7 +140,15 @@ def _add_snapshots(commands: Any) -> None:
     make.set_defaults(run=_materialise)
 
     listed = commands.add_parser("snapshots", help="the training sets that were written")
+    listed.add_argument("--tag", metavar="TAG", help="name the last used one, or SNAPSHOT")
+    listed.add_argument("--untag", metavar="TAG", help="take a name away")
+    listed.add_argument("snapshot", nargs="?", metavar="SNAPSHOT", help="the one to name")
     listed.set_defaults(run=_snapshots)
+
+    verified = commands.add_parser(
+        "verify", help="read every byte of the artifacts and of what is kept; say what is damaged"
+    )
+    verified.set_defaults(run=_verify)
 
     gc = commands.add_parser(
         "gc", help="remove old training sets, downloads and killed fits, never one in use"
@@ -229,6 +237,13 @@ def _check(options: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    table = damages(open_store(options))
+    print_table(table.select(["artifact", "wrong", "found", "to do"]), Console())
+    say(f"{len(table)} damaged" if len(table) else "nothing is damaged")
+    return 2 if len(table) else 0
+
+
 def _describe(options: argparse.Namespace) -> None:
     print_tables(description(open_store(options)), Console())
 
@@ -263,6 +278,11 @@ def _materialise(options: argparse.Namespace) -> None:
 
 
 def _snapshots(options: argparse.Namespace) -> None:
+    if options.untag:
+        say(f"{tags.untag(options.untag)} is not called {options.untag} any more")
+    if options.tag:
+        wanted = options.snapshot or next(iter(collection.names()), "")
+        tags.tag(options.tag, collection.full_name(wanted))
     print_table(
         pa.Table.from_pylist([_line(row) for row in collection.listing().to_pylist()]), Console()
     )
@@ -271,9 +291,10 @@ def _snapshots(options: argparse.Namespace) -> None:
 def _line(row: dict[str, Any]) -> dict[str, Any]:
     """Return what the listing shows of a snapshot, in the width of a terminal."""
     return {
-        "snapshot": row["snapshot"],
+        "snapshot": " ".join([row["snapshot"], *row["tags"]]),
         "kept of": f"{row['kept']:,} of {row['rows']:,}",
         "embeddings": f"{row['dim']} {row['storage']} {decimal(row['embeddings'])}",
+        "parts": row["parts"],
         "own": decimal(row["bytes"]),
         "last use": "now" if row["in_use"] else row["used"][:16],  # to the minute
     }

@@ -35,13 +35,23 @@ class RowGroup:
 def row_groups(files: Sequence[Path]) -> list[RowGroup]:
     """Return the row groups of some Parquet files, in order."""
     groups: list[RowGroup] = []
-    start = 0
     for file in files:
-        footer = pq.read_metadata(file)
-        for group in range(footer.num_row_groups):
-            rows = footer.row_group(group).num_rows
-            groups.append(RowGroup(file, group, start, rows))
-            start += rows
+        start = groups[-1].start + groups[-1].rows if groups else 0
+        groups += file_row_groups(file, start)
+    return groups
+
+
+def file_row_groups(
+    file: Path, start: int = 0, numbers: Sequence[int] | None = None
+) -> list[RowGroup]:
+    """Return the row groups of a file, or some of them, the first row of which is row ``start``."""
+    with pq.ParquetFile(file) as opened:
+        footer = opened.metadata
+    groups: list[RowGroup] = []
+    for number in range(footer.num_row_groups) if numbers is None else numbers:
+        rows = footer.row_group(number).num_rows
+        groups.append(RowGroup(file, number, start, rows))
+        start += rows
     return groups
 
 
@@ -50,16 +60,20 @@ def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
 
     String types differ between writers, and a folder ``slide_id=NAME`` stands for a column.
     """
-    return pa.concat_tables(map(_file_keys, fragments))
+    return pa.concat_tables(map(file_keys, fragments))
 
 
-def _file_keys(fragment: Fragment) -> pa.Table:
+def file_keys(fragment: Fragment, numbers: Sequence[int] | None = None) -> pa.Table:
+    """Read the keys of a file, or of some of its row groups, as `read_keys`."""
     written = [name for name in KEYS.names if name in fragment.schema.names]
-    table = pq.ParquetFile(fragment.path).read(written)
+    with pq.ParquetFile(fragment.path) as file:
+        groups = range(file.num_row_groups) if numbers is None else numbers
+        table = file.read_row_groups(groups, written)
+        rows = sum(file.metadata.row_group(number).num_rows for number in groups)
     for name in KEYS.names:
         if name not in written:
             value = pa.scalar(fragment.partition[name], pa.string())
-            table = table.append_column(name, pa.repeat(value, fragment.rows))
+            table = table.append_column(name, pa.repeat(value, rows))
     keys = table.select(KEYS.names).cast(KEYS)
     return keys.set_column(0, "slide_id", _composed(keys["slide_id"]))
 

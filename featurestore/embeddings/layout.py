@@ -1,4 +1,4 @@
-"""Where the parts of a converted matrix lie, and how they are written."""
+"""How parts lie on the disk."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -14,10 +14,19 @@ STORED: dict[str, np.dtype] = {
 }
 
 
-FORMAT = 3  # of the folder below
+FORMAT = 4  # of a part; up to 3 all embeddings of an artifact were one matrix
 
 
-FILE, KEYS, MANIFEST = "embeddings.npy", "keys.parquet", "matrix.json"
+FOLDER = "parts"
+
+
+VALUES, KEYS = ".npy", ".parquet"
+"""What a part's name is followed by: its embeddings, and its keys. A part is there with its keys,
+which are written last."""
+
+
+MANIFEST = b"part"
+"""The key of a part's shape among the metadata of its keys."""
 
 
 BLOCK_BYTES = 8 * 2**20
@@ -40,7 +49,7 @@ def hash_weights(dim: int) -> npt.NDArray[np.uint64]:
 
 
 def npy_header(rows: int, dim: int, kind: np.dtype) -> bytes:
-    """Return the header of ``embeddings.npy``."""
+    """Return the header of an array of embeddings."""
     # NumPy's format has no word for bfloat16: two bytes of any kind are written for it.
     descr = np.lib.format.dtype_to_descr(kind if kind.kind == "f" else np.dtype("V2"))
     stream = BytesIO()

@@ -1,32 +1,29 @@
-"""The embeddings of an artifact as one memory-mapped matrix, converted once.
+"""The embeddings of an artifact: a list of parts, whose rows are numbered one part after another.
 
-Row i of ``embeddings.npy`` is the i-th row of the artifact's Parquet files, so that converting
-needs no join: row groups are read on every core and written to where they belong. ``keys.parquet``
-tells whose embedding a row is. Rules and folds only ever choose rows, so no change of theirs reads
-an embedding again.
+Rules and folds only ever choose rows, so no change of theirs reads an embedding again; a file that
+is added, taken away or corrected is a part more, fewer or another one.
 """
 
 import hashlib
-import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
+import ibis
+import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from ibis.backends.sql import SQLBackend
 
-from featurestore.embeddings.layout import (
-    BLOCK_BYTES,
-    FILE,
-    FORMAT,
-    KEYS,
-    MANIFEST,
-    STORED,
-    Rows,
-    npy_header,
-)
+from featurestore.backend import engine
+from featurestore.embeddings import near
+from featurestore.embeddings.layout import BLOCK_BYTES, Rows
+from featurestore.embeddings.part import Part
 from featurestore.spec.literals import Storage
+from featurestore.views.folds import KEY
 
 
 @dataclass(frozen=True)
@@ -35,44 +32,50 @@ class EmbeddingMatrix:
 
     Parameters
     ----------
-    folder
-        Where it lies.
-    rows, dim
-        Its shape.
-    storage
-        The type of an element.
+    parts
+        In the order of their names, at least one: files have no order that their content decides.
     """
 
-    folder: Path
-    rows: int
-    dim: int
-    storage: Storage
+    parts: tuple[Part, ...]
 
-    @classmethod
-    def open(cls, folder: Path) -> "EmbeddingMatrix":
-        """Read what a folder holds; nothing but the manifest is read."""
-        return cls(folder, **json.loads((folder / MANIFEST).read_text()))
+    @cached_property
+    def starts(self) -> Rows:
+        """The number of each part's first row, and behind the last that of all rows."""
+        return np.cumsum([0, *(part.rows for part in self.parts)], dtype=np.int64)
 
     @property
-    def values(self) -> np.ndarray:
-        """The embeddings, shape (rows, dim), memory-mapped and read-only."""
-        return self.mapped(0, self.rows)
-
-    def mapped(self, first: int, last: int) -> np.ndarray:
-        """Return rows first .. last, memory-mapped: of a file larger than memory, a part."""
-        kind = STORED[self.storage]
-        begin = len(npy_header(self.rows, self.dim, kind))
-        offset, shape = begin + first * self.dim * kind.itemsize, (last - first, self.dim)
-        return np.memmap(self.folder / FILE, kind, mode="r", offset=offset, shape=shape)
+    def rows(self) -> int:
+        """Number of embeddings."""
+        return int(self.starts[-1])
 
     @property
-    def keys(self) -> Path:
-        """The Parquet file with ``slide_id, x, y, row, cell_<n>, stored``, in the order of rows.
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.parts[0].dim
 
-        ``cell_<n>`` are the cells in which near embeddings meet (`featurestore.embeddings.near`),
-        ``stored`` is a digest of the row's bytes in the matrix.
+    @property
+    def storage(self) -> Storage:
+        """The type of an element."""
+        return self.parts[0].storage
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that determines the embeddings: a root over the names of the parts."""
+        return root(part.name for part in self.parts)
+
+    def keys(self, connection: SQLBackend) -> ir.Table:
+        """Return ``slide_id, x, y, row, cell_<n>`` of all rows as a table of DuckDB, in no order.
+
+        See `featurestore.embeddings.part.Part.keys`.
         """
-        return self.folder / KEYS
+        keys = engine.read_parquet(connection, [part.keys for part in self.parts])
+        first = {"part": [part.name for part in self.parts], "start": pa.array(self.starts[:-1])}
+        name = ibis.util.gen_name("part_starts")
+        starts = engine.register(connection, name, pa.table(first))
+        placed = keys.inner_join(starts, "part")
+        return placed.select(
+            *KEY, row=placed.row + placed.start, **{n: placed[n] for n in near.CELLS}
+        )
 
     def read_rows(
         self,
@@ -81,7 +84,7 @@ class EmbeddingMatrix:
         threads: int | None = None,
         out: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Copy some rows into memory, reading the file from its front to its end.
+        """Copy some rows into memory, reading each part from its front to its end.
 
         Parameters
         ----------
@@ -97,6 +100,11 @@ class EmbeddingMatrix:
         Returns
         -------
         ndarray of float32, shape (len(rows), dim)
+
+        Raises
+        ------
+        ArtifactError
+            A part is gone.
         """
         result = np.empty((len(rows), self.dim), dtype=np.float32) if out is None else out
         ascending = np.argsort(rows, kind="stable")
@@ -104,22 +112,28 @@ class EmbeddingMatrix:
         size = max(1, BLOCK_BYTES // (4 * self.dim))
         ordered = positions is None and bool((rows == source).all())
 
-        def copy(start: int) -> None:
-            block, where = source[start : start + size], target[start : start + size]
-            # A part of the file at a time: address space may be as short as memory.
-            first, last = int(block[0]), int(block[-1]) + 1
-            values = self.mapped(first, last)
-            if ordered and last - first == len(block):
-                result[start : start + size] = values
+        def copy(number: int, block: slice) -> None:
+            asked = source[block] - self.starts[number]
+            # A piece of the file at a time: address space may be as short as memory.
+            first, last = int(asked[0]), int(asked[-1]) + 1
+            values = self.parts[number].mapped(first, last)
+            if ordered and last - first == len(asked):
+                result[block] = values
             else:
-                result[where] = values[block - first]
+                result[target[block]] = values[asked - first]
 
+        edges = np.searchsorted(source, self.starts)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            for done in [pool.submit(copy, start) for start in range(0, len(rows), size)]:
+            copies = [
+                pool.submit(copy, number, slice(start, min(start + size, edges[number + 1])))
+                for number in np.flatnonzero(np.diff(edges)).tolist()
+                for start in range(edges[number], edges[number + 1], size)
+            ]
+            for done in copies:
                 done.result()
         return result
 
 
-def content(embeddings: str, storage: Storage) -> str:
-    """Digest all that determines a matrix: the digest of the artifact, and the storage."""
-    return hashlib.sha256(f"matrix {FORMAT} {embeddings} {storage}".encode()).hexdigest()
+def root(names: Iterable[str]) -> str:
+    """Return the digest of a matrix by the names of its parts."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()

@@ -30,13 +30,14 @@ def publish(fresh: Path, final: Path) -> None:
     """
     if fresh.is_dir():
         with ThreadPoolExecutor(SYNCS) as pool:
-            list(pool.map(_sync, (path for path in fresh.rglob("*") if not path.is_symlink())))
-    _sync(fresh)
+            list(pool.map(sync, (path for path in fresh.rglob("*") if not path.is_symlink())))
+    sync(fresh)
     fresh.replace(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk take what was written to a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

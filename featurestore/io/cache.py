@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, NamedTuple
 
-from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreError
 from featurestore.io import locks, seals
 from featurestore.io.atomic import HOME, publish
 from featurestore.io.seals import Checks
@@ -30,7 +31,14 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
-_ON_TRIAL: list[list[tuple["CacheEntry", bool]]] = []  # of `undone_if_refused`: is it new
+_ON_TRIAL: list[list["Trial"]] = []  # of each `undone_if_refused`
+
+
+class Trial(NamedTuple):
+    """What `undone_if_refused` does after a refusal: all is let go of, then undone."""
+
+    let_go: Callable[[], object]
+    undo: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,8 @@ def get_or_build(
             if folder.exists() and wrong is None:
                 _touch(lock)
                 entry = CacheEntry(folder, lock)
-                for entries in _ON_TRIAL if on_trial else ():
-                    entries.append((entry, is_new))
+                if on_trial:
+                    try_out(lock.close, partial(_undo, folder, is_new))
                 return entry
             lock.close()
             if wrong:
@@ -108,24 +116,34 @@ def get_or_build(
 
 @contextmanager
 def undone_if_refused() -> Iterator[None]:
-    """Remove the entries that are built in the meantime if it ends in a refusal.
+    """Undo what is built in the meantime if it ends in a refusal, the last first.
 
     What another process has begun to use stays. So does all after an interruption, which refuses
     nothing: the next run goes on with it.
     """
-    entries: list[tuple[CacheEntry, bool]] = []
-    _ON_TRIAL.append(entries)
+    trials: list[Trial] = []
+    _ON_TRIAL.append(trials)
     try:
         yield
     except FeatureStoreError:
-        for entry, _ in entries:
-            entry.lock.close()  # or this process would be in its own way
-        for entry, is_new in entries:
-            if is_new and entry.folder.exists():
-                remove(entry.folder)
+        for trial in trials:
+            trial.let_go()  # or this process would be in its own way
+        for trial in reversed(trials):
+            trial.undo()
         raise
     finally:
         _ON_TRIAL.pop()
+
+
+def try_out(let_go: Callable[[], object], undo: Callable[[], object]) -> None:
+    """Have something undone if it ends in a refusal, see `undone_if_refused`."""
+    for trials in _ON_TRIAL:
+        trials.append(Trial(let_go, undo))
+
+
+def _undo(folder: Path, is_new: bool) -> None:
+    if is_new and folder.exists():
+        remove(folder)
 
 
 def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
@@ -245,7 +263,7 @@ def set_aside(folder: Path, look: Callable[[], str | None]) -> str | None:
         seals.path(folder).unlink(missing_ok=True)
     warnings.warn(
         f"{folder} is damaged ({wrong}): it is set aside as {aside.name}, to be made again",
-        FeatureStoreWarning,
+        DamageWarning,
         stacklevel=2,
     )
     return wrong

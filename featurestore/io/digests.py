@@ -8,14 +8,17 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from featurestore.errors import ArtifactError
 from featurestore.io import ledger
 from featurestore.io.atomic import HOME
 from featurestore.io.ledger import Identity
+
+T = TypeVar("T")
 
 SETTLED = 2_000_000_000
 """Nanoseconds that a file has to lie still: no file system's times are coarser."""
@@ -103,6 +106,44 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
     if remember:
         ledger.record({file: (one, result[file]) for file, one in are.items() if one in _HASHED})
     return result
+
+
+def hashed_during(file: Path, work: Callable[[], T]) -> tuple[str, T]:
+    """Return a file's SHA-256 and the result of some work that reads it, done at the same time.
+
+    Raises
+    ------
+    ArtifactError
+        The file was changed meanwhile.
+    """
+    before = identities([file])
+    stable = _settled(before.values())
+    with ThreadPoolExecutor(1) as thread:
+        hashed = thread.submit(_hash, file)
+        result = work()
+        sha256 = hashed.result()
+    confirm(before)
+    _HASHED.update(dict.fromkeys(stable, sha256))
+    return sha256, result
+
+
+def remembered(files: Iterable[Path]) -> dict[Path, str]:
+    """Return what is remembered of some files, none of which is read; the others are left out."""
+    are = identities(files)
+    recorded = ledger.recall(one for one in are.values() if one not in _HASHED)
+    recorded |= {one: _HASHED[one] for one in are.values() if one in _HASHED}
+    return {file: recorded[one] for file, one in are.items() if one in recorded}
+
+
+def note(sums: Mapping[Path, str]) -> None:
+    """Remember what this process knows of files, having written or compared them."""
+    _HASHED.update({identity(file): value for file, value in sums.items()})
+
+
+def remember(sums: Mapping[Path, str]) -> None:
+    """Do as `note`, for other processes as well."""
+    note(sums)
+    ledger.record({file: (identity(file), value) for file, value in sums.items()})
 
 
 def confirm(before: Mapping[Path, Identity]) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,30 @@ import pyarrow.parquet as pq
 from featurestore import validation
 from featurestore.backend import engine, errors
 from featurestore.contract import rules as contract_rules
-from featurestore.embeddings import convert, matrix
+from featurestore.embeddings import matrix
+from featurestore.embeddings.conversion import Conversion
+from featurestore.embeddings.convert import Target
+from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.embeddings.parts import damages, known_sums, named, opened, remember
+from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.folds.assign import imbalances
 from featurestore.io import cache, digests
+from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
 from featurestore.snapshots import leakage, meaning
 from featurestore.snapshots.layout import (
     FORMAT,
     MANIFEST,
-    MATRICES,
+    PARTS,
     SLIDES,
     SNAPSHOTS,
     Matrices,
     combined_digest,
 )
 from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks, findings_of
+from featurestore.snapshots.part_list import read_parts, remove_unnamed, write_parts
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
@@ -48,19 +56,21 @@ VIEWS = (
 RULES = (*artifact.RULES, "storage")
 
 
-def inputs(store: FeatureStore) -> dict[str, str | None]:
-    """Return the digests of the artifacts that a snapshot is made of, and of the views' code."""
+def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the digests of the artifacts that a snapshot is made of, and of the views' code.
+
+    Parameters
+    ----------
+    embeddings
+        That of each cohort's matrix, by prefix.
+    """
     spec = store.spec
     named = {"tiles": spec.tiles, "test_tiles": spec.test_tiles, "slides": spec.slides}
     digest_of: dict[str, str | None] = {
         name: digests.digest(store.sources.dataset(name).named, remember=False) if uri else None
         for name, uri in named.items()
     }
-    for prefix in prefixes(store):
-        name = prefix + "embeddings"
-        digest_of[name] = matrix.content(
-            digests.digest(store.sources.dataset(name).named, remember=False), spec.storage
-        )
+    digest_of |= {f"{prefix}embeddings": digest for prefix, digest in embeddings.items()}
     if spec.tiles:
         digest_of["folds"] = store.fold_content
     return digest_of | {"views": meaning.code(*VIEWS)}
@@ -91,73 +101,119 @@ def materialise(
     FeatureStoreError
         Whatever the contract, the rules or the disk refuse; nothing is left half written.
     """
-    spec = store.spec
     if not prefixes(store):
         raise ArtifactError(
             "There are no tiles to make a training set of",
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    rules = values_of(spec, RULES)
-    content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
-    # What the store remembers is of these files, or nobody may call it by their digest.
-    store.sources.confirm()
-    digest = combined_digest(content)
+    with cache.undone_if_refused(), lease():
+        return Materialisation(store, rows or Rows(None), folds).run()
 
-    def build(folder: Path) -> None:
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always", FeatureStoreWarning)
-            for prefix in prefixes(store):  # cheap refusals before the long conversion
-                store.survivors(prefix)
-            for fold in folds:
-                check_fold(fold, store.folds())
-            for violation in validation.warnings(store):
-                message = f"{violation.wrong}: {violation.found}"
-                warnings.warn(message, FeatureStoreWarning, stacklevel=2)
-            findings = find_leaks(store) if spec.tiles else []
-            leakage.raise_leaks(findings, spec.leakage)
-            matrices_of = matrices(store, rows)
-            manifest = content | {"digest": digest} | write(store, folder, matrices_of, findings)
-            leakage.raise_leaks(findings_of(manifest), spec.leakage)
-            store.sources.confirm()
-        manifest["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
-    with cache.undone_if_refused():
+class Materialisation:
+    """The making of one snapshot.
+
+    Parameters
+    ----------
+    store, rows, folds
+        As of `materialise`.
+    """
+
+    def __init__(self, store: FeatureStore, rows: Rows, folds: Sequence[int]) -> None:
+        self.store, self.rows, self.folds = store, rows, folds
+        self.heard: list[str] = []
+        self.conversions: dict[str, Conversion] = {}
+
+    def run(self) -> Snapshot:
+        """Return the snapshot, see `materialise`."""
+        store, spec = self.store, self.store.spec
+        sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
+        embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
+        rules = values_of(spec, RULES)
+        content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
+        # What the store remembers is of these files, or nobody may call it by their digest.
+        store.sources.confirm()
+        digest = combined_digest(content)
+
+        def build(folder: Path) -> None:
+            with self.listening():
+                findings = self.findings
+                matrices_of = {prefix: self.matrix(prefix, known) for prefix, known in sums.items()}
+                manifest = content | {"digest": digest}
+                manifest |= write(store, folder, matrices_of, findings)
+                for prefix, conversion in self.conversions.items():
+                    write_parts(matrices_of[prefix], conversion.files, folder / f"{prefix}{PARTS}")
+                leakage.raise_leaks(findings_of(manifest), spec.leakage)
+                store.sources.confirm()
+            manifest["warnings"] = self.heard
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
+
         entry = cache.get_or_build(SNAPSHOTS, digest, build)
         manifest = json.loads((entry.folder / MANIFEST).read_text())
         leakage.raise_leaks(findings_of(manifest), spec.leakage)  # or leakage=warn let it be
-        store.sources.digests()  # remembers digests: a refusal would have written nothing
+        # Digests are remembered from here on: a refusal would have written nothing.
+        store.sources.digests()
+        parts = read_parts(entry.folder, manifest)
+        if not self.conversions and any(damages(own) for own in parts.values()):
+            for prefix, known in sums.items():
+                self.matrix(prefix, known)
+        matrices_of = {prefix: opened(own) for prefix, own in parts.items()}
+        remember(part for matrix in matrices_of.values() for part in matrix.parts)
         for message in manifest["warnings"]:
+            warnings.warn(message, FeatureStoreWarning, stacklevel=4)
+        store.sources.confirm()
+        return Snapshot(entry, manifest, matrices_of)
+
+    def dataset(self, prefix: str) -> Dataset:
+        """Return the embeddings of the training or test tiles, as files."""
+        return self.store.sources.dataset(prefix + "embeddings")
+
+    def root(self, prefix: str, sums: Mapping[Path, str] | None) -> str:
+        """Return the digest of a cohort's embeddings."""
+        if sums is None:  # too large to be read twice: they are hashed while they are converted
+            with self.listening():
+                return self.matrix(prefix, sums).digest
+        return matrix.root(named(self.dataset(prefix), self.store.spec.storage, sums))
+
+    def matrix(self, prefix: str, sums: Mapping[Path, str] | None) -> EmbeddingMatrix:
+        """Return the embeddings of a cohort, what is missing of them converted."""
+        assert self.findings is not None  # cheap refusals before the long conversion
+        if prefix not in self.conversions:
+            dim = contract_rules.dimension(self.store.view(prefix + "embeddings"))
+            target = Target(dim, self.store.spec.storage)
+            conversion = Conversion(self.dataset(prefix), target, sums or {}, self.store.threads)
+            cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
+            self.conversions[prefix] = conversion
+            conversion.run(self.rows)
+            self.store.sources.confirm()
+        return self.conversions[prefix].matrix
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """The leaks that are found without an embedding, after all that is refused without one."""
+        store, spec = self.store, self.store.spec
+        for prefix in prefixes(store):
+            store.survivors(prefix)
+        for fold in self.folds:
+            check_fold(fold, store.folds())
+        for violation in validation.warnings(store):
+            message = f"{violation.wrong}: {violation.found}"
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
-        made = Snapshot(entry, manifest, matrices(store, rows))
-        store.sources.confirm()
-    return made
+        findings = find_leaks(store) if spec.tiles else []
+        leakage.raise_leaks(findings, spec.leakage)
+        return findings
 
-
-def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
-    """Return the embeddings of each cohort, converted on their first use."""
-    return {prefix: embeddings(store, prefix, rows) for prefix in prefixes(store)}
-
-
-def embeddings(
-    store: FeatureStore, prefix: str, rows: Rows | None = None
-) -> tuple[EmbeddingMatrix, cache.CacheEntry]:
-    """Return the embeddings of the training or test tiles, converted on their first use."""
-    name = prefix + "embeddings"
-    dataset, storage = store.sources.dataset(name), store.spec.storage
-
-    def build(folder: Path) -> None:
-        dim = contract_rules.dimension(store.view(name))
-        progress = rows or Rows(None)
-        total = sum(fragment.rows for fragment in dataset.filled)
-        with progress.counting(f"embeddings to {storage}", total) as advance:
-            convert.convert(dataset.filled, dim, storage, folder, advance, threads=store.threads)
-        store.sources.confirm()
-
-    digest = matrix.content(digests.digest(dataset.named, remember=False), storage)
-    entry = cache.get_or_build(MATRICES, digest, build, convert.CHECKS)
-    return EmbeddingMatrix.open(entry.folder), entry
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep this project's warnings, to be given whenever the snapshot is used."""
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", FeatureStoreWarning)
+            yield
+        self.heard += [str(w.message) for w in heard if w.category is FeatureStoreWarning]
+        for one in heard:
+            if one.category is DamageWarning:  # which says nothing of the snapshot
+                warnings.warn(one.message, stacklevel=2)
 
 
 def write(
@@ -167,9 +223,9 @@ def write(
     manifest: dict[str, Any] = {
         "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
     }  # fmt: skip
-    for prefix, (embedding_matrix, _) in matrices_of.items():
+    for prefix, embedding_matrix in matrices_of.items():
         fates = _here(store, prefix + "fates")
-        rows = engine.read_parquet(fates.get_backend(), [embedding_matrix.keys])
+        rows = embedding_matrix.keys(fates.get_backend())
         placed = look_up(fates, rows, KEY, "row").order_by(list(KEY))
         engine.write_parquet(placed, folder / f"{prefix}fates.parquet")
         file = folder / f"{prefix}fates.parquet"
@@ -177,7 +233,7 @@ def write(
             "funnel": store.funnel(prefix),
             "rows": pq.read_metadata(file).num_rows,
             "content": meaning.rows(file),
-            "matrix": embedding_matrix.folder.name,
+            "parts": len(embedding_matrix.parts),
             "dim": embedding_matrix.dim,
         }
     if store.spec.slides:

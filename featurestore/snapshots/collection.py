@@ -10,18 +10,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.embeddings import convert
-from featurestore.embeddings.matrix import EmbeddingMatrix
+from featurestore.embeddings import parts as embedding_parts
+from featurestore.embeddings.part import folder as parts_folder
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import cache, garbage, seals
-from featurestore.snapshots.layout import MANIFEST, MATRICES, SNAPSHOTS
+from featurestore.snapshots.layout import FORMAT, MANIFEST, MATRICES, SNAPSHOTS
+from featurestore.snapshots.part_list import read_parts, remove_unnamed
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.snapshots.tags import tags
 
 LISTING = pa.schema(
     {
         "snapshot": pa.string(),
+        "tags": pa.list_(pa.string()),
         "kept": pa.int64(),
         "rows": pa.int64(),
+        "parts": pa.int64(),
         "dim": pa.int64(),
         "storage": pa.string(),
         "bytes": pa.int64(),
@@ -38,38 +42,59 @@ def names() -> list[str]:
 
 
 def opened(name: str) -> Snapshot:
-    """Open a snapshot by its name or the beginning of it.
+    """Open a snapshot by its tag, its digest or the beginning of that.
+
+    Raises
+    ------
+    ArtifactError
+        No snapshot, or more than one, has a name that begins so; or it, or a part of its
+        embeddings, is damaged.
+    """
+    entry = cache.open_entry(SNAPSHOTS, full_name(name))
+    manifest = json.loads((entry.folder / MANIFEST).read_text())
+    if fault := _earlier(manifest):
+        raise ArtifactError(f"{entry.folder} cannot be used", found=fault, fix=cache.AGAIN)
+    parts = read_parts(entry.folder, manifest)
+    return Snapshot(
+        entry, manifest, {prefix: embedding_parts.opened(own) for prefix, own in parts.items()}
+    )
+
+
+def full_name(name: str) -> str:
+    """Return the name of a snapshot's folder by its tag, its digest or the beginning of that.
 
     Raises
     ------
     ArtifactError
         No snapshot, or more than one, has a name that begins so.
     """
-    candidates = [existing for existing in names() if existing.startswith(name)]
+    wanted = tags().get(name, name)[: cache.NAME_LENGTH]
+    candidates = [existing for existing in names() if existing.startswith(wanted)]
     if len(candidates) != 1:
+        known = [*tags(), *names()]
         raise ArtifactError(
             f"{len(candidates) or 'No'} snapshots have a name that begins with {name!r}",
-            found=", ".join(names()[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
+            found=", ".join(known[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
             fix="name one of them; `featurestore snapshots` lists them",
         )
-
-    entry = cache.open_entry(SNAPSHOTS, candidates[0])
-    manifest = json.loads((entry.folder / MANIFEST).read_text())
-    matrices = {}
-    for cohort, part in manifest["cohorts"].items():
-        matrix_entry = cache.open_entry(MATRICES, part["matrix"], convert.CHECKS)
-        matrices[cohort.removesuffix("tiles")] = (
-            EmbeddingMatrix.open(matrix_entry.folder),
-            matrix_entry,
-        )
-    return Snapshot(entry, manifest, matrices)
+    return candidates[0]
 
 
 def _manifest(name: str) -> dict[str, Any] | str:
     """Return the manifest of a snapshot, or why it cannot be read, in words."""
     folder = cache.place(SNAPSHOTS, name)
     wrong = seals.fault(folder, name, cache.NONE, only=[MANIFEST])
-    return wrong or json.loads((folder / MANIFEST).read_text())
+    if wrong:
+        return wrong
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return _earlier(manifest) or manifest
+
+
+def _earlier(manifest: dict[str, Any]) -> str | None:
+    """Return that a snapshot is of an earlier version, in words, if it is."""
+    if manifest["format"] == FORMAT:
+        return None
+    return f"it is of format {manifest['format']}, today's is {FORMAT}"
 
 
 def _manifests() -> dict[str, dict[str, Any]]:
@@ -87,18 +112,19 @@ def damaged() -> Iterator[tuple[Path, str]]:
         It is in use.
     """
     for folder in garbage.sealed():
-        checks = convert.CHECKS if folder.parent.name == MATRICES else cache.NONE
-        look = partial(seals.fault, folder, folder.name, checks, wholly=True)
+        look = partial(seals.fault, folder, folder.name, cache.NONE, wholly=True)
         wrong = look() and cache.set_aside(folder, look)
         if wrong:
             yield folder, wrong
+    for name, wrong in embedding_parts.verify():
+        yield parts_folder() / name, wrong
 
 
 def listing() -> pa.Table:
     """Return the snapshots, the last used first.
 
-    Columns ``snapshot, kept`` (tiles), ``rows, dim, storage, bytes`` (of its own), ``embeddings``
-    (bytes, shared by snapshots of one artifact), ``used`` (UTC) and ``in_use``.
+    Columns ``snapshot, tags, kept`` (tiles), ``rows, parts, dim, storage, bytes`` (of its own),
+    ``embeddings`` (bytes, of parts that snapshots share), ``used`` (UTC) and ``in_use``.
     """
     rows = []
     for name in names():
@@ -108,16 +134,18 @@ def listing() -> pa.Table:
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
             continue
         cohorts = manifest["cohorts"].values()
-        shared = {cache.place(MATRICES, part["matrix"]) for part in cohorts}
+        parts = {part for own in read_parts(folder, manifest).values() for part in own}
         rows.append(
             {
                 "snapshot": name,
+                "tags": [tag for tag, tagged in tags().items() if tagged == name],
                 "kept": sum(part["funnel"][-1]["tiles"] for part in cohorts),
                 "rows": sum(part["rows"] for part in cohorts),
+                "parts": len(parts),
                 "dim": next((part["dim"] for part in cohorts), None),
                 "storage": manifest["rules"]["storage"],
                 "bytes": garbage.size(folder),
-                "embeddings": sum(garbage.size(place) for place in shared),
+                "embeddings": sum(part.values_bytes for part in parts),
                 "used": datetime.fromtimestamp(cache.used(folder), UTC).isoformat(" ", "seconds"),
                 "in_use": cache.in_use(folder),
             }
@@ -131,17 +159,14 @@ def collect(keep: int) -> list[Path]:
     Parameters
     ----------
     keep
-        How many stay. One that a process uses stays as well.
+        How many stay. One that a process uses, or that has a tag, stays as well.
 
     Returns
     -------
     list of Path
         What went.
     """
-    kept = list(_manifests())[:keep]
+    kept = [*list(_manifests())[:keep], *tags().values()]
     old = [cache.place(SNAPSHOTS, name) for name in names() if name not in kept]
     gone = [folder for folder in old if cache.remove(folder)]
-    cohorts = [manifest["cohorts"] for manifest in _manifests().values()]
-    needed = {part["matrix"] for cohort in cohorts for part in cohort.values()}
-    spare = [cache.place(MATRICES, n) for n in cache.names(MATRICES) if n not in needed]
-    return gone + [folder for folder in spare if cache.remove(folder)]
+    return gone + remove_unnamed() + garbage.collect(MATRICES, 0)

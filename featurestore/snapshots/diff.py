@@ -8,6 +8,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import engine, errors
+from featurestore.snapshots.part_list import listed_parts
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.views.folds import KEY
 
@@ -21,9 +22,9 @@ def difference(before: Snapshot, after: Snapshot) -> list[tuple[str, pa.Table]]:
     Returns
     -------
     list of (title, table)
-        ``rules`` (rule, before, after), ``counts`` (fold, label, before, after), ``moves`` (before,
-        after, tiles), ``tiles`` (the first that moved). A table without rows says that nothing
-        differs.
+        ``rules`` (rule, before, after), ``parts`` (change, file, rows), ``counts`` (fold, label,
+        before, after), ``moves`` (before, after, tiles), ``tiles`` (the first that moved). A table
+        without rows says that nothing differs.
     """
     connection = engine.connect()
     ours, theirs = (engine.read_parquet(connection, [made.file()]) for made in (before, after))
@@ -33,10 +34,30 @@ def difference(before: Snapshot, after: Snapshot) -> list[tuple[str, pa.Table]]:
         order = [ibis.desc("tiles"), "before", "after"]
         return [
             ("rules and artifacts", _rules(before.manifest, after.manifest)),
+            ("parts of the embeddings", changed_parts(before, after)),
             ("tiles per fold and label", counts_view(ours, theirs).to_pyarrow()),
             ("tiles that moved", moves.order_by(order).to_pyarrow()),
             (f"the first {FIRST}", both.order_by(list(KEY)).limit(FIRST).to_pyarrow()),
         ]
+
+
+def changed_parts(before: Snapshot, after: Snapshot) -> pa.Table:
+    """Return the parts that one of two snapshots has alone: ``change, file, rows``.
+
+    ``change`` is ``added``, ``gone`` or ``changed``: a file of the same name is another part.
+    """
+    ours, theirs = (
+        {row["part"]: row for row in listed_parts(made.folder)} for made in (before, after)
+    )
+    gone = {row["file"]: row for part, row in ours.items() if part not in theirs}
+    rows = []
+    for part, row in theirs.items():
+        if part not in ours:
+            change = "changed" if gone.pop(row["file"], None) else "added"
+            rows.append({"change": change, "file": row["file"], "rows": row["rows"]})
+    rows += [{"change": "gone", "file": r["file"], "rows": r["rows"]} for r in gone.values()]
+    schema = pa.schema({"change": pa.string(), "file": pa.string(), "rows": pa.int64()})
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["change"], row["file"])), schema)
 
 
 def moved_view(ours: ir.Table, theirs: ir.Table) -> ir.Table:

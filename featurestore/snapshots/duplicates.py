@@ -48,7 +48,7 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
     """
     here = engine.connect()
     near_pairs, crowded = [], 0
-    is_duplicate = np.zeros(sum(matrix.rows for matrix, _ in matrices.values()), dtype=bool)
+    is_duplicate = np.zeros(sum(matrix.rows for matrix in matrices.values()), dtype=bool)
     with errors.translated():
         joined = _sides(here, folder, matrices).to_pyarrow()
     sides = engine.register(here, "sides", joined)
@@ -76,12 +76,12 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
 def _sides(here: SQLBackend, folder: Path, matrices: Matrices) -> ir.Table:
     """Return the kept tiles of all cohorts: key, ``side``, the row, its cells, and a number."""
     sides, number = [], 0
-    for prefix, (matrix, _) in matrices.items():
+    for prefix, matrix in matrices.items():
         # Embeddings of another length are nobody's duplicates.
-        if matrix.dim == matrices[""][0].dim:
+        if matrix.dim == matrices[""].dim:
             fates = kept_tiles(engine.read_parquet(here, [folder / f"{prefix}fates.parquet"]))
             side = ibis.literal("test") if prefix else fates.fold.cast("string")
-            keys = engine.read_parquet(here, [matrix.keys])
+            keys = matrix.keys(here)
             placed = fates.select(*KEY, "row", side=side, number=fates.row + number)
             sides.append(look_up(placed, keys, ["row"], *near.CELLS))
         number += matrix.rows
@@ -147,15 +147,15 @@ def _codes(column: pa.ChunkedArray) -> Codes:
 
 def _near(candidates: pa.Table, matrices: Matrices, ours: Codes, theirs: Codes) -> Mask:
     """Return which of some pairs of candidates are near."""
-    storage = matrices[""][0].storage
+    storage = matrices[""].storage
     test, rows = np.asarray(pc.equal(candidates["side"], "test")), candidates["row"].to_numpy()
 
     def vectors(places: Codes) -> npt.NDArray[np.float32]:
         distinct, where = np.unique(places, return_inverse=True)  # the first of a cell is repeated
-        block = np.empty((len(distinct), matrices[""][0].dim), dtype=np.float32)
+        block = np.empty((len(distinct), matrices[""].dim), dtype=np.float32)
         for prefix, mask in (("", ~test[distinct]), ("test_", test[distinct])):
             if mask.any():
-                block[mask] = matrices[prefix][0].read_rows(rows[distinct[mask]])
+                block[mask] = matrices[prefix].read_rows(rows[distinct[mask]])
         return block[where]
 
     starts = range(0, len(ours), COMPARED)

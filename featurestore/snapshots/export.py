@@ -69,7 +69,7 @@ def _write_side(
     kept = leakage.kept_tiles(snapshot.fates(prefix)).order_by(list(KEY))
     with errors.translated():
         tiles = kept.to_pyarrow()
-    matrix, derived = snapshot.matrices[prefix][0], [n for n in OWN if n in tiles.column_names]
+    matrix, derived = snapshot.matrices[prefix], [n for n in OWN if n in tiles.column_names]
     keyed = tiles.drop_columns(derived)
     vectors = pa.field("embedding", pa.list_(pa.float32(), matrix.dim))
     size = max(1024, GROUP_BYTES // (4 * matrix.dim))

@@ -1,16 +1,18 @@
-"""Where the parts of a snapshot lie in its folder."""
+"""What a snapshot's folder holds."""
 
 import hashlib
 import json
 from typing import Any
 
+import pyarrow as pa
+
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.io import cache
 
-SNAPSHOTS, MATRICES = "snapshots", "matrices"
+SNAPSHOTS = "snapshots"
+MATRICES = "matrices"  # embeddings of snapshots up to format 3
 
 
-FORMAT = 3  # of the folder
+FORMAT = 4  # of the folder
 
 
 MANIFEST = "manifest.json"
@@ -19,7 +21,23 @@ MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
 
 
-Matrices = dict[str, tuple[EmbeddingMatrix, cache.CacheEntry]]
+PARTS = "parts.parquet"  # of the training tiles; `test_parts.parquet` of the others
+
+
+PART = pa.schema(
+    {
+        "part": pa.string(),
+        "file": pa.string(),
+        "rows": pa.int64(),
+        "dim": pa.int64(),
+        "storage": pa.string(),
+        "content": pa.string(),
+    }
+)
+"""A part of a snapshot's embeddings; ``file`` is what it was made of, by its name at the time."""
+
+
+Matrices = dict[str, EmbeddingMatrix]
 """By the prefix of a cohort."""
 
 

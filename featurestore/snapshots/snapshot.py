@@ -2,8 +2,8 @@
 
 A snapshot holds the fate of every tile (``fates.parquet``, ``test_fates.parquet``: labels, folds,
 reasons, and the row of each embedding), the slides, the assigned folds and a manifest. The
-embeddings lie beside it as a matrix of the whole artifact (`featurestore.embeddings.matrix`),
-shared by every snapshot of that artifact.
+embeddings lie beside it in parts (`featurestore.embeddings.part`), which snapshots share: it lists
+those that are its own.
 """
 
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ class Snapshot:
         file = self.folder / SLIDES
         slides = engine.read_parquet(view.get_backend(), [file]) if file.exists() else None
         view = columns.with_columns(view, slides, more)
-        return TileSet(_chosen(view, *required, *more), self.matrices[prefix][0])
+        return TileSet(_chosen(view, *required, *more), self.matrices[prefix])
 
     def shared(self, fold: int) -> dict[str, int]:
         """Count the slides, and the fold groups, on both sides of a fold's split."""

@@ -9,6 +9,8 @@ from featurestore.snapshots import collection
 from featurestore.store import FeatureStore
 from featurestore.validation import COLUMNS, EMBEDDINGS, TILES, as_violation, row
 
+REMADE = "nothing: it is set aside, and made again by the next run or `featurestore materialise`"
+
 
 def damages(store: FeatureStore) -> pa.Table:
     """Read every byte of the artifacts, and of what is kept of any; return what has changed.
@@ -35,7 +37,7 @@ def damages(store: FeatureStore) -> pa.Table:
             )) for file in changed
         ]  # fmt: skip
     rows += [
-        row("kept", Violation(f"{folder} is damaged", wrong, "nothing: it is made again"))
+        row("kept", Violation(f"{folder} is damaged", wrong, REMADE))
         for folder, wrong in collection.damaged()
     ]
     return pa.Table.from_pylist(rows, COLUMNS)

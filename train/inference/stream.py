@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from featurestore.embeddings.batches import RowGroup, embedding_batches, most_rows
-from featurestore.embeddings.convert import InvalidEmbeddings
+from featurestore.embeddings.invalid import InvalidEmbeddings
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
 from featurestore.io.locks import FileLock

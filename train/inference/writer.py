@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.contract import violation
-from featurestore.embeddings.convert import InvalidEmbeddings
+from featurestore.embeddings.invalid import InvalidEmbeddings
 from featurestore.io import atomic
 from featurestore.views.folds import KEY
 from train.inference.cohort import OWN, Places, PredictionSet

@@ -13,7 +13,7 @@ from conftest import TABLES
 from snapshots import snapshot
 
 from featurestore.console import cli
-from featurestore.embeddings import convert as embeddings_convert
+from featurestore.embeddings import conversion
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import digests, ledger
 from featurestore.snapshots import collection, meaning
@@ -203,19 +203,20 @@ def test_verify_reads_again_what_is_remembered(
 def test_what_changes_while_it_is_read_is_refused(
     artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
 ):
-    named, convert = artifacts(), embeddings_convert.convert
+    named, convert = artifacts(), conversion.convert
 
-    def late(*given: object, **named: object) -> None:
-        convert(*given, **named)  # type: ignore[arg-type]
+    def late(*given: object) -> object:
+        converted = convert(*given)  # type: ignore[arg-type]
         artifacts(None, {"embedding": [[9.0, 9.0, 9.0]] * 12})
+        return converted
 
-    monkeypatch.setattr(embeddings_convert, "convert", late)
+    monkeypatch.setattr(conversion, "convert", late)
     with pytest.raises(
         ArtifactError, match=r"(embeddings|tiles) were changed since this store first read"
     ):
         snapshot(named)
     assert not collection.names()
-    assert not list(Path(".featurestore").glob("matrices/*/*"))
+    assert not list(Path(".featurestore").glob("parts/*"))
 
 
 # -- what is meant ------------------------------------------------------------------------------

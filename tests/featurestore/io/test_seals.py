@@ -19,11 +19,17 @@ from refused import arguments
 from snapshots import slides, snapshot
 
 from featurestore.console import cli
-from featurestore.embeddings import convert, layout
-from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import atomic, cache, seals
+from featurestore.embeddings import conversion, parts
+from featurestore.embeddings import folder as parts_folder
+from featurestore.embeddings.conversion import Conversion
+from featurestore.embeddings.convert import Target
+from featurestore.embeddings.part import Part, damage
+from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
+from featurestore.io import atomic, cache, digests, parquet, seals
+from featurestore.io.progress import Rows
 from featurestore.snapshots import collection
 from featurestore.snapshots import snapshot as snapshots
+from featurestore.spec.literals import Storage
 from train import probe
 from train.inference import stream
 from train.models import checkpoint
@@ -31,7 +37,7 @@ from train.predictions import partitions
 from train.runtime import fit_state
 from train.runtime.fit_state import FileCheckpointer
 
-SNAPSHOTS, MATRICES = Path(".featurestore/snapshots"), Path(".featurestore/matrices")
+SNAPSHOTS = Path(".featurestore/snapshots")
 Damage = Callable[[Path], object]
 
 
@@ -66,6 +72,13 @@ def other_header(file: Path) -> None:
     file.write_bytes(content.replace(b"(12, 3)", b"(3, 12)"))
 
 
+def other_keys(file: Path) -> None:
+    """Make a sound Parquet file of keys of other tiles."""
+    table = pq.read_table(file)
+    other = pa.array(table["x"].to_numpy() + 1)
+    pq.write_table(table.set_column(table.column_names.index("x"), "x", other), file)
+
+
 def copied(file: Path) -> None:
     shutil.copy(file, file.with_name(f"test_{file.name}"))
 
@@ -88,17 +101,18 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
     "no seal": ("snapshots/*.seal", Path.unlink, "it has no seal"),
     "null for a seal": ("snapshots/*.seal", lambda f: f.write_text("null"), "its seal is damaged"),
     "text for a seal": ("snapshots/*.seal", lambda f: f.write_text('"x"'), "its seal is damaged"),
-    "list for a seal": ("matrices/*.seal", lambda f: f.write_text("[1]"), "its seal is damaged"),
+    "list for a seal": ("snapshots/*.seal", lambda f: f.write_text("[1]"), "its seal is damaged"),
     "another file": ("snapshots/*/fates.parquet", copied, "test_fates.parquet was added"),
-    "a file below": ("matrices/*/keys.parquet", copied_below, "more/keys.parquet was added"),
+    "a file below": ("snapshots/*/parts.parquet", copied_below, "more/parts.parquet was added"),
     "flipped seal": ("snapshots/*.seal", lambda f: flip(f, 40), "its seal is damaged"),
-    "flipped embedding": ("matrices/*/embeddings.npy", flip, "embeddings.npy has 1 rows that are"),
-    "permuted rows": ("matrices/*/embeddings.npy", permute, "embeddings.npy has 2 rows that are"),
-    "cut embeddings": ("matrices/*/embeddings.npy", cut, "embeddings.npy has 136 bytes, 272 were"),
-    "no embeddings": ("matrices/*/embeddings.npy", Path.unlink, "embeddings.npy is missing"),
-    "other header": ("matrices/*/embeddings.npy", other_header, "has another header"),
-    "flipped key": ("matrices/*/keys.parquet", flip, "keys.parquet has another SHA-256"),
-    "flipped shape": ("matrices/*/matrix.json", flip, "matrix.json has another SHA-256"),
+    "flipped embedding": ("parts/[!.]*.npy", lambda f: flip(f, -40), "npy has 1 rows that are"),
+    "permuted rows": ("parts/[!.]*.npy", permute, "npy has 2 rows that are"),
+    "cut embeddings": ("parts/[!.]*.npy", cut, "npy has 152 bytes, 304 were"),
+    "no embeddings": ("parts/[!.]*.npy", Path.unlink, "npy is missing"),
+    "other header": ("parts/[!.]*.npy", other_header, "has another header"),
+    "cut keys": ("parts/[!.]*.parquet", cut, "parquet (has another SHA|cannot be read)"),
+    "other keys": ("parts/[!.]*.parquet", other_keys, "parquet has another SHA-256"),
+    "flipped list": ("snapshots/*/parts.parquet", flip, "parts.parquet has another SHA-256"),
 }  # fmt: skip
 
 
@@ -132,6 +146,11 @@ def materialised() -> snapshots.Snapshot:
     return snapshot(NAMED, k=2)
 
 
+def embeddings(snapshot: snapshots.Snapshot) -> list[list[float]]:
+    matrix = snapshot.fit_set(1).matrix
+    return matrix.read_rows(np.arange(matrix.rows)).tolist()
+
+
 @pytest.fixture
 def here(made: Path, tmp_path: Path) -> Path:
     """Return a copy of it, the working folder."""
@@ -149,18 +168,17 @@ def target(pattern: str) -> Path:
 def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     pattern, hurt, words = DAMAGES[damage]
     whole = materialised()
-    before = whole.fates().order_by("x").to_pyarrow(), whole.fit_set(1).matrix.values.tolist()
+    before = whole.fates().order_by("x").to_pyarrow(), embeddings(whole)
     whole.entry.lock.close()
-    whole.matrices[""][1].lock.close()
     del whole
     hurt(target(pattern))
     with pytest.warns(FeatureStoreWarning) as heard:
         again = materialised()
-    said = [str(one.message) for one in heard if one.category is FeatureStoreWarning]
+    said = [str(one.message) for one in heard if one.category is DamageWarning]
     assert len(said) == 1
     assert re.search(rf"is damaged \(.*{words}.*set aside as .broken-.*made again", said[0]), said
     assert again.fates().order_by("x").to_pyarrow() == before[0]
-    assert again.fit_set(1).matrix.values.tolist() == before[1]
+    assert embeddings(again) == before[1]
     assert list(Path(".featurestore").rglob(".broken-*"))
     assert cli.main(["gc"]) == 0
     assert not list(Path(".featurestore").rglob(".broken-*"))
@@ -196,7 +214,7 @@ def test_the_listing_and_gc_survive_it(damage: str, here: Path, capsys: pytest.C
     assert re.search(rf"is damaged or of an earlier version \(.*{words}", said)
     assert cli.main(["gc"]) == 0
     assert not collection.names()
-    assert not cache.names("matrices")
+    assert not parts_folder.names()
 
 
 def test_a_snapshot_under_the_name_of_another_is_not_it(here: Path):
@@ -215,10 +233,10 @@ def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
         pytest.fail("embeddings were read again")
 
-    monkeypatch.setattr(convert, "convert", fail)
+    monkeypatch.setattr(conversion, "convert", fail)
     materialised()
-    seals._SOUND.clear()
-    monkeypatch.setattr(convert, "damage", None)  # read no more
+    digests._HASHED.clear()  # as another process
+    monkeypatch.setattr(parts, "damage", None)  # read no more
     materialised()
 
 
@@ -231,10 +249,15 @@ def test_verify_finds_what_the_file_system_does_not_tell(
     pattern, hurt, _ = DAMAGES[damage]
     file = target(pattern)
     monkeypatch.setattr(seals, "SMALL", 0)  # large files are believed by what the system says
-    hurt(file)
-    said = seals._read(file.parent)
-    said["files"][file.name] |= {"is": seals._is(file), "bytes": file.stat().st_size}
-    seals._write(file.parent, said)
+    if file.parent.name == "parts":
+        part = Part.read(file.stem)
+        hurt(file)
+        digests.remember(part.when_whole)
+    else:
+        hurt(file)
+        said = seals._read(file.parent)
+        said["files"][file.name] |= {"is": seals._is(file), "bytes": file.stat().st_size}
+        seals._write(file.parent, said)
     materialised()
     assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 2
     out = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
@@ -258,25 +281,24 @@ def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
-def test_any_flipped_bit_of_an_embedding_is_found(storage: str, dim: int, tmp_path: Path):
-    from featurestore.io import parquet
-
+def test_any_flipped_bit_of_a_part_is_found(storage: Storage, dim: int, tmp_path: Path):
     values = np.random.default_rng(0).normal(size=(5, dim))
     keys = {"slide_id": ["s"] * 5, "x": range(5), "y": range(5)}
     table = pa.table({**{k: list(v) for k, v in keys.items()}, "embedding": values.tolist()})
     pq.write_table(table, tmp_path / "e.parquet")
-    fragments = parquet.dataset(str(tmp_path / "e.parquet")).fragments
-    folder = tmp_path / "m"
-    folder.mkdir()
-    convert.convert(fragments, dim, storage, folder, lambda rows: None)  # type: ignore[arg-type]
-    file = folder / layout.FILE
-    whole = file.read_bytes()
-    assert convert.damage(file) is None
-    for place in range(len(whole)):
-        content = bytearray(whole)
-        content[place] ^= 1 << place % 8
-        file.write_bytes(content)
-        assert convert.damage(file), place
+    dataset = parquet.dataset(str(tmp_path / "e.parquet"))
+    work = Conversion(dataset, Target(dim, storage), digests.sums(dataset.files))
+    work.run(Rows(None))
+    (part,) = work.matrix.parts
+    assert damage(part) is None
+    for file in (part.values, part.keys):
+        whole = file.read_bytes()
+        for place in range(0, len(whole), 1 if file == part.values else 29):
+            content = bytearray(whole)
+            content[place] ^= 1 << place % 8
+            file.write_bytes(content)
+            assert damage(part), place
+        file.write_bytes(whole)
 
 
 # -- states of fits, predictions ------------------------------------------------------------------

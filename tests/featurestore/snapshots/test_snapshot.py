@@ -24,7 +24,9 @@ from snapshots import RULES, slides, snapshot, spec
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.console import cli
-from featurestore.embeddings import convert, matrix, near
+from featurestore.embeddings import conversion, near
+from featurestore.embeddings import folder as parts_folder
+from featurestore.embeddings.part import Part, damage
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
 from featurestore.io import cache
@@ -112,7 +114,7 @@ def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABL
     named = artifacts({"roi_coverage_Fat": [n / 12 if n % 2 else 0.0 for n in range(12)]})
     snapshot(named)
     monkeypatch.setattr(
-        convert, "convert", lambda *_, **__: pytest.fail("embeddings were read again")
+        conversion, "convert", lambda *_, **__: pytest.fail("embeddings were read again")
     )
     kept = [
         len(snapshot(named, thresholds={"Fat": fat / 10, "Muscle": 0.5}).fit_set(1).keys)
@@ -295,11 +297,7 @@ def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
 
 
 def whole(folder: Path) -> bool:
-    """Return whether a folder holds all that the manifest or the shape promises."""
-    if folder.parent.name == "matrices":
-        made = matrix.EmbeddingMatrix.open(folder)
-        rows = len(pq.read_table(made.keys))
-        return made.values.shape == (rows, made.dim) and np.abs(made.values).sum(1).min() > 0
+    """Return whether a snapshot holds all that the manifest promises."""
     said = json.loads((folder / "manifest.json").read_text())
     return all(
         len(pq.read_table(folder / f"{name.removesuffix('tiles')}fates.parquet")) == part["rows"]
@@ -329,9 +327,9 @@ def test_killed_at_any_moment_a_reader_sees_the_whole_or_none(cohort: Path, tmp_
         cut += writer.exitcode == -signal.SIGKILL
         if writer.exitcode == 0:  # it was measured in a busier moment
             took *= 0.7
-        seen = [f for kind in ("matrices", "snapshots") for f in
-                (tmp_path / ".featurestore" / kind).glob("[!.]*") if f.is_dir()]  # fmt: skip
-        assert all(whole(folder) for folder in seen)
+        seen = (tmp_path / ".featurestore/snapshots").glob("[!.]*")
+        assert all(whole(folder) for folder in seen if folder.is_dir())
+        assert not [name for name in parts_folder.names() if damage(Part.read(name))]
     assert cut >= 10  # most of them were killed, not done
     assert start(cohort, tmp_path)[1].recv() == digest
     assert whole(cache.place("snapshots", digest))
@@ -343,7 +341,8 @@ def test_two_writers_at_once_both_succeed_and_leave_one(cohort: Path, tmp_path: 
     writers = [start(cohort, tmp_path) for _ in range(2)]
     first, second = (said.recv() for _, said in writers)
     assert first == second
-    assert len(cache.names("snapshots")) == len(cache.names("matrices")) == 1
+    assert len(cache.names("snapshots")) == 1
+    assert len(parts_folder.names()) == len(list((cohort / "embeddings").iterdir()))
 
 
 @pytest.mark.slow
@@ -506,6 +505,6 @@ def test_a_row_is_the_tiles_own_in_each_cohort(cohort: Path):
         row = next(n for n, key in enumerate(table.select(["slide_id", "x", "y"]).to_pylist())
                    if all(key[name] == last[name] for name in key))  # fmt: skip
         np.testing.assert_array_equal(
-            tiles.matrix.values[last["row"]],
+            tiles.matrix.read_rows(np.array([last["row"]]))[0],
             np.array(table["embedding"][row].as_py(), dtype=np.float32),
         )

@@ -1,0 +1,208 @@
+"""A part: the converted embeddings of one file, under a name that its content alone decides.
+
+Two files, each of which proves the other: the embeddings as an array of fixed width, behind which
+stands the SHA-256 of the second file; and their keys, with a digest of each row of the first. The
+keys come last: a part without them is not there.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.embeddings.layout import (
+    BLOCK_BYTES,
+    FOLDER,
+    KEYS,
+    MANIFEST,
+    STORED,
+    VALUES,
+    Rows,
+    hash_weights,
+    npy_header,
+)
+from featurestore.errors import ArtifactError
+from featurestore.io.atomic import HOME
+from featurestore.io.cache import AGAIN
+from featurestore.spec.literals import Storage
+from featurestore.views.folds import KEY
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part, as whoever wrote it described it.
+
+    Parameters
+    ----------
+    name
+        A digest of the file's content and of how it was converted.
+    rows, dim
+        Shape of its embeddings.
+    storage
+        The type of an element.
+    content
+        SHA-256 of its keys with the digests of its rows, see `content_of`.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    storage: Storage
+    content: str
+
+    @classmethod
+    def read(cls, name: str) -> "Part":
+        """Read what a part says of itself.
+
+        Raises
+        ------
+        OSError, pa.ArrowException, ValueError, KeyError, TypeError
+            It is not there, or damaged.
+        """
+        metadata = pq.read_schema(folder() / f"{name}{KEYS}").metadata or {}
+        return cls(name, **json.loads(metadata[MANIFEST]))
+
+    @property
+    def values(self) -> Path:
+        """The file of its embeddings: an array in NumPy's format, and the SHA-256 of its keys."""
+        return folder() / f"{self.name}{VALUES}"
+
+    @property
+    def keys(self) -> Path:
+        """The Parquet file with ``slide_id, x, y, part, row, cell_<n>, stored``, in order of rows.
+
+        ``cell_<n>`` are the cells in which near embeddings meet (`featurestore.embeddings.near`),
+        ``stored`` is a digest of the row's bytes in the array.
+        """
+        return folder() / f"{self.name}{KEYS}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one embedding."""
+        return self.dim * STORED[self.storage].itemsize
+
+    @property
+    def header(self) -> bytes:
+        """What stands before the embeddings."""
+        return npy_header(self.rows, self.dim, STORED[self.storage])
+
+    @property
+    def values_bytes(self) -> int:
+        """Size of the file of its embeddings."""
+        return self.seal_offset + hashlib.sha256().digest_size
+
+    @property
+    def seal_offset(self) -> int:
+        """Where the digest of the keys' file stands in that of the embeddings."""
+        return len(self.header) + self.rows * self.row_bytes
+
+    def mapped(self, first: int, last: int) -> np.ndarray:
+        """Return rows first .. last, memory-mapped and read-only, shape (last - first, dim).
+
+        Raises
+        ------
+        ArtifactError
+            They are gone.
+        """
+        offset = len(self.header) + first * self.row_bytes
+        shape = (last - first, self.dim)
+        try:
+            return np.memmap(self.values, STORED[self.storage], "r", offset, shape)
+        except (OSError, ValueError) as error:  # gone, or cut
+            raise ArtifactError(
+                f"The part {self.name} of the embeddings cannot be read",
+                found=f"{self.values}: {error}",
+                fix=AGAIN,
+            ) from error
+
+    @property
+    def when_whole(self) -> dict[Path, str]:
+        """What is remembered of its files once they are known to hold it."""
+        return dict.fromkeys((self.keys, self.values), f"part {self.content}")
+
+
+def folder() -> Path:
+    """Return where parts lie on this machine."""
+    return HOME / FOLDER
+
+
+def row_hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
+    """Digest the bytes of each row to 64 bits, for finding rows that have changed.
+
+    Multilinear hashing modulo 2^64 over the bit patterns, see D. Lemire and O. Kaser (2014),
+    "Strongly universal string hashing is fast". As many numbers a step as fill 64 bits.
+    """
+    rows = np.ascontiguousarray(block)
+    size = block.shape[1] * block.itemsize
+    width = next(width for width in (8, 4, 2) if size % width == 0)
+    words = rows.view(f"u{width}").astype(np.uint64, copy=False)
+    return (words @ weights[: words.shape[1]]).view(np.int64)
+
+
+def content_of(keys: pa.Table) -> str:
+    """Return the SHA-256 of keys and row digests, ``slide_id, x, y, stored``, however written."""
+    slide = keys["slide_id"].cast(pa.large_string()).combine_chunks()
+    _, offsets, text = slide.buffers()
+    ends = np.frombuffer(offsets, np.int64)[slide.offset : slide.offset + len(slide) + 1]
+    content = hashlib.sha256((ends - ends[0]).tobytes())
+    content.update(memoryview(text)[ends[0] : ends[-1]] if text else b"")
+    for name in ("x", "y", "stored"):
+        content.update(keys[name].to_numpy().tobytes())
+    return content.hexdigest()
+
+
+def damage(part: Part) -> str | None:
+    """Read a whole part and return what is wrong with it, in words, if anything is.
+
+    Its rows are compared with the digests that were taken while they were written.
+    """
+    if wrong := missing(part):
+        return wrong
+    with part.values.open("rb") as stream:
+        header = stream.read(len(part.header))
+        stream.seek(part.seal_offset)
+        seal = stream.read()
+    if header != part.header:
+        return f"{part.values.name} has another header than what was written"
+    if file_sha256(part.keys) != seal:
+        return f"{part.keys.name} has another SHA-256 than what was written"
+    try:
+        keys = pq.read_table(part.keys, columns=[*KEY, "stored"])
+        if content_of(keys) != part.content or Part.read(part.name) != part:
+            return f"{part.keys.name} holds other keys than those asked for"
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        return f"{part.keys.name} cannot be read: {str(error).splitlines()[0]}"
+    expected = keys["stored"].to_numpy()
+    weights, size = hash_weights(part.dim), max(1, BLOCK_BYTES // part.row_bytes)
+
+    def look(start: int) -> int:
+        values = part.mapped(start, min(start + size, part.rows))
+        return int((row_hashes(values, weights) != expected[start : start + size]).sum())
+
+    with ThreadPoolExecutor() as pool:
+        rows = sum(pool.map(look, range(0, part.rows, size)))
+    return f"{part.values.name} has {rows:,} rows that are not what was written" if rows else None
+
+
+def file_sha256(file: Path) -> bytes:
+    """Return the SHA-256 of a file, its 32 bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def missing(part: Part) -> str | None:
+    """Return which file of a part is missing or cut, in words, if any; none is read."""
+    for file in (part.keys, part.values):
+        try:
+            size = file.stat().st_size
+        except FileNotFoundError:
+            return f"{file.name} is missing"
+        if file == part.values and size != part.values_bytes:
+            return f"{file.name} has {size:,} bytes, {part.values_bytes:,} were written"
+    return None

@@ -1,0 +1,153 @@
+"""The parts of an artifact: which ones it is made of, and whether they are there and whole.
+
+A part is named by the content of its file, so that a file which is added converts itself alone, and
+one that is renamed or copied converts nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+
+from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
+from featurestore.embeddings.convert import Slice, slices
+from featurestore.embeddings.folder import names, set_aside
+from featurestore.embeddings.layout import FORMAT, KEYS
+from featurestore.embeddings.matrix import EmbeddingMatrix
+from featurestore.embeddings.part import Part, damage, folder, missing
+from featurestore.errors import ArtifactError
+from featurestore.io import digests
+from featurestore.io.cache import AGAIN
+from featurestore.io.parquet import Dataset
+from featurestore.spec.literals import Storage
+
+NAME_LENGTH = 32  # hexadecimal digits
+CACHED = 0.5  # of the available memory: what the system keeps of files that were just read
+
+
+def named(dataset: Dataset, storage: Storage, sums: Mapping[Path, str]) -> dict[str, Slice]:
+    """Return the slices of an artifact by the names of their parts.
+
+    Parameters
+    ----------
+    sums
+        SHA-256 of each file with rows.
+    """
+    by_name = {
+        name_of(piece, storage, sums[fragment.path]): piece
+        for fragment in dataset.filled
+        for piece in slices(fragment)
+    }
+    return dict(sorted(by_name.items()))
+
+
+def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
+    """Return the name of a part: a digest of all that determines its content."""
+    fragment = piece.fragment
+    given = {
+        name: fragment.partition[name]
+        for name in KEY_SCHEMA.names
+        if name not in fragment.schema.names and name in fragment.partition
+    }
+    content = json.dumps(["part", FORMAT, sha256, given, storage, piece.groups], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
+
+
+def known_sums(dataset: Dataset) -> dict[Path, str] | None:
+    """Return the SHA-256 of an artifact's files with rows, or None if hashing them is to wait.
+
+    Files that are not remembered are hashed, unless they are more than the system keeps in memory:
+    those are hashed while they are converted, so that the disk is read once.
+    """
+    sums = digests.remembered(dataset.files)
+    unknown = [f for f in dataset.filled if f.path not in sums]
+    if sum(f.identity.size for f in unknown) > CACHED * psutil.virtual_memory().available:
+        return None
+    return sums | digests.sums(fragment.path for fragment in unknown)
+
+
+def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
+    """Return what is wrong with some parts, in words, by their names.
+
+    A part whose files are those that were written, or were compared since, is believed.
+
+    Parameters
+    ----------
+    wholly
+        Whether every byte is read, whatever is remembered.
+    """
+    parts = list(parts)
+    wrong = {part.name: fault for part in parts if (fault := missing(part))}
+    present = [part for part in parts if part.name not in wrong]
+    files = [file for part in present for file in (part.keys, part.values)]
+    recorded = {} if wholly else digests.remembered(files)
+    doubtful = [p for p in present if any(recorded.get(f) != t for f, t in p.when_whole.items())]
+    for part in doubtful:
+        if fault := damage(part):
+            wrong[part.name] = fault
+    remember(part for part in doubtful if part.name not in wrong)
+    return wrong
+
+
+def remember(parts: Iterable[Part]) -> None:
+    """Remember, for other processes as well, that the files of some parts hold them."""
+    digests.remember({file: text for part in parts for file, text in part.when_whole.items()})
+
+
+def opened(parts: Sequence[Part]) -> EmbeddingMatrix:
+    """Return a matrix of parts that are there.
+
+    Raises
+    ------
+    ArtifactError
+        One is missing or damaged.
+    """
+    for name, fault in damages(parts).items():
+        raise ArtifactError(
+            f"The part {name} of the embeddings is damaged", found=f"{folder()}: {fault}", fix=AGAIN
+        )
+    return EmbeddingMatrix(tuple(parts))
+
+
+def present(names: Iterable[str]) -> dict[str, Part]:
+    """Return those of some parts that are there; one that is damaged is set aside, with a warning.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be.
+    """
+    parts: dict[str, Part] = {}
+    there = [name for name in names if (folder() / f"{name}{KEYS}").exists()]
+    with ThreadPoolExecutor() as pool:
+        for name, read in zip(there, pool.map(_read, there), strict=True):
+            if isinstance(read, Part):
+                parts[name] = read
+            else:
+                set_aside(name, read)
+    for name, fault in damages(parts.values()).items():
+        set_aside(name, fault)
+        del parts[name]
+    return parts
+
+
+def verify() -> Iterator[tuple[str, str]]:
+    """Read every byte of all parts; set aside what is damaged, and yield its name with why."""
+    for name in names():
+        part = _read(name)
+        fault = part if isinstance(part, str) else damages([part], wholly=True).get(name)
+        if fault:
+            set_aside(name, fault)
+            yield name, fault
+
+
+def _read(name: str) -> Part | str:
+    """Return a part, or what is wrong with it."""
+    try:
+        return Part.read(name)
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        return f"{name}{KEYS} cannot be read: {str(error).splitlines()[0]}"
