@@ -238,10 +238,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    table = damages(open_store(options))
-    print_table(table.select(["artifact", "wrong", "found", "to do"]), Console())
-    say(f"{len(table)} damaged" if len(table) else "nothing is damaged")
-    return 2 if len(table) else 0
+    rows = damages(open_store(options)).to_pylist()
+    for row in rows:
+        say(f"{row['artifact']}: {row['wrong']}\n  found: {row['found']}\n  to do: {row['to do']}")
+    say(f"{len(rows)} damaged" if rows else "nothing is damaged")
+    return 2 if rows else 0
 
 
 def _describe(options: argparse.Namespace) -> None:
