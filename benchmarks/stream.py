@@ -25,8 +25,8 @@ from rich.table import Table
 
 from benchmarks.engine import BATCH, CLASSES, FOLDS, epoch, make_heads
 from benchmarks.turns import peak, run, take_turns
-from featurestore.embeddings.layout import FILE, MANIFEST
 from featurestore.embeddings.matrix import EmbeddingMatrix
+from featurestore.embeddings.part import Part
 from train.engine.sampler import chunk_order
 from train.engine.shard import Shard
 from train.engine.stream import Stream
@@ -37,21 +37,21 @@ WAYS = ["read", "one head, disk", "40 heads, disk", "one head, memory", "40 head
 
 
 def matrix(folder: Path, rows: int, dim: int) -> EmbeddingMatrix:
-    """Return a random matrix on disk, written if it is not there."""
-    folder = folder / f"stream-{rows}x{dim}"
-    if not (folder / MANIFEST).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        values = np.lib.format.open_memmap(
-            folder / FILE, mode="w+", dtype=np.float32, shape=(rows, dim)
-        )
+    """Return a random matrix of one part below a folder, written if it is not there."""
+    os.chdir(folder)
+    part = Part(f"stream-{rows}x{dim}", rows, dim, "float32", content="")
+    if not part.values.exists() or part.values.stat().st_size != part.values_bytes:
+        part.values.parent.mkdir(parents=True, exist_ok=True)
+        with part.values.open("wb") as file:
+            file.write(part.header)
+            file.truncate(part.values_bytes)
+        values = np.memmap(part.values, np.float32, "r+", len(part.header), (rows, dim))
         rng = torch.Generator().manual_seed(0)
         for start in range(0, rows, 65536):
-            part = values[start : start + 65536]
-            torch.randn(part.shape, generator=rng, out=torch.from_numpy(part))
+            block = values[start : start + 65536]
+            torch.randn(block.shape, generator=rng, out=torch.from_numpy(block))
         values.flush()
-        shape = {"rows": rows, "dim": dim, "storage": "float32"}
-        (folder / MANIFEST).write_text(json.dumps(shape))
-    return EmbeddingMatrix.open(folder)
+    return EmbeddingMatrix((part,))
 
 
 def make_shard(embeddings: EmbeddingMatrix, in_memory: bool) -> Shard:
@@ -59,7 +59,7 @@ def make_shard(embeddings: EmbeddingMatrix, in_memory: bool) -> Shard:
     rows = embeddings.rows
     number = torch.arange(rows)
     stream = Stream(
-        gather=lambda wanted, out: embeddings.gather(wanted, out=out),
+        gather=lambda wanted, out: embeddings.read_rows(wanted, out=out),
         rows=np.arange(rows),
         dim=embeddings.dim,
         change=lambda x: x,
