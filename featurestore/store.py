@@ -32,6 +32,8 @@ MADE_HERE = (
 )  # fmt: skip
 """Columns of views and snapshots; SQL, which knows no case, would take an artifact's for them."""
 
+MANY_FILES = 64
+
 
 class FeatureStore:
     """The views over one set of artifacts.
@@ -100,6 +102,7 @@ class FeatureStore:
         self._fold_file: Path | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
+        self._keys: dict[str, ir.Table] = {}
         self._views: dict[str, ir.Table] = {}
         self._definitions: dict[str, ir.Table] = {}
 
@@ -138,6 +141,21 @@ class FeatureStore:
         violation.raise_first(rules.embedding_column(embeddings, title))
         violation.raise_first(null_lists(embeddings, self.sources.dataset(name), title))
         return embeddings.select(*KEY, "embedding")
+
+    def embedding_keys(self, prefix: str = "") -> ir.Table:
+        """Return the keys of the embeddings of the training or test tiles.
+
+        Of many files they are read once: to open a file costs as much as thousands of keys. A view
+        in a file of views reads them anew, as nothing else lies in that file.
+        """
+        prefix = prefix if self.spec.test_embeddings else ""  # both cohorts share one artifact
+        if prefix not in self._keys:
+            keys = self.view(prefix + "embeddings").select(*KEY)
+            many = len(self.sources.dataset(prefix + "embeddings").files) > MANY_FILES
+            if many and self.database is None and self.spec.backend == "duckdb":
+                keys = engine.keep(keys)
+            self._keys[prefix] = keys
+        return self._keys[prefix]
 
     # -- views ---------------------------------------------------------------------------------
 
@@ -204,7 +222,7 @@ class FeatureStore:
                 return fold_view(self.view("thresholds"), self.assigned)
             case "fates":
                 tiles = self.view("test_thresholds" if prefix else "folds")
-                return fate_view(tiles, self.view(prefix + "embeddings"))
+                return fate_view(tiles, self.embedding_keys(prefix))
             case "funnel":
                 return funnel_view(self.view(prefix + "fates"))
         raise KeyError(name)
@@ -277,7 +295,7 @@ class FeatureStore:
         if prefix not in self._kept:
             thresholds = self.view(prefix + "thresholds")
             kept = thresholds.filter(thresholds.dropped_by.isnull())
-            rules.check_survivors(thresholds, kept, self.view(prefix + "embeddings"))
+            rules.check_survivors(thresholds, kept, self.embedding_keys(prefix))
             self._kept[prefix] = kept
         return self._kept[prefix]
 

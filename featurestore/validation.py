@@ -138,7 +138,12 @@ def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:
 def warnings(store: FeatureStore) -> Iterator[Violation]:
     """Yield what training should know of, of artifacts that broke no rule."""
     names = [name for name in (*TILES[:2], *EMBEDDINGS, "slides") if getattr(store.spec, name)]
-    tables = {name: store.view(name) for name in names}
+    tables = {name: store.view(name) for name in names if name not in EMBEDDINGS}
+    tables |= {
+        name: store.embedding_keys(name.removesuffix("embeddings"))
+        for name in names
+        if name in EMBEDDINGS
+    }
     for name in TILES[:2]:
         if name in tables:
             yield from _overfull(tables[name], name.replace("_", " "))

@@ -165,6 +165,15 @@ def write_parquet(rows: ir.Table, path: Path) -> None:
         connection.con.sql(connection.compile(rows)).write_parquet(str(path), compression="zstd")
 
 
+def keep(rows: ir.Table) -> ir.Table:
+    """Compute the rows of a DuckDB table once, for as long as its connection is open.
+
+    They count towards its limit of memory, beyond which they lie in its temporary folder.
+    """
+    with translated():
+        return rows.get_backend().create_table(ibis.util.gen_name("parquet"), rows, temp=True)
+
+
 def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:
     """Make an Arrow table a table of the engine; DuckDB reads it in place."""
     with translated():

@@ -158,7 +158,7 @@ class Conversion:
         atomic.sync(written)
         values.replace(part.values)
         written.replace(part.keys)
-        digests.note(part.when_whole)
+        digests.note(dict.fromkeys((part.keys, part.values), part.when_whole))
         self.parts[name] = part
         self.new.append(name)
 

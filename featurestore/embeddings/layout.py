@@ -1,6 +1,7 @@
 """How parts lie on the disk."""
 
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 
 import ml_dtypes
@@ -42,10 +43,14 @@ Advance = Callable[[int], None]
 """Told a number of rows when they are done."""
 
 
+@cache
 def hash_weights(dim: int) -> npt.NDArray[np.uint64]:
     """Return odd factors of the numbers of an embedding, for the digest of a row."""
     draws = np.random.default_rng(HASH_SEED).integers(2**63, size=dim, dtype=np.uint64)
     return draws | np.uint64(1)
+
+
+HEADER_BYTES = 128  # of an array: NumPy pads to it whatever the shape
 
 
 def npy_header(rows: int, dim: int, kind: np.dtype) -> bytes:
@@ -55,4 +60,6 @@ def npy_header(rows: int, dim: int, kind: np.dtype) -> bytes:
     stream = BytesIO()
     shape = {"descr": descr, "fortran_order": False, "shape": (rows, dim)}
     np.lib.format.write_array_header_1_0(stream, shape)
-    return stream.getvalue()
+    header = stream.getvalue()
+    assert len(header) == HEADER_BYTES
+    return header

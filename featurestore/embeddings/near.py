@@ -7,6 +7,8 @@ can be: it parts them in one grid at most. There is one grid more than projectio
 share a cell in one of the grids at least. Rows that share a cell are then compared by value.
 """
 
+from functools import cache
+
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ CELLS = tuple(f"cell_{grid}" for grid in range(GRIDS))
 """The columns of a matrix's keys that hold the cell of a row in each grid."""
 
 
+@cache
 def directions(dim: int) -> npt.NDArray[np.float32]:
     """Return the unit vectors that embeddings are projected on, shape (dim, PROJECTIONS)."""
     draws = np.random.default_rng(SEED).normal(size=(dim, PROJECTIONS))

@@ -7,6 +7,7 @@ keys come last: a part without them is not there.
 
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from featurestore.embeddings.layout import (
     BLOCK_BYTES,
     FOLDER,
+    HEADER_BYTES,
     KEYS,
     MANIFEST,
     STORED,
@@ -30,6 +32,7 @@ from featurestore.embeddings.layout import (
 from featurestore.errors import ArtifactError
 from featurestore.io.atomic import HOME
 from featurestore.io.cache import AGAIN
+from featurestore.io.ledger import Identity
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
 
@@ -100,7 +103,7 @@ class Part:
     @property
     def seal_offset(self) -> int:
         """Where the digest of the keys' file stands in that of the embeddings."""
-        return len(self.header) + self.rows * self.row_bytes
+        return HEADER_BYTES + self.rows * self.row_bytes
 
     def mapped(self, first: int, last: int) -> np.ndarray:
         """Return rows first .. last, memory-mapped and read-only, shape (last - first, dim).
@@ -110,7 +113,7 @@ class Part:
         ArtifactError
             They are gone.
         """
-        offset = len(self.header) + first * self.row_bytes
+        offset = HEADER_BYTES + first * self.row_bytes
         shape = (last - first, self.dim)
         try:
             return np.memmap(self.values, STORED[self.storage], "r", offset, shape)
@@ -122,9 +125,9 @@ class Part:
             ) from error
 
     @property
-    def when_whole(self) -> dict[Path, str]:
-        """What is remembered of its files once they are known to hold it."""
-        return dict.fromkeys((self.keys, self.values), f"part {self.content}")
+    def when_whole(self) -> str:
+        """What is remembered of both files once they are known to hold the part."""
+        return f"part {self.content}"
 
 
 def folder() -> Path:
@@ -165,7 +168,7 @@ def damage(part: Part) -> str | None:
     if wrong := missing(part):
         return wrong
     with part.values.open("rb") as stream:
-        header = stream.read(len(part.header))
+        header = stream.read(HEADER_BYTES)
         stream.seek(part.seal_offset)
         seal = stream.read()
     if header != part.header:
@@ -198,11 +201,21 @@ def file_sha256(file: Path) -> bytes:
 
 def missing(part: Part) -> str | None:
     """Return which file of a part is missing or cut, in words, if any; none is read."""
-    for file in (part.keys, part.values):
-        try:
-            size = file.stat().st_size
-        except FileNotFoundError:
-            return f"{file.name} is missing"
-        if file == part.values and size != part.values_bytes:
-            return f"{file.name} has {size:,} bytes, {part.values_bytes:,} were written"
-    return None
+    found = seen(part)
+    return found if isinstance(found, str) else None
+
+
+def seen(part: Part) -> tuple[Identity, Identity] | str:
+    """Return what the file system says of a part's files, or which is missing or cut, in words.
+
+    Of thousands of parts, whole paths would cost more than what is asked.
+    """
+    place = f"{HOME}/{FOLDER}/{part.name}"
+    try:
+        keys, values = (Identity.of(os.stat(place + end)) for end in (KEYS, VALUES))  # noqa: PTH116
+    except FileNotFoundError as error:
+        return f"{os.path.basename(error.filename)} is missing"  # noqa: PTH119
+    if values.size != part.values_bytes:
+        name = f"{part.name}{VALUES}"
+        return f"{name} has {values.size:,} bytes, {part.values_bytes:,} were written"
+    return keys, values

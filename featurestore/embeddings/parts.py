@@ -18,7 +18,7 @@ from featurestore.embeddings.convert import Slice, slices
 from featurestore.embeddings.folder import names, set_aside
 from featurestore.embeddings.layout import FORMAT, KEYS
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.part import Part, damage, folder, missing
+from featurestore.embeddings.part import Part, damage, folder, seen
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.cache import AGAIN
@@ -80,12 +80,15 @@ def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
     wholly
         Whether every byte is read, whatever is remembered.
     """
-    parts = list(parts)
-    wrong = {part.name: fault for part in parts if (fault := missing(part))}
-    present = [part for part in parts if part.name not in wrong]
-    files = [file for part in present for file in (part.keys, part.values)]
-    recorded = {} if wholly else digests.remembered(files)
-    doubtful = [p for p in present if any(recorded.get(f) != t for f, t in p.when_whole.items())]
+    identities = {part: seen(part) for part in parts}
+    wrong = {part.name: fault for part, fault in identities.items() if isinstance(fault, str)}
+    present = {part: one for part, one in identities.items() if not isinstance(one, str)}
+    recorded = {} if wholly else digests.known(one for both in present.values() for one in both)
+    doubtful = [
+        part
+        for part, both in present.items()
+        if any(recorded.get(one) != part.when_whole for one in both)
+    ]
     for part in doubtful:
         if fault := damage(part):
             wrong[part.name] = fault
@@ -95,7 +98,8 @@ def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
 
 def remember(parts: Iterable[Part]) -> None:
     """Remember, for other processes as well, that the files of some parts hold them."""
-    digests.remember({file: text for part in parts for file, text in part.when_whole.items()})
+    named = {file: part.when_whole for part in parts for file in (part.keys, part.values)}
+    digests.remember(named)
 
 
 def opened(parts: Sequence[Part]) -> EmbeddingMatrix:

@@ -130,9 +130,19 @@ def hashed_during(file: Path, work: Callable[[], T]) -> tuple[str, T]:
 def remembered(files: Iterable[Path]) -> dict[Path, str]:
     """Return what is remembered of some files, none of which is read; the others are left out."""
     are = identities(files)
-    recorded = ledger.recall(one for one in are.values() if one not in _HASHED)
-    recorded |= {one: _HASHED[one] for one in are.values() if one in _HASHED}
+    recorded = known(are.values())
     return {file: recorded[one] for file, one in are.items() if one in recorded}
+
+
+def known(identities: Iterable[Identity]) -> dict[Identity, str]:
+    """Return what is remembered of files by what the file system says of them."""
+    here, asked = {}, []
+    for one in identities:
+        if one in _HASHED:
+            here[one] = _HASHED[one]
+        else:
+            asked.append(one)
+    return here | ledger.recall(asked)
 
 
 def note(sums: Mapping[Path, str]) -> None:

@@ -9,8 +9,9 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +29,8 @@ create table if not exists hashed (
     checksum text not null
 )
 """
+BY_PATH = "create index if not exists by_path on hashed (path)"
+AT_ONCE = 500  # parameters of a query
 PATIENCE = 10.0  # seconds to wait for other writers
 
 
@@ -62,11 +65,13 @@ def recall(identities: Iterable[Identity]) -> dict[Identity, str]:
 
     def ask(connection: sqlite3.Connection) -> dict[Identity, str]:
         answers = {}
-        for one in identities:
-            query = "select path, sha256, checksum from hashed where identity = ?"
-            row = connection.execute(query, [str(one)]).fetchone()
-            if row and row[2] == _checksum(one, *row[:2]):
-                answers[one] = str(row[1])
+        for asked in batched({str(one): one for one in identities}.items(), AT_ONCE):
+            by_text = dict(asked)
+            query = "select identity, path, sha256, checksum from hashed where identity in "
+            rows = connection.execute(query + f"({', '.join('?' * len(by_text))})", [*by_text])
+            for text, path, sha256, checksum in rows:
+                if checksum == _checksum(by_text[text], path, sha256):
+                    answers[by_text[text]] = str(sha256)
         return answers
 
     return _use("ro", ask) or {}
@@ -84,6 +89,7 @@ def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
 
     def keep(connection: sqlite3.Connection) -> None:
         connection.execute(TABLE)
+        connection.execute(BY_PATH)
         connection.executemany("delete from hashed where path = ?", [row[1:2] for row in rows])
         connection.executemany("insert or replace into hashed values (?, ?, ?, ?)", rows)
 
@@ -103,6 +109,13 @@ def forget_gone() -> int:
         return len(gone)
 
     return _use("rw", forget) or 0
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Yield items in groups of a size; itertools has it from Python 3.12 on."""
+    iterator = iter(items)
+    while group := tuple(islice(iterator, size)):
+        yield group
 
 
 def _now(path: bytes) -> str | None:
