@@ -30,6 +30,9 @@ NAMES = ("slide_id", "id", "patient_id")
 """Columns of text that say which slide or patient a row is of: in Unicode's normal form C."""
 FOLDER = pa.string()  # the type of what a folder's name says
 WIDTHS = ("halffloat", "float", "double")
+LIST_TYPES = (
+    pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType,
+)  # fmt: skip
 LISTS = tuple(f"list of {width}" for width in WIDTHS)
 
 
@@ -125,8 +128,6 @@ def column_types(dataset: Dataset) -> dict[str, dt.DataType]:
     for name in columns:
         present = [t for f in first_of_each if (t := _type(f, name)) is not None]
         types[name] = _common(name, [t for t in present if not pa.types.is_null(t)])
-        if not any(name in f.schema.names for f in first_of_each) and name in INTEGERS:
-            types[name] = dt.int64
     return types
 
 
@@ -179,7 +180,7 @@ def kind(arrow: pa.DataType) -> str:
         return "text"
     if pa.types.is_integer(arrow):
         return "integer"
-    if isinstance(arrow, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType):
+    if isinstance(arrow, LIST_TYPES):
         return f"list of {kind(arrow.value_type)}"
     if pa.types.is_timestamp(arrow):
         return "timestamp with a time zone" if arrow.tz else "timestamp"
@@ -209,7 +210,9 @@ def _type(fragment: Fragment, name: str) -> pa.DataType | None:
     """Return the type of a column in a file; None if it is neither there nor given by folders."""
     if name in fragment.schema.names:
         return fragment.schema.field(name).type
-    return FOLDER if name in fragment.partition else None
+    if name not in fragment.partition:
+        return None
+    return pa.int64() if name in INTEGERS else FOLDER
 
 
 def _alike(name: str, one: pa.DataType | None, other: pa.DataType | None) -> bool:
