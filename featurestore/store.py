@@ -117,9 +117,8 @@ class FeatureStore:
             They do not.
         """
         names = {*NAMES, self.spec.kfold_group}
-        return checked_table(
-            self.connection, self.sources.dataset(name), name.replace("_", " "), names
-        )
+        dataset, title = self.sources.dataset(name), name.replace("_", " ")
+        return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")

@@ -80,7 +80,8 @@ def _artifact(
     """Yield what is wrong with one artifact; put it among the tables if its keys are sound."""
     title = name.replace("_", " ")
     try:
-        files = list(schemas.violations(store.sources.dataset(name), title))
+        absent = store.spec.absent_coverage
+        files = list(schemas.violations(store.sources.dataset(name), title, absent))
     except FeatureStoreError as error:
         yield as_violation(error)
         return
@@ -88,7 +89,7 @@ def _artifact(
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
-    table = open_table(store.connection, store.sources.dataset(name))
+    table = open_table(store.connection, store.sources.dataset(name), absent=absent)
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table

@@ -18,6 +18,8 @@ ROOMS = {
     "duckdb": {"featurestore/backend"},
     "pyspark": {"featurestore/backend"},
     "boto3": {"featurestore/io/s3.py"},
+    "deltalake": {"featurestore/io/tables/delta.py"},
+    "pyiceberg": {"featurestore/io/tables/iceberg.py"},
     "portalocker": {"featurestore/io/locks.py"},
     "ml_dtypes": {"featurestore/embeddings"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},

@@ -106,6 +106,7 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
             {
                 "artifact": name,
                 "rows": count,
+                "version": "" if dataset.version is None else str(dataset.version),
                 "files": len(dataset.fragments),
                 "megabytes": round(sum(f.path.stat().st_size for f in dataset.fragments) / 1e6, 1),
                 "embedding": kind,

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from featurestore.errors import ArtifactError
 from featurestore.io.parquet import SUFFIXES
+from featurestore.io.tables import find
 from featurestore.io.uris import local_path
 from featurestore.spec.store_spec import ARTIFACTS
 from featurestore.store import FeatureStore
@@ -27,7 +28,7 @@ def check(store: FeatureStore, path: Path) -> None:
         uri = getattr(store.spec, name)
         if uri is None or urlsplit(uri).scheme not in ("", "file"):
             continue
-        folder = Path(local_path(uri))
+        folder = Path(local_path(find.asked(uri)[0]))
         files = store.sources.dataset(name).named.values()
         if any(file.name == path.name and _place(file) == _place(path) for file in files):
             raise _refusal(path, f"a file of data.{name}={uri}")

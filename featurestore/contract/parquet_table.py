@@ -7,6 +7,8 @@ the values of another are read. What cannot be cast without a loss is among `dis
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import NamedTuple
 
 import ibis
@@ -19,6 +21,7 @@ from ibis.formats.pyarrow import PyArrowType
 from featurestore.backend import engine
 from featurestore.backend.layout import Layout
 from featurestore.io.parquet import Dataset, Fragment
+from featurestore.spec.literals import AbsentCoverage
 from featurestore.views.classes import COVERAGE
 
 INTEGERS = ("x", "y", "fold")
@@ -27,6 +30,9 @@ NAMES = ("slide_id", "id", "patient_id")
 """Columns of text that say which slide or patient a row is of: in Unicode's normal form C."""
 FOLDER = pa.string()  # the type of what a folder's name says
 WIDTHS = ("halffloat", "float", "double")
+LIST_TYPES = (
+    pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType,
+)  # fmt: skip
 LISTS = tuple(f"list of {width}" for width in WIDTHS)
 
 
@@ -41,7 +47,10 @@ class Disagreement(NamedTuple):
 
 
 def open_table(
-    connection: SQLBackend, dataset: Dataset, names: Collection[str] = NAMES
+    connection: SQLBackend,
+    dataset: Dataset,
+    names: Collection[str] = NAMES,
+    absent: AbsentCoverage = "refuse",
 ) -> ir.Table:
     """Return the rows of an artifact, in no order.
 
@@ -53,6 +62,8 @@ def open_table(
         Its files. Those that have no `disagreements` are read without a loss.
     names
         Columns of text to bring to Unicode's normal form C.
+    absent
+        With ``zero`` a coverage is that where a file lacks its column.
     """
     groups, types = _by_schema(dataset), column_types(dataset)
     tables = []
@@ -61,7 +72,7 @@ def open_table(
             connection, [f.path for f in fragments], _layout(fragments, types, names)
         )
         given = set(INTEGERS) & set(fragments[0].partition) - set(fragments[0].schema.names)
-        tables.append(_cast(table, types) if len(groups) > 1 or given else table)
+        tables.append(_cast(table, types, absent) if len(groups) > 1 or given else table)
     table = ibis.union(*tables) if len(tables) > 1 else tables[0]
     return table.rename({normal(name): name for name in types if normal(name) != name})
 
@@ -93,26 +104,54 @@ def _layout(
     )
 
 
-def _cast(table: ir.Table, types: dict[str, dt.DataType]) -> ir.Table:
-    return table.select(**{name: _column(table, name, kind) for name, kind in types.items()})
+def _cast(table: ir.Table, types: dict[str, dt.DataType], absent: AbsentCoverage) -> ir.Table:
+    columns = {name: _column(table, name, kind, absent) for name, kind in types.items()}
+    return table.select(**columns)
 
 
-def _column(table: ir.Table, name: str, kind: dt.DataType) -> ir.Value:
+def _column(table: ir.Table, name: str, kind: dt.DataType, absent: AbsentCoverage) -> ir.Value:
     if name not in table.columns:
-        return ibis.null(kind)
+        zero = absent == "zero" and name.startswith(COVERAGE)
+        return ibis.literal(0).cast(kind) if zero else ibis.null(kind)
     return table[name] if kind == dt.unknown else table[name].cast(kind)
 
 
 def column_types(dataset: Dataset) -> dict[str, dt.DataType]:
-    """Return the type of each column of an artifact, wide enough for the values of all files."""
+    """Return the type of each column of an artifact, wide enough for the values of all files.
+
+    Coverages stand in an order that all files have, see `coverage_order`.
+    """
     types: dict[str, dt.DataType] = {}
     first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
-    for name in dataset.columns:
+    ordered = iter(coverage_order(dataset))
+    columns = [next(ordered) if c.startswith(COVERAGE) else c for c in dataset.columns]
+    for name in columns:
         present = [t for f in first_of_each if (t := _type(f, name)) is not None]
         types[name] = _common(name, [t for t in present if not pa.types.is_null(t)])
-        if not any(name in f.schema.names for f in first_of_each) and name in INTEGERS:
-            types[name] = dt.int64
     return types
+
+
+def coverage_order(dataset: Dataset) -> list[str]:
+    """Return the names of an artifact's coverages, those of each file in the file's order.
+
+    Raises
+    ------
+    graphlib.CycleError
+        Files have them in different orders.
+    """
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for columns in dict.fromkeys(tuple(coverages(fragment)) for fragment in dataset.filled):
+        for name in columns:
+            order.add(name)
+        for before, after in pairwise(columns):
+            order.add(after, before)
+    return list(order.static_order())
+
+
+def coverages(fragment: Fragment) -> list[str]:
+    """Return the names of a file's coverages, in its order."""
+    names = dict.fromkeys([*fragment.schema.names, *fragment.partition])
+    return [name for name in names if name.startswith(COVERAGE)]
 
 
 def _common(name: str, types: Sequence[pa.DataType]) -> dt.DataType:
@@ -141,7 +180,7 @@ def kind(arrow: pa.DataType) -> str:
         return "text"
     if pa.types.is_integer(arrow):
         return "integer"
-    if isinstance(arrow, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType):
+    if isinstance(arrow, LIST_TYPES):
         return f"list of {kind(arrow.value_type)}"
     if pa.types.is_timestamp(arrow):
         return "timestamp with a time zone" if arrow.tz else "timestamp"
@@ -149,10 +188,10 @@ def kind(arrow: pa.DataType) -> str:
 
 
 def disagreements(dataset: Dataset) -> Iterator[Disagreement]:
-    """Find the columns that two files do not have alike, each once.
+    """Find the columns that two files do not have alike, each once for either reason.
 
-    A column that one of them lacks; or whose values one type would change: integers and doubles,
-    text and numbers, and, of coverages, single and double floats.
+    One of them lacks it; or one type would change its values: integers and doubles, text and
+    numbers, and, of coverages, single and double floats.
     """
     first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
     for name in dataset.columns:
@@ -161,17 +200,19 @@ def disagreements(dataset: Dataset) -> Iterator[Disagreement]:
             (pair for pair in pairs if pair[1] is not None and not pa.types.is_null(pair[1])),
             pairs[0],
         )
-        for other, arrow in pairs:
-            if not _alike(name, reference, arrow):
+        unlike = [pair for pair in pairs if not _alike(name, reference, pair[1])]
+        for reasons in ([p for p in unlike if p[1] is None], [p for p in unlike if p[1]]):
+            for other, arrow in reasons[:1]:
                 yield Disagreement(name, one.name, reference, other.name, arrow)
-                break
 
 
 def _type(fragment: Fragment, name: str) -> pa.DataType | None:
     """Return the type of a column in a file; None if it is neither there nor given by folders."""
     if name in fragment.schema.names:
         return fragment.schema.field(name).type
-    return FOLDER if name in fragment.partition else None
+    if name not in fragment.partition:
+        return None
+    return pa.int64() if name in INTEGERS else FOLDER
 
 
 def _alike(name: str, one: pa.DataType | None, other: pa.DataType | None) -> bool:

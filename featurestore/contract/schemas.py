@@ -3,6 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from graphlib import CycleError
+from itertools import pairwise
 
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -14,6 +16,8 @@ from featurestore.contract.parquet_table import (
     INTEGERS,
     NAMES,
     Disagreement,
+    coverage_order,
+    coverages,
     disagreements,
     kind,
     normal,
@@ -23,6 +27,7 @@ from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation, heed
 from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Dataset, Fragment
+from featurestore.spec.literals import AbsentCoverage
 from featurestore.views.classes import COVERAGE
 from featurestore.views.columns import passed
 from featurestore.views.folds import KEY
@@ -33,7 +38,11 @@ SHOWN = 3  # names in a message
 
 
 def checked_table(
-    connection: SQLBackend, dataset: Dataset, artifact: str, names: Collection[str] = NAMES
+    connection: SQLBackend,
+    dataset: Dataset,
+    artifact: str,
+    names: Collection[str] = NAMES,
+    absent: AbsentCoverage = "refuse",
 ) -> ir.Table:
     """Return the rows of an artifact, in no order, once its files are known to agree.
 
@@ -45,7 +54,7 @@ def checked_table(
         Its files.
     artifact
         Its name in messages, for example ``test tiles``.
-    names
+    names, absent
         See `featurestore.contract.parquet_table.open_table`.
 
     Raises
@@ -53,12 +62,14 @@ def checked_table(
     SchemaError
         They do not agree.
     """
-    heed(violations(dataset, artifact))
+    heed(violations(dataset, artifact, absent))
     heed(renamed(connection, dataset, artifact))
-    return open_table(connection, dataset, names)
+    return open_table(connection, dataset, names, absent)
 
 
-def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
+def violations(
+    dataset: Dataset, artifact: str, absent: AbsentCoverage = "refuse"
+) -> Iterator[Violation]:
     """Find what the files of an artifact do not have alike, and what was left out of it.
 
     Parameters
@@ -67,6 +78,8 @@ def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
         Its files.
     artifact
         Its name in messages, for example ``test tiles``.
+    absent
+        What a coverage is in files without its column.
     """
     broken = list(_named(dataset, artifact))
     yield from broken
@@ -76,7 +89,7 @@ def violations(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     yield from _folders(dataset, artifact)
     yield from _numbers(dataset, artifact)
     for disagreement in disagreements(dataset):
-        yield _disagreement(disagreement, artifact)
+        yield _disagreement(disagreement, artifact, absent)
     yield from _half_floats(dataset, artifact)
     yield from _no_values(dataset, artifact)
     yield from _order(dataset, artifact)
@@ -200,27 +213,31 @@ def _numbers(dataset: Dataset, artifact: str) -> Iterator[Violation]:
                 return
 
 
-def _disagreement(disagreement: Disagreement, artifact: str) -> Violation:
+def _disagreement(disagreement: Disagreement, artifact: str, absent: AbsentCoverage) -> Violation:
     """Say in what two files disagree; a column that no rule reads may be lacking."""
+    name, fix = disagreement.column, "write all files with the same columns and types"
     lacking = disagreement.first_type is None or disagreement.other_type is None
-    passes = (
-        lacking
-        and disagreement.column in passed([disagreement.column])
-        and disagreement.column not in READ
-    )
+    covers = name.startswith(COVERAGE)
+    instead = None
+    if lacking and covers and absent == "zero":
+        instead = "0.0"
+    elif lacking and name in passed([name]) and name not in READ:
+        instead = "null"
+    elif lacking and covers:
+        fix += ", or set absent_coverage=zero if it covers no tile of files without it"
     types = (
-        f"{name} has {'no such column' if arrow is None else str(arrow)}"
-        for name, arrow in (
+        f"{file} has {'no such column' if arrow is None else str(arrow)}"
+        for file, arrow in (
             (disagreement.first, disagreement.first_type),
             (disagreement.other, disagreement.other_type),
         )
     )
     return Violation(
-        f"the files of the {artifact} do not have the column {disagreement.column!r} alike"
-        + (": it is null where they lack it" if passes else ""),
+        f"the files of the {artifact} do not have the column {name!r} alike"
+        + (f": it is {instead} where they lack it" if instead else ""),
         "; ".join(types),
-        "write all files with the same columns and types",
-        severity="warning" if passes else "error",
+        fix,
+        severity="warning" if instead else "error",
     )
 
 
@@ -255,22 +272,20 @@ def _no_values(dataset: Dataset, artifact: str) -> Iterator[Violation]:
 
 
 def _order(dataset: Dataset, artifact: str) -> Iterator[Violation]:
-    """Find coverages in another order than in the first file: it decides ties."""
-    first, *others = dataset.filled
-    order = _coverages(first)
-    for other in others:
-        if _coverages(other) != order and sorted(_coverages(other)) == sorted(order):
-            yield Violation(
-                f"the files of the {artifact} have their coverages in different orders, and of "
-                "equal coverages the first one is the label",
-                f"{first.name}: {', '.join(order)}; {other.name}: {', '.join(_coverages(other))}",
-                "write all files with the same columns in the same order",
-            )
-            return
-
-
-def _coverages(fragment: Fragment) -> list[str]:
-    return [name for name in fragment.schema.names if name.startswith(COVERAGE)]
+    """Find coverages that no one order of columns can have as all files do: it decides ties."""
+    try:
+        coverage_order(dataset)
+    except CycleError as error:
+        orders = {}
+        for step in pairwise(error.args[1]):  # each before the next in some file
+            file = next(f for f in dataset.filled if step in pairwise(coverages(f)))
+            orders[file.name] = ", ".join(coverages(file))
+        yield Violation(
+            f"the files of the {artifact} have their coverages in different orders, and of equal "
+            "coverages the first one is the label",
+            "; ".join(f"{file}: {order}" for file, order in list(orders.items())[:SHOWN]),
+            "write all files with the same columns in the same order",
+        )
 
 
 def _overridden(dataset: Dataset, artifact: str) -> Iterator[Violation]:

@@ -27,7 +27,10 @@ def content(spec: StoreSpec, tiles: Mapping[str, Path], method: int = METHOD) ->
 
 
 def _content(spec: StoreSpec, tiles: str, method: int) -> str:
-    parts: list[Any] = [tiles, values_of(spec, RULES)]
+    rules = values_of(spec, RULES)
+    if spec.absent_coverage == "refuse":  # nothing is read otherwise: names are as ever
+        del rules["absent_coverage"]
+    parts: list[Any] = [tiles, rules]
     if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
         parts.append({"method": method})
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()

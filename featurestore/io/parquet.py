@@ -2,13 +2,15 @@
 
 One reader decides: the files, partitions and schemas found here are what every engine is given. A
 partition (``name=value``, as Hive and Spark write folders) counts only below the artifact's own
-folder; its value is text. See docs/decisions/023-one-reader.md.
+folder; its value is text. See docs/decisions/023-one-reader.md. Of a table of Delta Lake or Iceberg
+its log decides instead (`featurestore.io.tables`).
 """
 
 import errno
 import glob
+import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +24,8 @@ import pyarrow.parquet as pq
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.ledger import Identity
+from featurestore.io.tables import find
+from featurestore.io.tables.version import Partition, TableVersion
 from featurestore.io.uris import local_path
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -29,15 +33,6 @@ MAGIC = (b"PAR1", b"PARE")  # at the beginning of every Parquet file; the second
 HIDDEN = ("_", ".")  # names that begin so are left out, as Spark, pyarrow and Hive do
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 SIGNS = frozenset("*?[")
-TABLES = {
-    "_delta_log": "Delta Lake",
-    ".hoodie": "Apache Hudi",
-    "_spark_metadata": "Spark Structured Streaming",
-}
-"""Folders beside the files of a table whose log, not the folder, says which files count."""
-ICEBERG = "metadata/*.metadata.json"  # beside the folder data
-
-Partition = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,10 @@ class Fragment:
     name
         Its path within the artifact, with ``/``: the same wherever the artifact lies.
     partition
-        Values that the folders within the artifact give to all its rows, by column.
+        Values that the folders within the artifact, or a table's log, give to all its rows, by
+        column.
     schema, rows
-        Of its footer.
+        Of its footer; of a table, the columns that are its own.
     identity
         What the file system said of it before it was first read.
     """
@@ -74,12 +70,18 @@ class Dataset:
     ----------
     fragments
         Every file.
+    uri
+        What names it: of a table, with the version that was read, whichever was asked for.
     left_out
         Names of Parquet files that are no part of it.
+    version
+        Of a table: the number of its version.
     """
 
     fragments: tuple[Fragment, ...]
+    uri: str
     left_out: tuple[str, ...] = ()
+    version: int | None = None
 
     @cached_property
     def filled(self) -> tuple[Fragment, ...]:
@@ -93,8 +95,15 @@ class Dataset:
 
     @property
     def named(self) -> dict[str, Path]:
-        """Path by name, of every file: what the artifact's digest is made of."""
-        return {fragment.name: fragment.path for fragment in self.fragments}
+        """Path by name, of every file: what the artifact's digest is made of.
+
+        A table's names say its version as well, and what its log says of the file.
+        """
+        if self.version is None:
+            return {fragment.name: fragment.path for fragment in self.fragments}
+        logged = [[f.name, self.version, f.schema.names, f.partition] for f in self.fragments]
+        names = [json.dumps(one, sort_keys=True) for one in logged]
+        return {name: f.path for name, f in zip(names, self.fragments, strict=True)}
 
     @property
     def identities(self) -> dict[Path, Identity]:
@@ -109,18 +118,23 @@ class Dataset:
 
 
 def dataset(uri: str) -> Dataset:
-    """Return the artifact behind a URI: a file, a folder with all below it, or a glob.
+    """Return the artifact behind a URI: a file, a folder with all below it, a glob, or a table.
 
     Links to files and folders are followed. Below a folder, names that begin with ``_`` or ``.``
-    are left out, and files that are Parquet without being called so.
+    are left out, and files that are Parquet without being called so. A table of Delta Lake or
+    Iceberg is its newest version, or that of ``TABLE@vNUMBER``.
 
     Raises
     ------
     ArtifactError
-        There is no Parquet file, one is not whole, or the folder is a table of Delta Lake,
-        Iceberg, Hudi or a stream.
+        There is no Parquet file, one is not whole, or the folder is a table of Hudi or a stream,
+        or a part of a table; or as `featurestore.io.tables.find.table`.
     """
-    path = Path(local_path(uri))
+    bare, number = find.asked(uri)
+    path = Path(local_path(bare))
+    if table := find.table(path, number):
+        fragments = _opened(table.root, sorted(table.files), table)
+        return Dataset(fragments, f"{bare}@v{table.number}", version=table.number)
     try:
         root, places = _matches(path)
         files, left_out = _walked(root, places, path.parts)
@@ -137,8 +151,8 @@ def dataset(uri: str) -> Dataset:
             found=_neighbours(path),
             fix="correct the URI: a file, a folder of *.parquet or a glob",
         )
-    _refuse_tables(files)
-    return Dataset(_opened(root, files), tuple(left_out))
+    find.refuse_within(files)
+    return Dataset(_opened(root, files), uri, tuple(left_out))
 
 
 def parquet_files(uri: str) -> list[Path]:
@@ -146,12 +160,19 @@ def parquet_files(uri: str) -> list[Path]:
     return [fragment.path for fragment in dataset(uri).fragments]
 
 
-def _opened(root: Path, files: list[Path]) -> tuple[Fragment, ...]:
+def _opened(
+    root: Path, files: list[Path], table: TableVersion | None = None
+) -> tuple[Fragment, ...]:
     def opened(file: Path) -> Fragment:
-        name = file.relative_to(root).as_posix()
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
         identity, footer = _footer(file)
-        return Fragment(file.absolute(), name, _partition(name), _schema(footer),
-                        footer.num_rows, identity)  # fmt: skip
+        schema = _schema(footer)
+        if table is None:
+            partition = _partition(name)
+        else:
+            schema = table.columns(file, schema)
+            partition = {n: v for n, v in table.files[file].items() if n not in schema.names}
+        return Fragment(file.absolute(), name, partition, schema, footer.num_rows, identity)
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(opened, files))
@@ -255,20 +276,6 @@ def _partition(name: str) -> dict[str, str | None]:
                     fix="rename one of the folders",
                 )
     return values
-
-
-def _refuse_tables(files: Iterable[Path]) -> None:
-    places = [place for file in files for place in (file.absolute(), file.resolve())]
-    for folder in dict.fromkeys(parent for place in places for parent in place.parents):
-        kind = next((kind for name, kind in TABLES.items() if (folder / name).is_dir()), None)
-        if folder.name == "data" and next(folder.parent.glob(ICEBERG), None):
-            kind = "Apache Iceberg"
-        if kind:
-            raise ArtifactError(
-                f"{folder} is a table of {kind}, whose log says which files and rows count",
-                found="files that the table may have deleted or replaced",
-                fix="write the table's present rows to plain Parquet files, and name those",
-            )
 
 
 def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:

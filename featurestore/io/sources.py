@@ -62,14 +62,15 @@ class Sources:
     def digests(self, unread: Collection[str] = ()) -> dict[str, tuple[str, str]]:
         """Return URI and SHA-256 of each artifact that was used; a stamp of those not to read.
 
-        Raises as `confirm`: what was used has no digest any more.
+        The URI of a table says which version was read. Raises as `confirm`: what was used has no
+        digest any more.
         """
         by_name = {
             name: (
-                str(getattr(self.artifacts, name)),
-                digests.stamp(files) if name in unread else digests.digest(files),
+                dataset.uri,
+                digests.stamp(dataset.named) if name in unread else digests.digest(dataset.named),
             )
-            for name, files in ((key, dataset.named) for key, dataset in self._datasets.items())
+            for name, dataset in self._datasets.items()
         }
         self.confirm()
         return by_name

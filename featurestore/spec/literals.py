@@ -18,3 +18,6 @@ Storage = Literal["float32", "float16", "bfloat16"]
 
 
 LabelRule = Literal["dominant", "any_passing"]
+
+
+AbsentCoverage = Literal["refuse", "zero"]

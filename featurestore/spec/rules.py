@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from featurestore.spec.bounds import FOLDS, SEEDS, within
-from featurestore.spec.literals import Balance, LabelRule, Strategy
+from featurestore.spec.literals import AbsentCoverage, Balance, LabelRule, Strategy
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class LabelRules:
         ``dominant`` labels a tile with its largest coverage, and drops it where that is below the
         class's threshold; ``any_passing`` labels it with the largest among the classes that reach
         their threshold, and drops it where none does.
+    absent_coverage
+        Of a class whose column some files of tiles lack: ``refuse`` them, or take it to cover
+        ``zero`` of their tiles.
     """
 
     class_indices: Mapping[str, int] | None = None
@@ -59,6 +62,7 @@ class LabelRules:
     tissue_prop_min: float = field(default=0.2, metadata=within("[0, inf)"))
     single_class: bool = True
     label_rule: LabelRule = "dominant"
+    absent_coverage: AbsentCoverage = "refuse"
 
 
 @dataclass(frozen=True)

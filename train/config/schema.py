@@ -176,6 +176,10 @@ class Config:
     label_rule: Literal["dominant", "any_passing"] = field(
         default="dominant", metadata=doc("which class is the label")
     )
+    absent_coverage: Literal["refuse", "zero"] = field(
+        default="refuse",
+        metadata=doc("a class whose column some files lack: refuse, or zero of their tiles"),
+    )
     kfold_strategy: Strategy = field(
         default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
     )

@@ -14,7 +14,7 @@ from featurestore.errors import ArtifactError, EmbeddingError, UnknownClassError
 from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
-from featurestore.spec.rules import KEEPING
+from featurestore.spec.rules import KEEPING, LabelRules
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import text
@@ -249,4 +249,5 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
 
 
 def _rules(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings.get(name) for name in KEEPING}
+    # What a run has not recorded was no rule yet: its default is what was done.
+    return {name: settings.get(name, getattr(LabelRules(), name)) for name in KEEPING}

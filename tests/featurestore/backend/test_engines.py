@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 from conftest import ROOT
+from ibis.formats.pyarrow import PyArrowType
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.backend import engine, statements
@@ -361,6 +362,27 @@ def test_folders_types_and_unicode_mean_the_same_on_both_engines(connection: Any
         table = checked_table(connection, dataset(str(root)), "tiles")
     expected = [("01", 0, 0, 1, None), ("1", 1, 0, 1, None), ("\u00fc/", 2, 0, 1, "skin")]
     assert rows(table.select(*KEY, "fold", "organ")) == expected
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(6, 4)], ids=str)
+def test_an_absent_coverage_is_zero_on_both_engines(
+    connection: Any, kind: pa.DataType, tmp_path: Path
+):
+    """As plain SQL says it (tests/sql/absent.sql), in the type that the column has elsewhere."""
+    for number, left_out in enumerate(NAMES):
+        columns = {k: v[:3] if k != "slide_id" else [f"s{number}"] * 3 for k, v in KEYS.items()}
+        columns |= {f"roi_coverage_{name}": pa.array([0.5, 0.0, 0.25]).cast(kind)
+                    for name in NAMES if name != left_out}  # fmt: skip
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    artifact = dataset(str(tmp_path))
+    with pytest.warns(FeatureStoreWarning, match=r"it is 0\.0 where they lack it"):
+        table = checked_table(connection, artifact, "tiles", absent="zero")
+    files = [str(file) for file in artifact.files]
+    text = (ROOT / "tests" / "sql" / "absent.sql").read_text()
+    expected = engine.connect(threads=1).con.execute(text, {"files": files}).fetchall()
+    assert rows(table) == sorted(expected, key=repr)
+    types = {dtype for name, dtype in table.schema().items() if name not in KEY}
+    assert types == {PyArrowType.to_ibis(kind)}
 
 
 def test_a_file_that_spark_would_pass_over_is_refused(on_spark: Any, tmp_path: Path):

@@ -69,6 +69,7 @@ CHANGES: dict[str, dict] = {
     "least tissue": {"tissue_prop_min": 0.3},
     "single class": {"single_class": False},
     "label rule": {"label_rule": "any_passing"},
+    "absent coverage": {"absent_coverage": "zero"},
     "strategy": {"kfold_strategy": "stratified_group"},
     "group": {"kfold_group": "patient_id"},
     "seed": {"seed": 1},
