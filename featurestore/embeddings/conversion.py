@@ -87,7 +87,7 @@ class Conversion:
     def _missing(self) -> list[tuple[Fragment, list[Slice]]]:
         """Return the files with slices whose parts are not there."""
         known = [fragment for fragment in self.dataset.filled if fragment.path in self.sums]
-        by_name = named(Dataset(tuple(known)), self.target.storage, self.sums) if known else {}
+        by_name = named(known, self.target.storage, self.sums)
         self.parts = present(by_name)
         self.files = {name: piece.fragment.name for name, piece in by_name.items()}
         for part in self.parts.values():

@@ -22,24 +22,26 @@ from featurestore.embeddings.part import Part, damage, folder, seen
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.cache import AGAIN
-from featurestore.io.parquet import Dataset
+from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import Storage
 
 NAME_LENGTH = 32  # hexadecimal digits
 CACHED = 0.5  # of the available memory: what the system keeps of files that were just read
 
 
-def named(dataset: Dataset, storage: Storage, sums: Mapping[Path, str]) -> dict[str, Slice]:
-    """Return the slices of an artifact by the names of their parts.
+def named(
+    files: Iterable[Fragment], storage: Storage, sums: Mapping[Path, str]
+) -> dict[str, Slice]:
+    """Return the slices of some files by the names of their parts.
 
     Parameters
     ----------
     sums
-        SHA-256 of each file with rows.
+        SHA-256 of each file.
     """
     by_name = {
         name_of(piece, storage, sums[fragment.path]): piece
-        for fragment in dataset.filled
+        for fragment in files
         for piece in slices(fragment)
     }
     return dict(sorted(by_name.items()))

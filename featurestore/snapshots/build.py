@@ -174,7 +174,7 @@ class Materialisation:
         if sums is None:  # too large to be read twice: they are hashed while they are converted
             with self.listening():
                 return self.matrix(prefix, sums).digest
-        return matrix.root(named(self.dataset(prefix), self.store.spec.storage, sums))
+        return matrix.root(named(self.dataset(prefix).filled, self.store.spec.storage, sums))
 
     def matrix(self, prefix: str, sums: Mapping[Path, str] | None) -> EmbeddingMatrix:
         """Return the embeddings of a cohort, what is missing of them converted."""

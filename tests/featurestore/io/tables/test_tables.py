@@ -173,7 +173,7 @@ def test_tables_go_all_the_way_to_a_snapshot(make: Make, tmp_path: Path):
     kept = made.fold_set()
     rows = kept.keys.sort_by("x")
     assert rows["x"].to_pylist() == [0, 1, 4, 5, 6, 7]
-    values = kept.matrix.values[rows["row"].to_numpy()]
+    values = kept.matrix.read_rows(rows["row"].to_numpy())
     assert values.tolist() == [[float(x), 1.0] for x in rows["x"].to_pylist()]
 
 
