@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from featurestore.embeddings import convert, matrix
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.folds import artifact
-from featurestore.folds.assign import imbalances
 from featurestore.io import cache, digests
 from featurestore.io.progress import Rows
 from featurestore.snapshots import leakage, meaning
@@ -37,8 +37,8 @@ from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign",
-    "folds/balance", "io/parquet", "snapshots/duplicates", "snapshots/leakage", "store",
+    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign", "io/parquet",
+    "snapshots/duplicates", "snapshots/leakage", "store",
     "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
@@ -61,8 +61,8 @@ def inputs(store: FeatureStore) -> dict[str, str | None]:
         digest_of[name] = matrix.content(
             digests.digest(store.sources.dataset(name).named, remember=False), spec.storage
         )
-    if spec.tiles:
-        digest_of["folds"] = store.fold_content
+    if spec.tiles and store.assignment:  # the rows of it, however they came about
+        digest_of["folds"] = store.assignment.origin.digest
     return digest_of | {"views": meaning.code(*VIEWS)}
 
 
@@ -99,14 +99,10 @@ def materialise(
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
     rules = values_of(spec, RULES)
-    content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
-    # What the store remembers is of these files, or nobody may call it by their digest.
-    store.sources.confirm()
-    digest = combined_digest(content)
+    heard: list[str] = []
 
     def build(folder: Path) -> None:
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always", FeatureStoreWarning)
+        with _heard(heard):
             for prefix in prefixes(store):  # cheap refusals before the long conversion
                 store.survivors(prefix)
             for fold in folds:
@@ -120,10 +116,17 @@ def materialise(
             manifest = content | {"digest": digest} | write(store, folder, matrices_of, findings)
             leakage.raise_leaks(findings_of(manifest), spec.leakage)
             store.sources.confirm()
-        manifest["warnings"] = [str(w.message) for w in heard if w.category is FeatureStoreWarning]
+        manifest["warnings"] = heard
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
     with cache.undone_if_refused():
+        with _heard(heard):  # folds that are not assigned yet ask the views
+            content = {"format": FORMAT, "inputs": inputs(store), "rules": rules}
+        # What the store remembers is of these files, or nobody may call it by their digest.
+        store.sources.confirm()
+        digest = combined_digest(content)
+        if spec.tiles and store.assignment:
+            artifact.keep(store.assignment)
         entry = cache.get_or_build(SNAPSHOTS, digest, build)
         manifest = json.loads((entry.folder / MANIFEST).read_text())
         leakage.raise_leaks(findings_of(manifest), spec.leakage)  # or leakage=warn let it be
@@ -133,6 +136,15 @@ def materialise(
         made = Snapshot(entry, manifest, matrices(store, rows))
         store.sources.confirm()
     return made
+
+
+@contextmanager
+def _heard(messages: list[str]) -> Iterator[None]:
+    """Add what is warned of to some messages, in place of showing it."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", FeatureStoreWarning)
+        yield
+    messages += [str(w.message) for w in heard if w.category is FeatureStoreWarning]
 
 
 def matrices(store: FeatureStore, rows: Rows | None = None) -> Matrices:
@@ -165,7 +177,7 @@ def write(
 ) -> dict[str, Any]:
     """Write the fates of each cohort; return what a manifest says of them."""
     manifest: dict[str, Any] = {
-        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
+        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "assignment": None, "guard": []
     }  # fmt: skip
     for prefix, (embedding_matrix, _) in matrices_of.items():
         fates = _here(store, prefix + "fates")
@@ -185,9 +197,10 @@ def write(
     if "" in matrices_of:
         manifest["folds"] = store.folds()
         manifest["labels"] = store.label_distribution().to_pylist()
-        if (folds := store.fold_table) is not None:
-            pq.write_table(folds, folder / artifact.FILE)
-            manifest["imbalance"] = imbalances(folds)
+        if (assignment := store.assignment) is not None:
+            pq.write_table(assignment.table, folder / artifact.FILE)
+            manifest["imbalance"] = assignment.imbalance
+            manifest["assignment"] = assignment.record
         findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, matrices_of)]
         manifest["guard"] = [finding.as_dict() for finding in findings]
     return manifest

@@ -69,6 +69,7 @@ CHANGES: dict[str, dict] = {
     "label rule": {"label_rule": "any_passing"},
     "strategy": {"kfold_strategy": "stratified_group"},
     "group": {"kfold_group": "patient_id"},
+    "hash": {"fold_rule": "hash"},
     "seed": {"seed": 1},
     "k": {"k": 6},
     "balance": {"balance": "optimal"},
