@@ -50,7 +50,7 @@ def _made(wanted: Wanted, units: pa.Table, kept: Kept | None) -> Assignment:
     """Return an assignment that goes on from one that is kept, or from that of another cohort."""
     if kept:  # of this very cohort, by an earlier version: all is known
         return _extended(wanted, units, kept, kept.origin)
-    now = datetime.now(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     origin = Origin(wanted.cohort, wanted.rules, "", now)
     if wanted.spec.folds == "new":
         return _fresh(wanted, units, replace(origin, why=ASKED))

@@ -141,10 +141,15 @@ def find_builds(name: str, tags: Mapping[str, str]) -> list[Build]:
         Build(
             f"runs:/{run.info.run_id}",
             dict(run.data.tags),
-            datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(" ", "microseconds"),
+            _utc(run.info.start_time),
         )
         for run in runs
     ]
+
+
+def _utc(milliseconds: int) -> str:
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC).replace(tzinfo=None)
+    return time.isoformat(" ", "microseconds")
 
 
 def logged(

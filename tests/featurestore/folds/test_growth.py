@@ -157,7 +157,9 @@ def test_patients_that_become_one_are_refused_and_nothing_is_left(capsys):
     assert "folds=new" in capsys.readouterr().err
     assert {file.parent.name for file in Path(".featurestore").glob("*/[!.]*")} == {"folds"}
     assert entries() == [before.origin.name[:16]]
-    assert lineage(kept(replace(merged, folds="new")))[0] == "new, as asked for"
+    Path("config.yaml").write_text(json.dumps(config | {"folds": "new"}))
+    assert cli.main(["--config", "config.yaml", "materialise"]) == 0
+    assert "folds: new, as asked for, " in capsys.readouterr().out
 
 
 def test_a_snapshot_is_named_by_folds_not_by_their_history():
