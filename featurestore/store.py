@@ -3,6 +3,7 @@
 import difflib
 import html
 import warnings
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
 from featurestore.contract.schemas import checked_table, null_lists
 from featurestore.errors import FeatureStoreWarning, QueryError
-from featurestore.folds import artifact
-from featurestore.folds.assign import assign_folds, rare_classes
+from featurestore.folds import artifact, growth
+from featurestore.folds.artifact import Wanted
+from featurestore.folds.assign import check_hashed
+from featurestore.folds.assignment import GONE, Assignment
+from featurestore.folds.units import TILES, unit_columns
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.views.catalogue import VIEWS, NamedView, describe_view
 from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
 from featurestore.views.fates import distribution_view, fate_view, funnel_view
-from featurestore.views.folds import KEY, fold_view
+from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.thresholds import threshold_view
 
@@ -49,10 +53,10 @@ class FeatureStore:
     threads, memory_limit, temp_folder, database
         See `featurestore.backend.engine.connect`.
     remember
-        Whether to look for an earlier assignment of folds in MLflow before making one.
+        Whether to look for earlier assignments of folds in MLflow too, not on this machine alone.
     folds
-        URI of the assignment that a run has logged which is to be replayed: folds are assigned as
-        they were then.
+        URIs of the assignments that a run has logged which is to be replayed: that of these tiles
+        under these rules is read.
 
     Examples
     --------
@@ -91,14 +95,13 @@ class FeatureStore:
         temp_folder: str | None = None,
         remember: bool = False,
         database: Path | None = None,
-        folds: str | None = None,
+        folds: Collection[str] = (),
     ) -> None:
         self.spec, self.sources, self.logged_folds = spec, Sources(spec), folds
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
-        self._folds: pa.Table | None = None
         self._fold_file: Path | None = None
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
@@ -218,7 +221,7 @@ class FeatureStore:
             case "thresholds":
                 return threshold_view(self.view(prefix + "labels"), classes, spec)
             case "folds":
-                return fold_view(self.view("thresholds"), self.assigned)
+                return self._folds()
             case "fates":
                 tiles = self.view("test_thresholds" if prefix else "folds")
                 return fate_view(tiles, self.embedding_keys(prefix))
@@ -243,51 +246,62 @@ class FeatureStore:
         return specs
 
     @cached_property
-    def assigned(self) -> ir.Table | None:
-        """The assigned folds, or None where the tiles have a column ``fold`` of their own."""
-        if "fold" in self.view("tiles").columns:
+    def assignment(self) -> Assignment | None:
+        """The assignment of folds, kept or made here; None where the tiles or a hash tell them."""
+        if self._brings_folds or self.spec.fold_rule == "hash":
             return None
-        spec, survivors = self.spec, self.survivors("")
-        table = None
-        if self.remember:
-            table = artifact.find_assignment(spec, self.sources.dataset("tiles"), self.fold_method)
-        if table is None:
-            grouped = spec.kfold_strategy == "stratified_group"
-            wanted = dict.fromkeys(
-                [*KEY, "label", "target", *([spec.kfold_group] if grouped else [])]
-            )
+        wanted = Wanted(
+            self.spec, self.sources.dataset("tiles"), self.remember, tuple(self.logged_folds)
+        )
+        return growth.assignment(wanted, self._fold_units)
+
+    @property
+    def _brings_folds(self) -> bool:
+        return "fold" in self.sources.dataset("tiles").columns
+
+    def _fold_units(self) -> pa.Table:
+        """Return what folds are assigned to, see `featurestore.folds.assign.assign_folds`."""
+        survivors = self.survivors("")
+        columns = list(dict.fromkeys([*unit_columns(self.spec), "label", "target"]))
+        with errors.translated():
+            if self.spec.kfold_strategy == "stratified":
+                return survivors.select(*columns).order_by(list(KEY)).to_pyarrow()
+            counts = survivors.group_by(columns).aggregate(survivors.count().name(TILES))
+            return counts.to_pyarrow()
+
+    @cached_property
+    def assigned(self) -> ir.Table | None:
+        """The assigned folds of what is in the cohort, or None, as `assignment`."""
+        if self.assignment is None:
+            return None
+        if self.database is None:
+            return engine.register(self.connection, "assigned_folds", self.assignment.present)
+        self._fold_file = artifact.keep(self.assignment)
+        kept = engine.read_parquet(self.connection, [self._fold_file])
+        present = kept.filter(~kept[GONE]).drop(GONE)
+        return engine.create_view(self.connection, "assigned_folds", present)
+
+    def _folds(self) -> ir.Table:
+        """Return the threshold view with the folds of its tiles."""
+        thresholds, spec = self.view("thresholds"), self.spec
+        if self._brings_folds:
+            return fold_view(thresholds)
+        if self.assignment is not None:
+            rare = self.assignment.rare
+            folds = fold_view(thresholds, self.assigned, rare)
+        else:
+            hashed = distribution_view(hashed_fold_view(self.survivors(""), spec.k, spec.seed))
             with errors.translated():
-                rows = survivors.select(*wanted).order_by(list(KEY)).to_pyarrow()
-            table = assign_folds(rows, spec)
-        self._folds = table
-        for name, count in rare_classes(table).items():
+                rare = check_hashed(hashed.to_pyarrow(), spec)
+            folds = hashed_fold_view(thresholds, spec.k, spec.seed, rare)
+        for name, count in rare.items():
             warnings.warn(
                 f"Class {name!r} is in {count} of the {spec.k} groups that {spec.k} folds need; "
                 "its tiles are dropped (rare_class)",
                 FeatureStoreWarning,
                 stacklevel=2,
             )
-        if self.database is None:
-            return engine.register(self.connection, "assigned_folds", table)
-        self._fold_file = artifact.log_assignment(table, self.fold_content)
-        filed = engine.read_parquet(self.connection, [self._fold_file])
-        return engine.create_view(self.connection, "assigned_folds", filed)
-
-    @cached_property
-    def fold_method(self) -> int:
-        """By which method folds are assigned, see `featurestore.folds.artifact.method_of`."""
-        logged = self.logged_folds if self.remember else None
-        return artifact.method_of(self.spec, self.sources.dataset("tiles"), logged)
-
-    @property
-    def fold_content(self) -> str:
-        """The digest of all that determines the folds."""
-        return artifact.content(self.spec, self.sources.dataset("tiles").named, self.fold_method)
-
-    @property
-    def fold_table(self) -> pa.Table | None:
-        """The assigned folds as `featurestore.folds.assign.assign_folds` returns them, or None."""
-        return None if self.assigned is None else self._folds
+        return folds
 
     def survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""
@@ -302,7 +316,7 @@ class FeatureStore:
 
     def folds(self) -> list[int]:
         """Return the folds that there are."""
-        if self.assigned is not None:
+        if not self._brings_folds:
             return list(range(self.spec.k))
         tiles = self.view("tiles")
         with errors.translated():

@@ -59,6 +59,14 @@ REFUSED = {
         {}, {}, ["fold=1", "kfold_strategy=stratified_group", "kfold_group=patient_id"],
         ["no column patient_id", "kfold_group=slide_id"],
     ),
+    "groups by a hash": (
+        {"fold": None}, {}, ["fold=1", "kfold_strategy=stratified_group", "fold_rule=hash"],
+        ["fold_rule=hash takes tiles one by one", "set fold_rule=sklearn"],
+    ),
+    "hash that leaves a fold without a class": (
+        {"fold": None}, {}, ["fold=1", "k=6", "fold_rule=hash"],
+        ["folds would have no tile of a class", "fold_rule=sklearn", "allow_empty_class=true"],
+    ),
     "group with a null": (
         {"patient_id": ["p", None, *["q"] * 10]}, {},
         ["fold=1", "kfold_strategy=stratified_group", "kfold_group=patient_id"],

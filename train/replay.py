@@ -75,7 +75,7 @@ from train.models.checkpoint import TrainedModel
 from train.predictions.table import KEYS, Predictions
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
-from train.tracking.runs import INTERVALS, RunRecord, load_run
+from train.tracking.runs import FOLDS, INTERVALS, RunRecord, load_run
 
 COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
 """How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
@@ -103,7 +103,7 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     record = load_run(names.run_of(name))
     config = replayed_config(record, overrides)
     chosen = chosen_config(config, record.params.get("best_setting"))
-    store = open_store(chosen, record.params.get("folds_artifact"))
+    store = open_store(chosen, folds_of(record))
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
     snapshot = materialise(store, Rows(console), [] if needed is None else [needed])
@@ -132,6 +132,11 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
         console.print("its intervals were made in another way: they are not compared")
     console.print(f"same: within {near[0]:g}; within {near[1]:g} where probabilities make them")
     return is_same
+
+
+def folds_of(record: RunRecord) -> list[str]:
+    """Return the URIs of the folds that a run has logged, those of each variant of its rules."""
+    return [value for name, value in record.params.items() if name.startswith(FOLDS)]
 
 
 def judged(rows: list[dict[str, Any]], same: Mapping[str, bool | None]) -> tuple[str, bool]:

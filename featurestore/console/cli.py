@@ -275,6 +275,8 @@ def _materialise(options: argparse.Namespace) -> None:
     print_funnel(cohort["funnel"], Console(), name.replace("_", " "))
     for leak in raise_leaks(made.findings, store.spec.leakage):
         say(f"leak: {leak}")
+    if made.lineage:
+        say(f"folds: {made.lineage}")
     say(f"snapshot: {made.folder.name}")
 
 

@@ -41,7 +41,7 @@ def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:
                 ),
             ]
             if not prefix:
-                tables.append((f"{name}: folds", balance_view(fates).to_pyarrow()))
+                tables.append((_folds(store, name), balance_view(fates).to_pyarrow()))
         tables.append((f"{name}: what is dropped", _funnel(store.funnel(prefix))))
     return tables
 
@@ -89,6 +89,12 @@ def balance_view(fates: ir.Table) -> ir.Table:
     )
     folds = kept.group_by("fold").aggregate(tiles=kept.count(), slides=kept.slide_id.nunique())
     return folds.inner_join(rarest, "fold").order_by("fold")
+
+
+def _folds(store: FeatureStore, name: str) -> str:
+    """Return the title of the folds, with where they come from."""
+    origin = f" ({store.assignment.origin.text})" if store.assignment else ""
+    return f"{name}: folds{origin}"
 
 
 def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:

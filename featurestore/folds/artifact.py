@@ -1,98 +1,237 @@
-"""Assigned folds as an artifact: named by what determines them, made once, found again."""
+"""Assignments of folds as artifacts: on this machine, and in MLflow; found again, never remade."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
-from featurestore.io import cache, digests, mlflow_artifacts, uris
+from featurestore.folds.assignment import Assignment, origin_of
+from featurestore.folds.origin import CONVERTED, TAG, Origin
+from featurestore.io import cache, digests, mlflow_artifacts, seals, uris
 from featurestore.io.parquet import Dataset
 from featurestore.spec.rules import FoldRules, LabelRules, field_names, values_of
 from featurestore.spec.store_spec import StoreSpec
 
+T = TypeVar("T")
 NAME = "folds"
 FILE = "folds.parquet"
 RULES = field_names(LabelRules, FoldRules)
+ASSIGNING = tuple(name for name in RULES if name != "fold_rule")
+"""The rules that decide an assignment; one by a hash is none."""
 METHOD = 2  # of assigning groups: one more when the same tiles and rules get other folds
 
 
-def content(spec: StoreSpec, tiles: Mapping[str, Path], method: int = METHOD) -> str:
-    """Digest all that determines an assignment: the tiles, the rules, how; no embedding."""
-    return _content(spec, digests.digest(tiles, remember=False), method)
+@dataclass(frozen=True)
+class Wanted:
+    """The assignment that is asked for.
+
+    Parameters
+    ----------
+    spec
+        Rules.
+    tiles
+        The tiles artifact.
+    remember
+        Whether to look in MLflow as well as on this machine.
+    logged
+        URIs of the assignments that a run has logged which is to be replayed.
+    """
+
+    spec: StoreSpec
+    tiles: Dataset
+    remember: bool = False
+    logged: Sequence[str] = ()
+
+    @cached_property
+    def cohort(self) -> str:
+        """The digest of tiles, rules and method, by which assignments are found."""
+        return content(self.spec, digests.digest(self.tiles.named, remember=False))
+
+    @cached_property
+    def rules(self) -> str:
+        """The digest of rules and method: assignments that share it may extend each other."""
+        return _digest(_how(self.spec, METHOD))
 
 
-def _content(spec: StoreSpec, tiles: str, method: int) -> str:
-    rules = values_of(spec, RULES)
-    if spec.absent_coverage == "refuse":  # nothing is read otherwise: names are as ever
-        del rules["absent_coverage"]
-    parts: list[Any] = [tiles, rules]
-    if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
-        parts.append({"method": method})
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
-
-
-def method_of(spec: StoreSpec, tiles: Dataset, uri: str | None) -> int:
-    """Return by which method a run has assigned the folds that it has logged: today's, if none.
+@dataclass(frozen=True)
+class Kept:
+    """An assignment that is kept somewhere.
 
     Parameters
     ----------
     uri
-        As `store_assignment` returned it to that run.
+        Of its file: a path, or ``runs:/RUN/folds.parquet``.
+    origin
+        Where it comes from.
+    by_tile
+        Whether an earlier version has logged it, of whose origin no more is known than the cohort,
+        and when that was.
     """
-    methods = range(METHOD, 0, -1) if uri else ()
-    return next((one for one in methods if uri == f"{_root(spec, tiles, one)}/{FILE}"), METHOD)
+
+    uri: str
+    origin: Origin
+    by_tile: bool = False
 
 
-def find_assignment(spec: StoreSpec, tiles: Dataset, method: int = METHOD) -> pa.Table | None:
-    """Return an assignment that an earlier run logged to MLflow, or None.
+def content(spec: StoreSpec, tiles: str, method: int = METHOD) -> str:
+    """Digest all that determines a first assignment: the tiles, the rules, how; no embedding.
+
+    Parameters
+    ----------
+    tiles
+        The digest of the artifact.
+    """
+    return _digest([tiles, *_how(spec, method)])
+
+
+def _how(spec: StoreSpec, method: int) -> list[Any]:
+    rules = values_of(spec, ASSIGNING)
+    if spec.absent_coverage == "refuse":  # nothing is read otherwise: names are as ever
+        del rules["absent_coverage"]
+    parts: list[Any] = [rules]
+    if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
+        parts.append({"method": method})
+    return parts
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+# -- to find them ----------------------------------------------------------------------------------
+
+
+def find_replayed(wanted: Wanted) -> Kept | None:
+    """Return the assignment of a cohort among those that a run has logged, or None."""
+    if not (wanted.remember and wanted.logged):
+        return None
+    kept = _logged("cohort", wanted.cohort)
+    for method in range(METHOD, 0, -1):
+        kept += _logged_by_tile(wanted, method)
+    return next((one for one in kept if one.uri in wanted.logged), None)
+
+
+def find_current(wanted: Wanted) -> Kept | None:
+    """Return the latest assignment of a cohort under its rules, or None."""
+    kept = [one for one in _here() if one.origin.cohort == wanted.cohort]
+    if wanted.remember:
+        kept += _logged("cohort", wanted.cohort)
+    if kept:
+        return max(kept, key=lambda one: one.origin.made)
+    return next(iter(_logged_by_tile(wanted, METHOD) if wanted.remember else []), None)
+
+
+def find_related(wanted: Wanted) -> list[Kept]:
+    """Return the assignments of any cohort under the same rules."""
+    kept = [one for one in _here() if one.origin.rules == wanted.rules]
+    if wanted.remember:
+        kept += _logged("rules", wanted.rules)
+    return list({one.origin.name: one for one in reversed(kept)}.values())  # rather those of here
+
+
+def _here() -> list[Kept]:
+    """Return the assignments on this machine."""
+    files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
+    origins = ((file, origin_of(_opened(file, pq.read_schema))) for file in files)
+    return [Kept(str(file), origin) for file, origin in origins if origin]
+
+
+def _logged(tag: str, value: str) -> list[Kept]:
+    """Return the assignments in MLflow, the latest first."""
+    builds = mlflow_artifacts.find_builds(NAME, {TAG + tag: value})
+    return [Kept(f"{build.root}/{FILE}", Origin.of_tags(build.tags)) for build in builds]
+
+
+def _logged_by_tile(wanted: Wanted, method: int) -> list[Kept]:
+    """Return what earlier versions have logged of a cohort, the earliest first."""
+    named = wanted.tiles.named
+    sums = [digests.digest(named, remember=False)]
+    if not any(fragment.partition for fragment in wanted.tiles.fragments):  # which it left out
+        sums.append(digests.earlier(named))
+    cohorts = [content(wanted.spec, one, method) for one in dict.fromkeys(sums)]
+    rules = _digest(_how(wanted.spec, method))
+    return [
+        Kept(f"{one.root}/{FILE}", Origin(cohorts[0], rules, "", one.made, CONVERTED), by_tile=True)
+        for cohort in cohorts
+        for one in reversed(
+            mlflow_artifacts.find_builds(NAME, {mlflow_artifacts.DIGEST_TAG: f"{NAME}-{cohort}"})
+        )
+    ]
+
+
+# -- to read and to keep them ----------------------------------------------------------------------
+
+
+def read(kept: Kept) -> Assignment:
+    """Return an assignment that is kept; its rows are read when they are asked for.
 
     Raises
     ------
     ArtifactError
         It is damaged.
     """
-    root = _root(spec, tiles, method)
-    return _read(Path(uris.local_path(f"{root}/{FILE}")), root) if root else None
+    return Assignment.of_file(_opened(_file(kept), pq.read_schema), partial(read_rows, kept))
 
 
-def _root(spec: StoreSpec, tiles: Dataset, method: int) -> str | None:
-    sums = [digests.digest(tiles.named, remember=False)]
-    if not any(fragment.partition for fragment in tiles.fragments):  # which it left out
-        sums.append(digests.earlier(tiles.named))
-    contents = (_content(spec, one, method) for one in dict.fromkeys(sums))
-    roots = (mlflow_artifacts.find_artifact(NAME, content) for content in contents)
-    return next((root for root in roots if root), None)
+def read_rows(kept: Kept) -> pa.Table:
+    """Return the rows of an assignment; of one by tile those that have a fold.
+
+    Raises
+    ------
+    ArtifactError
+        It is damaged.
+    """
+    return _opened(_file(kept), pq.read_table).filter(pc.field("fold").is_valid())
 
 
-def _read(file: Path, root: str) -> pa.Table:
+def _file(kept: Kept) -> Path:
+    """Return the file of an assignment, downloaded if it is not here, sound if it is."""
+    file = Path(uris.local_path(kept.uri))
+    is_here = kept.uri == str(file)
+    if is_here and (wrong := seals.fault(file.parent, file.parent.name, cache.NONE)):
+        raise _damaged(file, wrong)
+    return file
+
+
+def _opened(file: Path, reader: Callable[[Path], T]) -> T:
     try:
-        return pq.read_table(file)
+        return reader(file)
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(
-            f"The folds that {root} has assigned cannot be read",
-            found=f"{file}: {str(error).splitlines()[0]}",
-            fix="remove that file if it is a download, or delete the run: the folds are assigned "
-            "again",
-        ) from error
+        raise _damaged(file, str(error).splitlines()[0]) from error
 
 
-def store_assignment(folds: pa.Table, digest: str) -> str:
-    """Log an assignment as an artifact with a run of its own, once; return its URI."""
-    root = mlflow_artifacts.logged(
-        NAME, digest, lambda folder: pq.write_table(folds, folder / FILE)
+def _damaged(file: Path, wrong: str) -> ArtifactError:
+    return ArtifactError(
+        "An assignment of folds cannot be read",
+        found=f"{file}: {wrong}",
+        fix="remove its folder if it is one of .featurestore/, where MLflow has it; or set "
+        "folds=new, once it is removed: what had a fold may get another",
     )
-    return f"{root}/{FILE}"
 
 
-def log_assignment(folds: pa.Table, digest: str) -> Path:
-    """Keep an assignment on this machine, for views in a file to read; return its file."""
+def keep(assignment: Assignment) -> Path:
+    """Keep an assignment on this machine, once; return its file."""
 
     def build(folder: Path) -> None:
-        pq.write_table(folds, folder / FILE)
+        pq.write_table(assignment.table, folder / FILE)
 
-    return cache.get_or_build(NAME, digest, build).folder / FILE
+    return cache.get_or_build(NAME, assignment.origin.name, build).folder / FILE
+
+
+def log(file: Path) -> str:
+    """Log the file of an assignment to MLflow with a run of its own, once; return its URI."""
+    origin = origin_of(pq.read_schema(file))
+    assert origin is not None
+    root = mlflow_artifacts.logged(
+        NAME, origin.name, lambda folder: shutil.copyfile(file, folder / FILE), origin.tags
+    )
+    return f"{root}/{FILE}"

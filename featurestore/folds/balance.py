@@ -15,6 +15,7 @@ import numpy.typing as npt
 Counts = npt.NDArray[np.int64]
 Folds = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Free = npt.NDArray[np.bool_]
 
 NODES = 200  # of the search tree: a limit in time would give each machine folds of its own
 GAP = 0.01  # relative: closer to the best possible is no use to anybody
@@ -105,12 +106,20 @@ def optimal_folds(counts: Counts, k: int, start: Folds) -> Folds:
     )
 
 
-def exchanged(counts: Counts, k: int, start: Folds) -> Folds:
+def exchanged(counts: Counts, k: int, start: Folds, free: Free | None = None) -> Folds:
     """Exchange groups between folds, two folds after two, until no exchange is an improvement.
 
     To move a group is to exchange it for nobody.
+
+    Parameters
+    ----------
+    counts, k, start
+        As of `optimal_folds`.
+    free
+        Which groups may move, shape (groups,); all by default.
     """
-    exchanges = Exchanges(counts, k, start.copy())
+    everybody = np.ones(len(start), dtype=bool)
+    exchanges = Exchanges(counts, k, start.copy(), everybody if free is None else free)
     pairs = list(combinations(range(k), 2))
     while sum(exchanges.improve(*pair) for pair in pairs):
         pass
@@ -127,11 +136,14 @@ class Exchanges:
         As of `optimal_folds`.
     folds
         Fold of each group, changed in place.
+    free
+        Which groups may move.
     """
 
     counts: Counts
     k: int
     folds: Folds
+    free: Free
 
     def __post_init__(self) -> None:
         nobody = np.zeros((1, self.counts.shape[1]), dtype=np.int64)
@@ -168,6 +180,9 @@ class Exchanges:
 
         nobody = np.array([len(self.folds)])  # exchanged for nobody, nothing changes
         sole_ours, sole_theirs = self._sole_holders(ours), self._sole_holders(theirs)
+        ours, theirs, sole_ours, sole_theirs = (
+            groups[self.free[groups]] for groups in (ours, theirs, sole_ours, sole_theirs)
+        )
         pairs = [
             np.stack(np.meshgrid(a, b, indexing="ij")).reshape(2, -1)
             for a, b in (

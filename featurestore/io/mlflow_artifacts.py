@@ -3,9 +3,12 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from featurestore.io import locks, preflight, tracking_server
 from featurestore.redaction import redacted
@@ -92,13 +95,33 @@ def _make_tables(database: Path) -> None:
         mlflow.MlflowClient().search_experiments(max_results=1)
 
 
+class Build(NamedTuple):
+    """A build that is logged to MLflow: ``runs:/RUN``, its tags, and when (UTC)."""
+
+    root: str
+    tags: dict[str, str]
+    made: str
+
+
 def find_artifact(name: str, content: str) -> str | None:
     """Return ``runs:/RUN`` of an earlier `logged` build, or None."""
+    builds = find_builds(name, {DIGEST_TAG: f"{name}-{content}"})
+    return builds[-1].root if builds else None
+
+
+def find_builds(name: str, tags: Mapping[str, str]) -> list[Build]:
+    """Return earlier `logged` builds that have some tags, the latest first.
+
+    Parameters
+    ----------
+    name
+        Of the kind of build, for errors.
+    """
     import mlflow
 
     database = _database()
     if database and not database.exists():
-        return None  # asking would make the database: a question must not write
+        return []  # asking would make the database: a question must not write
     make_tables()
     with tracking_server.translated(
         mlflow.get_tracking_uri(), f"MLflow cannot be asked for {name}"
@@ -107,21 +130,44 @@ def find_artifact(name: str, content: str) -> str | None:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         preflight.check_experiment(experiment, EXPERIMENT)
         if experiment is None:
-            return None
+            return []
+        wanted = [f"tags.`{tag}` = '{value}'" for tag, value in tags.items()]
         runs = client.search_runs(
             [experiment.experiment_id],
-            f"tags.`{DIGEST_TAG}` = '{name}-{content}' and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1,
+            " and ".join([*wanted, "attributes.status = 'FINISHED'"]),
+            order_by=["attributes.start_time DESC"],
         )
-    return f"runs:/{runs[0].info.run_id}" if runs else None
+    return [
+        Build(
+            f"runs:/{run.info.run_id}",
+            dict(run.data.tags),
+            _utc(run.info.start_time),
+        )
+        for run in runs
+    ]
 
 
-def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
+def _utc(milliseconds: int) -> str:
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC).replace(tzinfo=None)
+    return time.isoformat(" ", "microseconds")
+
+
+def logged(
+    name: str,
+    content: str,
+    build: Callable[[Path], object],
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return ``runs:/RUN`` of a build logged to MLflow, building and logging it the first time.
 
-    Parameters as of `featurestore.io.cache.built`; the run is found again by a tag with the
-    digest.
+    The run is found again by a tag with the digest.
+
+    Parameters
+    ----------
+    name, content, build
+        As of `featurestore.io.cache.built`.
+    tags
+        What else to tag the run with.
     """
     import mlflow
 
@@ -134,8 +180,8 @@ def logged(name: str, content: str, build: Callable[[Path], object]) -> str:
             make_tables()
             client = mlflow.MlflowClient()
             experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
-            tags = {DIGEST_TAG: f"{name}-{content}"}
-            run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+            known = {**tags, DIGEST_TAG: f"{name}-{content}"}
+            run = client.create_run(experiment, run_name=name, tags=known).info.run_id
             client.log_artifacts(run, folder)
             client.set_terminated(run)  # only now can `found` find it
     return f"runs:/{run}"

@@ -22,7 +22,6 @@ from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.parts import damages, known_sums, named, opened, remember
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
-from featurestore.folds.assign import imbalances
 from featurestore.io import cache, digests
 from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
@@ -45,8 +44,8 @@ from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign",
-    "folds/balance", "io/parquet", "snapshots/duplicates", "snapshots/leakage", "store",
+    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign", "io/parquet",
+    "snapshots/duplicates", "snapshots/leakage", "store",
     "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
@@ -71,8 +70,8 @@ def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str 
         for name, uri in named.items()
     }
     digest_of |= {f"{prefix}embeddings": digest for prefix, digest in embeddings.items()}
-    if spec.tiles:
-        digest_of["folds"] = store.fold_content
+    if spec.tiles and store.assignment:  # the rows of it, however they came about
+        digest_of["folds"] = store.assignment.origin.digest
     return digest_of | {"views": meaning.code(*VIEWS)}
 
 
@@ -131,10 +130,13 @@ class Materialisation:
         sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
         embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
         rules = values_of(spec, RULES)
-        content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
+        with self.listening():  # folds that are not assigned yet ask the views
+            content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
         # What the store remembers is of these files, or nobody may call it by their digest.
         store.sources.confirm()
         digest = combined_digest(content)
+        if spec.tiles and store.assignment:
+            artifact.keep(store.assignment)
 
         def build(folder: Path) -> None:
             with self.listening():
@@ -221,7 +223,7 @@ def write(
 ) -> dict[str, Any]:
     """Write the fates of each cohort; return what a manifest says of them."""
     manifest: dict[str, Any] = {
-        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "guard": []
+        "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "assignment": None, "guard": []
     }  # fmt: skip
     for prefix, embedding_matrix in matrices_of.items():
         fates = _here(store, prefix + "fates")
@@ -241,9 +243,10 @@ def write(
     if "" in matrices_of:
         manifest["folds"] = store.folds()
         manifest["labels"] = store.label_distribution().to_pylist()
-        if (folds := store.fold_table) is not None:
-            pq.write_table(folds, folder / artifact.FILE)
-            manifest["imbalance"] = imbalances(folds)
+        if (assignment := store.assignment) is not None:
+            pq.write_table(assignment.table, folder / artifact.FILE)
+            manifest["imbalance"] = assignment.imbalance
+            manifest["assignment"] = assignment.record
         findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, matrices_of)]
         manifest["guard"] = [finding.as_dict() for finding in findings]
     return manifest

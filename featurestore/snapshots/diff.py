@@ -100,12 +100,7 @@ def _rules(before: Mapping[str, Any], after: Mapping[str, Any]) -> pa.Table:
     ours, theirs = (
         _flat(side["rules"]) | _flat(side["inputs"], "digest of ") for side in (before, after)
     )
-    # The digest of the folds follows from rules and tiles: it tells nothing of its own.
-    names = [
-        name
-        for name in {**ours, **theirs}
-        if ours.get(name) != theirs.get(name) and name != "digest of folds"
-    ]
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return pa.table(
         {
             "rule": pa.array(names, pa.string()),

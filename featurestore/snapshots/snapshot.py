@@ -14,11 +14,11 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.backend import engine, errors
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.folds import artifact
+from featurestore.folds.origin import Origin
 from featurestore.io import cache
 from featurestore.snapshots.layout import SLIDES, Matrices, combined_digest
 from featurestore.snapshots.leakage import Finding, findings_of
@@ -151,15 +151,19 @@ class Snapshot:
         """What the checks for leakage found when the snapshot was written."""
         return findings_of(self.manifest)
 
+    @property
+    def lineage(self) -> str | None:
+        """Where the assigned folds come from, in a line; None where tiles or a hash tell them."""
+        record = self.manifest.get("assignment")
+        return Origin.of(record).text if record else None
+
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.
 
-        None where the tiles bring their folds.
+        None where the tiles bring their folds, or a hash tells them.
         """
         file = self.folder / artifact.FILE
-        if not file.exists():
-            return None
-        return artifact.store_assignment(pq.read_table(file), self.manifest["inputs"]["folds"])
+        return artifact.log(file) if file.exists() else None
 
 
 def _chosen(view: ir.Table, *more: str) -> pa.Table:

@@ -1,9 +1,12 @@
 """Every byte read again: of the artifacts, and of what is kept between runs."""
 
+from pathlib import Path
+
 import pyarrow as pa
 
 from featurestore.contract.violation import Violation
 from featurestore.errors import FeatureStoreError
+from featurestore.folds import artifact
 from featurestore.io import digests
 from featurestore.snapshots import collection
 from featurestore.store import FeatureStore
@@ -37,7 +40,13 @@ def damages(store: FeatureStore) -> pa.Table:
             )) for file in changed
         ]  # fmt: skip
     rows += [
-        row("kept", Violation(f"{folder} is damaged", wrong, REMADE))
+        row("kept", Violation(f"{folder} is damaged", wrong, _advice(folder)))
         for folder, wrong in collection.damaged()
     ]
     return pa.Table.from_pylist(rows, COLUMNS)
+
+
+def _advice(folder: Path) -> str:
+    if folder.parent.name == artifact.NAME:
+        return "bring it back, unless MLflow has it: made again, folds may be others"
+    return REMADE

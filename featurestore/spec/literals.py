@@ -5,6 +5,12 @@ from typing import Literal
 Strategy = Literal["stratified", "stratified_group"]
 
 
+FoldRule = Literal["sklearn", "hash"]
+
+
+Growth = Literal["extend", "new"]
+
+
 Balance = Literal["greedy", "optimal"]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from featurestore.spec.bounds import FOLDS, SEEDS, within
-from featurestore.spec.literals import AbsentCoverage, Balance, LabelRule, Strategy
+from featurestore.spec.literals import AbsentCoverage, Balance, FoldRule, LabelRule, Strategy
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,26 @@ class FoldRules:
         ``stratified_group`` (`sklearn.model_selection.StratifiedGroupKFold`).
     kfold_group
         Column that must not be divided under ``stratified_group``.
+    fold_rule
+        ``sklearn`` assigns, and keeps the assignment, which a cohort that grows extends; ``hash``
+        takes each tile's fold from its key alone (`featurestore.views.folds.hashed_fold_view`),
+        under ``stratified``.
     k
         Number of folds.
     seed
-        Seed of the shuffle.
+        Seed of the shuffle, or of the hash.
     balance
         ``greedy`` takes what scikit-learn assigns; ``optimal`` improves on it under
         ``stratified_group`` until no exchange of groups makes folds more even
         (`featurestore.folds.balance.optimal_folds`).
     allow_empty_class
-        Whether a fold may be without a tile of a class, under ``stratified_group``.
+        Whether a fold may be without a tile of a class; one of scikit-learn's ``stratified`` is
+        without one only where a cohort has shrunk.
     """
 
     kfold_strategy: Strategy = "stratified"
     kfold_group: str = "slide_id"
+    fold_rule: FoldRule = "sklearn"
     k: int = field(default=5, metadata=within(FOLDS))
     seed: int = field(default=0, metadata=within(SEEDS))
     balance: Balance = "greedy"

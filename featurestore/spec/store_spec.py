@@ -8,7 +8,7 @@ from yaml import Node
 
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds
-from featurestore.spec.literals import Engine, Leakage, Storage
+from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
 from featurestore.spec.typed import EMPTY, Reader, composed, represented
 
@@ -27,7 +27,7 @@ TRAINING = (
 class StoreSpec(FoldRules, LabelRules, Artifacts):
     """All that determines the views: where the artifacts are, and the rules.
 
-    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and three of
+    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and four of
     its own. It is passed as it is to whoever asks for one of them.
 
     Parameters
@@ -38,6 +38,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Whether a leak that the strategy promises against is refused.
     backend
         The engine that computes the views.
+    folds
+        ``extend`` takes the latest assignment of these tiles under these rules, or extends that of
+        an earlier cohort; ``new`` assigns every group anew, and later stores go on from there.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     storage: Storage = "float32"
     leakage: Leakage = "refuse"
     backend: Engine = "duckdb"
+    folds: Growth = "extend"
 
     def __post_init__(self) -> None:
         """Bring class names to the Unicode form in which names of columns are read.
@@ -71,7 +75,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Raises
         ------
         ConfigError
-            A URI is empty, or two names are one class.
+            A URI is empty, two names are one class, or groups are to be hashed.
         """
         for name in ARTIFACTS:
             if getattr(self, name) == "":
@@ -80,6 +84,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                     found=f"data.{name}: ''",
                     fix=f"name a URI, or write data.{name}=null to unset it",
                 )
+        if self.fold_rule == "hash" and self.kfold_strategy != "stratified":
+            raise ConfigError(
+                "fold_rule=hash takes tiles one by one, which kfold_strategy=stratified_group "
+                "keeps together",
+                found=f"kfold_strategy={self.kfold_strategy}",
+                fix="set fold_rule=sklearn, or kfold_strategy=stratified",
+            )
         for name in ("class_indices", "thresholds"):
             values = getattr(self, name)
             if values is not None:

@@ -22,7 +22,7 @@ VIEWS = {
     "labels": ("tiles with their label", "tile"),
     "thresholds": ("labels with the first reason to drop the tile by threshold", "tile"),
     "folds": ("thresholds with the fold of each surviving tile", "tile"),
-    "assigned_folds": ("the assignment of folds", "tile that passes every threshold"),
+    "assigned_folds": ("the assignment of folds", "slide and its group; tile, under stratified"),
     "fates": ("folds with the one fate of each tile, the join with embeddings counted in", "tile"),
     "funnel": ("how many tiles each reason drops, from input to kept", "reason"),
 }

@@ -1,10 +1,10 @@
 """FeatureStore: choosing tiles, rare classes, folds found again, columns that clash."""
 
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
@@ -12,6 +12,7 @@ from conftest import TABLES
 from featurestore import FeatureStore, StoreSpec
 from featurestore.errors import FeatureStoreWarning, UnknownClassError
 from featurestore.folds import artifact
+from featurestore.io import digests, mlflow_artifacts
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.uris import local_path
 from featurestore.snapshots.build import materialise
@@ -51,31 +52,40 @@ def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_p
     wanted = spec(artifacts({"fold": None}), k=3)
     first = FeatureStore(wanted, remember=True)
     uri = materialise(first).keep_folds()
+    shutil.rmtree(".featurestore")  # another machine
     again = FeatureStore(wanted, remember=True)
-    assert again.fold_table == first.fold_table == pq.read_table(local_path(uri))
+    assert again.assignment.table == first.assignment.table == pq.read_table(local_path(uri))
     assert materialise(again).keep_folds() == uri
     other = FeatureStore(replace(wanted, seed=1), remember=True)
     assert materialise(other).keep_folds() != uri
 
 
-@pytest.mark.parametrize(
-    ("strategy", "is_found"), [("stratified", True), ("stratified_group", False)]
-)
-def test_folds_of_another_method_are_for_the_replay_of_their_run(
-    strategy: Strategy, is_found: bool, artifacts: TABLES, tmp_path: Path
+@pytest.mark.parametrize("method", [1, 2])
+@pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
+def test_folds_that_an_earlier_version_has_logged_are_read(
+    method: int, strategy: Strategy, artifacts: TABLES, tmp_path: Path
 ):
-    """Tiles on their own are assigned as ever; groups by a method that has changed."""
+    """Tile by tile; groups by a method that has changed are for the replay of their run alone."""
     use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     wanted = spec(artifacts({"fold": None}), k=2, kfold_strategy=strategy)
-    fresh = materialise(FeatureStore(wanted))
-    now = FeatureStore(wanted).fold_table
-    before = now.set_column(3, "fold", pc.subtract(1, now["fold"]))
-    tiles = FeatureStore(wanted).sources.dataset("tiles").named
-    uri = artifact.store_assignment(before, artifact.content(wanted, tiles, method=1))
-    assert (FeatureStore(wanted, remember=True).fold_table == before) == is_found
-    replayed = FeatureStore(wanted, remember=True, folds=uri)
-    assert replayed.fold_table == before
-    assert (materialise(replayed).digest == fresh.digest) == is_found
+    kept = materialise(FeatureStore(wanted)).fates().order_by("slide_id", "x").to_pyarrow()
+    turned = [1 - fold for fold in kept["fold"].to_pylist()]
+    table = kept.select(["slide_id", "x", "y"]).append_column("fold", [turned])
+    tiles = digests.digest(FeatureStore(wanted).sources.dataset("tiles").named)
+    root = mlflow_artifacts.logged(
+        artifact.NAME,
+        artifact.content(wanted, tiles, method),
+        lambda folder: pq.write_table(table, folder / artifact.FILE),
+    )
+    shutil.rmtree(".featurestore")
+
+    def folds(*logged: str) -> list[int]:
+        store = FeatureStore(wanted, remember=True, folds=logged)
+        return materialise(store).fates().order_by("slide_id", "x").to_pyarrow()["fold"].to_pylist()
+
+    assert folds(f"{root}/{artifact.FILE}") == turned
+    is_found = strategy == "stratified" or method == artifact.METHOD
+    assert (folds() == turned) == is_found
 
 
 def test_columns_that_the_views_make_are_not_taken_from_the_tiles(artifacts: TABLES):

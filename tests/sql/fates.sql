@@ -9,7 +9,7 @@ fates as (
         thresholds.slide_id,
         thresholds.x,
         thresholds.y,
-        assigned.fold,
+        case when thresholds.dropped_by is null then assigned.fold end as fold,
         case
             when thresholds.dropped_by is not null then thresholds.dropped_by
             when assigned.fold is null then 'rare_class'

@@ -186,14 +186,19 @@ class Config:
     kfold_group: str = field(
         default="slide_id", metadata=doc("column that stratified_group keeps together")
     )
+    fold_rule: Literal["sklearn", "hash"] = field(
+        default="sklearn", metadata=doc("stratified: scikit-learn's folds, or a hash of the key")
+    )
+    folds: Literal["extend", "new"] = field(
+        default="extend",
+        metadata=doc("extend: what had a fold keeps it; new: assign anew, and go on from there"),
+    )
     k: int = field(default=5, metadata=doc("number of folds", FOLDS))
     balance: Literal["greedy", "optimal"] = field(
         default="greedy",
         metadata=doc("stratified_group: scikit-learn's folds, or evened out"),
     )
-    allow_empty_class: bool = field(
-        default=False, metadata=doc("stratified_group: accept a fold without a class")
-    )
+    allow_empty_class: bool = field(default=False, metadata=doc("accept a fold without a class"))
     leakage: Literal["refuse", "warn"] = field(
         default="refuse",
         metadata=doc("what to do about a leak that the strategy promises against"),

@@ -1,5 +1,6 @@
 """From a configuration to the store on its artifacts: what every script does first."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ def check_places(config: Config) -> None:
         preflight.check_folder(Path(config.output), "set output to another folder")
 
 
-def open_store(config: Config, folds: str | None = None) -> FeatureStore:
+def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
     """Open the store on the artifacts, which embedded data builds on its first use.
 
     Parameters
     ----------
     folds
-        URI of the assignment of a run that is replayed.
+        URIs of the assignments of a run that is replayed.
     """
     built: dict[str, str] = {}
     if config.data.builder == "digits":

@@ -11,6 +11,7 @@ from train.config.schema import Config
 from train.predictions.table import plural
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.run import Run
+from train.tracking.runs import FOLDS
 from train.tracking.tracker import Tracker
 
 PICTURES = {
@@ -106,6 +107,20 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
         }))  # fmt: skip
 
 
+def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str | None:
+    """Log the folds that were assigned, for a replay to read; return their URI.
+
+    Parameters
+    ----------
+    name
+        Of the parameter that tells the URI.
+    """
+    uri = snapshot.keep_folds() if run.config.tracking.enabled else None
+    if uri:
+        tracker.params({name: uri})
+    return uri
+
+
 def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
     """Record the shared slides, the guard's proof, the labels per fold, the folds.
 
@@ -128,15 +143,17 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     for kind, value in snapshot.manifest["imbalance"].items():
         run.console.print(f"imbalance of the folds, {kind}: {value:.3f}")
         tracker.metrics({f"folds/imbalance_{kind}": value})
+    if snapshot.lineage:
+        run.console.print(f"folds: {snapshot.lineage}", soft_wrap=True)
     tracker.table(columns([finding.as_dict() for finding in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
     pictures = plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
     for picture in pictures:
         tracker.file(picture, "pictures")
-    uri = snapshot.keep_folds() if run.config.tracking.enabled else None
-    if uri:
-        tracker.params({"folds_artifact": uri})
-    brought = f"Assigned: {uri}." if uri else "As the tiles bring them, or not tracked."
+    uri = keep_folds(run, tracker, snapshot, FOLDS)
+    brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
+        "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
+    )  # fmt: skip
     page.add("data", Table("On both sides of the split", columns(rows), brought))
     leakage(page, snapshot.findings, run.config)
     folds(page, snapshot, pictures)

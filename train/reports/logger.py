@@ -32,7 +32,7 @@ from train.reports import inputs, printed, reproduce, results, settings, solver,
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.tracking.names import encode_name
-from train.tracking.runs import CONTENT, INTERVALS, versions
+from train.tracking.runs import CONTENT, FOLDS, INTERVALS, versions
 from train.tracking.tracker import NullTracker, Tracker
 
 P = ParamSpec("P")
@@ -110,6 +110,8 @@ class RunLogger:
                 inputs.record_folds(self.run, tracker, self.page, snapshot)
             else:
                 inputs.leakage(self.page, snapshot.findings, self.config)
+        for number, snapshot in enumerate(snapshots[1:], 2):
+            inputs.keep_folds(self.run, tracker, snapshot, f"{FOLDS}_{number}")
         # A prediction reads its embeddings once: it does not read them again to hash them.
         unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
         sources = store.sources.digests(unread)

@@ -26,6 +26,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+FOLDS = "folds_artifact"  # begins the parameters that name the assignments of a run's folds
 INTERVALS = "intervals"  # the parameter that names the method of a run's intervals
 CONTENT = "content"  # a kind of digest: of a snapshot's rows
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from folded import assigned, by_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featurestore.errors import FoldError
-from featurestore.folds.assign import assign_folds, rare_classes
 from featurestore.spec.rules import FoldRules
 from featurestore.views.folds import check_fold
 
@@ -28,6 +28,10 @@ def tiles(labels: list[str], groups: list[str], index: dict[str, int] | None = N
     )  # fmt: skip
 
 
+def folds_of(table: pa.Table, rules: FoldRules) -> list[int | None]:
+    return by_tile(table, assigned(table, rules), rules)
+
+
 LABELS = ["a", "b", "a", "c", "b", "a", "c", "b"] * 6
 GROUPS = [f"s{n // 4:02d}" for n in range(48)]
 GROUPED = FoldRules("stratified_group", k=3)
@@ -36,7 +40,7 @@ GROUPED = FoldRules("stratified_group", k=3)
 @pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
 def test_folds_are_scikit_learns(strategy: str):
     rules = FoldRules(kfold_strategy=strategy, k=4, seed=3)
-    folds = assign_folds(tiles(LABELS, GROUPS), rules)["fold"].to_numpy()
+    folds = np.array(folds_of(tiles(LABELS, GROUPS), rules))
     grouped = strategy == "stratified_group"
     peer = (StratifiedGroupKFold if grouped else StratifiedKFold)(4, shuffle=True, random_state=3)
     for number, (_, held) in enumerate(
@@ -71,8 +75,8 @@ def test_ties_are_broken_by_class_index_and_group_whatever_the_order_of_rows(kin
         if set(expected) != {0, 1, 2}:
             continue  # refused
         for order in (np.arange(40), rng.permutation(40)):
-            folds = assign_folds(table.take(pa.array(order)), replace(rules, seed=seed))
-            assert folds["fold"].to_pylist() == expected[order].tolist()
+            folds = folds_of(table.take(pa.array(order)), replace(rules, seed=seed))
+            assert folds == expected[order].tolist()
 
 
 @settings(deadline=None, max_examples=40)
@@ -86,42 +90,41 @@ def test_no_group_stands_in_two_folds(labels: list[str], per: int, seed: int):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            folds = assign_folds(
-                tiles(labels, groups), FoldRules("stratified_group", k=2, seed=seed)
-            )
+            folds = folds_of(tiles(labels, groups), FoldRules("stratified_group", k=2, seed=seed))
         except FoldError:
             return  # too few groups: refused, never divided
-    kept = [(g, f) for g, f in zip(groups, folds["fold"].to_pylist(), strict=True) if f is not None]
+    kept = [(g, f) for g, f in zip(groups, folds, strict=True) if f is not None]
     assert set(Counter(group for group, _ in set(kept)).values()) <= {1}
 
 
 def test_same_seed_same_folds_another_seed_others():
-    def assigned(seed: int) -> list[int]:
-        return assign_folds(tiles(LABELS, GROUPS), FoldRules(k=4, seed=seed))["fold"].to_pylist()
+    def folds(seed: int) -> list[int | None]:
+        return folds_of(tiles(LABELS, GROUPS), FoldRules(k=4, seed=seed))
 
-    assert assigned(0) == assigned(0) != assigned(1)
+    assert folds(0) == folds(0) != folds(1)
 
 
 @pytest.mark.parametrize(("copies", "rare"), [(2, {"z": 2}), (3, {})])
 def test_class_in_fewer_tiles_than_folds_is_rare(copies: int, rare: dict[str, int]):
     """Exactly k is enough."""
     labels = ["a"] * 9 + ["z"] * copies
-    folds = assign_folds(tiles(labels, ["s"] * len(labels)), FoldRules(k=3))
-    assert rare_classes(folds) == rare
-    assert folds["fold"].null_count == sum(rare.values())
+    folds = assigned(tiles(labels, ["s"] * len(labels)), FoldRules(k=3))
+    assert folds.rare == rare
+    assert len(folds.rows) == len(labels) - sum(rare.values())
 
 
 def test_class_in_fewer_groups_than_folds_is_rare_however_many_its_tiles():
     labels = ["a"] * 12 + ["z"] * 8
     groups = [f"s{n // 2}" for n in range(12)] + ["s0"] * 4 + ["s1"] * 4
-    folds = assign_folds(tiles(labels, groups), GROUPED)
-    assert rare_classes(folds) == {"z": 2}
-    assert folds["fold"].to_pylist()[12:] == [None] * 8
+    table = tiles(labels, groups)
+    folds = assigned(table, GROUPED)
+    assert folds.rare == {"z": 2}
+    assert by_tile(table, folds, GROUPED)[12:] == [None] * 8
 
 
 def test_too_few_groups_are_refused_with_what_there_is():
     with pytest.raises(FoldError) as refusal:
-        assign_folds(tiles(["a"] * 9, ["s", "t", "u"] * 3), replace(GROUPED, k=5))
+        assigned(tiles(["a"] * 9, ["s", "t", "u"] * 3), replace(GROUPED, k=5))
     assert "5 folds cannot be assigned" in str(refusal.value)
     assert "a in 3" in str(refusal.value)
     assert "at most 3" in str(refusal.value)

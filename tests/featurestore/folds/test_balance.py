@@ -7,12 +7,13 @@ from itertools import combinations, product
 import numpy as np
 import pyarrow as pa
 import pytest
+from folded import assigned, by_tile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from featurestore.errors import FoldError
-from featurestore.folds.assign import assign_folds, imbalances
+from featurestore.folds.assign import Folds
 from featurestore.folds.balance import empty_cells, exchanged, imbalance, optimal_folds
 from featurestore.spec.rules import FoldRules
 
@@ -122,9 +123,9 @@ def tiles() -> pa.Table:
     return pa.table({"slide_id": slide, "x": x, "y": x, "label": label, "target": target})
 
 
-def per_fold(folds: pa.Table) -> dict[tuple[int, str], int]:
-    pairs = zip(folds["fold"].to_pylist(), tiles()["label"].to_pylist(), strict=True)
-    counts: dict[tuple[int, str], int] = {}
+def per_fold(folds: Folds) -> dict[tuple[int | None, str], int]:
+    pairs = zip(by_tile(tiles(), folds, GROUPED), tiles()["label"].to_pylist(), strict=True)
+    counts: dict[tuple[int | None, str], int] = {}
     for pair in pairs:
         counts[pair] = counts.get(pair, 0) + 1
     return counts
@@ -133,11 +134,11 @@ def per_fold(folds: pa.Table) -> dict[tuple[int, str], int]:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_solver_is_never_worse_and_no_fold_lacks_a_class(seed: int):
     rules = replace(GROUPED, seed=seed)
-    greedy = assign_folds(tiles(), replace(rules, allow_empty_class=True))
-    folds = assign_folds(tiles(), replace(rules, balance="optimal"))
+    greedy = assigned(tiles(), replace(rules, allow_empty_class=True))
+    folds = assigned(tiles(), replace(rules, balance="optimal"))
     assert len(per_fold(folds)) == 6
-    said = imbalances(folds)
-    assert said["optimal"] <= said["greedy"] == imbalances(greedy)["greedy"]
+    said = folds.imbalance
+    assert said["optimal"] <= said["greedy"] == greedy.imbalance["greedy"]
 
 
 SCARCE = [[30, 5, 5], [15, 2, 16], [0, 8, 0], [0, 33, 27], [29, 22, 14], [11, 0, 22]]
@@ -155,7 +156,7 @@ def scarce() -> pa.Table:
 
 def test_a_fold_without_a_class_is_refused_with_what_to_do():
     with pytest.raises(FoldError, match="would have no tile of a class") as refusal:
-        assign_folds(scarce(), GROUPED)
+        assigned(scarce(), GROUPED)
     assert " has no a" in str(refusal.value)
     for advice in ("balance=optimal", "allow_empty_class=true"):
         assert advice in str(refusal.value)
@@ -163,5 +164,5 @@ def test_a_fold_without_a_class_is_refused_with_what_to_do():
 
 def test_what_the_refusal_advises_helps():
     for advice in ({"balance": "optimal"}, {"allow_empty_class": True}):
-        folds = assign_folds(scarce(), replace(GROUPED, **advice))
-        assert folds["fold"].null_count == 0
+        folds = assigned(scarce(), replace(GROUPED, **advice))
+        assert len(folds.rows) == len(SCARCE)

@@ -72,6 +72,7 @@ CHANGES: dict[str, dict] = {
     "absent coverage": {"absent_coverage": "zero"},
     "strategy": {"kfold_strategy": "stratified_group"},
     "group": {"kfold_group": "patient_id"},
+    "hash": {"fold_rule": "hash"},
     "seed": {"seed": 1},
     "k": {"k": 6},
     "balance": {"balance": "optimal"},

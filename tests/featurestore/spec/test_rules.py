@@ -18,7 +18,7 @@ from train.config.schema import Config
 from train.config.text import plain
 from train.promotion import candidate
 
-NO_RULES = ("storage", "leakage", "backend")
+NO_RULES = ("storage", "leakage", "backend", "folds")
 SPEC = StoreSpec(class_indices={"Fat": 1, "Muscle": 0}, thresholds={"Fat": 0.5, "Muscle": 0.5})
 
 
@@ -37,7 +37,7 @@ def test_each_rule_decides_the_names_of_folds_and_snapshots():
 def test_the_name_of_folds_is_what_it_has_been():
     """Folds that were assigned earlier are found again by it."""
     digest = "5b5a1fa4093c300253c34d7424972dd4dfc9a65fcbd5ba07a3154c3737baffa2"
-    assert artifact._content(SPEC, "0" * 64, artifact.METHOD) == digest
+    assert artifact.content(SPEC, "0" * 64) == digest
 
 
 def test_each_label_rule_is_compared_at_a_promotion():

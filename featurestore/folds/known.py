@@ -1,0 +1,128 @@
+"""Which groups, and which tiles, had a fold in an earlier assignment."""
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.backend import engine, errors
+from featurestore.errors import FoldError
+from featurestore.folds.extend import NEW, Codes
+from featurestore.folds.units import group_codes
+from featurestore.spec.rules import FoldRules
+from featurestore.views.folds import KEY
+from featurestore.views.joins import look_up
+
+SHOWN = 3  # groups named in a message
+Told = dict[int, dict[str, int]]
+"""By the number of a group: folds by what was in them, for people."""
+
+
+def known_folds(units: pa.Table, earlier: pa.Table, rules: FoldRules) -> Codes:
+    """Return the fold that each group, in the order of their values, or each tile had; or `NEW`.
+
+    Parameters
+    ----------
+    units
+        As of `featurestore.folds.assign.assign_folds`.
+    earlier
+        The rows of an assignment under the same rules. A group keeps its fold, and so does what
+        holds a slide; one that knows no groups tells the folds of slides alone.
+
+    Raises
+    ------
+    FoldError
+        A group would have to move: what it holds now was in several folds.
+    """
+    if rules.kfold_strategy == "stratified":
+        return _of_tiles(units, earlier)
+    told, names = _told(units, earlier, rules.kfold_group)
+    _refuse_moves({names[code]: folds for code, folds in told.items()}, rules.kfold_group)
+    folds = np.full(len(names), NEW, dtype=np.int64)
+    for code, one in told.items():
+        folds[code] = next(iter(one.values()))
+    return folds
+
+
+def shared_units(units: pa.Table, earlier: pa.Table, rules: FoldRules) -> int:
+    """Return how many groups, or tiles, had a fold, whether or not all can keep it."""
+    if rules.kfold_strategy == "stratified":
+        return int((_of_tiles(units, earlier) != NEW).sum())
+    return len(_told(units, earlier, rules.kfold_group)[0])
+
+
+def gone_rows(rows: pa.Table, earlier: pa.Table) -> pa.Table:
+    """Return the rows of an earlier assignment whose tile, or slide of a group, is not among these.
+
+    Parameters
+    ----------
+    rows
+        The columns of a unit, then ``fold``.
+    """
+    columns = [name for name in rows.column_names if name != "fold"]
+    if not set(columns) <= set(earlier.column_names):  # it knows no groups
+        return rows.slice(0, 0)
+    connection = engine.connect()
+    ours = engine.register(connection, "rows", rows)
+    theirs = engine.register(connection, "earlier", earlier)
+    # A column may have been text, and be numbers now.
+    kinds = ours.schema()
+    cast = theirs.select(**{name: theirs[name].try_cast(kinds[name]) for name in kinds})
+    with errors.translated():
+        gone = cast.drop_null().anti_join(ours, columns).order_by(columns).to_pyarrow()
+    engine.close(connection)
+    return gone.cast(rows.schema)
+
+
+def _of_tiles(tiles: pa.Table, earlier: pa.Table) -> Codes:
+    connection = engine.connect()
+    numbered = tiles.select(list(KEY)).append_column("number", pa.array(np.arange(len(tiles))))
+    ours = engine.register(connection, "tiles", numbered)
+    theirs = engine.register(connection, "earlier", earlier)
+    with errors.translated():
+        folds = look_up(ours, theirs, KEY, "fold").order_by("number").fold.to_pyarrow()
+    engine.close(connection)
+    return pc.fill_null(folds, NEW).to_numpy()
+
+
+def _told(units: pa.Table, earlier: pa.Table, group: str) -> tuple[Told, list[str]]:
+    """Return what is known of the groups that anything is known of, and all groups' values."""
+    codes, values = group_codes(units[group])
+    names, known = _text(values), _known_values(earlier, group)
+    told: Told = defaultdict(dict)
+    for code, slide in dict.fromkeys(zip(codes.tolist(), _text(units["slide_id"]), strict=True)):
+        for key in ((group, names[code]), ("slide_id", slide)):
+            if key in known:
+                told[code][" ".join(key)] = known[key]
+    return told, names
+
+
+def _known_values(earlier: pa.Table, group: str) -> dict[tuple[str, str], int]:
+    """Return the folds of groups and slides, by column and value; of a divided slide nothing."""
+    folds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for column in {group, "slide_id"} & set(earlier.column_names):
+        distinct = earlier.select([column, "fold"]).group_by([column, "fold"]).aggregate([])
+        for value, fold in zip(_text(distinct[column]), distinct["fold"].to_pylist(), strict=True):
+            folds[column, value].add(fold)
+    return {key: one.pop() for key, one in folds.items() if len(one) == 1}
+
+
+def _text(column: pa.ChunkedArray | pa.Array) -> list[str]:
+    return column.cast(pa.string()).to_pylist()
+
+
+def _refuse_moves(told: dict[str, dict[str, int]], group: str) -> None:
+    moving = {name: folds for name, folds in told.items() if len(set(folds.values())) > 1}
+    if not moving:
+        return
+    lines = [
+        f"{group} {name}: " + ", ".join(f"{what} was in fold {fold}" for what, fold in each.items())
+        for name, each in sorted(moving.items())[:SHOWN]
+    ]
+    raise FoldError(
+        f"{len(moving)} values of {group} would have to move: what is one of them now was in "
+        "several folds",
+        found="; ".join(lines),
+        fix=f"correct {group}, or set folds=new to assign every group anew",
+    )
