@@ -5,6 +5,7 @@ Accounts, credentials and endpoints come from the environment, as obstore reads 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -22,6 +23,7 @@ from featurestore.io.objects.stored import (
 
 RANGE = 2**23  # bytes a request: a slow network brings them before a request is given up
 RETRIES = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+STATUS = re.compile(r"status code: 4\d\d [\w ]+")  # in obstore's words for any other answer
 
 
 class Cloud:
@@ -59,17 +61,17 @@ class Cloud:
             yield from map(self._stored, page)
 
     def _stored(self, entry: Any) -> Stored:
+        etag = _quoted(entry["e_tag"])
         return Stored(
-            self.root, entry["path"], entry["e_tag"] or "", entry["size"], entry["version"],
-            self.endpoint,
-        )  # fmt: skip
+            self.root, entry["path"], etag, entry["size"], entry["version"], self.endpoint
+        )
 
     def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object, refusing one of another content."""
         for begin in range(start, stop, RANGE):
             options = {"range": (begin, min(begin + RANGE, stop)), "if_match": stored.etag}
             answer = self._client.get(stored.key, options=options)
-            if answer.meta["e_tag"] != stored.etag:  # a store that passes over the condition
+            if _quoted(answer.meta["e_tag"]) != stored.etag:  # it passes over the condition
                 raise replaced(stored.uri)
             yield bytes(answer.bytes())
 
@@ -92,8 +94,14 @@ class Cloud:
         ):
             return refused(uri, type(error).__name__)
         if isinstance(error, exceptions.BaseError):
-            return unreachable(uri, error)
+            status = STATUS.search(str(error))
+            return refused(uri, status[0]) if status else unreachable(uri, error)
         return None
+
+
+def _quoted(etag: str | None) -> str:
+    """Return an ETag as a condition spells it: in a listing of Azure it lacks its marks."""
+    return '"{}"'.format((etag or "").strip('"'))
 
 
 def _client(root: str) -> Any:

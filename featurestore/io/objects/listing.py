@@ -56,7 +56,7 @@ def listed(store: Store, uri: str) -> Listing:
     ArtifactError
         There is none, two would have one name, or the storage refuses or does not answer.
     """
-    key = uri.removeprefix(f"{store.root}").removeprefix("/")  # no URI: keys may hold ? and #
+    key = uri.removeprefix(store.root).removeprefix("/")  # no URI: keys may hold ? and #
     glob = key[: _fixed(key)]
     with translated(uri, store.refusal):
         objects = [
@@ -69,7 +69,7 @@ def listed(store: Store, uri: str) -> Listing:
         raise ArtifactError(
             f"There is no object at {uri}",
             found=f"nothing in {store.root} by that key, prefix or glob",
-            fix="correct the URI: s3://bucket/file.parquet, s3://bucket/folder or a glob",
+            fix=f"correct the URI: {store.root}/file.parquet, {store.root}/folder or a glob",
         )
     return Listing(_named(base, chosen), [stored.key for stored in chosen] == [key])
 
