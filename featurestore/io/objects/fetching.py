@@ -8,11 +8,12 @@ objects that no folder links to are for `featurestore gc`.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from featurestore.errors import ArtifactError
 from featurestore.io import cache, downloads, garbage, locks
@@ -65,20 +66,22 @@ def artifact(uri: str) -> Path:
 def _link(store: Store, listing: Listing, folder: Path) -> None:
     """Fill a folder with links to objects, fetching what is not here."""
     _refuse_too_large(listing.objects.values())
+    ended = Event()
 
     def link(name: str) -> None:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        with fetched(store, listing.objects[name]) as file:
+        with fetched(store, listing.objects[name], ended.is_set) as file:
             # Relative: other machines may have the working folder elsewhere.
             place.symlink_to(os.path.relpath(file, place.parent))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(link, name) for name in listing.objects]
         try:
-            for future in futures:
+            for future in as_completed(futures):
                 future.result()
-        finally:  # after a refusal, what is under way ends and nothing else begins
+        finally:  # after a refusal or an interruption nothing else begins or goes on
+            ended.set()
             pool.shutdown(cancel_futures=True)
 
 
@@ -97,8 +100,13 @@ def _refuse_too_large(objects: Iterable[Stored]) -> None:
 
 
 @contextmanager
-def fetched(store: Store, stored: Stored) -> Iterator[Path]:
+def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> Iterator[Path]:
     """Yield the file of one object, fetched if it is not here; it stays until the block ends.
+
+    Parameters
+    ----------
+    ended
+        Asked while it is fetched: whether nobody waits for it any more.
 
     Raises
     ------
@@ -106,13 +114,13 @@ def fetched(store: Store, stored: Stored) -> Iterator[Path]:
         The object was replaced, the storage refuses or does not answer, what came is not what the
         store says, or the disk is full.
     """
-    build = downloads.resumed(KIND, stored.digest, partial(_bring, store, stored))
+    build = downloads.resumed(KIND, stored.digest, partial(_bring, store, stored, ended))
     entry = cache.get_or_build(KIND, stored.digest, build, on_trial=False)
     with entry.lock:
         yield entry.folder / NAME
 
 
-def _bring(store: Store, stored: Stored, folder: Path) -> None:
+def _bring(store: Store, stored: Stored, ended: Callable[[], bool], folder: Path) -> None:
     """Bring one object, from the byte that is not here yet, and verify the whole."""
     file = folder / NAME
     with translated(stored.uri, store.refusal):
@@ -120,6 +128,8 @@ def _bring(store: Store, stored: Stored, folder: Path) -> None:
         with file.open("ab") as stream:
             for chunk in store.read(stored, begun, stored.size):
                 stream.write(chunk)
+                if ended():
+                    raise CancelledError
         if file.stat().st_size == stored.size and store.is_whole(stored, file):
             return
     file.unlink()

@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from featurestore.console import cli
 from featurestore.errors import ArtifactError
 from featurestore.io import cache, parquet, uris
 from featurestore.io.atomic import HOME
-from featurestore.io.objects import fetching, listing
+from featurestore.io.objects import clouds, fetching, listing
 from featurestore.io.objects.fetching import artifact
 from featurestore.io.objects.stored import Stored
 
@@ -329,16 +331,37 @@ def test_a_refusal_ends_the_downloads_that_have_not_begun(bucket: Bucket, monkey
     bring = fetching._bring
     brought: list[str] = []
 
-    def refused(store: object, stored: Stored, folder: Path) -> None:
+    def refused(store: object, stored: Stored, ended: object, folder: Path) -> None:
         brought.append(stored.key)
         if len(brought) == 2:
             raise ArtifactError("no", found="no", fix="no")
-        bring(store, stored, folder)
+        bring(store, stored, ended, folder)
 
     monkeypatch.setattr(fetching, "_bring", refused)
     with pytest.raises(ArtifactError, match="no"):
         artifact(f"{bucket.root}/e")
     assert len(brought) <= 3
+
+
+def test_a_refusal_ends_the_downloads_under_way_and_keeps_what_came(
+    cloud_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+):
+    """They would go on for hours."""
+    cloud_bucket.fill(e__endless=b"12345", e__gone=b"1")
+    begun = Event()
+
+    def read(store: object, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+        if stored.key == "e/gone":
+            assert begun.wait(10)
+            raise FileNotFoundError
+        while True:
+            yield b"1"
+            begun.set()
+
+    monkeypatch.setattr(clouds.Cloud, "read", read)
+    with pytest.raises(ArtifactError, match="no such bucket or object"):
+        artifact("gs://cohort/e")
+    assert set(next(HOME.glob("objects/.part-*/object")).read_bytes()) == set(b"1")
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gs"), ("az", "az")])
