@@ -87,20 +87,29 @@ def columns(store: Store, stored: Stored, names: Collection[str]) -> Iterator[Pa
 
 def _read(store: Store, stored: Stored, wanted: Collection[str], folder: Path) -> None:
     with _source(store, stored) as source:
-        try:
+        with _whole(stored):
             file = pq.ParquetFile(source, pre_buffer=True)
-        except (pa.ArrowException, OSError) as error:
-            raise ArtifactError(
-                f"{stored.uri} is not a whole Parquet file",
-                found=f"{stored.size:,} bytes; {str(error).splitlines()[0]}",
-                fix="write or copy the file again",
-            ) from error
         file.metadata.write_metadata_file(folder / FOOTER)
         names = [name for name in file.schema_arrow.names if name.lower() in wanted]
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         with pq.ParquetWriter(folder / COLUMNS, schema) as writer:
             for group in range(file.num_row_groups):  # one in memory
-                writer.write_table(file.read_row_group(group, columns=names))
+                with _whole(stored):
+                    rows = file.read_row_group(group, columns=names)
+                writer.write_table(rows)
+
+
+@contextmanager
+def _whole(stored: Stored) -> Iterator[None]:
+    """Refuse what pyarrow cannot read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"{stored.uri} is not a whole Parquet file",
+            found=f"{stored.size:,} bytes; {str(error).splitlines()[0]}",
+            fix="write or copy the file again",
+        ) from error
 
 
 @contextmanager

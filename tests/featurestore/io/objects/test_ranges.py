@@ -110,8 +110,13 @@ def test_an_object_replaced_between_listing_and_read_is_refused(bucket: Bucket):
     assert not cache.names(ranges.KIND)
 
 
-@pytest.mark.parametrize("body", [b"", b"no Parquet", parquet(table(3, 2))[:-20]])
-def test_what_is_no_parquet_file_is_refused(bucket: Bucket, body: bytes):
+WHOLE = parquet(table(rows=300, dim=2))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"no Parquet", WHOLE[:-20], WHOLE[:4] + bytes(800) + WHOLE[804:]]
+)
+def test_what_is_no_whole_parquet_file_is_refused(bucket: Bucket, body: bytes):
     bucket.put("e.parquet", body)
     with pytest.raises(ArtifactError, match="is not a whole Parquet file"), keys(bucket):
         pass
