@@ -5,8 +5,8 @@ import re
 
 HIDDEN = "***"
 
-USER = re.compile(r"(\w://)[^/\s'\"]*@")
-"""User and password of a URI, up to the last ``@`` before its path."""
+USER = re.compile(r"(\b(?!(?:abfs|wasb)s?://[\w$-]+@)[\w+.-]+://)[^/\s'\"]*@")
+"""User and password of a URI, up to the last ``@`` before its path; not a container of Azure's."""
 
 SECRET = (
     r"[\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|api[-_]?key|access[-_]?key)"
@@ -27,6 +27,8 @@ ACCESS_KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")  # of AWS
 VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_TOKEN", "AZURE_CLIENT_SECRET", "GOOGLE_SERVICE_ACCOUNT_KEY",
     "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET",
 )  # fmt: skip
 """What libraries below this one read their credentials from, and may quote in a message."""

@@ -23,9 +23,10 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = [
-    "engine_problems",
+    "engine_problems",  # the fixtures that tests of the engine share
+    "object_stores",
     "sklearn_shards",
-]  # the fixtures that tests of the engine share
+]
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = Callable[..., dict[str, str]]
 

@@ -17,9 +17,10 @@ ROOMS = {
     # library: the only rooms or files that may import it; MLflow's are in pyproject.toml
     "duckdb": {"featurestore/backend"},
     "pyspark": {"featurestore/backend"},
-    "boto3": {"featurestore/io/s3.py"},
     "deltalake": {"featurestore/io/tables/delta.py"},
     "pyiceberg": {"featurestore/io/tables/iceberg.py"},
+    "boto3": {"featurestore/io/objects/s3.py"},
+    "obstore": {"featurestore/io/objects/clouds.py"},
     "portalocker": {"featurestore/io/locks.py"},
     "ml_dtypes": {"featurestore/embeddings"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},

@@ -25,6 +25,7 @@ from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
+from featurestore.io.objects import collection as objects
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff, tags
@@ -305,7 +306,12 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     keep = max(options.keep, 0)
-    kinds = (collection.collect(keep), downloads.collect(keep), garbage.collect(FITS, keep))
+    kinds = (
+        collection.collect(keep),
+        downloads.collect(keep),
+        objects.collect(keep),  # after the folders that need them
+        garbage.collect(FITS, keep),
+    )
     for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")
     if forgotten := ledger.forget_gone():

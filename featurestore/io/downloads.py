@@ -30,15 +30,28 @@ def kept(content: str, fill: Callable[[Path], object]) -> Path:
         same content has left.
     """
     digest = hashlib.sha256(content.encode()).hexdigest()
-    part = _part(cache.place(KIND, digest).name)
+    return cache.built(KIND, digest, resumed(KIND, digest, fill))
+
+
+def resumed(kind: str, digest: str, fill: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return what builds a folder of the cache, going on with what a cut call of it has left.
+
+    Parameters
+    ----------
+    kind, digest
+        As of `featurestore.io.cache.get_or_build`.
+    fill
+        As of `kept`.
+    """
+    begun = part(cache.place(kind, digest))
 
     def build(folder: Path) -> None:
-        part.mkdir(exist_ok=True)
-        fill(part)
+        begun.mkdir(exist_ok=True)
+        fill(begun)
         folder.rmdir()  # it is empty
-        part.rename(folder)
+        begun.rename(folder)
 
-    return cache.built(KIND, digest, build)
+    return build
 
 
 def compared(fill: Callable[[Path], object]) -> Path:
@@ -61,8 +74,9 @@ def compared(fill: Callable[[Path], object]) -> Path:
     return folder
 
 
-def _part(name: str) -> Path:
-    return cache.place(KIND, name).with_name(PART + name)
+def part(folder: Path) -> Path:
+    """Return where what a cut download has left of a folder lies."""
+    return folder.with_name(PART + folder.name)
 
 
 def discard(path: Path) -> bool:
@@ -90,14 +104,19 @@ def collect(keep: int) -> list[Path]:
     list of Path
         What went.
     """
-    cut = cache.place(KIND, "any").parent.glob(f"{PART}*")
-    old = sorted(cut, key=lambda part: -part.stat().st_mtime)[keep:]
-    return garbage.collect(KIND, keep) + [part for part in old if _removed(part)]
+    return garbage.collect(KIND, keep) + collect_cut(KIND, keep)
 
 
-def _removed(part: Path) -> bool:
-    finished = part.with_name(part.name.removeprefix(PART))
+def collect_cut(kind: str, keep: int) -> list[Path]:
+    """Remove what cut downloads of a kind have left, but the last begun; return what went."""
+    cut = cache.place(kind, "any").parent.glob(f"{PART}*")
+    old = sorted(cut, key=lambda folder: -folder.stat().st_mtime)[keep:]
+    return [folder for folder in old if _removed(folder)]
+
+
+def _removed(cut: Path) -> bool:
+    finished = cut.with_name(cut.name.removeprefix(PART))
     if cache.in_use(finished):  # somebody goes on with it
         return False
-    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(cut, ignore_errors=True)
     return finished.exists() or cache.remove(finished)  # its lock

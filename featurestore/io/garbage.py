@@ -1,6 +1,7 @@
 """The folders of the cache: how large they are, and their removal when no more needed."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from featurestore.io import seals
@@ -40,6 +41,11 @@ def collect(kind: str, keep: int) -> list[Path]:
     list of Path
         What went.
     """
+    return collect_all_but(kind, names(kind)[:keep])
+
+
+def collect_all_but(kind: str, needed: Collection[str]) -> list[Path]:
+    """Remove the folders of a kind but those of some names, as `collect` does."""
     entries, parent = names(kind), HOME / kind
     leftovers = {
         entry.name.split("-")[1]
@@ -48,4 +54,4 @@ def collect(kind: str, keep: int) -> list[Path]:
     }
     for name in leftovers - set(entries):
         remove(parent / name)
-    return [parent / name for name in entries[keep:] if remove(parent / name)]
+    return [parent / name for name in entries if name not in needed and remove(parent / name)]

@@ -3,7 +3,9 @@
 from urllib.parse import unquote, urlsplit
 
 from featurestore.errors import ArtifactError
-from featurestore.io import names, proxied, s3
+from featurestore.io import names, proxied
+from featurestore.io.objects import fetching
+from featurestore.io.objects.listing import SCHEMES
 
 
 def local_path(uri: str) -> str:
@@ -15,8 +17,10 @@ def local_path(uri: str) -> str:
     Parameters
     ----------
     uri
-        A path or glob, ``file://``, ``s3://bucket/key``, ``runs:/RUN/path``,
-        ``mlflow-artifacts:/...``, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+        A path or glob, ``file://``, ``s3://bucket/key``, ``gs://bucket/key``,
+        ``az://container/key``, ``abfs://container@account.dfs.core.windows.net/key``,
+        ``runs:/RUN/path``, ``mlflow-artifacts:/...``, ``models:/NAME/VERSION`` or
+        ``models:/NAME@ALIAS``.
 
     Raises
     ------
@@ -37,13 +41,15 @@ def local_path(uri: str) -> str:
                 fix="write %3F for ? and %23 for #, or name the path without file://",
             )
         return unquote(parts.path)
-    if scheme == "s3":
-        return names.remembered(("", uri), lambda: str(s3.fetched(uri)))
+    if scheme in SCHEMES:
+        return names.remembered(("", uri), lambda: str(fetching.artifact(uri)))
     if scheme not in ("runs", "mlflow-artifacts", "models"):
         raise ArtifactError(
             f"The URI {uri} has a scheme that is not known here",
             found=f"{scheme}:",
-            fix="use a path, a glob, file://, s3://, runs:/RUN/path or mlflow-artifacts:/...",
+            fix="use a path, a glob, file://, runs:/RUN/path, mlflow-artifacts:/..., s3:// "
+            "(pip install 'tissue-probe[s3]'), gs:// (tissue-probe[gs]), az:// or abfs:// "
+            "(tissue-probe[az])",
         )
     return names.remembered((names.tracking(), uri), lambda: _from_mlflow(uri))
 
@@ -52,6 +58,6 @@ def _from_mlflow(uri: str) -> str:
     uri = names.resolved(uri)
     place = uri if uri.startswith("mlflow-artifacts:") else names.stored(uri)
     scheme = urlsplit(place).scheme
-    if scheme in ("file", "s3") or len(scheme) < 2:
+    if scheme in ("file", *SCHEMES) or len(scheme) < 2:
         return local_path(place)
     return str(proxied.fetched(place, uri))

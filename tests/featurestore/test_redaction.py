@@ -23,6 +23,8 @@ SIGNED = "https://b.s3.amazonaws.com/k?X-Amz-Credential=AKIA1%2F2&X-Amz-Date=1&X
          "tracking.uri=https://host/x data.tiles=s3://bucket/a@b"),
         ("postgresql+psycopg://me:p@ss:w@host:5432/db", "postgresql+psycopg://host:5432/db"),
         ("'https://me:secret@host'", "'https://host'"),
+        ("abfss://cohort@lab.dfs.core.windows.net/a", "abfss://cohort@lab.dfs.core.windows.net/a"),
+        ("abfs://me:secret@lab.dfs.core.windows.net/a", "abfs://lab.dfs.core.windows.net/a"),
         ("http://h/x?user=me&password=secret&page=2", "http://h/x?user=me&password=***&page=2"),
         ("http://h/x?token=t#part", "http://h/x?token=***#part"),
         ("http://h/x?sv=1&sig=ab%2Bc", "http://h/x?sv=1&sig=***"),

@@ -1,0 +1,140 @@
+"""Objects on this machine: each fetched once, verified, and gone on with after a cut.
+
+An object lies in the cache under all that the store says of its content. An artifact is a folder of
+links to its objects, so that one object more is fetched alone. The folder is what a process holds;
+objects that no folder links to are for `featurestore gc`.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from featurestore.errors import ArtifactError
+from featurestore.io import cache, downloads, garbage, locks
+from featurestore.io.atomic import HOME
+from featurestore.io.objects.listing import Listing, connect, listed
+from featurestore.io.objects.stored import Store, Stored, translated
+
+KIND = "objects"
+NAME = "object"  # of the file in its folder: a key may be longer than the name of a file
+AT_ONCE = 8  # objects
+LINKING = HOME / f"{KIND}.lock"
+"""Shared by those who make folders of links, held alone by who removes what none links to."""
+
+
+def artifact(uri: str) -> Path:
+    """Return where the objects behind a URI lie on this machine, as long as this process lives.
+
+    What is unchanged costs a listing. Processes that ask at once share what is fetched.
+
+    Parameters
+    ----------
+    uri
+        As of `featurestore.io.objects.listing.listed`.
+
+    Returns
+    -------
+    Path
+        A file, where the URI names one object; else a folder with the objects' relative names.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such object, the storage refuses or does not answer, a download is not what the
+        store says, or the disk is full.
+    """
+    store = connect(uri)
+    listing = listed(store, uri)
+    lines = "\n".join(f"{stored.digest} {name}" for name, stored in listing.objects.items())
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    with translated(uri, store.refusal), ExitStack() as until_published:
+
+        def build(folder: Path) -> None:
+            until_published.enter_context(locks.wait_shared(LINKING, LINKING))
+            _link(store, listing, folder)
+
+        folder = cache.built(downloads.KIND, digest, build)
+    return folder / next(iter(listing.objects)) if listing.is_object else folder
+
+
+def _link(store: Store, listing: Listing, folder: Path) -> None:
+    """Fill a folder with links to objects, fetching what is not here."""
+    _refuse_too_large(listing.objects.values())
+    ended = Event()
+
+    def link(name: str) -> None:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with fetched(store, listing.objects[name], ended.is_set) as file:
+            # Relative: other machines may have the working folder elsewhere.
+            place.symlink_to(os.path.relpath(file, place.parent))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = [pool.submit(link, name) for name in listing.objects]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:  # after a refusal or an interruption nothing else begins or goes on
+            ended.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _refuse_too_large(objects: Iterable[Stored]) -> None:
+    places = {stored: cache.place(KIND, stored.digest) for stored in objects}
+    missing = [stored for stored, place in places.items() if not place.exists()]
+    begun = sum(garbage.size(downloads.part(places[stored])) for stored in missing)
+    wanted, free = sum(stored.size for stored in missing) - begun, shutil.disk_usage(HOME).free
+    if wanted > free:
+        raise ArtifactError(
+            f"{len(missing)} objects are too large for this disk",
+            found=f"{wanted / 1e9:.1f} GB to fetch, {free / 1e9:.1f} GB free in {HOME.absolute()}",
+            fix="make room (`featurestore gc` removes what was downloaded and is not in use), or "
+            "work in a folder on another disk",
+        )
+
+
+@contextmanager
+def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> Iterator[Path]:
+    """Yield the file of one object, fetched if it is not here; it stays until the block ends.
+
+    Parameters
+    ----------
+    ended
+        Asked while it is fetched: whether nobody waits for it any more.
+
+    Raises
+    ------
+    ArtifactError
+        The object was replaced, the storage refuses or does not answer, what came is not what the
+        store says, or the disk is full.
+    """
+    build = downloads.resumed(KIND, stored.digest, partial(_bring, store, stored, ended))
+    entry = cache.get_or_build(KIND, stored.digest, build, on_trial=False)
+    with entry.lock:
+        yield entry.folder / NAME
+
+
+def _bring(store: Store, stored: Stored, ended: Callable[[], bool], folder: Path) -> None:
+    """Bring one object, from the byte that is not here yet, and verify the whole."""
+    file = folder / NAME
+    with translated(stored.uri, store.refusal):
+        begun = file.stat().st_size if file.exists() else 0
+        with file.open("ab") as stream:
+            for chunk in store.read(stored, begun, stored.size):
+                stream.write(chunk)
+                if ended():
+                    raise CancelledError
+        if file.stat().st_size == stored.size and store.is_whole(stored, file):
+            return
+    file.unlink()
+    raise ArtifactError(
+        f"The download of {stored.uri} is not what the bucket says",
+        found="another size or checksum",
+        fix="run again: it will be fetched from its first byte",
+    )

@@ -1,0 +1,149 @@
+"""What is known of an object before it is read, and what a store must do here."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from featurestore.errors import ArtifactError
+
+CHUNK = 2**20  # bytes that are read at once
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object with one content: all that another process or machine needs to read it.
+
+    Parameters
+    ----------
+    root
+        Scheme and bucket: ``s3://bucket``.
+    key
+        As the store spells it.
+    etag
+        What the store says of the content.
+    size
+        Bytes.
+    version
+        Where a listing tells versions apart.
+    endpoint
+        Who answers for the bucket, where its name alone does not say it.
+    """
+
+    root: str
+    key: str
+    etag: str
+    size: int
+    version: str | None = None
+    endpoint: str = ""
+
+    @property
+    def uri(self) -> str:
+        """Its URI, with the key as it is: not percent-encoded."""
+        return f"{self.root}/{self.key}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all this: what the object is kept under."""
+        return self.having()
+
+    def having(self, *more: str) -> str:
+        """Return the SHA-256 of all this and of what was made of it."""
+        return hashlib.sha256(repr((astuple(self), *more)).encode()).hexdigest()
+
+
+class Store(Protocol):
+    """A bucket, with a connection of its own. Threads may share it."""
+
+    root: str
+
+    def named(self, key: str) -> Iterable[Stored]:
+        """Return the object of a key and those below it, and maybe others."""
+
+    def beginning(self, prefix: str) -> Iterable[Stored]:
+        """Return the objects whose keys begin with a prefix, and maybe others."""
+
+    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+        """Yield some bytes of an object, refusing one of another content."""
+
+    def is_whole(self, stored: Stored, file: Path) -> bool:
+        """Return whether a file of the right size is what the store has, as far as it says."""
+
+    def refusal(self, uri: str, error: Exception) -> ArtifactError | None:
+        """Return what an error of the library below says; None for another's error."""
+
+
+Refusal = Callable[[str, Exception], ArtifactError | None]
+
+
+@contextmanager
+def translated(uri: str, refusal: Refusal) -> Iterator[None]:
+    """Turn what a store's library and the system raise into refusals without a credential in them.
+
+    Parameters
+    ----------
+    refusal
+        Of the store, see `Store`.
+    """
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except Exception as error:
+        translation = refusal(uri, error)
+        if translation is None and isinstance(error, (ConnectionError, TimeoutError)):
+            translation = unreachable(uri, error)
+        if translation is None and isinstance(error, OSError):
+            translation = _unwritable(uri, error)
+        if translation is None:
+            raise
+        raise translation from error
+
+
+def replaced(uri: str) -> ArtifactError:
+    """Return the refusal of an object that is no more what the listing said."""
+    return ArtifactError(
+        f"{uri} was replaced while it was downloaded",
+        found="another ETag than in the listing before",
+        fix="run again, once nobody writes there",
+    )
+
+
+def unreachable(uri: str, error: Exception) -> ArtifactError:
+    """Return the refusal of a store that does not answer; the library's words may hold secrets."""
+    return ArtifactError(
+        f"{uri} cannot be reached",
+        found=type(error).__name__,
+        fix="check the network, and endpoint and credentials in the environment (for s3:// "
+        "AWS_ENDPOINT_URL or MLFLOW_S3_ENDPOINT_URL); what was downloaded is kept",
+    )
+
+
+def refused(uri: str, reason: str) -> ArtifactError:
+    """Return the refusal of what the store itself refuses."""
+    return ArtifactError(
+        f"The object storage refuses {uri}",
+        found=reason,
+        fix="check the bucket, the key, and the credentials in the environment",
+    )
+
+
+def missing(uri: str, library: str, extra: str) -> ArtifactError:
+    """Return the refusal where the library of a scheme is not installed."""
+    return ArtifactError(
+        f"{uri} needs {library}",
+        found=f"{library} is not installed",
+        fix=f"pip install 'tissue-probe[{extra}]'",
+    )
+
+
+def _unwritable(uri: str, error: OSError) -> ArtifactError:
+    free = shutil.disk_usage(Path.cwd()).free
+    return ArtifactError(
+        f"{uri} could not be written to this machine",
+        found=f"{error.strerror or error}; {free / 1e9:.1f} GB free",
+        fix="make room, then run again: the download goes on where it ended",
+    )
