@@ -54,6 +54,11 @@ class EmbeddingMatrix:
         return cls(folder, **json.loads((folder / MANIFEST).read_text()))
 
     @property
+    def starts(self) -> Rows:
+        """The first row of each part, ascending: there is one."""
+        return np.zeros(1, dtype=np.int64)
+
+    @property
     def values(self) -> np.ndarray:
         """The embeddings, shape (rows, dim), memory-mapped and read-only."""
         return self.mapped(0, self.rows)

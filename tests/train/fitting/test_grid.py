@@ -152,14 +152,16 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
     store = open_store(settled)
     snapshots = [materialise(with_rules(store, rules)) for rules in rule_variants(settled)]
     assert len(snapshots) == 8
-    head_grid = choose_grid(snapshots, settled).grid
+    job = choose_grid(snapshots, settled)
+    head_grid, table = job.grid, job.table
     assert head_grid is not None
+    assert table is not None
     assert len(head_grid.heads) == 8 * 5
     for variant, snapshot in enumerate(snapshots):
         own = snapshot.fold_set().keys
-        kept = head_grid.tiles.fold[:, variant] >= 0
-        rows = head_grid.tiles.keys["row"].to_numpy()[kept]
-        folds = head_grid.tiles.fold[kept, variant]
+        kept = table.fold[:, variant] >= 0
+        rows = table.keys["row"].to_numpy()[kept]
+        folds = table.fold[kept, variant]
         np.testing.assert_array_equal(np.sort(own["row"].to_numpy()), rows)
         by_row = dict(zip(own["row"].to_pylist(), own["fold"].to_pylist(), strict=True))
         assert [by_row[row] for row in rows.tolist()] == folds.tolist()
