@@ -59,7 +59,7 @@ def make_shard(embeddings: EmbeddingMatrix, in_memory: bool) -> Shard:
     rows = embeddings.rows
     number = torch.arange(rows)
     stream = Stream(
-        gather=lambda wanted, out: embeddings.gather(wanted, out=out),
+        gather=lambda wanted, out: embeddings.read_rows(wanted, out=out),
         rows=np.arange(rows),
         dim=embeddings.dim,
         change=lambda x: x,

@@ -176,8 +176,7 @@ class Shard:
         buffer = torch.empty(0)
 
         def read(turn: int) -> Tensor:
-            runs = [run for span in groups[turn] for run in self.local_slices(*span)]
-            return stream.read(runs, turn)
+            return stream.read([run for run, _ in self._reads(groups[turn])], turn)
 
         for spans, x in zip(groups, prefetch(read, range(len(groups))), strict=True):
             rows, places = self._places(spans)
@@ -190,16 +189,24 @@ class Shard:
                 taken, buffer = gather_rows(x, torch.from_numpy(batch), buffer, size)
                 yield [self._rows(taken, torch.from_numpy(rows[batch]).to(self.device))]
 
-    def _places(self, spans: Window) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the local rows of spans as they are read, and their places in all of the spans."""
-        rows, places, before = [], [], 0
+    def _reads(self, spans: Window) -> list[tuple[slice, int]]:
+        """Return the local rows of spans as they are read: runs of them, in the order of the file.
+
+        With each comes what a position is moved by to its place in the spans one after another.
+        """
+        reads, before = [], 0
         for start, stop in spans:
-            local = np.concatenate([np.r_[run] for run in self.local_slices(start, stop)])
-            positions = local if self.positions is None else self.positions[local]
-            rows.append(local)
-            places.append(before + positions - start)
+            reads += [(run, before - start) for run in self.local_slices(start, stop)]
             before += stop - start
-        return np.concatenate(rows), np.concatenate(places)
+        return sorted(reads, key=lambda read: read[0].start)
+
+    def _places(self, spans: Window) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the local rows of spans as they are read, and their places in the spans."""
+        reads = self._reads(spans)
+        rows = np.concatenate([np.arange(run.start, run.stop) for run, _ in reads])
+        moved = np.repeat([by for _, by in reads], [run.stop - run.start for run, _ in reads])
+        positions = rows if self.positions is None else self.positions[rows]
+        return rows, positions + moved
 
 
 def gather_rows(x: Tensor, rows: Tensor, buffer: Tensor, size: int) -> tuple[Tensor, Tensor]:
