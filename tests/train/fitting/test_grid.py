@@ -124,8 +124,8 @@ def test_processes_give_what_one_gives(
     optimizer: str, ranks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     argv = ["fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
-            "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}",
-            "tracking.enabled=false"]  # fmt: skip
+            "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}", "calibrate=true",
+            "final=true", "tracking.enabled=false"]  # fmt: skip
     assert probe.main([*argv, "output=one"]) == 0
     assert "train_fraction" in capsys.readouterr().out
     command = ["torchrun", "--nproc_per_node", str(ranks), PROBE, *argv, "output=many"]
@@ -137,8 +137,12 @@ def test_processes_give_what_one_gives(
     assert one.drop_columns([f"prob_{d}" for d in range(10)]).equals(
         two.drop_columns([f"prob_{d}" for d in range(10)])
     )
+    tested = [pq.read_table(f"{name}/predictions.parquet") for name in ("one", "many")]
+    assert tested[0]["x"].equals(tested[1]["x"])
     for digit in range(10):
         np.testing.assert_allclose(one[f"prob_{digit}"], two[f"prob_{digit}"], atol=1e-4)
+        held_out = [table[f"prob_{digit}"] for table in tested]
+        np.testing.assert_allclose(*held_out, atol=1e-4)
 
 
 def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixture[str]):
