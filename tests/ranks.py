@@ -6,17 +6,33 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from train.engine.lanes import Lanes, owned
 from train.engine.shard import Reduce, Shard
 
 T = TypeVar("T")
 
 
+def local_positions(rows: int, rank: int, world: int) -> np.ndarray:
+    """Return the positions of one process's tiles, lane by lane as on disk."""
+    lanes = Lanes.cut(np.arange(rows), np.zeros(1, dtype=np.int64))
+    return lanes.positions(owned(rank, world))
+
+
 def share(shard: Shard, rank: int, world: int) -> Shard:
-    """Return the share of one process."""
-    return replace(shard.cut(slice(rank, None, world)), rank=rank, world=world)
+    """Return the share of one process, in memory: the tiles that stand where its lanes take turns.
+
+    Tile i of the shard stands at position i of the order.
+    """
+    positions = np.sort(local_positions(len(shard), rank, world))
+    rows = torch.from_numpy(positions)
+    return replace(
+        shard, x=shard.x[rows], target=shard.target[:, rows], fold=shard.fold[:, rows],
+        cluster=shard.cluster[rows], slide_rank=shard.slide_rank[rows], positions=positions,
+    )  # fmt: skip
 
 
 def ranks(shard: Shard, world: int, work: Callable[[Shard, Reduce], T]) -> list[T]:

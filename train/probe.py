@@ -83,9 +83,10 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     """Train a head for every setting and fold in one pass over the embeddings; keep the best."""
     config, processes, grid = this.config, this.processes, job.grid
     assert grid
+    assert job.table is not None  # of no tile, but on the main rank
     # This rank's rows, in memory or read as they are used. Of `fold=4` the validation tiles are
     # a shard of their own; else all folds are one shard, and masks tell the heads apart.
-    shards = processes.together(lambda: load_shards(grid, config, processes))
+    shards = load_shards(job.table, grid, config, processes)
     trainer = build_trainer(config, grid, shards, processes)
     history = HeadHistory(this) if grid.is_single else GridHistory(grid)
     result = train(this, log, trainer, history)
@@ -94,15 +95,14 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # -- metrics ----------------------------------------------------------------------------------
 
     choice = select_setting(grid, result, config)  # highest mean macro F1; a lower loss breaks ties
-    heads, positions = grid.of_setting(choice.setting), len(shards.validation)
-    held_out, calibration = HeldOut(grid, choice, shards.order), None
+    heads, places = grid.of_setting(choice.setting), shards.share.place
+    held_out = HeldOut(grid, choice, job.table)
     if config.calibrate:  # a temperature, fitted on the logits of tiles that their heads never saw
-        logits = processes.assemble(result.out_of_fold_logits(heads), positions)
-        calibration = held_out.calibrate(logits, result, config)
-        choice = held_out.with_loss(logits / calibration.temperature, result)
+        logits = processes.assemble(result.out_of_fold_logits(heads), places, len(job.table))
+        calibration, choice = processes.on_main(lambda: held_out.calibrate(logits, result, config))
         result = result.with_temperature(calibration.temperature)
-    # Each tile from the head that has not seen it. Ranks own disjoint rows, so the sum is exact.
-    probabilities = processes.assemble(result.out_of_fold(heads), positions)
+    # Each tile from the head that has not seen it, on the main rank, which records them.
+    probabilities = processes.assemble(result.out_of_fold(heads), places, len(job.table))
     predictions = held_out.predictions(probabilities, config)
     if isinstance(history, HeadHistory):
         log.class_weights(result.problem.losses.class_weights[0].tolist())
@@ -111,7 +111,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
         publish(this, log, predictions, "oof")
         scores, losses = choice.scores, history.losses
         log.settings(SettingResults(grid, scores, choice.setting, losses, result.diagnostics))
-    if calibration:
+    if config.calibrate:
         log.calibration(calibration, predictions)
 
     # -- register ---------------------------------------------------------------------------------

@@ -40,13 +40,17 @@ class EmbeddingMatrix:
 
     @cached_property
     def starts(self) -> Rows:
-        """The number of each part's first row, and behind the last that of all rows."""
+        """The number of each part's first row, ascending."""
+        return self._edges[:-1]
+
+    @cached_property
+    def _edges(self) -> Rows:
         return np.cumsum([0, *(part.rows for part in self.parts)], dtype=np.int64)
 
     @property
     def rows(self) -> int:
         """Number of embeddings."""
-        return int(self.starts[-1])
+        return int(self._edges[-1])
 
     @property
     def dim(self) -> int:
@@ -69,7 +73,7 @@ class EmbeddingMatrix:
         See `featurestore.embeddings.part.Part.keys`.
         """
         keys = engine.read_parquet(connection, [part.keys for part in self.parts])
-        first = {"part": [part.name for part in self.parts], "start": pa.array(self.starts[:-1])}
+        first = {"part": [part.name for part in self.parts], "start": pa.array(self.starts)}
         name = ibis.util.gen_name("part_starts")
         starts = engine.register(connection, name, pa.table(first))
         placed = keys.inner_join(starts, "part")
@@ -122,7 +126,7 @@ class EmbeddingMatrix:
             else:
                 result[target[block]] = values[asked - first]
 
-        edges = np.searchsorted(source, self.starts)
+        edges = np.searchsorted(source, self._edges)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             copies = [
                 pool.submit(copy, number, slice(start, min(start + size, edges[number + 1])))

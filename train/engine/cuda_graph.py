@@ -51,7 +51,7 @@ class EpochRunner:
 
 def resident(shard: Shard) -> bool:
     """Return whether all tiles are on a GPU, which no other process shares in."""
-    return isinstance(shard.x, Tensor) and shard.x.is_cuda and shard.world == 1
+    return isinstance(shard.x, Tensor) and shard.x.is_cuda and shard.positions is None
 
 
 class CapturedStep:

@@ -1,19 +1,22 @@
 """One process's rows of the tiles, and the batches of an epoch.
 
-The tiles are put in one order that only the seed decides. A process owns positions rank,
-rank + world, rank + 2 world, ... of it, so any window of the order is a slice of each process's own
-matrix: the batches of an epoch are the same tiles however many processes share them, each tile
-belongs to exactly one process, and no row is ever gathered.
+The tiles are put in one order that does not depend on the number of processes, see
+`train.engine.lanes`. A process owns whole lanes, which take turns in that order, so every batch is
+the same tiles however many processes share them, and each process has its even share of it. In
+memory a process's rows lie in that order, so that its part of any window is a slice and no row is
+ever gathered; on disk they lie as in the file.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from train.engine.sampler import batch_windows, chunk_order
+from train.engine.sampler import Window, batch_windows, chunk_order
 from train.engine.stream import Stream, prefetch
 
 DROPPED = -1  # fold and target of a tile that a variant drops
@@ -27,7 +30,7 @@ Reduce = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shard:
-    """The tiles that this process owns: positions rank, rank + world, ... of an order of all.
+    """The tiles that this process owns, of an order of all.
 
     Parameters
     ----------
@@ -42,8 +45,9 @@ class Shard:
         Place of the slide in a random order of slides, in (0, 1], shape (local rows,).
     clusters, rows
         Numbers of clusters and of tiles, over all processes.
-    rank, world
-        Which of how many processes this is.
+    positions
+        Where the local rows stand in the order of all tiles, shape (local rows,): ascending, on
+        disk within each lane. None where they are all tiles, in order.
     """
 
     x: Tensor | Stream
@@ -53,8 +57,7 @@ class Shard:
     slide_rank: Tensor
     clusters: int
     rows: int
-    rank: int = 0
-    world: int = 1
+    positions: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.rows
@@ -79,17 +82,27 @@ class Shard:
         """Number of rows that are worked on at once."""
         return BLOCK_CUDA if self.device.type == "cuda" else BLOCK
 
-    def local_slice(self, start: int, stop: int) -> slice:
-        """Return where positions start .. stop lie among the local rows."""
-        low, high = ((edge - self.rank + self.world - 1) // self.world for edge in (start, stop))
-        return slice(low, high)
+    @cached_property
+    def _runs(self) -> list[tuple[int, npt.NDArray[np.int64]]]:
+        """Local rows of ascending positions: the first of them, and these positions."""
+        assert self.positions is not None
+        edges = np.flatnonzero(np.diff(self.positions) < 0) + 1
+        return list(zip([0, *edges.tolist()], np.split(self.positions, edges), strict=True))
+
+    def local_slices(self, start: int, stop: int) -> list[slice]:
+        """Return where positions start .. stop lie among the local rows: in memory in one piece."""
+        if self.positions is None:
+            return [slice(start, stop)]
+        edges = [(first, run.searchsorted((start, stop)).tolist()) for first, run in self._runs]
+        return [slice(first + low, first + high) for first, (low, high) in edges]
 
     def window(self, start: int, stop: int) -> "Shard":
-        """Return the local rows among positions start .. stop: views, where they are in memory."""
-        return self.cut(self.local_slice(start, stop))
+        """Return the local rows among positions start .. stop, in memory: views."""
+        [rows] = self.local_slices(start, stop)
+        return self.cut(rows)
 
     def cut(self, rows: slice) -> "Shard":
-        """Return some of the local rows, in memory."""
+        """Return some of the local rows, in memory, as a shard of their own."""
         return self._rows(self.x[rows], rows)
 
     def without_embeddings(self) -> "Shard":
@@ -118,13 +131,14 @@ class Shard:
         return replace(self, x=x, **moved)
 
     def _rows(self, x: Tensor, rows: slice | Tensor) -> "Shard":
-        return replace(
-            self,
+        return Shard(
             x=x,
             target=self.target[:, rows],
             fold=self.fold[:, rows],
             cluster=self.cluster[rows],
             slide_rank=self.slide_rank[rows],
+            clusters=self.clusters,
+            rows=len(x),
         )
 
     def sections(self) -> Iterator[tuple[int, "Shard"]]:
@@ -150,8 +164,8 @@ class Shard:
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list["Shard"]]:
         """Yield the local rows of each batch of an epoch, in one or two pieces.
 
-        The same batches whatever the number of processes. In memory they are windows of the order;
-        on disk the order is that of the file, which is read in chunks, the chunks in random order,
+        The same batches whatever the number of processes. In memory they are windows of the order.
+        On disk a chunk of the order is a run of rows of each lane; chunks are read in random order,
         and some of them at a time are shuffled together.
         """
         if isinstance(self.x, Tensor):
@@ -162,19 +176,37 @@ class Shard:
         buffer = torch.empty(0)
 
         def read(turn: int) -> Tensor:
-            return stream.read([self.local_slice(*span) for span in groups[turn]], turn)
+            return stream.read([run for run, _ in self._reads(groups[turn])], turn)
 
         for spans, x in zip(groups, prefetch(read, range(len(groups))), strict=True):
-            position = np.concatenate([np.arange(*span) for span in spans])
-            local = position % self.world == self.rank
-            row = np.cumsum(local) - 1  # in x, of those that are local
-            order = rng.permutation(len(position))
+            rows, places = self._places(spans)
+            order = rng.permutation(sum(stop - start for start, stop in spans))
+            taken_from = np.full(len(order), -1)  # the row of x at each place, if it is local
+            taken_from[places] = np.arange(len(places))
             for start in range(0, len(order), size):
-                batch = order[start : start + size]
-                batch = batch[local[batch]]
-                taken, buffer = gather_rows(x, torch.from_numpy(row[batch]), buffer, size)
-                rows = torch.from_numpy(position[batch] // self.world)
-                yield [self._rows(taken, rows.to(self.device))]
+                batch = taken_from[order[start : start + size]]
+                batch = batch[batch >= 0]
+                taken, buffer = gather_rows(x, torch.from_numpy(batch), buffer, size)
+                yield [self._rows(taken, torch.from_numpy(rows[batch]).to(self.device))]
+
+    def _reads(self, spans: Window) -> list[tuple[slice, int]]:
+        """Return the local rows of spans as they are read: runs of them, in the order of the file.
+
+        With each comes what a position is moved by to its place in the spans one after another.
+        """
+        reads, before = [], 0
+        for start, stop in spans:
+            reads += [(run, before - start) for run in self.local_slices(start, stop)]
+            before += stop - start
+        return sorted(reads, key=lambda read: read[0].start)
+
+    def _places(self, spans: Window) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the local rows of spans as they are read, and their places in the spans."""
+        reads = self._reads(spans)
+        rows = np.concatenate([np.arange(run.start, run.stop) for run, _ in reads])
+        moved = np.repeat([by for _, by in reads], [run.stop - run.start for run, _ in reads])
+        positions = rows if self.positions is None else self.positions[rows]
+        return rows, positions + moved
 
 
 def gather_rows(x: Tensor, rows: Tensor, buffer: Tensor, size: int) -> tuple[Tensor, Tensor]:

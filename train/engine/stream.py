@@ -67,11 +67,7 @@ class Stream:
         return self.change(self._filled(pieces, self.buffers[turn % 2][:number]))
 
     def _filled(self, pieces: list[slice], buffer: Tensor) -> Tensor:
-        start = 0
-        for piece in pieces:
-            rows = self.rows[piece]
-            self.gather(rows, buffer.numpy()[start : start + len(rows)])
-            start += len(rows)
+        self.gather(np.concatenate([self.rows[piece] for piece in pieces]), buffer.numpy())
         return buffer
 
 

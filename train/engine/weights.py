@@ -1,5 +1,6 @@
 """The weights of linear heads side by side."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,12 +51,13 @@ class LinearHeads:
 
 
 def initial_weights(heads: int, dim: int, classes: int, seed: int) -> LinearHeads:
-    """Return torch's own initial weights of a linear layer, the same for all heads.
+    """Return the initial weights of `torch.nn.Linear`, the same for all heads.
 
     What differs between heads is then what they are trained on.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layer = nn.Linear(dim, classes)
-    weight, bias = layer.weight.detach(), layer.bias.detach()
+    generator = torch.Generator().manual_seed(seed)  # its own: threads share torch's
+    weight = torch.empty((classes, dim))
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(dim)
+    bias = torch.empty(classes).uniform_(-bound, bound, generator=generator)
     return LinearHeads(weight.repeat(heads, 1, 1), bias.repeat(heads, 1))

@@ -20,11 +20,9 @@ def predict_tile_set(
     The loss is as in `weighted_loss`, but of the network's logits.
     """
     applied = apply_to_tiles(model, tiles, threads=config.threads)
-    order = np.arange(len(tiles.keys))  # that of the keys
     predictions = Predictions.of(
-        tiles.keys, order, applied.probabilities.numpy(), model.spec.classes,
-        config.evidence.resample,
-    )  # fmt: skip
+        tiles.keys, applied.probabilities.numpy(), model.spec.classes, config.evidence.resample
+    )
     return predictions, applied.loss if predictions.labelled else None
 
 

@@ -2,11 +2,10 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from featurestore.errors import EmptyViewError
@@ -24,8 +23,6 @@ class HeadGrid:
 
     Parameters
     ----------
-    tiles
-        The tiles that any of them needs.
     settings, folds
         Head ``s * len(folds) + f`` has setting s and validates on the f-th fold.
     heads
@@ -34,17 +31,19 @@ class HeadGrid:
         Tiles and slides that each head trains on, shape (H, 2).
     class_counts
         Tiles of each class that each head trains on, shape (H, K).
+    final
+        One more head of each setting, on all folds; None where none is asked for.
     is_single
         Whether it is one head that knows the two sides of its split alone, see
         `TileTable.of_split`; its epochs are recorded one by one.
     """
 
-    tiles: TileTable
     settings: list[Setting]
     folds: list[int]
     heads: HeadSpecs
     counts: npt.NDArray[np.int64]
     class_counts: npt.NDArray[np.int64]
+    final: HeadSpecs | None = None
     is_single: bool = False
 
     @property
@@ -58,32 +57,12 @@ class HeadGrid:
         """Return the heads of a setting."""
         return torch.arange(setting * len(self.folds), (setting + 1) * len(self.folds))
 
-    def validated(self, setting: int) -> npt.NDArray[np.bool_]:
-        """Return which tiles the heads of a setting validate on, shape (tiles,)."""
-        return np.isin(self.fold(setting), self.folds)
-
-    def target(self, setting: int) -> npt.NDArray[np.int64]:
-        """Return the classes of the tiles under the rules of a setting, shape (tiles,)."""
-        target: npt.NDArray[np.int64] = self.tiles.target[:, self.settings[setting].variant]
-        return target
-
-    def fold(self, setting: int) -> npt.NDArray[np.int64]:
-        """Return the folds of the tiles under the rules of a setting, shape (tiles,)."""
-        fold: npt.NDArray[np.int64] = self.tiles.fold[:, self.settings[setting].variant]
-        return fold
-
-    def keys(self, setting: int) -> pa.Table:
-        """Return the keys of all tiles, with ``target`` under the rules of a setting."""
-        if self.is_single:
-            return self.tiles.keys
-        return self.tiles.keys.append_column("target", pa.array(self.target(setting)))
-
 
 def single_head(tiles: TileTable, config: Config) -> HeadGrid:
     """Return the grid of one head on the two sides of a split."""
     learning = {key: getattr(config, key, 1.0) for key in LEARNING}
     grid = head_grid(tiles, [Setting({}, 0, **learning)], [VALIDATION], config.seed)
-    return HeadGrid(**{**vars(grid), "is_single": True})
+    return replace(grid, is_single=True)
 
 
 def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed: int) -> HeadGrid:
@@ -116,14 +95,15 @@ def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed:
         mask = other_folds & (rank <= max_rank)
         counts.append((mask.sum(), len(np.unique(slide[mask]))))
         class_counts.append(np.bincount(target[mask], minlength=classes))
-        check_validation(target[tile_fold == fold], class_counts[-1], setting.name)
+        validation = (tile_fold != DROPPED) & (tile_fold == fold)
+        check_validation(target[validation], class_counts[-1], setting.name)
         learning = (setting.learning_rate, setting.weight_decay, setting.label_smoothing)
         rows.append((setting.variant, fold, float(max_rank), *learning))
     columns = list(zip(*rows, strict=True))
     integers = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
     numbers = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]
     heads = HeadSpecs(*integers, *numbers)
-    return HeadGrid(tiles, settings, folds, heads, np.array(counts), np.array(class_counts))
+    return HeadGrid(settings, folds, heads, np.array(counts), np.array(class_counts))
 
 
 def check_validation(

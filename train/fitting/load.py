@@ -1,12 +1,13 @@
 """The tiles of a fit: from a snapshot into memory or, where they do not fit, read as they are used.
 
-In memory their order is random. On disk it is that of the file, and every epoch shuffles it anew in
-chunks, see `train.engine.shard.Shard.batches`.
+A process reads its own lanes, see `train.engine.lanes`. In memory their order is random. On disk it
+is that of the file, and every epoch shuffles it anew in chunks, see
+`train.engine.shard.Shard.batches`.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,11 @@ from torch.nn import functional
 
 from train.config.rules import size
 from train.config.schema import Config
+from train.engine.lanes import LANES, owned
 from train.engine.shard import BLOCK, Shard
 from train.engine.stream import Stream
 from train.fitting.grid import HeadGrid
-from train.fitting.tile_table import TRAIN, VALIDATION, Rows, TileTable, slide_rank
-from train.predictions.table import encode_clusters
+from train.fitting.tile_table import TRAIN, VALIDATION, Rows, TileShare, TileTable
 from train.runtime.processes import Processes
 
 SHARE = 0.6  # of the memory: the rest is for heads, optimizers and whoever else lives there
@@ -35,13 +36,13 @@ class Shards:
     ----------
     train, validation
         The same object where the folds of ``train`` hold the tiles to validate on.
-    order
-        Row in the table of tiles of every position of ``validation``, local or not.
+    share
+        The same tiles as ``validation``, and in its order.
     """
 
     train: Shard
     validation: Shard
-    order: Rows
+    share: TileShare
 
     @property
     def is_streamed(self) -> bool:
@@ -49,80 +50,86 @@ class Shards:
         return isinstance(self.train.x, Stream)
 
 
-def load_shards(grid: HeadGrid, config: Config, processes: Processes) -> Shards:
+def load_shards(tiles: TileTable, grid: HeadGrid, config: Config, processes: Processes) -> Shards:
     """Load the tiles of a grid's heads; of a single one, its validation tiles apart.
 
     No batch of a single head then holds a tile that it does not train on.
-    """
-    tiles, rng = grid.tiles, np.random.default_rng(config.seed)
-    if not grid.is_single:
-        shard, order = load_shard(tiles, rng.permutation(len(tiles)), config, processes)
-        return Shards(shard, shard, order)
-    side = tiles.fold[:, 0]
-    order = rng.permutation(np.flatnonzero(side == TRAIN))
-    train, _ = load_shard(tiles, order, config, processes)
-    validation, order = load_shard(tiles, np.flatnonzero(side == VALIDATION), config, processes)
-    return Shards(train, validation, order)
-
-
-def load_shard(
-    tiles: TileTable, order: Rows, config: Config, processes: Processes
-) -> tuple[Shard, Rows]:
-    """Return this process's rows of some tiles, on its device, and the tile of each position.
 
     Parameters
     ----------
-    order
-        Tiles, as rows of ``tiles.keys``, in the order in which they are to be in memory.
+    tiles
+        All of them on the main process, which gives each process its share.
     """
+
+    def shares() -> list[list[TileShare]]:
+        world, column = processes.world, config.evidence.resample
+        sides = [np.arange(len(tiles))]
+        if grid.is_single:
+            sides = [np.flatnonzero(tiles.fold[:, 0] == side) for side in (TRAIN, VALIDATION)]
+        by_side = [tiles.shares(side, column, config.seed, world) for side in sides]
+        return [list(own) for own in zip(*by_side, strict=True)]
+
+    loaded = [load_shard(share, config, processes) for share in processes.scatter(shares)]
+    return Shards(loaded[0][0], *loaded[-1])
+
+
+def load_shard(share: TileShare, config: Config, processes: Processes) -> tuple[Shard, TileShare]:
+    """Return this process's rows of some tiles, on its device, and the same tiles in its order."""
     number = 2 if config.precision == "bf16" else 4
-    fits = len(order) // processes.world * tiles.matrix.dim * number <= memory_budget(config)
-    if config.stream == "never" or (fits and config.stream == "auto"):
-        shard = resident(tiles, order, config, processes.rank, processes.world)
+    fits = len(share) * share.matrix.dim * number <= memory_budget(config)
+    fits = all(processes.all_gather(fits))  # or processes would have unlike orders
+    lanes = owned(processes.rank, processes.world)
+    if config.stream == "always" or (config.stream == "auto" and not fits):
+        shard, positions = streamed(share, config), share.lanes.positions(lanes)
     else:
-        order = order[np.argsort(tiles.keys["row"].to_numpy()[order])]
-        shard = streamed(tiles, order, config, processes)
-    return shard.to(processes.device), order
+        share, positions = shuffled(share, lanes, config)
+        shard = processes.together(lambda: resident(share, config))
+    if processes.world > 1 or isinstance(shard.x, Stream):
+        shard = replace(shard, rows=len(share.lanes), positions=positions)
+    return shard.to(processes.device), share
 
 
-def resident(tiles: TileTable, order: Rows, config: Config, rank: int = 0, world: int = 1) -> Shard:
-    """Return the tiles that a process owns, their embeddings copied into memory."""
-    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
-    embeddings = torch.from_numpy(tiles.matrix.read_rows(rows, threads=threads(config)))
-    return _shard(tiles, order, embedding_transform(config)(embeddings), config, (rank, world))
+def shuffled(share: TileShare, lanes: range, config: Config) -> tuple[TileShare, Rows]:
+    """Return the tiles of some lanes by position, each lane's at random, and these positions."""
+    positions = share.lanes.positions(lanes)
+    order = np.argsort(positions, kind="stable")
+    return share.take(share.lanes.shuffled(lanes, config.seed)[order]), positions[order]
 
 
-def streamed(tiles: TileTable, order: Rows, config: Config, processes: Processes) -> Shard:
-    """Return the tiles that a process owns, their embeddings to be read as they are used.
+def load_all(shards: Shards, config: Config, processes: Processes) -> Shard:
+    """Return the tiles to validate on of all processes, in memory, in the order of a single one."""
+    if processes.world == 1 and not shards.is_streamed:
+        return shards.validation
+    share = TileShare.concatenate(processes.all_gather(shards.share))
+    share, _ = shuffled(share.take(np.argsort(share.row)), range(LANES), config)
+    return processes.together(lambda: resident(share, config)).to(processes.device)
 
-    ``order`` must be that of the file.
-    """
+
+def resident(share: TileShare, config: Config) -> Shard:
+    """Return some tiles, their embeddings copied into memory."""
+    embeddings = torch.from_numpy(share.matrix.read_rows(share.row, threads=threads(config)))
+    return _shard(share, embedding_transform(config)(embeddings))
+
+
+def streamed(share: TileShare, config: Config) -> Shard:
+    """Return some tiles, their embeddings to be read as they are used, in the matrix's order."""
 
     def gather(rows: Rows, out: npt.NDArray[np.float32]) -> None:
-        tiles.matrix.read_rows(rows, threads=threads(config), out=out)
+        share.matrix.read_rows(rows, threads=threads(config), out=out)
 
-    rank, world = processes.rank, processes.world
-    rows = tiles.keys["row"].to_numpy()[order[rank::world]]
-    stream = Stream(gather, rows, tiles.matrix.dim, embedding_transform(config))
-    return _shard(tiles, order, stream, config, (rank, world))
+    stream = Stream(gather, share.row, share.matrix.dim, embedding_transform(config))
+    return _shard(share, stream)
 
 
-def _shard(
-    tiles: TileTable, order: Rows, x: Tensor | Stream, config: Config, place: tuple[int, int]
-) -> Shard:
-    rank, world = place
-    cluster, clusters = encode_clusters(tiles.keys, config.evidence.resample)
-    local = order[rank::world]
+def _shard(share: TileShare, x: Tensor | Stream) -> Shard:
     return Shard(
         x=x,
-        target=torch.from_numpy(tiles.target[local].T.copy()),
-        fold=torch.from_numpy(tiles.fold[local].T.copy()),
-        cluster=torch.from_numpy(cluster[local]),
-        slide_rank=torch.from_numpy(slide_rank(tiles.keys, config.seed)[local]),
-        clusters=clusters,
-        rows=len(order),
-        rank=rank,
-        world=world,
+        target=torch.from_numpy(share.target.T.copy()),
+        fold=torch.from_numpy(share.fold.T.copy()),
+        cluster=torch.from_numpy(share.cluster),
+        slide_rank=torch.from_numpy(share.slide_rank),
+        clusters=share.clusters,
+        rows=len(share),
     )
 
 

@@ -4,6 +4,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
 from train.config.store import with_rules
 from train.config.sweep import rule_variants, settings
+from train.engine.shard import DROPPED
 from train.evaluation.groups import check_group_columns, check_group_values
 from train.fitting.grid import HeadGrid, head_grid, single_head
 from train.fitting.small_classes import warn_of_small_classes
@@ -34,7 +36,7 @@ from train.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class Job:
-    """What all processes of a run work on.
+    """What all processes of a run work on; the tiles are with the main one alone.
 
     Parameters
     ----------
@@ -44,6 +46,8 @@ class Job:
         Where the state of the fit is kept.
     grid
         Heads to train; None where a checkpoint is evaluated.
+    table
+        The tiles that any of them needs.
     tiles
         Tiles of a checkpoint's mode.
     model
@@ -55,6 +59,7 @@ class Job:
     config: Config
     states: Path
     grid: HeadGrid | None = None
+    table: TileTable | None = None
     tiles: TileSet | None = None
     model: TrainedModel | None = None
     held_out: tuple[TileSet, ...] = ()
@@ -62,9 +67,22 @@ class Job:
     @property
     def keys(self) -> pa.Table:
         """The tiles that predictions are recorded of first."""
-        tiles = self.grid.tiles if self.grid else self.tiles
-        assert tiles
+        tiles = self.table if self.grid else self.tiles
+        assert tiles is not None
         return tiles.keys
+
+    def without_tiles(self) -> Self:
+        """Return what the other processes are given."""
+        return replace(
+            self,
+            table=self.table and self.table.without_tiles(),
+            tiles=self.tiles and _without_tiles(self.tiles),
+            held_out=tuple(map(_without_tiles, self.held_out)),
+        )
+
+
+def _without_tiles(tiles: TileSet) -> TileSet:
+    return replace(tiles, keys=tiles.keys.schema.empty_table())
 
 
 def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Inputs, Job]:
@@ -99,7 +117,8 @@ def _choose(snapshots: list[Snapshot], config: Config) -> Job:
         return choose_grid(snapshots, config)
     tiles = choose_tiles(snapshots[0], config)
     if config.mode == "fit":
-        return Job(config, Path(), single_head(TileTable.of_split(tiles), config))
+        table = TileTable.of_split(tiles)
+        return Job(config, Path(), single_head(table, config), table)
     return Job(config, Path(), tiles=tiles)
 
 
@@ -115,7 +134,10 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
     held_out = tuple(snapshot.test_set(further) for snapshot in snapshots) if tested else ()
     table = TileTable.union([snapshot.fold_set(further) for snapshot in snapshots])
     grid = head_grid(table, settings(config), folds, config.seed)
-    return Job(config, Path(), grid, held_out=held_out)
+    if config.final:
+        final = head_grid(table, grid.settings, [DROPPED], config.seed)
+        grid = replace(grid, final=final.heads)
+    return Job(config, Path(), grid, table, held_out=held_out)
 
 
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
@@ -142,7 +164,7 @@ def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
 
 def check_fits(job: Job) -> None:
     """Refuse groups without end, and a checkpoint for embeddings of another length."""
-    for tiles in (job.tiles, *job.held_out, job.grid and job.grid.tiles):
+    for tiles in (job.tiles, *job.held_out, job.table):
         if tiles:
             check_group_values(tiles.keys, job.config.evidence.groups)
     if job.model and job.tiles:

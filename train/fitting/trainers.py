@@ -1,18 +1,19 @@
 """From a configuration to the trainer of its heads."""
 
+import torch
+
 from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
 from train.engine.heads import HeadSpecs
 from train.engine.minibatch import MiniBatchTrainer
 from train.engine.problem import Problem, TrainPlan
-from train.engine.shard import DROPPED, Shard
 from train.engine.solvers.closed_form import ClosedFormTrainer
 from train.engine.solvers.gram_matrix import list_strata
 from train.engine.solvers.knn import NearestNeighbours
 from train.engine.solvers.lbfgs import LbfgsTrainer
 from train.engine.trainer import Trainer
 from train.fitting.autograd import AutogradTrainer
-from train.fitting.grid import HeadGrid, head_grid
-from train.fitting.load import Shards, memory_budget, resident
+from train.fitting.grid import HeadGrid
+from train.fitting.load import Shards, load_all, memory_budget
 from train.fitting.selection import Choice
 from train.fitting.training import final_config
 from train.runtime.processes import Processes
@@ -32,7 +33,8 @@ def build_trainer(config: Config, grid: HeadGrid, shards: Shards, processes: Pro
     if config.head != "linear":
         return AutogradTrainer(problem, plan, config, processes)
     if config.probe == "knn":
-        return NearestNeighbours(problem, _reference(grid, shards, config), config.neighbours)
+        reference = load_all(shards, config, processes)
+        return NearestNeighbours(problem, reference, config.neighbours)
     return _linear_trainer(config, problem, plan)
 
 
@@ -40,8 +42,9 @@ def build_final_trainer(
     config: Config, grid: HeadGrid, shards: Shards, processes: Processes, choice: Choice
 ) -> Trainer:
     """Return the trainer of one more head of the best setting, on all folds; see `final_config`."""
-    final = head_grid(grid.tiles, [grid.settings[choice.setting]], [DROPPED], config.seed)
-    problem = _problem(config, final.heads.to(processes.device), shards, processes)
+    assert grid.final
+    head = grid.final.select(torch.tensor([choice.setting])).to(processes.device)
+    problem = _problem(config, head, shards, processes)
     return _linear_trainer(config, problem, train_plan(final_config(config, grid, choice)))
 
 
@@ -67,14 +70,6 @@ def train_plan(config: Config) -> TrainPlan:
         config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
         config.seed,
     )  # fmt: skip
-
-
-def _reference(grid: HeadGrid, shards: Shards, config: Config) -> Shard:
-    """Return the tiles of all processes in memory, for who has neighbours among them."""
-    shard = shards.train
-    if shard.world == 1 and not shards.is_streamed:
-        return shard
-    return resident(grid.tiles, shards.order, config).to(shard.device)
 
 
 def check_memory(problem: Problem, config: Config) -> None:

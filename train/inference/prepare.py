@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
@@ -41,6 +42,10 @@ class PredictionJob:
     def keys(self) -> pa.Table:
         """The tiles that predictions are recorded of."""
         return self.cohort.keys
+
+    def without_tiles(self) -> Self:
+        """Return the same: every process knows the tiles of the slides that it may write."""
+        return self
 
 
 def prepare_prediction(

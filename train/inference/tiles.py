@@ -1,11 +1,14 @@
 """A network applied to the tiles of a split, which all processes share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
+from train.engine.lanes import Lanes, Rows, owned
 from train.evaluation.predict import weighted_loss
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import apply_to_tiles, mean_loss
@@ -23,19 +26,33 @@ def predict_split(
     """Return the predictions of a network, and its loss.
 
     The loss is the mean cross entropy of the tiles with a label, each weighted by its class; None
-    where none of them weighs anything. The embeddings are read from disk in blocks.
+    where none of them weighs anything. A process reads its own lanes, in blocks.
+
+    Parameters
+    ----------
+    tiles
+        All of them on the main process, which has the predictions; none on the others.
     """
     spec = model.spec
     local = TrainedModel(model.network.to(processes.device), spec)
-    rows = slice(processes.rank, None, processes.world)
-    applied = apply_to_tiles(local, tiles, rows, config.threads)
+    places, share = processes.scatter(lambda: split_tiles(tiles, processes.world))
+    applied = apply_to_tiles(local, share, config.threads)
     loss = mean_loss(processes.all_reduce(applied.sums))
-    order = np.arange(len(tiles.keys))  # that of the keys
-    probabilities = processes.assemble(applied.probabilities, len(order))
+    probabilities = processes.assemble(applied.probabilities, places, len(tiles.keys))
     predictions = Predictions.of(
-        tiles.keys, order, probabilities.numpy(), spec.classes, config.evidence.resample
+        tiles.keys, probabilities.numpy(), spec.classes, config.evidence.resample
     )
     return predictions, loss
+
+
+def split_tiles(tiles: TileSet, world: int) -> list[tuple[Rows, TileSet]]:
+    """Return the tiles of each of several processes: their places among all, and what is read."""
+    row = tiles.keys["row"].to_numpy()
+    order = np.argsort(row)
+    lanes = Lanes.cut(row[order], tiles.matrix.starts)
+    by_process = [order[lanes.rows(owned(rank, world))] for rank in range(world)]
+    columns = tiles.keys.select(["row", "target"])
+    return [(places, replace(tiles, keys=columns.take(pa.array(places)))) for places in by_process]
 
 
 def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predictions, float | None]:

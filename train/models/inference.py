@@ -1,4 +1,4 @@
-"""A network applied to tiles: chosen ones in one process, or the blocks of one of several."""
+"""A network applied to tiles, or to blocks of rows."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -71,30 +71,25 @@ def apply_network(
     return Applied(torch.cat(probabilities), torch.cat(predicted), sums)
 
 
-def apply_to_tiles(
-    model: TrainedModel,
-    tiles: TileSet,
-    rows: slice = slice(None),
-    threads: int | None = None,
-) -> Applied:
+def apply_to_tiles(model: TrainedModel, tiles: TileSet, threads: int | None = None) -> Applied:
     """Apply a network to tiles in the order of their keys.
 
     The embeddings are read from disk in blocks: memory does not grow with the tiles.
 
     Parameters
     ----------
-    rows
-        Of the keys: which of them, for one of several processes.
+    tiles
+        Of their keys, ``row`` and ``target`` are asked for.
     threads
         That read embeddings.
     """
-    lines = tiles.keys["row"].to_numpy()[rows]
-    target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())[rows]
+    rows = tiles.keys["row"].to_numpy()
+    target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(lines), BLOCK):
+        for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
-            x = tiles.matrix.read_rows(lines[block], threads=threads)
+            x = tiles.matrix.read_rows(rows[block], threads=threads)
             yield torch.from_numpy(x), target[block]
 
     network = model.network.eval()

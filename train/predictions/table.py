@@ -59,29 +59,24 @@ class Predictions:
     def of(
         cls,
         keys: pa.Table,
-        order: Ints,
         probabilities: npt.NDArray[np.float32],
         classes: list[str],
         cluster_column: str = "slide_id",
     ) -> "Predictions":
-        """Return predictions in the order of keys, of probabilities by position.
+        """Return the predictions of tiles.
 
         Parameters
         ----------
         keys
             The table that a `featurestore.snapshots.tile_set.TileSet` carries.
-        order
-            Its rows, as `train.fitting.load.Shards.order`, shape (rows,).
         probabilities
-            Shape (rows, K), by position.
+            Shape (tiles, K).
         """
-        by_key = np.argsort(order)
-        rows = keys.take(pa.array(order[by_key]))
-        further = [name for name in rows.column_names if name not in (*KEYS, *NOT_KEPT)]
+        further = [name for name in keys.column_names if name not in (*KEYS, *NOT_KEPT)]
         return cls(
-            rows.select([*KEYS, *further]),
-            _as_target(rows["target"]),
-            np.asarray(probabilities)[by_key],
+            keys.select([*KEYS, *further]),
+            _as_target(keys["target"]),
+            probabilities,
             classes,
             cluster_column,
         )

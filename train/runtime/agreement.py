@@ -9,6 +9,7 @@ from pathlib import Path
 import featurestore
 from train.config.schema import Config, ConfigError
 from train.config.text import flat
+from train.engine.lanes import LANES
 from train.runtime.processes import Processes
 from train.tracking.provenance import redacted
 from train.tracking.runs import versions
@@ -39,13 +40,19 @@ def code() -> str:
 
 
 def check(processes: Processes, config: Config) -> None:
-    """Refuse processes that were not started alike, in all of them.
+    """Refuse processes that cannot work together, in all of them.
 
     Raises
     ------
     ConfigError
-        Something differs.
+        Something differs, or there are more than there are lanes of tiles.
     """
+    if processes.world > LANES:
+        raise ConfigError(
+            f"The tiles are shared by at most {LANES} processes",
+            found=f"{processes.world} processes",
+            fix=f"start {LANES} of them or fewer",
+        )
     if processes.world > 1:
         compare(processes.all_gather(facts(config)))
 

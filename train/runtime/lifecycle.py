@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import pyarrow as pa
 
@@ -38,6 +38,9 @@ class AnyJob(Protocol):
     @property
     def keys(self) -> pa.Table:
         """The tiles that predictions are recorded of first."""
+
+    def without_tiles(self) -> Self:
+        """Return what the other processes are given: no table that grows with the tiles."""
 
 
 J = TypeVar("J", bound=AnyJob)
@@ -82,17 +85,18 @@ def start_run(
         What started the run, as a shell takes it.
     """
     with start_processes(config, ending) as (processes, console), ExitStack() as stack:
-        opened: list[Inputs] = []  # tracker, store and locks cannot be sent to other processes
+        opened: list[tuple[Inputs, J]] = []  # what the main process keeps to itself
 
         def open_all() -> J:
             inputs, job = prepare(config, console, processes.world)
             stack.callback(inputs.locks.close)
             check(config, job.keys)
-            opened.append(inputs)
-            return job
+            opened.append((inputs, job))
+            return job.without_tiles()
 
-        job = processes.on_main(open_all)
-        inputs = opened[0] if opened else None
+        job, inputs = processes.on_main(open_all), None
+        if opened:
+            [(inputs, job)] = opened
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         tracker = stack.enter_context(inputs.tracker if inputs else NullTracker())
         output = Path(job.config.output or folder)

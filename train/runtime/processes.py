@@ -1,13 +1,17 @@
-"""The processes of a run act as one: broadcast, gather, all-reduce."""
+"""The processes of a run act as one: broadcast, scatter, gather, all-reduce."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
+from torch.distributed import gather_object as gather_on_main
+from torch.distributed import scatter_object_list
 
 from featurestore.errors import FeatureStoreError
 
@@ -59,6 +63,19 @@ class Processes:
         broadcast_object_list(outcome)
         return _delivered(outcome[0])  # type: ignore[return-value]  # what `work` returned
 
+    def scatter(self, work: Callable[[], Sequence[T]]) -> T:
+        """Do some work on the main process alone; give each process its own of the results."""
+        outcomes: list[object] = []
+        if self.is_main:
+            outcome: Any = _attempt(work)
+            refused = isinstance(outcome, FeatureStoreError)
+            outcomes = [outcome] * self.world if refused else list(outcome)
+        own = outcomes[:1]
+        if self.world > 1:
+            own = [None]
+            scatter_object_list(own, outcomes)
+        return _delivered(own[0])  # type: ignore[return-value]  # of what `work` returned
+
     def together(self, work: Callable[[], T]) -> T:
         """Do some work on every process; a refusal on one is raised on all, or they would wait."""
         outcome = _attempt(work)
@@ -71,26 +88,40 @@ class Processes:
         """Return what each process has, to all of them."""
         return gather_object([value]) if self.world > 1 else [value]
 
+    def gather(self, value: T) -> list[T]:
+        """Return what each process has to the main one, and nothing to the others."""
+        if self.world == 1:
+            return [value]
+        values: list[object] | None = [None] * self.world if self.is_main else None
+        gather_on_main(value, values)
+        return values or []  # type: ignore[return-value]  # of what each process has
+
     def all_reduce(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes."""
         total: Tensor = self.accelerator.reduce(value, reduction="sum")
         return total
 
-    def assemble(self, rows: Tensor, total: int) -> Tensor:
-        """Return the rows of all processes by position, on the CPU.
-
-        Each row is zero but on its owner, so that the sum is exact: no padding, no tile twice.
+    def assemble(self, rows: Tensor, places: npt.NDArray[np.int64], total: int) -> Tensor:
+        """Return the rows of all processes by place, on the CPU of the main one.
 
         Parameters
         ----------
         rows
-            This process's, of positions rank, rank + world, ...; shape (local rows, columns).
+            This process's, shape (local rows, columns).
+        places
+            Where they belong, each place at most once over all processes; shape (local rows,).
         total
-            Number of positions.
+            Number of places on the main process; zero on the others.
+
+        Returns
+        -------
+        Tensor, shape (total, columns)
+            Zero where nobody has a row.
         """
-        everyone = torch.zeros((total, rows.shape[1]), dtype=rows.dtype, device=rows.device)
-        everyone[self.rank :: self.world] = rows
-        return self.all_reduce(everyone).cpu()
+        everyone = torch.zeros((total, rows.shape[1]), dtype=rows.dtype)
+        for of_process, at in self.gather((rows.cpu(), torch.from_numpy(places))):
+            everyone[at] = of_process
+        return everyone
 
 
 def _attempt(work: Callable[[], object]) -> object:

@@ -79,12 +79,12 @@ def test_probabilities_are_of_the_head_that_has_not_seen_the_tile(shard: Shard):
 def test_processes_count_what_one_counts(shard: Shard, world: int):
     problem, weights = make_problem(shard, MANY), make_weights(len(MANY))
 
-    def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor, Tensor]:
+    def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor, Tensor, np.ndarray | None]:
         local = of_rank(problem, share, reduce)
-        return *evaluate(local, weights), out_of_fold(local, weights)
+        return *evaluate(local, weights), out_of_fold(local, weights), share.positions
 
-    loss, confusion, probabilities = work(shard, problem.reduce)
-    for rank, result in enumerate(ranks(shard, world, work)):
+    loss, confusion, probabilities, _ = work(shard, problem.reduce)
+    for result in ranks(shard, world, work):
         torch.testing.assert_close(result[0], loss)
         assert torch.equal(result[1], confusion)
-        torch.testing.assert_close(result[2], probabilities[rank::world])
+        torch.testing.assert_close(result[2], probabilities[result[3]])

@@ -65,13 +65,13 @@ def test_processes_and_streams_move_them_alike(far: Shard, world: int):
         stream = Stream(gather, np.arange(len(rows)), DIM, lambda x: x)
         return replace(share, x=stream)
 
-    def work(share: Shard, reduce: Reduce) -> list[Tensor]:
+    def work(share: Shard, reduce: Reduce) -> tuple[list[Tensor], np.ndarray | None]:
         local = of_rank(problem, streamed(share), reduce)
-        return run(NearestNeighbours(local, far, 5)).by_head
+        return run(NearestNeighbours(local, far, 5)).by_head, share.positions
 
-    for rank, by_head in enumerate(ranks(far, world, work)):
+    for by_head, positions in ranks(far, world, work):
         for votes, whole in zip(by_head, expected, strict=True):
-            assert torch.equal(votes, whole[rank::world])
+            assert torch.equal(votes, whole[positions])
 
 
 @pytest.mark.parametrize("zscore", [False, True])

@@ -89,11 +89,9 @@ def test_heads_stop_when_their_own_loss_stops_falling(shard: Shard):
 
 def test_an_epoch_tells_of_the_tiles_apart(shard: Shard):
     """With tiles to validate on that are not trained on, of each epoch their confusion."""
-    apart = replace(
-        shard.cut(slice(400, None)), rows=200, fold=torch.zeros((2, 200), dtype=torch.int64)
-    )
+    apart = replace(shard.cut(slice(400, None)), fold=torch.zeros((2, 200), dtype=torch.int64))
     apart = replace(apart, target=apart.target.clamp(min=0))
-    rest = replace(shard.cut(slice(400)), rows=400, fold=shard.fold[:, :400].clamp(max=0) + 1)
+    rest = replace(shard.cut(slice(400)), fold=shard.fold[:, :400].clamp(max=0) + 1)
     heads = make_heads()
     problem = Problem.prepare((rest, apart), heads, CLASSES, lambda value: value)
     trainer = MiniBatchTrainer(problem, make_plan(3), make_weights(1))
@@ -131,7 +129,7 @@ def test_half_precision_costs_no_accuracy():
 @pytest.mark.parametrize(("rows", "world"), [(600, 2), (597, 4), (3, 4), (65, 2)])
 def test_processes_train_what_one_trains(shard: Shard, rows: int, world: int):
     """Uneven shares, an empty one, a last batch of one tile that one process alone has."""
-    shard = replace(shard.cut(slice(rows)), rows=rows)
+    shard = shard.cut(slice(rows))
     problem = make_problem(shard, MANY, zscore=True)
 
     def work(share: Shard, reduce: Reduce) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Shares of tiles: each position has one owner, and batches do not depend on how many share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,24 @@ def assert_labels_belong(shard: Shard, whole: Shard) -> None:
 def test_a_position_is_owned_by_one_process(rows: int, world: int):
     shares = [share(numbered(rows), rank, world) for rank in range(world)]
     assert sorted(numbers(*shares)) == list(range(rows))
-    assert sum(part.local_rows for part in shares) == rows
-    for rank, part in enumerate(shares):
+    for part in shares:
         assert len(part) == rows
-        assert numbers(part) == list(range(rank, rows, world))
+        assert numbers(part) == part.positions.tolist() == sorted(part.positions)
+
+
+@given(lanes=st.lists(st.integers(1, 9), max_size=6), edges=st.tuples(*[st.integers(0, 60)] * 2))
+def test_slices_of_a_window_are_its_positions(lanes: list[int], edges: tuple[int, int]):
+    """Of rows as on disk: in each lane a run of them."""
+    rng, start, stop = np.random.default_rng(0), min(edges), max(edges)
+    drawn = rng.permutation(60)[: sum(lanes)]
+    by_lane = [np.sort(each) for each in np.split(drawn, np.cumsum(lanes))]
+    positions = np.concatenate(by_lane)
+    shard = replace(numbered(len(positions)), rows=60, positions=positions)
+    slices = shard.local_slices(start, stop)
+    assert len(slices) <= max(1, len(lanes))
+    rows = np.concatenate([np.r_[each] for each in slices])
+    inside = np.flatnonzero((positions >= start) & (positions < stop))
+    assert rows.tolist() == inside.tolist()
 
 
 @settings(deadline=None, max_examples=20)

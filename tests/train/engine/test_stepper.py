@@ -9,7 +9,7 @@ from train.engine.heads import train_mask
 from train.engine.optimizers import OPTIMIZERS
 from train.engine.shard import Shard
 from train.engine.stepper import Stepper, gradient
-from train.engine.weights import LinearHeads
+from train.engine.weights import LinearHeads, initial_weights
 
 
 def layer_of(weights: LinearHeads, head: int) -> nn.Linear:
@@ -68,3 +68,12 @@ def test_heads_that_stay_keep_their_part_of_the_optimizer(shard: Shard, optimize
             torch.testing.assert_close(
                 stepper.weights.bias[place], layers[head].bias.detach(), rtol=1e-4, atol=1e-5
             )
+
+
+def test_initial_weights_are_those_of_torchs_layer():
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(40, 7)
+    initial = initial_weights(2, 40, 7, seed=3)
+    for head in range(2):
+        assert torch.equal(initial.weight[head], layer.weight)
+        assert torch.equal(initial.bias[head], layer.bias)

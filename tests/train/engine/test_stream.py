@@ -22,7 +22,7 @@ from engine_problems import (
     solve,
     train,
 )
-from ranks import ranks, share
+from ranks import local_positions, ranks, share
 from sklearn_shards import HEADS, load_shard
 from torch import Tensor
 
@@ -44,13 +44,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_disk(shard: Shard, rank: int = 0, world: int = 1) -> Shard:
-    """Return a process's share of a shard, read when it is asked for."""
-    x = shard.x.numpy()
+    """Return a process's share of a shard, read when it is asked for: lane by lane."""
+    positions = local_positions(len(shard), rank, world)
+    local, x = share(shard, rank, world), shard.x.numpy()
     stream = Stream(
-        gather=lambda rows, out: np.copyto(out, x[rows]), rows=np.arange(len(shard))[rank::world],
-        dim=shard.dim, change=lambda part: part,
+        gather=lambda rows, out: np.copyto(out, x[rows]), rows=positions, dim=shard.dim,
+        change=lambda part: part,
     )  # fmt: skip
-    return replace(share(shard, rank, world), x=stream)
+    rows = torch.from_numpy(np.argsort(np.argsort(positions)))  # of the share in memory
+    return replace(
+        local, x=stream, target=local.target[:, rows], fold=local.fold[:, rows],
+        cluster=local.cluster[rows], slide_rank=local.slide_rank[rows], positions=positions,
+    )  # fmt: skip
 
 
 def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
@@ -64,7 +69,8 @@ def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
         evaluate(from_disk, weights), evaluate(problem, weights), strict=True
     ):
         torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(out_of_fold(from_disk, weights), out_of_fold(problem, weights))
+    expected = out_of_fold(problem, weights)[streamed.positions]
+    torch.testing.assert_close(out_of_fold(from_disk, weights), expected)
     torch.testing.assert_close(
         fit_standardizer(streamed, MANY, same).scale, fit_standardizer(shard, MANY, same).scale
     )
@@ -122,8 +128,10 @@ def test_processes_train_what_one_trains(shard: Shard, world: int):
     problem = make_problem(shard, MANY)
     expected = train(of_rank(problem, on_disk(shard), same), make_plan(3)).weights.weight
 
+    shares = [on_disk(shard, rank, world) for rank in range(world)]
+
     def work(part: Shard, reduce: Reduce) -> Tensor:
-        streamed = on_disk(shard, part.rank, world)
+        [streamed] = [each for each in shares if set(each.positions) == set(part.positions)]
         return train(of_rank(problem, streamed, reduce), make_plan(3)).weights.weight
 
     for weight in ranks(shard, world, work):

@@ -124,8 +124,8 @@ def test_processes_give_what_one_gives(
     optimizer: str, ranks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     argv = ["fold=[0,3]", "sweep.weight_decay=[0.0,0.1]", "max_epochs=4",
-            "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}",
-            "tracking.enabled=false"]  # fmt: skip
+            "sweep.train_fraction=[0.3,1.0]", f"optimizer={optimizer}", "calibrate=true",
+            "final=true", "tracking.enabled=false"]  # fmt: skip
     assert probe.main([*argv, "output=one"]) == 0
     assert "train_fraction" in capsys.readouterr().out
     command = ["torchrun", "--nproc_per_node", str(ranks), PROBE, *argv, "output=many"]
@@ -137,8 +137,12 @@ def test_processes_give_what_one_gives(
     assert one.drop_columns([f"prob_{d}" for d in range(10)]).equals(
         two.drop_columns([f"prob_{d}" for d in range(10)])
     )
+    tested = [pq.read_table(f"{name}/predictions.parquet") for name in ("one", "many")]
+    assert tested[0]["x"].equals(tested[1]["x"])
     for digit in range(10):
         np.testing.assert_allclose(one[f"prob_{digit}"], two[f"prob_{digit}"], atol=1e-4)
+        held_out = [table[f"prob_{digit}"] for table in tested]
+        np.testing.assert_allclose(*held_out, atol=1e-4)
 
 
 def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixture[str]):
@@ -152,14 +156,16 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
     store = open_store(settled)
     snapshots = [materialise(with_rules(store, rules)) for rules in rule_variants(settled)]
     assert len(snapshots) == 8
-    head_grid = choose_grid(snapshots, settled).grid
+    job = choose_grid(snapshots, settled)
+    head_grid, table = job.grid, job.table
     assert head_grid is not None
+    assert table is not None
     assert len(head_grid.heads) == 8 * 5
     for variant, snapshot in enumerate(snapshots):
         own = snapshot.fold_set().keys
-        kept = head_grid.tiles.fold[:, variant] >= 0
-        rows = head_grid.tiles.keys["row"].to_numpy()[kept]
-        folds = head_grid.tiles.fold[kept, variant]
+        kept = table.fold[:, variant] >= 0
+        rows = table.keys["row"].to_numpy()[kept]
+        folds = table.fold[kept, variant]
         np.testing.assert_array_equal(np.sort(own["row"].to_numpy()), rows)
         by_row = dict(zip(own["row"].to_pylist(), own["fold"].to_pylist(), strict=True))
         assert [by_row[row] for row in rows.tolist()] == folds.tolist()

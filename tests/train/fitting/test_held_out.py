@@ -1,6 +1,7 @@
 """A temperature on held-out tiles: what is reported is what the registered network says."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,11 @@ from accelerate import Accelerator
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss
+from torch import Tensor
 
 from train.config.schema import Config
 from train.engine.trainer import FitResult
-from train.fitting.grid import HeadGrid, Setting, head_grid, single_head
+from train.fitting.grid import Setting, head_grid, single_head
 from train.fitting.held_out import HeldOut
 from train.fitting.load import load_shards
 from train.fitting.network import build_network
@@ -38,6 +40,7 @@ class Matrix:
 
     values: np.ndarray
     dim: int = DIM
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def read_rows(self, rows: np.ndarray, threads: int | None = None) -> np.ndarray:
         return self.values[rows]
@@ -58,7 +61,7 @@ def tiles() -> TileTable:
 
 def fitted(
     tiles: TileTable, name: str, normalize: str
-) -> tuple[Config, HeadGrid, FitResult, HeldOut]:
+) -> tuple[Config, FitResult, HeldOut, Callable[[Tensor], Tensor]]:
     """Return heads of both folds, or one head of one fold."""
     changes = (SINGLE | SEVERAL)[name]
     optimizer = changes.get("optimizer", name if name in SINGLE else "adamw")
@@ -68,33 +71,39 @@ def fitted(
     })  # fmt: skip
     if name in SINGLE:
         named = tiles.keys.append_column("target", pa.array(tiles.target[:, 0]))
-        grid = single_head(TileTable(named, tiles.target, tiles.fold, tiles.matrix), config)
+        tiles = TileTable(named, tiles.target, tiles.fold, tiles.matrix)
+        grid = single_head(tiles, config)
     else:
         setting = Setting({}, 0, 1.0, 0.0, config.weight_decay, 0.0)
         grid = head_grid(tiles, [setting], [0, 1], seed=0)
     processes = Processes(Accelerator(cpu=True))
-    shards = load_shards(grid, config, processes)
+    shards = load_shards(tiles, grid, config, processes)
     trainer = build_trainer(config, grid, shards, processes)
     assert all(epoch.train_loss.isfinite().all() for epoch in trainer)
     result = trainer.result()
-    return config, grid, result, HeldOut(grid, select_setting(grid, result, config), shards.order)
+    held_out = HeldOut(grid, select_setting(grid, result, config), tiles)
+    return (
+        config,
+        result,
+        held_out,
+        lambda rows: processes.assemble(rows, shards.share.place, TILES),
+    )
 
 
 @pytest.mark.parametrize("normalize", ["none", "zscore", "l2"])
 @pytest.mark.parametrize("name", [*SINGLE, *SEVERAL])
 def test_what_is_reported_is_of_the_registered_network(tiles: TileTable, name: str, normalize: str):
     """To 1e-6, however large the embeddings, and with the best temperature that there is."""
-    config, grid, result, held_out = fitted(tiles, name, normalize)
-    heads = grid.of_setting(0)
+    config, result, held_out, assembled = fitted(tiles, name, normalize)
+    heads = held_out.grid.of_setting(0)
     raw = result.out_of_fold(heads)
-    logits = result.out_of_fold_logits(heads)
-    calibration = held_out.calibrate(logits, result, config)
-    choice = held_out.with_loss(logits / calibration.temperature, result)
+    logits = assembled(result.out_of_fold_logits(heads))
+    calibration, choice = held_out.calibrate(logits, result, config)
     result = result.with_temperature(calibration.temperature)
-    predictions = held_out.predictions(result.out_of_fold(heads), config)
+    predictions = held_out.predictions(assembled(result.out_of_fold(heads)), config)
     assert (calibration.doubt, calibration.parts) == ("", 5)
 
-    own = predictions.select(grid.fold(0)[predictions.keys["x"].to_numpy()] == choice.fold)
+    own = predictions.select(held_out.fold[predictions.keys["x"].to_numpy()] == choice.fold)
     x = tiles.matrix.read_rows(own.keys["x"].to_numpy())
     model = build_network(result, choice.head, config)
     found = model.network(torch.from_numpy(x)).numpy()

@@ -61,7 +61,7 @@ def fitted(argv: list[str]) -> tuple[float, torch.Tensor]:
     inputs, job = prepare_fit(config, Console(quiet=True), processes=1)
     with inputs.locks:
         trainer = build_trainer(
-            config, job.grid, load_shards(job.grid, config, processes), processes
+            config, job.grid, load_shards(job.table, job.grid, config, processes), processes
         )
         for _ in trainer:
             pass

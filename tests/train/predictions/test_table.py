@@ -2,22 +2,21 @@
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from train.predictions.table import Predictions, encode_clusters, lone_slides
 
 
-def test_predictions_come_back_in_the_order_of_keys():
+def test_predictions_are_in_the_order_of_keys():
     numbers = np.arange(23)
     keys = pa.table({
         "slide_id": [f"s{n // 4}" for n in numbers], "x": numbers, "y": numbers * 0,
         "target": pa.array([None if n == 20 else int(n) % 3 for n in numbers], pa.int64()),
         "split": ["train" if n < 18 else "validation" for n in numbers], "row": 22 - numbers,
     })  # fmt: skip
-    order = np.random.default_rng(3).permutation(18)
-    x = torch.from_numpy(order).float()
-    probabilities = torch.stack([x, 10 - x], dim=1).numpy()
-    table = Predictions.of(keys, order, probabilities, ["a", "b;"]).table()
+    probabilities = np.stack([numbers, 10 - numbers], axis=1).astype(np.float32)
+    predictions = Predictions.of(keys, probabilities, ["a", "b;"])
+    assert not predictions.labelled
+    table = predictions.select(numbers < 18).table()
     assert table.column_names == ["slide_id", "x", "y", "target", "pred", "prob_a", "prob_b;"]
     assert table["x"].to_pylist() == list(range(18))
     assert table["prob_a"].to_pylist() == list(range(18))

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from conftest import ROOT, TABLES, free_port, states
 
-from train.config.schema import ConfigError
-from train.runtime.agreement import compare
+from train.config.schema import Config, ConfigError
+from train.engine.lanes import LANES
+from train.runtime.agreement import check, compare
+from train.runtime.processes import Processes
 
 PROBE = str(ROOT / "train" / "probe.py")
 ALIKE = {"fold": "4", "torch": "2.13", "the working folder on a": "/home"}
@@ -83,6 +87,13 @@ def test_another_machine_may_know_the_working_folder_by_another_name():
         compare([ALIKE, elsewhere, elsewhere | {"the working folder on b": "/tmp"}])
 
 
+def test_more_processes_than_lanes_are_refused():
+    """In words, and before they have told each other anything."""
+    many = SimpleNamespace(world=LANES + 1)
+    with pytest.raises(ConfigError, match=r"at most 64 processes\n  found: 65 processes\n"):
+        check(cast(Processes, many), Config())
+
+
 @pytest.mark.slow
 def test_ranks_with_other_arguments_are_refused_together(argv: list[str], tmp_path: Path):
     command = [PROBE, *argv]
@@ -115,6 +126,29 @@ def test_an_exception_on_one_rank_ends_all(argv: list[str], tmp_path: Path):
     assert other[1].count("Traceback (most recent call last)") == 1
     assert other[1].endswith("MemoryError: no room\n")
     assert "error:" not in other[1]
+
+
+@pytest.mark.slow
+def test_an_exception_of_the_first_rank_ends_those_that_wait_for_it(
+    argv: list[str], tmp_path: Path
+):
+    """It shows its traceback; another rank speaks for the rest."""
+    (tmp_path / "torn.py").write_text(
+        "import sys\nfrom train import probe\n"
+        "def refuse(*_): raise ValueError('torn')\n"
+        "probe.MODES['fit'] = (refuse, probe.fit)\n"
+        "sys.exit(probe.main(sys.argv[1:]))\n"
+    )
+    began = time.monotonic()
+    first, other = ends(ranks([[str(tmp_path / "torn.py"), *argv]] * 2, tmp_path))
+    assert time.monotonic() - began < 60
+    assert first[0] == 1
+    assert first[1].count("Traceback (most recent call last)") == 1
+    assert first[1].endswith("ValueError: torn\n")
+    assert other[0] == 2
+    assert other[1].count("error:") == 1
+    assert "failed: ValueError\n  found: torn; kept: nothing, no epoch had ended\n" in other[1]
+    assert "Traceback" not in other[1]
 
 
 @pytest.mark.slow

@@ -80,17 +80,9 @@ class NearestNeighbours:
         All tiles of all processes, in memory.
     neighbours
         How many vote.
-
-    Raises
-    ------
-    ValueError
-        The tiles to validate on are a shard of their own: their rows are no positions of
-        ``reference``.
     """
 
     def __init__(self, problem: Problem, reference: Shard, neighbours: int) -> None:
-        if problem.train is not problem.validation:
-            raise ValueError("neighbours are looked for among tiles that hold those to validate on")
         self.problem, self.reference, self.neighbours = problem, reference, neighbours
         self.votes: list[Tensor] = []
 
@@ -141,10 +133,10 @@ def knn_predict(problem: Problem, reference: Shard, neighbours: int) -> Tensor:
     votes = torch.zeros((shard.local_rows, problem.classes), device=shard.device)
     if int(problem.heads.fold) == DROPPED:
         return votes
-    assert isinstance(reference.x, Tensor)
-    queries = replace(shard, x=reference.x[shard.rank :: shard.world])
-    for rows in (shard.fold[variant] == problem.heads.fold).nonzero()[:, 0].split(QUERIES):
-        votes[rows] = _votes(problem, _embeddings(problem, queries, rows), reference, neighbours)
+    for start, section in shard.sections():
+        for rows in (section.fold[variant] == problem.heads.fold).nonzero()[:, 0].split(QUERIES):
+            queries = _embeddings(problem, section, rows)
+            votes[start + rows] = _votes(problem, queries, reference, neighbours)
     return votes
 
 
