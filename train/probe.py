@@ -117,7 +117,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # -- register ---------------------------------------------------------------------------------
 
     # What was trained, and selected by which figure: parameters, page and card say it alike.
-    training = describe_training(config, grid, choice)
+    training = describe_training(config, grid, choice, bool(job.held_out))
     log.training(training)
     if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
         return

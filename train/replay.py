@@ -56,7 +56,6 @@ from featurestore.io import mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.redaction import redacted
-from featurestore.snapshots.build import materialise
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from train.config.load import recorded
@@ -73,6 +72,7 @@ from train.fitting.settings import summary
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import KEYS, Predictions
+from train.runtime.snapshots import inputs_of, make_snapshots
 from train.tracking import registered_models
 from train.tracking.provenance import git_commit
 from train.tracking.runs import FOLDS, INTERVALS, RunRecord, load_run
@@ -106,9 +106,11 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     store = open_store(chosen, folds_of(record))
     fold = int(record.params["registered_fold"]) if "registered_fold" in record.params else None
     needed = fold if lone_fold(config) is None else lone_fold(config)
-    snapshot = materialise(store, Rows(console), [] if needed is None else [needed])
-    read = {key: digest for key, (_, digest) in store.sources.digests().items()}
-    same = same_data(record, read, store.sources.earlier_digests(read), snapshot)
+    folds = [] if needed is None else [needed]
+    (snapshot,) = make_snapshots(chosen, [store], Rows(console), folds)
+    read = {key: digest for key, (_, digest) in inputs_of(chosen, store, [snapshot]).items()}
+    before = {} if chosen.data.snapshot else store.sources.earlier_digests(read)
+    same = same_data(record, read, before, snapshot)
     figures = evaluated(name, record, config, snapshot, fold)
     if same["snapshot"] is None and rule_variants(config) == [{}]:
         figures |= funnel(config, snapshot)
@@ -250,7 +252,7 @@ def evaluated(
     if config.probe == "knn":
         return figures
     trained = opened(name, record, config)
-    if config.mode == "test" or (several and config.final and config.data.test_tiles):
+    if config.mode == "test" or (several and config.final and "test_" in snapshot.matrices):
         tiles = snapshot.test_set(config.evidence.columns())
         return figures | split_metrics(config, "test", tiles, trained)
     validated = fold if several else lone_fold(config)

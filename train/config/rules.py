@@ -41,6 +41,7 @@ def check(config: Config) -> None:
             )
     if config.memory_limit:
         size(config.memory_limit)
+    _check_snapshot(config)
     _check_repeated(config)
     _check_fold(config)
     _check_floor(config)
@@ -48,6 +49,16 @@ def check(config: Config) -> None:
     _check_probe(config)
     _check_calibration(config)
     _check_tracking(config)
+
+
+def _check_snapshot(config: Config) -> None:
+    """Refuse to predict tiles that a snapshot has not, and to look for folds that it has."""
+    if config.data.snapshot and config.mode == "predict":
+        raise ConfigError(
+            "A snapshot holds tiles to train and to test on, none to predict",
+            found=f"mode=predict data.snapshot={config.data.snapshot}",
+            fix="leave data.snapshot out, and set data.predict_tiles",
+        )
 
 
 def _check_repeated(config: Config) -> None:

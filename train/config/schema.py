@@ -52,6 +52,10 @@ class Data:
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
     slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
+    snapshot: str | None = field(
+        default=None,
+        metadata=doc("tag, digest or run of a snapshot to train on without the artifacts"),
+    )
     synthetic: SyntheticConfig = field(
         default_factory=SyntheticConfig, metadata=doc("shape of a synthetic cohort")
     )

@@ -8,7 +8,7 @@ from typing import Any
 from featurestore import examples
 from featurestore.io import preflight
 from featurestore.io.atomic import HOME
-from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.store_spec import ARTIFACTS, StoreSpec
 from featurestore.store import FeatureStore
 from train.config.schema import Config
 from train.config.text import plain
@@ -31,6 +31,10 @@ def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
         URIs of the assignments of a run that is replayed.
     """
     built: dict[str, str] = {}
+    spec = StoreSpec.from_config(plain(config))
+    if config.data.snapshot:  # which holds what it was made of
+        nowhere: dict[str, Any] = dict.fromkeys(ARTIFACTS)
+        return _opened(replace(spec, **nowhere), config)
     if config.data.builder == "digits":
         built = examples.digits(log=config.tracking.enabled)
     elif config.data.builder == "synthetic":
@@ -38,8 +42,12 @@ def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
     for name, uri in built.items():
         if getattr(config.data, name) is None:  # one's own artifact goes before
             setattr(config.data, name, uri)
+    return _opened(StoreSpec.from_config(plain(config)), config, folds)
+
+
+def _opened(spec: StoreSpec, config: Config, folds: Collection[str] = ()) -> FeatureStore:
     return FeatureStore(
-        StoreSpec.from_config(plain(config)),
+        spec,
         config.threads,
         config.memory_limit,
         remember=config.tracking.enabled,

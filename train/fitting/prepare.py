@@ -13,7 +13,6 @@ from featurestore.errors import FeatureStoreWarning
 from featurestore.io import cache
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
-from featurestore.snapshots.build import materialise
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
@@ -31,6 +30,7 @@ from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
+from train.runtime.snapshots import make_snapshots
 from train.tracking.tracker import Tracker
 
 
@@ -96,12 +96,13 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     with ExitStack() as locks:
         tracker, store = open_artifacts(config, locks)
         model = open_checkpoint(config) if config.checkpoint else None
-        check_group_columns(store, config)
+        if not config.data.snapshot:  # whose columns are looked at as its tiles are chosen
+            check_group_columns(store, config)
         variants = rule_variants(config) if is_sweep(config) else [{}]
         stores = [with_rules(store, rules) for rules in variants]
         rows, folds = Rows(console), asked_folds(config, [])
         with cache.undone_if_refused():  # one of several variants may be
-            snapshots = [materialise(variant, rows, folds) for variant in stores]
+            snapshots = make_snapshots(config, stores, rows, folds)
             job = replace(_choose(snapshots, config), model=model)
             check_fits(job)
         if job.grid:
@@ -129,7 +130,7 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
         for fold in folds:
             check_fold(fold, snapshot.manifest["folds"])
         warn_of_leaks(snapshot, config)
-    tested = config.final and config.data.test_tiles is not None
+    tested = config.final and all("test_" in snapshot.matrices for snapshot in snapshots)
     further = config.evidence.columns()
     held_out = tuple(snapshot.test_set(further) for snapshot in snapshots) if tested else ()
     table = TileTable.union([snapshot.fold_set(further) for snapshot in snapshots])

@@ -27,13 +27,17 @@ def final_config(config: Config, grid: HeadGrid, choice: Choice) -> Config:
     return replace(trained, max_epochs=epochs, patience=epochs, min_delta=0.0)
 
 
-def describe_training(config: Config, grid: HeadGrid, choice: Choice) -> Training:
+def describe_training(
+    config: Config, grid: HeadGrid, choice: Choice, is_tested: bool = False
+) -> Training:
     """Return how the registered head of a fit was trained, and what was selected by which figure.
 
     Parameters
     ----------
     choice
         The best setting, and its best head; of a calibrated fit with its temperature.
+    is_tested
+        Whether there are held-out tiles that a final head is tested on.
     """
     setting = grid.settings[choice.setting]
     if config.final:
@@ -48,7 +52,7 @@ def describe_training(config: Config, grid: HeadGrid, choice: Choice) -> Trainin
     swept = {k: v for k, v in setting.overrides.items() if path_of(k)[0] not in others}
     return Training(
         registered_head(config, grid, choice), settings | swept, values_of(trained, LABEL_RULES),
-        selection(config, grid), untouched(config, grid),
+        selection(config, grid), untouched(config, grid, is_tested),
     )  # fmt: skip
 
 
@@ -86,13 +90,13 @@ def selection(config: Config, grid: HeadGrid) -> dict[str, str]:
     return choices
 
 
-def untouched(config: Config, grid: HeadGrid) -> str | None:
+def untouched(config: Config, grid: HeadGrid, is_tested: bool) -> str | None:
     """Return the figures of a fit that have selected nothing, None where there are none.
 
     That one of several heads is registered by its loss is no matter of figures out of fold: they
     are of all of them.
     """
-    if config.final and config.data.test_tiles:
+    if config.final and is_tested:
         return "best/test/*"
     touched = {"epoch", "setting", "temperature"} & set(selection(config, grid))
     return None if touched else "best/oof/*"

@@ -136,6 +136,7 @@ def evaluate_candidate(
     FeatureStoreError
         There is no test view, or it is not for these networks.
     """
+    config = replace(config, data=replace(config.data, snapshot=None))  # test tiles are named anew
     store = open_store(config)
     tiles, read = test_view(store, rows, config.evidence.columns())
     check_fits(new.spec, tiles, config)

@@ -31,6 +31,7 @@ from train.reports import calibration as temperature
 from train.reports import inputs, printed, reproduce, results, settings, solver, training
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
+from train.runtime.snapshots import inputs_of
 from train.tracking.names import encode_name
 from train.tracking.runs import CONTENT, FOLDS, INTERVALS, versions
 from train.tracking.tracker import NullTracker, Tracker
@@ -114,7 +115,7 @@ class RunLogger:
             inputs.keep_folds(self.run, tracker, snapshot, f"{FOLDS}_{number}")
         # A prediction reads its embeddings once: it does not read them again to hash them.
         unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-        sources = store.sources.digests(unread)
+        sources = inputs_of(self.config, store, snapshots, unread)
         for name, (uri, digest) in sources.items():
             kind = "stamp" if name in unread else "sha256"
             tracker.dataset(name, uri, {kind: digest}, context=mode)

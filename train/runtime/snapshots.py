@@ -1,0 +1,113 @@
+"""The snapshots of a run: made of its artifacts, or one that is there, without them."""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from featurestore.errors import ArtifactError, ConfigError
+from featurestore.io.progress import Rows
+from featurestore.snapshots.build import RULES, materialise
+from featurestore.snapshots.collection import opened
+from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.rules import values_of
+from featurestore.store import FeatureStore
+from train.config.schema import Config
+from train.tracking.runs import load_run
+
+RUN = r"(?:runs:/)?([0-9a-f]{32})"
+FREE = ("seed",)  # of folds that are there it decides nothing, and of a fit much
+
+
+def make_snapshots(
+    config: Config, stores: Sequence[FeatureStore], rows: Rows, folds: Sequence[int] = ()
+) -> list[Snapshot]:
+    """Return the snapshot of each store, or the one that ``data.snapshot`` names.
+
+    Parameters
+    ----------
+    stores
+        One for each variant of the rules.
+    rows, folds
+        As of `featurestore.snapshots.build.materialise`.
+
+    Raises
+    ------
+    FeatureStoreError
+        What is named is not there, is damaged, or has other rules than are configured.
+    """
+    if not config.data.snapshot:
+        return [materialise(store, rows, folds) for store in stores]
+    if len(stores) > 1:
+        raise ConfigError(
+            "A snapshot has one variant of the rules",
+            found=f"data.snapshot={config.data.snapshot}, and a sweep over rules",
+            fix="sweep what is none of the rules, or leave data.snapshot out",
+        )
+    snapshot = opened(_digest(config.data.snapshot))
+    check_rules(snapshot, stores[0], config.data.snapshot)
+    return [snapshot]
+
+
+def _digest(name: str) -> str:
+    """Return the name of a snapshot: as it is, or that of the one that a run has used."""
+    run = re.fullmatch(RUN, name)
+    if run is None:
+        return name
+    data = load_run(run[1]).data
+    digests = sorted({digest for key, digest in data.items() if key.startswith("snapshot")})
+    if len(digests) != 1:
+        raise ArtifactError(
+            f"Run {run[1]} has used {len(digests)} snapshots",
+            found=", ".join(digests) or "none that it has recorded",
+            fix="name one of them by the beginning of its digest",
+        )
+    return digests[0]
+
+
+def check_rules(snapshot: Snapshot, store: FeatureStore, name: str) -> None:
+    """Refuse a snapshot whose rules are not those that are configured.
+
+    Raises
+    ------
+    ConfigError
+        They differ.
+    """
+    rules = snapshot.manifest["rules"]
+    configured = json.loads(json.dumps(values_of(store.spec, RULES), default=dict))
+    unlike = [key for key in configured if configured[key] != rules.get(key) and key not in FREE]
+    if unlike:
+        differing = (f"{k} {_text(rules.get(k))}, not {_text(configured[k])}" for k in unlike)
+        raise ConfigError(
+            f"The snapshot {name} was made by other rules than are configured",
+            found="; ".join(differing),
+            fix="give the arguments of the command that made it, or leave data.snapshot out",
+        )
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def inputs_of(
+    config: Config,
+    store: FeatureStore,
+    snapshots: Sequence[Snapshot],
+    unread: Collection[str] = (),
+) -> dict[str, tuple[str, str]]:
+    """Return URI and digest of each artifact that went into a run.
+
+    Of a snapshot without its sources they are those that it was made of.
+
+    Parameters
+    ----------
+    unread
+        As of `featurestore.io.sources.Sources.digests`.
+    """
+    if not config.data.snapshot:
+        return store.sources.digests(unread)
+    return {
+        name: (str(getattr(config.data, name, None) or config.data.snapshot), digest)
+        for name, digest in snapshots[0].manifest["inputs"].items()
+        if digest and name not in ("views", "folds")
+    }
