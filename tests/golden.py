@@ -58,6 +58,7 @@ VARIES = {
     r"\b[0-9a-f]{64}\b": "SHA256",
     r"\b[0-9a-f]{40}\b(-dirty)?": "COMMIT",
     r"\b(m-)?[0-9a-f]{32}\b": "ID",
+    r"\b\d{4}-\d\d-\d\d \d\d:\d\d UTC": "TIME",
     r"\b[0-9a-f]{16}\b": "SNAPSHOT",
     r"\b\d+\.\d+\.\d+[\w.+]*": "VERSION",
     r"[\d.,]+ (ms|s|min)\b": "DURATION",
