@@ -118,13 +118,11 @@ class EmbeddingMatrix:
 
         def copy(number: int, block: slice) -> None:
             asked = source[block] - self.starts[number]
-            # A piece of the file at a time: address space may be as short as memory.
-            first, last = int(asked[0]), int(asked[-1]) + 1
-            values = self.parts[number].mapped(first, last)
-            if ordered and last - first == len(asked):
-                result[block] = values
+            if ordered:
+                self.parts[number].read_rows(asked, result[block])
             else:
-                result[target[block]] = values[asked - first]
+                values = np.empty((len(asked), self.dim), dtype=np.float32)
+                result[target[block]] = self.parts[number].read_rows(asked, values)
 
         edges = np.searchsorted(source, self._edges)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

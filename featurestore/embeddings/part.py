@@ -10,6 +10,8 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ from featurestore.io.cache import AGAIN
 from featurestore.io.ledger import Identity
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
+
+GAP = 64  # rows that nobody asks for, beyond which what follows is read by itself
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,56 @@ class Part:
         try:
             return np.memmap(self.values, STORED[self.storage], "r", offset, shape)
         except (OSError, ValueError) as error:  # gone, or cut
-            raise ArtifactError(
-                f"The part {self.name} of the embeddings cannot be read",
-                found=f"{self.values}: {error}",
-                fix=AGAIN,
-            ) from error
+            raise self._unreadable(str(error)) from error
+
+    def read_rows(self, rows: Rows, out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Copy some rows into memory, those that lie near each other at once.
+
+        What lies side by side is read and not mapped, which would cost a fault for each page.
+
+        Parameters
+        ----------
+        rows
+            Which ones, ascending.
+        out
+            Where to copy to, contiguous, shape (len(rows), dim).
+
+        Raises
+        ------
+        ArtifactError
+            They are gone.
+        """
+        ends = (np.flatnonzero(np.diff(rows) > GAP) + 1).tolist()
+        with self._opened() as file:
+            for begin, end in pairwise([0, *ends, len(rows)]):
+                near, first, last = rows[begin:end], int(rows[begin]), int(rows[end - 1]) + 1
+                if last - first == len(near):
+                    self._read(file, first, out[begin:end])
+                else:  # address space may be as short as memory: no map spans a gap
+                    out[begin:end] = self.mapped(first, last)[near - first]
+        return out
+
+    def _read(self, file: FileIO, first: int, out: npt.NDArray[np.float32]) -> None:
+        kind = STORED[self.storage]
+        block = out if kind == np.float32 else np.empty(out.shape, kind)
+        file.seek(HEADER_BYTES + first * self.row_bytes)
+        if file.readinto(block.view(np.uint8).reshape(-1).data) != block.nbytes:
+            raise self._unreadable("it is cut")
+        if block is not out:
+            out[...] = block
+
+    def _opened(self) -> FileIO:
+        try:
+            return FileIO(self.values)
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from error
+
+    def _unreadable(self, wrong: str) -> ArtifactError:
+        return ArtifactError(
+            f"The part {self.name} of the embeddings cannot be read",
+            found=f"{self.values}: {wrong}",
+            fix=AGAIN,
+        )
 
     @property
     def when_whole(self) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from featurestore.backend import engine
 from featurestore.embeddings import convert as convert_module
 from featurestore.embeddings import matrix as embedding_matrix
+from featurestore.embeddings import part
 from featurestore.embeddings.batches import as_matrix, as_vectors, embedding_batches, row_groups
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
@@ -214,13 +215,15 @@ def test_gather_is_indexing(data: st.DataObject, block: int, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gather")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert_module, "SLICE_BYTES", data.draw(st.sampled_from([1, 10**9])))
-        made = convert(write(folder / "e.parquet", LISTS))
-    order = np.concatenate([pq.read_table(part.keys)["x"].to_numpy() for part in made.parts])
+        storage = data.draw(st.sampled_from(["float32", "float16"]))  # which holds these exactly
+        made = convert(write(folder / "e.parquet", LISTS), storage)
+    order = np.concatenate([pq.read_table(one.keys)["x"].to_numpy() for one in made.parts])
     expected = VALUES[order]
     rows = np.array(data.draw(st.lists(st.integers(0, 7), unique=True)), dtype=np.int64)
     positions = np.array(data.draw(st.permutations(range(len(rows)))), dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding_matrix, "BLOCK_BYTES", 4 * 3 * block)
+        patch.setattr(part, "GAP", data.draw(st.integers(1, 4)))
         np.testing.assert_array_equal(made.read_rows(rows), expected[rows])
         placed = made.read_rows(rows, positions)
     np.testing.assert_array_equal(placed[positions], expected[rows])
