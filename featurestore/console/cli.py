@@ -6,6 +6,7 @@ featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --f
 """
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.objects import collection as objects
+from featurestore.io.objects import shared
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
 from featurestore.snapshots import build, collection, diff, tags
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         with shown_warnings(Console(stderr=True)), names.resolved_once():
+            shared.use(options.store)
             return options.run(options) or 0
     except FeatureStoreError as error:
         print_error(error)
@@ -74,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         "runs:/RUN/config.yaml of a training run (default: the embedded digits)",
     )
     parser.add_argument("--tracking-uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
+    parser.add_argument(
+        "--store",
+        metavar="PLACE",
+        default=os.environ.get("FEATURESTORE_STORE"),
+        help="path or s3://bucket/prefix through which machines share what they make",
+    )
     parser.add_argument("--threads", type=int, help="threads of the engine (default: every core)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

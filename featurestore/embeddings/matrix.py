@@ -21,7 +21,7 @@ from ibis.backends.sql import SQLBackend
 from featurestore.backend import engine
 from featurestore.embeddings import near
 from featurestore.embeddings.layout import BLOCK_BYTES, Rows
-from featurestore.embeddings.part import Part
+from featurestore.embeddings.part import Part, fetch_file
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
 
@@ -72,6 +72,8 @@ class EmbeddingMatrix:
 
         See `featurestore.embeddings.part.Part.keys`.
         """
+        for part in self.parts:
+            fetch_file(part.keys.name)  # if another machine has made it
         keys = engine.read_parquet(connection, [part.keys for part in self.parts])
         first = {"part": [part.name for part in self.parts], "start": pa.array(self.starts)}
         name = ibis.util.gen_name("part_starts")

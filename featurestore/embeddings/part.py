@@ -8,6 +8,7 @@ keys come last: a part without them is not there.
 import hashlib
 import json
 import os
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -32,9 +33,11 @@ from featurestore.embeddings.layout import (
     npy_header,
 )
 from featurestore.errors import ArtifactError
+from featurestore.io import atomic, digests, locks
 from featurestore.io.atomic import HOME
-from featurestore.io.cache import AGAIN
+from featurestore.io.cache import AGAIN, BUILDING
 from featurestore.io.ledger import Identity
+from featurestore.io.objects import shared
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
 
@@ -117,6 +120,7 @@ class Part:
         ArtifactError
             They are gone.
         """
+        self.fetch()
         offset = HEADER_BYTES + first * self.row_bytes
         shape = (last - first, self.dim)
         try:
@@ -162,9 +166,28 @@ class Part:
 
     def _opened(self) -> FileIO:
         try:
+            self.fetch()
             return FileIO(self.values)
         except OSError as error:
             raise self._unreadable(error.strerror or str(error)) from error
+
+    def fetch(self) -> None:
+        """Bring the embeddings from where machines share them, if they are not here.
+
+        Raises
+        ------
+        ArtifactError
+            They are damaged there.
+        """
+        if self.values.exists() or not is_shared(self.name):
+            return
+        with locks.exclusive(folder() / f".fetching-{self.name}.lock"):
+            for end in (VALUES, KEYS):
+                fetch_file(f"{self.name}{end}")
+            if wrong := damage(self):
+                self.values.unlink(missing_ok=True)
+                raise self._unreadable(f"it is damaged where it is shared: {wrong}")
+            digests.remember(dict.fromkeys((self.keys, self.values), self.when_whole))
 
     def _unreadable(self, wrong: str) -> ArtifactError:
         return ArtifactError(
@@ -182,6 +205,26 @@ class Part:
 def folder() -> Path:
     """Return where parts lie on this machine."""
     return HOME / FOLDER
+
+
+def is_shared(name: str) -> bool:
+    """Return whether a part can be had from another machine."""
+    store = shared.current()
+    return store is not None and f"{name}{KEYS}" in store.files(FOLDER)
+
+
+def fetch_file(name: str) -> None:
+    """Bring a file of a part from where machines share them, if it is not here."""
+    store, file = shared.current(), folder() / name
+    if store is None or file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{BUILDING}{secrets.token_hex(8)}-{name}")
+    try:
+        if store.fetch(FOLDER, name, fresh):
+            atomic.publish(fresh, file)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def row_hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:

@@ -16,12 +16,13 @@ import pyarrow as pa
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, slices
 from featurestore.embeddings.folder import names, set_aside
-from featurestore.embeddings.layout import FORMAT, KEYS
+from featurestore.embeddings.layout import FOLDER, FORMAT, KEYS
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.part import Part, damage, folder, seen
+from featurestore.embeddings.part import Part, damage, fetch_file, folder, is_shared, seen
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.cache import AGAIN
+from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import Storage
 
@@ -83,7 +84,11 @@ def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
         Whether every byte is read, whatever is remembered.
     """
     identities = {part: seen(part) for part in parts}
-    wrong = {part.name: fault for part, fault in identities.items() if isinstance(fault, str)}
+    wrong = {
+        part.name: fault
+        for part, fault in identities.items()
+        if isinstance(fault, str) and not (is_shared(part.name) and not part.values.exists())
+    }
     present = {part: one for part, one in identities.items() if not isinstance(one, str)}
     recorded = {} if wholly else digests.known(one for both in present.values() for one in both)
     doubtful = [
@@ -99,9 +104,21 @@ def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
 
 
 def remember(parts: Iterable[Part]) -> None:
-    """Remember, for other processes as well, that the files of some parts hold them."""
-    named = {file: part.when_whole for part in parts for file in (part.keys, part.values)}
+    """Remember, for other processes as well, that the files of some parts hold them.
+
+    What another machine has made, and is not here yet, is compared when it comes.
+    """
+    here = [part for part in parts if not isinstance(seen(part), str)]
+    named = {file: part.when_whole for part in here for file in (part.keys, part.values)}
     digests.remember(named)
+
+
+def share(parts: Iterable[Part]) -> None:
+    """Let other machines find some parts, unless they do."""
+    store = shared.current()
+    if store is not None:
+        for part in [part for part in parts if not is_shared(part.name)]:
+            store.send(FOLDER, {part.values.name: part.values, part.keys.name: part.keys})
 
 
 def opened(parts: Sequence[Part]) -> EmbeddingMatrix:
@@ -128,6 +145,9 @@ def present(names: Iterable[str]) -> dict[str, Part]:
         It cannot be.
     """
     parts: dict[str, Part] = {}
+    names = list(names)
+    for name in filter(is_shared, names):
+        fetch_file(f"{name}{KEYS}")  # the embeddings come when they are asked for
     there = [name for name in names if (folder() / f"{name}{KEYS}").exists()]
     with ThreadPoolExecutor() as pool:
         for name, read in zip(there, pool.map(_read, there), strict=True):

@@ -17,6 +17,7 @@ from featurestore.errors import ArtifactError
 from featurestore.folds.assignment import Assignment, origin_of
 from featurestore.folds.origin import CONVERTED, TAG, Origin
 from featurestore.io import cache, digests, mlflow_artifacts, seals, uris
+from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset
 from featurestore.spec.rules import FoldRules, LabelRules, field_names, values_of
 from featurestore.spec.store_spec import StoreSpec
@@ -140,6 +141,8 @@ def find_related(wanted: Wanted) -> list[Kept]:
 
 def _here() -> list[Kept]:
     """Return the assignments on this machine."""
+    for name in set(shared.names(NAME)) - set(cache.names(NAME)):
+        cache.open_entry(NAME, name).lock.close()  # which brings it here
     files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
     origins = ((file, origin_of(_opened(file, pq.read_schema))) for file in files)
     return [Kept(str(file), origin) for file, origin in origins if origin]

@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreError
 from featurestore.io import locks, seals
 from featurestore.io.atomic import HOME, publish
+from featurestore.io.objects import shared
 from featurestore.io.seals import Checks
 
 NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits
@@ -182,6 +183,8 @@ def open_entry(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
         It is gone, or damaged: by its name alone it cannot be built again.
     """
     folder = place(kind, name)
+    if not folder.exists() and name in shared.names(kind):
+        return get_or_build(kind, name, _nothing, checks, on_trial=False)
     if not folder.exists():
         raise ArtifactError(f"{folder} is gone", found="no such folder", fix=AGAIN)
     lock = _shared(folder)
@@ -193,14 +196,20 @@ def open_entry(kind: str, name: str, checks: Checks = NONE) -> CacheEntry:
     return CacheEntry(folder, lock)
 
 
+def _nothing(folder: Path) -> None:
+    raise ArtifactError(f"{folder} is gone", found="damaged where it is shared", fix=AGAIN)
+
+
 def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: Checks) -> None:
     _remove_leftovers(folder)
     # Not by `tempfile`: others may read what they may read anywhere else.
     fresh = folder.with_name(f"{BUILDING}{folder.name}-{secrets.token_hex(4)}")
     fresh.mkdir()
     try:
-        build(fresh)
-        seals.seal(fresh, folder, digest, checks)
+        elsewhere = shared.fetched(folder.parent.name, folder.name, fresh)
+        if elsewhere is None:
+            build(fresh)
+        seals.seal(fresh, folder, elsewhere or digest, checks)
         publish(fresh, folder)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)

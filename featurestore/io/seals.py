@@ -108,6 +108,26 @@ def fault(
         return "its seal is damaged"
 
 
+def digest_of(content: bytes, fresh: Path) -> str | None:
+    """Return the digest of a folder that came from elsewhere with its seal; None if it is damaged.
+
+    Parameters
+    ----------
+    content
+        The seal.
+    fresh
+        What came with it.
+    """
+    try:
+        record = _record(content)
+        sums = digests.sums(_within(fresh).values(), anew=True)
+        said = {name: one["sha256"] for name, one in record["files"].items()}
+        came = {name: sums[file] for name, file in _within(fresh).items()}
+        return str(record["digest"]) if said == came else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _within(folder: Path) -> dict[str, Path]:
     files = (file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file for file in files}
@@ -174,8 +194,12 @@ def _write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    return _record(path(folder).read_bytes())
+
+
+def _record(content: bytes) -> dict[str, Any]:
     # What is no mapping raises a TypeError or a ValueError.
-    record = dict(json.loads(path(folder).read_bytes()))
+    record = dict(json.loads(content))
     if record.pop("seal") != _own(record):
         raise ValueError
     return record

@@ -19,10 +19,11 @@ from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import damages, known_sums, named, opened, remember
+from featurestore.embeddings.parts import damages, known_sums, named, opened, remember, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
+from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
 from featurestore.snapshots import leakage, meaning
@@ -165,6 +166,10 @@ class Materialisation:
         for message in manifest["warnings"]:
             warnings.warn(message, FeatureStoreWarning, stacklevel=4)
         store.sources.confirm()
+        share(part for matrix in matrices_of.values() for part in matrix.parts)
+        if spec.tiles and store.assignment:
+            shared.share(artifact.keep(store.assignment).parent)
+        shared.share(entry.folder)  # last, as it names the others
         return Snapshot(entry, manifest, matrices_of)
 
     def dataset(self, prefix: str) -> Dataset:

@@ -14,6 +14,7 @@ from featurestore.embeddings import parts as embedding_parts
 from featurestore.embeddings.part import folder as parts_folder
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import cache, garbage, seals
+from featurestore.io.objects import shared
 from featurestore.snapshots.layout import FORMAT, MANIFEST, MATRICES, SNAPSHOTS
 from featurestore.snapshots.part_list import read_parts, remove_unnamed
 from featurestore.snapshots.snapshot import Snapshot
@@ -69,7 +70,8 @@ def full_name(name: str) -> str:
         No snapshot, or more than one, has a name that begins so.
     """
     wanted = tags().get(name, name)[: cache.NAME_LENGTH]
-    candidates = [existing for existing in names() if existing.startswith(wanted)]
+    existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS)])
+    candidates = [name for name in existing if name.startswith(wanted)]
     if len(candidates) != 1:
         known = [*tags(), *names()]
         raise ArtifactError(

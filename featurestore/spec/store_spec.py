@@ -17,7 +17,7 @@ TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "evidence", "maps",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
-    "patience", "min_delta", "resume", "stream", "threads", "memory_limit", "tracking",
+    "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit", "tracking",
     "data.name", "data.builder", "data.runs", "data.snapshot", "data.synthetic",
 )  # fmt: skip
 """Keys of a configuration that are none of the store's. A test holds them and train/ alike."""

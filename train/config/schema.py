@@ -264,6 +264,10 @@ class Config:
         default="auto",
         metadata=doc("read embeddings from disk every epoch: if memory is short"),
     )
+    store: str | None = field(
+        default=None,
+        metadata=doc("path or s3://bucket/prefix through which machines share what they make"),
+    )
     threads: int | None = field(
         default=None,
         metadata=doc("threads of the engine, a process (default: its cores)", THREADS),

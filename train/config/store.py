@@ -8,6 +8,7 @@ from typing import Any
 from featurestore import examples
 from featurestore.io import preflight
 from featurestore.io.atomic import HOME
+from featurestore.io.objects import shared
 from featurestore.spec.store_spec import ARTIFACTS, StoreSpec
 from featurestore.store import FeatureStore
 from train.config.schema import Config
@@ -30,6 +31,7 @@ def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
     folds
         URIs of the assignments of a run that is replayed.
     """
+    shared.use(config.store)
     built: dict[str, str] = {}
     spec = StoreSpec.from_config(plain(config))
     if config.data.snapshot:  # which holds what it was made of

@@ -12,6 +12,7 @@ from typing import Protocol, Self, TypeVar
 import pyarrow as pa
 
 from featurestore.io.names import resolved_once
+from featurestore.io.objects import shared
 from featurestore.printing import Console
 from train.config.ranks import speaks
 from train.config.schema import Config
@@ -84,6 +85,7 @@ def start_run(
     command
         What started the run, as a shell takes it.
     """
+    shared.use(config.store)
     with start_processes(config, ending) as (processes, console), ExitStack() as stack:
         opened: list[tuple[Inputs, J]] = []  # what the main process keeps to itself
 

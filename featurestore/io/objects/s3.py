@@ -22,6 +22,8 @@ from featurestore.io.objects.stored import (
 
 CONNECTIONS = 16
 OWN = (".amazonaws.com", ".amazonaws.com.cn")  # whose buckets have one name in the world
+THERE = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+"""What a store answers that is asked to write only what is not there yet."""
 
 
 class S3:
@@ -83,6 +85,20 @@ class S3:
         return whole == digest or "kms" in self._client.head_object(**named).get(
             "ServerSideEncryption", ""
         )
+
+    def write(self, key: str, file: Path, once: bool) -> None:
+        """Write an object; with ``once`` one that is there already stays."""
+        from botocore.exceptions import ClientError
+
+        if not once:  # in several parts where it is large
+            self._client.upload_file(str(file), self.bucket, key)
+            return
+        try:
+            with file.open("rb") as body:
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in THERE:
+                raise
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:

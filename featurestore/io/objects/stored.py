@@ -72,6 +72,9 @@ class Store(Protocol):
     def is_whole(self, stored: Stored, file: Path) -> bool:
         """Return whether a file of the right size is what the store has, as far as it says."""
 
+    def write(self, key: str, file: Path, once: bool) -> None:
+        """Write an object; with ``once`` one that is there already stays."""
+
     def refusal(self, uri: str, error: Exception) -> ArtifactError | None:
         """Return what an error of the library below says; None for another's error."""
 

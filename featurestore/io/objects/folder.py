@@ -1,0 +1,77 @@
+"""A folder as a store: what machines with one file system share."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from featurestore.errors import ArtifactError
+from featurestore.io import atomic
+from featurestore.io.objects.stored import CHUNK, Stored, replaced
+
+
+class Folder:
+    """A folder; keys are paths below it.
+
+    Parameters
+    ----------
+    root
+        Its path.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def named(self, key: str) -> Iterator[Stored]:
+        """Return the file of a key and those below it."""
+        return self.beginning(key)
+
+    def beginning(self, prefix: str) -> Iterator[Stored]:
+        """Return the files whose paths begin with a prefix."""
+        folder = Path(self.root, prefix.rpartition("/")[0])
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield self._stored(path)
+
+    def _stored(self, path: Path) -> Stored:
+        stat = path.stat()
+        said = hashlib.sha256(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}".encode())
+        key = path.relative_to(self.root).as_posix()
+        return Stored(self.root, key, said.hexdigest(), stat.st_size)
+
+    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+        """Yield some bytes of a file, refusing one of another content."""
+        path = Path(self.root, stored.key)
+        if self._stored(path) != stored:
+            raise replaced(stored.uri)
+        with path.open("rb") as file:
+            file.seek(start)
+            while start < stop and (chunk := file.read(min(CHUNK, stop - start))):
+                start += len(chunk)
+                yield chunk
+
+    def is_whole(self, stored: Stored, file: Path) -> bool:
+        """Return True: a file system says no more of a file's content than its size."""
+        return True
+
+    def write(self, key: str, file: Path, once: bool) -> None:
+        """Write a file; with ``once`` one that is there already stays."""
+        path = Path(self.root, key)
+        if once and path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".building-{path.name}-{secrets.token_hex(4)}")
+        try:
+            shutil.copyfile(file, fresh)
+            atomic.publish(fresh, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(fresh)  # noqa: PTH108 - it is there only after a failure
+
+    @staticmethod
+    def refusal(uri: str, error: Exception) -> ArtifactError | None:
+        """Return None: what the system says is translated as it is."""
+        return None
