@@ -20,13 +20,14 @@ SHOWN = 8  # differences; more are counted
 
 def facts(config: Config) -> Facts:
     """Return what must be the same in all processes: configuration, code, versions, folder."""
+    # Another machine may know a shared folder by another name; with a store, each has its own.
+    folder = {f"the working folder on {socket.gethostname()}": str(Path.cwd())}
     return {
         **{".".join(path): repr(value) for path, value in flat(config).items()},
         "the code": code(),
         "python": platform.python_version(),
         **versions(),
-        # Another machine may know a shared folder by another name.
-        f"the working folder on {socket.gethostname()}": str(Path.cwd()),
+        **({} if config.store else folder),
     }
 
 
