@@ -19,7 +19,7 @@ from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import damages, known_sums, named, opened, remember, share
+from featurestore.embeddings.parts import damages, known_sums, named, remember, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -145,8 +145,9 @@ class Materialisation:
                 matrices_of = {prefix: self.matrix(prefix, known) for prefix, known in sums.items()}
                 manifest = content | {"digest": digest}
                 manifest |= write(store, folder, matrices_of, findings)
-                for prefix, conversion in self.conversions.items():
-                    write_parts(matrices_of[prefix], conversion.files, folder / f"{prefix}{PARTS}")
+                for prefix, own in matrices_of.items():
+                    files = self.conversions[self.artifact(prefix)].files
+                    write_parts(own, files, folder / f"{prefix}{PARTS}")
                 leakage.raise_leaks(findings_of(manifest), spec.leakage)
                 store.sources.confirm()
             manifest["warnings"] = self.heard
@@ -158,23 +159,28 @@ class Materialisation:
         # Digests are remembered from here on: a refusal would have written nothing.
         store.sources.digests()
         parts = read_parts(entry.folder, manifest)
-        if not self.conversions and any(damages(own) for own in parts.values()):
+        every = {part.name: part for own in parts.values() for part in own}
+        if not self.conversions and damages(every.values()):  # which are made again
             for prefix, known in sums.items():
                 self.matrix(prefix, known)
-        matrices_of = {prefix: opened(own) for prefix, own in parts.items()}
-        remember(part for matrix in matrices_of.values() for part in matrix.parts)
+        remember(every[name] for done in self.conversions.values() for name in done.new)
         for message in manifest["warnings"]:
             warnings.warn(message, FeatureStoreWarning, stacklevel=4)
         store.sources.confirm()
-        share(part for matrix in matrices_of.values() for part in matrix.parts)
+        share(every.values())
         if spec.tiles and store.assignment:
             shared.share(artifact.keep(store.assignment).parent)
         shared.share(entry.folder)  # last, as it names the others
+        matrices_of = {prefix: EmbeddingMatrix(tuple(own)) for prefix, own in parts.items()}
         return Snapshot(entry, manifest, matrices_of)
+
+    def artifact(self, prefix: str) -> str:
+        """Return which artifact holds the embeddings of the training or test tiles."""
+        return f"{prefix}embeddings" if self.store.spec.test_embeddings else "embeddings"
 
     def dataset(self, prefix: str) -> Dataset:
         """Return the embeddings of the training or test tiles, as files."""
-        return self.store.sources.dataset(prefix + "embeddings")
+        return self.store.sources.dataset(self.artifact(prefix))
 
     def root(self, prefix: str, sums: Mapping[Path, str] | None) -> str:
         """Return the digest of a cohort's embeddings."""
@@ -186,15 +192,16 @@ class Materialisation:
     def matrix(self, prefix: str, sums: Mapping[Path, str] | None) -> EmbeddingMatrix:
         """Return the embeddings of a cohort, what is missing of them converted."""
         assert self.findings is not None  # cheap refusals before the long conversion
-        if prefix not in self.conversions:
+        name = self.artifact(prefix)
+        if name not in self.conversions:
             dim = contract_rules.dimension(self.store.view(prefix + "embeddings"))
             target = Target(dim, self.store.spec.storage)
             conversion = Conversion(self.dataset(prefix), target, sums or {}, self.store.threads)
             cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
-            self.conversions[prefix] = conversion
+            self.conversions[name] = conversion
             conversion.run(self.rows)
             self.store.sources.confirm()
-        return self.conversions[prefix].matrix
+        return self.conversions[name].matrix
 
     @cached_property
     def findings(self) -> list[Finding]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, StoreSpec
 from featurestore.backend import engine
 from featurestore.errors import FeatureStoreWarning, SchemaError, UnknownClassError
+from featurestore.folds.artifact import Wanted
 from featurestore.validation import violations
 
 NAMES = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett"]
@@ -124,7 +125,7 @@ def test_columns_stand_in_an_order_that_all_files_have(tmp_path: Path):
 
 def test_it_is_part_of_what_names_folds(tmp_path: Path):
     pq.write_table(table("A", "B", "C"), tmp_path / "0.parquet")
-    contents = {
-        store(tmp_path, **RULES, absent_coverage=a).fold_content for a in ("refuse", "zero")
-    }
-    assert len(contents) == 2
+    stores = [store(tmp_path, **RULES, absent_coverage=a) for a in ("refuse", "zero")]
+    wanted = [Wanted(one.spec, one.sources.dataset("tiles")) for one in stores]
+    assert wanted[0].cohort != wanted[1].cohort
+    assert wanted[0].rules != wanted[1].rules
