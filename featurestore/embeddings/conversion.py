@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from featurestore.contract.violation import Violation, raise_first
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, Target, convert, each, slices, write_keys
-from featurestore.embeddings.folder import LOCK
 from featurestore.embeddings.invalid import InvalidEmbeddings
-from featurestore.embeddings.layout import KEYS, STORED, VALUES, Advance
+from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.part import Part, content_of, file_sha256, folder
 from featurestore.embeddings.parts import name_of, named, present

@@ -9,27 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featurestore.embeddings.layout import KEYS, VALUES
+from featurestore.embeddings.layout import KEYS, LOCK, VALUES
 from featurestore.embeddings.part import folder
 from featurestore.errors import DamageWarning, os_errors_refused
 from featurestore.io import locks
 from featurestore.io.cache import BROKEN, BUILDING
-
-LOCK = ".lock"
 
 
 @contextmanager
 def lease() -> Iterator[None]:
     """Keep parts from being removed for a block; leave nothing behind where none came about."""
     try:
-        lock = locks.wait_shared(folder() / LOCK, folder() / LOCK)
-    except OSError:  # a folder that is only read; or nothing can be written, which is said later
-        yield
-        return
-    try:
-        yield
+        with locks.lease(folder() / LOCK):
+            yield
     finally:
-        lock.close()
         with _alone() as alone:
             if alone:
                 _tidy()
@@ -97,22 +90,36 @@ def _unlinked(*files: Path) -> list[Path]:
     return there
 
 
-def set_aside(name: str, fault: str) -> None:
+def set_aside(name: str, look: Callable[[str], str | None]) -> bool:
     """Rename the files of a part that is damaged, so that it is converted again.
+
+    Parameters
+    ----------
+    look
+        Returns what is wrong with it, in words, or None: another process may have mended it.
+
+    Returns
+    -------
+    bool
+        Whether it was still damaged.
 
     Raises
     ------
     ArtifactError
         They cannot be renamed.
     """
-    fix = "ask the owner of the folder to remove the part, or work in another folder"
-    with os_errors_refused(f"The part {name} is damaged ({fault}), and stays", fix):
-        for file in (folder() / f"{name}{KEYS}", folder() / f"{name}{VALUES}"):
-            if file.exists():
-                file.replace(file.with_name(f"{BROKEN}{file.name}"))
+    with locks.exclusive(folder() / f".mending-{name}{LOCK}"):
+        if not (fault := look(name)):
+            return False
+        fix = "ask the owner of the folder to remove the part, or work in another folder"
+        with os_errors_refused(f"The part {name} is damaged ({fault}), and stays", fix):
+            for file in (folder() / f"{name}{KEYS}", folder() / f"{name}{VALUES}"):
+                if file.exists():
+                    file.replace(file.with_name(f"{BROKEN}{file.name}"))
     warnings.warn(
         f"the part {name} of the embeddings is damaged ({fault}): it is set aside as "
         f"{BROKEN}{name}, to be made again",
         DamageWarning,
         stacklevel=2,
     )
+    return True

@@ -26,6 +26,9 @@ VALUES, KEYS = ".npy", ".parquet"
 which are written last."""
 
 
+LOCK = ".lock"  # of the folder: shared by who uses parts that no snapshot names yet
+
+
 MANIFEST = b"part"
 """The key of a part's shape among the metadata of its keys."""
 

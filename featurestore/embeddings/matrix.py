@@ -20,10 +20,13 @@ from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import engine
 from featurestore.embeddings import near
+from featurestore.embeddings.damage import damages
 from featurestore.embeddings.layout import BLOCK_BYTES, Rows
-from featurestore.embeddings.part import Part, fetch_file
+from featurestore.embeddings.part import Part, damaged, fetch_keys
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
+
+AT_ONCE = 8  # files that are fetched
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class EmbeddingMatrix:
 
         See `featurestore.embeddings.part.Part.keys`.
         """
-        for part in self.parts:
-            fetch_file(part.keys.name)  # if another machine has made it
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # where another machine has made them
+            list(pool.map(fetch_keys, [part.name for part in self.parts]))
         keys = engine.read_parquet(connection, [part.keys for part in self.parts])
         first = {"part": [part.name for part in self.parts], "start": pa.array(self.starts)}
         name = ibis.util.gen_name("part_starts")
@@ -82,6 +85,21 @@ class EmbeddingMatrix:
         return placed.select(
             *KEY, row=placed.row + placed.start, **{n: placed[n] for n in near.CELLS}
         )
+
+    def check(self, rows: Rows) -> None:
+        """Make sure that the parts of some rows are on this machine, and whole.
+
+        Raises
+        ------
+        ArtifactError
+            One is damaged.
+        """
+        numbers = np.unique(np.searchsorted(self.starts, rows, side="right") - 1).tolist()
+        own = [self.parts[number] for number in numbers]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(Part.fetch, own))
+        for name, fault in damages(own).items():
+            raise damaged(name, fault)
 
     def read_rows(
         self,

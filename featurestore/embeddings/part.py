@@ -25,6 +25,7 @@ from featurestore.embeddings.layout import (
     FOLDER,
     HEADER_BYTES,
     KEYS,
+    LOCK,
     MANIFEST,
     STORED,
     VALUES,
@@ -67,15 +68,20 @@ class Part:
     content: str
 
     @classmethod
-    def read(cls, name: str) -> "Part":
+    def read(cls, name: str, keys: Path | None = None) -> "Part":
         """Read what a part says of itself.
+
+        Parameters
+        ----------
+        keys
+            Where its keys are, if not where they belong.
 
         Raises
         ------
         OSError, pa.ArrowException, ValueError, KeyError, TypeError
             It is not there, or damaged.
         """
-        metadata = pq.read_schema(folder() / f"{name}{KEYS}").metadata or {}
+        metadata = pq.read_schema(keys or folder() / f"{name}{KEYS}").metadata or {}
         return cls(name, **json.loads(metadata[MANIFEST]))
 
     @property
@@ -112,19 +118,25 @@ class Part:
         """Where the digest of the keys' file stands in that of the embeddings."""
         return HEADER_BYTES + self.rows * self.row_bytes
 
-    def mapped(self, first: int, last: int) -> np.ndarray:
+    def mapped(self, first: int, last: int, file: Path | None = None) -> np.ndarray:
         """Return rows first .. last, memory-mapped and read-only, shape (last - first, dim).
+
+        Parameters
+        ----------
+        file
+            Where the embeddings are, if not where they belong.
 
         Raises
         ------
         ArtifactError
             They are gone.
         """
-        self.fetch()
+        if file is None:
+            self.fetch()
         offset = HEADER_BYTES + first * self.row_bytes
         shape = (last - first, self.dim)
         try:
-            return np.memmap(self.values, STORED[self.storage], "r", offset, shape)
+            return np.memmap(file or self.values, STORED[self.storage], "r", offset, shape)
         except (OSError, ValueError) as error:  # gone, or cut
             raise self._unreadable(str(error)) from error
 
@@ -172,22 +184,40 @@ class Part:
             raise self._unreadable(error.strerror or str(error)) from error
 
     def fetch(self) -> None:
-        """Bring the embeddings from where machines share them, if they are not here.
+        """Bring the part from where machines share it, if its embeddings are not here.
 
         Raises
         ------
         ArtifactError
-            They are damaged there.
+            All that is there of it is damaged.
         """
-        if self.values.exists() or not is_shared(self.name):
+        if self.values.exists():
             return
-        with locks.exclusive(folder() / f".fetching-{self.name}.lock"):
-            for end in (VALUES, KEYS):
-                fetch_file(f"{self.name}{end}")
-            if wrong := damage(self):
-                self.values.unlink(missing_ok=True)
-                raise self._unreadable(f"it is damaged where it is shared: {wrong}")
+        folder().mkdir(parents=True, exist_ok=True)
+        lock = folder() / f".fetching-{self.name}{LOCK}"
+        with locks.lease(folder() / LOCK), locks.exclusive(lock):
+            if not self.values.exists():  # another process has waited for it, or has brought it
+                self._fetch()
+
+    def _fetch(self) -> None:
+        store = shared.current()
+        if store is None:
+            return
+        for variant, files in store.variants(FOLDER, self.name):
+            fresh = [folder() / f"{BUILDING}{secrets.token_hex(8)}{end}" for end in (VALUES, KEYS)]
+            try:
+                store.fetch(files[shared.PART_VALUES], fresh[0])
+                store.fetch(files[shared.PART_KEYS], fresh[1])
+                if damage(self, *fresh):
+                    store.damaged(self.name, variant)
+                    continue
+                atomic.publish(fresh[1], self.keys)
+                atomic.publish(fresh[0], self.values)  # last: they are what is asked for
+            finally:
+                for file in fresh:
+                    file.unlink(missing_ok=True)
             digests.remember(dict.fromkeys((self.keys, self.values), self.when_whole))
+            return
 
     def _unreadable(self, wrong: str) -> ArtifactError:
         return ArtifactError(
@@ -210,21 +240,28 @@ def folder() -> Path:
 def is_shared(name: str) -> bool:
     """Return whether a part can be had from another machine."""
     store = shared.current()
-    return store is not None and f"{name}{KEYS}" in store.files(FOLDER)
+    return store is not None and bool(store.variants(FOLDER, name))
 
 
-def fetch_file(name: str) -> None:
-    """Bring a file of a part from where machines share them, if it is not here."""
-    store, file = shared.current(), folder() / name
+def fetch_keys(name: str) -> None:
+    """Bring the keys of a part from where machines share it, if they are not here.
+
+    What they are is in the name of their variant; the embeddings come when they are asked for.
+    """
+    store, file = shared.current(), folder() / f"{name}{KEYS}"
     if store is None or file.exists():
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f"{BUILDING}{secrets.token_hex(8)}-{name}")
-    try:
-        if store.fetch(FOLDER, name, fresh):
-            atomic.publish(fresh, file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    for variant, files in store.variants(FOLDER, name):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f"{BUILDING}{secrets.token_hex(8)}{KEYS}")
+        try:
+            store.fetch(files[shared.PART_KEYS], fresh)
+            if shared.sha256(fresh).startswith(variant):
+                atomic.publish(fresh, file)
+                return
+            store.damaged(name, variant)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def row_hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
@@ -252,37 +289,51 @@ def content_of(keys: pa.Table) -> str:
     return content.hexdigest()
 
 
-def damage(part: Part) -> str | None:
+def damage(part: Part, values: Path | None = None, keys: Path | None = None) -> str | None:
     """Read a whole part and return what is wrong with it, in words, if anything is.
 
     Its rows are compared with the digests that were taken while they were written.
+
+    Parameters
+    ----------
+    values, keys
+        Where its files are, if not where they belong.
     """
-    if wrong := missing(part):
-        return wrong
-    with part.values.open("rb") as stream:
+    if values is None or keys is None:
+        if wrong := missing(part):
+            return wrong
+        values, keys = part.values, part.keys
+    with values.open("rb") as stream:
         header = stream.read(HEADER_BYTES)
         stream.seek(part.seal_offset)
         seal = stream.read()
     if header != part.header:
         return f"{part.values.name} has another header than what was written"
-    if file_sha256(part.keys) != seal:
+    if file_sha256(keys) != seal:
         return f"{part.keys.name} has another SHA-256 than what was written"
     try:
-        keys = pq.read_table(part.keys, columns=[*KEY, "stored"])
-        if content_of(keys) != part.content or Part.read(part.name) != part:
+        table = pq.read_table(keys, columns=[*KEY, "stored"])
+        if content_of(table) != part.content or Part.read(part.name, keys) != part:
             return f"{part.keys.name} holds other keys than those asked for"
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         return f"{part.keys.name} cannot be read: {str(error).splitlines()[0]}"
-    expected = keys["stored"].to_numpy()
+    expected = table["stored"].to_numpy()
     weights, size = hash_weights(part.dim), max(1, BLOCK_BYTES // part.row_bytes)
 
     def look(start: int) -> int:
-        values = part.mapped(start, min(start + size, part.rows))
-        return int((row_hashes(values, weights) != expected[start : start + size]).sum())
+        block = part.mapped(start, min(start + size, part.rows), values)
+        return int((row_hashes(block, weights) != expected[start : start + size]).sum())
 
     with ThreadPoolExecutor() as pool:
         rows = sum(pool.map(look, range(0, part.rows, size)))
     return f"{part.values.name} has {rows:,} rows that are not what was written" if rows else None
+
+
+def damaged(name: str, fault: str) -> ArtifactError:
+    """Return the refusal of a part that is damaged, with why in words."""
+    return ArtifactError(
+        f"The part {name} of the embeddings is damaged", found=f"{folder()}: {fault}", fix=AGAIN
+    )
 
 
 def file_sha256(file: Path) -> bytes:

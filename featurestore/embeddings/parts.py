@@ -15,13 +15,12 @@ import pyarrow as pa
 
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, slices
-from featurestore.embeddings.folder import names, set_aside
+from featurestore.embeddings.damage import damages
+from featurestore.embeddings.folder import lease, names, set_aside
 from featurestore.embeddings.layout import FOLDER, FORMAT, KEYS
-from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.part import Part, damage, fetch_file, folder, is_shared, seen
-from featurestore.errors import ArtifactError
+from featurestore.embeddings.matrix import AT_ONCE, EmbeddingMatrix
+from featurestore.embeddings.part import Part, damaged, fetch_keys, folder, is_shared
 from featurestore.io import digests
-from featurestore.io.cache import AGAIN
 from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import Storage
@@ -60,8 +59,8 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
 
 
-def known_sums(dataset: Dataset) -> dict[Path, str] | None:
-    """Return the SHA-256 of an artifact's files with rows, or None if hashing them is to wait.
+def known_sums(dataset: Dataset) -> dict[Path, str]:
+    """Return the SHA-256 of an artifact's files with rows, but of those whose hashing is to wait.
 
     Files that are not remembered are hashed, unless they are more than the system keeps in memory:
     those are hashed while they are converted, so that the disk is read once.
@@ -69,48 +68,8 @@ def known_sums(dataset: Dataset) -> dict[Path, str] | None:
     sums = digests.remembered(dataset.files)
     unknown = [f for f in dataset.filled if f.path not in sums]
     if sum(f.identity.size for f in unknown) > CACHED * psutil.virtual_memory().available:
-        return None
+        return sums
     return sums | digests.sums(fragment.path for fragment in unknown)
-
-
-def damages(parts: Iterable[Part], wholly: bool = False) -> dict[str, str]:
-    """Return what is wrong with some parts, in words, by their names.
-
-    A part whose files are those that were written, or were compared since, is believed.
-
-    Parameters
-    ----------
-    wholly
-        Whether every byte is read, whatever is remembered.
-    """
-    identities = {part: seen(part) for part in parts}
-    wrong = {
-        part.name: fault
-        for part, fault in identities.items()
-        if isinstance(fault, str) and not (is_shared(part.name) and not part.values.exists())
-    }
-    present = {part: one for part, one in identities.items() if not isinstance(one, str)}
-    recorded = {} if wholly else digests.known(one for both in present.values() for one in both)
-    doubtful = [
-        part
-        for part, both in present.items()
-        if any(recorded.get(one) != part.when_whole for one in both)
-    ]
-    for part in doubtful:
-        if fault := damage(part):
-            wrong[part.name] = fault
-    remember(part for part in doubtful if part.name not in wrong)
-    return wrong
-
-
-def remember(parts: Iterable[Part]) -> None:
-    """Remember, for other processes as well, that the files of some parts hold them.
-
-    What another machine has made, and is not here yet, is compared when it comes.
-    """
-    here = [part for part in parts if not isinstance(seen(part), str)]
-    named = {file: part.when_whole for part in here for file in (part.keys, part.values)}
-    digests.remember(named)
 
 
 def share(parts: Iterable[Part]) -> None:
@@ -118,7 +77,8 @@ def share(parts: Iterable[Part]) -> None:
     store = shared.current()
     if store is not None:
         for part in [part for part in parts if not is_shared(part.name)]:
-            store.send(FOLDER, {part.values.name: part.values, part.keys.name: part.keys})
+            files = {shared.PART_VALUES: part.values, shared.PART_KEYS: part.keys}
+            store.send(FOLDER, part.name, files)
 
 
 def opened(parts: Sequence[Part]) -> EmbeddingMatrix:
@@ -130,9 +90,7 @@ def opened(parts: Sequence[Part]) -> EmbeddingMatrix:
         One is missing or damaged.
     """
     for name, fault in damages(parts).items():
-        raise ArtifactError(
-            f"The part {name} of the embeddings is damaged", found=f"{folder()}: {fault}", fix=AGAIN
-        )
+        raise damaged(name, fault)
     return EmbeddingMatrix(tuple(parts))
 
 
@@ -146,29 +104,35 @@ def present(names: Iterable[str]) -> dict[str, Part]:
     """
     parts: dict[str, Part] = {}
     names = list(names)
-    for name in filter(is_shared, names):
-        fetch_file(f"{name}{KEYS}")  # the embeddings come when they are asked for
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # the embeddings come when they are asked for
+        list(pool.map(fetch_keys, names))
     there = [name for name in names if (folder() / f"{name}{KEYS}").exists()]
     with ThreadPoolExecutor() as pool:
         for name, read in zip(there, pool.map(_read, there), strict=True):
             if isinstance(read, Part):
                 parts[name] = read
             else:
-                set_aside(name, read)
-    for name, fault in damages(parts.values()).items():
-        set_aside(name, fault)
+                set_aside(name, _fault)
+    for name in damages(parts.values()):
+        set_aside(name, _fault)
         del parts[name]
     return parts
 
 
 def verify() -> Iterator[tuple[str, str]]:
     """Read every byte of all parts; set aside what is damaged, and yield its name with why."""
-    for name in names():
-        part = _read(name)
-        fault = part if isinstance(part, str) else damages([part], wholly=True).get(name)
-        if fault:
-            set_aside(name, fault)
-            yield name, fault
+    with lease():
+        for name in names():
+            if (fault := _fault(name)) and set_aside(name, _fault):
+                yield name, fault
+
+
+def _fault(name: str) -> str | None:
+    """Read a whole part of this machine and return what is wrong with it, in words."""
+    part = _read(name)
+    if isinstance(part, str):
+        return part
+    return damages([part], wholly=True).get(name)
 
 
 def _read(name: str) -> Part | str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -141,8 +142,9 @@ def find_related(wanted: Wanted) -> list[Kept]:
 
 def _here() -> list[Kept]:
     """Return the assignments on this machine."""
-    for name in set(shared.names(NAME)) - set(cache.names(NAME)):
-        cache.open_entry(NAME, name).lock.close()  # which brings it here
+    for name in set(shared.names(NAME, again=True)) - set(cache.names(NAME)):
+        with suppress(ArtifactError):  # a damaged one has been warned of
+            cache.open_entry(NAME, name).lock.close()  # which brings it here
     files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
     origins = ((file, origin_of(_opened(file, pq.read_schema))) for file in files)
     return [Kept(str(file), origin) for file, origin in origins if origin]

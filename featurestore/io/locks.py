@@ -88,6 +88,18 @@ def wait_exclusive(path: Path) -> IO[bytes]:
     return _lock(path, LockFlags.EXCLUSIVE)
 
 
+@contextmanager
+def lease(path: Path) -> Iterator[None]:
+    """Share a lock file for a block; none where none can be written, which is said elsewhere."""
+    try:
+        lock = wait_shared(path, path)
+    except OSError:
+        yield
+        return
+    with lock:
+        yield
+
+
 def try_exclusive(path: Path, fallback: Path | None = None) -> IO[bytes] | None:
     """Return a lock file that this process alone holds, or None if another process has it.
 

@@ -17,9 +17,10 @@ from featurestore.contract import rules as contract_rules
 from featurestore.embeddings import matrix
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
+from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import damages, known_sums, named, remember, share
+from featurestore.embeddings.parts import known_sums, named, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -108,7 +109,22 @@ def materialise(
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
     with cache.undone_if_refused(), lease():
-        return Materialisation(store, rows or Rows(None), folds).run()
+        snapshot = Materialisation(store, rows or Rows(None), folds).run()
+    try:  # after all that is refused; a store that does not answer undoes nothing
+        _share(store, snapshot)
+    except ArtifactError as error:
+        message = f"snapshot {snapshot.folder.name} is not shared: {error.wrong}: {error.found}"
+        warnings.warn(message, FeatureStoreWarning, stacklevel=2)
+    return snapshot
+
+
+def _share(store: FeatureStore, snapshot: Snapshot) -> None:
+    """Let other machines find a snapshot; it comes last, as it names the others."""
+    if shared.current() is not None:
+        share(part for matrix in snapshot.matrices.values() for part in matrix.parts)
+        if store.spec.tiles and store.assignment:
+            shared.share(artifact.keep(store.assignment).parent)
+        shared.share(snapshot.folder)
 
 
 class Materialisation:
@@ -150,6 +166,7 @@ class Materialisation:
                     write_parts(own, files, folder / f"{prefix}{PARTS}")
                 leakage.raise_leaks(findings_of(manifest), spec.leakage)
                 store.sources.confirm()
+            manifest["sources"] = store.sources.digests()
             manifest["warnings"] = self.heard
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
@@ -159,18 +176,14 @@ class Materialisation:
         # Digests are remembered from here on: a refusal would have written nothing.
         store.sources.digests()
         parts = read_parts(entry.folder, manifest)
+        for prefix, own in parts.items():
+            if self.artifact(prefix) not in self.conversions and damages(own):
+                self.matrix(prefix, sums[prefix])  # what is damaged is made again
         every = {part.name: part for own in parts.values() for part in own}
-        if not self.conversions and damages(every.values()):  # which are made again
-            for prefix, known in sums.items():
-                self.matrix(prefix, known)
         remember(every[name] for done in self.conversions.values() for name in done.new)
         for message in manifest["warnings"]:
             warnings.warn(message, FeatureStoreWarning, stacklevel=4)
         store.sources.confirm()
-        share(every.values())
-        if spec.tiles and store.assignment:
-            shared.share(artifact.keep(store.assignment).parent)
-        shared.share(entry.folder)  # last, as it names the others
         matrices_of = {prefix: EmbeddingMatrix(tuple(own)) for prefix, own in parts.items()}
         return Snapshot(entry, manifest, matrices_of)
 
@@ -182,21 +195,22 @@ class Materialisation:
         """Return the embeddings of the training or test tiles, as files."""
         return self.store.sources.dataset(self.artifact(prefix))
 
-    def root(self, prefix: str, sums: Mapping[Path, str] | None) -> str:
+    def root(self, prefix: str, sums: Mapping[Path, str]) -> str:
         """Return the digest of a cohort's embeddings."""
-        if sums is None:  # too large to be read twice: they are hashed while they are converted
+        files = self.dataset(prefix).filled
+        if any(fragment.path not in sums for fragment in files):  # hashed while they are converted
             with self.listening():
                 return self.matrix(prefix, sums).digest
-        return matrix.root(named(self.dataset(prefix).filled, self.store.spec.storage, sums))
+        return matrix.root(named(files, self.store.spec.storage, sums))
 
-    def matrix(self, prefix: str, sums: Mapping[Path, str] | None) -> EmbeddingMatrix:
+    def matrix(self, prefix: str, sums: Mapping[Path, str]) -> EmbeddingMatrix:
         """Return the embeddings of a cohort, what is missing of them converted."""
         assert self.findings is not None  # cheap refusals before the long conversion
         name = self.artifact(prefix)
         if name not in self.conversions:
             dim = contract_rules.dimension(self.store.view(prefix + "embeddings"))
             target = Target(dim, self.store.spec.storage)
-            conversion = Conversion(self.dataset(prefix), target, sums or {}, self.store.threads)
+            conversion = Conversion(self.dataset(prefix), target, sums, self.store.threads)
             cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
             self.conversions[name] = conversion
             conversion.run(self.rows)

@@ -70,7 +70,7 @@ def full_name(name: str) -> str:
         No snapshot, or more than one, has a name that begins so.
     """
     wanted = tags().get(name, name)[: cache.NAME_LENGTH]
-    existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS)])
+    existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS, again=True)])
     candidates = [name for name in existing if name.startswith(wanted)]
     if len(candidates) != 1:
         known = [*tags(), *names()]

@@ -75,6 +75,7 @@ def load_shards(tiles: TileTable, grid: HeadGrid, config: Config, processes: Pro
 
 def load_shard(share: TileShare, config: Config, processes: Processes) -> tuple[Shard, TileShare]:
     """Return this process's rows of some tiles, on its device, and the same tiles in its order."""
+    processes.together(lambda: share.matrix.check(share.row))  # whoever else has looked at them
     number = 2 if config.precision == "bf16" else 4
     fits = len(share) * share.matrix.dim * number <= memory_budget(config)
     fits = all(processes.all_gather(fits))  # or processes would have unlike orders

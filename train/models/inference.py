@@ -84,6 +84,7 @@ def apply_to_tiles(model: TrainedModel, tiles: TileSet, threads: int | None = No
         That read embeddings.
     """
     rows = tiles.keys["row"].to_numpy()
+    tiles.matrix.check(rows)
     target = torch.from_numpy(tiles.keys["target"].fill_null(DROPPED).to_numpy())
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:

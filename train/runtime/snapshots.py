@@ -106,8 +106,4 @@ def inputs_of(
     """
     if not config.data.snapshot:
         return store.sources.digests(unread)
-    return {
-        name: (str(getattr(config.data, name, None) or config.data.snapshot), digest)
-        for name, digest in snapshots[0].manifest["inputs"].items()
-        if digest and name not in ("views", "folds")
-    }
+    return {name: (uri, digest) for name, (uri, digest) in snapshots[0].manifest["sources"].items()}

@@ -1,14 +1,18 @@
 """What machines share: parts, snapshots and folds, in a folder or an object store.
 
 Each machine keeps its own copies in its working folder. What one has made the others find by its
-name, which its content decides. The file that makes it whole (a seal, the keys of a part) comes
-last, and is written where it is not there yet. What comes back is compared before it is used.
+name, which its content decides. A thing lies in a folder ``KIND/NAME-VARIANT/`` with a file that
+makes it whole (a seal, the keys of a part): it comes last, proves the others, and names the variant
+by the beginning of its SHA-256, so that two machines that make one thing at once never mix files.
 """
 
+import re
 import shutil
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import file_digest
 from pathlib import Path
 
 from featurestore.errors import ArtifactError, DamageWarning
@@ -17,7 +21,13 @@ from featurestore.io.objects.folder import Folder
 from featurestore.io.objects.listing import SCHEMES, connect
 from featurestore.io.objects.stored import Store, Stored, translated
 
-KINDS = ("snapshots", "folds")  # folders of the cache that are shared
+SEAL, PART_KEYS, PART_VALUES = "seal", "keys.parquet", "values.npy"
+PROOFS = {"snapshots": SEAL, "folds": SEAL, "parts": PART_KEYS}
+"""By kind, the file that makes a thing whole."""
+PLACE = re.compile(r"([0-9a-f]{16,64})-([0-9a-f]{16})/(\w[\w.-]*)", re.ASCII)
+
+Variant = tuple[str, Mapping[str, Stored]]
+"""The beginning of the SHA-256 of what makes it whole, and its files by name."""
 
 
 @dataclass
@@ -35,7 +45,8 @@ class Shared:
     uri: str
     store: Store
     prefix: str
-    _names: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    _things: dict[str, dict[str, list[Variant]]] = field(default_factory=dict)
+    _damaged: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     def open(cls, uri: str) -> "Shared":
@@ -58,33 +69,63 @@ class Shared:
         prefix = place.partition("/")[2].strip("/")
         return cls(uri, connect(uri), f"{prefix}/" if prefix else "")
 
-    def files(self, kind: str, again: bool = False) -> Mapping[str, Stored]:
-        """Return what there is of a kind, by its name; asked for once, and again on request."""
-        if again or kind not in self._names:
+    def things(self, kind: str, again: bool = False) -> Mapping[str, list[Variant]]:
+        """Return the whole variants of each thing of a kind; listed once, and again on request."""
+        if again or kind not in self._things:
             base = f"{self.prefix}{kind}/"
             with translated(self.uri, self.store.refusal):
                 objects = list(self.store.beginning(base))
-            names = {one.key.removeprefix(base): one for one in objects if one.key.startswith(base)}
-            self._names[kind] = names
-        return self._names[kind]
+            files: dict[tuple[str, str], dict[str, Stored]] = defaultdict(dict)
+            for one in objects:
+                # Whoever can write there names no file outside of the folder that it comes into.
+                if one.key.startswith(base) and (place := PLACE.fullmatch(one.key[len(base) :])):
+                    files[place[1], place[2]][place[3]] = one
+            things: dict[str, list[Variant]] = defaultdict(list)
+            for (name, variant), own in sorted(files.items()):
+                if PROOFS[kind] in own:
+                    things[name].append((variant, own))
+            self._things[kind] = dict(things)
+        return self._things[kind]
 
-    def fetch(self, kind: str, name: str, to: Path) -> bool:
-        """Bring a file; return whether there is one."""
-        stored = self.files(kind).get(name) or self.files(kind, again=True).get(name)
-        if stored is None:
-            return False
+    def variants(self, kind: str, name: str) -> list[Variant]:
+        """Return the variants of a thing that were not found damaged."""
+        found = self.things(kind).get(name, [])
+        return [one for one in found if (name, one[0]) not in self._damaged]
+
+    def fetch(self, stored: Stored, to: Path) -> Path:
+        """Bring a file; return where it is."""
         with translated(stored.uri, self.store.refusal), to.open("wb") as file:
             for chunk in self.store.read(stored, 0, stored.size):
                 file.write(chunk)
-        return True
+        return to
 
-    def send(self, kind: str, names: Mapping[str, Path]) -> None:
-        """Write some files in their order, the last one where it is not there yet."""
-        last = list(names)[-1]
-        for name in names:
+    def damaged(self, name: str, variant: str) -> None:
+        """Use a variant no more, and say so: it has to be removed where it lies."""
+        self._damaged.add((name, variant))
+        warnings.warn(
+            f"{name}-{variant} is damaged in {self.uri}: remove it there; it is not used",
+            DamageWarning,
+            stacklevel=3,
+        )
+
+    def send(self, kind: str, name: str, files: Mapping[str, Path]) -> None:
+        """Write the files of a thing, those that are not there yet, what makes it whole last."""
+        proof = PROOFS[kind]
+        variant = sha256(files[proof])[:16]
+        there = dict(self.things(kind, again=True).get(name, []))
+        if variant in there:
+            return
+        for file in [*(file for file in files if file != proof), proof]:
+            key = f"{self.prefix}{kind}/{name}-{variant}/{file}"
             with translated(self.uri, self.store.refusal):
-                self.store.write(f"{self.prefix}{kind}/{name}", names[name], once=name == last)
-        self._names.pop(kind, None)
+                self.store.write(key, files[file], once=file == proof)
+        self._things.pop(kind, None)
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 _SHARED: list[Shared] = []
@@ -121,45 +162,32 @@ def fetched(kind: str, name: str, fresh: Path) -> str | None:
         The digest that its seal names; None, with the folder still empty, where there is none.
     """
     shared = current()
-    if shared is None or kind not in KINDS:
+    if shared is None or PROOFS.get(kind) != SEAL:
         return None
-    seal = fresh.with_name(f"{fresh.name}{seals.SUFFIX}")
-    try:
-        if not shared.fetch(kind, f"{name}{seals.SUFFIX}", seal):
-            return None
-        begin = f"{name}/"
-        for file in [file for file in shared.files(kind) if file.startswith(begin)]:
-            to = fresh / file.removeprefix(begin)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shared.fetch(kind, file, to)
-        digest = seals.digest_of(seal.read_bytes(), fresh)
-    finally:
-        seal.unlink(missing_ok=True)
-    if digest is None:
-        warnings.warn(
-            f"{kind}/{name} is damaged in {shared.uri}: it is made again here, and stays there",
-            DamageWarning,
-            stacklevel=2,
-        )
+    for variant, files in shared.variants(kind, name):
+        for file, stored in files.items():
+            shared.fetch(stored, fresh / file)
+        seal = (fresh / SEAL).read_bytes()
+        whole = sha256(fresh / SEAL).startswith(variant)
+        (fresh / SEAL).unlink()
+        digest = seals.digest_of(seal, fresh) if whole else None
+        if digest is not None and digest.startswith(name):
+            return digest
+        shared.damaged(name, variant)
         shutil.rmtree(fresh)
         fresh.mkdir()
-    return digest
+    return None
 
 
 def share(folder: Path) -> None:
     """Let other machines find a folder of the cache, unless they do."""
-    shared, kind, seal = current(), folder.parent.name, seals.path(folder)
-    if shared is None or kind not in KINDS or seal.name in shared.files(kind):
-        return
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    names = {file.relative_to(folder.parent).as_posix(): file for file in files}
-    shared.send(kind, names | {seal.name: seal})
+    shared, kind = current(), folder.parent.name
+    if shared is not None and not shared.things(kind).get(folder.name):
+        files = {file.name: file for file in folder.iterdir() if not file.name.startswith(".")}
+        shared.send(kind, folder.name, files | {SEAL: seals.path(folder)})
 
 
-def names(kind: str) -> list[str]:
-    """Return the names of the folders of a kind that other machines have made."""
+def names(kind: str, again: bool = False) -> list[str]:
+    """Return the names of the things of a kind that other machines have made."""
     shared = current()
-    if shared is None:
-        return []
-    files = shared.files(kind, again=True)
-    return sorted(f.removesuffix(seals.SUFFIX) for f in files if f.endswith(seals.SUFFIX))
+    return [] if shared is None else sorted(shared.things(kind, again))

@@ -19,7 +19,8 @@ from refused import arguments
 from snapshots import slides, snapshot
 
 from featurestore.console import cli
-from featurestore.embeddings import conversion, parts
+from featurestore.embeddings import conversion
+from featurestore.embeddings import damage as embedding_damage
 from featurestore.embeddings import folder as parts_folder
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
@@ -236,7 +237,7 @@ def test_a_copy_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(conversion, "convert", fail)
     materialised()
     digests._HASHED.clear()  # as another process
-    monkeypatch.setattr(parts, "damage", None)  # read no more
+    monkeypatch.setattr(embedding_damage, "damage", None)  # read no more
     materialised()
 
 
@@ -252,7 +253,7 @@ def test_verify_finds_what_the_file_system_does_not_tell(
     if file.parent.name == "parts":
         part = Part.read(file.stem)
         hurt(file)
-        parts.remember([part])
+        embedding_damage.remember([part])
     else:
         hurt(file)
         said = seals._read(file.parent)

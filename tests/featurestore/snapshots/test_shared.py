@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
 from snapshots import snapshot
 
-from featurestore.embeddings import conversion, folder
-from featurestore.embeddings.part import Part
-from featurestore.errors import ArtifactError, DamageWarning
+from featurestore.embeddings import conversion
+from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning, LeakageError
 from featurestore.io import cache
 from featurestore.io.objects import shared
+from featurestore.io.objects.stored import unreachable
 from featurestore.snapshots import build, collection
 from featurestore.snapshots.snapshot import Snapshot
 
@@ -114,39 +115,107 @@ def test_folds_are_extended_elsewhere(machines: Machines, artifacts: TABLES):
     assert {slide: now[slide] for slide in folds} == folds
 
 
+def everything(kind: str) -> dict[str, str]:
+    """Return the keys of all files of a kind in the store, by the name of the file."""
+    store = shared.current()
+    assert store is not None
+    things = store.things(kind, again=True).values()
+    return {f: one.key for variants in things for _, own in variants for f, one in own.items()}
+
+
 def test_a_refusal_shares_nothing(machines: Machines, artifacts: TABLES):
     vectors = [[float(n), 1.0, 2.0] for n in range(12)]
     vectors[11] = vectors[3]
     machines.enter("one")
-    with pytest.raises(Exception, match="embedding of a tile in another fold"):
+    with pytest.raises(LeakageError, match="embedding of a tile in another fold"):
         snapshot(artifacts(None, {"embedding": vectors}), kfold_strategy="stratified_group")
-    store = shared.current()
-    assert store is not None
-    assert not any(store.files(kind, again=True) for kind in ("parts", "snapshots", "folds"))
+    assert not any(everything(kind) for kind in shared.PROOFS)
 
 
-def test_what_comes_back_damaged_is_not_used(machines: Machines, artifacts: TABLES):
+def test_a_store_that_does_not_answer_undoes_nothing(
+    machines: Machines, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
+):
+    def lost(*_: object) -> None:
+        raise unreachable("the store", ConnectionError())
+
+    machines.enter("one")
+    monkeypatch.setattr(shared.Shared, "send", lost)
+    with pytest.warns(FeatureStoreWarning, match="is not shared: the store cannot be reached"):
+        made = snapshot(artifacts())
+    assert rows(made)
+    assert cache.names("snapshots") == [made.folder.name]
+
+
+@pytest.mark.parametrize("harmed", ["values.npy", "keys.parquet"])
+def test_a_part_that_comes_back_damaged_is_made_again(
+    harmed: str, machines: Machines, artifacts: TABLES
+):
+    named = artifacts()
+    machines.enter("one")
+    expected = rows(snapshot(named))
+    machines.enter("two")
+    change(everything("parts")[harmed], -40)
+    made = snapshot(named)
+    with (
+        pytest.warns(DamageWarning, match=r"is damaged in .*remove it there"),
+        pytest.raises(ArtifactError, match="cannot be read"),
+    ):
+        rows(made)  # embeddings come when they are asked for
+    assert rows(snapshot(named)) == expected
+
+
+def test_a_snapshot_that_comes_back_damaged_is_made_again(machines: Machines, artifacts: TABLES):
     named = artifacts()
     machines.enter("one")
     made = snapshot(named)
-    (name,) = folder.names()
-    store = shared.current()
-    assert store is not None
-    part = Part.read(name)
-    content = bytearray(part.values.read_bytes())
-    content[-40] ^= 1
-    Path("harmed").write_bytes(content)
-    store.store.write(f"{store.prefix}parts/{part.values.name}", Path("harmed"), once=False)
     machines.enter("two")
-    with pytest.raises(ArtifactError, match=r"damaged where it is shared: .* 1 rows"):
-        rows(snapshot(named))
-    fates = Path("..") / "one" / ".featurestore/snapshots" / made.folder.name / "fates.parquet"
-    other = bytearray(fates.read_bytes())
-    other[-20] ^= 1
-    Path("harmed").write_bytes(other)
-    machines.enter("three")
-    key = f"{store.prefix}snapshots/{made.folder.name}/fates.parquet"
-    store.store.write(key, Path("../two/harmed"), once=False)
+    change(everything("snapshots")["fates.parquet"], -20)
     with pytest.warns(DamageWarning, match="is damaged in"):
         assert snapshot(named).digest == made.digest
-    assert cache.names("snapshots") == [made.folder.name]
+
+
+def test_keys_that_lead_elsewhere_are_passed_over(machines: Machines, artifacts: TABLES):
+    named = artifacts()
+    machines.enter("one")
+    made = snapshot(named)
+    machines.enter("two")
+    Path("evil").write_text("evil")
+    store = shared.current()
+    assert store is not None
+    name = made.folder.name
+    for key in (f"snapshots/{name}-0000000000000000/../../evil", f"snapshots/../{name}/seal"):
+        if "://" in store.uri:
+            store.store.write(f"{store.prefix}{key}", Path("evil"), once=False)
+    machines.enter("three")
+    assert snapshot(named).digest == made.digest
+
+
+def test_two_machines_that_make_one_part_never_mix_files(machines: Machines, artifacts: TABLES):
+    """Their keys are written by unlike versions of a library: the same rows in other bytes."""
+    named = artifacts()
+    machines.enter("one")
+    expected = rows(snapshot(named))
+    machines.enter("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared.Shared, "variants", lambda *_: [])  # it has looked too early
+        write = pq.write_table
+        patch.setattr(pq, "write_table", lambda *a, **k: write(*a, **{**k, "compression": "none"}))
+        assert rows(snapshot(named, thresholds={"Fat": 0.6, "Muscle": 0.5})) == expected
+    store = shared.current()
+    assert store is not None
+    assert [len(variants) for variants in store.things("parts", again=True).values()] == [2]
+    machines.enter("three")
+    assert rows(snapshot(named)) == expected
+
+
+def change(key: str, place: int) -> None:
+    """Change a bit of a file in the store."""
+    store = shared.current()
+    assert store is not None
+    (stored,) = [one for one in store.store.beginning(key) if one.key == key]
+    content = bytearray(b"".join(store.store.read(stored, 0, stored.size)))
+    content[place] ^= 1
+    Path("harmed").write_bytes(content)
+    store.store.write(key, Path("harmed"), once=False)
+    shared.use(None)
+    shared.use(store.uri)

@@ -42,6 +42,9 @@ class Matrix:
     dim: int = DIM
     starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
+    def check(self, rows: np.ndarray) -> None:
+        pass
+
     def read_rows(self, rows: np.ndarray, threads: int | None = None) -> np.ndarray:
         return self.values[rows]
 

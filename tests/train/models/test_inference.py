@@ -19,6 +19,9 @@ class Matrix:
 
     values: np.ndarray
 
+    def check(self, rows: np.ndarray) -> None:
+        pass
+
     def read_rows(self, rows: np.ndarray, threads: int | None = None) -> np.ndarray:
         return self.values[rows]
 
