@@ -1,5 +1,6 @@
 """What differs between two snapshots: rules, counts, and the tiles that moved."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,13 +50,18 @@ def changed_parts(before: Snapshot, after: Snapshot) -> pa.Table:
     ours, theirs = (
         {row["part"]: row for row in listed_parts(made.folder)} for made in (before, after)
     )
-    gone = {row["file"]: row for part, row in ours.items() if part not in theirs}
+    gone: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for part, row in ours.items():
+        if part not in theirs:
+            gone[row["file"]].append(row)
     rows = []
     for part, row in theirs.items():
         if part not in ours:
-            change = "changed" if gone.pop(row["file"], None) else "added"
+            change = "changed" if gone[row["file"]] else "added"
+            gone[row["file"]] = gone[row["file"]][1:]
             rows.append({"change": change, "file": row["file"], "rows": row["rows"]})
-    rows += [{"change": "gone", "file": r["file"], "rows": r["rows"]} for r in gone.values()]
+    left = [row for of_file in gone.values() for row in of_file]
+    rows += [{"change": "gone", "file": row["file"], "rows": row["rows"]} for row in left]
     schema = pa.schema({"change": pa.string(), "file": pa.string(), "rows": pa.int64()})
     return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["change"], row["file"])), schema)
 
