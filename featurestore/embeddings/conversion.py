@@ -70,12 +70,15 @@ class Conversion:
         ArtifactError
             There is too little room on the disk, or a file was changed while it was read.
         """
-        with locks.exclusive(folder() / f".converting-{self._stamp}{LOCK}"):
-            work = self._missing()
-            total = sum(piece.rows for _, pieces in work for piece in pieces)
-            if total:
-                with rows.counting(f"embeddings to {self.target.storage}", total) as advance:
-                    self._convert(work, advance)
+        try:
+            with locks.exclusive(folder() / f".converting-{self._stamp}{LOCK}"):
+                work = self._missing()
+                total = sum(piece.rows for _, pieces in work for piece in pieces)
+                if total:
+                    with rows.counting(f"embeddings to {self.target.storage}", total) as advance:
+                        self._convert(work, advance)
+        except OSError as error:
+            raise cache.refusal(folder(), error) from error
         raise_first(self._violations())
 
     @property

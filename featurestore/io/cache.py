@@ -112,7 +112,7 @@ def get_or_build(
                     _build(folder, digest, build, checks)
                     is_new = True
     except OSError as error:
-        raise _refusal(folder, error) from error
+        raise refusal(folder, error) from error
 
 
 @contextmanager
@@ -213,14 +213,15 @@ def _build(folder: Path, digest: str, build: Callable[[Path], object], checks: C
         publish(fresh, folder)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        refusal = _refusal(folder, error) if isinstance(error, OSError) else None
+        wrong = refusal(folder, error) if isinstance(error, OSError) else None
         _forget(folder)
-        if refusal:
-            raise refusal from error
+        if wrong:
+            raise wrong from error
         raise
 
 
-def _refusal(folder: Path, error: OSError) -> ArtifactError:
+def refusal(folder: Path, error: OSError) -> ArtifactError:
+    """Return the refusal of a folder that the system does not let be written."""
     parent_folder = next(parent for parent in folder.absolute().parents if parent.exists())
     if not parent_folder.is_dir():
         return ArtifactError(

@@ -352,7 +352,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_error_and_leaves_nothing(cohor
     """A limit on the size of files stands in for the disk: the system refuses to write more."""
     done = subprocess.run(
         [sys.executable, "-c", MATERIALISE, str(cohort)], capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
     )  # fmt: skip
     assert done.returncode == 1  # a script that does not catch our errors
     assert "could not be written" in done.stderr.splitlines()[-3]
