@@ -16,7 +16,7 @@ from featurestore.embeddings.convert import Slice, Target, convert, each, slices
 from featurestore.embeddings.invalid import InvalidEmbeddings
 from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.part import Part, content_of, file_sha256, folder
+from featurestore.embeddings.part import Part, content_of, folder
 from featurestore.embeddings.parts import name_of, named, present
 from featurestore.errors import ArtifactError
 from featurestore.io import atomic, cache, digests, locks
@@ -155,7 +155,7 @@ class Conversion:
         write_keys(keys, part, written)
         with values.open("r+b") as file:
             file.seek(part.seal_offset)
-            file.write(file_sha256(written))
+            file.write(bytes.fromhex(digests.sha256(written)))
         atomic.sync(values)
         atomic.sync(written)
         values.replace(part.values)

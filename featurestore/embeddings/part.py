@@ -256,7 +256,7 @@ def fetch_keys(name: str) -> None:
         fresh = file.with_name(f"{BUILDING}{secrets.token_hex(8)}{KEYS}")
         try:
             store.fetch(files[shared.PART_KEYS], fresh)
-            if shared.sha256(fresh).startswith(variant):
+            if digests.sha256(fresh).startswith(variant):
                 atomic.publish(fresh, file)
                 return
             store.damaged(name, variant)
@@ -300,7 +300,7 @@ def damage(part: Part, values: Path | None = None, keys: Path | None = None) -> 
         Where its files are, if not where they belong.
     """
     if values is None or keys is None:
-        if wrong := missing(part):
+        if isinstance(wrong := seen(part), str):
             return wrong
         values, keys = part.values, part.keys
     with values.open("rb") as stream:
@@ -309,7 +309,7 @@ def damage(part: Part, values: Path | None = None, keys: Path | None = None) -> 
         seal = stream.read()
     if header != part.header:
         return f"{part.values.name} has another header than what was written"
-    if file_sha256(keys) != seal:
+    if digests.sha256(keys) != seal.hex():
         return f"{part.keys.name} has another SHA-256 than what was written"
     try:
         table = pq.read_table(keys, columns=[*KEY, "stored"])
@@ -334,18 +334,6 @@ def damaged(name: str, fault: str) -> ArtifactError:
     return ArtifactError(
         f"The part {name} of the embeddings is damaged", found=f"{folder()}: {fault}", fix=AGAIN
     )
-
-
-def file_sha256(file: Path) -> bytes:
-    """Return the SHA-256 of a file, its 32 bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-
-
-def missing(part: Part) -> str | None:
-    """Return which file of a part is missing or cut, in words, if any; none is read."""
-    found = seen(part)
-    return found if isinstance(found, str) else None
 
 
 def seen(part: Part) -> tuple[Identity, Identity] | str:

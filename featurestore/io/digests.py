@@ -99,7 +99,7 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
     fresh = [file for file, one in are.items() if one not in recorded]
     stable = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashed = dict(zip(fresh, pool.map(_hash, fresh), strict=True))
+        hashed = dict(zip(fresh, pool.map(sha256, fresh), strict=True))
     confirm({file: are[file] for file in fresh})
     result = {file: hashed[file] if file in hashed else recorded[one] for file, one in are.items()}
     _HASHED.update({one: result[file] for file, one in are.items() if one in {*recorded, *stable}})
@@ -119,12 +119,12 @@ def hashed_during(file: Path, work: Callable[[], T]) -> tuple[str, T]:
     before = identities([file])
     stable = _settled(before.values())
     with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(_hash, file)
+        hashed = thread.submit(sha256, file)
         result = work()
-        sha256 = hashed.result()
+        content = hashed.result()
     confirm(before)
-    _HASHED.update(dict.fromkeys(stable, sha256))
-    return sha256, result
+    _HASHED.update(dict.fromkeys(stable, content))
+    return content, result
 
 
 def remembered(files: Iterable[Path]) -> dict[Path, str]:
@@ -214,6 +214,7 @@ def _clock(device: int) -> int:
     return time.time_ns()
 
 
-def _hash(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, which is read whatever is remembered of it."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,11 +12,10 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import file_digest
 from pathlib import Path
 
 from featurestore.errors import ArtifactError, DamageWarning
-from featurestore.io import seals
+from featurestore.io import digests, seals
 from featurestore.io.objects.folder import Folder
 from featurestore.io.objects.listing import SCHEMES, connect
 from featurestore.io.objects.stored import Store, Stored, translated
@@ -111,7 +110,7 @@ class Shared:
     def send(self, kind: str, name: str, files: Mapping[str, Path]) -> None:
         """Write the files of a thing, those that are not there yet, what makes it whole last."""
         proof = PROOFS[kind]
-        variant = sha256(files[proof])[:16]
+        variant = digests.sha256(files[proof])[:16]
         there = dict(self.things(kind, again=True).get(name, []))
         if variant in there:
             return
@@ -120,12 +119,6 @@ class Shared:
             with translated(self.uri, self.store.refusal):
                 self.store.write(key, files[file], once=file == proof)
         self._things.pop(kind, None)
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
 
 
 _SHARED: list[Shared] = []
@@ -168,7 +161,7 @@ def fetched(kind: str, name: str, fresh: Path) -> str | None:
         for file, stored in files.items():
             shared.fetch(stored, fresh / file)
         seal = (fresh / SEAL).read_bytes()
-        whole = sha256(fresh / SEAL).startswith(variant)
+        whole = digests.sha256(fresh / SEAL).startswith(variant)
         (fresh / SEAL).unlink()
         digest = seals.digest_of(seal, fresh) if whole else None
         if digest is not None and digest.startswith(name):

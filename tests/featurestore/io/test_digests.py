@@ -32,13 +32,13 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that were read."""
-    read, names = digests._hash, []
+    read, names = digests.sha256, []
 
     def told(file: Path) -> str:
         names.append(file.name)
         return read(file)
 
-    monkeypatch.setattr(digests, "_hash", told)
+    monkeypatch.setattr(digests, "sha256", told)
     return names
 
 
