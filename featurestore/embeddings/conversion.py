@@ -3,16 +3,17 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.contract.violation import Violation, raise_first
+from featurestore.contract.violation import raise_first
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, Target, convert, each, slices, write_keys
+from featurestore.embeddings.faults import Fault, violations
 from featurestore.embeddings.invalid import InvalidEmbeddings
 from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
@@ -52,11 +53,23 @@ class Conversion:
         self.parts: dict[str, Part] = {}
         self.files: dict[str, str] = {}  # of which file of the artifact a part was made
         self.new: list[str] = []
-        self._invalid: list[tuple[pa.Table, InvalidEmbeddings]] = []
+        self.faults: list[Fault] = []
         self._stamp = digests.stamp(dataset.named)[: cache.NAME_LENGTH]
 
     def run(self, rows: Rows) -> None:
-        """Convert what is missing.
+        """Do as `convert`, and refuse what is wrong.
+
+        Raises
+        ------
+        EmbeddingError
+            An embedding has another length than the target, or a value is not finite.
+        """
+        self.convert(rows)
+        of_all = sum(fragment.rows for fragment in self.dataset.filled)
+        raise_first(violations(self.faults, self.target.dim, self.target.storage, of_all))
+
+    def convert(self, rows: Rows) -> None:
+        """Convert what is missing, and note what is wrong with it as ``faults``.
 
         Parameters
         ----------
@@ -65,8 +78,6 @@ class Conversion:
 
         Raises
         ------
-        EmbeddingError
-            An embedding has another length than the target, or a value is not finite.
         ArtifactError
             There is too little room on the disk, or a file was changed while it was read.
         """
@@ -79,7 +90,6 @@ class Conversion:
                         self._convert(work, advance)
         except OSError as error:
             raise cache.refusal(folder(), error) from error
-        raise_first(self._violations())
 
     @property
     def matrix(self) -> EmbeddingMatrix:
@@ -94,9 +104,9 @@ class Conversion:
         self.files = {name: piece.fragment.name for name, piece in by_name.items()}
         for part in self.parts.values():
             if part.dim != self.target.dim:  # of an artifact of its own it was sound
-                invalid = InvalidEmbeddings(self.target.dim, self.target.storage)
-                invalid.lengths = dict.fromkeys(range(part.rows), part.dim)
-                self._invalid.append((pq.read_table(part.keys, columns=KEY_SCHEMA.names), invalid))
+                keys = pq.read_table(part.keys, columns=KEY_SCHEMA.names)
+                lengths = pa.repeat(part.dim, part.rows)
+                self.faults.append(Fault.of("length", keys, lengths))
         missing: dict[Path, list[Slice]] = {
             fragment.path: slices(fragment)
             for fragment in self.dataset.filled
@@ -137,7 +147,7 @@ class Conversion:
                 sha256, converted = digests.hashed_during(fragment.path, work)
             for piece, values, (keys, invalid) in zip(pieces, fresh, converted, strict=True):
                 if invalid.rows:
-                    self._invalid.append((keys.select(KEY_SCHEMA.names), invalid))
+                    self.faults += invalid.faults(keys)
                 else:
                     name = name_of(piece, self.target.storage, sha256)
                     self.files[name] = fragment.name
@@ -176,14 +186,3 @@ class Conversion:
                 + ("" if width == 2 else "set storage=float16, ")
                 + "or work in a folder on another disk",
             )
-
-    def _violations(self) -> Iterator[Violation]:
-        """Yield what is wrong with the embeddings of all files together."""
-        if not self._invalid:
-            return
-        invalid, start = InvalidEmbeddings(self.target.dim, self.target.storage), 0
-        for keys, of_file in self._invalid:
-            invalid.add(of_file, start)
-            start += len(keys)
-        keys = pa.concat_tables([keys for keys, _ in self._invalid])
-        yield from invalid.violations(keys, sum(f.rows for f in self.dataset.filled))

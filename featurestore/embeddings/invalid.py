@@ -1,14 +1,14 @@
 """Embeddings that no part may hold: of another length, or with values that are not finite."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore.contract.violation import Violation, key_text
+from featurestore.contract.violation import Violation
 from featurestore.embeddings.batches import (
     RowGroup,
     as_matrix,
@@ -17,11 +17,10 @@ from featurestore.embeddings.batches import (
     read_keys,
     row_groups,
 )
+from featurestore.embeddings.faults import Fault, Kind, violations
 from featurestore.embeddings.layout import STORED, Rows
-from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Fragment
 from featurestore.spec.literals import Storage
-from featurestore.views.folds import KEY
 
 
 class InvalidEmbeddings:
@@ -110,34 +109,23 @@ class InvalidEmbeddings:
         rows
             How many were looked at; as many as there are keys by default.
         """
-        for wrong, faulty, fix in (
-            (
-                f"Embeddings are not all of one length ({self.dim}, as the first one is)",
-                list(self.lengths),
-                "write one embedding of the same model per tile",
-            ),
-            (
-                f"Embeddings hold values that are NaN, null or infinite (in {self.storage})",
-                self.values,
-                "compute them again, or drop these tiles"
-                + ("" if self.storage == "float32" else ", or set storage=float32"),
-            ),
-        ):
-            if faulty:
-                numbers = sorted(faulty)
-                faulty_keys = keys.take(pa.array(numbers)).append_column(
-                    "length", pa.array([self.lengths.get(row, self.dim) for row in numbers])
-                )
-                first = (
-                    faulty_keys.sort_by([(name, "ascending") for name in KEY])
-                    .slice(0, 1)
-                    .to_pylist()
-                )
-                evidence = (
-                    f"{len(faulty):,} of {rows or len(keys):,} rows, the first, of length "
-                    f"{first[0]['length']}, at {key_text(first[0])}"
-                )
-                yield Violation(wrong, evidence, fix, len(faulty), kind=EmbeddingError)
+        yield from violations(self.faults(keys), self.dim, self.storage, rows or len(keys))
+
+    def faults(self, keys: pa.Table) -> list[Fault]:
+        """Return what was found in short, by the keys of the rows."""
+        noted: tuple[tuple[Kind, Collection[int]], ...] = (
+            ("length", self.lengths),
+            ("value", self.values),
+        )
+        return [
+            Fault.of(
+                kind,
+                keys.take(pa.array(rows)),
+                pa.array([self.lengths.get(row, self.dim) for row in rows]),
+            )
+            for kind, rows in noted
+            if rows
+        ]
 
 
 def find_invalid(
