@@ -166,12 +166,28 @@ def write_parquet(rows: ir.Table, path: Path) -> None:
 
 
 def keep(rows: ir.Table) -> ir.Table:
-    """Compute the rows of a DuckDB table once, for as long as its connection is open.
+    """Compute the rows of a table once, for as long as its connection is open.
 
-    They count towards its limit of memory, beyond which they lie in its temporary folder.
+    In DuckDB they count towards its limit of memory, beyond which they lie in its temporary folder;
+    in Spark they lie with its executors.
     """
+    connection, name = rows.get_backend(), ibis.util.gen_name("parquet")
     with translated():
-        return rows.get_backend().create_table(ibis.util.gen_name("parquet"), rows, temp=True)
+        if connection.name == "pyspark":
+            connection.frame(rows).persist().createOrReplaceTempView(name)
+            return connection.table(name)
+        return connection.create_table(name, rows, temp=True)
+
+
+def release(rows: ir.Table) -> None:
+    """Let go of rows that `keep` has computed."""
+    connection, name = rows.get_backend(), rows.op().name
+    with translated():
+        if connection.name == "pyspark":
+            connection.session.catalog.uncacheTable(name)
+        else:
+            named = exp.to_identifier(name, quoted=True).sql("duckdb")
+            connection.raw_sql(f"drop table {named}")
 
 
 def register(connection: SQLBackend, name: str, table: pa.Table) -> ir.Table:

@@ -113,14 +113,18 @@ def _arrow_backend(session: Any) -> SQLBackend:
             self.session = session
             super().do_connect(session, **kwargs)
 
+        def frame(self, table: ir.Table, params: Any = None, **kwargs: Any) -> Any:
+            """Return a table as Spark has it."""
+            if table.op().find(CARRIED):  # Ibis registers them before it executes anything
+                self.execute(table.limit(0), params=params)
+            return self.session.sql(self.compile(table, params=params, **kwargs))
+
         def to_pyarrow(
             self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **kwargs: Any
         ) -> Any:
             table = expr.as_table()
-            if table.op().find(CARRIED):  # Ibis registers them before it executes anything
-                self.execute(table.limit(0), params=params)
-            query = self.compile(table, params=params, limit=limit, **kwargs)
-            rows = PyArrowData.convert_table(self.session.sql(query).toArrow(), table.schema())
+            frame = self.frame(table, params=params, limit=limit, **kwargs)
+            rows = PyArrowData.convert_table(frame.toArrow(), table.schema())
             if isinstance(expr, ir.Scalar):
                 return PyArrowData.convert_scalar(rows[0][0], expr.type())
             if isinstance(expr, ir.Column):

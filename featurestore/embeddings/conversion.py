@@ -145,6 +145,7 @@ class Conversion:
                 sha256, converted = self.sums[fragment.path], work()
             else:
                 sha256, converted = digests.hashed_during(fragment.path, work)
+                self.sums[fragment.path] = sha256
             for piece, values, (keys, invalid) in zip(pieces, fresh, converted, strict=True):
                 if invalid.rows:
                     self.faults += invalid.faults(keys)

@@ -6,27 +6,34 @@ is added, taken away or corrected is a part more, fewer or another one.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
-from featurestore.backend import engine
+from featurestore.backend import engine, executors
 from featurestore.embeddings import near
+from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.damage import damages
-from featurestore.embeddings.layout import BLOCK_BYTES, Rows
-from featurestore.embeddings.part import Part, damaged, fetch_keys
+from featurestore.embeddings.layout import BLOCK_BYTES, KEYS, Rows
+from featurestore.embeddings.part import Part, damaged, fetch_keys, folder
+from featurestore.io.objects.workplace import Workplace
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
 
 AT_ONCE = 8  # files that are fetched
+PLACED_KEYS = pa.schema(
+    [*KEY_SCHEMA, ("row", pa.int64()), *((name, pa.int64()) for name in near.CELLS)]
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,15 @@ class EmbeddingMatrix:
         return root(part.name for part in self.parts)
 
     def keys(self, connection: SQLBackend) -> ir.Table:
-        """Return ``slide_id, x, y, row, cell_<n>`` of all rows as a table of DuckDB, in no order.
+        """Return ``slide_id, x, y, row, cell_<n>`` of all rows in no order.
 
         See `featurestore.embeddings.part.Part.keys`.
         """
+        if connection.name == "pyspark":
+            names = (part.name for part in self.parts)
+            placed = list(zip(names, self.starts.tolist(), strict=True))
+            read = partial(_placed_keys, workplace=Workplace.here())
+            return executors.read(connection, read, placed, PLACED_KEYS)
         with ThreadPoolExecutor(AT_ONCE) as pool:  # where another machine has made them
             list(pool.map(fetch_keys, [part.name for part in self.parts]))
         keys = engine.read_parquet(connection, [part.keys for part in self.parts])
@@ -154,6 +166,17 @@ class EmbeddingMatrix:
             for done in copies:
                 done.result()
         return result
+
+
+def _placed_keys(part: tuple[str, int], workplace: Workplace) -> Iterator[pa.RecordBatch]:
+    """Yield the keys of a part, the first of whose rows bears a number, on an executor."""
+    name, start = part
+    with workplace.entered():
+        fetch_keys(name)
+        keys = pq.read_table(folder() / f"{name}{KEYS}", columns=PLACED_KEYS.names)
+    number = keys.schema.get_field_index("row")
+    placed = keys.set_column(number, "row", pc.add(keys["row"], start))
+    yield from placed.cast(PLACED_KEYS).to_batches()
 
 
 def root(names: Iterable[str]) -> str:

@@ -156,6 +156,24 @@ def remember(sums: Mapping[Path, str]) -> None:
     ledger.record({file: (identity(file), value) for file, value in sums.items()})
 
 
+def believe(sums: Mapping[Path, str], before: Mapping[Path, Identity]) -> None:
+    """Remember what another machine has hashed, of the files that have lain still.
+
+    Parameters
+    ----------
+    before
+        What the file system said of the files before they were read.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed meanwhile.
+    """
+    confirm({file: before[file] for file in sums})
+    stable = _settled(before[file] for file in sums)
+    _HASHED.update({before[file]: one for file, one in sums.items() if before[file] in stable})
+
+
 def confirm(before: Mapping[Path, Identity]) -> None:
     """Refuse files that are not what they were before: what was read of them fits no digest.
 

@@ -27,8 +27,9 @@ from featurestore.io import cache, digests
 from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
-from featurestore.snapshots import leakage, meaning
+from featurestore.snapshots import leakage, meaning, spark
 from featurestore.snapshots.layout import (
+    FATES,
     FORMAT,
     MANIFEST,
     PARTS,
@@ -144,7 +145,11 @@ class Materialisation:
     def run(self) -> Snapshot:
         """Return the snapshot, see `materialise`."""
         store, spec = self.store, self.store.spec
-        sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
+        sums = {prefix: self.sums(prefix) for prefix in prefixes(store)}
+        if spec.backend == "pyspark":
+            named = ["tiles", "test_tiles", "slides"]
+            read = [store.sources.dataset(name) for name in named if getattr(spec, name)]
+            spark.hash_files(store.connection, read)
         embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
         rules = values_of(spec, RULES)
         with self.listening():  # folds that are not assigned yet ask the views
@@ -210,12 +215,25 @@ class Materialisation:
         if name not in self.conversions:
             dim = contract_rules.dimension(self.store.view(prefix + "embeddings"))
             target = Target(dim, self.store.spec.storage)
-            conversion = Conversion(self.dataset(prefix), target, sums, self.store.threads)
+            conversion = self.conversion(self.dataset(prefix), target, sums)
             cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
             self.conversions[name] = conversion
             conversion.run(self.rows)
             self.store.sources.confirm()
         return self.conversions[name].matrix
+
+    def conversion(self, dataset: Dataset, target: Target, sums: Mapping[Path, str]) -> Conversion:
+        """Return what converts an artifact: threads of this process, or executors."""
+        if self.store.spec.backend == "pyspark":
+            return spark.SparkConversion(self.store.connection, dataset, target, sums)
+        return Conversion(dataset, target, sums, self.store.threads)
+
+    def sums(self, prefix: str) -> dict[Path, str]:
+        """Return the SHA-256 of the embeddings of a cohort, as far as they are known by now."""
+        dataset = self.dataset(prefix)
+        if self.store.spec.backend == "pyspark":  # hashed where they are converted
+            return digests.remembered(dataset.files)
+        return known_sums(dataset)
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -251,21 +269,19 @@ def write(
     manifest: dict[str, Any] = {
         "cohorts": {}, "folds": [], "labels": [], "imbalance": {}, "assignment": None, "guard": []
     }  # fmt: skip
+    fates_of: dict[str, ir.Table] = {}
     for prefix, embedding_matrix in matrices_of.items():
-        fates = _here(store, prefix + "fates")
-        rows = embedding_matrix.keys(fates.get_backend())
-        placed = look_up(fates, rows, KEY, "row").order_by(list(KEY))
-        engine.write_parquet(placed, folder / f"{prefix}fates.parquet")
-        file = folder / f"{prefix}fates.parquet"
+        files, fates_of[prefix] = _write_fates(store, prefix, embedding_matrix, folder)
         manifest["cohorts"][prefix + "tiles"] = {
             "funnel": store.funnel(prefix),
-            "rows": pq.read_metadata(file).num_rows,
-            "content": meaning.rows(file),
+            "rows": sum(pq.read_metadata(file).num_rows for file in files),
+            "content": meaning.rows(files),
             "parts": len(embedding_matrix.parts),
             "dim": embedding_matrix.dim,
         }
     if store.spec.slides:
-        engine.write_parquet(_here(store, "slides"), folder / SLIDES)
+        slides = _here(store, "slides")
+        engine.write_parquet(slides, folder / SLIDES)
     if "" in matrices_of:
         manifest["folds"] = store.folds()
         manifest["labels"] = store.label_distribution().to_pylist()
@@ -273,13 +289,27 @@ def write(
             pq.write_table(assignment.table, folder / artifact.FILE)
             manifest["imbalance"] = assignment.imbalance
             manifest["assignment"] = assignment.record
-        findings = [*findings, find_duplicates(store.spec.kfold_strategy, folder, matrices_of)]
+        findings = [*findings, find_duplicates(store.spec.kfold_strategy, fates_of, matrices_of)]
         manifest["guard"] = [finding.as_dict() for finding in findings]
     return manifest
 
 
+def _write_fates(
+    store: FeatureStore, prefix: str, embedding_matrix: EmbeddingMatrix, folder: Path
+) -> tuple[list[Path], ir.Table]:
+    """Write the fates of a cohort; return the files, in order, and a table of the fates."""
+    fates = store.view(prefix + "fates")
+    placed = look_up(fates, embedding_matrix.keys(fates.get_backend()), KEY, "row")
+    if store.spec.backend == "pyspark":
+        kept = engine.keep(placed)
+        return spark.write_fates(kept, folder, prefix + FATES), kept
+    file = folder / f"{prefix}{FATES}.parquet"
+    engine.write_parquet(placed.order_by(list(KEY)), file)
+    return [file], engine.read_parquet(store.connection, [file])
+
+
 def _here(store: FeatureStore, name: str) -> ir.Table:
-    """Return a view on this machine, where the embeddings are, whichever engine made it."""
+    """Return a view on this machine, whichever engine made it."""
     if store.spec.backend == "duckdb":
         return store.view(name)
     with errors.translated():

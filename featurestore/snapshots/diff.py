@@ -28,7 +28,7 @@ def difference(before: Snapshot, after: Snapshot) -> list[tuple[str, pa.Table]]:
         without rows says that nothing differs.
     """
     connection = engine.connect()
-    ours, theirs = (engine.read_parquet(connection, [made.file()]) for made in (before, after))
+    ours, theirs = (engine.read_parquet(connection, made.files()) for made in (before, after))
     both = moved_view(ours, theirs)
     with errors.translated():
         moves = both.group_by(["before", "after"]).aggregate(tiles=both.count())

@@ -1,7 +1,7 @@
 """One embedding under two keys, on two sides: candidates by their cells, then compared by value."""
 
 import warnings
-from pathlib import Path
+from collections.abc import Mapping
 
 import ibis
 import ibis.expr.types as ir
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import engine, errors
 from featurestore.embeddings import near
@@ -26,7 +25,7 @@ Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
+def duplicates(fates_of: Mapping[str, ir.Table], matrices: Matrices) -> pa.Table:
     """Return pairs of kept tiles on two sides whose embeddings are near.
 
     A tile is compared with the first of its cell, and what is not near that with the next, in
@@ -35,8 +34,8 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
 
     Parameters
     ----------
-    folder
-        Of a snapshot, with the fates of each cohort.
+    fates_of
+        The fates of each cohort, with their rows, all of one engine.
     matrices
         The embeddings of each cohort.
 
@@ -46,21 +45,19 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
         ``slide_id, x, y, side, other_slide_id, other_x, other_y, other_side``: each tile that has
         a near one on another side, once, with one of those; ``side`` is a fold or ``test``.
     """
-    here = engine.connect()
     near_pairs, crowded = [], 0
-    is_duplicate = np.zeros(sum(matrix.rows for matrix in matrices.values()), dtype=bool)
-    with errors.translated():
-        joined = _sides(here, folder, matrices).to_pyarrow()
-    sides = engine.register(here, "sides", joined)
+    found = np.zeros(0, dtype=np.int64)
+    sides = engine.keep(_sides(fates_of, matrices))
     for grid in near.CELLS:
         one = sides.select(*KEY, "row", "side", "number", cell=grid)
         with errors.translated():
             candidates = duplicate_embeddings(one).to_pyarrow()
-        candidates = _still_open(candidates, is_duplicate)
+        candidates = _still_open(candidates, found)
         ours, theirs, unsettled = _compared(candidates, matrices)
         near_pairs.append(_pairs(candidates, ours, theirs))
-        is_duplicate[near_pairs[-1]["number"].to_numpy()] = True
+        found = np.union1d(found, near_pairs[-1]["number"].to_numpy())
         crowded = max(crowded, unsettled)
+    engine.release(sides)
     if crowded:
         warnings.warn(
             f"{crowded:,} tiles have embeddings so alike that each was compared with {ROUNDS} "
@@ -73,24 +70,30 @@ def duplicates(folder: Path, matrices: Matrices) -> pa.Table:
     return pairs.take(pa.array(np.sort(first))).drop_columns(["number"])
 
 
-def _sides(here: SQLBackend, folder: Path, matrices: Matrices) -> ir.Table:
+def _sides(fates_of: Mapping[str, ir.Table], matrices: Matrices) -> ir.Table:
     """Return the kept tiles of all cohorts: key, ``side``, the row, its cells, and a number."""
     sides, number = [], 0
     for prefix, matrix in matrices.items():
         # Embeddings of another length are nobody's duplicates.
         if matrix.dim == matrices[""].dim:
-            fates = kept_tiles(engine.read_parquet(here, [folder / f"{prefix}fates.parquet"]))
+            fates = kept_tiles(fates_of[prefix])
             side = ibis.literal("test") if prefix else fates.fold.cast("string")
-            keys = matrix.keys(here)
+            keys = matrix.keys(fates.get_backend())
             placed = fates.select(*KEY, "row", side=side, number=fates.row + number)
             sides.append(look_up(placed, keys, ["row"], *near.CELLS))
         number += matrix.rows
     return ibis.union(*sides) if len(sides) > 1 else sides[0]
 
 
-def _still_open(candidates: pa.Table, is_duplicate: Mask) -> pa.Table:
-    """Return the tiles of those cells of which not all are duplicates by an earlier grid."""
-    cell, is_open = _codes(candidates["cell"]), ~is_duplicate[candidates["number"].to_numpy()]
+def _still_open(candidates: pa.Table, found: Codes) -> pa.Table:
+    """Return the tiles of those cells of which not all are duplicates by an earlier grid.
+
+    Parameters
+    ----------
+    found
+        The numbers of the duplicates.
+    """
+    cell, is_open = _codes(candidates["cell"]), ~np.isin(candidates["number"].to_numpy(), found)
     return candidates.filter(np.isin(cell, cell[is_open]))
 
 

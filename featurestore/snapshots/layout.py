@@ -21,6 +21,9 @@ MANIFEST = "manifest.json"
 SLIDES = "slides.parquet"
 
 
+FATES = "fates"  # what their files are called, behind the prefix of the cohort
+
+
 PARTS = "parts.parquet"  # of the training tiles; `test_parts.parquet` of the others
 
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ibis.expr.types as ir
@@ -67,11 +66,11 @@ def findings_of(manifest: Mapping[str, Any]) -> list[Finding]:
     return [Finding.from_dict(row) for row in manifest["guard"]]
 
 
-def count_offenders(check: str, is_error: bool, offenders: pa.Table) -> Finding:
-    """Count the offenders of a check and name the first."""
+def finding(check: str, is_error: bool, count: int, offenders: pa.Table) -> Finding:
+    """Return how many offenders a check has found, and name the first of them."""
     rows = offenders.slice(0, SHOWN).to_pylist()
     first = "; ".join(", ".join(f"{name} {value}" for name, value in r.items()) for r in rows)
-    return Finding(check, is_error, len(offenders), first)
+    return Finding(check, is_error, count, first)
 
 
 def raise_leaks(findings: list[Finding], leakage: Leakage) -> list[str]:
@@ -103,7 +102,9 @@ def find_leaks(store: FeatureStore) -> list[Finding]:
 
     def look(check: str, is_error: bool, offenders: ir.Table) -> None:
         with errors.translated():
-            findings.append(count_offenders(check, is_error, offenders.to_pyarrow()))
+            count = int(offenders.count().to_pyarrow().as_py())
+            first = offenders.limit(SHOWN if count else 0).to_pyarrow()
+        findings.append(finding(check, is_error, count, first))
 
     # Folds over patients promise whole slides as well: a slide is one patient's.
     undivided = ("slide_id", spec.kfold_group) if grouped else ()
@@ -157,15 +158,18 @@ def _sizes(store: FeatureStore, divided: ir.Table) -> tuple[ir.Table, int]:
         return spacing, int(unknown.count().to_pyarrow().as_py())
 
 
-def find_duplicates(strategy: Strategy, folder: Path, matrices: Matrices) -> Finding:
+def find_duplicates(
+    strategy: Strategy, fates_of: Mapping[str, ir.Table], matrices: Matrices
+) -> Finding:
     """Look for one embedding under two keys across the folds and the test set.
 
     See `featurestore.snapshots.duplicates.duplicates` for what counts as one.
     """
-    pairs = duplicates(folder, matrices)
-    tiles = count_offenders(
+    pairs = duplicates(fates_of, matrices)
+    tiles = finding(
         "tiles with the embedding of a tile in another fold or in the test set",
         strategy == "stratified_group",
+        len(pairs),
         pairs.select(["slide_id", "x", "y", "side"]),
     )
     return replace(tiles, first=f"{tiles.first}; {_slides(pairs)}" if len(pairs) else "")

@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,22 +54,22 @@ def _is_aside(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
 
-def rows(fates: Path) -> str:
+def rows(fates: Sequence[Path]) -> str:
     """Return the SHA-256 of fates, whatever other columns they have.
 
     Parameters
     ----------
     fates
-        A Parquet file, sorted by key.
+        Parquet files, sorted by key one after the other.
     """
-    file = pq.ParquetFile(fates)
-    names = [name for name in FATE if name in file.schema_arrow.names]
-    hashes = {name: (hashlib.sha256(), hashlib.sha256()) for name in names}
-    with file:
-        for batch in file.iter_batches(columns=names):
-            for name in names:
-                for one, content in zip(hashes[name], _bytes(batch[name], name), strict=True):
-                    one.update(content)
+    schema = pq.read_schema(fates[0])
+    hashes = {name: (hashlib.sha256(), hashlib.sha256()) for name in FATE if name in schema.names}
+    for path in fates:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=list(hashes)):
+                for name, both in hashes.items():
+                    for one, content in zip(both, _bytes(batch[name], name), strict=True):
+                        one.update(content)
     lines = (f"{name}:{a.hexdigest()}:{b.hexdigest()}\n" for name, (a, b) in hashes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -20,7 +20,7 @@ from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.folds import artifact
 from featurestore.folds.origin import Origin
 from featurestore.io import cache
-from featurestore.snapshots.layout import SLIDES, Matrices, combined_digest
+from featurestore.snapshots.layout import FATES, SLIDES, Matrices, combined_digest
 from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.views import columns, leakage
@@ -63,14 +63,14 @@ class Snapshot:
         """Where it lies."""
         return self.entry.folder
 
-    def file(self, prefix: str = "") -> Path:
-        """Return the Parquet file with the fates of the training or test tiles."""
-        return self.folder / f"{prefix}fates.parquet"
+    def files(self, prefix: str = "") -> list[Path]:
+        """Return the Parquet files with the fates of the training or test tiles, in order."""
+        return sorted(self.folder.glob(f"{prefix}{FATES}*.parquet"))
 
     def fates(self, prefix: str = "") -> ir.Table:
         """Return the fates of the training or test tiles, each with its ``row``."""
         self._need(prefix)
-        return engine.read_parquet(engine.connect(), [self.file(prefix)])
+        return engine.read_parquet(engine.connect(), self.files(prefix))
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:

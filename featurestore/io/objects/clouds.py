@@ -86,6 +86,10 @@ class Cloud:
         with suppress(AlreadyExistsError):
             self._client.put(key, file, mode="create" if once else "overwrite")
 
+    def remove(self, key: str) -> None:
+        """Remove an object that is there."""
+        self._client.delete(key)
+
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:
         """Return what obstore's error says, without its text."""

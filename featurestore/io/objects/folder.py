@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from featurestore.errors import ArtifactError
@@ -31,10 +32,11 @@ class Folder:
 
     def beginning(self, prefix: str) -> Iterator[Stored]:
         """Return the files whose paths begin with a prefix."""
-        folder = Path(self.root, prefix.rpartition("/")[0])
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                yield self._stored(path)
+        folder, _, start = prefix.rpartition("/")
+        for place in sorted(Path(self.root, folder).glob(f"{escape(start)}*")):
+            for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+                if path.is_file() and not path.name.startswith("."):
+                    yield self._stored(path)
 
     def _stored(self, path: Path) -> Stored:
         stat = path.stat()
@@ -70,6 +72,14 @@ class Folder:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(fresh)  # noqa: PTH108 - it is there only after a failure
+
+    def remove(self, key: str) -> None:
+        """Remove a file, and the folders that it leaves empty."""
+        path = Path(self.root, key)
+        path.unlink()
+        with suppress(OSError):  # not empty
+            for folder in path.relative_to(self.root).parents[:-1]:
+                Path(self.root, folder).rmdir()
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:

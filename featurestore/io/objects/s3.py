@@ -100,6 +100,10 @@ class S3:
             if error.response.get("Error", {}).get("Code") not in THERE:
                 raise
 
+    def remove(self, key: str) -> None:
+        """Remove an object that is there."""
+        self._client.delete_object(Bucket=self.bucket, Key=key)
+
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:
         """Return what boto3's error says, without its text."""

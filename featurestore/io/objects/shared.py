@@ -39,16 +39,19 @@ class Shared:
         ``s3://bucket/prefix``, or a path.
     store, prefix
         The bucket, connected, and what the keys begin with.
+    listed
+        Whether what is there is listed once, or asked for by each name.
     """
 
     uri: str
     store: Store
     prefix: str
+    listed: bool = True
     _things: dict[str, dict[str, list[Variant]]] = field(default_factory=dict)
     _damaged: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def open(cls, uri: str) -> "Shared":
+    def open(cls, uri: str, listed: bool = True) -> "Shared":
         """Connect to it.
 
         Raises
@@ -58,7 +61,7 @@ class Shared:
         """
         scheme, sign, place = uri.partition("://")
         if not sign:
-            return cls(uri, Folder(uri), "")
+            return cls(uri, Folder(uri), "", listed)
         if scheme not in SCHEMES:
             raise ArtifactError(
                 f"No store is shared through {scheme}://",
@@ -66,30 +69,34 @@ class Shared:
                 fix=f"set store to a path, or to one of {', '.join(SCHEMES)}",
             )
         prefix = place.partition("/")[2].strip("/")
-        return cls(uri, connect(uri), f"{prefix}/" if prefix else "")
+        return cls(uri, connect(uri), f"{prefix}/" if prefix else "", listed)
 
     def things(self, kind: str, again: bool = False) -> Mapping[str, list[Variant]]:
         """Return the whole variants of each thing of a kind; listed once, and again on request."""
         if again or kind not in self._things:
-            base = f"{self.prefix}{kind}/"
-            with translated(self.uri, self.store.refusal):
-                objects = list(self.store.beginning(base))
-            files: dict[tuple[str, str], dict[str, Stored]] = defaultdict(dict)
-            for one in objects:
-                # Whoever can write there names no file outside of the folder that it comes into.
-                if one.key.startswith(base) and (place := PLACE.fullmatch(one.key[len(base) :])):
-                    files[place[1], place[2]][place[3]] = one
-            things: dict[str, list[Variant]] = defaultdict(list)
-            for (name, variant), own in sorted(files.items()):
-                if PROOFS[kind] in own:
-                    things[name].append((variant, own))
-            self._things[kind] = dict(things)
+            self._things[kind] = self._whole(kind, "")
         return self._things[kind]
+
+    def _whole(self, kind: str, beginning: str) -> dict[str, list[Variant]]:
+        """Return the whole variants of the things whose names begin so, and maybe of others."""
+        base = f"{self.prefix}{kind}/"
+        with translated(self.uri, self.store.refusal):
+            objects = list(self.store.beginning(f"{base}{beginning}"))
+        files: dict[tuple[str, str], dict[str, Stored]] = defaultdict(dict)
+        for one in objects:
+            # Whoever can write there names no file outside of the folder that it comes into.
+            if one.key.startswith(base) and (place := PLACE.fullmatch(one.key[len(base) :])):
+                files[place[1], place[2]][place[3]] = one
+        things: dict[str, list[Variant]] = defaultdict(list)
+        for (name, variant), stored in sorted(files.items()):
+            if PROOFS[kind] in stored:
+                things[name].append((variant, stored))
+        return dict(things)
 
     def variants(self, kind: str, name: str) -> list[Variant]:
         """Return the variants of a thing that were not found damaged."""
-        found = self.things(kind).get(name, [])
-        return [one for one in found if (name, one[0]) not in self._damaged]
+        things = self.things(kind) if self.listed else self._whole(kind, f"{name}-")
+        return [one for one in things.get(name, []) if (name, one[0]) not in self._damaged]
 
     def fetch(self, stored: Stored, to: Path) -> Path:
         """Bring a file; return where it is."""
@@ -111,8 +118,7 @@ class Shared:
         """Write the files of a thing, those that are not there yet, what makes it whole last."""
         proof = PROOFS[kind]
         variant = digests.sha256(files[proof])[:16]
-        there = dict(self.things(kind, again=True).get(name, []))
-        if variant in there:
+        if variant in dict(self._whole(kind, f"{name}-").get(name, [])):
             return
         for file in [*(file for file in files if file != proof), proof]:
             key = f"{self.prefix}{kind}/{name}-{variant}/{file}"
@@ -124,16 +130,16 @@ class Shared:
 _SHARED: list[Shared] = []
 
 
-def use(uri: str | None) -> None:
+def use(uri: str | None, listed: bool = True) -> None:
     """Share what this process makes from now on, and look there for what others have made.
 
     Parameters
     ----------
-    uri
+    uri, listed
         As of `Shared`; None shares nothing.
     """
-    if not _SHARED or _SHARED[0].uri != uri:
-        _SHARED[:] = [] if uri is None else [Shared.open(uri)]
+    if not _SHARED or (_SHARED[0].uri, _SHARED[0].listed) != (uri, listed):
+        _SHARED[:] = [] if uri is None else [Shared.open(uri, listed)]
 
 
 def current() -> Shared | None:

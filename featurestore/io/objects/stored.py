@@ -75,6 +75,9 @@ class Store(Protocol):
     def write(self, key: str, file: Path, once: bool) -> None:
         """Write an object; with ``once`` one that is there already stays."""
 
+    def remove(self, key: str) -> None:
+        """Remove an object that is there."""
+
     def refusal(self, uri: str, error: Exception) -> ArtifactError | None:
         """Return what an error of the library below says; None for another's error."""
 

@@ -218,14 +218,14 @@ def test_a_store_on_spark_makes_the_same_training_set(spec: StoreSpec):
     import shutil
 
     there = materialise(FeatureStore(replace(spec, backend="pyspark")))
-    tiles, manifest = pq.read_table(there.file()), there.manifest
+    tiles, manifest = pq.read_table(there.files()), there.manifest
     there.entry.lock.close()
     shutil.rmtree(".featurestore")
     here = materialise(FeatureStore(spec))
     for said in (here.manifest["assignment"], manifest["assignment"]):
         assert said.pop("made")
     assert here.manifest == manifest
-    assert pq.read_table(here.file()).equals(tiles)
+    assert pq.read_table(here.files()).equals(tiles)
 
 
 REFUSED = {

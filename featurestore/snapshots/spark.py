@@ -1,0 +1,277 @@
+"""What executors do of a snapshot: they hash and convert files, and write the fates.
+
+The driver is told of files, slides, groups and classes, never of tiles.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends.sql import SQLBackend
+
+from featurestore.backend import executors
+from featurestore.embeddings.conversion import Conversion
+from featurestore.embeddings.convert import Target
+from featurestore.embeddings.faults import Fault
+from featurestore.embeddings.part import Part
+from featurestore.embeddings.parts import known_sums, share
+from featurestore.errors import ArtifactError, QueryError
+from featurestore.io import digests
+from featurestore.io.objects import shared
+from featurestore.io.objects.workplace import Workplace
+from featurestore.io.parquet import Dataset, Fragment
+from featurestore.io.progress import Rows
+from featurestore.snapshots import meaning
+from featurestore.views.folds import KEY
+
+CODE = (
+    "embeddings/batches", "embeddings/conversion", "embeddings/convert", "embeddings/layout",
+    "embeddings/near", "embeddings/part", "embeddings/parts", "snapshots/spark",
+)  # fmt: skip
+"""What executors must have as the driver has it."""
+ROW_GROUP = 122_880  # rows: what DuckDB writes
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file for an executor to convert.
+
+    Parameters
+    ----------
+    fragment
+        The file, by a path that all machines have.
+    target
+        What its embeddings are converted to.
+    sha256
+        Of the file, if it is known.
+    workplace
+        Where its parts go.
+    code
+        SHA-256 of `CODE` on the driver.
+    """
+
+    fragment: Fragment
+    target: Target
+    sha256: str | None
+    workplace: Workplace
+    code: str
+
+
+class Converted(NamedTuple):
+    """What came of a file: its SHA-256, its parts, those of them that are new, and its faults."""
+
+    sha256: str
+    parts: list[Part]
+    new: list[str]
+    faults: list[Fault]
+
+
+class SparkConversion(Conversion):
+    """Makes the parts of an artifact that are not there on executors, a task a file.
+
+    Parameters
+    ----------
+    connection
+        Spark.
+    dataset, target, sums
+        As of `featurestore.embeddings.conversion.Conversion`.
+    """
+
+    def __init__(
+        self,
+        connection: SQLBackend,
+        dataset: Dataset,
+        target: Target,
+        sums: Mapping[Path, str],
+    ) -> None:
+        super().__init__(dataset, target, sums)
+        self.connection = connection
+
+    def convert(self, rows: Rows) -> None:
+        """Convert what is missing, and note what is wrong with it as ``faults``.
+
+        Parameters
+        ----------
+        rows
+            Not shown: Spark shows tasks where it shows anything.
+
+        Raises
+        ------
+        ArtifactError
+            An executor lacks a file or the working folder, or has too little room.
+        """
+        workplace, code = Workplace.here(), meaning.code(*CODE)
+        jobs = [
+            Job(fragment, self.target, self.sums.get(fragment.path), workplace, code)
+            for fragment in self.dataset.filled
+        ]
+        results = executors.run(self.connection, convert_file, jobs)
+        for job, converted in zip(jobs, results, strict=True):
+            self.sums[job.fragment.path] = converted.sha256
+            self.parts |= {part.name: part for part in converted.parts}
+            self.files |= {part.name: job.fragment.name for part in converted.parts}
+            self.new += converted.new
+            self.faults += converted.faults
+        digests.believe(self.sums, self.dataset.identities)
+        if (store := shared.current()) is not None:
+            store.things("parts", again=True)
+
+
+def convert_file(job: Job) -> Converted:
+    """Convert a file on an executor, unless its parts are there.
+
+    Raises
+    ------
+    ArtifactError
+        The executor lacks the file, has another version of this package, or too little room.
+    """
+    _check_executor(job.fragment.path, job.code)
+    with job.workplace.entered():
+        dataset = Dataset((job.fragment,), job.fragment.name)
+        sums = {job.fragment.path: job.sha256} if job.sha256 else known_sums(dataset)
+        conversion = Conversion(dataset, job.target, sums, threads=1)
+        conversion.convert(Rows(None))
+        parts = list(conversion.parts.values())
+        share(parts)
+        sha256 = conversion.sums[job.fragment.path]
+        return Converted(sha256, parts, conversion.new, conversion.faults)
+
+
+def _check_executor(file: Path, code: str) -> None:
+    node = os.uname().nodename
+    if meaning.code(*CODE) != code:
+        raise QueryError(
+            "An executor has another version of this package than the driver",
+            found=f"other code in {node}",
+            fix="install the same version everywhere",
+        )
+    if not file.is_file():
+        raise ArtifactError(
+            "An executor does not have a file that the driver has",
+            found=f"no {file} on {node}",
+            fix="keep artifacts, and the working folder if they are fetched to it, on a file "
+            "system that all machines mount under one path",
+        )
+
+
+def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
+    """Have executors hash the files that nothing is remembered of.
+
+    Raises
+    ------
+    ArtifactError
+        An executor lacks a file, or it was changed meanwhile.
+    """
+    identities = {path: one for dataset in datasets for path, one in dataset.identities.items()}
+    files = sorted(identities.keys() - digests.remembered(identities).keys())
+    hashed = executors.run(connection, partial(hash_file, code=meaning.code(*CODE)), files)
+    digests.believe(dict(zip(files, hashed, strict=True)), identities)
+
+
+def hash_file(file: Path, code: str) -> str:
+    """Return the SHA-256 of a file on an executor."""
+    _check_executor(file, code)
+    return digests.sha256(file)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where executors write fates to.
+
+    Parameters
+    ----------
+    folder
+        A folder of the driver's, from its working folder.
+    name
+        What the names of the files begin with.
+    schema
+        Of the rows.
+    workplace
+        The driver's.
+    """
+
+    folder: Path
+    name: str
+    schema: pa.Schema
+    workplace: Workplace
+
+    def draft(self, number: int) -> Path:
+        """Return where the rows of a range of keys lie until all ranges are known."""
+        return self.folder / f"range-{number}-{self.name}.parquet"
+
+
+class Written(NamedTuple):
+    """A file of fates: its number, and the keys of its first and last row."""
+
+    number: int
+    first: tuple[str, int, int]
+    last: tuple[str, int, int]
+
+
+def write_fates(fates: ir.Table, folder: Path, name: str) -> list[Path]:
+    """Have executors write fates into a folder of the driver's; return the files, sorted by key.
+
+    Parameters
+    ----------
+    fates
+        A table of Spark.
+    folder
+        Where, from the working folder.
+    name
+        What the names of the files begin with.
+    """
+    destination = Destination(folder, name, fates.schema().to_pyarrow(), Workplace.here())
+    work = partial(write_range, destination=destination)
+    ranges = executors.write(fates.get_backend(), work, fates, KEY)
+    written = sorted((one for one in ranges if one is not None), key=lambda one: one.first)
+    assert all(one.last < other.first for one, other in pairwise(written))
+    destination.workplace.fetch(folder)
+    files = [folder / f"{name}-{place:05d}.parquet" for place in range(len(written))]
+    for one, file in zip(written, files, strict=True):
+        destination.draft(one.number).replace(file)
+    return files
+
+
+def write_range(
+    number: int, batches: Iterator[pa.RecordBatch], destination: Destination
+) -> Written | None:
+    """Write the fates of a range of keys on an executor; return None if there is no row in it."""
+    first = last = None
+    with destination.workplace.entered():
+        destination.folder.mkdir(parents=True, exist_ok=True)
+        fresh = destination.folder / f".{os.getpid()}-{number}-{destination.name}.parquet"
+        try:
+            with pq.ParquetWriter(fresh, destination.schema, compression="zstd") as writer:
+                for rows in _row_groups(batches):
+                    first, last = first or _key(rows, 0), _key(rows, len(rows) - 1)
+                    writer.write_table(rows.cast(destination.schema), len(rows))
+            if first is None or last is None:
+                return None
+            destination.workplace.send(fresh, destination.draft(number))
+        finally:
+            fresh.unlink(missing_ok=True)
+    return Written(number, first, last)
+
+
+def _key(rows: pa.Table, row: int) -> tuple[str, int, int]:
+    [key] = rows.select(list(KEY)).slice(row, 1).to_pylist()
+    return key["slide_id"], key["x"], key["y"]
+
+
+def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield rows in tables as large as a row group."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= ROW_GROUP:
+            yield pa.Table.from_batches(held)
+            held = []
+    if any(map(len, held)):
+        yield pa.Table.from_batches(held)
