@@ -3,6 +3,7 @@
 import difflib
 import html
 import warnings
+import weakref
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
 from featurestore.contract.schemas import checked_table, null_lists
-from featurestore.errors import FeatureStoreWarning, QueryError
+from featurestore.errors import FeatureStoreWarning, FoldError, QueryError
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
@@ -36,7 +37,10 @@ MADE_HERE = (
 )  # fmt: skip
 """Columns of views and snapshots; SQL, which knows no case, would take an artifact's for them."""
 
+CACHED = ("thresholds", "fates")
+"""Views that many questions are asked of, and that Spark computes once."""
 MANY_FILES = 64
+BYTES_A_TILE = 32  # x, y, the target and the ends of two texts
 
 
 class FeatureStore:
@@ -108,6 +112,8 @@ class FeatureStore:
         self._keys: dict[str, ir.Table] = {}
         self._views: dict[str, ir.Table] = {}
         self._definitions: dict[str, ir.Table] = {}
+        self._cached: list[str] = []
+        weakref.finalize(self, engine.uncache, self.connection, self._cached)
 
     # -- artifacts -----------------------------------------------------------------------------
 
@@ -168,6 +174,9 @@ class FeatureStore:
             view = self._make(name.removeprefix(prefix), prefix)
             self._definitions[name] = view
             self._views[name] = engine.create_view(self.connection, name, view)
+            if name.removeprefix(prefix) in CACHED:
+                engine.cache(self.connection, name)
+                self._cached.append(name)
         return self._views[name]
 
     def __getitem__(self, name: str) -> NamedView:
@@ -265,9 +274,28 @@ class FeatureStore:
         columns = list(dict.fromkeys([*unit_columns(self.spec), "label", "target"]))
         with errors.translated():
             if self.spec.kfold_strategy == "stratified":
+                self._check_collected(survivors)
                 return survivors.select(*columns).order_by(list(KEY)).to_pyarrow()
             counts = survivors.group_by(columns).aggregate(survivors.count().name(TILES))
             return counts.to_pyarrow()
+
+    def _check_collected(self, survivors: ir.Table) -> None:
+        """Refuse to bring more tiles to one machine than the engine lets through."""
+        most = engine.most_collected(self.connection)
+        if most is None:
+            return
+        text = survivors.slide_id.length() + survivors.label.length()
+        sizes = survivors.aggregate(tiles=survivors.count(), text=text.sum())
+        [size] = sizes.to_pyarrow().to_pylist()
+        need = size["text"] + size["tiles"] * BYTES_A_TILE
+        if need > most:
+            raise FoldError(
+                "scikit-learn's folds of tiles want every tile on the driver",
+                found=f"{size['tiles']:,} tiles, {need / 1e6:,.0f} MB; "
+                f"spark.driver.maxResultSize allows {most / 1e6:,.0f} MB",
+                fix="set fold_rule=hash, which the executors compute; or "
+                "kfold_strategy=stratified_group; or raise spark.driver.maxResultSize",
+            )
 
     @cached_property
     def assigned(self) -> ir.Table | None:

@@ -1,7 +1,9 @@
 """The engine: the one file that names DuckDB, and Spark where one machine is not enough."""
 
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,29 @@ def create_view(connection: SQLBackend, name: str, view: ir.Table) -> ir.Table:
         connection.raw_sql(f"create or replace view {named} as {query}")
         # Ibis would ask the engine for the types that it has just told it.
         return ops.DatabaseTable(name, view.schema(), connection).to_expr()
+
+
+def most_collected(connection: SQLBackend) -> int | None:
+    """Return how many bytes Spark lets one question bring to the driver; None for no limit."""
+    if connection.name != "pyspark":
+        return None
+    said = connection.session.conf.get("spark.driver.maxResultSize", "1g")
+    number, unit = re.fullmatch(r"(\d+)([kmgtp]?)b?", said.lower()).groups()  # type: ignore[union-attr]
+    return int(number) * 1024 ** " kmgtp".index(unit or " ") or None
+
+
+def cache(connection: SQLBackend, view: str) -> None:
+    """Let Spark's executors keep the rows of a view once they are computed; DuckDB needs none."""
+    if connection.name == "pyspark":
+        with translated():
+            connection.session.catalog.cacheTable(view)
+
+
+def uncache(connection: SQLBackend, views: Collection[str]) -> None:
+    """Let go of what `cache` keeps."""
+    for view in views:
+        with suppress(Exception):  # Spark may have ended, and with it what it kept
+            connection.session.catalog.uncacheTable(view)
 
 
 def comment(connection: SQLBackend, view: str, text: str, columns: Mapping[str, str]) -> None:
