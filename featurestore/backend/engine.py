@@ -18,6 +18,7 @@ from sqlglot import exp
 from featurestore.backend.errors import translated
 from featurestore.backend.layout import Layout
 from featurestore.backend.spark import spark_connection, spark_schema, spark_table
+from featurestore.backend.spark import unnormalised as spark_unnormalised
 from featurestore.spec.literals import Engine
 
 
@@ -149,8 +150,8 @@ def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> 
     layout = Layout([column])
     with translated():
         if connection.name == "pyspark":
-            values = read_parquet(connection, files, layout).distinct().to_pyarrow()[column]
-            texts = [text for text in values.to_pylist() if text is not None]
+            rows = connection.frame(read_parquet(connection, files, layout))
+            texts = spark_unnormalised(rows, column)
         else:
             rows = _duckdb_select([str(file.absolute()) for file in files], layout).subquery("rows")
             text = _quoted(column)

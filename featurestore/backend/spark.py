@@ -167,13 +167,25 @@ def _with_folders(
 
 
 def _spark_column(rows: Any, name: str, layout: Layout) -> Any:
-    from pyspark.sql.functions import udf
+    from pyspark.sql.functions import coalesce, create_map, lit
 
     column = rows["`" + name.replace("`", "``") + "`"]
-    if name not in layout.normal:
+    texts = unnormalised(rows.select(column.alias(name)), name) if name in layout.normal else []
+    if not texts:
         return column
-    normal = udf(lambda text: text if text is None else unicodedata.normalize("NFC", text))
-    return normal(column).alias(name)
+    forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
+    return coalesce(create_map(*forms)[column], column).alias(name)
+
+
+def unnormalised(rows: Any, name: str) -> list[str]:
+    """Return the values of a column of Spark's that are not in Unicode's normal form C.
+
+    Spark has no function for it, and Python on each row would cost more than all else.
+    """
+    column = rows["`" + name.replace("`", "``") + "`"]
+    other = rows.where(column.rlike(r"[^\x00-\x7f]")).select(column.alias("text")).distinct()
+    texts = [row["text"] for row in other.collect()]
+    return [text for text in texts if not unicodedata.is_normalized("NFC", text)]
 
 
 def _spark_path(path: str) -> str:
