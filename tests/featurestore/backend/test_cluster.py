@@ -1,11 +1,8 @@
 """A standalone cluster of Spark: a master and two workers, each with folders of its own."""
 
 import json
-import os
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.cluster import driver_environment, standalone
 from featurestore import FeatureStore, StoreSpec
-from featurestore.backend.spark import CLUSTER
 from featurestore.io.objects import shared
 from featurestore.snapshots.build import materialise
 
@@ -39,59 +36,13 @@ for rules in json.loads(sys.argv[1]):
 """
 
 
-def wait_for(log: Path, pattern: str, seconds: float = 120) -> str:
-    """Return what a log says once it says it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if log.exists() and (match := re.search(pattern, log.read_text())):
-            return match.group(match.lastindex or 0)
-        time.sleep(0.1)
-    pytest.fail(f"{log} says no {pattern}: {log.read_text() if log.exists() else ''}")
-
-
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory, s3_client: Any) -> Iterator[str]:
-    """Start a master and two workers on loopback, and return the master's address."""
-    import pyspark
-
-    folder = tmp_path_factory.mktemp("cluster")
-    environment = {k: v for k, v in os.environ.items() if k not in CLUSTER}
-    environment |= {
-        "SPARK_NO_DAEMONIZE": "1", "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
-        "PYSPARK_PYTHON": sys.executable,
-    }  # fmt: skip
-    started = []
-
-    def start(name: str, role: str, *arguments: str) -> Path:
-        (folder / name).mkdir()
-        command = [str(Path(pyspark.__path__[0]) / "bin" / "spark-class"),
-                   f"org.apache.spark.deploy.{role}", "--host", "127.0.0.1",
-                   "--webui-port", "0", *arguments]  # fmt: skip
-        log = folder / f"{name}.log"
-        with log.open("w") as file:
-            started.append(
-                subprocess.Popen(
-                    command, cwd=folder / name, env=environment, stdout=file, stderr=file
-                )
-            )
-        return log
-
-    try:
-        master = start("master", "master.Master", "--port", "0")
-        address = wait_for(master, r"Starting Spark master at (spark://\S+)")
-        workers = [
-            start(name, "worker.Worker", "--cores", "1", "--memory", "1g",
-                  "--work-dir", str(folder / name), address)
-            for name in ("one", "two")
-        ]  # fmt: skip
-        for log in workers:
-            wait_for(log, "Successfully registered with master")
-        yield address
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(30)
+def cluster(tmp_path: Path, s3_client: Any) -> Iterator[str]:
+    """Return the address of a master whose workers know the object store."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with standalone(folder) as master:
+        yield master
 
 
 @pytest.fixture
@@ -125,14 +76,10 @@ def driver(cluster: str, folder: Path, rules: list[dict[str, Any]], store: str) 
     """Make snapshots in a folder of its own, on a driver of half a gigabyte."""
     folder.mkdir()
     settings = {
-        "spark.driver.maxResultSize": f"{MOST}m", "spark.sql.shuffle.partitions": "2",
+        "spark.driver.maxResultSize": f"{MOST}m", "spark.sql.shuffle.partitions": 2,
         "spark.executor.memory": "600m", "spark.ui.enabled": "false",
     }  # fmt: skip
-    options = " ".join(f"--conf {name}={value}" for name, value in settings.items())
-    environment = {k: v for k, v in os.environ.items() if k not in CLUSTER} | {
-        "PYSPARK_SUBMIT_ARGS": f"--master {cluster} --driver-memory 512m {options} pyspark-shell",
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
+    environment = driver_environment(cluster, settings)
     command = [sys.executable, "-c", DRIVER, json.dumps(rules), store]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
