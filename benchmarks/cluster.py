@@ -144,12 +144,11 @@ def main() -> None:
                 continue
             (folder / "cluster").mkdir()
             with standalone(folder / "cluster") as master:
-                settings = {"spark.executor.memory": "1g", "spark.driver.maxResultSize": "64m"}
+                settings = {"spark.executor.memory": "1g", "spark.driver.maxResultSize": "64m",
+                            "spark.ui.showConsoleProgress": "false"}  # fmt: skip
                 environment = driver_environment(master, settings) | module
-                shared_folder = str(folder / "store")
-                subprocess.run(
-                    [*asked, shared_folder], cwd=folder / engine, env=environment, check=True
-                )
+                asked.append(str(folder / "store"))
+                subprocess.run(asked, cwd=folder / engine, env=environment, check=True)
 
 
 if __name__ == "__main__":
