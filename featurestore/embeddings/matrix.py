@@ -21,8 +21,9 @@ from ibis.backends.sql import SQLBackend
 from featurestore.backend import engine
 from featurestore.embeddings import near
 from featurestore.embeddings.damage import damages
+from featurestore.embeddings.fetching import fetch, fetch_keys
 from featurestore.embeddings.layout import BLOCK_BYTES, Rows
-from featurestore.embeddings.part import Part, damaged, fetch_keys
+from featurestore.embeddings.part import Part, damaged
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
 
@@ -97,7 +98,7 @@ class EmbeddingMatrix:
         numbers = np.unique(np.searchsorted(self.starts, rows, side="right") - 1).tolist()
         own = [self.parts[number] for number in numbers]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(Part.fetch, own))
+            list(pool.map(fetch, own))
         for name, fault in damages(own).items():
             raise damaged(name, fault)
 
@@ -137,12 +138,13 @@ class EmbeddingMatrix:
         ordered = positions is None and bool((rows == source).all())
 
         def copy(number: int, block: slice) -> None:
-            asked = source[block] - self.starts[number]
+            part, asked = self.parts[number], source[block] - self.starts[number]
+            fetch(part)
             if ordered:
-                self.parts[number].read_rows(asked, result[block])
+                part.read_rows(asked, result[block])
             else:
                 values = np.empty((len(asked), self.dim), dtype=np.float32)
-                result[target[block]] = self.parts[number].read_rows(asked, values)
+                result[target[block]] = part.read_rows(asked, values)
 
         edges = np.searchsorted(source, self._edges)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

@@ -26,7 +26,8 @@ from featurestore import FeatureStore, StoreSpec
 from featurestore.console import cli
 from featurestore.embeddings import conversion, near
 from featurestore.embeddings import folder as parts_folder
-from featurestore.embeddings.part import Part, damage
+from featurestore.embeddings.damage import damage
+from featurestore.embeddings.part import Part
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
 from featurestore.io import cache
