@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.contract.violation import Violation, raise_first
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, Target, convert, each, slices, write_keys
-from featurestore.embeddings.invalid import InvalidEmbeddings
+from featurestore.embeddings.invalid import Faults, InvalidEmbeddings
 from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.part import Part, content_of, folder
@@ -52,7 +53,7 @@ class Conversion:
         self.parts: dict[str, Part] = {}
         self.files: dict[str, str] = {}  # of which file of the artifact a part was made
         self.new: list[str] = []
-        self._invalid: list[tuple[pa.Table, InvalidEmbeddings]] = []
+        self._faults: list[Faults] = []
         self._stamp = digests.stamp(dataset.named)[: cache.NAME_LENGTH]
 
     def run(self, rows: Rows) -> None:
@@ -94,9 +95,9 @@ class Conversion:
         self.files = {name: piece.fragment.name for name, piece in by_name.items()}
         for part in self.parts.values():
             if part.dim != self.target.dim:  # of an artifact of its own it was sound
-                invalid = InvalidEmbeddings(self.target.dim, self.target.storage)
-                invalid.lengths = dict.fromkeys(range(part.rows), part.dim)
-                self._invalid.append((pq.read_table(part.keys, columns=KEY_SCHEMA.names), invalid))
+                keys = pq.read_table(part.keys, columns=KEY_SCHEMA.names)
+                lengths = np.full(part.rows, part.dim)
+                self._faults.append(Faults.of(keys, lengths, self.target.dim))
         missing: dict[Path, list[Slice]] = {
             fragment.path: slices(fragment)
             for fragment in self.dataset.filled
@@ -136,8 +137,8 @@ class Conversion:
             else:
                 sha256, converted = digests.hashed_during(fragment.path, work)
             for piece, values, (keys, invalid) in zip(pieces, fresh, converted, strict=True):
-                if invalid.rows:
-                    self._invalid.append((keys.select(KEY_SCHEMA.names), invalid))
+                if len(invalid.rows):
+                    self._faults.append(invalid.faults(keys))
                 else:
                     name = name_of(piece, self.target.storage, sha256)
                     self.files[name] = fragment.name
@@ -179,11 +180,5 @@ class Conversion:
 
     def _violations(self) -> Iterator[Violation]:
         """Yield what is wrong with the embeddings of all files together."""
-        if not self._invalid:
-            return
-        invalid, start = InvalidEmbeddings(self.target.dim, self.target.storage), 0
-        for keys, of_file in self._invalid:
-            invalid.add(of_file, start)
-            start += len(keys)
-        keys = pa.concat_tables([keys for keys, _ in self._invalid])
-        yield from invalid.violations(keys, sum(f.rows for f in self.dataset.filled))
+        faults, rows = sum(self._faults, Faults()), sum(f.rows for f in self.dataset.filled)
+        yield from faults.violations(self.target.dim, self.target.storage, rows)
