@@ -42,10 +42,10 @@ from train.fitting.trainers import build_final_trainer, build_trainer
 from train.fitting.training import describe_training
 from train.inference.prepare import PredictionJob, prepare_prediction
 from train.inference.stream import predict_cohort
-from train.inference.tiles import predict_split, read_cohort
+from train.inference.tiles import predict_split, read_cohort, read_doubtful
 from train.overlays.checks import check_maps
 from train.predictions import files
-from train.predictions.table import Predictions, has_labels
+from train.predictions.table import Predictions
 from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
 from train.runtime.ending import Ending
@@ -169,17 +169,17 @@ def evaluate_model(this: Run, log: RunLogger, job: Job) -> None:
 
 def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     """Predict a whole cohort in a stream, a file a slide; labels are not needed."""
-    config = this.config
-    predict_cohort(this, job.cohort, job.model)
+    config, cohort = this.config, job.cohort
+    predict_cohort(this, cohort, job.model)
     if not this.is_main:
         return
-    log.cohort(this.states, job.cohort.keys)
+    log.cohort(this.states, len(cohort), cohort.labelled)
     draw_maps(this, log, files.dataset(str(this.states), None))
-    if config.abstain_below is not None or has_labels(job.cohort.keys):  # else nobody reads them
+    if config.abstain_below is not None:  # of all predictions those that are doubtful are read
+        log.abstentions(read_doubtful(this.states, job.model.spec, config), tiles=len(cohort))
+    if cohort.labelled:
         predictions, loss = read_cohort(this.states, job.model.spec, config)
-        log.abstentions(predictions)
-        if predictions.labelled:
-            log.evaluation(evaluate(predictions, config.evidence, loss), "predict")
+        log.evaluation(evaluate(predictions, config.evidence, loss), "predict")
 
 
 def publish(

@@ -1,7 +1,7 @@
 """A rule that rows break, and the errors made of it."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +70,6 @@ def heed(violations: Iterable[Violation]) -> None:
         warnings.warn(f"{violation.wrong}: {violation.found}", FeatureStoreWarning, stacklevel=3)
 
 
-def key_text(row: dict[str, object]) -> str:
+def key_text(row: Mapping[str, object]) -> str:
     """Spell a key, or a part of one, for a message."""
     return ", ".join(f"{name}={row[name]!r}" for name in (*KEY, "id") if name in row)

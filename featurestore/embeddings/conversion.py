@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.contract.violation import raise_first
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, Target, convert, each, slices, write_keys
-from featurestore.embeddings.faults import Fault, violations
-from featurestore.embeddings.invalid import InvalidEmbeddings
+from featurestore.embeddings.invalid import Faults, InvalidEmbeddings
 from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.part import Part, content_of, folder
@@ -53,7 +53,7 @@ class Conversion:
         self.parts: dict[str, Part] = {}
         self.files: dict[str, str] = {}  # of which file of the artifact a part was made
         self.new: list[str] = []
-        self.faults: list[Fault] = []
+        self._faults: list[Faults] = []
         self._stamp = digests.stamp(dataset.named)[: cache.NAME_LENGTH]
 
     def run(self, rows: Rows) -> None:
@@ -65,8 +65,9 @@ class Conversion:
             An embedding has another length than the target, or a value is not finite.
         """
         self.convert(rows)
-        of_all = sum(fragment.rows for fragment in self.dataset.filled)
-        raise_first(violations(self.faults, self.target.dim, self.target.storage, of_all))
+        looked_at = sum(fragment.rows for fragment in self.dataset.filled)
+        target = self.target
+        raise_first(self.faults.violations(target.dim, target.storage, looked_at))
 
     def convert(self, rows: Rows) -> None:
         """Convert what is missing, and note what is wrong with it as ``faults``.
@@ -92,6 +93,11 @@ class Conversion:
             raise cache.refusal(folder(), error) from error
 
     @property
+    def faults(self) -> Faults:
+        """What is wrong with the embeddings of all files together."""
+        return sum(self._faults, Faults())
+
+    @property
     def matrix(self) -> EmbeddingMatrix:
         """The embeddings of the artifact, once it has run."""
         return EmbeddingMatrix(tuple(self.parts[name] for name in sorted(self.parts)))
@@ -105,8 +111,8 @@ class Conversion:
         for part in self.parts.values():
             if part.dim != self.target.dim:  # of an artifact of its own it was sound
                 keys = pq.read_table(part.keys, columns=KEY_SCHEMA.names)
-                lengths = pa.repeat(part.dim, part.rows)
-                self.faults.append(Fault.of("length", keys, lengths))
+                lengths = np.full(part.rows, part.dim)
+                self._faults.append(Faults.of(keys, lengths, self.target.dim))
         missing: dict[Path, list[Slice]] = {
             fragment.path: slices(fragment)
             for fragment in self.dataset.filled
@@ -147,8 +153,8 @@ class Conversion:
                 sha256, converted = digests.hashed_during(fragment.path, work)
                 self.sums[fragment.path] = sha256
             for piece, values, (keys, invalid) in zip(pieces, fresh, converted, strict=True):
-                if invalid.rows:
-                    self.faults += invalid.faults(keys)
+                if len(invalid.rows):
+                    self._faults.append(invalid.faults(keys))
                 else:
                     name = name_of(piece, self.target.storage, sha256)
                     self.files[name] = fragment.name

@@ -1,14 +1,17 @@
 """Embeddings that no part may hold: of another length, or with values that are not finite."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from featurestore.contract.violation import Violation
+from featurestore.contract.violation import Violation, key_text
 from featurestore.embeddings.batches import (
     RowGroup,
     as_matrix,
@@ -17,14 +20,112 @@ from featurestore.embeddings.batches import (
     read_keys,
     row_groups,
 )
-from featurestore.embeddings.faults import Fault, Kind, violations
 from featurestore.embeddings.layout import STORED, Rows
+from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Fragment
 from featurestore.spec.literals import Storage
+from featurestore.views.folds import KEY
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How many embeddings have one kind of fault, and the first of them by key.
+
+    Parameters
+    ----------
+    count
+        How many.
+    first
+        ``slide_id, x, y, length`` of the first; None where there is none.
+    """
+
+    count: int = 0
+    first: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, keys: pa.Table) -> "Fault":
+        """Return that of rows with ``slide_id, x, y, length``."""
+        by_key = keys.sort_by([(name, "ascending") for name in KEY])
+        return cls(len(keys), next(iter(by_key.slice(0, 1).to_pylist()), None))
+
+    def __add__(self, other: "Fault") -> "Fault":
+        firsts = [one for one in (self.first, other.first) if one]
+        first = min(firsts, key=_by_key, default=None)
+        return Fault(self.count + other.count, first)
+
+
+def _by_key(row: Mapping[str, Any]) -> list[tuple[bool, Any]]:
+    return [(row[name] is None, row[name]) for name in KEY]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong with any number of embeddings, in a few words.
+
+    Parameters
+    ----------
+    lengths
+        Those of another length.
+    values
+        Those with values that are not finite.
+    """
+
+    lengths: Fault = Fault()
+    values: Fault = Fault()
+
+    @classmethod
+    def of(cls, keys: pa.Table, lengths: Rows, dim: int) -> "Faults":
+        """Return those of faulty embeddings.
+
+        Parameters
+        ----------
+        keys
+            Their ``slide_id, x, y``.
+        lengths
+            How long they are.
+        dim
+            How long they must be: one of this length has other values that are not finite.
+        """
+        named = keys.select(KEY).append_column("length", pa.array(lengths))
+        short = pa.array(lengths != dim)
+        return cls(Fault.of(named.filter(short)), Fault.of(named.filter(pc.invert(short))))
+
+    def __add__(self, other: "Faults") -> "Faults":
+        return Faults(self.lengths + other.lengths, self.values + other.values)
+
+    def violations(self, dim: int, storage: Storage, rows: int) -> Iterator[Violation]:
+        """Yield what was found.
+
+        Parameters
+        ----------
+        dim, storage
+            As of `InvalidEmbeddings`.
+        rows
+            How many were looked at.
+        """
+        for wrong, fault, fix in (
+            (
+                f"Embeddings are not all of one length ({dim}, as the first one is)",
+                self.lengths,
+                "write one embedding of the same model per tile",
+            ),
+            (
+                f"Embeddings hold values that are NaN, null or infinite (in {storage})",
+                self.values,
+                "compute them again, or drop these tiles"
+                + ("" if storage == "float32" else ", or set storage=float32"),
+            ),
+        ):
+            if fault.first:
+                evidence = (
+                    f"{fault.count:,} of {rows:,} rows, the first, of length "
+                    f"{fault.first['length']}, at {key_text(fault.first)}"
+                )
+                yield Violation(wrong, evidence, fix, fault.count, kind=EmbeddingError)
 
 
 class InvalidEmbeddings:
-    """What is wrong with the embeddings that were read: each fault with its rows.
+    """The rows of some embeddings that are faulty, noted while they are read.
 
     Parameters
     ----------
@@ -36,13 +137,32 @@ class InvalidEmbeddings:
 
     def __init__(self, dim: int, storage: Storage) -> None:
         self.dim, self.storage = dim, storage
-        self.lengths: dict[int, int] = {}  # row -> length
-        self.values: list[int] = []
+        self._noted: list[tuple[Rows, Rows]] = []
 
     @property
-    def rows(self) -> list[int]:
+    def rows(self) -> Rows:
         """The rows that were noted."""
-        return [*self.lengths, *self.values]
+        return np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in self._noted)])
+
+    @property
+    def lengths(self) -> Rows:
+        """How long the lists of these rows are."""
+        return np.concatenate([np.empty(0, np.int64), *(size for _, size in self._noted)])
+
+    def note(self, rows: Rows, lengths: Rows) -> None:
+        """Note faulty rows, and how long their lists are."""
+        if len(rows):
+            self._noted.append((rows, lengths))
+
+    def faults(self, keys: pa.Table) -> Faults:
+        """Return what was noted, in a few words.
+
+        Parameters
+        ----------
+        keys
+            The keys of all rows, by number.
+        """
+        return Faults.of(keys.take(pa.array(self.rows)), self.lengths, self.dim)
 
     def checked(self, column: pa.Array, start: int) -> npt.NDArray[np.float32]:
         """Return a column as float32, shape (rows, dim), its faulty rows noted and set to zero.
@@ -74,7 +194,7 @@ class InvalidEmbeddings:
         """
         size = lengths(column)
         wrong = np.flatnonzero(size != self.dim)
-        self.lengths.update((start + int(row), int(size[row])) for row in wrong)
+        self.note(start + wrong, size[wrong].astype(np.int64))
         with np.errstate(over="ignore", invalid="ignore"):
             if len(wrong):
                 right = np.flatnonzero(size == self.dim)
@@ -92,40 +212,7 @@ class InvalidEmbeddings:
         with np.errstate(over="ignore", invalid="ignore"):
             stored = block[suspects].astype(STORED[self.storage]).astype(np.float32)
         bad = suspects[~np.isfinite(stored).all(axis=1)]
-        self.values.extend((start + bad).tolist())
-
-    def add(self, other: "InvalidEmbeddings", start: int) -> None:
-        """Note what another one has noted, of rows that begin with number ``start``."""
-        self.lengths.update((start + row, length) for row, length in other.lengths.items())
-        self.values.extend(start + row for row in other.values)
-
-    def violations(self, keys: pa.Table, rows: int | None = None) -> Iterator[Violation]:
-        """Yield what was found.
-
-        Parameters
-        ----------
-        keys
-            The keys of the rows, by number.
-        rows
-            How many were looked at; as many as there are keys by default.
-        """
-        yield from violations(self.faults(keys), self.dim, self.storage, rows or len(keys))
-
-    def faults(self, keys: pa.Table) -> list[Fault]:
-        """Return what was found in short, by the keys of the rows."""
-        noted: tuple[tuple[Kind, Collection[int]], ...] = (
-            ("length", self.lengths),
-            ("value", self.values),
-        )
-        return [
-            Fault.of(
-                kind,
-                keys.take(pa.array(rows)),
-                pa.array([self.lengths.get(row, self.dim) for row in rows]),
-            )
-            for kind, rows in noted
-            if rows
-        ]
+        self.note(start + bad, np.full(len(bad), self.dim))
 
 
 def find_invalid(
@@ -143,7 +230,9 @@ def find_invalid(
         files = [fragment.path for fragment in fragments]
         for done in [pool.submit(look, row_group) for row_group in row_groups(files)]:
             done.result()
-    yield from invalid.violations(read_keys(fragments))
+    if len(invalid.rows):
+        keys = read_keys(fragments)
+        yield from invalid.faults(keys).violations(dim, storage, len(keys))
 
 
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:

@@ -24,8 +24,9 @@ from featurestore.backend import engine, executors
 from featurestore.embeddings import near
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.damage import damages
+from featurestore.embeddings.fetching import fetch, fetch_keys
 from featurestore.embeddings.layout import BLOCK_BYTES, KEYS, Rows
-from featurestore.embeddings.part import Part, damaged, fetch_keys, folder
+from featurestore.embeddings.part import Part, damaged, folder
 from featurestore.io.objects.workplace import Workplace
 from featurestore.spec.literals import Storage
 from featurestore.views.folds import KEY
@@ -109,7 +110,7 @@ class EmbeddingMatrix:
         numbers = np.unique(np.searchsorted(self.starts, rows, side="right") - 1).tolist()
         own = [self.parts[number] for number in numbers]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(Part.fetch, own))
+            list(pool.map(fetch, own))
         for name, fault in damages(own).items():
             raise damaged(name, fault)
 
@@ -149,12 +150,13 @@ class EmbeddingMatrix:
         ordered = positions is None and bool((rows == source).all())
 
         def copy(number: int, block: slice) -> None:
-            asked = source[block] - self.starts[number]
+            part, asked = self.parts[number], source[block] - self.starts[number]
+            fetch(part)
             if ordered:
-                self.parts[number].read_rows(asked, result[block])
+                part.read_rows(asked, result[block])
             else:
                 values = np.empty((len(asked), self.dim), dtype=np.float32)
-                result[target[block]] = self.parts[number].read_rows(asked, values)
+                result[target[block]] = part.read_rows(asked, values)
 
         edges = np.searchsorted(source, self._edges)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

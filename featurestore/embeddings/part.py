@@ -8,8 +8,6 @@ keys come last: a part without them is not there.
 import hashlib
 import json
 import os
-import secrets
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
@@ -21,26 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.embeddings.layout import (
-    BLOCK_BYTES,
     FOLDER,
     HEADER_BYTES,
     KEYS,
-    LOCK,
     MANIFEST,
     STORED,
     VALUES,
     Rows,
-    hash_weights,
     npy_header,
 )
 from featurestore.errors import ArtifactError
-from featurestore.io import atomic, digests, locks
 from featurestore.io.atomic import HOME
-from featurestore.io.cache import AGAIN, BUILDING
+from featurestore.io.cache import AGAIN
 from featurestore.io.ledger import Identity
 from featurestore.io.objects import shared
 from featurestore.spec.literals import Storage
-from featurestore.views.folds import KEY
 
 GAP = 64  # rows that nobody asks for, beyond which what follows is read by itself
 
@@ -131,8 +124,6 @@ class Part:
         ArtifactError
             They are gone.
         """
-        if file is None:
-            self.fetch()
         offset = HEADER_BYTES + first * self.row_bytes
         shape = (last - first, self.dim)
         try:
@@ -178,46 +169,9 @@ class Part:
 
     def _opened(self) -> FileIO:
         try:
-            self.fetch()
             return FileIO(self.values)
         except OSError as error:
             raise self._unreadable(error.strerror or str(error)) from error
-
-    def fetch(self) -> None:
-        """Bring the part from where machines share it, if its embeddings are not here.
-
-        Raises
-        ------
-        ArtifactError
-            All that is there of it is damaged.
-        """
-        if self.values.exists():
-            return
-        folder().mkdir(parents=True, exist_ok=True)
-        lock = folder() / f".fetching-{self.name}{LOCK}"
-        with locks.lease(folder() / LOCK), locks.exclusive(lock):
-            if not self.values.exists():  # another process has waited for it, or has brought it
-                self._fetch()
-
-    def _fetch(self) -> None:
-        store = shared.current()
-        if store is None:
-            return
-        for variant, files in store.variants(FOLDER, self.name):
-            fresh = [folder() / f"{BUILDING}{secrets.token_hex(8)}{end}" for end in (VALUES, KEYS)]
-            try:
-                store.fetch(files[shared.PART_VALUES], fresh[0])
-                store.fetch(files[shared.PART_KEYS], fresh[1])
-                if damage(self, *fresh):
-                    store.damaged(self.name, variant)
-                    continue
-                atomic.publish(fresh[1], self.keys)
-                atomic.publish(fresh[0], self.values)  # last: they are what is asked for
-            finally:
-                for file in fresh:
-                    file.unlink(missing_ok=True)
-            digests.remember(dict.fromkeys((self.keys, self.values), self.when_whole))
-            return
 
     def _unreadable(self, wrong: str) -> ArtifactError:
         return ArtifactError(
@@ -243,27 +197,6 @@ def is_shared(name: str) -> bool:
     return store is not None and bool(store.variants(FOLDER, name))
 
 
-def fetch_keys(name: str) -> None:
-    """Bring the keys of a part from where machines share it, if they are not here.
-
-    What they are is in the name of their variant; the embeddings come when they are asked for.
-    """
-    store, file = shared.current(), folder() / f"{name}{KEYS}"
-    if store is None or file.exists():
-        return
-    for variant, files in store.variants(FOLDER, name):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f"{BUILDING}{secrets.token_hex(8)}{KEYS}")
-        try:
-            store.fetch(files[shared.PART_KEYS], fresh)
-            if digests.sha256(fresh).startswith(variant):
-                atomic.publish(fresh, file)
-                return
-            store.damaged(name, variant)
-        finally:
-            fresh.unlink(missing_ok=True)
-
-
 def row_hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
     """Digest the bytes of each row to 64 bits, for finding rows that have changed.
 
@@ -287,46 +220,6 @@ def content_of(keys: pa.Table) -> str:
     for name in ("x", "y", "stored"):
         content.update(keys[name].to_numpy().tobytes())
     return content.hexdigest()
-
-
-def damage(part: Part, values: Path | None = None, keys: Path | None = None) -> str | None:
-    """Read a whole part and return what is wrong with it, in words, if anything is.
-
-    Its rows are compared with the digests that were taken while they were written.
-
-    Parameters
-    ----------
-    values, keys
-        Where its files are, if not where they belong.
-    """
-    if values is None or keys is None:
-        if isinstance(wrong := seen(part), str):
-            return wrong
-        values, keys = part.values, part.keys
-    with values.open("rb") as stream:
-        header = stream.read(HEADER_BYTES)
-        stream.seek(part.seal_offset)
-        seal = stream.read()
-    if header != part.header:
-        return f"{part.values.name} has another header than what was written"
-    if digests.sha256(keys) != seal.hex():
-        return f"{part.keys.name} has another SHA-256 than what was written"
-    try:
-        table = pq.read_table(keys, columns=[*KEY, "stored"])
-        if content_of(table) != part.content or Part.read(part.name, keys) != part:
-            return f"{part.keys.name} holds other keys than those asked for"
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        return f"{part.keys.name} cannot be read: {str(error).splitlines()[0]}"
-    expected = table["stored"].to_numpy()
-    weights, size = hash_weights(part.dim), max(1, BLOCK_BYTES // part.row_bytes)
-
-    def look(start: int) -> int:
-        block = part.mapped(start, min(start + size, part.rows), values)
-        return int((row_hashes(block, weights) != expected[start : start + size]).sum())
-
-    with ThreadPoolExecutor() as pool:
-        rows = sum(pool.map(look, range(0, part.rows, size)))
-    return f"{part.values.name} has {rows:,} rows that are not what was written" if rows else None
 
 
 def damaged(name: str, fault: str) -> ArtifactError:

@@ -16,10 +16,11 @@ import pyarrow as pa
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, slices
 from featurestore.embeddings.damage import damages
+from featurestore.embeddings.fetching import fetch_keys
 from featurestore.embeddings.folder import lease, names, set_aside
 from featurestore.embeddings.layout import FOLDER, FORMAT, KEYS
 from featurestore.embeddings.matrix import AT_ONCE, EmbeddingMatrix
-from featurestore.embeddings.part import Part, damaged, fetch_keys, folder, is_shared
+from featurestore.embeddings.part import Part, damaged, folder, is_shared
 from featurestore.io import digests
 from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset, Fragment

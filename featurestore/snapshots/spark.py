@@ -19,7 +19,7 @@ from ibis.backends.sql import SQLBackend
 from featurestore.backend import executors
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
-from featurestore.embeddings.faults import Fault
+from featurestore.embeddings.invalid import Faults
 from featurestore.embeddings.part import Part
 from featurestore.embeddings.parts import known_sums, share
 from featurestore.errors import ArtifactError, QueryError
@@ -70,7 +70,7 @@ class Converted(NamedTuple):
     sha256: str
     parts: list[Part]
     new: list[str]
-    faults: list[Fault]
+    faults: Faults
 
 
 class SparkConversion(Conversion):
@@ -118,7 +118,7 @@ class SparkConversion(Conversion):
             self.parts |= {part.name: part for part in converted.parts}
             self.files |= {part.name: job.fragment.name for part in converted.parts}
             self.new += converted.new
-            self.faults += converted.faults
+            self._faults.append(converted.faults)
         digests.believe(self.sums, self.dataset.identities)
         if (store := shared.current()) is not None:
             store.things("parts", again=True)

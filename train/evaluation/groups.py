@@ -3,7 +3,7 @@
 Each group is judged by its own tiles alone; its intervals leave out the clusters that it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,26 @@ def check_group_columns(store: FeatureStore, config: Config) -> None:
         of_slides(store.view(name), slides, more)
 
 
-def check_group_values(keys: pa.Table, columns: Sequence[str]) -> None:
+def check_group_values(values: Mapping[str, int], tiles: int) -> None:
     """Refuse columns of so many values that they tell no groups apart.
+
+    Parameters
+    ----------
+    values
+        How many each column has.
+    tiles
+        How many tiles have them.
 
     Raises
     ------
     SchemaError
         One has more than `MOST`.
     """
-    for column in columns:
-        if (values := len(encode_column(keys[column])[1])) > MOST:
+    for column, number in values.items():
+        if number > MOST:
             raise SchemaError(
                 f"Column {column!r} has too many values for groups",
-                found=f"{values:,} values among {len(keys):,} tiles; at most {MOST:,}",
+                found=f"{number:,} values among {tiles:,} tiles; at most {MOST:,}",
                 fix="name a column of fewer values in evidence.groups, or bin it first",
             )
 

@@ -28,6 +28,7 @@ from train.fitting.small_classes import warn_of_small_classes
 from train.fitting.tile_table import TileTable
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
+from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
 from train.runtime.snapshots import make_snapshots
@@ -65,11 +66,11 @@ class Job:
     held_out: tuple[TileSet, ...] = ()
 
     @property
-    def keys(self) -> pa.Table:
-        """The tiles that predictions are recorded of first."""
+    def slides(self) -> pa.Table:
+        """``slide_id, tiles, labelled`` of the slides that predictions are recorded of first."""
         tiles = self.table if self.grid else self.tiles
         assert tiles is not None
-        return tiles.keys
+        return count_by_slide(tiles.keys)
 
     def without_tiles(self) -> Self:
         """Return what the other processes are given."""
@@ -167,7 +168,9 @@ def check_fits(job: Job) -> None:
     """Refuse groups without end, and a checkpoint for embeddings of another length."""
     for tiles in (job.tiles, *job.held_out, job.table):
         if tiles:
-            check_group_values(tiles.keys, job.config.evidence.groups)
+            keys = tiles.keys
+            values = {name: count_values(keys[name]) for name in job.config.evidence.groups}
+            check_group_values(values, len(keys))
     if job.model and job.tiles:
         checkpoint.check_dimension(job.model.spec, job.tiles.matrix.dim)
 

@@ -1,16 +1,15 @@
-"""Predictions in a file a slide: which rows make a slide up, and how it gets whole onto disk.
+"""What is predicted: which tiles have an embedding, and in which files these lie.
 
-A tile's place is its row in the keys, which are sorted: a slide is a range of places, and the file
-of a slide is complete as soon as all of them have been added, in whatever order the embeddings lie.
-See docs/decisions/015-partitions.md.
+The engine joins tiles with the keys of the embeddings. What grows with the tiles stays with it, on
+the main process; all processes know the slides. See docs/decisions/037-predictions-in-a-stream.md.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ibis.expr.types as ir
 import numpy as np
@@ -19,9 +18,10 @@ import pyarrow as pa
 
 from featurestore.backend import engine, errors
 from featurestore.contract import rules
-from featurestore.embeddings.batches import RowGroup, read_keys, row_groups
+from featurestore.embeddings.batches import KEYS, file_keys
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.io import digests
+from featurestore.io.parquet import Dataset
 from featurestore.spec.rules import LABELLING, values_of
 from featurestore.store import FeatureStore
 from featurestore.views import columns
@@ -29,82 +29,77 @@ from featurestore.views.folds import KEY
 from featurestore.views.joins import look_up
 from train.predictions.partitions import FORMAT
 
-OWN = (*KEY, "target", "row")  # of keys; others are for people
+Counts = npt.NDArray[np.int64]
 
-Places = npt.NDArray[np.int64]
+ROW = pa.field("row", pa.int64())
 
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """Tiles to predict, and the row groups that hold their embeddings.
+    """Tiles to predict, and the files that hold their embeddings.
 
     Parameters
     ----------
-    keys
-        ``slide_id, x, y, target, row``, sorted by key; ``row`` is that among all embeddings.
-    pieces
-        Row groups, in order.
+    slides
+        ``slide_id, tiles, labelled``: how many tiles of each slide have an embedding, and how many
+        of these a label; sorted by name. A slide's number is its row here.
     dim
         Length of an embedding.
     manifest
         What determines the predictions.
+    files
+        Those of the embeddings, in order, that have rows.
     embeddings
-        The files of the embeddings by name.
+        All of them by name.
+    tiles
+        Their ``slide_id, x, y, target, row`` and further columns, as a table of DuckDB on the main
+        process; ``row`` is that among all embeddings.
     model
         The name of what predicts, for people.
     """
 
-    keys: pa.Table
-    pieces: list[RowGroup]
+    slides: pa.Table
     dim: int
     manifest: dict[str, Any]
-    embeddings: Mapping[str, Path]
+    files: Sequence[Path] = ()
+    embeddings: Mapping[str, Path] = field(default_factory=dict)
+    tiles: ir.Table | None = None
     model: str | None = None
 
-    @cached_property
-    def _coded(self) -> pa.DictionaryArray:
-        return self.keys["slide_id"].combine_chunks().dictionary_encode()
+    def __len__(self) -> int:
+        return int(self.counts.sum())
 
     @cached_property
-    def slides(self) -> list[str]:
-        """Names, in order: a slide's number is its place here."""
-        return self._coded.dictionary.to_pylist()
+    def names(self) -> list[str]:
+        """The names of the slides, by number."""
+        return self.slides["slide_id"].to_pylist()
 
     @cached_property
-    def slide(self) -> npt.NDArray[np.int32]:
-        """The slide's number of each place."""
-        return self._coded.indices.to_numpy()
+    def counts(self) -> Counts:
+        """The tiles of each slide."""
+        return self.slides["tiles"].to_numpy()
 
-    @cached_property
-    def starts(self) -> Places:
-        """The first place of each slide, and the number of all."""
-        return np.searchsorted(self.slide, np.arange(len(self.slides) + 1))
+    @property
+    def labelled(self) -> bool:
+        """Whether every tile has a label."""
+        return int(self.slides["labelled"].to_numpy().sum()) == len(self)
 
-    def places(self, finished: Sequence[int]) -> Places:
-        """Return the place of each row of the embeddings, -1 where nobody asks for it.
+    def values(self, names: Sequence[str]) -> dict[str, int]:
+        """Count the values of some further columns, a null being one; on the main process."""
+        assert self.tiles is not None
+        with errors.translated():
+            return {
+                name: self.tiles.select(name).distinct().count().to_pyarrow().as_py()
+                for name in names
+            }
 
-        Parameters
-        ----------
-        finished
-            Slides that need not be read.
-        """
-        place = np.full(sum(piece.rows for piece in self.pieces), -1)
-        asked = np.flatnonzero(~np.isin(self.slide, finished))
-        place[self.keys["row"].to_numpy()[asked]] = asked
-        return place
+    def named(self, tiles: pa.Table) -> pa.Table:
+        """Return tiles with the names of their slides in place of the numbers."""
+        return tiles.set_column(0, "slide_id", self.slides["slide_id"].take(tiles["slide_id"]))
 
-    def share(self, places: Places, rank: int, world: int) -> list[RowGroup]:
-        """Return the row groups that one of several processes reads: neighbours, of like size.
-
-        Those that hold no row that is asked for are nobody's.
-        """
-        work = [p for p in self.pieces if (places[p.start : p.start + p.rows] >= 0).any()]
-        rows = np.array([piece.rows for piece in work])
-        middle = rows.cumsum() - rows / 2
-        owner = middle * world // max(rows.sum(), 1)
-        return [
-            piece for piece, rank_of_group in zip(work, owner, strict=True) if rank_of_group == rank
-        ]
+    def without_tiles(self) -> Self:
+        """Return what the other processes are given, which does not grow with the tiles."""
+        return replace(self, tiles=None)
 
 
 def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> PredictionSet:
@@ -126,40 +121,59 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     """
     dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
-    embedded = read_keys(dataset.filled)
-    embedded = embedded.append_column("row", pa.array(np.arange(len(embedded))))
-    slides = store.view("slides") if store.spec.slides else None
-    asked = columns.with_columns(store.predicted(), slides, more)
-    keys = _joined(asked, engine.register(store.connection, "embedded", embedded), more)
-    if not len(keys):
+    tiles = _joined(store, dataset, more)
+    slides = _by_slide(tiles)
+    if not len(slides):
+        rows = sum(fragment.rows for fragment in dataset.filled)
         raise EmptyViewError(
             "No tile has an embedding: the join is empty",
-            found=f"{len(dataset.files)} embedding files, {len(embedded):,} rows",
+            found=f"{len(dataset.files)} embedding files, {rows:,} rows",
             fix="check that both artifacts are of one cohort and spell their keys alike",
         )
-    tiles = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
+    named = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
     manifest = {
         "format": FORMAT,
         "checkpoint": checkpoint,
-        "tiles": digests.digest(store.sources.dataset(tiles).named, remember=False),
+        "tiles": digests.digest(store.sources.dataset(named).named, remember=False),
         "embeddings": digests.stamp(dataset.named),
         "columns": list(more),
         **values_of(store.spec, LABELLING),
     }
     store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
-    return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
+    return PredictionSet(slides, dim, manifest, dataset.files, dataset.named, tiles)
 
 
-def _joined(tiles: ir.Table, embedded: ir.Table, more: Sequence[str]) -> pa.Table:
-    both = look_up(tiles, embedded, KEY, "row")
+def _joined(store: FeatureStore, dataset: Dataset, more: Sequence[str]) -> ir.Table:
+    """Return the tiles that have an embedding, computed once."""
+    slides = store.view("slides") if store.spec.slides else None
+    asked = columns.with_columns(store.predicted(), slides, more)
+    keys = pa.RecordBatchReader.from_batches(KEYS.append(ROW), _numbered_keys(dataset))
+    both = look_up(asked, engine.register(store.connection, "embedded", keys), KEY, ROW.name)
     both = both.filter(both.row.notnull())
-    rows = both.select(*KEY, both.target.cast("int64").name("target"), "row", *more)
+    rows = both.select(*KEY, both.target.cast("int64").name("target"), ROW.name, *more)
+    if store.spec.backend == "duckdb":
+        return engine.keep(rows)
     with errors.translated():
-        return rows.order_by(list(KEY)).to_pyarrow()
+        return engine.register(engine.connect(), "cohort", rows.to_pyarrow())
 
 
-# -- what is on disk ----------------------------------------------------------------------------
+def _numbered_keys(dataset: Dataset) -> Iterator[pa.RecordBatch]:
+    """Yield the keys of all embeddings with the numbers of their rows, file after file."""
+    start = 0
+    for fragment in dataset.filled:
+        keys = file_keys(fragment)
+        keys = keys.append_column(ROW, pa.array(np.arange(start, start + len(keys))))
+        start += len(keys)
+        yield from keys.to_batches()
+
+
+def _by_slide(tiles: ir.Table) -> pa.Table:
+    counted = tiles.group_by("slide_id").aggregate(
+        tiles=tiles.count(), labelled=tiles.target.count()
+    )
+    with errors.translated():
+        return counted.order_by("slide_id").to_pyarrow()
 
 
 def check_sources(cohort: PredictionSet) -> None:

@@ -39,13 +39,13 @@ class PredictionJob:
     model: TrainedModel
 
     @property
-    def keys(self) -> pa.Table:
-        """The tiles that predictions are recorded of."""
-        return self.cohort.keys
+    def slides(self) -> pa.Table:
+        """``slide_id, tiles, labelled`` of the slides that predictions are recorded of."""
+        return self.cohort.slides
 
     def without_tiles(self) -> Self:
-        """Return the same: every process knows the tiles of the slides that it may write."""
-        return self
+        """Return what the other processes are given."""
+        return replace(self, cohort=self.cohort.without_tiles())
 
 
 def prepare_prediction(
@@ -57,7 +57,7 @@ def prepare_prediction(
         model = open_checkpoint(config)
         cohort = prediction_set(store, model.digest, config.evidence.columns())
         cohort = replace(cohort, model=config.checkpoint)
-        check_group_values(cohort.keys, config.evidence.groups)
+        check_group_values(cohort.values(config.evidence.groups), len(cohort))
         checkpoint.check_dimension(model.spec, cohort.dim)
         states, taken = place(config, cohort, tracker)
         if taken:

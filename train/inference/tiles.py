@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
@@ -13,7 +15,7 @@ from train.evaluation.predict import weighted_loss
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import apply_to_tiles, mean_loss
 from train.predictions import partitions
-from train.predictions.table import Predictions
+from train.predictions.table import PROBABILITY, Predictions
 from train.runtime.processes import Processes
 
 
@@ -53,6 +55,14 @@ def split_tiles(tiles: TileSet, world: int) -> list[tuple[Rows, TileSet]]:
     by_process = [order[lanes.rows(owned(rank, world))] for rank in range(world)]
     columns = tiles.keys.select(["row", "target"])
     return [(places, replace(tiles, keys=columns.take(pa.array(places)))) for places in by_process]
+
+
+def read_doubtful(folder: Path, spec: ModelSpec, config: Config) -> Predictions:
+    """Return those predictions of a cohort that are less sure than ``abstain_below``."""
+    least = pa.scalar(config.abstain_below, pa.float32())  # the type that they were written in
+    sure = pc.max_element_wise(*(ds.field(f"{PROBABILITY}{name}") for name in spec.classes))
+    table = partitions.read(folder, sure < least)
+    return Predictions.from_table(table, spec.classes, config.evidence.resample)
 
 
 def read_cohort(folder: Path, spec: ModelSpec, config: Config) -> tuple[Predictions, float | None]:

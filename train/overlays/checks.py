@@ -23,13 +23,13 @@ def check_extra() -> None:
         )  # fmt: skip
 
 
-def check_maps(config: Config, keys: "pa.Table") -> None:
+def check_maps(config: Config, slides: "pa.Table") -> None:
     """Refuse what cannot be mapped, before a run begins.
 
     Parameters
     ----------
-    keys
-        Tiles of the run, with ``slide_id`` and, where they are known, ``target`` and ``split``.
+    slides
+        ``slide_id, tiles, labelled`` of the slides of the run.
 
     Raises
     ------
@@ -44,9 +44,6 @@ def check_maps(config: Config, keys: "pa.Table") -> None:
     if not selection:
         return
     check_extra()
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from featurestore.io import atomic
     from train.overlays.slides import choose, read_slides
     from train.overlays.write import INDEX
@@ -61,14 +58,7 @@ def check_maps(config: Config, keys: "pa.Table") -> None:
         folder = Path(config.output or "") / name
         if config.output and folder.exists() and not (folder / INDEX).is_file():
             atomic.new_folder(folder, lambda _: None)  # refuses: it holds something else
-    if "split" in keys.column_names:
-        keys = keys.filter(pc.not_equal(keys["split"], "train"))
-    slide = keys["slide_id"].cast(pa.string())
-    labelled = keys["target" if "target" in keys.column_names else "slide_id"].is_valid()
-    tiles = pa.table({"slide_id": slide, "labelled": labelled.cast(pa.int64())})
-    counts = tiles.group_by("slide_id").aggregate([("labelled", "sum"), ("labelled", "count")])
-    by_slide = counts.rename_columns(["slide_id", "labelled", "tiles"])
-    selected = choose(selection, by_slide.append_column("right", by_slide["labelled"]))
+    selected = choose(selection, slides.append_column("right", slides["labelled"]))
     if selection.startswith("worst:"):  # which, is not known yet
-        selected = by_slide["slide_id"].to_pylist()
+        selected = slides["slide_id"].to_pylist()
     read_slides(config.data.slides, config.maps.downsample, selected)

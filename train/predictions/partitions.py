@@ -117,9 +117,15 @@ def whole_rows(folder: Path, slide: str, columns: Collection[str]) -> int | None
     return len(table) if set(columns) <= set(table.column_names) else None
 
 
-def read(folder: Path) -> pa.Table:
-    """Return all predictions: ``slide_id, x, y, target, pred, prob_<class>``, sorted by key."""
-    table = dataset(folder, sorted(folder.glob("*.parquet"))).to_table()
+def read(folder: Path, chosen: ds.Expression | None = None) -> pa.Table:
+    """Return predictions: ``slide_id, x, y, target, pred, prob_<class>``, sorted by key.
+
+    Parameters
+    ----------
+    chosen
+        Which ones; all by default.
+    """
+    table = dataset(folder, sorted(folder.glob("*.parquet"))).to_table(filter=chosen)
     return table.sort_by([(name, "ascending") for name in KEY])
 
 

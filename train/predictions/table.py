@@ -262,6 +262,24 @@ def plural(column: str) -> str:
     return {"slide_id": "slides", "patient_id": "patients"}.get(column, column)
 
 
-def has_labels(keys: pa.Table) -> bool:
-    """Return whether every tile has a target."""
-    return len(keys) > 0 and pc.sum(keys["target"].is_null()).as_py() == 0
+def count_by_slide(keys: pa.Table) -> pa.Table:
+    """Return ``slide_id, tiles, labelled`` of the slides of some tiles.
+
+    Parameters
+    ----------
+    keys
+        ``slide_id``; those of a split ``train`` do not count, and without a ``target`` all have a
+        label.
+    """
+    if "split" in keys.column_names:
+        keys = keys.filter(pc.not_equal(keys["split"], "train"))
+    labelled = keys["target" if "target" in keys.column_names else "slide_id"].is_valid()
+    slide = keys["slide_id"].cast(pa.string())
+    tiles = pa.table({"slide_id": slide, "labelled": labelled.cast(pa.int64())})
+    counts = tiles.group_by("slide_id").aggregate([("labelled", "count"), ("labelled", "sum")])
+    return counts.rename_columns(["slide_id", "tiles", "labelled"])
+
+
+def count_values(column: pa.ChunkedArray) -> int:
+    """Count the values of a column of any plain type, a null being one."""
+    return len(encode_column(column)[1])

@@ -26,7 +26,7 @@ from train.models.training import Training
 from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
-from train.predictions.table import Predictions, has_labels
+from train.predictions.table import Predictions
 from train.reports import calibration as temperature
 from train.reports import inputs, printed, reproduce, results, settings, solver, training
 from train.reports.html import FILE, Page, columns, write_page
@@ -223,22 +223,36 @@ class RunLogger:
             self.console.print(f"{split}: {tiles}, not all have labels")
 
     @on_main
-    def cohort(self, folder: Path, keys: pa.Table) -> None:
+    def cohort(self, folder: Path, tiles: int, labelled: bool) -> None:
         """Record the predictions of a cohort, a file a slide.
 
         Parameters
         ----------
-        keys
-            The tiles, with their targets.
+        tiles
+            How many there are.
+        labelled
+            Whether all have labels.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tracker.folder(folder, partitions.FOLDER)
-        if not has_labels(keys):
-            self.console.print(f"predict: {len(keys):,} tiles, not all have labels")
+        if not labelled:
+            self.console.print(f"predict: {tiles:,} tiles, not all have labels")
 
     @on_main
-    def abstentions(self, predictions: Predictions, prefix: str = "") -> None:
-        """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
+    def abstentions(
+        self, predictions: Predictions, prefix: str = "", tiles: int | None = None
+    ) -> None:
+        """Write the tiles whose prediction is less sure than ``abstain_below``, the least first.
+
+        Parameters
+        ----------
+        predictions
+            All of those, and maybe others.
+        prefix
+            Begins the names of files.
+        tiles
+            How many were predicted; by default as many as there are predictions.
+        """
         least, sure = self.config.abstain_below, predictions.confidence
         if least is None:
             return
@@ -249,7 +263,8 @@ class RunLogger:
         self.tracker.file(write_parquet(self.folder / file, review))
         self.tracker.metrics({f"{prefix}review/tiles": len(review)})
         self.console.print(
-            f"{file}: {len(review):,} of {len(predictions):,} tiles are less sure than {least}"
+            f"{file}: {len(review):,} of {tiles or len(predictions):,} tiles are less sure than "
+            f"{least}"
         )
 
     @on_main

@@ -37,8 +37,8 @@ class AnyJob(Protocol):
         """Where the state of the run is kept."""
 
     @property
-    def keys(self) -> pa.Table:
-        """The tiles that predictions are recorded of first."""
+    def slides(self) -> pa.Table:
+        """``slide_id, tiles, labelled`` of the slides that predictions are recorded of first."""
 
     def without_tiles(self) -> Self:
         """Return what the other processes are given: no table that grows with the tiles."""
@@ -48,7 +48,7 @@ J = TypeVar("J", bound=AnyJob)
 Prepare = Callable[[Config, Console, int], tuple[Inputs, J]]
 """Opens what a run needs, given the number of processes; refuses what can be refused."""
 Check = Callable[[Config, pa.Table], None]
-"""Refuses what cannot be done with some tiles."""
+"""Refuses what cannot be done with some slides."""
 
 
 def exit_status(work: Callable[[Ending, str], None], argv: Sequence[str]) -> int:
@@ -92,7 +92,7 @@ def start_run(
         def open_all() -> J:
             inputs, job = prepare(config, console, processes.world)
             stack.callback(inputs.locks.close)
-            check(config, job.keys)
+            check(config, job.slides)
             opened.append((inputs, job))
             return job.without_tiles()
 

@@ -410,10 +410,12 @@ def test_a_parquet_type_that_spark_lacks_is_named(on_spark: Any, tmp_path: Path)
 
 def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any, tmp_path: Path):
     names = ["001", "01", "1", "A", "__HIVE_DEFAULT_PARTITION__", "a"]
-    keys = pa.table({"slide_id": names, "x": [0] * 6, "y": [0] * 6,
-                     "target": pa.nulls(6, pa.int64())})  # fmt: skip
-    out = PredictionWriter(tmp_path / "predictions", PredictionSet(keys, [], 1, {}, {}), ["Fat"])
-    out.add(np.arange(6), np.ones((6, 1), dtype=np.float32))
+    slides = pa.table({"slide_id": names, "tiles": [1] * 6, "labelled": [0] * 6})
+    tiles = pa.table({"slide_id": range(6), "x": [0] * 6, "y": [0] * 6,
+                      "target": pa.nulls(6, pa.int64())})  # fmt: skip
+    out = PredictionWriter(tmp_path / "predictions", PredictionSet(slides, 1, {}), ["Fat"])
+    out.add(tiles, np.ones((6, 1), dtype=np.float32))
+    out.close()
     found = on_spark.session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
     assert sorted(found["slide_id"].to_pylist()) == names
 

@@ -24,7 +24,8 @@ from featurestore.embeddings import damage as embedding_damage
 from featurestore.embeddings import folder as parts_folder
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
-from featurestore.embeddings.part import Part, damage
+from featurestore.embeddings.damage import damage
+from featurestore.embeddings.part import Part
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.io import atomic, cache, digests, parquet, seals
 from featurestore.io.progress import Rows

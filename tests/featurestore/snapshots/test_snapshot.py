@@ -26,7 +26,8 @@ from featurestore import FeatureStore, StoreSpec
 from featurestore.console import cli
 from featurestore.embeddings import conversion, near
 from featurestore.embeddings import folder as parts_folder
-from featurestore.embeddings.part import Part, damage
+from featurestore.embeddings.damage import damage
+from featurestore.embeddings.part import Part
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
 from featurestore.io import cache
@@ -176,7 +177,7 @@ def test_a_store_is_not_exported_with_slides_of_another_time(artifacts: TABLES, 
 def test_what_a_store_remembers_is_not_predicted_of_other_files(changed: str, artifacts: TABLES):
     named = artifacts()
     store = FeatureStore(spec(named, predict_tiles=named["data.tiles"], tiles=None))
-    assert len(cohort_of(store, "checkpoint").keys) == 12
+    assert len(cohort_of(store, "checkpoint")) == 12
     rewrite(named, changed)
     with pytest.raises(ArtifactError, match="were changed since this store first read"):
         cohort_of(store, "checkpoint")

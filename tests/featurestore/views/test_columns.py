@@ -50,7 +50,9 @@ def test_a_snapshot_keeps_the_slides(artifacts: TABLES):
 
 
 def test_tiles_to_predict_bring_columns_too(artifacts: TABLES):
-    keys = prediction_set(store(artifacts, SLIDES), "checkpoint", ["stain", "organ"]).keys
+    tiles = prediction_set(store(artifacts, SLIDES), "checkpoint", ["stain", "organ"]).tiles
+    assert tiles is not None
+    keys = tiles.to_pyarrow()
     assert keys["stain"].null_count == 3
     assert keys["organ"].null_count == 3
 

@@ -18,7 +18,7 @@ from train import probe
 from train.evaluation import estimates, groups
 from train.evaluation.estimates import ALONE
 from train.predictions import table as predictions_table
-from train.predictions.table import Predictions
+from train.predictions.table import Predictions, count_values
 from train.tracking.names import encode_name
 
 NAMES = ["Fat", "Muscle"]
@@ -112,10 +112,16 @@ def test_of_many_values_the_largest_are_shown(monkeypatch: pytest.MonkeyPatch):
 
 def test_values_without_end_are_no_groups(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "MOST", 7)
-    table = pa.Table.from_pandas(TABLE)
-    groups.check_group_values(table, ["organ", "slide_id"])
-    with pytest.raises(SchemaError, match="prob_Muscle"):
-        groups.check_group_values(table, ["prob_Muscle"])
+    groups.check_group_values({"organ": 7}, 20)
+    with pytest.raises(SchemaError, match=r"'stain' has too many .*\n.* 8 values among 20 tiles"):
+        groups.check_group_values({"organ": 7, "stain": 8}, 20)
+
+
+@pytest.mark.parametrize(
+    ("values", "number"), [(["a", "b", "a"], 2), (["a", None, None], 2), ([], 0)]
+)
+def test_a_null_is_a_value_of_a_group(values: list[str | None], number: int):
+    assert count_values(pa.chunked_array([pa.array(values, pa.string())])) == number
 
 
 def test_slides_say_what_groups_they_are_of():

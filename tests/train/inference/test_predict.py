@@ -285,9 +285,9 @@ def killed_after(slides: int, argv: list[str], monkeypatch: pytest.MonkeyPatch) 
     """Run the script in this process until some slides are written."""
     write, done = PredictionWriter._write, []
 
-    def counted(self: PredictionWriter, slide: int) -> None:
+    def counted(self: PredictionWriter, slide: int, table: pa.Table) -> None:
         if len(done) < slides:  # else it is dead, whatever its threads still wanted to do
-            write(self, slide)
+            write(self, slide, table)
             done.append(slide)
         if len(done) == slides:
             raise KilledError
