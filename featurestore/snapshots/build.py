@@ -20,7 +20,7 @@ from featurestore.embeddings.convert import Target
 from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import known_sums, named, share
+from featurestore.embeddings.parts import named, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -144,7 +144,7 @@ class Materialisation:
     def run(self) -> Snapshot:
         """Return the snapshot, see `materialise`."""
         store, spec = self.store, self.store.spec
-        sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
+        sums = {p: digests.remembered(self.dataset(p).identities) for p in prefixes(store)}
         embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
         rules = values_of(spec, RULES)
         with self.listening():  # folds that are not assigned yet ask the views
@@ -198,7 +198,7 @@ class Materialisation:
     def root(self, prefix: str, sums: Mapping[Path, str]) -> str:
         """Return the digest of a cohort's embeddings."""
         files = self.dataset(prefix).filled
-        if any(fragment.path not in sums for fragment in files):  # hashed while they are converted
+        if any(fragment.path not in sums for fragment in files):  # hashed as they are converted
             with self.listening():
                 return self.matrix(prefix, sums).digest
         return matrix.root(named(files, self.store.spec.storage, sums))
