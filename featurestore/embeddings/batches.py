@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,25 @@ MANY = 100_000  # keys
 READ_BUFFER = 2**20  # bytes: stream a column chunk, which may be gigabytes, instead of loading it
 
 
+Source: TypeAlias = Path | pa.Buffer
+"""A Parquet file: where it lies, or its bytes."""
+
+
 @dataclass(frozen=True)
 class RowGroup:
     """A row group: ``rows`` rows of a file, the first of which is row ``start`` of all files."""
 
-    file: Path
+    file: Source
     group: int
     start: int
     rows: int
+
+
+def opened(source: Source, **options: Any) -> pq.ParquetFile:
+    """Open a Parquet file; options are those of `pyarrow.parquet.ParquetFile`."""
+    return pq.ParquetFile(
+        pa.BufferReader(source) if isinstance(source, pa.Buffer) else source, **options
+    )
 
 
 def row_groups(files: Sequence[Path]) -> list[RowGroup]:
@@ -43,11 +55,11 @@ def row_groups(files: Sequence[Path]) -> list[RowGroup]:
 
 
 def file_row_groups(
-    file: Path, start: int = 0, numbers: Sequence[int] | None = None
+    file: Source, start: int = 0, numbers: Sequence[int] | None = None
 ) -> list[RowGroup]:
     """Return the row groups of a file, or some of them, the first row of which is row ``start``."""
-    with pq.ParquetFile(file) as opened:
-        footer = opened.metadata
+    with opened(file) as parquet:
+        footer = parquet.metadata
     groups: list[RowGroup] = []
     for number in range(footer.num_row_groups) if numbers is None else numbers:
         rows = footer.row_group(number).num_rows
@@ -64,10 +76,18 @@ def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
     return pa.concat_tables(map(file_keys, fragments))
 
 
-def file_keys(fragment: Fragment, numbers: Sequence[int] | None = None) -> pa.Table:
-    """Read the keys of a file, or of some of its row groups, as `read_keys`."""
+def file_keys(
+    fragment: Fragment, numbers: Sequence[int] | None = None, source: Source | None = None
+) -> pa.Table:
+    """Read the keys of a file, or of some of its row groups, as `read_keys`.
+
+    Parameters
+    ----------
+    source
+        Its bytes, where they are in memory.
+    """
     written = [name for name in KEYS.names if name in fragment.schema.names]
-    with pq.ParquetFile(fragment.path) as file:
+    with opened(source or fragment.path) as file:
         groups = range(file.num_row_groups) if numbers is None else numbers
         # Threads of Arrow's own cost more than a slide's few keys; files have threads of ours.
         table = file.read_row_groups(groups, written, use_threads=fragment.rows > MANY)
@@ -100,7 +120,7 @@ def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
 
 def embedding_batches(row_group: RowGroup, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most ``size`` bytes."""
-    file = pq.ParquetFile(row_group.file, buffer_size=READ_BUFFER, pre_buffer=False)
+    file = opened(row_group.file, buffer_size=READ_BUFFER, pre_buffer=False)
     width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8
     rows = max(1, size // (width * dim))
     with file:

@@ -1,11 +1,12 @@
 """The parts of an artifact that are not there, converted: each file once, hashed as it is read."""
 
 import os
-import secrets
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +16,22 @@ from featurestore.contract.violation import raise_first
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, Target, convert, each, slices, write_keys
 from featurestore.embeddings.invalid import Faults, InvalidEmbeddings
-from featurestore.embeddings.layout import KEYS, LOCK, STORED, VALUES, Advance
+from featurestore.embeddings.layout import KEYS, LOCK, STORED, Advance
 from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.part import Part, content_of, folder
-from featurestore.embeddings.parts import name_of, named, present
+from featurestore.embeddings.parts import may_be_there, name_of, named, present
+from featurestore.embeddings.publisher import Publisher
 from featurestore.errors import ArtifactError
 from featurestore.io import atomic, cache, digests, locks
 from featurestore.io.cache import BUILDING
+from featurestore.io.digests import Hashing
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.io.progress import Rows
+
+IN_MEMORY = 64 * 2**20  # bytes of a file that is read whole, to be hashed and converted from there
+
+Written = tuple[Path, pa.Table, InvalidEmbeddings]
+"""Where the embeddings of a slice were written, its keys, and what is wrong with the embeddings."""
 
 
 class Conversion:
@@ -36,7 +44,8 @@ class Conversion:
     target
         What its embeddings are converted to.
     sums
-        SHA-256 of its files, by path; one that is not among them is hashed while it is converted.
+        SHA-256 of its files, by path; one that is not among them is hashed while it is converted,
+        its bytes read once.
     threads
         One per core by default.
     """
@@ -84,9 +93,9 @@ class Conversion:
         """
         try:
             with locks.exclusive(folder() / f".converting-{self._stamp}{LOCK}"):
-                work = self._missing()
-                total = sum(piece.rows for _, pieces in work for piece in pieces)
-                if total:
+                # A second time for what is there by its name, which is known by then, and damaged.
+                while not self._faults and (work := self._missing()):
+                    total = sum(piece.rows for _, pieces in work for piece in pieces)
                     with rows.counting(f"embeddings to {self.target.storage}", total) as advance:
                         self._convert(work, advance)
         except OSError as error:
@@ -103,12 +112,16 @@ class Conversion:
         return EmbeddingMatrix(tuple(self.parts[name] for name in sorted(self.parts)))
 
     def _missing(self) -> list[tuple[Fragment, list[Slice]]]:
-        """Return the files with slices whose parts are not there."""
+        """Return the files with slices whose parts are not there, as far as their names are known.
+
+        What is there becomes part of this.
+        """
         known = [fragment for fragment in self.dataset.filled if fragment.path in self.sums]
         by_name = named(known, self.target.storage, self.sums)
-        self.parts = present(by_name)
+        parts = present(by_name.keys() - self.parts.keys())
+        self.parts |= parts
         self.files = {name: piece.fragment.name for name, piece in by_name.items()}
-        for part in self.parts.values():
+        for part in parts.values():
             if part.dim != self.target.dim:  # of an artifact of its own it was sound
                 keys = pq.read_table(part.keys, columns=KEY_SCHEMA.names)
                 lengths = np.full(part.rows, part.dim)
@@ -125,61 +138,75 @@ class Conversion:
 
     def _convert(self, work: list[tuple[Fragment, list[Slice]]], advance: Advance) -> None:
         self._check_room(work)
-        with ThreadPoolExecutor(self.threads) as files, ThreadPoolExecutor(self.threads) as groups:
+        hashing = Hashing({fragment.path: fragment.identity for fragment, _ in work})
+        with (
+            TemporaryDirectory(prefix=BUILDING, dir=folder()) as fresh,
+            ThreadPoolExecutor(self.threads) as files,
+            ThreadPoolExecutor(self.threads) as groups,
+        ):
+            publisher = Publisher(Path(fresh), self._named)
+
+            def written(piece: Slice) -> Written:
+                values = publisher.place()
+                return values, *convert(piece, self.target, values, groups, advance)
 
             def one(item: tuple[Fragment, list[Slice]]) -> None:
-                self._convert_file(*item, groups, advance)
+                fragment, pieces = item
+                if fragment.identity.size <= IN_MEMORY:
+                    pieces = self._read(fragment, pieces, hashing, advance)
+                converted = self._hashed(fragment, hashing, lambda: list(map(written, pieces)))
+                for piece, done in zip(pieces, converted, strict=True):
+                    self._hand_over(piece, done, publisher)
 
             each(files, one, work)
+            publisher.publish()
         atomic.sync(folder())
 
-    def _convert_file(
-        self, fragment: Fragment, pieces: list[Slice], pool: Executor, advance: Advance
-    ) -> None:
-        fresh = [
-            folder() / f"{BUILDING}{self._stamp}-{secrets.token_hex(8)}{VALUES}" for _ in pieces
-        ]
+    def _read(
+        self, fragment: Fragment, pieces: list[Slice], hashing: Hashing, advance: Advance
+    ) -> list[Slice]:
+        """Return those of some slices whose parts are not there, with the bytes of their file."""
+        sha256, content = hashing.content(fragment.path)
+        self._note(fragment, sha256)
+        new = [p for p in pieces if not may_be_there(name_of(p, self.target.storage, sha256))]
+        advance(sum(piece.rows for piece in pieces if piece not in new))
+        return [replace(piece, content=pa.py_buffer(content)) for piece in new]
 
-        def work() -> list[tuple[pa.Table, InvalidEmbeddings]]:
-            return [
-                convert(piece, self.target, values, pool, advance)
-                for piece, values in zip(pieces, fresh, strict=True)
-            ]
+    def _hashed(
+        self, fragment: Fragment, hashing: Hashing, work: Callable[[], list[Written]]
+    ) -> list[Written]:
+        """Return what some work on a file returns; its digest is known then."""
+        if fragment.path in self.sums:
+            return work()
+        sha256, converted = hashing.during(fragment.path, work)
+        self._note(fragment, sha256)
+        return converted
 
-        try:
-            if fragment.path in self.sums:
-                sha256, converted = self.sums[fragment.path], work()
-            else:
-                sha256, converted = digests.hashed_during(fragment.path, work)
-                self.sums[fragment.path] = sha256
-            for piece, values, (keys, invalid) in zip(pieces, fresh, converted, strict=True):
-                if len(invalid.rows):
-                    self._faults.append(invalid.faults(keys))
-                else:
-                    name = name_of(piece, self.target.storage, sha256)
-                    self.files[name] = fragment.name
-                    self._publish(name, keys, values)
-        finally:
-            for values in fresh:
-                values.unlink(missing_ok=True)
-                values.with_suffix(KEYS).unlink(missing_ok=True)
+    def _note(self, fragment: Fragment, sha256: str) -> None:
+        if self.sums.setdefault(fragment.path, sha256) != sha256:
+            raise ArtifactError(
+                f"{fragment.path} has other bytes than when its digest was remembered",
+                found=f"SHA-256 {sha256}",
+                fix="bring the file back from its source; `featurestore verify` corrects digests",
+            )
 
-    def _publish(self, name: str, keys: pa.Table, values: Path) -> None:
-        """Give the files of a part their names, the keys last."""
-        target = self.target
-        part = Part(name, len(keys), target.dim, target.storage, content_of(keys))
-        written = values.with_suffix(KEYS)
-        write_keys(keys, part, written)
+    def _hand_over(self, piece: Slice, written: Written, publisher: Publisher) -> None:
+        """Have a part named, unless something is wrong with its embeddings."""
+        values, keys, invalid = written
+        if len(invalid.rows):
+            self._faults.append(invalid.faults(keys))
+            return
+        name = name_of(piece, self.target.storage, self.sums[piece.fragment.path])
+        part = Part(name, len(keys), self.target.dim, self.target.storage, content_of(keys))
+        digest = write_keys(keys, part, values.with_suffix(KEYS))
         with values.open("r+b") as file:
             file.seek(part.seal_offset)
-            file.write(bytes.fromhex(digests.sha256(written)))
-        atomic.sync(values)
-        atomic.sync(written)
-        values.replace(part.values)
-        written.replace(part.keys)
-        digests.note(dict.fromkeys((part.keys, part.values), part.when_whole))
-        self.parts[name] = part
-        self.new.append(name)
+            file.write(bytes.fromhex(digest))
+        publisher.add(part, values)
+
+    def _named(self, part: Part) -> None:
+        self.parts[part.name] = part
+        self.new.append(part.name)
 
     def _check_room(self, work: list[tuple[Fragment, list[Slice]]]) -> None:
         width = STORED[self.target.storage].itemsize

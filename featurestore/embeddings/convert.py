@@ -1,5 +1,6 @@
 """Embeddings of one file, or of some of its row groups, into a part: checked as they pass."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -48,10 +49,13 @@ class Slice:
         The file.
     groups
         Numbers of its row groups; None for all of them.
+    content
+        The bytes of the file, where they are in memory.
     """
 
     fragment: Fragment
     groups: tuple[int, ...] | None = None
+    content: pa.Buffer | None = None
 
     @property
     def rows(self) -> int:
@@ -62,7 +66,7 @@ class Slice:
 
     def row_groups(self) -> list[RowGroup]:
         """Return the row groups, numbered from the first row of the slice."""
-        return file_row_groups(self.fragment.path, 0, self.groups)
+        return file_row_groups(self.content or self.fragment.path, 0, self.groups)
 
 
 @dataclass(frozen=True)
@@ -155,23 +159,37 @@ def convert(
         **dict(zip(near.CELLS, cells.T, strict=True)),
         "stored": hashes,
     }
-    keys = file_keys(piece.fragment, piece.groups)
+    keys = file_keys(piece.fragment, piece.groups, piece.content)
     for name, column in columns.items():
         keys = keys.append_column(name, pa.array(column))
     return keys, invalid
 
 
-def write_keys(keys: pa.Table, part: Part, file: Path) -> None:
-    """Write the keys of a part, as `convert` returned them, with what the part is."""
+def write_keys(keys: pa.Table, part: Part, file: Path) -> str:
+    """Write the keys of a part, as `convert` returned them, with what the part is.
+
+    Returns
+    -------
+    str
+        The SHA-256 of the file.
+    """
     names = pa.DictionaryArray.from_arrays(np.zeros(len(keys), dtype=np.int32), [part.name])
     manifest = {name: value for name, value in vars(part).items() if name != "name"}
     named = keys.append_column("part", names)
     named = named.replace_schema_metadata({MANIFEST: json.dumps(manifest)})
-    pq.write_table(named, file)
+    sink = pa.BufferOutputStream()
+    pq.write_table(named, sink)
+    content = sink.getvalue()
+    file.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def each(pool: Executor, work: Callable[[T], object], items: Iterable[T]) -> None:
     """Do some work on each item; where one fails, those that have not begun are left."""
+    items = list(items)
+    if len(items) == 1:  # nothing to do beside it
+        work(items[0])
+        return
     futures = [pool.submit(work, item) for item in items]
     try:
         for future in futures:

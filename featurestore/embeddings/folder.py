@@ -4,6 +4,7 @@ Parts are shared by all snapshots, and kept as long as one names them. Who uses 
 snapshot names yet holds `lease`.
 """
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +50,7 @@ def _alone() -> Iterator[bool]:
 def _tidy() -> None:
     """Remove what killed writers left and, where there is no part, the folder."""
     for left in folder().glob(f"{BUILDING}*"):
-        left.unlink(missing_ok=True)
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     if not any(entry.name != LOCK for entry in folder().iterdir()):
         (folder() / LOCK).unlink(missing_ok=True)
         for empty in (folder(), folder().parent):

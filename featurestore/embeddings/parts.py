@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
@@ -21,13 +20,11 @@ from featurestore.embeddings.folder import lease, names, set_aside
 from featurestore.embeddings.layout import FOLDER, FORMAT, KEYS
 from featurestore.embeddings.matrix import AT_ONCE, EmbeddingMatrix
 from featurestore.embeddings.part import Part, damaged, folder, is_shared
-from featurestore.io import digests
 from featurestore.io.objects import shared
-from featurestore.io.parquet import Dataset, Fragment
+from featurestore.io.parquet import Fragment
 from featurestore.spec.literals import Storage
 
 NAME_LENGTH = 32  # hexadecimal digits
-CACHED = 0.5  # of the available memory: what the system keeps of files that were just read
 
 
 def named(
@@ -60,17 +57,9 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
 
 
-def known_sums(dataset: Dataset) -> dict[Path, str]:
-    """Return the SHA-256 of an artifact's files with rows, but of those whose hashing is to wait.
-
-    Files that are not remembered are hashed, unless they are more than the system keeps in memory:
-    those are hashed while they are converted, so that the disk is read once.
-    """
-    sums = digests.remembered(dataset.files)
-    unknown = [f for f in dataset.filled if f.path not in sums]
-    if sum(f.identity.size for f in unknown) > CACHED * psutil.virtual_memory().available:
-        return sums
-    return sums | digests.sums(fragment.path for fragment in unknown)
+def may_be_there(name: str) -> bool:
+    """Return whether there is a part of a name, which may be damaged yet (see `present`)."""
+    return (folder() / f"{name}{KEYS}").exists() or is_shared(name)
 
 
 def share(parts: Iterable[Part]) -> None:

@@ -108,30 +108,62 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
     return result
 
 
-def hashed_during(file: Path, work: Callable[[], T]) -> tuple[str, T]:
-    """Return a file's SHA-256 and the result of some work that reads it, done at the same time.
+class Hashing:
+    """Files that are hashed as they are used, so that their bytes are read once.
 
-    Raises
-    ------
-    ArtifactError
-        The file was changed meanwhile.
+    What is found is remembered by this process, if the file lay still before.
+
+    Parameters
+    ----------
+    identities
+        What the file system said of the files before they were first read.
     """
-    before = identities([file])
-    stable = _settled(before.values())
-    with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(sha256, file)
-        result = work()
-        content = hashed.result()
-    confirm(before)
-    _HASHED.update(dict.fromkeys(stable, content))
-    return content, result
+
+    def __init__(self, identities: Mapping[Path, Identity]) -> None:
+        self._identities, self._stable = identities, _settled(identities.values())
+
+    def content(self, file: Path) -> tuple[str, bytes]:
+        """Return a file's SHA-256 and its bytes.
+
+        Raises
+        ------
+        ArtifactError
+            The file was changed.
+        """
+        content = file.read_bytes()
+        return self._confirmed(file, hashlib.sha256(content).hexdigest()), content
+
+    def during(self, file: Path, work: Callable[[], T]) -> tuple[str, T]:
+        """Return a file's SHA-256 and the result of some work that reads it at the same time.
+
+        Raises
+        ------
+        ArtifactError
+            The file was changed.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            hashed = thread.submit(sha256, file)
+            result = work()
+            return self._confirmed(file, hashed.result()), result
+
+    def _confirmed(self, file: Path, content: str) -> str:
+        one = self._identities[file]
+        confirm({file: one})
+        if one in self._stable:
+            _HASHED[one] = content
+        return content
 
 
-def remembered(files: Iterable[Path]) -> dict[Path, str]:
-    """Return what is remembered of some files, none of which is read; the others are left out."""
-    are = identities(files)
-    recorded = known(are.values())
-    return {file: recorded[one] for file, one in are.items() if one in recorded}
+def remembered(files: Mapping[Path, Identity]) -> dict[Path, str]:
+    """Return what is remembered of some files, none of which is read; the others are left out.
+
+    Parameters
+    ----------
+    files
+        What the file system says of each, or said of it when it was first read.
+    """
+    recorded = known(files.values())
+    return {file: recorded[one] for file, one in files.items() if one in recorded}
 
 
 def known(identities: Iterable[Identity]) -> dict[Identity, str]:

@@ -20,7 +20,7 @@ from featurestore.embeddings.convert import Target
 from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import known_sums, named, share
+from featurestore.embeddings.parts import named, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -145,7 +145,7 @@ class Materialisation:
     def run(self) -> Snapshot:
         """Return the snapshot, see `materialise`."""
         store, spec = self.store, self.store.spec
-        sums = {prefix: self.sums(prefix) for prefix in prefixes(store)}
+        sums = {p: digests.remembered(self.dataset(p).identities) for p in prefixes(store)}
         if spec.backend == "pyspark":
             named = ["tiles", "test_tiles", "slides"]
             read = [store.sources.dataset(name) for name in named if getattr(spec, name)]
@@ -203,7 +203,7 @@ class Materialisation:
     def root(self, prefix: str, sums: Mapping[Path, str]) -> str:
         """Return the digest of a cohort's embeddings."""
         files = self.dataset(prefix).filled
-        if any(fragment.path not in sums for fragment in files):  # hashed while they are converted
+        if any(fragment.path not in sums for fragment in files):  # hashed as they are converted
             with self.listening():
                 return self.matrix(prefix, sums).digest
         return matrix.root(named(files, self.store.spec.storage, sums))
@@ -227,13 +227,6 @@ class Materialisation:
         if self.store.spec.backend == "pyspark":
             return spark.SparkConversion(self.store.connection, dataset, target, sums)
         return Conversion(dataset, target, sums, self.store.threads)
-
-    def sums(self, prefix: str) -> dict[Path, str]:
-        """Return the SHA-256 of the embeddings of a cohort, as far as they are known by now."""
-        dataset = self.dataset(prefix)
-        if self.store.spec.backend == "pyspark":  # hashed where they are converted
-            return digests.remembered(dataset.files)
-        return known_sums(dataset)
 
     @cached_property
     def findings(self) -> list[Finding]:

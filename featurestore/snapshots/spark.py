@@ -5,7 +5,7 @@ The driver is told of files, slides, groups and classes, never of tiles.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +21,10 @@ from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
 from featurestore.embeddings.invalid import Faults
 from featurestore.embeddings.part import Part
-from featurestore.embeddings.parts import known_sums, share
+from featurestore.embeddings.parts import share
 from featurestore.errors import ArtifactError, QueryError
 from featurestore.io import digests
+from featurestore.io.ledger import Identity
 from featurestore.io.objects import shared
 from featurestore.io.objects.workplace import Workplace
 from featurestore.io.parquet import Dataset, Fragment
@@ -132,10 +133,10 @@ def convert_file(job: Job) -> Converted:
     ArtifactError
         The executor lacks the file, has another version of this package, or too little room.
     """
-    _check_executor(job.fragment.path, job.code)
+    here = _looked_up(job.fragment.path, job.fragment.identity, job.code)
     with job.workplace.entered():
-        dataset = Dataset((job.fragment,), job.fragment.name)
-        sums = {job.fragment.path: job.sha256} if job.sha256 else known_sums(dataset)
+        dataset = Dataset((replace(job.fragment, identity=here),), job.fragment.name)
+        sums = {job.fragment.path: job.sha256} if job.sha256 else {}
         conversion = Conversion(dataset, job.target, sums, threads=1)
         conversion.convert(Rows(None))
         parts = list(conversion.parts.values())
@@ -144,7 +145,11 @@ def convert_file(job: Job) -> Converted:
         return Converted(sha256, parts, conversion.new, conversion.faults)
 
 
-def _check_executor(file: Path, code: str) -> None:
+def _looked_up(file: Path, there: Identity, code: str) -> Identity:
+    """Return what this machine says of a file, once it is known to be the driver's.
+
+    Devices, and on some disks inodes, are numbered otherwise on each machine.
+    """
     node = os.uname().nodename
     if meaning.code(*CODE) != code:
         raise QueryError(
@@ -159,6 +164,14 @@ def _check_executor(file: Path, code: str) -> None:
             fix="keep artifacts, and the working folder if they are fetched to it, on a file "
             "system that all machines mount under one path",
         )
+    here = digests.identity(file)
+    if (here.size, here.mtime) != (there.size, there.mtime):
+        raise ArtifactError(
+            f"{file} is another file on an executor than on the driver",
+            found=f"{here.size:,} bytes on {node}, {there.size:,} on the driver, or another time",
+            fix="run again, once nobody writes there; or mount one file system on all machines",
+        )
+    return here
 
 
 def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
@@ -171,14 +184,18 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
     """
     identities = {path: one for dataset in datasets for path, one in dataset.identities.items()}
     files = sorted(identities.keys() - digests.remembered(identities).keys())
-    hashed = executors.run(connection, partial(hash_file, code=meaning.code(*CODE)), files)
+    asked = [(file, identities[file]) for file in files]
+    hashed = executors.run(connection, partial(hash_file, code=meaning.code(*CODE)), asked)
     digests.believe(dict(zip(files, hashed, strict=True)), identities)
 
 
-def hash_file(file: Path, code: str) -> str:
+def hash_file(file: tuple[Path, Identity], code: str) -> str:
     """Return the SHA-256 of a file on an executor."""
-    _check_executor(file, code)
-    return digests.sha256(file)
+    path, there = file
+    here = _looked_up(path, there, code)
+    sha256 = digests.sha256(path)
+    digests.confirm({path: here})
+    return sha256
 
 
 @dataclass(frozen=True)
