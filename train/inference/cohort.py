@@ -148,7 +148,7 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     }
     store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
-    return PredictionSet(keys, row_groups(dataset.files), dim, manifest, dataset.named)
+    return PredictionSet(keys, row_groups(dataset.filled), dim, manifest, dataset.named)
 
 
 def _joined(tiles: ir.Table, embedded: ir.Table, more: Sequence[str]) -> pa.Table:
