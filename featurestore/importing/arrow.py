@@ -50,15 +50,17 @@ def _listed(state: Path) -> list[str]:
 
 
 def _of_arrow(request: Request, files: list[Path]) -> Source:
-    schema = _opened(files[0]).schema
+    schema = _schema(files[0])
     named = _is_named(request, schema)
 
     def batches(names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
         for file in files:
             constant: dict[str, str | None] = {} if named else {NAME: slide_name(request, file)}
             for batch in _record_batches(file):
-                for start in range(0, len(batch), most):
-                    yield _picked(file, batch.slice(start, most), names, constant)
+                rows = _picked(file, batch, names, constant)
+                rows.validate(full=True)  # offsets of a damaged file would be followed anywhere
+                for start in range(0, len(rows), most):
+                    yield rows.slice(start, most)
 
     return Source(tuple(files), schema if named else _with_name(schema), batches)
 
@@ -116,31 +118,30 @@ def _picked(
 
 def _opened(file: Path) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
     """Open a file of Arrow, which has a footer, or a stream, which Hugging Face writes."""
+    source = pa.memory_map(str(file))
     try:
-        source = pa.memory_map(str(file))
-        try:
-            return pa.ipc.open_file(source)
-        except pa.ArrowInvalid:
-            source.seek(0)
-            return pa.ipc.open_stream(source)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(file, error) from error
+        return pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source)
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        schema = _opened(file).schema
+        schema.names  # noqa: B018 -- they may be no text
+        return schema
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        size = f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
+        raise fault(
+            file, "is not a whole Arrow file", f"{size}; {str(error).splitlines()[0]}",
+            "copy it again, or write it again",
+        ) from error  # fmt: skip
 
 
 def _record_batches(file: Path) -> Iterator[pa.RecordBatch]:
     reader = _opened(file)
-    try:
-        if isinstance(reader, pa.ipc.RecordBatchFileReader):
-            yield from map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            yield from reader
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(file, error) from error
-
-
-def _broken(file: Path, error: Exception) -> Exception:
-    return fault(
-        file, "is not a whole Arrow file",
-        f"{file.stat().st_size if file.is_file() else 'no'} bytes; {str(error).splitlines()[0]}",
-        "copy it again, or write it again",
-    )  # fmt: skip
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        yield from map(reader.get_batch, range(reader.num_record_batches))
+    else:
+        yield from reader

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import (
+    ConfigError,
     EmbeddingError,
     FeatureStoreWarning,
     SchemaError,
@@ -81,6 +82,12 @@ def import_slides(
         files are of one slide. All but the values is found before anything is written.
     """
     preflight.check_folder(to, "name a folder elsewhere: --to FOLDER")
+    if to.resolve().is_relative_to(request.source.resolve()):
+        raise ConfigError(
+            f"{to} lies within {request.source}, where the next import would find it",
+            found=f"--to {to}",
+            fix="name a folder elsewhere: --to FOLDER",
+        )
     with (
         os_errors_refused(f"{to} could not be written", "make room, or name a folder elsewhere"),
         locks.exclusive(to / LOCK),

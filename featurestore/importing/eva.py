@@ -36,7 +36,8 @@ MANIFEST = "manifest.csv"
 def slides(request: Request) -> list[Slide]:
     """Return the slides of a folder with a manifest, or of a manifest."""
     manifest = next((f for f in found(request, (".csv",)) if f.name == MANIFEST), request.source)
-    table = _csv(manifest, ("embeddings",))
+    column = request.columns.get("slide_id", "wsi_id")
+    table = _csv(manifest, ("embeddings",), ("origin", column))
     names = _slide_ids(request, manifest, table)
     files = [manifest.parent / name for name in table["embeddings"].to_pylist()]
     columns = request.columns
@@ -161,11 +162,17 @@ def _coordinates(request: Request, manifest: Path) -> dict[str, tuple[Array, Geo
         files = sorted((given or manifest.parent).glob("coords*.csv"))
     by_slide = {}
     for file in files:
-        table = _csv(file, ("file", "x_y", "width", "level_idx"))
-        for row in table.select(["file", "x_y", "width", "level_idx"]).to_pylist():
-            tile = row["width"] if row["level_idx"] == 0 else None  # it is in pixels of that level
-            geometry = Geometry(level=0, tile=tile)
-            by_slide[Path(row["file"]).name.split(".")[0]] = (_pairs(row["x_y"]), geometry, file)
+        table = _csv(file, ("file", "x_y"), ("width", "level_idx"))
+        for row in table.to_pylist():
+            name = Path(row["file"]).name.split(".")[0]
+            try:
+                own = row.get("level_idx") == "0"  # the width is in pixels of that level
+                geometry = Geometry(level=0, tile=float(row["width"]) if own else None)
+                by_slide[name] = _pairs(row["x_y"]), geometry, file
+            except ValueError as error:
+                raise fault(
+                    file, f"has no list of x and y of slide {name}", str(error), "write it again"
+                ) from error
     return by_slide
 
 
@@ -175,11 +182,9 @@ def _pairs(text: str) -> Array:
 
 
 def _slide_ids(request: Request, manifest: Path, table: pa.Table) -> list[str]:
-    column = request.columns.get("slide_id")
-    if column is None and "wsi_id" in table.column_names:
-        column = "wsi_id"
-    if column is not None:
-        return _column(manifest, table, column).cast(pa.string()).to_pylist()
+    column = request.columns.get("slide_id", "wsi_id")
+    if column in table.column_names or "slide_id" in request.columns:
+        return _column(manifest, table, column).to_pylist()
     return [Path(name).stem for name in _column(manifest, table, "origin").to_pylist()]
 
 
@@ -192,16 +197,20 @@ def _column(file: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
     return table[name]
 
 
-def _csv(file: Path, names: tuple[str, ...]) -> pa.Table:
+def _csv(file: Path, needed: tuple[str, ...], text: tuple[str, ...] = ()) -> pa.Table:
+    """Read a table, some columns of which are needed, and text whatever they look like: 007."""
     try:
         size = max(file.stat().st_size, 1)  # a row with all tiles of a slide is long
         read = pyarrow.csv.ReadOptions(block_size=size)
-        table = pyarrow.csv.read_csv(file, read, pyarrow.csv.ParseOptions(newlines_in_values=True))
-    except (pa.ArrowInvalid, OSError) as error:
+        parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        types = dict.fromkeys((*needed, *text), pa.string())
+        convert = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+        table = pyarrow.csv.read_csv(file, read, parse, convert)
+        for name in needed:
+            _column(file, table, name)
+        return table
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise fault(
-            file, "is no manifest of eva", str(error).splitlines()[0],
+            file, "is no manifest of eva", str(error).splitlines()[0][:200],
             "name the folder that eva's ClassificationEmbeddingsWriter wrote",
         ) from error  # fmt: skip
-    for name in names:
-        _column(file, table, name)
-    return table

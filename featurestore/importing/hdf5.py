@@ -27,9 +27,9 @@ def opened(file: Path) -> Iterator[Any]:
     try:
         with h5py.File(file, "r") as content:
             yield content
-    except OSError as error:  # on opening, and of a block that is missing
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # as what is damaged has it
         raise fault(
-            file, "is not a whole HDF5 file", f"{_size(file)}; {str(error).splitlines()[0]}",
+            file, "is not a whole HDF5 file", f"{_size(file)}; {error}",
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip
 

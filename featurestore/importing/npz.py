@@ -1,6 +1,7 @@
 """NumPy's archives, read in blocks of rows: a compressed array cannot be mapped."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,7 @@ def _opened(file: Path, name: str) -> Iterator[IO[bytes]]:
             file, f"has no array {name}", ", ".join(_names(file)),
             "name the folder of the embeddings, and the tool that wrote it",
         ) from error  # fmt: skip
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
         raise fault(
             file, "is not a whole archive of NumPy", str(error),
             "copy it again, or write it again with the tool that made it",

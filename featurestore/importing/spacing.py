@@ -40,7 +40,8 @@ def _spacings(file: Path) -> dict[str, float]:
         if file.suffix == ".parquet":
             table = pq.read_table(file, columns=["id", "mpp_x"])
         else:
-            table = pyarrow.csv.read_csv(file).select(["id", "mpp_x"])
+            text = pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})  # 007 is a name
+            table = pyarrow.csv.read_csv(file, convert_options=text).select(["id", "mpp_x"])
         names = table["id"].cast(pa.string()).to_pylist()
         return dict(zip(names, table["mpp_x"].cast(pa.float64()).to_pylist(), strict=True))
     except (pa.ArrowException, OSError, KeyError) as error:

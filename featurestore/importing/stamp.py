@@ -36,7 +36,7 @@ def _slide(request: Request, file: Path) -> Slide:
         coordinates = hdf5.dataset(file, content, hdf5.COORDINATES)
         shape, dtype = hdf5.shape(features), features.dtype
         check_lengths(file, shape, hdf5.shape(coordinates))
-        geometry = _geometry(file, said, coordinates[:])
+        geometry = _geometry(file, said, coordinates)
     return Slide(
         slide_id=slide_name(request, file),
         files=(file,),
@@ -49,17 +49,18 @@ def _slide(request: Request, file: Path) -> Slide:
     )
 
 
-def _geometry(file: Path, said: dict[str, Any], coordinates: Array) -> Geometry:
+def _geometry(file: Path, said: dict[str, Any], coordinates: Any) -> Geometry:
     tile = said.get("tile_size_um")
     if tile is None and said.get("unit") == "um":  # of version 2.0
         tile = said.get("tile_size")
     if tile is not None:
         return Geometry(micrometres=1.0, tile=float(tile), tile_pixels=said.get("tile_size_px"))
-    if round(said.get("tile_size", _step(coordinates))) == HISTORIC:
+    if round(said.get("tile_size") or _step(coordinates[:])) == HISTORIC:
         return Geometry(micrometres=256 / HISTORIC, tile=HISTORIC, tile_pixels=HISTORIC)
     raise fault(
         file, "does not say in which unit its coordinates are",
-        f"attributes {', '.join(said) or 'none'}", "extract the features again by a newer STAMP",
+        f"attributes {', '.join(map(str, said)) or 'none'}",
+        "extract the features again by a newer STAMP",
     )  # fmt: skip
 
 

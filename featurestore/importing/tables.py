@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from featurestore.embeddings.batches import as_matrix, lengths
 from featurestore.errors import ConfigError, EmbeddingError, SchemaError
-from featurestore.importing.slide import Array, Blocks, Geometry, Request, Slide
+from featurestore.importing.slide import Array, Blocks, Geometry, Request, Slide, fault
 
 KEY = ("slide_id", "x", "y")
 BATCH_BYTES = 2**24
@@ -36,6 +36,22 @@ class Source:
     files: tuple[Path, ...]
     schema: pa.Schema
     batches: Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]
+
+    def read(self, names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+        """Do as ``batches``.
+
+        Raises
+        ------
+        ArtifactError
+            The files are not whole.
+        """
+        try:
+            yield from self.batches(names, most)
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise fault(
+                self.files[0], "or a file beside it is not whole", str(error).splitlines()[0][:200],
+                "copy it again, or write it again",
+            ) from error  # fmt: skip
 
 
 def slides(request: Request, source: Source) -> list[Slide]:
@@ -83,7 +99,7 @@ def _columns(request: Request, source: Source) -> dict[str, str]:
 
 def _embeddings(source: Source, column: str) -> tuple[int, np.dtype[Any]]:
     """Return the length of the first embedding, and the type that all are written in."""
-    first = next((b for b in source.batches([column], 1) if len(b)), None)
+    first = next((b for b in source.read([column], 1) if len(b)), None)
     kind = source.schema.field(column).type
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     value = getattr(storage, "value_type", None)
@@ -105,7 +121,7 @@ def _slide_codes(source: Source, column: str) -> tuple[list[str], npt.NDArray[np
     """Return the slides by number, and the number of the slide of each row."""
     numbers: dict[str, int] = {}
     codes = [np.empty(0, np.int32)]
-    for batch in source.batches([column], 2**16):
+    for batch in source.read([column], 2**16):
         values = batch.column(0).cast(pa.string()).dictionary_encode()  # in order of appearance
         if values.null_count:
             raise SchemaError(
@@ -126,28 +142,34 @@ class _Rows:
         self, source: Source, columns: dict[str, str], dim: int, dtype: np.dtype[Any]
     ) -> None:
         self.source, self.columns, self.dim, self.dtype = source, columns, dim, dtype
-        self._ahead: Iterator[pa.RecordBatch] = iter(())
-        self._batch: pa.RecordBatch | None = None  # of which the first row is that number
-        self._at = 0
+        self._ahead = self.batches()
+        self._batch: Any = ()  # a record batch, once there is one
+        self._at = 0  # the number of its first row
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         names = [self.columns[name] for name in ("x", "y", "embedding")]
         most = max(1, BATCH_BYTES // (self.dtype.itemsize * max(self.dim, 1)))
-        return self.source.batches(names, most)
+        return self.source.read(names, most)
 
     def run(self, start: int, stop: int, most: int) -> Blocks:
         """Read the rows from one number up to another, none of which was read before."""
-        if self._batch is None:
-            self._ahead, self._at = self.batches(), 0
-            self._batch = next(self._ahead)
         while start < stop:
             end = self._at + len(self._batch)
             if start >= end:
-                self._at, self._batch = end, next(self._ahead)
+                self._at, self._batch = end, self._next()
                 continue
             count = min(stop, end, start + most) - start
             yield self.arrays(self._batch.slice(start - self._at, count))
             start += count
+
+    def _next(self) -> pa.RecordBatch:
+        batch = next(self._ahead, None)
+        if batch is None:
+            raise fault(
+                self.source.files[0], "was changed while it was read", "fewer rows than before",
+                "run again, once nobody writes there",
+            )  # fmt: skip
+        return batch
 
     def arrays(self, batch: pa.RecordBatch) -> tuple[Array, Array]:
         """Return coordinates and embeddings of some rows."""

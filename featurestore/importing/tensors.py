@@ -46,7 +46,7 @@ def _loaded(file: Path) -> Any:
             file, "is no file of tensors alone, and opening it could run code",
             str(error).splitlines()[0][:200], "save the tensor alone: torch.save(features, FILE)",
         ) from error  # fmt: skip
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # of a damaged pickle: of any kind
         size = f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
         raise fault(
             file, "is not a whole file of torch", f"{size}; {str(error).splitlines()[:1]}",

@@ -267,6 +267,7 @@ PICKLED = {"features": np.zeros(3)}
         (["arrow", "tiles.parquet", "--columns", "embedding=features", "--downsample", "4"],
          "which nobody asked for"),
         (["lance", "h5"], "is no table of Lance"),
+        (["arrow", "."], "artifacts lies within ."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
