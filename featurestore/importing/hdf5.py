@@ -25,7 +25,8 @@ def opened(file: Path) -> Iterator[Any]:
     with needed("h5py", "h5", file):
         import h5py
     try:
-        with h5py.File(file, "r") as content:
+        # Without a cache of chunks they are read to where they are wanted, each of them once.
+        with h5py.File(file, "r", rdcc_nbytes=0) as content:
             yield content
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # as what is damaged has it
         raise fault(
@@ -69,12 +70,14 @@ def rows(values: Any, start: int, stop: int) -> Array:
 
 
 def blocks(file: Path, names: tuple[str, ...], most: int) -> Blocks:
-    """Read the tiles of a file, at most so many at a time."""
+    """Read the tiles of a file, about so many at a time: whole chunks, each of them once."""
     with opened(file) as content:
         values, places = dataset(file, content, *names), dataset(file, content, COORDINATES)
         count = shape(values)[0]
-        for start in range(0, count, most):
-            stop = min(start + most, count)
+        chunk = values.chunks[-2] if values.chunks else 1
+        step = max(most // chunk, 1) * chunk
+        for start in range(0, count, step):
+            stop = min(start + step, count)
             yield rows(places, start, stop), rows(values, start, stop)
 
 

@@ -79,6 +79,21 @@ def test_trident_h5_with_an_axis_of_one_slide(tmp_path: Path):
     assert slides[0] == {"id": "A", "level": 0, "mpp_x": 0.25, "mpp_y": 0.25, "source": "trident"}
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_chunks_of_any_size_are_read_in_blocks_of_any_size(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from featurestore.importing import parquet_file
+
+    monkeypatch.setattr(parquet_file, "BLOCK_BYTES", 4 * 4 * tools.DIM)
+    cohort = tools.tiles(("A",), 17)
+    places, features = cohort["A"]
+    tools.h5(tmp_path / "h5" / "A.h5", {"features": features, "coords": places}, chunk)
+    same(imported("trident", tmp_path / "h5")[0], cohort)
+    groups = pq.read_metadata(tmp_path / "artifacts" / "embeddings" / "A.parquet").num_row_groups
+    assert groups == -(-17 // (max(4 // chunk, 1) * min(chunk, 17)))
+
+
 # -- CLAM -----------------------------------------------------------------------------------------
 
 
