@@ -63,7 +63,7 @@ def imported(options: argparse.Namespace) -> None:
     from featurestore.importing.slide import Request
 
     with tempfile.TemporaryDirectory(dir=options.folder) as to:
-        import_slides(Request("trident", written(options), Path(to)), Path(to) / "artifacts")
+        import_slides(Request("trident", written(options)), Path(to) / "artifacts")
 
 
 WAYS = {"read": read, "import": imported}

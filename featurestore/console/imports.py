@@ -54,7 +54,6 @@ def run(options: argparse.Namespace) -> None:
     request = Request(
         format=options.format,
         source=Path(local_path(options.source)),
-        scratch=options.to,
         slide_id=options.slide_id,
         columns=_columns(given.get("columns", [])),
         level=given.get("level"),

@@ -66,7 +66,7 @@ def import_slides(
     Parameters
     ----------
     request
-        What to read. Its ``scratch`` is a folder of this import.
+        What to read.
     to
         The folder of the artifacts.
     skip_empty
@@ -109,15 +109,16 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     _check_alike(slides, {file: there[file] for file in there.keys() - set(files)})
     missing = {number for number, file in enumerate(files) if there.get(file) != records[number]}
     tiles = sum(slide.rows for slide in slides)
+    sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
+    before = digests.identities(file for some in sources.values() for file in some)
     with rows.counting(request.format, tiles) as done, WriteBehind() as behind:
         for number, slide in enumerate(slides):
-            if number not in missing:
+            if number in missing:
+                writer = SlideFile(slide, placements[number], records[number])
+                writer.write(request.scratch, files[number], behind, done)
+            else:
                 done(slide.rows)
-                continue
-            before = digests.identities(slide.files)
-            writer = SlideFile(slide, placements[number], records[number])
-            writer.write(request.scratch, files[number], behind, done)
-            behind.do(digests.confirm, before)
+    digests.confirm(before)  # a slide whose file was changed is made again, by its record
     there |= dict(zip(files, records, strict=True))
     _write_slides(
         [there[file]["slide"] for file in sorted(there) if there[file]], to / SLIDES, request

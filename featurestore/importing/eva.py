@@ -120,10 +120,17 @@ def _of_slides(
         saved = tensors.load(file)
         shape = tensors.shape(file, saved)
         check_lengths(file, shape, places.shape)
-        blocks = partial(_slide_blocks, file, places[order(start, shape[0], every)])
-        dtype = tensors.matrix(saved[:1]).dtype
+        in_file = places[order(start, shape[0], every)]
         made.append(
-            Slide(name, (file, manifest, source), *shape, dtype, geometry, blocks)  # type: ignore
+            Slide(
+                slide_id=name,
+                files=(file, manifest, source),
+                rows=shape[0],
+                dim=shape[1],
+                dtype=tensors.matrix(saved[:1]).dtype,
+                geometry=geometry,
+                blocks=partial(_slide_blocks, file, in_file),
+            )
         )
         start += shape[0]
     return made

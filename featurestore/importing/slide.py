@@ -85,8 +85,6 @@ class Request:
         A key of `featurestore.importing.formats.FORMATS`.
     source
         The file or folder of the tool's output.
-    scratch
-        A folder for what does not fit into memory, removed afterwards.
     slide_id
         A pattern whose first group, in a file's path below ``source``, names the slide.
     columns
@@ -101,11 +99,12 @@ class Request:
         The file or folder with the coordinates, where the embeddings' has none.
     save_every
         The ``save_every_n`` with which eva wrote.
+    scratch
+        A folder for what does not fit into memory, which whoever imports makes and removes.
     """
 
     format: str
     source: Path
-    scratch: Path
     slide_id: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     level: int | None = None
@@ -113,6 +112,7 @@ class Request:
     downsample: float | None = None
     coordinates: Path | None = None
     save_every: int | None = None
+    scratch: Path = Path()
 
 
 class Format(Protocol):

@@ -23,7 +23,7 @@ TO = Path("artifacts")
 
 
 def bring(source: Path, format: str = "trident", **options: object) -> Imported:
-    return import_slides(Request(format, source, source), TO, **options)
+    return import_slides(Request(format, source), TO, **options)
 
 
 def files() -> dict[str, tuple[int, int]]:
@@ -79,7 +79,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_pattern_names_the_slides(tmp_path: Path):
     cohort = {"TCGA-01.feat": tools.tiles()["A"]}
     import_slides(
-        Request("trident", tools.trident(tmp_path / "h5", cohort), tmp_path, slide_id=r"(\w+-\d+)"),
+        Request("trident", tools.trident(tmp_path / "h5", cohort), slide_id=r"(\w+-\d+)"),
         TO,
     )
     assert pq.read_table(TO / "slides.parquet")["id"].to_pylist() == ["TCGA-01"]
@@ -106,7 +106,7 @@ def test_a_slide_of_other_bytes_or_options_is_made_again(tmp_path: Path):
     assert bring(source, "stamp").written == 2
     tools.stamp(source, {"A": tools.tiles(("A",), 3)["A"]})
     assert bring(source, "stamp").written == 1
-    at_level_0 = replace(Request("stamp", source, source), level=0, mpp=0.25)
+    at_level_0 = replace(Request("stamp", source), level=0, mpp=0.25)
     assert import_slides(at_level_0, TO).written == 2
     assert import_slides(at_level_0, TO).written == 0
     (TO / "embeddings" / "B.parquet").write_bytes(b"PAR1 cut off")
@@ -322,7 +322,7 @@ def test_a_pickle_is_never_run(tmp_path: Path):
 
     source = tools.clam(tmp_path / "clam", tools.tiles(), "pt")
     torch.save(Ran(), source / "pt_files" / "A.pt")
-    request = Request("clam", source / "pt_files", source, coordinates=source / "patches")
+    request = Request("clam", source / "pt_files", coordinates=source / "patches")
     with pytest.raises(FeatureStoreError, match="could run code"):
         import_slides(request, TO)
     assert not (tmp_path / "ran").exists()

@@ -37,7 +37,7 @@ def imported(format: str, source: Path, **options: Any) -> tuple[tools.Tiles, li
 
 
 def bring(format: str, source: Path, **options: Any) -> Imported:
-    return import_slides(Request(format, source, source, **options), source.parent / "artifacts")
+    return import_slides(Request(format, source, **options), source.parent / "artifacts")
 
 
 def same(made: tools.Tiles, cohort: tools.Tiles) -> None:
