@@ -89,11 +89,12 @@ def duckdb_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
 def pyarrow_scan(root: Path, options: argparse.Namespace) -> dict[str, float]:
     """The same with pyarrow, a row group a thread."""
     from featurestore.embeddings.batches import embedding_batches, row_groups
+    from featurestore.io import parquet
     from train.inference.stream import BATCH_BYTES
 
     clock = Clock()
     with ThreadPoolExecutor(options.threads) as pool:
-        work = row_groups(sorted((root / "embeddings").iterdir()))
+        work = row_groups(parquet.dataset(str(root / "embeddings")).filled)
         list(
             pool.map(
                 lambda piece: sum(map(len, embedding_batches(piece, options.dim, BATCH_BYTES))),

@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tools_output
 from conftest import ROOT, launch
 from documents import DECISIONS, DOCUMENTS, Block, blocks, mentioned, parse, prose, read
 from versions import BETTER, GOOD, MODEL, register, write_data
@@ -130,6 +133,9 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         text = "\n".join(block.commands)
         if block.document == "docs/registry.md":
             return tmp_path, two_versions(tmp_path)
+        if "featurestore import" in text:
+            write_foreign(tmp_path)
+            return tmp_path, ""
         if "kfold_tiles.parquet" in text:
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
         digits_home = request.getfixturevalue("digits_home")
@@ -140,6 +146,15 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         return digits_home if questions and "store.yaml" not in text else tmp_path, uri
 
     return make
+
+
+def write_foreign(folder: Path) -> None:
+    """Write what other tools do, where the documents say."""
+    cohort = tools_output.tiles()
+    tools_output.trident(folder / "job" / "20x_256px_0px_overlap" / "features_uni_v1", cohort)
+    tools_output.stamp(folder / "stamp" / "uni", cohort)
+    rows = {"case": ["A"], "left": [0], "top": [0], "features": [[1.0, 2.0]]}
+    pq.write_table(pa.table(rows), folder / "own.parquet")
 
 
 def two_versions(folder: Path) -> str:
@@ -254,10 +269,14 @@ def test_every_test_that_a_document_names_is_there():
     assert not missing
 
 
-def test_the_page_on_reliability_names_a_test_in_every_row():
-    rows = [line for line in read("docs/reliability.md").splitlines() if line.startswith("| ")]
-    rows = [row for row in rows if not row.startswith("| kind ")]
-    assert len(rows) > 60
+@pytest.mark.parametrize(("page", "head", "number"), [
+    ("docs/reliability.md", "| kind ", 60), ("docs/formats.md", "| what | where ", 20),
+])  # fmt: skip
+def test_a_page_names_a_test_in_every_row(page: str, head: str, number: int):
+    text = read(page).partition("\n## What it does")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(head)]
+    assert len(rows) > number
     assert not [row for row in rows if "`tests/" not in row and not row.endswith("the same |")]
 
 

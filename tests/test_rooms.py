@@ -19,6 +19,8 @@ ROOMS = {
     "pyspark": {"featurestore/backend"},
     "deltalake": {"featurestore/io/tables/delta.py"},
     "pyiceberg": {"featurestore/io/tables/iceberg.py"},
+    "h5py": {"featurestore/importing/hdf5.py"},
+    "lance": {"featurestore/importing/lance.py"},
     "boto3": {"featurestore/io/objects/s3.py"},
     "obstore": {"featurestore/io/objects/clouds.py"},
     "portalocker": {"featurestore/io/locks.py"},

@@ -137,8 +137,9 @@ def _quoted(name: str, table: str | None = None) -> exp.Column:
 
 
 def _read(name: str, layout: Layout, table: str | None = None) -> Any:
-    column: Any = _quoted(name, table)
-    if table == "folders":  # where all values are null, they have no type
+    given = table == "folders"
+    column: Any = _quoted(name if given else layout.written.get(name, name), table)
+    if given:  # where all values are null, they have no type
         column = exp.cast(column, "text")
     if name in layout.normal:
         column = exp.func("nfc_normalize", column, dialect="duckdb")

@@ -11,13 +11,16 @@ class Layout:
     Parameters
     ----------
     columns
-        Those of the files to read.
+        Those to read.
     partitions
         Columns that folders give: the text of each file, in the order of the files.
     normal
         Columns of text to bring to Unicode's normal form C.
+    written
+        Names of columns in the files, where they differ.
     """
 
     columns: Sequence[str]
     partitions: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     normal: Sequence[str] = ()
+    written: Mapping[str, str] = field(default_factory=dict)

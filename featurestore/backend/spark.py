@@ -140,8 +140,11 @@ def spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | N
     rows = connection.session.read.parquet(*map(_spark_path, paths))
     if layout:
         rows = _with_folders(connection.session, rows, paths, layout.partitions)
-        rows = rows.select(*(_spark_column(rows, name, layout)
-                             for name in [*layout.columns, *layout.partitions]))  # fmt: skip
+        rows = rows.select(
+            *(_spark_column(rows, name, layout.written.get(name, name), layout)
+              for name in layout.columns),
+            *(_spark_column(rows, name, name, layout) for name in layout.partitions),
+        )  # fmt: skip
     name = ibis.util.gen_name("parquet")
     rows.createOrReplaceTempView(name)
     return connection.table(name)
@@ -166,13 +169,13 @@ def _with_folders(
     return rows.join(broadcast(folders), place)
 
 
-def _spark_column(rows: Any, name: str, layout: Layout) -> Any:
+def _spark_column(rows: Any, name: str, written: str, layout: Layout) -> Any:
     from pyspark.sql.functions import coalesce, create_map, lit
 
-    column = rows["`" + name.replace("`", "``") + "`"]
+    column = rows["`" + written.replace("`", "``") + "`"]
     texts = unnormalised(rows.select(column.alias(name)), name) if name in layout.normal else []
     if not texts:
-        return column
+        return column.alias(name)
     forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
     return coalesce(create_map(*forms)[column], column).alias(name)
 

@@ -87,7 +87,7 @@ def _by_schema(dataset: Dataset) -> list[list[Fragment]]:
     groups: dict[tuple[object, ...], list[Fragment]] = defaultdict(list)
     for fragment in dataset.filled:
         columns = ((field.name, str(field.type)) for field in fragment.schema)
-        groups[(*columns, *fragment.partition)].append(fragment)
+        groups[(*columns, *fragment.partition, *fragment.written.items())].append(fragment)
     return list(groups.values())
 
 
@@ -101,6 +101,7 @@ def _layout(
         columns=first.schema.names,
         partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
         normal=text,
+        written=first.written,
     )
 
 

@@ -92,7 +92,8 @@ def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
             yield Violation(
                 f"{artifact} lack the key column {name}",
                 f"columns {', '.join(schema.names[:12])}",
-                "write slide_id (string), x and y (integers)",
+                "write slide_id (string), x and y (integers), or say which column it is: "
+                f"data.columns.{name}=COLUMN",
             )
         elif not isinstance(schema[name], kind):
             yield Violation(
@@ -194,7 +195,8 @@ def embedding_column(embeddings: ir.Table, artifact: str = "embeddings") -> Iter
         yield Violation(
             f"the {artifact} have no column embedding that is a list of numbers",
             ", ".join(f"{n} {t}" for n, t in embeddings.schema().items()),
-            "write embedding as list<double>, list<float> or fixed_size_list<float>",
+            "write embedding as list<double>, list<float> or fixed_size_list<float>, or say which "
+            "column it is: data.columns.embedding=COLUMN",
             kind=EmbeddingError,
         )
 

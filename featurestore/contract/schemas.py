@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from graphlib import CycleError
 from itertools import pairwise
+from pathlib import Path
 
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -107,8 +108,15 @@ def violations(
 def renamed(connection: SQLBackend, dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find names of slides and patients that are read in another Unicode form than written."""
     for name in [name for name in NAMES if name in dataset.columns]:
-        files = [f.path for f in dataset.filled if _is_text(f, name)]
-        changed = engine.unnormalised(connection, files, name) if files else []
+        files: dict[str, list[Path]] = defaultdict(list)  # by the column's name in them
+        for fragment in dataset.filled:
+            if _is_text(fragment, name):
+                files[fragment.column(name)].append(fragment.path)
+        changed = [
+            text
+            for own, some in files.items()
+            for text in engine.unnormalised(connection, some, own)
+        ]
         given = {fragment.partition.get(name) for fragment in dataset.filled} - {None}
         changed += sorted(text for text in given if text and normal(text) != text)
         if changed:
@@ -135,12 +143,13 @@ def null_lists(embeddings: ir.Table, dataset: Dataset, artifact: str) -> Iterato
 
 
 def _may_be_null(fragment: Fragment) -> bool:
-    if not isinstance(fragment.schema.field("embedding").type, pa.FixedSizeListType):
+    field, own = fragment.schema.field("embedding"), fragment.column("embedding")
+    if not (field.nullable and isinstance(field.type, pa.FixedSizeListType)):
         return False
     footer = pq.read_metadata(fragment.path)
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    statistics = [c.statistics for c in columns if c.path_in_schema.startswith("embedding.")]
+    statistics = [c.statistics for c in columns if c.path_in_schema.startswith(f"{own}.")]
     return any(s is None or not s.has_null_count or s.null_count for s in statistics)
 
 
@@ -292,7 +301,8 @@ def _overridden(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find columns of files that say otherwise than the file's folder."""
     for fragment in dataset.filled:
         for name in [name for name in fragment.partition if name in fragment.schema.names]:
-            column = pq.ParquetFile(fragment.path).read([name])[name]
+            own = fragment.column(name)
+            column = pq.ParquetFile(fragment.path).read([own])[own]
             nested = pa.types.is_nested(column.type)  # no folder's name is a list
             values = column[:1] if nested else column.unique()
             if nested or not _equal(values, fragment.partition[name]):

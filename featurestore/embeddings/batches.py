@@ -30,12 +30,16 @@ Source: TypeAlias = Path | pa.Buffer
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group: ``rows`` rows of a file, the first of which is row ``start`` of all files."""
+    """A row group: ``rows`` rows of a file, the first of which is row ``start`` of all files.
+
+    ``column`` is the name of the embeddings in it.
+    """
 
     file: Source
     group: int
     start: int
     rows: int
+    column: str = "embedding"
 
 
 def opened(source: Source, **options: Any) -> pq.ParquetFile:
@@ -45,25 +49,35 @@ def opened(source: Source, **options: Any) -> pq.ParquetFile:
     )
 
 
-def row_groups(files: Sequence[Path]) -> list[RowGroup]:
-    """Return the row groups of some Parquet files, in order."""
+def row_groups(fragments: Sequence[Fragment]) -> list[RowGroup]:
+    """Return the row groups of some files, in order."""
     groups: list[RowGroup] = []
-    for file in files:
+    for fragment in fragments:
         start = groups[-1].start + groups[-1].rows if groups else 0
-        groups += file_row_groups(file, start)
+        groups += file_row_groups(fragment, start)
     return groups
 
 
 def file_row_groups(
-    file: Source, start: int = 0, numbers: Sequence[int] | None = None
+    fragment: Fragment,
+    start: int = 0,
+    numbers: Sequence[int] | None = None,
+    source: Source | None = None,
 ) -> list[RowGroup]:
-    """Return the row groups of a file, or some of them, the first row of which is row ``start``."""
+    """Return the row groups of a file, or some of them, the first row of which is row ``start``.
+
+    Parameters
+    ----------
+    source
+        The file's bytes, where they are in memory.
+    """
+    file, column = source or fragment.path, fragment.column("embedding")
     with opened(file) as parquet:
         footer = parquet.metadata
     groups: list[RowGroup] = []
     for number in range(footer.num_row_groups) if numbers is None else numbers:
         rows = footer.row_group(number).num_rows
-        groups.append(RowGroup(file, number, start, rows))
+        groups.append(RowGroup(file, number, start, rows, column))
         start += rows
     return groups
 
@@ -86,14 +100,16 @@ def file_keys(
     source
         Its bytes, where they are in memory.
     """
-    written = [name for name in KEYS.names if name in fragment.schema.names]
+    written = [fragment.column(name) for name in KEYS.names if name in fragment.schema.names]
     with opened(source or fragment.path) as file:
         groups = range(file.num_row_groups) if numbers is None else numbers
         # Threads of Arrow's own cost more than a slide's few keys; files have threads of ours.
         table = file.read_row_groups(groups, written, use_threads=fragment.rows > MANY)
         rows = sum(file.metadata.row_group(number).num_rows for number in groups)
+    own = {fragment.column(name): name for name in KEYS.names}
+    table = table.rename_columns([own[name] for name in table.column_names])
     for name in KEYS.names:
-        if name not in written:
+        if name not in table.column_names:
             value = pa.scalar(fragment.partition[name], pa.string())
             table = table.append_column(name, pa.repeat(value, rows))
     keys = table.select(KEYS.names).cast(KEYS)
@@ -121,10 +137,12 @@ def most_rows(dim: int, size: int = BATCH_BYTES) -> int:
 def embedding_batches(row_group: RowGroup, dim: int, size: int = BATCH_BYTES) -> Iterator[pa.Array]:
     """Stream the embedding column of a row group, each array at most ``size`` bytes."""
     file = opened(row_group.file, buffer_size=READ_BUFFER, pre_buffer=False)
-    width = _stored(file.schema_arrow.field("embedding").type).value_type.bit_width // 8
+    width = _stored(file.schema_arrow.field(row_group.column).type).value_type.bit_width // 8
     rows = max(1, size // (width * dim))
     with file:
-        for batch in file.iter_batches(rows, [row_group.group], ["embedding"], use_threads=False):
+        for batch in file.iter_batches(
+            rows, [row_group.group], [row_group.column], use_threads=False
+        ):
             column = batch.column(0)
             yield column.storage if isinstance(column, pa.ExtensionArray) else column
 

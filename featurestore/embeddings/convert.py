@@ -66,7 +66,7 @@ class Slice:
 
     def row_groups(self) -> list[RowGroup]:
         """Return the row groups, numbered from the first row of the slice."""
-        return file_row_groups(self.content or self.fragment.path, 0, self.groups)
+        return file_row_groups(self.fragment, 0, self.groups, self.content)
 
 
 @dataclass(frozen=True)

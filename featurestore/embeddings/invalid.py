@@ -227,8 +227,7 @@ def find_invalid(
             at += len(invalid.checked(column, at))
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        files = [fragment.path for fragment in fragments]
-        for done in [pool.submit(look, row_group) for row_group in row_groups(files)]:
+        for done in [pool.submit(look, row_group) for row_group in row_groups(fragments)]:
             done.result()
     if len(invalid.rows):
         keys = read_keys(fragments)

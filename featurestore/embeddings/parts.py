@@ -53,7 +53,10 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
         for name in KEY_SCHEMA.names
         if name not in fragment.schema.names and name in fragment.partition
     }
-    content = json.dumps(["part", FORMAT, sha256, given, storage, piece.groups], sort_keys=True)
+    said = ["part", FORMAT, sha256, given, storage, piece.groups]
+    if fragment.written:
+        said.append(dict(fragment.written))
+    content = json.dumps(said, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
 
 

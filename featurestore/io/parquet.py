@@ -10,9 +10,9 @@ import errno
 import glob
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
-from featurestore.io import digests
+from featurestore.io import digests, foreign
 from featurestore.io.ledger import Identity
 from featurestore.io.tables import find
 from featurestore.io.tables.version import Partition, TableVersion
@@ -52,6 +52,8 @@ class Fragment:
         Of its footer; of a table, the columns that are its own.
     identity
         What the file system said of it before it was first read.
+    written
+        Names of columns in the file, by those under which they are read, where these differ.
     """
 
     path: Path
@@ -60,6 +62,32 @@ class Fragment:
     schema: pa.Schema
     rows: int
     identity: Identity
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> str:
+        """Return the name in the file of a column that is read under a name."""
+        return self.written.get(name, name)
+
+    def renamed(self, columns: Mapping[str, str]) -> "Fragment":
+        """Return the file with columns read under other names.
+
+        A column that bears such a name itself gives way.
+
+        Parameters
+        ----------
+        columns
+            Names in the file, or of its folders, by those under which they are to be read.
+        """
+        there = {*self.schema.names, *self.partition}
+        written = {name: own for name, own in columns.items() if own in there and name != own}
+        if not written:
+            return self
+        read = {own: name for name, own in written.items()}
+        stays = {name: read.get(name, name) for name in there - (written.keys() - read.keys())}
+        fields = [f.with_name(stays[f.name]) for f in self.schema if f.name in stays]
+        partition = {stays[name]: v for name, v in self.partition.items() if name in stays}
+        schema = pa.schema(fields, self.schema.metadata)
+        return replace(self, schema=schema, partition=partition, written=written)
 
 
 @dataclass(frozen=True)
@@ -97,13 +125,18 @@ class Dataset:
     def named(self) -> dict[str, Path]:
         """Path by name, of every file: what the artifact's digest is made of.
 
-        A table's names say its version as well, and what its log says of the file.
+        A table's names say its version as well, and what its log says of the file; that of a file
+        with columns that are read under other names says which.
         """
-        if self.version is None:
-            return {fragment.name: fragment.path for fragment in self.fragments}
-        logged = [[f.name, self.version, f.schema.names, f.partition] for f in self.fragments]
-        names = [json.dumps(one, sort_keys=True) for one in logged]
-        return {name: f.path for name, f in zip(names, self.fragments, strict=True)}
+        return {self._name(fragment): fragment.path for fragment in self.fragments}
+
+    def _name(self, fragment: Fragment) -> str:
+        said: list[object] = [fragment.name]
+        if self.version is not None:
+            said += [self.version, fragment.schema.names, fragment.partition]
+        if fragment.written:
+            said.append({"written": dict(fragment.written)})
+        return json.dumps(said, sort_keys=True) if len(said) > 1 else fragment.name
 
     @property
     def identities(self) -> dict[Path, Identity]:
@@ -117,12 +150,17 @@ class Dataset:
         return list(names | dict.fromkeys(name for f in self.filled for name in f.partition))
 
 
-def dataset(uri: str) -> Dataset:
+def dataset(uri: str, columns: Mapping[str, str] | None = None) -> Dataset:
     """Return the artifact behind a URI: a file, a folder with all below it, a glob, or a table.
 
     Links to files and folders are followed. Below a folder, names that begin with ``_`` or ``.``
     are left out, and files that are Parquet without being called so. A table of Delta Lake or
     Iceberg is its newest version, or that of ``TABLE@vNUMBER``.
+
+    Parameters
+    ----------
+    columns
+        Names of columns in the files by those under which they are read, see `Fragment.renamed`.
 
     Raises
     ------
@@ -130,6 +168,12 @@ def dataset(uri: str) -> Dataset:
         There is no Parquet file, one is not whole, or the folder is a table of Hudi or a stream,
         or a part of a table; or as `featurestore.io.tables.find.table`.
     """
+    found = _found(uri)
+    renamed = tuple(fragment.renamed(columns or {}) for fragment in found.fragments)
+    return replace(found, fragments=renamed)
+
+
+def _found(uri: str) -> Dataset:
     bare, number = find.asked(uri)
     path = Path(local_path(bare))
     if table := find.table(path, number):
@@ -149,7 +193,7 @@ def dataset(uri: str) -> Dataset:
         raise ArtifactError(
             f"There is no Parquet file at {uri}",
             found=_neighbours(path),
-            fix="correct the URI: a file, a folder of *.parquet or a glob",
+            fix=foreign.advice(path) or "correct the URI: a file, a folder of *.parquet or a glob",
         )
     find.refuse_within(files)
     return Dataset(_opened(root, files), uri, tuple(left_out))
@@ -299,7 +343,7 @@ def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
             f"{file} is not a whole Parquet file",
             found=f"{file.stat().st_size if file.exists() else 'no'} bytes; "
             + str(error).splitlines()[0],
-            fix="write or copy the file again",
+            fix=foreign.advice(file) or "write or copy the file again",
         ) from error
 
 

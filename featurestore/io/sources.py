@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, SchemaError
 from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
-from featurestore.spec.rules import Artifacts
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.typed import nearest
 
 
 class Sources:
@@ -14,18 +15,18 @@ class Sources:
 
     Parameters
     ----------
-    artifacts
-        Where the artifacts are.
+    spec
+        Where the artifacts are, and under which names their columns stand.
     """
 
-    def __init__(self, artifacts: Artifacts) -> None:
-        self.artifacts = artifacts
+    def __init__(self, spec: StoreSpec) -> None:
+        self.spec = spec
         self._datasets: dict[str, Dataset] = {}
 
     def dataset(self, name: str) -> Dataset:
         """Return an artifact, by the name of its key in the spec: its files, not yet checked."""
         if name not in self._datasets:
-            uri = getattr(self.artifacts, name)
+            uri = getattr(self.spec, name)
             if name == "test_embeddings" and uri is None:
                 return self.dataset("embeddings")
             if uri is None:
@@ -34,8 +35,31 @@ class Sources:
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._datasets[name] = parquet.dataset(uri)
+            self._datasets[name] = parquet.dataset(uri, self._columns(name))
+            self._check_embedding(name)
         return self._datasets[name]
+
+    def _columns(self, artifact: str) -> dict[str, str]:
+        """Return names in the files of an artifact by those under which they are read."""
+        given = {name: own for name, own in self.spec.columns.items() if own}
+        if artifact == "slides":
+            return {}
+        if not artifact.endswith("embeddings"):
+            given.pop("embedding", None)
+        return given
+
+    def _check_embedding(self, artifact: str) -> None:
+        """Refuse embeddings without the column that is named: another one would be taken for it."""
+        own = self._columns(artifact).get("embedding", "embedding")
+        for fragment in self._datasets[artifact].filled:
+            if own != "embedding" and fragment.column("embedding") != own:
+                names = fragment.schema.names
+                raise SchemaError(
+                    f"The {artifact.replace('_', ' ')} have no column {own!r}, which "
+                    "data.columns.embedding names",
+                    found=f"{fragment.name}: columns {', '.join(names)}{nearest(own, names)}",
+                    fix="correct data.columns.embedding",
+                )
 
     def files(self) -> list[Path]:
         """Return the files of every artifact that was used."""

@@ -1,7 +1,7 @@
 """What determines the views, and what is chosen from them: plain values, no engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from yaml import Node
@@ -10,9 +10,11 @@ from featurestore.errors import ConfigError
 from featurestore.spec import bounds
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
-from featurestore.spec.typed import EMPTY, Reader, composed, represented
+from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
 
 ARTIFACTS = field_names(Artifacts)
+COLUMNS = ("slide_id", "x", "y", "embedding")
+DATA = (*ARTIFACTS, "columns")  # below the section data of a configuration
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "evidence", "maps",
@@ -41,6 +43,8 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     folds
         ``extend`` takes the latest assignment of these tiles under these rules, or extends that of
         an earlier cohort; ``new`` assigns every group anew, and later stores go on from there.
+    columns
+        Names of columns in the files of tiles and embeddings, by those of the contract.
 
     Examples
     --------
@@ -68,6 +72,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     leakage: Leakage = "refuse"
     backend: Engine = "duckdb"
     folds: Growth = "extend"
+    columns: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Bring class names to the Unicode form in which names of columns are read.
@@ -75,8 +80,16 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Raises
         ------
         ConfigError
-            A URI is empty, two names are one class, or groups are to be hashed.
+            A URI is empty, two names are one class, groups are to be hashed, or a name is given to
+            a column that has none.
         """
+        for name in self.columns:
+            if name not in COLUMNS:
+                raise ConfigError(
+                    f"There is no column {name!r} whose name could be given",
+                    found=f"data.columns.{name}{nearest(name, COLUMNS)}",
+                    fix=f"name {', '.join(COLUMNS)}",
+                )
         for name in ARTIFACTS:
             if getattr(self, name) == "":
                 raise ConfigError(
@@ -121,7 +134,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     @classmethod
     def _read(cls, root: Node, source: str) -> "StoreSpec":
         kinds = get_type_hints(cls)
-        places = {name: f"data.{name}" if name in ARTIFACTS else name for name in field_names(cls)}
+        places = {name: f"data.{name}" if name in DATA else name for name in field_names(cls)}
         reader = Reader(source, (*places.values(), *TRAINING))
         named: dict[str, Node] = reader.entries(root)
         for key in [

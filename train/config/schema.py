@@ -30,6 +30,18 @@ def doc(line: str, within: str | None = None) -> dict[str, str]:
 
 
 @dataclass
+class Columns:
+    """Names of columns in the files of tiles and embeddings, where they are not the usual ones."""
+
+    slide_id: str | None = field(default=None, metadata=doc("column that is read as slide_id"))
+    x: str | None = field(default=None, metadata=doc("column that is read as x"))
+    y: str | None = field(default=None, metadata=doc("column that is read as y"))
+    embedding: str | None = field(
+        default=None, metadata=doc("column that is read as embedding: features")
+    )
+
+
+@dataclass
 class Data:
     """Where the artifacts are: paths, globs, file://, runs:/RUN/path, mlflow-artifacts:/..."""
 
@@ -52,6 +64,9 @@ class Data:
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
     slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
+    columns: Columns = field(
+        default_factory=Columns, metadata=doc("names of columns, where they are others")
+    )
     snapshot: str | None = field(
         default=None,
         metadata=doc("tag, digest or run of a snapshot to train on without the artifacts"),

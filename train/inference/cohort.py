@@ -21,7 +21,7 @@ from featurestore.contract import rules
 from featurestore.embeddings.batches import KEYS, file_keys
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.io import digests
-from featurestore.io.parquet import Dataset
+from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.rules import LABELLING, values_of
 from featurestore.store import FeatureStore
 from featurestore.views import columns
@@ -47,7 +47,7 @@ class PredictionSet:
         Length of an embedding.
     manifest
         What determines the predictions.
-    files
+    fragments
         Those of the embeddings, in order, that have rows.
     embeddings
         All of them by name.
@@ -61,7 +61,7 @@ class PredictionSet:
     slides: pa.Table
     dim: int
     manifest: dict[str, Any]
-    files: Sequence[Path] = ()
+    fragments: Sequence[Fragment] = ()
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     tiles: ir.Table | None = None
     model: str | None = None
@@ -141,7 +141,7 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     }
     store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
-    return PredictionSet(slides, dim, manifest, dataset.files, dataset.named, tiles)
+    return PredictionSet(slides, dim, manifest, dataset.filled, dataset.named, tiles)
 
 
 def _joined(store: FeatureStore, dataset: Dataset, more: Sequence[str]) -> ir.Table:

@@ -58,7 +58,7 @@ def divided(cohort: PredictionSet, folder: Path, complete: Sequence[int], world:
         Numbers of slides that are not predicted again.
     """
     write_tiles(cohort, folder / TILES, complete)
-    groups = row_groups(cohort.files)
+    groups = row_groups(cohort.fragments)
     counts = tiles_within(folder / TILES, groups)
     asked = np.flatnonzero(counts)
     rows = np.array([groups[number].rows for number in asked])

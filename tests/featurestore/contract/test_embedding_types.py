@@ -113,7 +113,7 @@ def test_both_readers_read_the_same_rows_or_the_artifact_is_refused(
         keys = read_keys(artifact.filled).to_pylist()
         vectors = [
             vector
-            for group in row_groups(artifact.files)
+            for group in row_groups(artifact.filled)
             for batch in embedding_batches(group, DIM)
             for vector in as_matrix(batch, DIM).tolist()
         ]

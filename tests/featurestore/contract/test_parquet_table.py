@@ -269,7 +269,7 @@ def compare(cohort: dict[str, Any], base: Path, views: bool = True) -> None:
     assert sorted(keys) == sorted(row[:3] for row, has_embedding in embedded if has_embedding)
     vectors = [
         row.as_py()
-        for piece in row_groups(embeddings.files)
+        for piece in row_groups(embeddings.filled)
         for batch in embedding_batches(piece, DIM)
         for row in batch
     ]

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from featurestore.console import cli
 from featurestore.errors import ConfigError
 from featurestore.spec.rules import field_names
-from featurestore.spec.store_spec import ARTIFACTS, TRAINING, StoreSpec
+from featurestore.spec.store_spec import DATA, TRAINING, StoreSpec
 from train.config import load as config_load
 from train.config import schema
 from train.config import text as config_text
@@ -351,7 +351,7 @@ def test_the_store_knows_the_keys_that_it_has_no_use_for():
     names = {name for name, *_ in documented(schema.Config)}
     roots = {name if name.startswith("data.") else name.partition(".")[0] for name in names}
     roots = {".".join(name.split(".")[:2]) for name in roots}
-    own = {f"data.{name}" if name in ARTIFACTS else name for name in field_names(StoreSpec)}
+    own = {f"data.{name}" if name in DATA else name for name in field_names(StoreSpec)}
     assert roots == own | set(TRAINING)
     assert not own & set(TRAINING)
 

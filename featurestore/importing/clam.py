@@ -1,0 +1,88 @@
+"""CLAM: ``h5_files/SLIDE.h5`` with ``features`` and ``coords``, or ``pt_files/SLIDE.pt`` without.
+
+The attributes are those of ``patches/SLIDE.h5``, which the tiles were cut by; ``coords`` there are
+the same tiles in the same order, pixels of level 0.
+
+Read from github.com/mahmoodlab/CLAM 53e2409: ``extract_features_fp.py``, ``utils/file_utils.py``,
+``wsi_core/WholeSlideImage.py``, ``process_contour``.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from featurestore.importing import hdf5, tensors
+from featurestore.importing.files import found, slide_name
+from featurestore.importing.slide import Blocks, Geometry, Request, Slide, check_lengths, fault
+
+FEATURES = "features"
+
+
+def slides(request: Request) -> list[Slide]:
+    """Return the slides of a folder of features, or of one of its two folders."""
+    files = found(request, (".h5", ".pt"), ("h5_files", "pt_files"))
+    if any(file.suffix == ".h5" for file in files):  # the same slides, with coordinates
+        files = [file for file in files if file.suffix == ".h5"]
+    return [_slide(request, file) for file in files]
+
+
+def _slide(request: Request, file: Path) -> Slide:
+    name = slide_name(request, file)
+    patches = _patches(request, file)
+    if file.suffix == ".pt":
+        if patches is None:
+            raise fault(
+                file, "holds embeddings without coordinates", "a tensor alone",
+                "name CLAM's folder of patches as well: --coords patches/; or import h5_files",
+            )  # fmt: skip
+        tensor = tensors.load(file)
+        shape, dtype = tensors.shape(file, tensor), tensors.matrix(tensor[:1]).dtype
+        places, blocks = patches, partial(_tensor_blocks, file, patches)
+    else:
+        with hdf5.opened(file) as content:
+            features = hdf5.dataset(file, content, FEATURES)
+            shape, dtype = hdf5.shape(features), features.dtype
+        places, blocks = file, partial(hdf5.blocks, file, (FEATURES,))
+    with hdf5.opened(places) as content:
+        check_lengths(file, shape, hdf5.shape(hdf5.dataset(places, content, hdf5.COORDINATES)))
+    return Slide(
+        slide_id=name,
+        files=(file,) if patches is None else (file, patches),
+        rows=shape[0],
+        dim=shape[1],
+        dtype=dtype,
+        geometry=_geometry(patches),
+        blocks=blocks,
+    )
+
+
+def _patches(request: Request, file: Path) -> Path | None:
+    """Return the file of a slide's patches, which bears the name of that of its features."""
+    if request.coordinates is None:
+        return None
+    patches = request.coordinates
+    return patches if patches.is_file() else patches / f"{file.stem}.h5"
+
+
+def _geometry(patches: Path | None) -> Geometry:
+    said: dict[str, Any] = {}
+    if patches is not None:
+        with hdf5.opened(patches) as content:
+            said = hdf5.attributes(hdf5.dataset(patches, content, hdf5.COORDINATES))
+    if not {"patch_size", "downsample", "level_dim"} <= set(said):
+        return Geometry(level=0)
+    (across, down), (width, height) = said["downsample"], said["level_dim"]
+    return Geometry(
+        level=0,
+        tile=said["patch_size"] * int(across),  # as CLAM itself rounds
+        extent=(round(width * across), round(height * down)),
+    )
+
+
+def _tensor_blocks(file: Path, patches: Path, most: int) -> Blocks:
+    tensor = tensors.load(file)
+    with hdf5.opened(patches) as content:
+        coordinates = hdf5.dataset(patches, content, hdf5.COORDINATES)
+        for start in range(0, len(tensor), most):
+            block = tensors.matrix(tensor[start : start + most])
+            yield hdf5.rows(coordinates, start, start + len(block)), block

@@ -1,0 +1,212 @@
+"""A tool's output becomes artifacts: one Parquet file a slide, and a table of the slides."""
+
+import json
+import shutil
+import tempfile
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import (
+    ConfigError,
+    EmbeddingError,
+    FeatureStoreWarning,
+    SchemaError,
+    os_errors_refused,
+)
+from featurestore.importing.formats import FORMATS
+from featurestore.importing.geometry import Placement, place
+from featurestore.importing.parquet_file import SlideFile, file_name, read_record
+from featurestore.importing.slide import Request, Slide
+from featurestore.importing.write_behind import WriteBehind
+from featurestore.io import atomic, digests, locks, preflight
+from featurestore.io.progress import Rows
+
+EMBEDDINGS, SLIDES = "embeddings", "slides.parquet"
+LOCK, BUILDING = ".import.lock", ".building-"
+REVISION = 1  # of what an import writes: another one makes every slide anew
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import left: where, how many slides and tiles, and what x and y are.
+
+    Parameters
+    ----------
+    folder
+        With ``embeddings/`` and ``slides.parquet``.
+    slides, tiles
+        Of the source.
+    written
+        Slides that were not there already.
+    said
+        Of what x and y are pixels; several where slides differ.
+    """
+
+    folder: Path
+    slides: int
+    tiles: int
+    written: int
+    said: tuple[str, ...]
+
+
+def import_slides(
+    request: Request, to: Path, *, skip_empty: bool = False, rows: Rows | None = None
+) -> Imported:
+    """Write what a tool has written as artifacts.
+
+    A slide that is there already, made of the same files by the same options, is not made again.
+
+    Parameters
+    ----------
+    request
+        What to read.
+    to
+        The folder of the artifacts.
+    skip_empty
+        Leave slides without tiles out, rather than refuse them.
+    rows
+        The bar to show.
+
+    Raises
+    ------
+    FeatureStoreError
+        A file is not whole, has another number of coordinates than of embeddings, embeddings of
+        another length or encoder than the rest, values that are not finite, or no tile; or two
+        files are of one slide. All but the values is found before anything is written.
+    """
+    preflight.check_folder(to, "name a folder elsewhere: --to FOLDER")
+    if to.resolve().is_relative_to(request.source.resolve()):
+        raise ConfigError(
+            f"{to} lies within {request.source}, where the next import would find it",
+            found=f"--to {to}",
+            fix="name a folder elsewhere: --to FOLDER",
+        )
+    with (
+        os_errors_refused(f"{to} could not be written", "make room, or name a folder elsewhere"),
+        locks.exclusive(to / LOCK),
+    ):
+        for left_over in to.glob(f"{BUILDING}*"):  # of an import that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=BUILDING, dir=to) as folder:
+            return _import(
+                replace(request, scratch=Path(folder)), to, skip_empty, rows or Rows(None)
+            )
+
+
+def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Imported:
+    slides = _with_tiles(FORMATS[request.format].slides(request), skip_empty)
+    placements = [place(slide, request) for slide in slides]
+    files = [to / EMBEDDINGS / file_name(slide.slide_id) for slide in slides]
+    records = _records(slides, placements, request)
+    there = {file: read_record(file) for file in sorted((to / EMBEDDINGS).glob("*.parquet"))}
+    _check_alike(slides, {file: there[file] for file in there.keys() - set(files)})
+    missing = {number for number, file in enumerate(files) if there.get(file) != records[number]}
+    tiles = sum(slide.rows for slide in slides)
+    sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
+    before = digests.identities(file for some in sources.values() for file in some)
+    with rows.counting(request.format, tiles) as done, WriteBehind() as behind:
+        for number, slide in enumerate(slides):
+            if number in missing:
+                writer = SlideFile(slide, placements[number], records[number])
+                writer.write(request.scratch, files[number], behind, done)
+            else:
+                done(slide.rows)
+    digests.confirm(before)  # a slide whose file was changed is made again, by its record
+    there |= dict(zip(files, records, strict=True))
+    _write_slides(
+        [there[file]["slide"] for file in sorted(there) if there[file]], to / SLIDES, request
+    )
+    said = tuple(dict.fromkeys(placement.said for placement in placements))
+    return Imported(to, len(slides), tiles, len(missing), said)
+
+
+def _with_tiles(slides: Sequence[Slide], skip_empty: bool) -> list[Slide]:
+    """Return the slides that have tiles, each once, by the names that readers read."""
+    by_name: dict[str, Slide] = {}
+    for slide in slides:
+        name = unicodedata.normalize("NFC", slide.slide_id)
+        if not name:
+            raise SchemaError(
+                f"{slide.files[0]} names no slide", found="an empty name", fix="name it"
+            )
+        if name in by_name:
+            raise SchemaError(
+                f"Two files are of one slide, {name}",
+                found=f"{by_name[name].files[0]} and {slide.files[0]}",
+                fix="remove one, import one folder at a time, or tell them apart by --slide-id",
+            )
+        by_name[name] = replace(slide, slide_id=name)
+    empty = [slide for slide in by_name.values() if not slide.rows]
+    if empty and not skip_empty:
+        raise SchemaError(
+            f"{empty[0].files[0]} has no tiles",
+            found=f"{len(empty):,} of {len(by_name):,} slides without tiles",
+            fix="leave them out: --skip-empty; or compute their features again",
+        )
+    if empty:
+        names = ", ".join(slide.slide_id for slide in empty[:3])
+        warnings.warn(
+            f"{len(empty):,} slides have no tiles and are left out: {names}",
+            FeatureStoreWarning,
+            stacklevel=4,
+        )
+    with_tiles = [slide for slide in by_name.values() if slide.rows]
+    if not with_tiles:
+        raise SchemaError("No slide has tiles", found=f"{len(empty):,} slides", fix="name others")
+    return with_tiles
+
+
+def _check_alike(slides: Sequence[Slide], there: dict[Path, dict[str, Any]]) -> None:
+    """Refuse embeddings of several encoders, of slides that are there as well."""
+    are = [(slide.files[0], slide.dim, slide.attributes.get("encoder")) for slide in slides]
+    are += [(f, r["dim"], r["slide"].get("encoder")) for f, r in there.items() if r]
+    first, dim, encoder = are[0]
+    for file, other, its_encoder in are:
+        if other != dim:
+            raise EmbeddingError(
+                f"{file} has embeddings of another length than {first}",
+                found=f"{other} and {dim}",
+                fix="import the output of one encoder at a time, each into a folder of its own",
+            )
+        if encoder and its_encoder and its_encoder != encoder:
+            raise EmbeddingError(
+                f"{file} has embeddings of another encoder than {first}",
+                found=f"{its_encoder} and {encoder}",
+                fix="import the output of one encoder at a time, each into a folder of its own",
+            )
+
+
+def _records(
+    slides: Iterable[Slide], placements: Iterable[Placement], request: Request
+) -> list[dict[str, Any]]:
+    """Return of each slide what its file is made of, and its row of the table of slides."""
+    stamps: dict[int, str] = {}  # by the tuple of files, which slides of a table share
+    options = {f.name: getattr(request, f.name) for f in fields(request)
+               if f.name in ("format", "columns", "save_every")}  # fmt: skip
+    records = []
+    for slide, placement in zip(slides, placements, strict=True):
+        if id(slide.files) not in stamps:
+            named = {f"{number}:{file.name}": file for number, file in enumerate(slide.files)}
+            stamps[id(slide.files)] = digests.stamp(named)
+        attributes = {k: v for k, v in slide.attributes.items() if v is not None}
+        row = {"id": slide.slide_id, **placement.row, "source": request.format, **attributes}
+        made_of = {"revision": REVISION, "scale": placement.scale, **options}
+        record = {"files": stamps[id(slide.files)], "dim": slide.dim, "slide": row, **made_of}
+        records.append(json.loads(json.dumps(record)))  # as it is read again
+    return records
+
+
+def _write_slides(rows: Sequence[dict[str, Any]], file: Path, request: Request) -> None:
+    """Write the table of slides: the columns of which every slide's file says something."""
+    names = [name for name in rows[0] if all(row.get(name) is not None for row in rows)]
+    fresh = request.scratch / SLIDES
+    table = pa.table({name: pa.array([row[name] for row in rows]) for name in names})
+    pq.write_table(table, fresh)
+    atomic.publish(fresh, file)

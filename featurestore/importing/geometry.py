@@ -1,0 +1,111 @@
+"""Of which level x and y are, and what a slide's row of ``slides.parquet`` says."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from featurestore.errors import ConfigError, SchemaError
+from featurestore.importing.slide import Geometry, Request, Slide
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the coordinates of a slide become x and y.
+
+    Parameters
+    ----------
+    scale
+        Pixels in one unit of the coordinates.
+    said
+        Of what x and y are pixels, in words.
+    row
+        Columns of ``slides.parquet``.
+    """
+
+    scale: float
+    said: str
+    row: dict[str, Any]
+
+
+def place(slide: Slide, request: Request) -> Placement:
+    """Return how the coordinates of a slide are written.
+
+    Raises
+    ------
+    ConfigError
+        They are to be converted, and what that takes is not known.
+    """
+    geometry = slide.geometry
+    mpp = _mpp(slide, request)
+    if geometry.micrometres is not None:
+        placement = _of_micrometres(slide, request, mpp, geometry.micrometres)
+    elif request.downsample is not None and geometry.level != 0:
+        if request.level != 0:
+            raise ConfigError(
+                "--downsample says how to come to level 0, which nobody asked for",
+                found=f"--downsample {request.downsample:g} without --level 0",
+                fix="add --level 0, or leave --downsample out",
+            )
+        placement = Placement(request.downsample, "pixels of level 0", {"level": 0, "mpp": mpp})
+    elif geometry.level is None and request.level == 0:
+        raise ConfigError(
+            f"{slide.files[0]} does not say of which level its x and y are",
+            found="--level 0",
+            fix="say how many pixels of level 0 are one of x and y: --downsample 1 if they are of "
+            "level 0 already, 4 of a level a quarter as wide",
+        )
+    else:
+        level = geometry.level
+        said = (
+            "as they are: it is not said of which level" if level is None else f"of level {level}"
+        )
+        placement = Placement(1.0, f"pixels {said}", {"level": level, "mpp": mpp})
+    return Placement(placement.scale, placement.said, _row(geometry, placement))
+
+
+def _of_micrometres(
+    slide: Slide, request: Request, mpp: float | None, micrometres: float
+) -> Placement:
+    geometry = slide.geometry
+    if request.level == 0:
+        if mpp is None:
+            raise ConfigError(
+                f"{slide.files[0]} has x and y in micrometres, and does not say how many are a "
+                "pixel of level 0",
+                found="--level 0 without --mpp",
+                fix="add --mpp 0.25, or --mpp slides.csv with the columns id and mpp_x",
+            )
+        return Placement(micrometres / mpp, "pixels of level 0", {"level": 0, "mpp": mpp})
+    if not geometry.tile or not geometry.tile_pixels:
+        raise ConfigError(
+            f"{slide.files[0]} has x and y in micrometres, and does not say how many are a pixel",
+            found="no tile_size_px among its attributes",
+            fix="convert to pixels of level 0: --level 0 --mpp 0.25",
+        )
+    own = geometry.tile * micrometres / geometry.tile_pixels
+    said = f"pixels of {own:g} micrometres, as the tiles' own"
+    return Placement(micrometres / own, said, {"level": None, "mpp": own})
+
+
+def _row(geometry: Geometry, placement: Placement) -> dict[str, Any]:
+    def pixels(length: float | None) -> int | None:
+        return None if length is None else round(length * placement.scale)
+
+    row = {"level": placement.row["level"], "magnification": geometry.magnification}
+    width, height = geometry.extent or (None, None)
+    lengths = {"extent": (width, height), "tile_extent": (geometry.tile,) * 2,
+               "stride": (geometry.stride,) * 2}  # fmt: skip
+    for name, values in lengths.items():
+        row |= {f"{name}_{axis}": pixels(v) for axis, v in zip("xy", values, strict=True)}
+    return row | {f"mpp_{axis}": placement.row["mpp"] for axis in "xy"}
+
+
+def _mpp(slide: Slide, request: Request) -> float | None:
+    if not isinstance(request.mpp, dict):
+        return slide.geometry.mpp if request.mpp is None else request.mpp
+    if slide.slide_id not in request.mpp:
+        raise SchemaError(
+            f"--mpp says nothing of slide {slide.slide_id}",
+            found=f"{len(request.mpp):,} slides: {', '.join(list(request.mpp)[:3])}",
+            fix="add its row",
+        )
+    return request.mpp[slide.slide_id]

@@ -1,0 +1,92 @@
+"""HDF5 files of embeddings and coordinates. The one file that names ``h5py``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurestore.importing.libraries import needed
+from featurestore.importing.slide import Array, Blocks, fault
+
+COORDINATES = "coords"
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """Yield a file as h5py opens it.
+
+    Raises
+    ------
+    ArtifactError
+        It is not whole, or what is asked for cannot be read.
+    """
+    with needed("h5py", "h5", file):
+        import h5py
+    try:
+        # Without a cache of chunks they are read to where they are wanted, each of them once.
+        with h5py.File(file, "r", rdcc_nbytes=0) as content:
+            yield content
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # as what is damaged has it
+        raise fault(
+            file, "is not a whole HDF5 file", f"{_size(file)}; {error}",
+            "copy it again, or write it again with the tool that made it",
+        ) from error  # fmt: skip
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
+
+
+def dataset(file: Path, content: Any, *names: str) -> Any:
+    """Return a dataset of an open file, by the first of some names that is there.
+
+    Raises
+    ------
+    ArtifactError
+        None of them is.
+    """
+    for name in names:
+        if name in content and hasattr(content[name], "shape"):
+            return content[name]
+    raise fault(
+        file, f"has no dataset {' or '.join(names)}", f"{', '.join(content) or 'nothing'}",
+        "name the folder of the embeddings, and the tool that wrote it",
+    )  # fmt: skip
+
+
+def shape(values: Any) -> tuple[int, ...]:
+    """Return the shape of a dataset without an axis of one slide, as (1, tiles, dim) has."""
+    return tuple(values.shape[1:]) if len(values.shape) == 3 and values.shape[0] == 1 else (
+        tuple(values.shape)
+    )  # fmt: skip
+
+
+def rows(values: Any, start: int, stop: int) -> Array:
+    """Return rows of a dataset, see `shape`."""
+    block = values[0, start:stop] if len(values.shape) == 3 else values[start:stop]
+    return np.asarray(block)
+
+
+def blocks(file: Path, names: tuple[str, ...], most: int) -> Blocks:
+    """Read the tiles of a file, about so many at a time: whole chunks, each of them once."""
+    with opened(file) as content:
+        values, places = dataset(file, content, *names), dataset(file, content, COORDINATES)
+        count = shape(values)[0]
+        chunk = values.chunks[-2] if values.chunks else 1
+        step = max(most // chunk, 1) * chunk
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            yield rows(places, start, stop), rows(values, start, stop)
+
+
+def attributes(owner: Any) -> dict[str, Any]:
+    """Return attributes as plain values, those without one left out."""
+    plain: dict[str, Any] = {}
+    for name, value in owner.attrs.items():
+        value = value.decode() if isinstance(value, bytes) else value
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        plain[name] = value.item() if isinstance(value, np.generic) else value
+    return {name: value for name, value in plain.items() if value not in (None, "None", "")}

@@ -1,0 +1,154 @@
+"""One Parquet file a slide: the key, the embeddings as they are, and what it was made of."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.contract.violation import raise_first
+from featurestore.embeddings.invalid import InvalidEmbeddings
+from featurestore.errors import FeatureStoreError, SchemaError
+from featurestore.importing.geometry import Placement
+from featurestore.importing.slide import Array, Slide
+from featurestore.importing.write_behind import WriteBehind
+from featurestore.io import atomic
+
+BLOCK_BYTES = 2**24
+"""Embeddings of a row group: memory of this size is used again, more the system must give anew."""
+RECORD = b"tissue-probe.import"
+KEYS = ("slide_id", "x", "y")
+
+
+def file_name(slide_id: str) -> str:
+    """Return the name of a slide's file, which no reader takes for a hidden one."""
+    name = quote(slide_id, safe=" ()[]{}+,;@&!$'~^#=")
+    return f"{f'%{ord(name[0]):02X}' + name[1:] if name[0] in '._' else name}.parquet"
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return what a file was made of, nothing of one that is not whole or not of an import."""
+    try:
+        return json.loads((pq.read_metadata(file).metadata or {}).get(RECORD, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+
+
+def _publish(fresh: Path, final: Path) -> None:
+    final.parent.mkdir(exist_ok=True)
+    atomic.publish(fresh, final)
+
+
+class SlideFile:
+    """Writes the tiles of a slide.
+
+    Parameters
+    ----------
+    slide
+        What is read.
+    placement
+        How its coordinates become x and y.
+    record
+        What the file is made of.
+    """
+
+    def __init__(self, slide: Slide, placement: Placement, record: dict[str, Any]) -> None:
+        self.slide, self.placement = slide, placement
+        half = slide.dtype == np.float16
+        self.dtype = np.dtype(np.float16 if half else np.float32)
+        self.width = pa.list_(
+            pa.field("element", pa.float16() if half else pa.float32(), nullable=False), slide.dim
+        )
+        fields = [("slide_id", pa.string()), ("x", pa.int64()), ("y", pa.int64()),
+                  ("embedding", self.width)]  # fmt: skip
+        # Nothing is null, and saying so spares every reader to look.
+        self.schema = pa.schema(
+            [pa.field(name, kind, nullable=False) for name, kind in fields],
+            {RECORD: json.dumps(record)},
+        )
+
+    def write(
+        self, building: Path, final: Path, behind: WriteBehind, done: Callable[[int], None]
+    ) -> None:
+        """Write the file: beside its place, then put there.
+
+        Parameters
+        ----------
+        building
+            A folder on the same disk.
+        done
+            Is told how many rows were read.
+
+        Raises
+        ------
+        EmbeddingError
+            A value is not finite.
+        SchemaError
+            Two tiles are at one place, or a coordinate is no whole number.
+        """
+        fresh = building / final.name
+        writer = pq.ParquetWriter(
+            fresh, self.schema, use_dictionary=["slide_id"], write_statistics=list(KEYS),
+            compression=dict.fromkeys(KEYS, "zstd") | {"embedding.list.element": "none"},
+        )  # fmt: skip
+        for table in self._tables(done):
+            behind.do(writer.write_table, table)
+        behind.do(writer.close)
+        behind.do(_publish, fresh, final)
+
+    def _tables(self, done: Callable[[int], None]) -> Iterator[pa.Table]:
+        most = max(1, BLOCK_BYTES // (self.dtype.itemsize * self.slide.dim))
+        invalid, read, places = InvalidEmbeddings(self.slide.dim, "float32"), 0, []
+        for coordinates, block in self.slide.blocks(most):
+            with np.errstate(over="ignore"):  # what does not fit is found not to be finite
+                block = np.ascontiguousarray(block, self.dtype)
+            places.append(self._pixels(coordinates))
+            invalid.checked(self._vectors(block), read)
+            read += len(block)
+            yield self._table(places[-1], self._vectors(block))
+            done(len(block))
+        keys = self._keys(np.concatenate(places))
+        self._check(keys, invalid, read)
+
+    def _check(self, keys: pa.Table, invalid: InvalidEmbeddings, read: int) -> None:
+        source = self.slide.files[0]
+        try:
+            raise_first(invalid.violations(keys))
+        except FeatureStoreError as error:
+            raise type(error)(
+                error.wrong, found=f"{error.found}, in {source}", fix=error.fix
+            ) from None
+        distinct = keys.group_by(["x", "y"]).aggregate([([], "count_all")])
+        if len(distinct) < read:
+            often = distinct.sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()[0]
+            raise SchemaError(
+                f"{source} has two tiles at one place",
+                found=f"{often['count_all']} at x={often['x']}, y={often['y']}, of "
+                f"{read:,} tiles at {len(distinct):,} places",
+                fix="correct the coordinates, or how they are converted",
+            )
+
+    def _pixels(self, coordinates: Array) -> Array:
+        pixels = np.rint(coordinates.astype(np.float64) * self.placement.scale)
+        if self.placement.scale == 1 and not np.array_equal(pixels, coordinates):
+            raise SchemaError(
+                f"{self.slide.files[0]} has x and y that are no whole pixels",
+                found=f"{coordinates[(pixels != coordinates).any(axis=1)][0].tolist()}",
+                fix="name the columns of whole pixels, or convert: --level 0 --downsample 1",
+            )
+        return pixels.astype(np.int64)
+
+    def _vectors(self, block: Array) -> pa.FixedSizeListArray:
+        return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=self.width)
+
+    def _keys(self, places: Array) -> pa.Table:
+        name = pa.repeat(pa.scalar(self.slide.slide_id), len(places))
+        return pa.table({"slide_id": name, "x": places[:, 0].copy(), "y": places[:, 1].copy()})
+
+    def _table(self, places: Array, vectors: pa.FixedSizeListArray) -> pa.Table:
+        keys = self._keys(places)
+        return pa.Table.from_arrays([*keys.columns, vectors], schema=self.schema)

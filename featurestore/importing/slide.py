@@ -1,0 +1,152 @@
+"""What every format is read as: slides, each with its tiles in blocks of rows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore.errors import ArtifactError
+
+Array = npt.NDArray[Any]
+Blocks = Iterator[tuple[Array, Array]]
+"""Coordinates, shape (rows, 2), and embeddings, shape (rows, dim), of the next rows of a slide."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a tool says of the coordinates and the tiles of a slide; None where it does not.
+
+    Parameters
+    ----------
+    level
+        The level of which coordinates are pixels.
+    micrometres
+        Of one unit of the coordinates, where that is no pixel.
+    tile, stride
+        Width of a tile, and from one to the next, in units of the coordinates.
+    tile_pixels
+        Width of a tile as the encoder got it, in pixels.
+    extent
+        Width and height of the slide, in units of the coordinates.
+    mpp, magnification
+        Of the slide at level 0.
+    """
+
+    level: int | None = None
+    micrometres: float | None = None
+    tile: float | None = None
+    stride: float | None = None
+    tile_pixels: float | None = None
+    extent: tuple[int, int] | None = None
+    mpp: float | None = None
+    magnification: float | None = None
+
+
+@dataclass(frozen=True)
+class Slide:
+    """The tiles of a slide, as a tool wrote them.
+
+    Parameters
+    ----------
+    slide_id
+        Its name.
+    files
+        The files that decide what is read; the first is that of the embeddings.
+    rows, dim, dtype
+        Number of tiles, and length and type of their embeddings.
+    geometry
+        Of its coordinates.
+    blocks
+        Read the tiles, at most so many at a time.
+    attributes
+        What else is said of the slide, by the names of columns of ``slides.parquet``.
+    """
+
+    slide_id: str
+    files: tuple[Path, ...]
+    rows: int
+    dim: int
+    dtype: np.dtype[Any]
+    geometry: Geometry
+    blocks: Callable[[int], Blocks]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be imported, and what the user says of it.
+
+    Parameters
+    ----------
+    format
+        A key of `featurestore.importing.formats.FORMATS`.
+    source
+        The file or folder of the tool's output.
+    slide_id
+        A pattern whose first group, in a file's path below ``source``, names the slide.
+    columns
+        By the names of the contract, those of a table.
+    level
+        0 converts coordinates to pixels of level 0; None leaves them.
+    mpp
+        Micrometres of a pixel at level 0: of every slide, or by slide.
+    downsample
+        Pixels of level 0 in one of the coordinates'.
+    coordinates
+        The file or folder with the coordinates, where the embeddings' has none.
+    save_every
+        The ``save_every_n`` with which eva wrote.
+    scratch
+        A folder for what does not fit into memory, which whoever imports makes and removes.
+    """
+
+    format: str
+    source: Path
+    slide_id: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    level: int | None = None
+    mpp: float | dict[str, float] | None = None
+    downsample: float | None = None
+    coordinates: Path | None = None
+    save_every: int | None = None
+    scratch: Path = Path()
+
+
+class Format(Protocol):
+    """Reads what a tool writes."""
+
+    def __call__(self, request: Request) -> list[Slide]:
+        """Return the slides of a source: their shapes are known, their tiles not yet read."""
+
+
+def fault(file: Path, wrong: str, found: object, fix: str) -> ArtifactError:
+    """Return the refusal of a file."""
+    return ArtifactError(f"{file} {wrong}", found=str(found), fix=fix)
+
+
+def check_lengths(file: Path, embeddings: tuple[int, ...], coordinates: tuple[int, ...]) -> None:
+    """Refuse embeddings and coordinates that do not belong together, by their shapes.
+
+    Raises
+    ------
+    ArtifactError
+        They are not (rows, dim) and (rows, 2).
+    """
+    again = "write the file again with the tool that made it"
+    if len(embeddings) != 2:
+        raise fault(
+            file, "does not hold one embedding a tile", f"embeddings of shape {embeddings}",
+            "name the tool's embeddings of tiles, not those of slides or regions",
+        )  # fmt: skip
+    if len(coordinates) != 2 or coordinates[1] != 2:
+        raise fault(
+            file, "does not hold one x and y a tile", f"coordinates of shape {coordinates}", again
+        )
+    if embeddings[0] != coordinates[0]:
+        raise fault(
+            file, "has another number of embeddings than of coordinates",
+            f"{embeddings[0]:,} embeddings, {coordinates[0]:,} coordinates", again,
+        )  # fmt: skip

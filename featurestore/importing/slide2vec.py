@@ -1,0 +1,116 @@
+"""slide2vec: ``tile_embeddings/SLIDE.pt`` or ``.npz``, and ``tiles/SLIDE.coordinates.npz``.
+
+Read from github.com/clemsgrs/slide2vec 5.7.0 (7cfa6bf): ``slide2vec/artifacts.py``,
+``write_tile_embeddings``, and ``docs/output-layout.rst``; the coordinates from
+github.com/clemsgrs/hs2p 4.4.1 (8520c06): ``hs2p/tiling/io.py``.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurestore.importing import npz, tensors
+from featurestore.importing.files import found, slide_name
+from featurestore.importing.slide import (
+    Array,
+    Blocks,
+    Geometry,
+    Request,
+    Slide,
+    check_lengths,
+    fault,
+)
+
+FEATURES = "features"
+EMBEDDINGS, TILES = "tile_embeddings", "tiles"
+
+
+def slides(request: Request) -> list[Slide]:
+    """Return the slides of an output folder, or of its ``tile_embeddings``."""
+    return [_slide(request, file) for file in found(request, (".pt", ".npz"), (EMBEDDINGS,))]
+
+
+def _slide(request: Request, file: Path) -> Slide:
+    coordinates, meta = _tiles(request, file)
+    places = _places(coordinates)
+    if file.suffix == ".npz":
+        shape, dtype = npz.header(file, FEATURES)
+    else:
+        saved = tensors.load(file)
+        shape, dtype = tensors.shape(file, saved), tensors.matrix(saved[:1]).dtype
+    check_lengths(file, shape, places.shape)
+    own = file.with_suffix(".meta.json")
+    said = _json(own) if own.exists() else {}
+    return Slide(
+        slide_id=slide_name(request, file),
+        files=tuple(path for path in (file, coordinates, meta, own) if path.exists()),
+        rows=shape[0],
+        dim=shape[1],
+        dtype=dtype,
+        geometry=_geometry(_json(meta) if meta.exists() else {}),
+        blocks=partial(_blocks, file, places),
+        attributes={"encoder": said.get("encoder_name"), "path": said.get("image_path")},
+    )
+
+
+def _tiles(request: Request, file: Path) -> tuple[Path, Path]:
+    """Return where the coordinates of a slide are, and what is said of them.
+
+    Those of a class of annotations lie in a folder of its name, as its embeddings do.
+    """
+    folder = next((p for p in file.parents if p.name == EMBEDDINGS), file.parent)
+    root = request.coordinates or folder.parent / TILES
+    stem = root / file.relative_to(folder).parent / f"{file.stem}.coordinates"
+    coordinates = stem.with_name(f"{stem.name}.npz")
+    if not coordinates.is_file():
+        raise fault(
+            file, "has no coordinates beside it", f"no file {coordinates}",
+            "name the folder of the coordinates as well: --coords tiles/",
+        )  # fmt: skip
+    return coordinates, stem.with_name(f"{stem.name}.meta.json")
+
+
+def _places(coordinates: Path) -> Array:
+    x, y = npz.array(coordinates, "x"), npz.array(coordinates, "y")
+    if x.shape != y.shape:
+        raise fault(
+            coordinates, "has another number of x than of y", f"{x.shape}, {y.shape}",
+            "run slide2vec's tiling again",
+        )  # fmt: skip
+    return np.stack([x, y], axis=1)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise fault(file, "cannot be read", error, "copy it again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _geometry(said: dict[str, Any]) -> Geometry:
+    slide, tiling = said.get("slide", {}), said.get("tiling", {})
+    dimensions = slide.get("dimensions") or ()
+    return Geometry(
+        level=0,
+        tile=tiling.get("tile_size_lv0"),
+        stride=tiling.get("step_px_lv0"),
+        extent=tuple(dimensions) if len(dimensions) == 2 else None,
+        mpp=slide.get("base_spacing_um"),
+    )
+
+
+def _blocks(file: Path, places: Array, most: int) -> Blocks:
+    if file.suffix == ".npz":
+        start = 0
+        for block in npz.rows(file, FEATURES, most):
+            yield places[start : start + len(block)], block
+            start += len(block)
+    else:
+        saved = tensors.load(file)
+        for start in range(0, len(saved), most):
+            block = tensors.matrix(saved[start : start + most])
+            yield places[start : start + len(block)], block

@@ -1,0 +1,60 @@
+"""TRIDENT: one HDF5 file a slide, ``features`` and ``coords``, whose attributes say the geometry.
+
+Read from github.com/mahmoodlab/TRIDENT 0.3.0 (a91fa84): ``trident/IO.py``, ``save_h5`` and
+``coords_to_h5``; ``trident/wsi_objects/WSI.py``, ``extract_patch_features``.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from featurestore.importing import hdf5
+from featurestore.importing.files import found, slide_name
+from featurestore.importing.slide import Geometry, Request, Slide, check_lengths
+
+FEATURES = "features"
+
+
+def slides(request: Request) -> list[Slide]:
+    """Return the slides of a folder ``features_ENCODER``."""
+    return [_slide(request, file) for file in found(request, (".h5", ".hdf5"))]
+
+
+def _slide(request: Request, file: Path) -> Slide:
+    with hdf5.opened(file) as content:
+        features = hdf5.dataset(file, content, FEATURES)
+        coordinates = hdf5.dataset(file, content, hdf5.COORDINATES)
+        shape, dtype = hdf5.shape(features), features.dtype
+        places, said = hdf5.shape(coordinates), hdf5.attributes(coordinates)
+        encoder = hdf5.attributes(features).get("encoder")
+    if shape == (0,):  # of a slide without tissue, where the encoder does not say its width
+        shape = (0, 0)
+    check_lengths(file, shape, places)
+    return Slide(
+        slide_id=slide_name(request, file),
+        files=(file,),
+        rows=shape[0],
+        dim=shape[1],
+        dtype=dtype,
+        geometry=geometry(said),
+        blocks=partial(hdf5.blocks, file, (FEATURES,)),
+        attributes={"encoder": encoder},
+    )
+
+
+def geometry(said: dict[str, Any]) -> Geometry:
+    """Return what the attributes of ``coords`` say; they are pixels of level 0.
+
+    ``patch_size`` and ``overlap`` are pixels at the target magnification.
+    """
+    tile, stride = said.get("patch_size_level0"), None
+    if tile and said.get("patch_size") and "overlap" in said:
+        stride = tile - round(said["overlap"] * tile / said["patch_size"])
+    extent = said.get("level0_width"), said.get("level0_height")
+    return Geometry(
+        level=0,
+        tile=tile,
+        stride=stride,
+        extent=(extent[0], extent[1]) if extent[0] and extent[1] else None,
+        magnification=said.get("level0_magnification"),
+    )
