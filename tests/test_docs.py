@@ -1,6 +1,7 @@
 """What is documented is tested: every command, every path, every link, and what is drawn."""
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -9,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, launch
 from documents import DECISIONS, DOCUMENTS, Block, blocks, mentioned, parse, prose, read
@@ -48,6 +51,8 @@ ELSEWHERE = {
 LEFT = {
     "featurestore plot thresholds": "thresholds.png",
     "featurestore catalog feature_views.duckdb": "feature_views.duckdb",
+    "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
+    "--classes classes.yaml --to tiles.parquet": "tiles.parquet",
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
 }
 """What a command leaves where it was run."""
@@ -130,6 +135,9 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         text = "\n".join(block.commands)
         if block.document == "docs/registry.md":
             return tmp_path, two_versions(tmp_path)
+        if "featurestore cover" in text:
+            write_annotations(tmp_path)
+            return tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}"
         if "kfold_tiles.parquet" in text:
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
         digits_home = request.getfixturevalue("digits_home")
@@ -140,6 +148,18 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         return digits_home if questions and "store.yaml" not in text else tmp_path, uri
 
     return make
+
+
+def write_annotations(folder: Path) -> None:
+    """Write a slide of 2 x 2 tiles, one polygon of QuPath on it, and its classes."""
+    sides = {f"{name}_{axis}": [size] for name, size in (("extent", 448), ("tile_extent", 224))
+             for axis in "xy"}  # fmt: skip
+    pq.write_table(pa.table({"id": ["slide"], **sides}), folder / "slides.parquet")
+    (folder / "classes.yaml").write_text("class_indices: {Fat: 0}")
+    (folder / "annotations").mkdir()
+    geometry = {"type": "Polygon", "coordinates": [[[0, 0], [300, 0], [300, 300]]]}
+    drawn = {"type": "Feature", "geometry": geometry, "properties": {"classification": "Fat"}}
+    (folder / "annotations" / "slide.geojson").write_text(json.dumps(drawn))
 
 
 def two_versions(folder: Path) -> str:
