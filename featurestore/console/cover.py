@@ -125,6 +125,9 @@ def run(options: argparse.Namespace) -> None:
 def class_names(uri: str) -> tuple[str, ...]:
     """Return the names of the classes in a configuration, in its order.
 
+    Those that are merged, or whose tiles are dropped, are columns like the others: the rules that
+    say so act on coverages.
+
     Raises
     ------
     ConfigError
@@ -137,7 +140,8 @@ def class_names(uri: str) -> tuple[str, ...]:
             f"{uri} names no class", found="no class_indices",
             fix="write class_indices: {Fat: 0, Muscle: 1}, as in configs/classes",
         )  # fmt: skip
-    return tuple(spec.class_indices)
+    merged = [name for members in spec.merge.values() for name in members]
+    return tuple(dict.fromkeys([*spec.class_indices, *merged, *spec.drop]))
 
 
 def _check_output(path: Path, uris: list[str | None]) -> None:
