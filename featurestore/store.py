@@ -27,7 +27,12 @@ from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.views.catalogue import VIEWS, NamedView, describe_view
 from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
-from featurestore.views.fates import distribution_view, fate_view, funnel_view
+from featurestore.views.fates import (
+    distribution_view,
+    fate_view,
+    funnel_view,
+    possible_fates,
+)
 from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.thresholds import threshold_view
@@ -235,18 +240,17 @@ class FeatureStore:
                 tiles = self.view("test_thresholds" if prefix else "folds")
                 return fate_view(tiles, self.embedding_keys(prefix))
             case "funnel":
-                return funnel_view(self.view(prefix + "fates"))
+                return funnel_view(self.view(prefix + "fates"), possible_fates(spec))
         raise KeyError(name)
 
     def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
         """Return the classes in the column order of the tiles, their coverages checked."""
         tiles = self.view(prefix + "tiles")
-        specs = class_specs(
-            class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
-        )
+        specs = class_specs(class_names(tiles.columns), self.spec)
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
             violation.raise_first(rules.coverages(tiles, specs, title))
+            violation.heed(rules.merged_coverages(tiles, specs, title))
             if "fold" in tiles.columns and not prefix:
                 violation.raise_first(rules.fold_column(tiles))
             if self.spec.kfold_strategy == "stratified_group" and not prefix:
@@ -356,9 +360,7 @@ class FeatureStore:
         tiles = self._tiles(name)
         if not class_names(tiles.columns):
             return tiles.mutate(target=ibis.null("int64"))
-        specs = class_specs(
-            class_names(tiles.columns), self.spec.class_indices or {}, self.spec.thresholds or {}
-        )
+        specs = class_specs(class_names(tiles.columns), self.spec)
         violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
         return label_view(tiles, specs, self.spec.label_rule)
 

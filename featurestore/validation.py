@@ -16,11 +16,10 @@ from featurestore.errors import FeatureStoreError
 from featurestore.store import FeatureStore
 from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
 from featurestore.views.folds import KEY
-from featurestore.views.labels import coverage
+from featurestore.views.precision import exact
 
 TILES = ("tiles", "test_tiles", "predict_tiles")
 EMBEDDINGS = ("embeddings", "test_embeddings")
-OVERFULL = 1.0001  # a sum of shares above this is no rounding
 COLUMNS = pa.schema(
     {
         "severity": pa.string(),
@@ -107,14 +106,17 @@ def _artifact(
 def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violation]:
     spec, title = store.spec, name.replace("_", " ")
     names = class_names(tiles.columns)
+    specs: tuple[ClassSpec, ...] = ()
     if names or name != "predict_tiles":
         try:
-            class_specs(names, spec.class_indices or {}, spec.thresholds or {})
+            specs = class_specs(names, spec)
         except FeatureStoreError as error:
             yield as_violation(error)
     columns = [ClassSpec(name, 0, 0.0) for name in names if name != BACKGROUND]
     broken = list(rules.coverages(tiles, columns, title))
     yield from broken
+    if not broken:
+        yield from rules.merged_coverages(tiles, specs, title)
     if set(KEY) <= set(tiles.columns):
         yield from _overfull(tiles, title)
     if name == "tiles" and "fold" in tiles.columns:
@@ -124,12 +126,12 @@ def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violatio
 
 
 def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:
-    columns = [ClassSpec(name, 0, 0.0) for name in class_names(tiles.columns)]
-    shares = [coverage(tiles, c) for c in columns if tiles.schema()[c.column].is_numeric()]
+    names = [COVERAGE + name for name in class_names(tiles.columns)]
+    shares = [exact(tiles[n]) for n in names if tiles.schema()[n].is_numeric()]
     if shares:
         total = reduce(operator.add, shares)
         yield from violations_of(
-            tiles.filter((total > OVERFULL) & ~total.isnan()),
+            tiles.filter((total > rules.OVERFULL) & ~total.isnan()),
             f"{title} have coverages that sum to more than 1",
             f"look whether classes overlap, or a {COVERAGE} column is no class",
             "warning",

@@ -1,6 +1,7 @@
 """What is documented is tested: every command, every path, every link, and what is drawn."""
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -51,6 +52,8 @@ ELSEWHERE = {
 LEFT = {
     "featurestore plot thresholds": "thresholds.png",
     "featurestore catalog feature_views.duckdb": "feature_views.duckdb",
+    "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
+    "--classes classes.yaml --to tiles.parquet": "tiles.parquet",
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
 }
 """What a command leaves where it was run."""
@@ -136,6 +139,9 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         if "featurestore import" in text:
             write_foreign(tmp_path)
             return tmp_path, ""
+        if "featurestore cover" in text:
+            write_annotations(tmp_path)
+            return tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}"
         if "kfold_tiles.parquet" in text:
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
         digits_home = request.getfixturevalue("digits_home")
@@ -155,6 +161,18 @@ def write_foreign(folder: Path) -> None:
     tools_output.stamp(folder / "stamp" / "uni", cohort)
     rows = {"case": ["A"], "left": [0], "top": [0], "features": [[1.0, 2.0]]}
     pq.write_table(pa.table(rows), folder / "own.parquet")
+
+
+def write_annotations(folder: Path) -> None:
+    """Write a slide of 2 x 2 tiles, one polygon of QuPath on it, and its classes."""
+    sides = {f"{name}_{axis}": [size] for name, size in (("extent", 448), ("tile_extent", 224))
+             for axis in "xy"}  # fmt: skip
+    pq.write_table(pa.table({"id": ["slide"], **sides}), folder / "slides.parquet")
+    (folder / "classes.yaml").write_text("class_indices: {Fat: 0}")
+    (folder / "annotations").mkdir()
+    geometry = {"type": "Polygon", "coordinates": [[[0, 0], [300, 0], [300, 300]]]}
+    drawn = {"type": "Feature", "geometry": geometry, "properties": {"classification": "Fat"}}
+    (folder / "annotations" / "slide.geojson").write_text(json.dumps(drawn))
 
 
 def two_versions(folder: Path) -> str:

@@ -32,7 +32,7 @@ ROOMS = {
     "safetensors": {"train/models/checkpoint.py"},
     "torchmetrics": {"train/evaluation"},
     "scipy": {"featurestore/folds/balance.py", "train/evaluation", "train/overlays/regions.py"},
-    "shapely": {"train/overlays"},
+    "shapely": {"featurestore/annotations", "train/overlays"},
     "tifffile": {"train/overlays/ome_tiff.py"},
     "jinja2": {"train/reports/html.py"},
 }

@@ -23,15 +23,17 @@ from featurestore.errors import (
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import funnel_view
 from featurestore.views.folds import KEY
-from featurestore.views.labels import coverage
+from featurestore.views.precision import exact
 
 LOOSER = {
+    "dropped_class": "take classes out of drop",
     "tissue": "lower tissue_prop_min",
     "multi_class": "set single_class=false",
     "class_threshold": "lower thresholds.*",
 }
 """What to do about tiles that a reason drops."""
 EXTENTS = ("tile_extent_x", "tile_extent_y")
+OVERFULL = 1.0001  # a sum of shares above this is no rounding
 
 
 def violations_of(
@@ -138,26 +140,42 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
         )
 
 
-def coverages(tiles: ir.Table, columns: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
+def coverages(tiles: ir.Table, classes: Sequence[ClassSpec], artifact: str) -> Iterator[Violation]:
     """Find coverages that are not shares."""
-    numbers = [spec for spec in columns if tiles.schema()[spec.column].is_numeric()]
-    bad = {spec.column: _no_share(coverage(tiles, spec)) for spec in numbers}
+    names = [name for spec in classes for name in spec.columns]
+    kinds = tiles.schema()
+    bad = {name: _no_share(exact(tiles[name])) for name in names if kinds[name].is_numeric()}
     with translated():  # one query for all classes; most have no row that breaks the rule
         counts = [tiles.count(where=rows).name(name) for name, rows in bad.items()]
         [broken] = tiles.aggregate(counts).to_pyarrow().to_pylist() if counts else [{}]
-    for spec in columns:
-        if spec not in numbers:
+    for name in names:
+        if name not in bad:
             yield Violation(
-                f"column {spec.column} of the {artifact} is not a number",
-                str(tiles.schema()[spec.column]),
+                f"column {name} of the {artifact} is not a number",
+                str(kinds[name]),
                 "write it as a double in [0, 1]",
             )
-        elif broken[spec.column]:
+        elif broken[name]:
             yield from violations_of(
-                tiles.filter(bad[spec.column]),
-                f"{artifact} have values of {spec.column} that are NaN, null, negative or above 1",
+                tiles.filter(bad[name]),
+                f"{artifact} have values of {name} that are NaN, null, negative or above 1",
                 "write the covered share of the tile, in [0, 1]",
             )
+
+
+def merged_coverages(
+    tiles: ir.Table, classes: Sequence[ClassSpec], artifact: str
+) -> Iterator[Violation]:
+    """Find classes that were merged and cover more of a tile than there is; they count as all."""
+    for spec in (spec for spec in classes if len(spec.members) > 1):
+        total = reduce(operator.add, (exact(tiles[name]) for name in spec.columns))
+        yield from violations_of(
+            tiles.filter(total > OVERFULL),
+            f"{artifact} have coverages of {', '.join(spec.members)} that sum to more than 1, "
+            f"which is what they count as: {spec.name}",
+            "look whether these classes overlap",
+            "warning",
+        )
 
 
 def _no_share(share: ir.FloatingValue) -> ir.BooleanValue:

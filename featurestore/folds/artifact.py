@@ -29,6 +29,7 @@ FILE = "folds.parquet"
 RULES = field_names(LabelRules, FoldRules)
 ASSIGNING = tuple(name for name in RULES if name != "fold_rule")
 """The rules that decide an assignment; one by a hash is none."""
+LATER = ("absent_coverage", "merge", "drop")  # rules that came when folds had names
 METHOD = 2  # of assigning groups: one more when the same tiles and rules get other folds
 
 
@@ -97,8 +98,10 @@ def content(spec: StoreSpec, tiles: str, method: int = METHOD) -> str:
 
 def _how(spec: StoreSpec, method: int) -> list[Any]:
     rules = values_of(spec, ASSIGNING)
-    if spec.absent_coverage == "refuse":  # nothing is read otherwise: names are as ever
-        del rules["absent_coverage"]
+    defaults = LabelRules()
+    for name in LATER:  # where nothing is read otherwise, names are as ever
+        if rules[name] == getattr(defaults, name):
+            del rules[name]
     parts: list[Any] = [rules]
     if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
         parts.append({"method": method})

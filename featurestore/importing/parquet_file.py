@@ -117,7 +117,7 @@ class SlideFile:
     def _check(self, keys: pa.Table, invalid: InvalidEmbeddings, read: int) -> None:
         source = self.slide.files[0]
         try:
-            raise_first(invalid.violations(keys))
+            raise_first(invalid.faults(keys).violations(invalid.dim, invalid.storage, read))
         except FeatureStoreError as error:
             raise type(error)(
                 error.wrong, found=f"{error.found}, in {source}", fix=error.fix

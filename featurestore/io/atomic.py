@@ -53,13 +53,31 @@ def write_bytes(path: Path, content: bytes) -> None:
     ArtifactError
         It cannot be written.
     """
+    with fresh_file(path) as building:
+        building.write_bytes(content)
+
+
+@contextmanager
+def fresh_file(final: Path) -> Iterator[Path]:
+    """Yield the temporary name of a file that takes its final one only if the block ends well.
+
+    Nothing stays otherwise, nor a folder that was not there.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be written.
+    """
     fix = "make room, or name a file in a folder that can be written"
-    with os_errors_refused(f"{path} could not be written", fix):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
-            building = Path(folder) / path.name
-            building.write_bytes(content)
-            publish(building, path)
+    above = next(folder for folder in final.absolute().parents if folder.exists())
+    with (
+        os_errors_refused(f"{final} could not be written", fix),
+        tempfile.TemporaryDirectory(prefix=".building-", dir=above) as folder,
+    ):
+        building = Path(folder) / final.name
+        yield building
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(building, final)
 
 
 @contextmanager

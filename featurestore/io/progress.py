@@ -15,10 +15,12 @@ class Rows:
     ----------
     console
         Where to draw; None draws nothing.
+    unit
+        What is counted.
     """
 
-    def __init__(self, console: Console | None) -> None:
-        self.console = console
+    def __init__(self, console: Console | None, unit: str = "rows") -> None:
+        self.console, self.unit = console, unit
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -28,7 +30,7 @@ class Rows:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("rows"),
+            TextColumn(self.unit),
             TimeRemainingColumn(),
             console=self.console,
             disable=not visible,

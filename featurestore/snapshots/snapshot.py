@@ -23,6 +23,7 @@ from featurestore.io import cache
 from featurestore.snapshots.layout import FATES, SLIDES, Matrices, combined_digest
 from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import columns, leakage
 from featurestore.views.classes import ClassSpec, class_names, class_specs
 from featurestore.views.folds import KEY, check_fold, shared_groups, split_view
@@ -76,8 +77,9 @@ class Snapshot:
     def classes(self) -> tuple[ClassSpec, ...]:
         """The classes of the training tiles, in the order of their columns."""
         rules = self.manifest["rules"]
+        recorded = {name: rules[name] for name in field_names(LabelRules) if name in rules}
         names = class_names(self.fates().columns)
-        return class_specs(names, rules["class_indices"] or {}, rules["thresholds"] or {})
+        return class_specs(names, LabelRules(**recorded))
 
     def _need(self, prefix: str) -> None:
         if prefix not in self.matrices:

@@ -27,3 +27,6 @@ LabelRule = Literal["dominant", "any_passing"]
 
 
 AbsentCoverage = Literal["refuse", "zero"]
+
+
+Edge = Literal["keep", "drop"]

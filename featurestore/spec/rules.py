@@ -55,6 +55,12 @@ class LabelRules:
     absent_coverage
         Of a class whose column some files of tiles lack: ``refuse`` them, or take it to cover
         ``zero`` of their tiles.
+    merge
+        Class name to the classes of the data that it takes in: their coverages are added up, and
+        to its own where the data have it, before every other rule.
+    drop
+        Classes that tiles may have and that nobody trains on: a tile of one is dropped
+        (``dropped_class``). They have neither index nor threshold.
     """
 
     class_indices: Mapping[str, int] | None = None
@@ -63,6 +69,8 @@ class LabelRules:
     single_class: bool = True
     label_rule: LabelRule = "dominant"
     absent_coverage: AbsentCoverage = "refuse"
+    merge: Mapping[str, list[str]] = field(default_factory=dict)
+    drop: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                 found=f"kfold_strategy={self.kfold_strategy}",
                 fix="set fold_rule=sklearn, or kfold_strategy=stratified",
             )
-        for name in ("class_indices", "thresholds"):
+        for name in ("class_indices", "thresholds", "merge"):
             values = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, _by_composed(values, name))
+        merge = {name: list(map(composed, members)) for name, members in self.merge.items()}
+        object.__setattr__(self, "merge", merge)
+        object.__setattr__(self, "drop", list(map(composed, self.drop)))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":

@@ -1,11 +1,14 @@
 """The fate of each tile, and the funnel that counts the fates."""
 
+from collections.abc import Sequence
+
 import ibis
 import ibis.expr.types as ir
 
+from featurestore.spec.rules import LabelRules
 from featurestore.views.folds import KEY, RARE
 from featurestore.views.joins import look_up, unused
-from featurestore.views.thresholds import REASONS
+from featurestore.views.thresholds import REASONS, possible
 
 NO_EMBEDDING = "no_embedding"
 FATES = (*REASONS, RARE, NO_EMBEDDING)
@@ -38,19 +41,24 @@ def distribution_view(fates: ir.Table) -> ir.Table:
     return counts.order_by(by)
 
 
-def funnel_view(fates: ir.Table) -> ir.Table:
+def possible_fates(rules: LabelRules) -> tuple[str, ...]:
+    """Return the reasons that a funnel under some rules tells of, in their order."""
+    return (*possible(rules), *(reason for reason in FATES if reason not in REASONS))
+
+
+def funnel_view(fates: ir.Table, reasons: Sequence[str] = FATES) -> ir.Table:
     """Count the fates: ``step, reason, tiles``, one row a reason, from ``input`` to ``kept``.
 
     ``input`` equals ``kept`` and the sum over the reasons.
     """
     # Not null: where nothing is true, Spark's conditional count of nulls is null instead of 0.
-    reasons = fates.dropped_by.fill_null("")
+    dropped_by = fates.dropped_by.fill_null("")
     # Counts, not sums of booleans: DuckDB's sums are 128 bits wide and reach clients as decimals.
     counts = fates.aggregate(
         [
             fates.count().name("input"),
-            *(fates.count(where=reasons == reason).name(reason) for reason in FATES),
-            fates.count(where=reasons == "").name("kept"),
+            *(fates.count(where=dropped_by == reason).name(reason) for reason in reasons),
+            fates.count(where=dropped_by == "").name("kept"),
         ]
     )
     rows = [

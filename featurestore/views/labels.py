@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import reduce
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from featurestore.spec.literals import LabelRule
@@ -13,14 +14,20 @@ from featurestore.views.classes import BACKGROUND, ClassSpec
 
 
 def coverage(tiles: ir.Table, spec: ClassSpec) -> ir.FloatingValue:
-    """Return the coverage of one class as a double in [0, 1]."""
-    return precision.exact(tiles[spec.column])
+    """Return the coverage of one class as a double; a sum is 1 where it would be more."""
+    shares = [precision.exact(tiles[column]) for column in spec.columns]
+    return ibis.least(reduce(operator.add, shares), 1.0) if len(shares) > 1 else shares[0]
+
+
+def kinds_of(tiles: ir.Table, spec: ClassSpec) -> list[dt.DataType]:
+    """Return the types of the columns that the coverage of one class is read from."""
+    return [tiles[column].type() for column in spec.columns]
 
 
 def passes(tiles: ir.Table, spec: ClassSpec) -> ir.BooleanValue:
     """Return whether a class reaches its threshold; a coverage of 0.0 never does."""
     share = coverage(tiles, spec)
-    return (share > 0) & (share >= precision.least(spec.threshold, tiles[spec.column].type()))
+    return (share > 0) & (share >= precision.reached_at(spec.threshold, kinds_of(tiles, spec)))
 
 
 def highest(shares: Sequence[ir.FloatingValue]) -> ir.FloatingValue:
@@ -36,7 +43,7 @@ def label_view(
     Parameters
     ----------
     tiles
-        One row per tile with one coverage column, in [0, 1], per class.
+        One row per tile with the coverage columns of the classes, in [0, 1].
     classes
         The classes in column order: the first of equal coverages is dominant.
     rule
@@ -49,7 +56,7 @@ def label_view(
     ir.Table
         The columns of ``tiles`` and ``tissue_prop`` (sum of the coverages), ``dominant`` (null
         without any coverage), ``label`` (``background`` without any) and ``target`` (the label's
-        index, null for ``background``).
+        index, null for ``background`` and for a class that is dropped).
 
     Examples
     --------
@@ -71,7 +78,8 @@ def label_view(
         passing = [ibis.ifelse(passes(tiles, spec), coverage(tiles, spec), 0.0) for spec in classes]
         label = _first_highest(passing, classes).fill_null(dominant)
     index = ibis.cases(
-        *((label == spec.name, spec.index) for spec in classes), else_=ibis.null("int64")
+        *((label == spec.name, spec.index) for spec in classes if spec.index is not None),
+        else_=ibis.null("int64"),
     )
     return tiles.mutate(
         tissue_prop=reduce(operator.add, shares),
@@ -106,9 +114,7 @@ def coverage_view(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.Table:
             "y",
             ibis.literal(spec.name, "string").name("class"),
             coverage(tiles, spec).name("coverage"),
-            ibis.literal(precision.precision(tiles[spec.column].type()), "string").name(
-                "precision"
-            ),
+            ibis.literal(precision.precision(*kinds_of(tiles, spec)), "string").name("precision"),
         )
         for spec in classes
     ]

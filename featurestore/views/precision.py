@@ -5,7 +5,7 @@ docs/decisions/022-coverage-precision.md.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -15,14 +15,14 @@ EPSILONS = {"float32": 2.0**-23, "float64": 2.0**-52}
 PLACES = 18  # of a decimal that a double is made of; engines divide by ten to the power of it
 RULE = (
     "a coverage reaches a threshold that is rounded to the type of its column; the sum of a tile's "
-    "coverages reaches tissue_prop_min within one ulp of the coarsest of these types and one of a "
-    "double for each class"
+    "coverages reaches tissue_prop_min, and that of merged classes their threshold, within one ulp "
+    "of the coarsest of these types and one of a double for each class"
 )
 
 
-def precision(kind: dt.DataType) -> str:
-    """Return ``float32`` for a column of single floats, else ``float64``."""
-    return "float32" if kind.is_float32() else "float64"
+def precision(*kinds: dt.DataType) -> str:
+    """Return ``float32`` if a column of some types is one of single floats, else ``float64``."""
+    return "float32" if any(kind.is_float32() for kind in kinds) else "float64"
 
 
 def exact(column: ir.NumericValue) -> ir.FloatingValue:
@@ -39,6 +39,11 @@ def least(threshold: float, kind: dt.DataType) -> float:
         return float(threshold)
     (single,) = struct.unpack("f", struct.pack("f", threshold))
     return float(single)
+
+
+def reached_at(threshold: float, kinds: Sequence[dt.DataType]) -> float:
+    """Return the least coverage that reaches a threshold: of one column, or the sum of several."""
+    return least(threshold, kinds[0]) if len(kinds) == 1 else floor(threshold, kinds)
 
 
 def floor(tissue_prop_min: float, kinds: Iterable[dt.DataType]) -> float:

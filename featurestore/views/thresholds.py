@@ -10,9 +10,15 @@ import ibis.expr.types as ir
 from featurestore.spec.rules import LabelRules
 from featurestore.views import precision
 from featurestore.views.classes import BACKGROUND, ClassSpec
-from featurestore.views.labels import coverage, highest, passes
+from featurestore.views.labels import coverage, highest, kinds_of, passes
 
-REASONS = (BACKGROUND, "tissue", "multi_class", "class_threshold")
+DROPPED_CLASS = "dropped_class"
+REASONS = (BACKGROUND, DROPPED_CLASS, "tissue", "multi_class", "class_threshold")
+
+
+def possible(rules: LabelRules) -> tuple[str, ...]:
+    """Return the reasons that some rules may drop a tile for, in their order."""
+    return tuple(reason for reason in REASONS if reason != DROPPED_CLASS or rules.drop)
 
 
 def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelRules) -> ir.Table:
@@ -43,7 +49,7 @@ def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelR
     [None, 'class_threshold', 'tissue', 'multi_class']
     """
     shares = [coverage(labels, spec) for spec in classes]
-    kinds = [labels[spec.column].type() for spec in classes]
+    kinds = [kind for spec in classes for kind in kinds_of(labels, spec)]
     present = reduce(operator.add, ((share > 0).cast("int64") for share in shares))
     if rules.label_rule == "any_passing":
         reached = reduce(operator.or_, (passes(labels, spec) for spec in classes))
@@ -54,12 +60,14 @@ def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelR
         )
     tests = {
         BACKGROUND: highest(shares) == 0,
+        DROPPED_CLASS: labels.label.isin([spec.name for spec in classes if spec.index is None]),
         "tissue": labels.tissue_prop < precision.floor(rules.tissue_prop_min, kinds),
         "multi_class": (present > 1) & rules.single_class,
         "class_threshold": ~reached,
     }
     return labels.mutate(
         dropped_by=ibis.cases(
-            *((tests[reason], reason) for reason in REASONS), else_=ibis.null("string")
+            *((tests[reason], reason) for reason in REASONS if reason in possible(rules)),
+            else_=ibis.null("string"),
         )
     )

@@ -8,11 +8,12 @@ reasons as (
     from (
         values
             (1, 'background'),
-            (2, 'tissue'),
-            (3, 'multi_class'),
-            (4, 'class_threshold'),
-            (5, 'rare_class'),
-            (6, 'no_embedding'),
+            (2, 'dropped_class'),
+            (3, 'tissue'),
+            (4, 'multi_class'),
+            (5, 'class_threshold'),
+            (6, 'rare_class'),
+            (7, 'no_embedding'),
     ) as listed (step, reason)
 
 ),
@@ -26,7 +27,7 @@ funnel as (
     left join fates on fates.dropped_by = reasons.reason
     group by reasons.step, reasons.reason
     union all
-    select 7, 'kept', count(*) from fates where dropped_by is null
+    select 8, 'kept', count(*) from fates where dropped_by is null
     order by step
 
 )

@@ -16,6 +16,7 @@ import tifffile
 from conftest import ROOT, launch
 from PIL import Image
 
+from featurestore.console import cli
 from train import maps, probe
 from train.overlays import checks, write
 from train.overlays.label_map import NONE
@@ -192,6 +193,29 @@ def test_openslide_and_libvips_read_the_pixel_size():
     found = openslide.OpenSlide(file).properties
     assert float(found["openslide.mpp-x"]) == pytest.approx(12)
     assert 1000 / vips.Image.new_from_file(file).xres == pytest.approx(12)
+
+
+@pytest.mark.parametrize("form", ["regions", "tiles of another level"])
+def test_maps_come_back_in_as_annotations_and_give_the_labels(form: str):
+    """`featurestore cover` on what was drawn: each tile is its class, wholly, and nothing else."""
+    argv = noisy(24)
+    level = {"level": 1, "downsample": 3.7} if form != "regions" else {}
+    size = {"extent_x": 1000, "extent_y": 900, "tile_extent_x": 24, "tile_extent_y": 24}
+    slides({"s": size | level})
+    folder = made(*argv, f"maps.regions={str(form == 'regions').lower()}")
+    indices = {name: index for index, name in enumerate(NAMES)}
+    Path("classes.yaml").write_text(json.dumps({"class_indices": indices}))
+    command = ["cover", "--tiles", "predictions.parquet", "--slides", "slides.parquet",
+               "--annotations", str(folder), "--classes", "classes.yaml", "--detections",
+               "--to", "tiles.parquet"]  # fmt: skip
+    predictions = pq.read_table("predictions.parquet").sort_by(
+        [("x", "ascending"), ("y", "ascending")]
+    )
+    assert cli.main(command) == 0
+    table = pq.read_table("tiles.parquet")
+    assert table.select(["x", "y"]).equals(predictions.select(["x", "y"]))
+    coverages = np.stack([table[f"roi_coverage_{name}"] for name in NAMES], axis=1)
+    np.testing.assert_array_equal(coverages, np.eye(3)[predictions["pred"].to_numpy()])
 
 
 def test_names_of_files_give_the_slides_back():

@@ -199,6 +199,13 @@ class Config:
         default="refuse",
         metadata=doc("a class whose column some files lack: refuse, or zero of their tiles"),
     )
+    merge: dict[str, list[str]] = field(
+        default_factory=dict,
+        metadata=doc("class -> classes of the data that it takes in: merge.Other=[Necrosis]"),
+    )
+    drop: list[str] = field(
+        default_factory=list, metadata=doc("classes whose tiles are dropped: [Artefact]")
+    )
     kfold_strategy: Strategy = field(
         default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
     )

@@ -61,6 +61,7 @@ TILES = pa.table(
 ASSIGNED = pa.table(
     KEYS | {"fold": pa.array([None if n == 4 else n % 2 for n in NUMBERS], pa.int64())}
 )
+MERGED = [ClassSpec(NAMES[1], None, 0.0), ClassSpec(NAMES[2], 0, 0.25, (NAMES[0], NAMES[2]))]
 GROUPS = pa.table({"slide_id": ["s0", "s1"], "fold": [1, 0]})
 EMBEDDED = pa.table(KEYS).filter(pa.array([n != 11 for n in NUMBERS]))
 SLIDES = pa.table({"id": ["s0", "s1", "s2"], "tile_extent_x": [4, 1, 7], "tile_extent_y": [2] * 3})
@@ -113,6 +114,11 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     return {
         "labels": labels.select(*KEY, "tissue_prop", "dominant", "label", "target"),
         "coverages": coverage_view(tiles, CLASSES),
+        "merged": threshold_view(
+            label_view(tiles, MERGED, rule),  # type: ignore[arg-type]
+            MERGED,
+            replace(rules, drop=[NAMES[1]]),
+        ).select(*KEY, "tissue_prop", "label", "target", "dropped_by"),
         "thresholds": thresholds.select(*KEY, "dropped_by"),
         "grouped_folds": fold_view(thresholds, groups, [NAMES[1]]).select(*KEY, *fates_of),
         "hashed_folds": hashed_fold_view(thresholds, 3, 7, [NAMES[1]]).select(*KEY, *fates_of),
@@ -132,7 +138,7 @@ def rows(view: Any) -> list[tuple]:
     return sorted((tuple(row.values()) for row in view.to_pyarrow().to_pylist()), key=repr)
 
 
-TWINS = ["labels", "coverages", "thresholds", "grouped_folds", "fates", "funnel", "split",
+TWINS = ["labels", "coverages", "merged", "thresholds", "grouped_folds", "fates", "funnel", "split",
          "shared_groups"]  # fmt: skip
 HASHED = ["hashed_folds"]  # no two engines read hexadecimal digits by the same SQL
 GUARD = ["spread", "common", "overlap", "spacing", "twins"]

@@ -71,6 +71,12 @@ CHANGES: dict[str, dict] = {
     "single class": {"single_class": False},
     "label rule": {"label_rule": "any_passing"},
     "absent coverage": {"absent_coverage": "zero"},
+    "merged": {
+        "merge": {"Muscle": ["Fat"]},
+        "class_indices": {"Muscle": 0},
+        "thresholds": {"Muscle": 0.5},
+    },
+    "dropped": {"drop": ["Fat"], "class_indices": {"Muscle": 0}, "thresholds": {"Muscle": 0.5}},
     "strategy": {"kfold_strategy": "stratified_group"},
     "group": {"kfold_group": "patient_id"},
     "hash": {"fold_rule": "hash"},

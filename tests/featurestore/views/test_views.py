@@ -160,6 +160,11 @@ class Built:
         return labels, [oracle.dropped_by(shares, *rules) for shares in tiles]
 
 
+def merged_classes(threshold: float) -> list[ClassSpec]:
+    """Return the classes where the last takes in the first, and the other is dropped."""
+    return [ClassSpec(NAMES[1], None, 0.0), ClassSpec(NAMES[2], 0, threshold, (NAMES[0], NAMES[2]))]
+
+
 def sorted_indices(count: int) -> list[int]:
     """Return target indices of the first classes: INDEX for all three, else in order."""
     return INDEX if count == 3 else list(range(count))
@@ -186,6 +191,14 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
     assert tuples(built.thresholds, *KEY, "dropped_by") == built.twin("thresholds", **rules)
     long = coverage_view(built.labels, built.classes)
     assert tuples(long, *KEY, "class", "coverage", "precision") == built.twin("coverages")
+    merged = threshold_view(
+        label_view(built.connection.table("tiles"), merged_classes(rules["c"])),
+        merged_classes(rules["c"]),
+        LabelRules(tissue_prop_min=rules["tissue_prop_min"], single_class=rules["single_class"],
+                   drop=[NAMES[1]]),
+    )  # fmt: skip
+    columns = (*KEY, "tissue_prop", "label", "target", "dropped_by")
+    assert tuples(merged, *columns) == built.twin("merged", **rules)
     for name in ("thresholds", "fates"):
         engine.create_view(built.connection, name, getattr(built, name))
         if name == "thresholds":

@@ -1,0 +1,1 @@
+"""Annotations: polygons that pathologists draw, and what share of each tile they cover."""
