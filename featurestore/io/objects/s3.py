@@ -58,7 +58,7 @@ class S3:
             for entry in page.get("Contents", []):
                 yield Stored(
                     self.root, entry["Key"], entry["ETag"], entry["Size"],
-                    endpoint=self.endpoint,
+                    endpoint=self.endpoint, modified=entry["LastModified"].timestamp(),
                 )  # fmt: skip
 
     def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
@@ -99,6 +99,10 @@ class S3:
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") not in THERE:
                 raise
+
+    def remove(self, stored: Stored) -> None:
+        """Remove an object; one that is gone already is no error."""
+        self._client.delete_object(Bucket=self.bucket, Key=stored.key)
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:
