@@ -24,6 +24,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "engine_problems",  # the fixtures that tests of the engine share
+    "machines",
     "object_stores",
     "sklearn_shards",
 ]

@@ -109,7 +109,11 @@ def cloud_bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
         return ask
 
-    client = SimpleNamespace(**{kind: noted(kind) for kind in ("list", "get", "head")})
+    client = SimpleNamespace(
+        **{kind: noted(kind) for kind in ("list", "get", "head")},
+        put=memory.put,
+        delete=memory.delete,
+    )
     monkeypatch.setattr(clouds, "_client", lambda root: client)
     return bucket
 

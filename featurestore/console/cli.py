@@ -28,9 +28,10 @@ from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWa
 from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
 from featurestore.io.objects import collection as objects
 from featurestore.io.objects import shared
+from featurestore.io.objects.shared import Shared
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
-from featurestore.snapshots import build, collection, diff, tags
+from featurestore.snapshots import build, collection, diff, shared_store, tags
 from featurestore.snapshots.export import export
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.verify import damages
@@ -155,10 +156,19 @@ def _add_snapshots(commands: Any) -> None:
     listed.add_argument("--tag", metavar="TAG", help="name the last used one, or SNAPSHOT")
     listed.add_argument("--untag", metavar="TAG", help="take a name away")
     listed.add_argument("snapshot", nargs="?", metavar="SNAPSHOT", help="the one to name")
+    listed.add_argument(
+        "--store", metavar="PLACE", default=argparse.SUPPRESS, help="as before the command"
+    )
     listed.set_defaults(run=_snapshots)
 
     verified = commands.add_parser(
         "verify", help="read every byte of the artifacts and of what is kept; say what is damaged"
+    )
+    _add_place(verified, "read what lies in this store instead, every byte of it")
+    verified.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what is damaged in the store, and send what is whole here again",
     )
     verified.set_defaults(run=_verify)
 
@@ -166,6 +176,8 @@ def _add_snapshots(commands: Any) -> None:
         "gc", help="remove old training sets, downloads and killed fits, never one in use"
     )
     gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
+    _add_place(gc, "remove in this store instead what no snapshot there needs, and nobody has used "
+               "for a day")  # fmt: skip
     gc.set_defaults(run=_gc)
 
     differ = commands.add_parser("diff", help="what differs between two training sets")
@@ -176,6 +188,11 @@ def _add_snapshots(commands: Any) -> None:
     out = commands.add_parser("export", help="the training set as portable Parquet")
     out.add_argument("--to", required=True, help="`mlflow`, or a folder that is not there yet")
     out.set_defaults(run=_export)
+
+
+def _add_place(command: argparse.ArgumentParser, text: str) -> None:
+    """Add a store to work on, which that of the environment does not stand for."""
+    command.add_argument("--store", metavar="PLACE", dest="place", help=text)
 
 
 def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
@@ -250,11 +267,37 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.place:
+        return _verify_shared(_place(options), options.repair)
+    if options.repair:
+        raise ArtifactError(
+            "Here nothing is to be repaired by hand",
+            found="--repair without a store",
+            fix="leave it out: what is damaged here is set aside, and made again when it is asked "
+            "for; or name the store after the command: verify --store PLACE --repair",
+        )
     rows = damages(open_store(options)).to_pylist()
     for row in rows:
         say(f"{row['artifact']}: {row['wrong']}\n  found: {row['found']}\n  to do: {row['to do']}")
     say(f"{len(rows)} damaged" if rows else "nothing is damaged")
     return 2 if rows else 0
+
+
+def _verify_shared(store: Shared, repair: bool) -> int:
+    damaged = 0
+    for one in shared_store.verify(store, repair):
+        damaged += 1
+        say(f"{one.place} is damaged in {store.uri}\n  found: {one.fault}\n  to do: {one.advice}")
+    say(f"{damaged} damaged" if damaged else "nothing is damaged")
+    return 2 if damaged else 0
+
+
+def _place(options: argparse.Namespace) -> Shared:
+    """Return the store that a command is to work on."""
+    shared.use(options.place)
+    store = shared.current()
+    assert store is not None
+    return store
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -297,7 +340,9 @@ def _snapshots(options: argparse.Namespace) -> None:
         say(f"{tags.untag(options.untag)} is not called {options.untag} any more")
     if options.tag:
         wanted = options.snapshot or next(iter(collection.names()), "")
-        tags.tag(options.tag, collection.full_name(wanted))
+        name = collection.full_name(wanted)
+        shared_store.share_snapshot(name)
+        tags.tag(options.tag, name)
     print_table(
         pa.Table.from_pylist([_line(row) for row in collection.listing().to_pylist()]), Console()
     )
@@ -317,6 +362,10 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 def _gc(options: argparse.Namespace) -> None:
     keep = max(options.keep, 0)
+    if options.place:
+        for name in shared_store.collect(_place(options), keep):
+            say(f"removed {name}")
+        return
     kinds = (
         collection.collect(keep),
         downloads.collect(keep),

@@ -63,18 +63,25 @@ def _bring(name: str, ends: Iterable[str], is_whole: Callable[[str, Files], bool
     store = shared.current()
     if store is None:
         return False
-    for variant, stored in store.variants(FOLDER, name):
+    for variant in store.variants(FOLDER, name):
         folder().mkdir(parents=True, exist_ok=True)
         files = {end: folder() / f"{BUILDING}{secrets.token_hex(8)}{end}" for end in ends}
         try:
-            for end, file in files.items():
-                store.fetch(stored[SHARED[end]], file)
-            if is_whole(variant, files):
+            if _fetched(store, variant, files) and is_whole(variant.number, files):
                 for end, file in files.items():
                     atomic.publish(file, folder() / f"{name}{end}")
                 return True
-            store.damaged(name, variant)
+            store.damaged(name, variant.number)
         finally:
             for file in files.values():
                 file.unlink(missing_ok=True)
     return False
+
+
+def _fetched(store: shared.Shared, variant: shared.Variant, files: Files) -> bool:
+    """Bring files of a part, if it has lost none."""
+    if not variant.files.keys() >= set(SHARED.values()):
+        return False
+    for end, file in files.items():
+        store.fetch(variant.files[SHARED[end]], file)
+    return True

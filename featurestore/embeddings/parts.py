@@ -97,6 +97,8 @@ def present(names: Iterable[str]) -> dict[str, Part]:
     """
     parts: dict[str, Part] = {}
     names = list(names)
+    if store := shared.current():
+        store.keep(FOLDER, names)
     with ThreadPoolExecutor(AT_ONCE) as pool:  # the embeddings come when they are asked for
         list(pool.map(fetch_keys, names))
     there = [name for name in names if (folder() / f"{name}{KEYS}").exists()]

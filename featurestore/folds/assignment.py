@@ -53,13 +53,14 @@ class Assignment:
             What of it was known before.
         """
         gone = folds.rows.slice(0, 0) if earlier is None else gone_rows(folds.rows, earlier)
-        table = pa.concat_tables([_marked(folds.rows, False), _marked(gone, True)])
+        present = folds.rows.cast(gone.schema)
+        table = pa.concat_tables([_marked(present, False), _marked(gone, True)])
         origin = replace(
             origin,
             digest=_digest(folds.rows, folds.rare),
             known=folds.known,
             new=folds.new,
-            gone=_units(gone) - _units(gone, folds.rows),
+            gone=_units(gone) - _units(gone, present),
             rows=len(table),
         )
         metadata = {

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +61,11 @@ def gone_rows(rows: pa.Table, earlier: pa.Table) -> pa.Table:
     ----------
     rows
         The columns of a unit, then ``fold``.
+
+    Returns
+    -------
+    pa.Table
+        The columns of ``rows``, in their types; as text where a column was text and is numbers now.
     """
     columns = [name for name in rows.column_names if name != "fold"]
     if not set(columns) <= set(earlier.column_names):  # it knows no groups
@@ -66,13 +73,23 @@ def gone_rows(rows: pa.Table, earlier: pa.Table) -> pa.Table:
     connection = engine.connect()
     ours = engine.register(connection, "rows", rows)
     theirs = engine.register(connection, "earlier", earlier)
-    # A column may have been text, and be numbers now.
-    kinds = ours.schema()
-    cast = theirs.select(**{name: theirs[name].try_cast(kinds[name]) for name in kinds})
     with errors.translated():
-        gone = cast.drop_null().anti_join(ours, columns).order_by(columns).to_pyarrow()
+        kinds = {name: _common_kind(theirs[name], kind) for name, kind in ours.schema().items()}
+        ours, theirs = (
+            table.select(**{name: table[name].cast(kind) for name, kind in kinds.items()})
+            for table in (ours, theirs)
+        )
+        gone = theirs.drop_null().anti_join(ours, columns).order_by(columns).to_pyarrow()
     engine.close(connection)
-    return gone.cast(rows.schema)
+    texts = {name for name, kind in kinds.items() if kind.is_string()}
+    fields = [pa.field(f.name, pa.string()) if f.name in texts else f for f in rows.schema]
+    return gone.cast(pa.schema(fields))
+
+
+def _common_kind(earlier: ir.Column, kind: dt.DataType) -> dt.DataType:
+    """Return the type in which a column can be told, as it was and as it is."""
+    lost = earlier.notnull() & earlier.try_cast(kind).isnull()
+    return dt.string if lost.any().to_pyarrow().as_py() else kind
 
 
 def _of_tiles(tiles: pa.Table, earlier: pa.Table) -> Codes:

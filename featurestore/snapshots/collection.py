@@ -51,7 +51,10 @@ def opened(name: str) -> Snapshot:
         No snapshot, or more than one, has a name that begins so; or it, or a part of its
         embeddings, is damaged.
     """
-    entry = cache.open_entry(SNAPSHOTS, full_name(name))
+    full = full_name(name)
+    if store := shared.current():
+        store.keep(SNAPSHOTS, [full])
+    entry = cache.open_entry(SNAPSHOTS, full)
     manifest = json.loads((entry.folder / MANIFEST).read_text())
     if fault := _earlier(manifest):
         raise ArtifactError(f"{entry.folder} cannot be used", found=fault, fix=cache.AGAIN)

@@ -48,6 +48,10 @@ def fold_view(
     if folds is None:
         return thresholds
     unit = [name for name in folds.columns if name != "fold"]
+    # What was remembered as text may be numbers now.
+    kinds = {name: thresholds[name].type() for name in unit if folds[name].type().is_string()}
+    numbers = {name: kind for name, kind in kinds.items() if not kind.is_string()}
+    folds = folds.mutate(**{name: folds[name].cast(kind) for name, kind in numbers.items()})
     return _without_rare(look_up(thresholds, folds, unit, "fold"), rare)
 
 

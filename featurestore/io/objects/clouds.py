@@ -63,8 +63,9 @@ class Cloud:
     def _stored(self, entry: Any) -> Stored:
         etag = _quoted(entry["e_tag"])
         return Stored(
-            self.root, entry["path"], etag, entry["size"], entry["version"], self.endpoint
-        )
+            self.root, entry["path"], etag, entry["size"], entry["version"], self.endpoint,
+            entry["last_modified"].timestamp(),
+        )  # fmt: skip
 
     def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object, refusing one of another content."""
@@ -86,9 +87,10 @@ class Cloud:
         with suppress(AlreadyExistsError):
             self._client.put(key, file, mode="create" if once else "overwrite")
 
-    def remove(self, key: str) -> None:
-        """Remove an object that is there."""
-        self._client.delete(key)
+    def remove(self, stored: Stored) -> None:
+        """Remove an object; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            self._client.delete(stored.key)
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:

@@ -40,9 +40,9 @@ class Folder:
 
     def _stored(self, path: Path) -> Stored:
         stat = path.stat()
-        said = hashlib.sha256(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}".encode())
-        key = path.relative_to(self.root).as_posix()
-        return Stored(self.root, key, said.hexdigest(), stat.st_size)
+        etag = hashlib.sha256(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}".encode())
+        key, modified = path.relative_to(self.root).as_posix(), stat.st_mtime
+        return Stored(self.root, key, etag.hexdigest(), stat.st_size, modified=modified)
 
     def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of a file, refusing one of another content."""
@@ -73,13 +73,13 @@ class Folder:
             with suppress(FileNotFoundError):
                 os.unlink(fresh)  # noqa: PTH108 - it is there only after a failure
 
-    def remove(self, key: str) -> None:
-        """Remove a file, and the folders that it leaves empty."""
-        path = Path(self.root, key)
-        path.unlink()
-        with suppress(OSError):  # not empty
-            for folder in path.relative_to(self.root).parents[:-1]:
-                Path(self.root, folder).rmdir()
+    def remove(self, stored: Stored) -> None:
+        """Remove a file, and the folders that are left empty; one that is gone is no error."""
+        path = Path(self.root, stored.key)
+        path.unlink(missing_ok=True)
+        for parent in path.relative_to(self.root).parents:
+            with suppress(OSError):  # not empty
+                Path(self.root, parent).rmdir()
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:

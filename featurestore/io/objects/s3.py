@@ -58,7 +58,7 @@ class S3:
             for entry in page.get("Contents", []):
                 yield Stored(
                     self.root, entry["Key"], entry["ETag"], entry["Size"],
-                    endpoint=self.endpoint,
+                    endpoint=self.endpoint, modified=entry["LastModified"].timestamp(),
                 )  # fmt: skip
 
     def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
@@ -100,9 +100,9 @@ class S3:
             if error.response.get("Error", {}).get("Code") not in THERE:
                 raise
 
-    def remove(self, key: str) -> None:
-        """Remove an object that is there."""
-        self._client.delete_object(Bucket=self.bucket, Key=key)
+    def remove(self, stored: Stored) -> None:
+        """Remove an object; one that is gone already is no error."""
+        self._client.delete_object(Bucket=self.bucket, Key=stored.key)
 
     @staticmethod
     def refusal(uri: str, error: Exception) -> ArtifactError | None:

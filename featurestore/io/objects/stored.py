@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class Stored:
         Where a listing tells versions apart.
     endpoint
         Who answers for the bucket, where its name alone does not say it.
+    modified
+        When it was written, in seconds of the epoch.
     """
 
     root: str
@@ -39,6 +41,7 @@ class Stored:
     size: int
     version: str | None = None
     endpoint: str = ""
+    modified: float = field(default=0.0, compare=False)
 
     @property
     def uri(self) -> str:
@@ -52,7 +55,8 @@ class Stored:
 
     def having(self, *more: str) -> str:
         """Return the SHA-256 of all this and of what was made of it."""
-        return hashlib.sha256(repr((astuple(self), *more)).encode()).hexdigest()
+        content = tuple(getattr(self, one.name) for one in fields(self) if one.compare)
+        return hashlib.sha256(repr((content, *more)).encode()).hexdigest()
 
 
 class Store(Protocol):
@@ -75,8 +79,8 @@ class Store(Protocol):
     def write(self, key: str, file: Path, once: bool) -> None:
         """Write an object; with ``once`` one that is there already stays."""
 
-    def remove(self, key: str) -> None:
-        """Remove an object that is there."""
+    def remove(self, stored: Stored) -> None:
+        """Remove an object; one that is gone already is no error."""
 
     def refusal(self, uri: str, error: Exception) -> ArtifactError | None:
         """Return what an error of the library below says; None for another's error."""

@@ -46,7 +46,7 @@ class Workplace:
         ArtifactError
             This machine does not have it.
         """
-        shared.use(self.store, listed=False)
+        shared.use(self.store, at_once=False)
         if self.store is None:
             if not self.home.is_dir():
                 raise ArtifactError(
@@ -84,7 +84,7 @@ class Workplace:
         with translated(store.uri, store.store.refusal):
             for stored in list(store.store.beginning(_key(store, folder))):
                 store.fetch(stored, folder / stored.key.rpartition("/")[2])
-                store.store.remove(stored.key)
+                store.store.remove(stored)
 
 
 def _key(store: shared.Shared, folder: Path) -> str:

@@ -94,6 +94,24 @@ def test_a_slide_that_leaves_is_remembered_for_its_return():
     assert {**folds(before), **folds(fewer)}.items() <= folds(again).items()
 
 
+def test_who_leaves_is_remembered_though_the_column_becomes_numbers():
+    """Patients were p0 to p9; as numbers, 0 to 7 have the folds of their slides."""
+    first = kept(cohort("first", SLIDES, kfold_group="patient_id"))
+    names = entries()
+    spec = cohort("second", range(8), kfold_group="patient_id")
+    tiles = pq.read_table(spec.tiles)
+    number = pa.array([int(name[1:]) for name in tiles["patient_id"].to_pylist()])
+    pq.write_table(tiles.set_column(3, "patient_id", number), spec.tiles)
+    second = kept(spec)
+    assert folds(second).items() <= folds(first).items()
+    assert second.origin.gone == len(SLIDES)
+    fates = FeatureStore(spec).view("fates")
+    assert fates.fold.notnull().all().to_pyarrow().as_py()
+    for name in names:
+        cache.remove(cache.place(artifact.NAME, name))
+    assert folds(kept(cohort("third", SLIDES, kfold_group="patient_id"))) == folds(first)
+
+
 def test_the_assignment_that_knows_the_most_is_extended_of_equal_ones_the_latest():
     small, large = kept(cohort("a", range(7))), kept(cohort("b", range(20, 32)))
     assert lineage(large)[0] == "first"

@@ -1,13 +1,13 @@
 """Machines with working folders of their own and one store: what one has made, the others find."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
+from machines import Machines, change, everything, rows
 from snapshots import snapshot
 
 from featurestore.embeddings import conversion
@@ -16,43 +16,6 @@ from featurestore.io import cache
 from featurestore.io.objects import shared
 from featurestore.io.objects.stored import unreachable
 from featurestore.snapshots import build, collection
-from featurestore.snapshots.snapshot import Snapshot
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Return a place that machines share."""
-    if request.param == "folder":
-        place = str(tmp_path / "shared")
-    else:
-        request.getfixturevalue("s3_client")
-        place = "s3://cohort/some/prefix"
-    yield place
-    shared.use(None)
-
-
-class Machines:
-    """Working folders of several machines."""
-
-    def __init__(self, folder: Path, store: str, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.store, self.patch = folder, store, patch
-
-    def enter(self, name: str) -> None:
-        """Work on a machine, as a process of its own would."""
-        (self.folder / name).mkdir(exist_ok=True)
-        self.patch.chdir(self.folder / name)
-        shared.use(None)
-        shared.use(self.store)
-
-
-@pytest.fixture
-def machines(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
-    return Machines(tmp_path, store, monkeypatch)
-
-
-def rows(made: Snapshot) -> list[list[float]]:
-    tiles = made.fit_set(1)
-    return tiles.matrix.read_rows(tiles.keys["row"].to_numpy()).tolist()
 
 
 def test_what_one_has_made_the_other_finds(machines: Machines, artifacts: TABLES):
@@ -115,14 +78,6 @@ def test_folds_are_extended_elsewhere(machines: Machines, artifacts: TABLES):
     assert {slide: now[slide] for slide in folds} == folds
 
 
-def everything(kind: str) -> dict[str, str]:
-    """Return the keys of all files of a kind in the store, by the name of the file."""
-    store = shared.current()
-    assert store is not None
-    things = store.things(kind, again=True).values()
-    return {f: one.key for variants in things for _, own in variants for f, one in own.items()}
-
-
 def test_a_refusal_shares_nothing(machines: Machines, artifacts: TABLES):
     vectors = [[float(n), 1.0, 2.0] for n in range(12)]
     vectors[11] = vectors[3]
@@ -157,7 +112,7 @@ def test_a_part_that_comes_back_damaged_is_made_again(
     change(everything("parts")[harmed], -40)
     made = snapshot(named)
     with (
-        pytest.warns(DamageWarning, match=r"is damaged in .*remove it there"),
+        pytest.warns(DamageWarning, match=r"is damaged in .*verify --store .* --repair"),
         pytest.raises(ArtifactError, match="cannot be read"),
     ):
         rows(made)  # embeddings come when they are asked for
@@ -206,16 +161,3 @@ def test_two_machines_that_make_one_part_never_mix_files(machines: Machines, art
     assert [len(variants) for variants in store.things("parts", again=True).values()] == [2]
     machines.enter("three")
     assert rows(snapshot(named)) == expected
-
-
-def change(key: str, place: int) -> None:
-    """Change a bit of a file in the store."""
-    store = shared.current()
-    assert store is not None
-    (stored,) = [one for one in store.store.beginning(key) if one.key == key]
-    content = bytearray(b"".join(store.store.read(stored, 0, stored.size)))
-    content[place] ^= 1
-    Path("harmed").write_bytes(content)
-    store.store.write(key, Path("harmed"), once=False)
-    shared.use(None)
-    shared.use(store.uri)

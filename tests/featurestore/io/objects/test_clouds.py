@@ -1,5 +1,6 @@
 """What stores answer that obstore knows, where they differ from each other."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,8 @@ def store(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
 
 
 def entry(key: str, etag: str) -> dict[str, Any]:
-    return {"path": key, "e_tag": etag, "size": 3, "version": None}
+    then = datetime(2026, 3, 1, tzinfo=UTC)
+    return {"path": key, "e_tag": etag, "size": 3, "version": None, "last_modified": then}
 
 
 def test_a_listing_of_azure_spells_etags_without_marks(monkeypatch: pytest.MonkeyPatch):
