@@ -164,23 +164,27 @@ def _with_tiles(slides: Sequence[Slide], skip_empty: bool) -> list[Slide]:
 
 
 def _check_alike(slides: Sequence[Slide], there: dict[Path, dict[str, Any]]) -> None:
-    """Refuse embeddings of several encoders, of slides that are there as well."""
+    """Refuse embeddings that are no numbers, or of several encoders, there as well."""
+    for slide in slides:
+        if slide.dtype.kind not in "fiu" or not slide.dim:
+            raise EmbeddingError(
+                f"{slide.files[0]} does not hold embeddings",
+                found=f"{slide.dim} values a tile, of type {slide.dtype}",
+                fix="name the tool's embeddings of tiles",
+            )
     are = [(slide.files[0], slide.dim, slide.attributes.get("encoder")) for slide in slides]
     are += [(f, r["dim"], r["slide"].get("encoder")) for f, r in there.items() if r]
-    first, dim, encoder = are[0]
-    for file, other, its_encoder in are:
-        if other != dim:
-            raise EmbeddingError(
-                f"{file} has embeddings of another length than {first}",
-                found=f"{other} and {dim}",
-                fix="import the output of one encoder at a time, each into a folder of its own",
-            )
-        if encoder and its_encoder and its_encoder != encoder:
-            raise EmbeddingError(
-                f"{file} has embeddings of another encoder than {first}",
-                found=f"{its_encoder} and {encoder}",
-                fix="import the output of one encoder at a time, each into a folder of its own",
-            )
+    for what, said in (
+        ("length", [(file, dim) for file, dim, _ in are]),
+        ("encoder", [(file, encoder) for file, _, encoder in are if encoder]),
+    ):
+        for file, value in said:
+            if value != said[0][1]:
+                raise EmbeddingError(
+                    f"{file} has embeddings of another {what} than {said[0][0]}",
+                    found=f"{value} and {said[0][1]}",
+                    fix="import the output of one encoder at a time, each into a folder of its own",
+                )
 
 
 def _records(

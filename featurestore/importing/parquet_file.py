@@ -134,11 +134,12 @@ class SlideFile:
 
     def _pixels(self, coordinates: Array) -> Array:
         pixels = np.rint(coordinates.astype(np.float64) * self.placement.scale)
-        if self.placement.scale == 1 and not np.array_equal(pixels, coordinates):
+        whole = pixels == coordinates if self.placement.scale == 1 else np.isfinite(pixels)
+        if not whole.all():
             raise SchemaError(
                 f"{self.slide.files[0]} has x and y that are no whole pixels",
-                found=f"{coordinates[(pixels != coordinates).any(axis=1)][0].tolist()}",
-                fix="name the columns of whole pixels, or convert: --level 0 --downsample 1",
+                found=f"{coordinates[~whole.all(axis=1)][0].tolist()}",
+                fix="name the columns of whole pixels, or write the coordinates again",
             )
         return pixels.astype(np.int64)
 

@@ -193,6 +193,24 @@ def of_slides(folder: Path) -> None:
     tools.h5(folder / "B.h5", {"features": np.zeros(3), "coords": tools.tiles()["B"][0]}, 1)
 
 
+def of_text(folder: Path) -> None:
+    places = tools.tiles()["B"][0]
+    tools.h5(folder / "B.h5", {"features": np.full((6, 4), b"x"), "coords": places}, 1)
+
+
+def of_no_length(folder: Path) -> None:
+    import h5py
+
+    with h5py.File(folder / "B.h5", "r+") as content:
+        del content["features"]
+        content["features"] = np.zeros((6, 0))
+
+
+def between_pixels(folder: Path) -> None:
+    places, features = tools.tiles()["B"]
+    tools.trident(folder, {"B": (places + 0.5, features)})
+
+
 def is_text(folder: Path) -> None:
     (folder / "B.h5").write_text("not at all")
 
@@ -211,6 +229,9 @@ def is_text(folder: Path) -> None:
         (of_another_encoder, "B.h5 has embeddings of another encoder", "conch_v1 and uni_v1"),
         (of_patches, "B.h5 has no dataset features", "coords"),
         (of_slides, "B.h5 does not hold one embedding a tile", "(3,)"),
+        (of_text, "B.h5 does not hold embeddings", "of type |S1"),
+        (of_no_length, "B.h5 does not hold embeddings", "0 values a tile"),
+        (between_pixels, "B.h5 has x and y that are no whole pixels", "[0.5, 0.5]"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -225,7 +246,11 @@ def test_a_fault_is_one_error_that_names_file_and_cause(
     assert found in said
     assert "B.h5" in said
     assert "Traceback" not in said
-    read = damage in (not_finite, overlaid)  # before these are found, the first slide is whole
+    read = damage in (
+        not_finite,
+        overlaid,
+        between_pixels,
+    )  # before these are found, the first slide is whole
     assert list(files()) == (["embeddings/A.parquet"] if read else [])
     assert TO.exists() == read
 
