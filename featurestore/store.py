@@ -233,7 +233,8 @@ class FeatureStore:
             case "labels":
                 return label_view(self.view(prefix + "tiles"), classes, spec.label_rule)
             case "thresholds":
-                return threshold_view(self.view(prefix + "labels"), classes, spec)
+                slides = self.view("slides") if spec.where and spec.slides else None
+                return threshold_view(self.view(prefix + "labels"), classes, spec, slides)
             case "folds":
                 return self._folds()
             case "fates":
@@ -263,9 +264,10 @@ class FeatureStore:
         """The assignment of folds, kept or made here; None where the tiles or a hash tell them."""
         if self._brings_folds or self.spec.fold_rule == "hash":
             return None
-        wanted = Wanted(
-            self.spec, self.sources.dataset("tiles"), self.remember, tuple(self.logged_folds)
-        )
+        spec = self.spec
+        slides = self.sources.dataset("slides") if spec.where and spec.slides else None
+        logged = tuple(self.logged_folds)
+        wanted = Wanted(spec, self.sources.dataset("tiles"), self.remember, logged, slides)
         return growth.assignment(wanted, self._fold_units)
 
     @property

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import reduce
 
 import ibis.expr.types as ir
@@ -12,10 +13,12 @@ from featurestore.contract.parquet_table import open_table
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.embeddings.invalid import find_invalid
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, SchemaError, UnknownClassError
 from featurestore.store import FeatureStore
 from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
+from featurestore.views.filters import filtered
 from featurestore.views.folds import KEY
+from featurestore.views.labels import label_view
 from featurestore.views.precision import exact
 
 TILES = ("tiles", "test_tiles", "predict_tiles")
@@ -51,6 +54,7 @@ def violations(store: FeatureStore, embeddings: bool = True) -> pa.Table:
     rows = []
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
         rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
+    rows += [row("tiles", v) for v in _where(store, tables)]
     rows += [row("all", v) for v in across(store, tables)]
     rows.sort(key=lambda row: row["severity"] != "error")
     return pa.Table.from_pylist(rows, COLUMNS)
@@ -123,6 +127,19 @@ def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violatio
         yield from rules.fold_column(tiles)
     if name == "tiles" and spec.kfold_strategy == "stratified_group":
         yield from rules.group(tiles, spec.kfold_group)
+
+
+def _where(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violation]:
+    """Find a filter that cannot be asked of the tiles, if they and their classes are sound."""
+    spec, tiles = store.spec, tables.get("tiles")
+    if not spec.where or tiles is None:
+        return
+    with suppress(UnknownClassError, SchemaError):  # told already
+        labels = label_view(tiles, class_specs(class_names(tiles.columns), spec))
+        try:
+            filtered(labels, tables.get("slides"), spec.where)
+        except FeatureStoreError as error:
+            yield as_violation(error)
 
 
 def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:

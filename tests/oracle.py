@@ -9,8 +9,8 @@ import pandas as pd
 Share = float | np.floating | Decimal
 EPSILON = {np.float32: Fraction(1, 2**23), np.float64: Fraction(1, 2**52), Decimal: 0}
 """Of the types that columns have; decimals are exact."""
-REASONS = ["background", "dropped_class", "tissue", "multi_class", "class_threshold", "rare_class",
-           "no_embedding"]  # fmt: skip
+REASONS = ["filtered", "background", "dropped_class", "tissue", "multi_class", "class_threshold",
+           "rare_class", "no_embedding"]  # fmt: skip
 
 
 def reaches(share: Share, threshold: float) -> bool:

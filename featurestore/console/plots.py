@@ -17,6 +17,7 @@ from featurestore.views import summaries
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import distribution_view, funnel_view
 from featurestore.views.labels import coverage_view
+from featurestore.views.thresholds import ON_REQUEST
 
 # Okabe and Ito (2008): told apart with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
@@ -63,7 +64,9 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _funnel(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
-    return {"funnel": funnel_figure(funnel_view(fates).to_pyarrow().to_pylist())}
+    rows = funnel_view(fates).to_pyarrow().to_pylist()
+    asked = [row for row in rows if row["tiles"] or row["reason"] not in ON_REQUEST]
+    return {"funnel": funnel_figure(asked)}
 
 
 def _thresholds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
@@ -79,7 +82,8 @@ def _thresholds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figu
 
 def _folds(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:
     counts = distribution_view(fates).to_pyarrow()
-    return {"folds": folds_figure(counts, [spec.name for spec in classes])}
+    trained = [spec.name for spec in classes if spec.index is not None]
+    return {"folds": folds_figure(counts, trained)}
 
 
 def _slides(fates: ir.Table, classes: Sequence[ClassSpec]) -> dict[str, Figure]:

@@ -26,6 +26,7 @@ from featurestore.views.folds import KEY
 from featurestore.views.precision import exact
 
 LOOSER = {
+    "filtered": "loosen where",
     "dropped_class": "take classes out of drop",
     "tissue": "lower tissue_prop_min",
     "multi_class": "set single_class=false",

@@ -29,7 +29,7 @@ FILE = "folds.parquet"
 RULES = field_names(LabelRules, FoldRules)
 ASSIGNING = tuple(name for name in RULES if name != "fold_rule")
 """The rules that decide an assignment; one by a hash is none."""
-LATER = ("absent_coverage", "merge", "drop")  # rules that came when folds had names
+LATER = ("absent_coverage", "merge", "drop", "where")  # rules that came when folds had names
 METHOD = 2  # of assigning groups: one more when the same tiles and rules get other folds
 
 
@@ -47,17 +47,22 @@ class Wanted:
         Whether to look in MLflow as well as on this machine.
     logged
         URIs of the assignments that a run has logged which is to be replayed.
+    slides
+        The slides artifact, if a rule reads it.
     """
 
     spec: StoreSpec
     tiles: Dataset
     remember: bool = False
     logged: Sequence[str] = ()
+    slides: Dataset | None = None
 
     @cached_property
     def cohort(self) -> str:
-        """The digest of tiles, rules and method, by which assignments are found."""
-        return content(self.spec, digests.digest(self.tiles.named, remember=False))
+        """The digest of artifacts, rules and method, by which assignments are found."""
+        read = [self.tiles] if self.slides is None else [self.tiles, self.slides]
+        digest = " ".join(digests.digest(one.named, remember=False) for one in read)
+        return content(self.spec, digest)
 
     @cached_property
     def rules(self) -> str:

@@ -49,7 +49,7 @@ from featurestore.views.joins import look_up
 VIEWS = (
     "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign", "io/parquet",
     "snapshots/duplicates", "snapshots/leakage", "store",
-    "views/classes", "views/fates", "views/folds", "views/joins", "views/labels",
+    "views/classes", "views/fates", "views/filters", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
 """The files whose definitions decide what a snapshot holds."""

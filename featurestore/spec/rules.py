@@ -61,6 +61,9 @@ class LabelRules:
     drop
         Classes that tiles may have and that nobody trains on: a tile of one is dropped
         (``dropped_class``). They have neither index nor threshold.
+    where
+        One SQL expression over the columns of tiles and slides; a tile for which it does not hold
+        is dropped (``filtered``), see `featurestore.views.filters`.
     """
 
     class_indices: Mapping[str, int] | None = None
@@ -71,6 +74,7 @@ class LabelRules:
     absent_coverage: AbsentCoverage = "refuse"
     merge: Mapping[str, list[str]] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)
+    where: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def field_names(*parts: type) -> tuple[str, ...]:
     return tuple(entry.name for part in parts for entry in fields(part))
 
 
-FILTERS = ("tissue_prop_min", "single_class")
+FILTERS = ("tissue_prop_min", "single_class", "where")
 """The label rules that decide which tiles are kept, and nothing of a label or target."""
 LABELLING = tuple(name for name in field_names(LabelRules) if name not in FILTERS)
 """The label rules that decide a target: all but the filters."""

@@ -10,18 +10,28 @@ import ibis.expr.types as ir
 from featurestore.spec.rules import LabelRules
 from featurestore.views import precision
 from featurestore.views.classes import BACKGROUND, ClassSpec
+from featurestore.views.filters import filtered
 from featurestore.views.labels import coverage, highest, kinds_of, passes
 
-DROPPED_CLASS = "dropped_class"
-REASONS = (BACKGROUND, DROPPED_CLASS, "tissue", "multi_class", "class_threshold")
+FILTERED, DROPPED_CLASS = "filtered", "dropped_class"
+REASONS = (FILTERED, BACKGROUND, DROPPED_CLASS, "tissue", "multi_class", "class_threshold")
+
+ON_REQUEST = (FILTERED, DROPPED_CLASS)
+"""Those that no tile is dropped for unless a rule asks for it."""
 
 
 def possible(rules: LabelRules) -> tuple[str, ...]:
     """Return the reasons that some rules may drop a tile for, in their order."""
-    return tuple(reason for reason in REASONS if reason != DROPPED_CLASS or rules.drop)
+    asked = {FILTERED: rules.where, DROPPED_CLASS: rules.drop}
+    return tuple(reason for reason in REASONS if asked.get(reason, True))
 
 
-def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelRules) -> ir.Table:
+def threshold_view(
+    labels: ir.Table,
+    classes: Sequence[ClassSpec],
+    rules: LabelRules,
+    slides: ir.Table | None = None,
+) -> ir.Table:
     """Add ``dropped_by``: one of `REASONS`, the first that holds, or null for a survivor.
 
     Parameters
@@ -33,7 +43,10 @@ def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelR
     rules
         Those that the labels were made by: ``tissue_prop_min``, ``single_class`` and
         ``label_rule``. Under ``dominant`` the dominant class must reach its threshold, under
-        ``any_passing`` any class. Thresholds are those of ``classes``.
+        ``any_passing`` any class. Thresholds are those of ``classes``. What ``where`` does not
+        hold for is dropped first.
+    slides
+        The slides artifact, whose columns ``where`` may name.
 
     Examples
     --------
@@ -48,26 +61,26 @@ def threshold_view(labels: ir.Table, classes: Sequence[ClassSpec], rules: LabelR
     >>> threshold_view(labels, classes, LabelRules()).dropped_by.to_pyarrow().to_pylist()
     [None, 'class_threshold', 'tissue', 'multi_class']
     """
-    shares = [coverage(labels, spec) for spec in classes]
+    tiles, holds = filtered(labels, slides, rules.where or "true")
+    shares = [coverage(tiles, spec) for spec in classes]
     kinds = [kind for spec in classes for kind in kinds_of(labels, spec)]
     present = reduce(operator.add, ((share > 0).cast("int64") for share in shares))
     if rules.label_rule == "any_passing":
-        reached = reduce(operator.or_, (passes(labels, spec) for spec in classes))
+        reached = reduce(operator.or_, (passes(tiles, spec) for spec in classes))
     else:
         reached = ibis.cases(
-            *((labels.dominant == spec.name, passes(labels, spec)) for spec in classes),
+            *((tiles.dominant == spec.name, passes(tiles, spec)) for spec in classes),
             else_=False,
         )
     tests = {
+        FILTERED: ~holds,
         BACKGROUND: highest(shares) == 0,
-        DROPPED_CLASS: labels.label.isin([spec.name for spec in classes if spec.index is None]),
-        "tissue": labels.tissue_prop < precision.floor(rules.tissue_prop_min, kinds),
+        DROPPED_CLASS: tiles.label.isin([spec.name for spec in classes if spec.index is None]),
+        "tissue": tiles.tissue_prop < precision.floor(rules.tissue_prop_min, kinds),
         "multi_class": (present > 1) & rules.single_class,
         "class_threshold": ~reached,
     }
-    return labels.mutate(
-        dropped_by=ibis.cases(
-            *((tests[reason], reason) for reason in REASONS if reason in possible(rules)),
-            else_=ibis.null("string"),
-        )
+    first = ibis.cases(
+        *((tests[reason], reason) for reason in possible(rules)), else_=ibis.null("string")
     )
+    return tiles.select(*labels.columns, dropped_by=first)

@@ -7,13 +7,14 @@ reasons as (
     select *
     from (
         values
-            (1, 'background'),
-            (2, 'dropped_class'),
-            (3, 'tissue'),
-            (4, 'multi_class'),
-            (5, 'class_threshold'),
-            (6, 'rare_class'),
-            (7, 'no_embedding'),
+            (1, 'filtered'),
+            (2, 'background'),
+            (3, 'dropped_class'),
+            (4, 'tissue'),
+            (5, 'multi_class'),
+            (6, 'class_threshold'),
+            (7, 'rare_class'),
+            (8, 'no_embedding'),
     ) as listed (step, reason)
 
 ),
@@ -27,7 +28,7 @@ funnel as (
     left join fates on fates.dropped_by = reasons.reason
     group by reasons.step, reasons.reason
     union all
-    select 8, 'kept', count(*) from fates where dropped_by is null
+    select 9, 'kept', count(*) from fates where dropped_by is null
     order by step
 
 )

@@ -206,6 +206,10 @@ class Config:
     drop: list[str] = field(
         default_factory=list, metadata=doc("classes whose tiles are dropped: [Artefact]")
     )
+    where: str | None = field(
+        default=None,
+        metadata=doc("only tiles for which this SQL over tiles and slides holds: organ = 'colon'"),
+    )
     kfold_strategy: Strategy = field(
         default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
     )

@@ -71,6 +71,7 @@ CHANGES: dict[str, dict] = {
     "single class": {"single_class": False},
     "label rule": {"label_rule": "any_passing"},
     "absent coverage": {"absent_coverage": "zero"},
+    "where": {"where": "x < 99"},
     "merged": {
         "merge": {"Muscle": ["Fat"]},
         "class_indices": {"Muscle": 0},
