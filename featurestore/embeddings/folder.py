@@ -74,8 +74,7 @@ def remove(unneeded: Callable[[list[str]], Iterable[str]]) -> list[Path]:
     gone: list[Path] = []
     with _alone() as alone:
         if alone:
-            there = names()
-            for name in unneeded(there):
+            for name in unneeded(names()):
                 gone += _unlinked(folder() / f"{name}{KEYS}", folder() / f"{name}{VALUES}")
             for left in folder().glob(f"[!.]*{VALUES}"):  # of one that was killed between the two
                 if not left.with_suffix(KEYS).exists():
@@ -85,10 +84,10 @@ def remove(unneeded: Callable[[list[str]], Iterable[str]]) -> list[Path]:
 
 
 def _unlinked(*files: Path) -> list[Path]:
-    there = [file for file in files if file.exists()]
-    for file in there:
+    existing = [file for file in files if file.exists()]
+    for file in existing:
         file.unlink()
-    return there
+    return existing
 
 
 def set_aside(name: str, look: Callable[[str], str | None]) -> bool:

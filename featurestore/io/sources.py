@@ -89,6 +89,7 @@ class Sources:
         The URI of a table says which version was read. Raises as `confirm`: what was used has no
         digest any more.
         """
+        self.confirm()  # or what is read would be remembered, and then refused
         by_name = {
             name: (
                 dataset.uri,

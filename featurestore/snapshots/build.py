@@ -166,9 +166,9 @@ class Materialisation:
                 matrices_of = {prefix: self.matrix(prefix, known) for prefix, known in sums.items()}
                 manifest = content | {"digest": digest}
                 manifest |= write(store, folder, matrices_of, findings)
-                for prefix, own in matrices_of.items():
+                for prefix, embedding_matrix in matrices_of.items():
                     files = self.conversions[self.artifact(prefix)].files
-                    write_parts(own, files, folder / f"{prefix}{PARTS}")
+                    write_parts(embedding_matrix, files, folder / f"{prefix}{PARTS}")
                 leakage.raise_leaks(findings_of(manifest), spec.leakage)
                 store.sources.confirm()
             manifest["sources"] = store.sources.digests()
@@ -181,15 +181,17 @@ class Materialisation:
         # Digests are remembered from here on: a refusal would have written nothing.
         store.sources.digests()
         parts = read_parts(entry.folder, manifest)
-        for prefix, own in parts.items():
-            if self.artifact(prefix) not in self.conversions and damages(own):
+        for prefix, cohort_parts in parts.items():
+            if self.artifact(prefix) not in self.conversions and damages(cohort_parts):
                 self.matrix(prefix, sums[prefix])  # what is damaged is made again
-        every = {part.name: part for own in parts.values() for part in own}
-        remember(every[name] for done in self.conversions.values() for name in done.new)
+        by_name = {part.name: part for cohort_parts in parts.values() for part in cohort_parts}
+        remember(by_name[name] for done in self.conversions.values() for name in done.new)
         for message in manifest["warnings"]:
             warnings.warn(message, FeatureStoreWarning, stacklevel=4)
         store.sources.confirm()
-        matrices_of = {prefix: EmbeddingMatrix(tuple(own)) for prefix, own in parts.items()}
+        matrices_of = {
+            prefix: EmbeddingMatrix(tuple(cohort_parts)) for prefix, cohort_parts in parts.items()
+        }
         return Snapshot(entry, manifest, matrices_of)
 
     def artifact(self, prefix: str) -> str:

@@ -60,7 +60,7 @@ def opened(name: str) -> Snapshot:
         raise ArtifactError(f"{entry.folder} cannot be used", found=fault, fix=cache.AGAIN)
     parts = read_parts(entry.folder, manifest)
     return Snapshot(
-        entry, manifest, {prefix: embedding_parts.opened(own) for prefix, own in parts.items()}
+        entry, manifest, {prefix: embedding_parts.opened(each) for prefix, each in parts.items()}
     )
 
 
@@ -76,10 +76,10 @@ def full_name(name: str) -> str:
     existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS, again=True)])
     candidates = [name for name in existing if name.startswith(wanted)]
     if len(candidates) != 1:
-        known = [*tags(), *names()]
+        named = [*tags(), *names()]
         raise ArtifactError(
             f"{len(candidates) or 'No'} snapshots have a name that begins with {name!r}",
-            found=", ".join(known[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
+            found=", ".join(named[:8]) or f"no snapshot in {cache.place(SNAPSHOTS, '')}",
             fix="name one of them; `featurestore snapshots` lists them",
         )
     return candidates[0]
@@ -139,7 +139,7 @@ def listing() -> pa.Table:
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
             continue
         cohorts = manifest["cohorts"].values()
-        parts = {part for own in read_parts(folder, manifest).values() for part in own}
+        parts = set().union(*read_parts(folder, manifest).values())
         rows.append(
             {
                 "snapshot": name,

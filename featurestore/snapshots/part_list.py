@@ -65,8 +65,8 @@ def remove_unnamed(names: Iterable[str] | None = None) -> list[Path]:
     """
     asked = None if names is None else set(names)
 
-    def unneeded(there: list[str]) -> list[str]:
+    def unneeded(existing: list[str]) -> list[str]:
         needed = named_parts()
-        return [n for n in there if n not in needed and (asked is None or n in asked)]
+        return [n for n in existing if n not in needed and (asked is None or n in asked)]
 
     return parts_folder.remove(unneeded)

@@ -6,11 +6,11 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from featurestore.errors import ArtifactError
 from featurestore.io.tables.version import (
     Partition,
     TableVersion,
     damaged,
+    library,
     no_version,
     unread,
 )
@@ -64,15 +64,9 @@ def read(root: Path, number: int) -> TableVersion:
 
 
 def _opened(root: Path, number: int | None) -> Any:
-    try:
+    with library(root, KIND, "delta"):
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
-    except ImportError as error:
-        raise ArtifactError(
-            f"{root} is a table of {KIND}, whose log says which files and rows count",
-            found=str(error),
-            fix="pip install 'tissue-probe[delta]'",
-        ) from error
     try:
         table = DeltaTable(root.absolute())
     except (DeltaError, ValueError, OSError) as error:

@@ -15,6 +15,7 @@ from featurestore.io.tables.version import (
     Partition,
     TableVersion,
     damaged,
+    library,
     no_version,
     unread,
 )
@@ -156,18 +157,12 @@ def _partition(table: Any, schema: Any, file: Any) -> dict[str, str | None]:
 
 def _opened(metadata: Path) -> Any:
     root = metadata.parent.parent
-    try:
+    with library(root, KIND, "iceberg"):
         from pyiceberg.catalog.noop import NoopCatalog
         from pyiceberg.exceptions import ValidationError
         from pyiceberg.io.pyarrow import PyArrowFileIO
         from pyiceberg.serializers import FromInputFile
         from pyiceberg.table import StaticTable
-    except ImportError as error:
-        raise ArtifactError(
-            f"{root} is a table of {KIND}, whose metadata say which files and rows count",
-            found=str(error),
-            fix="pip install 'tissue-probe[iceberg]'",
-        ) from error
 
     class Here(PyArrowFileIO):
         """Finds below the table's folder what the metadata name below its location."""

@@ -1,6 +1,7 @@
 """One version of a table: what its log says, whichever format the log is in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,27 @@ class TableVersion:
     number: int
     files: Mapping[Path, Partition]
     columns: Callable[[Path, pa.Schema], pa.Schema]
+
+
+@contextmanager
+def library(root: Path, kind: str, extra: str) -> Iterator[None]:
+    """Refuse a table whose library a block cannot import.
+
+    Parameters
+    ----------
+    kind
+        The format.
+    extra
+        Of this project, that brings the library.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ArtifactError(
+            f"{root} is a table of {kind}, whose log says which files and rows count",
+            found=str(error),
+            fix=f"pip install 'tissue-probe[{extra}]'",
+        ) from error
 
 
 def unread(root: Path, what: str, fix: str) -> ArtifactError:

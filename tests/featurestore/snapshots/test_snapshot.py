@@ -30,7 +30,7 @@ from featurestore.embeddings.damage import damage
 from featurestore.embeddings.part import Part
 from featurestore.errors import ArtifactError, FeatureStoreWarning, LeakageError
 from featurestore.examples import TISSUES, SyntheticConfig, uris, write_synthetic
-from featurestore.io import cache
+from featurestore.io import cache, digests
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.collection import listing
 from featurestore.snapshots.export import export
@@ -152,9 +152,13 @@ def rewrite(named: dict[str, str], key: str) -> None:
 
 @pytest.mark.parametrize("changed", ["data.tiles", "data.embeddings", "slides"])
 def test_what_a_store_remembers_is_not_called_by_other_files_digest(
-    changed: str, artifacts: TABLES, tmp_path: Path
+    changed: str, artifacts: TABLES, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A notebook looks, the artifact is replaced, and every answer of that store is refused."""
+    """A notebook looks, the artifact is replaced, and every answer of that store is refused.
+
+    Nothing is remembered of the others, though they have lain still for long.
+    """
+    monkeypatch.setattr(digests, "SETTLED", 0)
     named = artifacts() | {"slides": slides(tmp_path)}
     store = FeatureStore(spec(named))
     store.sql("select * from slides")
