@@ -6,7 +6,7 @@ from typing import Any
 
 from featurestore.errors import ConfigError
 from featurestore.importing.cohort import EMBEDDINGS, SLIDES, import_slides
-from featurestore.importing.formats import FORMATS, Reading
+from featurestore.importing.registry import FORMATS, Reading
 from featurestore.importing.slide import Request
 from featurestore.importing.spacing import spacing
 from featurestore.io.progress import Rows

@@ -20,9 +20,9 @@ from featurestore.errors import (
     SchemaError,
     os_errors_refused,
 )
-from featurestore.importing.formats import FORMATS
 from featurestore.importing.geometry import Placement, place
 from featurestore.importing.parquet_file import SlideFile, file_name, read_record
+from featurestore.importing.registry import FORMATS
 from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
 from featurestore.io import atomic, digests, locks, preflight

@@ -1,12 +1,14 @@
-"""HDF5 files of embeddings and coordinates. The one file that names ``h5py``."""
+"""HDF5 files of embeddings and coordinates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featurestore.importing.chunks import stored_rows
 from featurestore.importing.libraries import needed
 from featurestore.importing.slide import Array, Blocks, fault
 
@@ -76,9 +78,15 @@ def blocks(file: Path, names: tuple[str, ...], most: int) -> Blocks:
         count = shape(values)[0]
         chunk = values.chunks[-2] if values.chunks else 1
         step = max(most // chunk, 1) * chunk
+        read = [_reader(file, content, each) for each in (places, values)]
         for start in range(0, count, step):
             stop = min(start + step, count)
-            yield rows(places, start, stop), rows(values, start, stop)
+            yield read[0](start, stop), read[1](start, stop)
+
+
+def _reader(file: Path, content: Any, values: Any) -> Callable[[int, int], Array]:
+    stored = stored_rows(file, content, values)
+    return partial(rows, values) if stored is None else stored.read
 
 
 def attributes(owner: Any) -> dict[str, Any]:

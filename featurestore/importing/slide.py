@@ -82,7 +82,7 @@ class Request:
     Parameters
     ----------
     format
-        A key of `featurestore.importing.formats.FORMATS`.
+        A key of `featurestore.importing.registry.FORMATS`.
     source
         The file or folder of the tool's output.
     slide_id

@@ -13,8 +13,8 @@ from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.importing import eva
 from featurestore.importing.cohort import Imported, import_slides
+from featurestore.importing.formats import eva
 from featurestore.importing.slide import Request
 
 NAMES = ("slide_id", "x", "y", "embedding")

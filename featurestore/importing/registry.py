@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from featurestore.importing import arrow, clam, eva, lance, slide2vec, stamp, trident
+from featurestore.importing.formats import arrow, clam, eva, lance, slide2vec, stamp, trident
 from featurestore.importing.slide import Format
 
 
