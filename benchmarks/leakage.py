@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featurestore.backend import engine
 from featurestore.embeddings import near
 from featurestore.embeddings.batches import as_vectors
 from featurestore.embeddings.conversion import Conversion
@@ -89,7 +90,8 @@ def search(embeddings: np.ndarray) -> tuple[float, float, int]:
         for block in np.array_split(embeddings, max(1, embeddings.nbytes // 2**21)):
             near.cells(block, near.directions(dim))
         between = time.perf_counter()
-        pairs = duplicates(folder, {"": conversion.matrix})
+        fates = engine.read_parquet(engine.connect(), [folder / "fates.parquet"])
+        pairs = duplicates({"": fates}, {"": conversion.matrix})
         return between - start, time.perf_counter() - between, len(pairs)
 
 

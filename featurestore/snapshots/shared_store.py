@@ -72,6 +72,7 @@ def collect(store: Shared, keep: int) -> list[str]:
     named = {part for name in kept for part in _named_parts(store, name)}
     gone = _remove(store, SNAPSHOTS, kept, before)
     gone += _remove(store, layout.FOLDER, named, before)
+    gone += _remove_sent(store, before)
     return gone + _remove(store, artifact.NAME, store.things(artifact.NAME), before)
 
 
@@ -97,6 +98,13 @@ def _remove(store: Shared, kind: str, needed: Collection[str], before: float) ->
         if name not in needed or PROOFS[kind] not in variant.files
         if variant.used < before and store.remove(kind, name, variant, before)
     ]
+
+
+def _remove_sent(store: Shared, before: float) -> list[str]:
+    """Remove what executors have sent to a driver that was killed."""
+    old = {key: one for key, one in store.objects(shared.SENT).items() if one.modified < before}
+    store.remove_files(old.values())
+    return [f"{shared.SENT}/{key}" for key in old]
 
 
 # -- verified -------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ SEAL, PART_KEYS, PART_VALUES = "seal", "keys.parquet", "values.npy"
 PROOFS = {"snapshots": SEAL, "folds": SEAL, "parts": PART_KEYS}
 """By kind, the file that makes a thing whole."""
 USED = "used"
+SENT = "sent"  # what executors give to a driver, until it has fetched it
 PLACE = re.compile(r"([0-9a-f]{16,64})-([0-9a-f]{16})/(\w[\w.-]*)", re.ASCII)
 GRACE = 24 * 3600.0
 """Seconds for which a thing stays that no snapshot names: who has just used it may be about to

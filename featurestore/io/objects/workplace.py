@@ -88,4 +88,4 @@ class Workplace:
 
 
 def _key(store: shared.Shared, folder: Path) -> str:
-    return f"{store.prefix}sent/{folder.name.lstrip('.')}/"
+    return f"{store.prefix}{shared.SENT}/{folder.name.lstrip('.')}/"

@@ -247,7 +247,7 @@ FATES = {
 
 def rows(table: pa.Table, **how: int) -> str:
     pq.write_table(table, "fates.parquet", **how)
-    return meaning.rows(Path("fates.parquet"))
+    return meaning.rows([Path("fates.parquet")])
 
 
 def test_rows_are_the_same_in_any_file():

@@ -54,7 +54,7 @@ def test_those_that_all_pairs_find(dim: int, tmp_path: Path):
     vectors[200], vectors[10] = 0.0, -0.0
     named = artifact(tmp_path / "in", vectors, slides=24)
     made = snapshot(named)
-    pairs = duplicates(made.folder, made.matrices)
+    pairs = duplicates({"": made.fates()}, made.matrices)
     rows = set(pairs["x"].to_pylist())
     assert rows == by_all_pairs(vectors, np.arange(240) * 24 // 240 % 2)
     assert {10, 200} <= rows

@@ -63,6 +63,19 @@ def test_what_is_new_or_has_a_tag_stays(
 
 
 @in_a_folder
+def test_what_executors_sent_to_a_driver_that_was_killed_goes(machines: Machines, tmp_path: Path):
+    machines.enter("one")
+    (tmp_path / "fates").write_bytes(b"rows")
+    for name in ("old", "new"):
+        current().write(f"sent/{name}/fates.parquet", tmp_path / "fates")
+        if name == "old":
+            age(3 * shared.GRACE)
+            machines.enter("one")
+    assert shared_store.collect(current(), keep=0) == ["sent/old/fates.parquet"]
+    assert list(current().objects("sent")) == ["new/fates.parquet"]
+
+
+@in_a_folder
 def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     machines.enter("one")
     first, second = snapshot(artifacts()), snapshot(corrected(artifacts))
