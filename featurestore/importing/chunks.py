@@ -69,6 +69,19 @@ def _fill(stream: FileIO, into: memoryview) -> None:
         into = into[count:]
 
 
+def _chunk_offsets(values: Any) -> list[int]:
+    """Return the first byte of each chunk of rows that was written, in order of rows."""
+    rows: list[int] = []
+    offsets: list[int] = []
+
+    def note(chunk: Any) -> None:
+        rows.append(chunk.chunk_offset[0])
+        offsets.append(chunk.byte_offset)
+
+    values.id.chunk_iter(note)
+    return np.array(offsets, np.int64)[np.argsort(rows)].tolist() if rows else []
+
+
 def stored_rows(file: Path, content: Any, values: Any) -> StoredRows | None:
     """Return where the rows of a dataset lie; None if they are stored otherwise than as they are.
 
@@ -96,10 +109,7 @@ def stored_rows(file: Path, content: Any, values: Any) -> StoredRows | None:
     if values.chunks is not None:
         if values.chunks[1] != width or not hasattr(values.id, "chunk_iter"):
             return None
-        places: list[Any] = []
-        chunk = values.chunks[0]
-        values.id.chunk_iter(places.append)
-        offsets = [place.byte_offset for place in sorted(places, key=lambda p: p.chunk_offset)]
+        chunk, offsets = values.chunks[0], _chunk_offsets(values)
     if len(offsets) != -(-rows // chunk) or None in offsets:  # where none was written
         return None
     return StoredRows(file, values.dtype, width, chunk, np.array(offsets, np.int64))

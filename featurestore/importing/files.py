@@ -60,13 +60,20 @@ def slide_name(request: Request, file: Path, suffix: str = "") -> str:
     Raises
     ------
     ConfigError
-        The pattern finds nothing.
+        The pattern is none, or finds nothing.
     """
     if request.slide_id is None:
         return file.stem.removesuffix(suffix)
     root = request.source if request.source.is_dir() else request.source.parent
     name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    match = re.search(request.slide_id, name)
+    try:
+        match = re.search(request.slide_id, name)
+    except re.error as error:
+        raise ConfigError(
+            "--slide-id is no regular expression",
+            found=f"{request.slide_id!r}: {error}",
+            fix=r"write for example '([^/]+)\.h5$'",
+        ) from error
     if match is None:
         raise ConfigError(
             f"--slide-id finds no slide in the name of {file}",

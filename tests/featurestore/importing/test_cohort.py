@@ -277,6 +277,7 @@ PICKLED = {"features": np.zeros(3)}
     [
         (["trident", "nowhere"], "There is no .h5 or .hdf5 of trident at nowhere"),
         (["trident", "h5", "--slide-id", "(x+)"], "--slide-id finds no slide"),
+        (["trident", "h5", "--slide-id", "("], "--slide-id is no regular expression"),
         (["stamp", "stamp", "--level", "0"], "does not say how many are a pixel of level 0"),
         (["stamp", "stamp", "--level", "0", "--mpp", "0"], "is not how many micrometres"),
         (["stamp", "stamp", "--level", "0", "--mpp", "x.csv"], "neither a number nor a table"),
