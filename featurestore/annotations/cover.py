@@ -105,24 +105,26 @@ def cover(
             if writer is not None:
                 writer.close()
         _check(summary, selection)
-    _warn(summary, selection)
+    _warn_of_all(summary, selection)
     return summary
 
 
 def _wanted(grid: Grid, files_of: Mapping[str, object]) -> list[str]:
     """Return the slides that have both tiles and annotations, and warn of the others."""
     slides = list(files_of) if grid.slides is None else grid.slides
-    untold, unasked = files.match(files_of, slides)
+    without_files, without_tiles = files.match(files_of, slides)
     wanted = [name for name in slides if name in files_of]
     if not wanted:
         raise AnnotationError(
             "No file of annotations is of a slide of the tiles",
-            found=f"annotations of {_listed(unasked)}; tiles of {_listed(untold)}"
-            + (nearest(unasked[0], untold) if unasked else ""),
+            found=f"annotations of {_listed(without_tiles)}; tiles of {_listed(without_files)}"
+            + (nearest(without_tiles[0], without_files) if without_tiles else ""),
             fix=r"say which part of a file's name is the slide, for example --slide-id '(.+)\.svs'",
         )
-    _tell(f"{len(untold):,} slides have no annotations and are left out", untold)
-    _tell(f"annotations of {len(unasked):,} slides are of none of the tiles", unasked)
+    _warn_of(f"{len(without_files):,} slides have no annotations and are left out", without_files)
+    _warn_of(
+        f"annotations of {len(without_tiles):,} slides are of none of the tiles", without_tiles
+    )
     return wanted
 
 
@@ -163,15 +165,15 @@ def _reach(shapes: Mapping[str, Shapes], downsample: float) -> Reach:
 
 def _blocks(tables: Iterable[pa.Table], advance: Callable[[int], None]) -> Iterator[pa.Table]:
     """Yield tables of slides, those of small ones together."""
-    held: list[pa.Table] = []
+    pending: list[pa.Table] = []
     for table in tables:
-        held.append(table)
+        pending.append(table)
         advance(1)
-        if sum(map(len, held)) >= ROWS:
-            yield pa.concat_tables(held)
-            held = []
-    if held:
-        yield pa.concat_tables(held)
+        if sum(map(len, pending)) >= ROWS:
+            yield pa.concat_tables(pending)
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending)
 
 
 def _check(summary: Summary, selection: Selection) -> None:
@@ -191,22 +193,24 @@ def _check(summary: Summary, selection: Selection) -> None:
         )  # fmt: skip
 
 
-def _warn(summary: Summary, selection: Selection) -> None:
+def _warn_of_all(summary: Summary, selection: Selection) -> None:
     counts = summary.counts
     if counts.repaired:
         total = counts.polygons.total()
-        _tell(f"{counts.repaired:,} of {total:,} polygons cross themselves and were repaired")
+        _warn_of(f"{counts.repaired:,} of {total:,} polygons cross themselves and were repaired")
     for reason, number in counts.passed_over.items():
-        _tell(f"{number:,} objects do not count: {reason}")
+        _warn_of(f"{number:,} objects do not count: {reason}")
     for (one, other), overlap in summary.overlaps.items():
-        _tell(
+        _warn_of(
             f"{one} and {other} are drawn over each other: {overlap.area:,.0f} square pixels of "
             f"full resolution, in {overlap.tiles:,} tiles, count for both"
         )
-    _tell("no polygon is of some classes", [n for n in selection.classes if not counts.polygons[n]])
+    _warn_of(
+        "no polygon is of some classes", [n for n in selection.classes if not counts.polygons[n]]
+    )
 
 
-def _tell(message: str, names: Collection[str] | None = None) -> None:
+def _warn_of(message: str, names: Collection[str] | None = None) -> None:
     """Warn, with some names; not if there are none."""
     if names is None or names:
         text = message if names is None else f"{message}: {_listed(names)}"

@@ -102,6 +102,8 @@ class AnnotatedGrid:
 
     def _rows(self, name: str, reach: Reach) -> pa.Table:
         stride = self.options.stride or self.tile
+        if reach[2] <= reach[0]:  # nothing was annotated
+            return _table(name, (np.empty(0, np.int64), np.empty(0, np.int64)))
         # The first tile of the lattice that reaches into what was annotated.
         skipped = [
             max(math.floor((low - corner - side) / step) + 1, 0) * step

@@ -109,13 +109,13 @@ def run(options: argparse.Namespace) -> None:
 
     classes = class_names(options.classes)
     _check_output(options.to, [options.tiles, options.slides])
-    told = files.find(options.annotations)
+    drawn = files.find(options.annotations)
     layout = grid.GridOptions(
         options.tile_size, options.stride, options.origin, options.edge, options.downsample
     )
     tiles = grid.open_grid(options.tiles, options.slides, layout)
     selection = Selection(classes, frozenset(options.ignore), options.detections, options.offset)
-    files_of = files.by_slide(told, options.slide_id, tiles.slides)
+    files_of = files.by_slide(drawn, options.slide_id, tiles.slides)
     bar = Rows(Console(stderr=True), "slides")
     summary = cover.cover(tiles, files_of, selection, options.to, bar)
     print_table(summary.table(classes), Console())

@@ -116,6 +116,23 @@ def test_without_tiles_the_grid_is_over_what_was_annotated():
         ("s1", 90, 50, 0.0625, 0.0)]  # fmt: skip
 
 
+def test_where_nothing_was_annotated_there_is_no_tile():
+    annotated("s2.geojson", area(None, 0, 5))
+    assert cover("--tile-size", "20") == GRID
+
+
+def test_classes_that_are_merged_or_dropped_have_columns():
+    """Rules act on coverages: annotations are read once for all of them."""
+    Path("classes.yaml").write_text(
+        "class_indices: {Fat: 0, Muscle: 1}\nmerge: {Muscle: [Scar]}\ndrop: [Pen]\n"
+    )
+    annotated("s1.geojson", area("Fat", 0, 30), area("Scar", 30, 40), area("Pen", 40, 50))
+    cover("--tiles", "slides.parquet")
+    table = pq.read_table("out.parquet")
+    assert table["roi_coverage_Scar"].to_pylist() == [0.0, 0.5, 0.0]
+    assert table["roi_coverage_Pen"].to_pylist() == [0.0, 0.0, 0.5]
+
+
 @pytest.mark.parametrize("how", ["option", "column"])
 def test_tiles_of_another_level(how: str):
     """Tiles of 5 pixels, each of which is 4 of full resolution."""

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 from conftest import ROOT
+from expressions import EXPRESSIONS
+from expressions import TILES as EXPRESSED
 from ibis.formats.pyarrow import PyArrowType
 
 from featurestore import FeatureStore, StoreSpec
@@ -25,6 +27,7 @@ from featurestore.snapshots.build import materialise
 from featurestore.spec.rules import LabelRules
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
+from featurestore.views.filters import filtered
 from featurestore.views.folds import fold_view, hashed_fold_view, shared_groups, split_view
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.leakage import (
@@ -166,6 +169,17 @@ def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name
     used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
     answer = on_spark.session.sql(translated, used).toArrow().to_pylist()
     assert rows(view) == sorted((tuple(row.values()) for row in answer), key=repr)
+
+
+def test_a_filter_means_the_same_on_every_engine(connection: Any):
+    """All its expressions in one query; DuckDB's own answers are those of test_filters.py."""
+    answers = []
+    for one in (connection, engine.connect(threads=1)):
+        tiles = engine.register(one, "to_filter", EXPRESSED)
+        holds = [filtered(tiles, None, where)[1] for where in EXPRESSIONS]
+        columns = {f"holds_{number}": value for number, value in enumerate(holds)}
+        answers.append(tiles.select("x", **columns).to_pyarrow().sort_by("x").to_pylist())
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("rule", ["dominant", "any_passing"])
