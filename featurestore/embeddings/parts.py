@@ -6,6 +6,7 @@ one that is renamed or copied converts nothing.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ from featurestore.embeddings.folder import lease, names, set_aside
 from featurestore.embeddings.layout import FOLDER, FORMAT, KEYS
 from featurestore.embeddings.matrix import AT_ONCE, EmbeddingMatrix
 from featurestore.embeddings.part import Part, damaged, folder, is_shared
+from featurestore.io import digests
 from featurestore.io.objects import shared
-from featurestore.io.parquet import Fragment
+from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import Storage
 
 NAME_LENGTH = 32  # hexadecimal digits
@@ -63,6 +65,16 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
 def may_be_there(name: str) -> bool:
     """Return whether there is a part of a name, which may be damaged yet (see `present`)."""
     return (folder() / f"{name}{KEYS}").exists() or is_shared(name)
+
+
+def known_sums(dataset: Dataset) -> dict[Path, str]:
+    """Return the SHA-256 of an artifact's files; the others are hashed as they are converted.
+
+    Who may not write converts nothing, and hashes all: what is there is found by its name.
+    """
+    if folder().exists() and not os.access(folder(), os.W_OK):
+        return digests.sums(dataset.identities)
+    return digests.remembered(dataset.identities)
 
 
 def share(parts: Iterable[Part]) -> None:

@@ -20,7 +20,7 @@ from featurestore.embeddings.convert import Target
 from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import named, share
+from featurestore.embeddings.parts import known_sums, named, share
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -145,7 +145,8 @@ class Materialisation:
     def run(self) -> Snapshot:
         """Return the snapshot, see `materialise`."""
         store, spec = self.store, self.store.spec
-        sums = {p: digests.remembered(self.dataset(p).identities) for p in prefixes(store)}
+        store.sources.confirm()
+        sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
         if spec.backend == "pyspark":
             named = ["tiles", "test_tiles", "slides"]
             read = [store.sources.dataset(name) for name in named if getattr(spec, name)]

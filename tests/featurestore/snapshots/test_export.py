@@ -109,7 +109,7 @@ def test_a_folder_that_is_there_is_left_alone(spec: StoreSpec, tmp_path: Path):
 
 
 def ask(spec: StoreSpec, *argv: str) -> int:
-    fields = {name: value for name, value in vars(spec).items() if value is not None}
+    fields = {name: value for name, value in vars(spec).items() if value not in (None, {})}
     uris = {name: fields.pop(name) for name in [*fields] if name.endswith(("tiles", "embeddings"))}
     Path("store.yaml").write_text(yaml.safe_dump({"data": uris, **fields}))
     return cli.main(["--config", "store.yaml", "--tracking-uri", "sqlite:///mlflow.db", *argv])
