@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.io import digests
 from featurestore.io.objects import shared
 from featurestore.snapshots.snapshot import Snapshot
 
@@ -39,6 +40,8 @@ class Machines:
 
 @pytest.fixture
 def machines(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """Return machines that remember what they have hashed, however quick a test is."""
+    monkeypatch.setattr(digests, "SETTLED", 0)
     return Machines(tmp_path, store, monkeypatch)
 
 

@@ -216,18 +216,19 @@ def test_what_is_damaged_is_found_and_sent_again(
 
 @in_a_folder
 def test_a_part_that_lost_a_file_is_damaged(machines: Machines, artifacts: TABLES):
+    named = artifacts()
     machines.enter("one")
-    expected = rows(snapshot(artifacts()))
+    expected = rows(snapshot(named))
     (Path(machines.store) / everything("parts")["values.npy"]).unlink()
     [damage] = shared_store.verify(current(), repair=False)
     assert damage.fault == "values.npy is missing"
     shutil.rmtree(".featurestore")
     machines.enter("one")
     with pytest.warns(match="is damaged in .* and is not used"):
-        made = snapshot(artifacts())
+        made = snapshot(named)
         with pytest.raises(ArtifactError):
             rows(made)
-    assert rows(snapshot(artifacts())) == expected
+    assert rows(snapshot(named)) == expected
 
 
 @in_a_folder
