@@ -95,3 +95,27 @@ def os_errors_refused(wrong: str, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(wrong, found=error.strerror or str(error), fix=fix) from error
+
+
+@contextmanager
+def library_needed(wrong: str, extra: str) -> Iterator[None]:
+    """Refuse what needs a library that a block cannot import.
+
+    Parameters
+    ----------
+    wrong
+        What needs it.
+    extra
+        Of this project, that brings the library.
+
+    Raises
+    ------
+    ArtifactError
+        It is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ArtifactError(
+            wrong, found=str(error), fix=f"pip install 'tissue-probe[{extra}]'"
+        ) from error

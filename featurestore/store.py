@@ -1,6 +1,5 @@
 """FeatureStore: reads the artifacts, composes the views and names them for SQL."""
 
-import difflib
 import html
 import warnings
 import weakref
@@ -17,14 +16,15 @@ from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
 from featurestore.contract.schemas import checked_table, null_lists
-from featurestore.errors import FeatureStoreWarning, FoldError, QueryError
+from featurestore.errors import FeatureStoreWarning, QueryError
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
 from featurestore.folds.assignment import GONE, Assignment
-from featurestore.folds.units import TILES, unit_columns
+from featurestore.folds.units import fold_units
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.typed import nearest
 from featurestore.views.catalogue import VIEWS, NamedView, describe_view
 from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
 from featurestore.views.fates import (
@@ -45,7 +45,6 @@ MADE_HERE = (
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
 MANY_FILES = 64
-BYTES_A_TILE = 32  # x, y, the target and the ends of two texts
 
 
 class FeatureStore:
@@ -187,10 +186,9 @@ class FeatureStore:
     def __getitem__(self, name: str) -> NamedView:
         """Return a view with its grain and its SQL, which a notebook shows as a table."""
         if name.removeprefix("test_") not in VIEWS:
-            near = difflib.get_close_matches(name, VIEWS, n=1)
             raise QueryError(
                 f"There is no view {name!r}",
-                found=", ".join(VIEWS) + (f"; did you mean {near[0]!r}?" if near else ""),
+                found=", ".join(VIEWS) + nearest(name, VIEWS),
                 fix="name one of them; test_NAME is that of the held-out tiles",
             )
         table = self.view(name)
@@ -268,40 +266,11 @@ class FeatureStore:
         slides = self.sources.dataset("slides") if spec.where and spec.slides else None
         logged = tuple(self.logged_folds)
         wanted = Wanted(spec, self.sources.dataset("tiles"), self.remember, logged, slides)
-        return growth.assignment(wanted, self._fold_units)
+        return growth.assignment(wanted, lambda: fold_units(self.survivors(""), self.spec))
 
     @property
     def _brings_folds(self) -> bool:
         return "fold" in self.sources.dataset("tiles").columns
-
-    def _fold_units(self) -> pa.Table:
-        """Return what folds are assigned to, see `featurestore.folds.assign.assign_folds`."""
-        survivors = self.survivors("")
-        columns = list(dict.fromkeys([*unit_columns(self.spec), "label", "target"]))
-        with errors.translated():
-            if self.spec.kfold_strategy == "stratified":
-                self._check_collected(survivors)
-                return survivors.select(*columns).order_by(list(KEY)).to_pyarrow()
-            counts = survivors.group_by(columns).aggregate(survivors.count().name(TILES))
-            return counts.to_pyarrow()
-
-    def _check_collected(self, survivors: ir.Table) -> None:
-        """Refuse to bring more tiles to one machine than the engine lets through."""
-        most = engine.most_collected(self.connection)
-        if most is None:
-            return
-        text = survivors.slide_id.length() + survivors.label.length()
-        sizes = survivors.aggregate(tiles=survivors.count(), text=text.sum())
-        [size] = sizes.to_pyarrow().to_pylist()
-        need = size["text"] + size["tiles"] * BYTES_A_TILE
-        if need > most:
-            raise FoldError(
-                "scikit-learn's folds of tiles want every tile on the driver",
-                found=f"{size['tiles']:,} tiles, {need / 1e6:,.0f} MB; "
-                f"spark.driver.maxResultSize allows {most / 1e6:,.0f} MB",
-                fix="set fold_rule=hash, which the executors compute; or "
-                "kfold_strategy=stratified_group; or raise spark.driver.maxResultSize",
-            )
 
     @cached_property
     def assigned(self) -> ir.Table | None:

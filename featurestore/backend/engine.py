@@ -221,8 +221,8 @@ def most_collected(connection: SQLBackend) -> int | None:
     """Return how many bytes Spark lets one question bring to the driver; None for no limit."""
     if connection.name != "pyspark":
         return None
-    said = connection.session.conf.get("spark.driver.maxResultSize", "1g")
-    number, unit = re.fullmatch(r"(\d+)([kmgtp]?)b?", said.lower()).groups()  # type: ignore[union-attr]
+    setting = connection.session.conf.get("spark.driver.maxResultSize", "1g")
+    number, unit = re.fullmatch(r"(\d+)([kmgtp]?)b?", setting.lower()).groups()  # type: ignore[union-attr]
     return int(number) * 1024 ** " kmgtp".index(unit or " ") or None
 
 

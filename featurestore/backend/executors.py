@@ -141,8 +141,8 @@ def _outcome(number: int, work: Callable[[], object]) -> pa.RecordBatch:
             result = work()
         except FeatureStoreError as error:
             result = error
-    told = [one.message for one in heard if issubclass(one.category, FeatureStoreWarning)]
-    row = {"number": number, "outcome": pickle.dumps((result, told))}
+    messages = [one.message for one in heard if issubclass(one.category, FeatureStoreWarning)]
+    row = {"number": number, "outcome": pickle.dumps((result, messages))}
     return pa.RecordBatch.from_pylist([row], OUTCOME)
 
 
@@ -151,8 +151,8 @@ def _results(connection: SQLBackend, frame: Any) -> list[Any]:
         outcomes = frame.toArrow().sort_by("number")
     results = []
     for outcome in outcomes["outcome"]:
-        result, told = pickle.loads(outcome.as_py())
-        for warning in told:
+        result, messages = pickle.loads(outcome.as_py())
+        for warning in messages:
             warnings.warn(warning, stacklevel=4)
         if isinstance(result, FeatureStoreError):
             raise result

@@ -1,6 +1,5 @@
 """Queries as trees: what kind of statement one is, and what it would read beside the views."""
 
-import difflib
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import sqlglot
 from sqlglot import exp
 
 from featurestore.errors import QueryError
+from featurestore.spec.typed import nearest
 
 Tree = Any
 """A node of sqlglot, whose base class has other names in other versions."""
@@ -56,10 +56,9 @@ def refuse_outside(tree: Tree, views: Collection[str]) -> None:
         It names a file, another table, or a function that reads one.
     """
     for name in outside(tree, {view.casefold() for view in views}):
-        near = difflib.get_close_matches(name, list(views), n=1)
         raise QueryError(
             "The query reads what is none of the views",
-            found=name + (f"; did you mean {near[0]!r}?" if near else ""),
+            found=name + nearest(name, views),
             fix="ask the views alone (`featurestore views` lists them), or allow the rest: "
             "--external, in Python external=True",
         )

@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> None:
     )
     say(f"{done.slides:,} slides, {done.tiles:,} tiles: {done.written:,} written, "
         f"{done.slides - done.written:,} there already")  # fmt: skip
-    for said in done.said:
-        say(f"x and y: {said}")
+    for units in done.units:
+        say(f"x and y: {units}")
     say(f"data.embeddings={done.folder / EMBEDDINGS} data.slides={done.folder / SLIDES}")
 
 

@@ -114,8 +114,8 @@ def renamed(connection: SQLBackend, dataset: Dataset, artifact: str) -> Iterator
                 files[fragment.column(name)].append(fragment.path)
         changed = [
             text
-            for own, some in files.items()
-            for text in engine.unnormalised(connection, some, own)
+            for written, some in files.items()
+            for text in engine.unnormalised(connection, some, written)
         ]
         given = {fragment.partition.get(name) for fragment in dataset.filled} - {None}
         changed += sorted(text for text in given if text and normal(text) != text)
@@ -143,13 +143,13 @@ def null_lists(embeddings: ir.Table, dataset: Dataset, artifact: str) -> Iterato
 
 
 def _may_be_null(fragment: Fragment) -> bool:
-    field, own = fragment.schema.field("embedding"), fragment.column("embedding")
+    field, written = fragment.schema.field("embedding"), fragment.column("embedding")
     if not (field.nullable and isinstance(field.type, pa.FixedSizeListType)):
         return False
     footer = pq.read_metadata(fragment.path)
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    statistics = [c.statistics for c in columns if c.path_in_schema.startswith(f"{own}.")]
+    statistics = [c.statistics for c in columns if c.path_in_schema.startswith(f"{written}.")]
     return any(s is None or not s.has_null_count or s.null_count for s in statistics)
 
 
@@ -301,8 +301,8 @@ def _overridden(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find columns of files that say otherwise than the file's folder."""
     for fragment in dataset.filled:
         for name in [name for name in fragment.partition if name in fragment.schema.names]:
-            own = fragment.column(name)
-            column = pq.ParquetFile(fragment.path).read([own])[own]
+            written = fragment.column(name)
+            column = pq.ParquetFile(fragment.path).read([written])[written]
             nested = pa.types.is_nested(column.type)  # no folder's name is a list
             values = column[:1] if nested else column.unique()
             if nested or not _equal(values, fragment.partition[name]):

@@ -106,8 +106,8 @@ def file_keys(
         # Threads of Arrow's own cost more than a slide's few keys; files have threads of ours.
         table = file.read_row_groups(groups, written, use_threads=fragment.rows > MANY)
         rows = sum(file.metadata.row_group(number).num_rows for number in groups)
-    own = {fragment.column(name): name for name in KEYS.names}
-    table = table.rename_columns([own[name] for name in table.column_names])
+    read_as = {fragment.column(name): name for name in KEYS.names}
+    table = table.rename_columns([read_as[name] for name in table.column_names])
     for name in KEYS.names:
         if name not in table.column_names:
             value = pa.scalar(fragment.partition[name], pa.string())

@@ -55,10 +55,10 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
         for name in KEY_SCHEMA.names
         if name not in fragment.schema.names and name in fragment.partition
     }
-    said = ["part", FORMAT, sha256, given, storage, piece.groups]
+    identity = ["part", FORMAT, sha256, given, storage, piece.groups]
     if fragment.written:
-        said.append(dict(fragment.written))
-    content = json.dumps(said, sort_keys=True)
+        identity.append(dict(fragment.written))
+    content = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
 
 
@@ -113,9 +113,9 @@ def present(names: Iterable[str]) -> dict[str, Part]:
         store.keep(FOLDER, names)
     with ThreadPoolExecutor(AT_ONCE) as pool:  # the embeddings come when they are asked for
         list(pool.map(fetch_keys, names))
-    there = [name for name in names if (folder() / f"{name}{KEYS}").exists()]
+    existing = [name for name in names if (folder() / f"{name}{KEYS}").exists()]
     with ThreadPoolExecutor() as pool:
-        for name, read in zip(there, pool.map(_read, there), strict=True):
+        for name, read in zip(existing, pool.map(_read, existing), strict=True):
             if isinstance(read, Part):
                 parts[name] = read
             else:

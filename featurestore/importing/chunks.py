@@ -92,14 +92,14 @@ def stored_rows(file: Path, content: Any, values: Any) -> StoredRows | None:
     """
     import h5py
 
-    said = values.id.get_create_plist()
+    properties = values.id.get_create_plist()
     plain = (
         len(values.shape) == 2
         and values.size
         and values.dtype.kind in "iuf"
         and values.id.get_type() == h5py.h5t.py_create(values.dtype)  # no type that h5py converts
-        and not said.get_nfilters()
-        and not said.get_external_count()
+        and not properties.get_nfilters()
+        and not properties.get_external_count()
         and not content.userblock_size
     )
     if not plain:

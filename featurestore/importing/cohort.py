@@ -45,7 +45,7 @@ class Imported:
         Of the source.
     written
         Slides that were not there already.
-    said
+    units
         Of what x and y are pixels; several where slides differ.
     """
 
@@ -53,7 +53,7 @@ class Imported:
     slides: int
     tiles: int
     written: int
-    said: tuple[str, ...]
+    units: tuple[str, ...]
 
 
 def import_slides(
@@ -105,9 +105,9 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     placements = [place(slide, request) for slide in slides]
     files = [to / EMBEDDINGS / file_name(slide.slide_id) for slide in slides]
     records = _records(slides, placements, request)
-    there = {file: read_record(file) for file in sorted((to / EMBEDDINGS).glob("*.parquet"))}
-    _check_alike(slides, {file: there[file] for file in there.keys() - set(files)})
-    missing = {number for number, file in enumerate(files) if there.get(file) != records[number]}
+    existing = {file: read_record(file) for file in sorted((to / EMBEDDINGS).glob("*.parquet"))}
+    _check_alike(slides, {file: existing[file] for file in existing.keys() - set(files)})
+    missing = {number for number, file in enumerate(files) if existing.get(file) != records[number]}
     tiles = sum(slide.rows for slide in slides)
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
     before = digests.identities(file for some in sources.values() for file in some)
@@ -119,12 +119,14 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
             else:
                 done(slide.rows)
     digests.confirm(before)  # a slide whose file was changed is made again, by its record
-    there |= dict(zip(files, records, strict=True))
+    existing |= dict(zip(files, records, strict=True))
     _write_slides(
-        [there[file]["slide"] for file in sorted(there) if there[file]], to / SLIDES, request
+        [existing[file]["slide"] for file in sorted(existing) if existing[file]],
+        to / SLIDES,
+        request,
     )
-    said = tuple(dict.fromkeys(placement.said for placement in placements))
-    return Imported(to, len(slides), tiles, len(missing), said)
+    units = tuple(dict.fromkeys(placement.units for placement in placements))
+    return Imported(to, len(slides), tiles, len(missing), units)
 
 
 def _with_tiles(slides: Sequence[Slide], skip_empty: bool) -> list[Slide]:
@@ -163,7 +165,7 @@ def _with_tiles(slides: Sequence[Slide], skip_empty: bool) -> list[Slide]:
     return with_tiles
 
 
-def _check_alike(slides: Sequence[Slide], there: dict[Path, dict[str, Any]]) -> None:
+def _check_alike(slides: Sequence[Slide], existing: dict[Path, dict[str, Any]]) -> None:
     """Refuse embeddings that are no numbers, or of several encoders, there as well."""
     for slide in slides:
         if slide.dtype.kind not in "fiu" or not slide.dim:
@@ -173,16 +175,16 @@ def _check_alike(slides: Sequence[Slide], there: dict[Path, dict[str, Any]]) -> 
                 fix="name the tool's embeddings of tiles",
             )
     are = [(slide.files[0], slide.dim, slide.attributes.get("encoder")) for slide in slides]
-    are += [(f, r["dim"], r["slide"].get("encoder")) for f, r in there.items() if r]
-    for what, said in (
+    are += [(f, r["dim"], r["slide"].get("encoder")) for f, r in existing.items() if r]
+    for what, values in (
         ("length", [(file, dim) for file, dim, _ in are]),
         ("encoder", [(file, encoder) for file, _, encoder in are if encoder]),
     ):
-        for file, value in said:
-            if value != said[0][1]:
+        for file, value in values:
+            if value != values[0][1]:
                 raise EmbeddingError(
-                    f"{file} has embeddings of another {what} than {said[0][0]}",
-                    found=f"{value} and {said[0][1]}",
+                    f"{file} has embeddings of another {what} than {values[0][0]}",
+                    found=f"{value} and {values[0][1]}",
                     fix="import the output of one encoder at a time, each into a folder of its own",
                 )
 

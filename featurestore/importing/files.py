@@ -8,7 +8,9 @@ from featurestore.errors import ArtifactError, ConfigError
 from featurestore.importing.slide import Request
 
 
-def found(request: Request, suffixes: Sequence[str], folders: Iterable[str] = ()) -> list[Path]:
+def source_files(
+    request: Request, suffixes: Sequence[str], folders: Iterable[str] = ()
+) -> list[Path]:
     """Return the files of a source, in order, however deep they lie; hidden ones are left out.
 
     Parameters

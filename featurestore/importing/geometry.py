@@ -15,14 +15,14 @@ class Placement:
     ----------
     scale
         Pixels in one unit of the coordinates.
-    said
+    units
         Of what x and y are pixels, in words.
     row
         Columns of ``slides.parquet``.
     """
 
     scale: float
-    said: str
+    units: str
     row: dict[str, Any]
 
 
@@ -55,11 +55,11 @@ def place(slide: Slide, request: Request) -> Placement:
         )
     else:
         level = geometry.level
-        said = (
+        units = (
             "as they are: it is not said of which level" if level is None else f"of level {level}"
         )
-        placement = Placement(1.0, f"pixels {said}", {"level": level, "mpp": mpp})
-    return Placement(placement.scale, placement.said, _row(geometry, placement))
+        placement = Placement(1.0, f"pixels {units}", {"level": level, "mpp": mpp})
+    return Placement(placement.scale, placement.units, _row(geometry, placement))
 
 
 def _of_micrometres(
@@ -81,9 +81,9 @@ def _of_micrometres(
             found="no tile_size_px among its attributes",
             fix="convert to pixels of level 0: --level 0 --mpp 0.25",
         )
-    own = geometry.tile * micrometres / geometry.tile_pixels
-    said = f"pixels of {own:g} micrometres, as the tiles' own"
-    return Placement(micrometres / own, said, {"level": None, "mpp": own})
+    tile_mpp = geometry.tile * micrometres / geometry.tile_pixels
+    units = f"pixels of {tile_mpp:g} micrometres, as the tiles' own"
+    return Placement(micrometres / tile_mpp, units, {"level": None, "mpp": tile_mpp})
 
 
 def _row(geometry: Geometry, placement: Placement) -> dict[str, Any]:

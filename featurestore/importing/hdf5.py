@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.errors import library_needed
 from featurestore.importing.chunks import stored_rows
-from featurestore.importing.libraries import needed
 from featurestore.importing.slide import Array, Blocks, fault
 
 COORDINATES = "coords"
@@ -24,7 +24,7 @@ def opened(file: Path) -> Iterator[Any]:
     ArtifactError
         It is not whole, or what is asked for cannot be read.
     """
-    with needed("h5py", "h5", file):
+    with library_needed(f"{file} cannot be read without h5py", "h5"):
         import h5py
     try:
         # Without a cache of chunks they are read to where they are wanted, each of them once.

@@ -134,11 +134,11 @@ class SlideFile:
 
     def _pixels(self, coordinates: Array) -> Array:
         pixels = np.rint(coordinates.astype(np.float64) * self.placement.scale)
-        whole = pixels == coordinates if self.placement.scale == 1 else np.isfinite(pixels)
-        if not whole.all():
+        is_whole = pixels == coordinates if self.placement.scale == 1 else np.isfinite(pixels)
+        if not is_whole.all():
             raise SchemaError(
                 f"{self.slide.files[0]} has x and y that are no whole pixels",
-                found=f"{coordinates[~whole.all(axis=1)][0].tolist()}",
+                found=f"{coordinates[~is_whole.all(axis=1)][0].tolist()}",
                 fix="name the columns of whole pixels, or write the coordinates again",
             )
         return pixels.astype(np.int64)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from featurestore.importing.libraries import needed
+from featurestore.errors import library_needed
 from featurestore.importing.slide import Array, fault
 
 
@@ -34,7 +34,7 @@ def load(file: Path) -> Any:
 
 
 def _loaded(file: Path) -> Any:
-    with needed("torch", "pt", file):
+    with library_needed(f"{file} cannot be read without torch", "pt"):
         import torch
     try:
         try:

@@ -14,13 +14,13 @@ LOOKED_AT = 1000  # entries of a folder, and of the folders in it
 
 def advice(path: Path) -> str | None:
     """Return what to run on a file, or on a folder with such files; None if it is none of them."""
-    found = path if path.suffix.lower() in TOOLS else _within(path)
-    if found is None:
+    sample = path if path.suffix.lower() in TOOLS else _within(path)
+    if sample is None:
         return None
-    suffix, tool = found.suffix.lower(), TOOLS[found.suffix.lower()]
+    suffix, tool = sample.suffix.lower(), TOOLS[sample.suffix.lower()]
     if (path / "manifest.csv").is_file():
         tool = "eva"
-    elif "tile_embeddings" in {path.name, found.parent.name}:
+    elif "tile_embeddings" in {path.name, sample.parent.name}:
         tool = "slide2vec"
     instead = f" (or {OTHERS[tool]} in place of {tool})" if tool in OTHERS else ""
     command = f"featurestore import {tool} {path} --to artifacts/"

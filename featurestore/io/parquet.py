@@ -78,12 +78,12 @@ class Fragment:
         columns
             Names in the file, or of its folders, by those under which they are to be read.
         """
-        there = {*self.schema.names, *self.partition}
-        written = {name: own for name, own in columns.items() if own in there and name != own}
+        present = {*self.schema.names, *self.partition}
+        written = {name: own for name, own in columns.items() if own in present and name != own}
         if not written:
             return self
         read = {own: name for name, own in written.items()}
-        stays = {name: read.get(name, name) for name in there - (written.keys() - read.keys())}
+        stays = {name: read.get(name, name) for name in present - (written.keys() - read.keys())}
         fields = [f.with_name(stays[f.name]) for f in self.schema if f.name in stays]
         partition = {stays[name]: v for name, v in self.partition.items() if name in stays}
         schema = pa.schema(fields, self.schema.metadata)
@@ -131,12 +131,12 @@ class Dataset:
         return {self._name(fragment): fragment.path for fragment in self.fragments}
 
     def _name(self, fragment: Fragment) -> str:
-        said: list[object] = [fragment.name]
+        identity: list[object] = [fragment.name]
         if self.version is not None:
-            said += [self.version, fragment.schema.names, fragment.partition]
+            identity += [self.version, fragment.schema.names, fragment.partition]
         if fragment.written:
-            said.append({"written": dict(fragment.written)})
-        return json.dumps(said, sort_keys=True) if len(said) > 1 else fragment.name
+            identity.append({"written": dict(fragment.written)})
+        return json.dumps(identity, sort_keys=True) if len(identity) > 1 else fragment.name
 
     @property
     def identities(self) -> dict[Path, Identity]:
@@ -168,9 +168,9 @@ def dataset(uri: str, columns: Mapping[str, str] | None = None) -> Dataset:
         There is no Parquet file, one is not whole, or the folder is a table of Hudi or a stream,
         or a part of a table; or as `featurestore.io.tables.find.table`.
     """
-    found = _found(uri)
-    renamed = tuple(fragment.renamed(columns or {}) for fragment in found.fragments)
-    return replace(found, fragments=renamed)
+    located = _found(uri)
+    renamed = tuple(fragment.renamed(columns or {}) for fragment in located.fragments)
+    return replace(located, fragments=renamed)
 
 
 def _found(uri: str) -> Dataset:

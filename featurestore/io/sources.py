@@ -41,7 +41,7 @@ class Sources:
 
     def _columns(self, artifact: str) -> dict[str, str]:
         """Return names in the files of an artifact by those under which they are read."""
-        given = {name: own for name, own in self.spec.columns.items() if own}
+        given = {name: written for name, written in self.spec.columns.items() if written}
         if artifact == "slides":
             return {}
         if not artifact.endswith("embeddings"):
@@ -50,14 +50,14 @@ class Sources:
 
     def _check_embedding(self, artifact: str) -> None:
         """Refuse embeddings without the column that is named: another one would be taken for it."""
-        own = self._columns(artifact).get("embedding", "embedding")
+        written = self._columns(artifact).get("embedding", "embedding")
         for fragment in self._datasets[artifact].filled:
-            if own != "embedding" and fragment.column("embedding") != own:
+            if written != "embedding" and fragment.column("embedding") != written:
                 names = fragment.schema.names
                 raise SchemaError(
-                    f"The {artifact.replace('_', ' ')} have no column {own!r}, which "
+                    f"The {artifact.replace('_', ' ')} have no column {written!r}, which "
                     "data.columns.embedding names",
-                    found=f"{fragment.name}: columns {', '.join(names)}{nearest(own, names)}",
+                    found=f"{fragment.name}: columns {', '.join(names)}{nearest(written, names)}",
                     fix="correct data.columns.embedding",
                 )
 

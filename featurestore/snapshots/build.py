@@ -47,7 +47,8 @@ from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "embeddings/near", "folds/assign", "io/parquet",
+    "contract/parquet_table", "embeddings/batches", "embeddings/near",
+    "folds/assign", "folds/units", "io/parquet",
     "snapshots/duplicates", "snapshots/leakage", "store",
     "views/classes", "views/fates", "views/filters", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
@@ -287,6 +288,9 @@ def write(
             manifest["assignment"] = assignment.record
         findings = [*findings, find_duplicates(store.spec.kfold_strategy, fates_of, matrices_of)]
         manifest["guard"] = [finding.as_dict() for finding in findings]
+    if store.spec.backend == "pyspark":
+        for fates in fates_of.values():
+            engine.release(fates)
     return manifest
 
 

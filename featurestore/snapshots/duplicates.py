@@ -46,16 +46,16 @@ def duplicates(fates_of: Mapping[str, ir.Table], matrices: Matrices) -> pa.Table
         a near one on another side, once, with one of those; ``side`` is a fold or ``test``.
     """
     near_pairs, crowded = [], 0
-    found = np.zeros(0, dtype=np.int64)
+    known = np.zeros(0, dtype=np.int64)
     sides = engine.keep(_sides(fates_of, matrices))
     for grid in near.CELLS:
         one = sides.select(*KEY, "row", "side", "number", cell=grid)
         with errors.translated():
             candidates = duplicate_embeddings(one).to_pyarrow()
-        candidates = _still_open(candidates, found)
+        candidates = _still_open(candidates, known)
         ours, theirs, unsettled = _compared(candidates, matrices)
         near_pairs.append(_pairs(candidates, ours, theirs))
-        found = np.union1d(found, near_pairs[-1]["number"].to_numpy())
+        known = np.union1d(known, near_pairs[-1]["number"].to_numpy())
         crowded = max(crowded, unsettled)
     engine.release(sides)
     if crowded:
@@ -85,15 +85,15 @@ def _sides(fates_of: Mapping[str, ir.Table], matrices: Matrices) -> ir.Table:
     return ibis.union(*sides) if len(sides) > 1 else sides[0]
 
 
-def _still_open(candidates: pa.Table, found: Codes) -> pa.Table:
+def _still_open(candidates: pa.Table, known: Codes) -> pa.Table:
     """Return the tiles of those cells of which not all are duplicates by an earlier grid.
 
     Parameters
     ----------
-    found
+    known
         The numbers of the duplicates.
     """
-    cell, is_open = _codes(candidates["cell"]), ~np.isin(candidates["number"].to_numpy(), found)
+    cell, is_open = _codes(candidates["cell"]), ~np.isin(candidates["number"].to_numpy(), known)
     return candidates.filter(np.isin(cell, cell[is_open]))
 
 

@@ -20,6 +20,7 @@ from featurestore.backend import executors
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
 from featurestore.embeddings.invalid import Faults
+from featurestore.embeddings.layout import FOLDER
 from featurestore.embeddings.part import Part
 from featurestore.embeddings.parts import share
 from featurestore.errors import ArtifactError, QueryError
@@ -38,31 +39,6 @@ CODE = (
 )  # fmt: skip
 """What executors must have as the driver has it."""
 ROW_GROUP = 122_880  # rows: what DuckDB writes
-
-
-@dataclass(frozen=True)
-class Job:
-    """A file for an executor to convert.
-
-    Parameters
-    ----------
-    fragment
-        The file, by a path that all machines have.
-    target
-        What its embeddings are converted to.
-    sha256
-        Of the file, if it is known.
-    workplace
-        Where its parts go.
-    code
-        SHA-256 of `CODE` on the driver.
-    """
-
-    fragment: Fragment
-    target: Target
-    sha256: str | None
-    workplace: Workplace
-    code: str
 
 
 class Converted(NamedTuple):
@@ -108,44 +84,58 @@ class SparkConversion(Conversion):
         ArtifactError
             An executor lacks a file or the working folder, or has too little room.
         """
-        workplace, code = Workplace.here(), meaning.code(*CODE)
-        jobs = [
-            Job(fragment, self.target, self.sums.get(fragment.path), workplace, code)
-            for fragment in self.dataset.filled
-        ]
-        results = executors.run(self.connection, convert_file, jobs)
-        for job, converted in zip(jobs, results, strict=True):
-            self.sums[job.fragment.path] = converted.sha256
+        fragments = self.dataset.filled
+        work = partial(
+            convert_file,
+            target=self.target, workplace=Workplace.here(), code=meaning.code(*CODE),
+        )  # fmt: skip
+        files = [(fragment, self.sums.get(fragment.path)) for fragment in fragments]
+        results = executors.run(self.connection, work, files)
+        for fragment, converted in zip(fragments, results, strict=True):
+            self.sums[fragment.path] = converted.sha256
             self.parts |= {part.name: part for part in converted.parts}
-            self.files |= {part.name: job.fragment.name for part in converted.parts}
+            self.files |= {part.name: fragment.name for part in converted.parts}
             self.new += converted.new
             self._faults.append(converted.faults)
         digests.believe(self.sums, self.dataset.identities)
         if (store := shared.current()) is not None:
-            store.things("parts", again=True)
+            store.things(FOLDER, again=True)
 
 
-def convert_file(job: Job) -> Converted:
+def convert_file(
+    file: tuple[Fragment, str | None], target: Target, workplace: Workplace, code: str
+) -> Converted:
     """Convert a file on an executor, unless its parts are there.
+
+    Parameters
+    ----------
+    file
+        By a path that all machines have, and its SHA-256 if that is known.
+    target
+        What its embeddings are converted to.
+    workplace
+        Where its parts go.
+    code
+        SHA-256 of `CODE` on the driver.
 
     Raises
     ------
     ArtifactError
         The executor lacks the file, has another version of this package, or too little room.
     """
-    here = _looked_up(job.fragment.path, job.fragment.identity, job.code)
-    with job.workplace.entered():
-        dataset = Dataset((replace(job.fragment, identity=here),), job.fragment.name)
-        sums = {job.fragment.path: job.sha256} if job.sha256 else {}
-        conversion = Conversion(dataset, job.target, sums, threads=1)
+    fragment, sha256 = file
+    here = _looked_up(fragment.path, fragment.identity, code)
+    with workplace.entered():
+        dataset = Dataset((replace(fragment, identity=here),), fragment.name)
+        sums = {fragment.path: sha256} if sha256 else {}
+        conversion = Conversion(dataset, target, sums, threads=1)
         conversion.convert(Rows(None))
         parts = list(conversion.parts.values())
         share(parts)
-        sha256 = conversion.sums[job.fragment.path]
-        return Converted(sha256, parts, conversion.new, conversion.faults)
+        return Converted(conversion.sums[fragment.path], parts, conversion.new, conversion.faults)
 
 
-def _looked_up(file: Path, there: Identity, code: str) -> Identity:
+def _looked_up(file: Path, expected: Identity, code: str) -> Identity:
     """Return what this machine says of a file, once it is known to be the driver's.
 
     Devices, and on some disks inodes, are numbered otherwise on each machine.
@@ -165,10 +155,11 @@ def _looked_up(file: Path, there: Identity, code: str) -> Identity:
             "system that all machines mount under one path",
         )
     here = digests.identity(file)
-    if (here.size, here.mtime) != (there.size, there.mtime):
+    if (here.size, here.mtime) != (expected.size, expected.mtime):
         raise ArtifactError(
             f"{file} is another file on an executor than on the driver",
-            found=f"{here.size:,} bytes on {node}, {there.size:,} on the driver, or another time",
+            found=f"{here.size:,} bytes on {node}, {expected.size:,} on the driver, or another "
+            "time",
             fix="run again, once nobody writes there; or mount one file system on all machines",
         )
     return here
@@ -191,8 +182,8 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
 
 def hash_file(file: tuple[Path, Identity], code: str) -> str:
     """Return the SHA-256 of a file on an executor."""
-    path, there = file
-    here = _looked_up(path, there, code)
+    path, expected = file
+    here = _looked_up(path, expected, code)
     sha256 = digests.sha256(path)
     digests.confirm({path: here})
     return sha256

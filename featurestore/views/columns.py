@@ -3,12 +3,12 @@
 Figures are told by them, and intervals are over their values; no rule reads them.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 import ibis.expr.types as ir
 
 from featurestore.errors import SchemaError
+from featurestore.spec.typed import nearest
 from featurestore.views.classes import COVERAGE
 from featurestore.views.joins import look_up
 
@@ -37,12 +37,11 @@ def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) ->
     ours, theirs = passed(tiles.columns), passed(slides.columns) if slides is not None else []
     for name in names:
         if name not in ours and name not in theirs:
-            near = difflib.get_close_matches(name, [*ours, *theirs], n=1)
             raise SchemaError(
                 f"Neither tiles nor slides have a column {name!r} to tell figures by",
                 found=f"tiles: {', '.join(ours) or 'none'}; "
                 f"slides: {', '.join(theirs) or ('none' if slides is not None else 'no artifact')}"
-                + (f"; did you mean {near[0]!r}?" if near else ""),
+                + nearest(name, [*ours, *theirs]),
                 fix="name one of them or slide_id, or add it to the tiles or to the slides",
             )
         if name not in ours and name.casefold() in {column.casefold() for column in tiles.columns}:

@@ -65,8 +65,8 @@ def divided(cohort: PredictionSet, folder: Path, complete: Sequence[int], world:
     middle = rows.cumsum() - rows / 2
     owner = middle * world // max(rows.sum(), 1)
     return [
-        Work([groups[number] for number in own], counts[own].tolist())
-        for own in (asked[owner == rank] for rank in range(world))
+        Work([groups[number] for number in numbers], counts[numbers].tolist())
+        for numbers in (asked[owner == rank] for rank in range(world))
     ]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.importing import tables
-from featurestore.importing.files import found, slide_name
+from featurestore.importing.files import slide_name, source_files
 from featurestore.importing.slide import Request, Slide, fault
 from featurestore.importing.tables import Source
 from featurestore.io import parquet
@@ -36,7 +36,7 @@ def _arrow_files(request: Request) -> list[Path]:
     if states:
         return [state.parent / name for state in states for name in _listed(state)]
     names = {file.suffix for file in source.rglob("*")}
-    return found(request, SUFFIXES) if names & set(SUFFIXES) else []
+    return source_files(request, SUFFIXES) if names & set(SUFFIXES) else []
 
 
 def _listed(state: Path) -> list[str]:
@@ -78,10 +78,10 @@ def _of_parquet(request: Request) -> Source:
             constant = dict(fragment.partition)
             if not named:
                 constant[NAME] = slide_name(request, fragment.path)
-            own = [name for name in names if name in fragment.schema.names]
+            present = [name for name in names if name in fragment.schema.names]
             with pq.ParquetFile(fragment.path, pre_buffer=False) as file:
                 # A column at least: the number of rows comes with it.
-                for batch in file.iter_batches(most, columns=own or fragment.schema.names[:1]):
+                for batch in file.iter_batches(most, columns=present or fragment.schema.names[:1]):
                     yield _picked(fragment.path, batch, names, constant)
 
     schema = schema if named else _with_name(schema)

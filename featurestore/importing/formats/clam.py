@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.importing import hdf5, tensors
-from featurestore.importing.files import found, slide_name
+from featurestore.importing.files import slide_name, source_files
 from featurestore.importing.slide import Blocks, Geometry, Request, Slide, check_lengths, fault
 
 FEATURES = "features"
@@ -20,7 +20,7 @@ FEATURES = "features"
 
 def slides(request: Request) -> list[Slide]:
     """Return the slides of a folder of features, or of one of its two folders."""
-    files = found(request, (".h5", ".pt"), ("h5_files", "pt_files"))
+    files = source_files(request, (".h5", ".pt"), ("h5_files", "pt_files"))
     if any(file.suffix == ".h5" for file in files):  # the same slides, with coordinates
         files = [file for file in files if file.suffix == ".h5"]
     return [_slide(request, file) for file in files]
@@ -65,16 +65,16 @@ def _patches(request: Request, file: Path) -> Path | None:
 
 
 def _geometry(patches: Path | None) -> Geometry:
-    said: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     if patches is not None:
         with hdf5.opened(patches) as content:
-            said = hdf5.attributes(hdf5.dataset(patches, content, hdf5.COORDINATES))
-    if not {"patch_size", "downsample", "level_dim"} <= set(said):
+            attributes = hdf5.attributes(hdf5.dataset(patches, content, hdf5.COORDINATES))
+    if not {"patch_size", "downsample", "level_dim"} <= set(attributes):
         return Geometry(level=0)
-    (across, down), (width, height) = said["downsample"], said["level_dim"]
+    (across, down), (width, height) = attributes["downsample"], attributes["level_dim"]
     return Geometry(
         level=0,
-        tile=said["patch_size"] * int(across),  # as CLAM itself rounds
+        tile=attributes["patch_size"] * int(across),  # as CLAM itself rounds
         extent=(round(width * across), round(height * down)),
     )
 

@@ -19,7 +19,7 @@ import pyarrow.csv
 
 from featurestore.errors import ConfigError
 from featurestore.importing import tensors
-from featurestore.importing.files import found
+from featurestore.importing.files import source_files
 from featurestore.importing.slide import (
     Array,
     Blocks,
@@ -35,7 +35,9 @@ MANIFEST = "manifest.csv"
 
 def slides(request: Request) -> list[Slide]:
     """Return the slides of a folder with a manifest, or of a manifest."""
-    manifest = next((f for f in found(request, (".csv",)) if f.name == MANIFEST), request.source)
+    manifest = next(
+        (f for f in source_files(request, (".csv",)) if f.name == MANIFEST), request.source
+    )
     column = request.columns.get("slide_id", "wsi_id")
     table = _csv(manifest, ("embeddings",), ("origin", column))
     names = _slide_ids(request, manifest, table)
@@ -57,19 +59,19 @@ def _of_tiles(manifest: Path, names: list[str], files: list[Path], places: Array
         by_slide.setdefault(name, []).append(row)
     made = []
     for name, rows in by_slide.items():
-        own = [files[row] for row in rows]
-        first = tensors.load(own[0])
-        shape = tensors.shape(own[0], _one(first))
-        check_lengths(own[0], shape, (1, 2))
+        slide_files = [files[row] for row in rows]
+        first = tensors.load(slide_files[0])
+        shape = tensors.shape(slide_files[0], _one(first))
+        check_lengths(slide_files[0], shape, (1, 2))
         made.append(
             Slide(
                 slide_id=name,
-                files=(manifest, *own),
+                files=(manifest, *slide_files),
                 rows=len(rows),
                 dim=shape[1],
                 dtype=tensors.matrix(_one(first)).dtype,
                 geometry=Geometry(),
-                blocks=partial(_tile_blocks, own, places[rows]),
+                blocks=partial(_tile_blocks, slide_files, places[rows]),
             )
         )
     return made
@@ -173,8 +175,8 @@ def _coordinates(request: Request, manifest: Path) -> dict[str, tuple[Array, Geo
         for row in table.to_pylist():
             name = Path(row["file"]).name.split(".")[0]
             try:
-                own = row.get("level_idx") == "0"  # the width is in pixels of that level
-                geometry = Geometry(level=0, tile=float(row["width"]) if own else None)
+                is_full_size = row.get("level_idx") == "0"  # the width is in pixels of that level
+                geometry = Geometry(level=0, tile=float(row["width"]) if is_full_size else None)
                 by_slide[name] = _pairs(row["x_y"]), geometry, file
             except ValueError as error:
                 raise fault(

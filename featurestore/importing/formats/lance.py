@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.errors import library_needed
 from featurestore.importing import tables
-from featurestore.importing.libraries import needed
 from featurestore.importing.slide import Request, Slide, fault
 from featurestore.importing.tables import Source
 
@@ -33,7 +33,7 @@ def slides(request: Request) -> list[Slide]:
 
 
 def _opened(request: Request) -> Any:
-    with needed("pylance", "lance", request.source):
+    with library_needed(f"{request.source} cannot be read without pylance", "lance"):
         import lance
     try:
         return lance.dataset(str(request.source))

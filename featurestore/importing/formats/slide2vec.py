@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.importing import npz, tensors
-from featurestore.importing.files import found, slide_name
+from featurestore.importing.files import slide_name, source_files
 from featurestore.importing.slide import (
     Array,
     Blocks,
@@ -30,7 +30,7 @@ EMBEDDINGS, TILES = "tile_embeddings", "tiles"
 
 def slides(request: Request) -> list[Slide]:
     """Return the slides of an output folder, or of its ``tile_embeddings``."""
-    return [_slide(request, file) for file in found(request, (".pt", ".npz"), (EMBEDDINGS,))]
+    return [_slide(request, file) for file in source_files(request, (".pt", ".npz"), (EMBEDDINGS,))]
 
 
 def _slide(request: Request, file: Path) -> Slide:
@@ -42,22 +42,22 @@ def _slide(request: Request, file: Path) -> Slide:
         saved = tensors.load(file)
         shape, dtype = tensors.shape(file, saved), tensors.matrix(saved[:1]).dtype
     check_lengths(file, shape, places.shape)
-    own = file.with_suffix(".meta.json")
-    said = _json(own) if own.exists() else {}
+    metadata_file = file.with_suffix(".meta.json")
+    metadata = _json(metadata_file) if metadata_file.exists() else {}
     return Slide(
         slide_id=slide_name(request, file),
-        files=tuple(path for path in (file, coordinates, meta, own) if path.exists()),
+        files=tuple(path for path in (file, coordinates, meta, metadata_file) if path.exists()),
         rows=shape[0],
         dim=shape[1],
         dtype=dtype,
         geometry=_geometry(_json(meta) if meta.exists() else {}),
         blocks=partial(_blocks, file, places),
-        attributes={"encoder": said.get("encoder_name"), "path": said.get("image_path")},
+        attributes={"encoder": metadata.get("encoder_name"), "path": metadata.get("image_path")},
     )
 
 
 def _tiles(request: Request, file: Path) -> tuple[Path, Path]:
-    """Return where the coordinates of a slide are, and what is said of them.
+    """Return where the coordinates of a slide are, and what is metadata of them.
 
     Those of a class of annotations lie in a folder of its name, as its embeddings do.
     """
@@ -91,8 +91,8 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _geometry(said: dict[str, Any]) -> Geometry:
-    slide, tiling = said.get("slide", {}), said.get("tiling", {})
+def _geometry(metadata: dict[str, Any]) -> Geometry:
+    slide, tiling = metadata.get("slide", {}), metadata.get("tiling", {})
     dimensions = slide.get("dimensions") or ()
     return Geometry(
         level=0,

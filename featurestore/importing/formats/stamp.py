@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.importing import hdf5
-from featurestore.importing.files import found, slide_name
+from featurestore.importing.files import slide_name, source_files
 from featurestore.importing.slide import Array, Geometry, Request, Slide, check_lengths, fault
 
 FEATURES = ("feats", "patch_embeddings")
@@ -21,22 +21,22 @@ HISTORIC = 224
 
 def slides(request: Request) -> list[Slide]:
     """Return the slides of a folder of features."""
-    return [_slide(request, file) for file in found(request, (".h5",))]
+    return [_slide(request, file) for file in source_files(request, (".h5",))]
 
 
 def _slide(request: Request, file: Path) -> Slide:
     with hdf5.opened(file) as content:
-        said = hdf5.attributes(content)
-        if said.get("feat_type", "tile") != "tile":
+        attributes = hdf5.attributes(content)
+        if attributes.get("feat_type", "tile") != "tile":
             raise fault(
-                file, "does not hold one embedding a tile", f"feat_type: {said['feat_type']}",
+                file, "does not hold one embedding a tile", f"feat_type: {attributes['feat_type']}",
                 "name the folder that `stamp preprocess` wrote",
             )  # fmt: skip
         features = hdf5.dataset(file, content, *FEATURES)
         coordinates = hdf5.dataset(file, content, hdf5.COORDINATES)
         shape, dtype = hdf5.shape(features), features.dtype
         check_lengths(file, shape, hdf5.shape(coordinates))
-        geometry = _geometry(file, said, coordinates)
+        geometry = _geometry(file, attributes, coordinates)
     return Slide(
         slide_id=slide_name(request, file),
         files=(file,),
@@ -45,21 +45,26 @@ def _slide(request: Request, file: Path) -> Slide:
         dtype=dtype,
         geometry=geometry,
         blocks=partial(hdf5.blocks, file, FEATURES),
-        attributes={"encoder": said.get("extractor"), "source_version": said.get("stamp_version")},
+        attributes={
+            "encoder": attributes.get("extractor"),
+            "source_version": attributes.get("stamp_version"),
+        },
     )
 
 
-def _geometry(file: Path, said: dict[str, Any], coordinates: Any) -> Geometry:
-    tile = said.get("tile_size_um")
-    if tile is None and said.get("unit") == "um":  # of version 2.0
-        tile = said.get("tile_size")
+def _geometry(file: Path, attributes: dict[str, Any], coordinates: Any) -> Geometry:
+    tile = attributes.get("tile_size_um")
+    if tile is None and attributes.get("unit") == "um":  # of version 2.0
+        tile = attributes.get("tile_size")
     if tile is not None:
-        return Geometry(micrometres=1.0, tile=float(tile), tile_pixels=said.get("tile_size_px"))
-    if round(said.get("tile_size") or _step(coordinates[:])) == HISTORIC:
+        return Geometry(
+            micrometres=1.0, tile=float(tile), tile_pixels=attributes.get("tile_size_px")
+        )
+    if round(attributes.get("tile_size") or _step(coordinates[:])) == HISTORIC:
         return Geometry(micrometres=256 / HISTORIC, tile=HISTORIC, tile_pixels=HISTORIC)
     raise fault(
         file, "does not say in which unit its coordinates are",
-        f"attributes {', '.join(map(str, said)) or 'none'}",
+        f"attributes {', '.join(map(str, attributes)) or 'none'}",
         "extract the features again by a newer STAMP",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.importing import hdf5
-from featurestore.importing.files import found, slide_name
+from featurestore.importing.files import slide_name, source_files
 from featurestore.importing.slide import Geometry, Request, Slide, check_lengths
 
 FEATURES = "features"
@@ -17,7 +17,7 @@ FEATURES = "features"
 
 def slides(request: Request) -> list[Slide]:
     """Return the slides of a folder ``features_ENCODER``."""
-    return [_slide(request, file) for file in found(request, (".h5", ".hdf5"))]
+    return [_slide(request, file) for file in source_files(request, (".h5", ".hdf5"))]
 
 
 def _slide(request: Request, file: Path) -> Slide:
@@ -25,7 +25,7 @@ def _slide(request: Request, file: Path) -> Slide:
         features = hdf5.dataset(file, content, FEATURES)
         coordinates = hdf5.dataset(file, content, hdf5.COORDINATES)
         shape, dtype = hdf5.shape(features), features.dtype
-        places, said = hdf5.shape(coordinates), hdf5.attributes(coordinates)
+        places, attributes = hdf5.shape(coordinates), hdf5.attributes(coordinates)
         encoder = hdf5.attributes(features).get("encoder")
     if shape == (0,):  # of a slide without tissue, where the encoder does not say its width
         shape = (0, 0)
@@ -36,25 +36,25 @@ def _slide(request: Request, file: Path) -> Slide:
         rows=shape[0],
         dim=shape[1],
         dtype=dtype,
-        geometry=geometry(said),
+        geometry=geometry(attributes),
         blocks=partial(hdf5.blocks, file, (FEATURES,)),
         attributes={"encoder": encoder},
     )
 
 
-def geometry(said: dict[str, Any]) -> Geometry:
+def geometry(attributes: dict[str, Any]) -> Geometry:
     """Return what the attributes of ``coords`` say; they are pixels of level 0.
 
     ``patch_size`` and ``overlap`` are pixels at the target magnification.
     """
-    tile, stride = said.get("patch_size_level0"), None
-    if tile and said.get("patch_size") and "overlap" in said:
-        stride = tile - round(said["overlap"] * tile / said["patch_size"])
-    extent = said.get("level0_width"), said.get("level0_height")
+    tile, stride = attributes.get("patch_size_level0"), None
+    if tile and attributes.get("patch_size") and "overlap" in attributes:
+        stride = tile - round(attributes["overlap"] * tile / attributes["patch_size"])
+    extent = attributes.get("level0_width"), attributes.get("level0_height")
     return Geometry(
         level=0,
         tile=tile,
         stride=stride,
         extent=(extent[0], extent[1]) if extent[0] and extent[1] else None,
-        magnification=said.get("level0_magnification"),
+        magnification=attributes.get("level0_magnification"),
     )

@@ -6,11 +6,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from featurestore.errors import library_needed
 from featurestore.io.tables.version import (
     Partition,
     TableVersion,
     damaged,
-    library,
+    log_needed,
     no_version,
     unread,
 )
@@ -64,7 +65,7 @@ def read(root: Path, number: int) -> TableVersion:
 
 
 def _opened(root: Path, number: int | None) -> Any:
-    with library(root, KIND, "delta"):
+    with library_needed(log_needed(root, KIND), "delta"):
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
     try:

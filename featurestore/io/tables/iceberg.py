@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, library_needed
 from featurestore.io.tables.version import (
     Partition,
     TableVersion,
     damaged,
-    library,
+    log_needed,
     no_version,
     unread,
 )
@@ -157,7 +157,7 @@ def _partition(table: Any, schema: Any, file: Any) -> dict[str, str | None]:
 
 def _opened(metadata: Path) -> Any:
     root = metadata.parent.parent
-    with library(root, KIND, "iceberg"):
+    with library_needed(log_needed(root, KIND), "iceberg"):
         from pyiceberg.catalog.noop import NoopCatalog
         from pyiceberg.exceptions import ValidationError
         from pyiceberg.io.pyarrow import PyArrowFileIO

@@ -1,7 +1,6 @@
 """One version of a table: what its log says, whichever format the log is in."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,25 +34,9 @@ class TableVersion:
     columns: Callable[[Path, pa.Schema], pa.Schema]
 
 
-@contextmanager
-def library(root: Path, kind: str, extra: str) -> Iterator[None]:
-    """Refuse a table whose library a block cannot import.
-
-    Parameters
-    ----------
-    kind
-        The format.
-    extra
-        Of this project, that brings the library.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ArtifactError(
-            f"{root} is a table of {kind}, whose log says which files and rows count",
-            found=str(error),
-            fix=f"pip install 'tissue-probe[{extra}]'",
-        ) from error
+def log_needed(root: Path, kind: str) -> str:
+    """Return why a table cannot be read without the library of its format, in words."""
+    return f"{root} is a table of {kind}, whose log says which files and rows count"
 
 
 def unread(root: Path, what: str, fix: str) -> ArtifactError:
