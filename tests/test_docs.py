@@ -16,6 +16,7 @@ import pytest
 import tools_output
 from conftest import ROOT, launch
 from documents import DECISIONS, DOCUMENTS, Block, blocks, mentioned, parse, prose, read
+from test_walkthroughs import WALKTHROUGHS
 from versions import BETTER, GOOD, MODEL, register, write_data
 
 from featurestore.console import cli
@@ -45,6 +46,9 @@ ELSEWHERE = {
     "docs/spark.md": "tests/featurestore/backend/test_engines.py::"
     "test_a_store_on_spark_makes_the_same_training_set",
     "docs/server.md": "tests/train/tracking/test_server.py::test_the_walk_through_runs_as_written",
+    **dict.fromkeys(
+        WALKTHROUGHS, "tests/test_walkthroughs.py::test_a_page_runs_from_its_first_line_to_its_last"
+    ),
     "docs/registry.md: Serve": "tests/train/tracking/test_serving.py::"
     "test_a_request_is_answered_with_the_models_probabilities",
 }

@@ -52,6 +52,8 @@ def connect(
     QueryError
         The engine is not installed, or does not start.
     """
+    # One query within another: merged into one, an expression is written out wherever it is used.
+    ibis.options.sql.fuse_selects = False
     if engine == "pyspark":
         return spark_connection(threads, temp_folder)
     limits: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}

@@ -1,4 +1,8 @@
-"""The label view: coverages -> tissue_prop, dominant, label, target."""
+"""The label view: coverages -> tissue_prop, dominant, label, target.
+
+Classes are entries of lists, not columns: what is asked of each of them is written once, and the
+text of a query grows with the number of classes, not with its square.
+"""
 
 import operator
 from collections.abc import Sequence
@@ -11,6 +15,7 @@ import ibis.expr.types as ir
 from featurestore.spec.literals import LabelRule
 from featurestore.views import precision
 from featurestore.views.classes import BACKGROUND, ClassSpec
+from featurestore.views.joins import unused
 
 
 def coverage(tiles: ir.Table, spec: ClassSpec) -> ir.FloatingValue:
@@ -19,20 +24,31 @@ def coverage(tiles: ir.Table, spec: ClassSpec) -> ir.FloatingValue:
     return ibis.least(reduce(operator.add, shares), 1.0) if len(shares) > 1 else shares[0]
 
 
+def coverages(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.ArrayValue:
+    """Return the coverages of all classes as a list of doubles, in their order."""
+    return ibis.array([coverage(tiles, spec) for spec in classes])
+
+
 def kinds_of(tiles: ir.Table, spec: ClassSpec) -> list[dt.DataType]:
     """Return the types of the columns that the coverage of one class is read from."""
     return [tiles[column].type() for column in spec.columns]
 
 
-def passes(tiles: ir.Table, spec: ClassSpec) -> ir.BooleanValue:
-    """Return whether a class reaches its threshold; a coverage of 0.0 never does."""
-    share = coverage(tiles, spec)
-    return (share > 0) & (share >= precision.reached_at(spec.threshold, kinds_of(tiles, spec)))
+def reached_at(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.ArrayValue:
+    """Return what the coverage of each class must reach, and be above 0, as a list of doubles."""
+    least = [precision.reached_at(spec.threshold, kinds_of(tiles, spec)) for spec in classes]
+    return doubles(least)
 
 
-def highest(shares: Sequence[ir.FloatingValue]) -> ir.FloatingValue:
-    """Return the row-wise maximum (DuckDB's and Spark's ``greatest`` want two arguments)."""
-    return ibis.greatest(*shares) if len(shares) > 1 else shares[0]
+def doubles(values: Sequence[float]) -> ir.ArrayValue:
+    """Return a list of doubles."""
+    return ibis.literal(list(map(float, values)), "array<float64>")
+
+
+def passing(shares: ir.ArrayValue, least: ir.ArrayValue) -> ir.ArrayValue:
+    """Return the coverages that are above 0 and reach what they must; 0 in place of others."""
+    pairs = shares.zip(least)
+    return pairs.map(lambda pair: ibis.ifelse((pair.f1 > 0) & (pair.f1 >= pair.f2), pair.f1, 0.0))
 
 
 def label_view(
@@ -71,33 +87,34 @@ def label_view(
     >>> label_view(tiles, classes, "any_passing").label.to_pyarrow().to_pylist()
     ['Fat', 'Nerve', 'background']
     """
-    shares = [coverage(tiles, spec) for spec in classes]
-    dominant = _first_highest(shares, classes)
-    label = dominant
+    shares, highest, place, labelled = (
+        unused(tiles, name) for name in ("shares", "highest", "place", "labelled")
+    )
+    view = tiles.mutate(coverages(tiles, classes).name(shares))
+    view = view.mutate(view[shares].maxs().name(highest))
+    view = view.mutate(place_in(view[shares], view[highest]).name(place))
     if rule == "any_passing":
-        passing = [ibis.ifelse(passes(tiles, spec), coverage(tiles, spec), 0.0) for spec in classes]
-        label = _first_highest(passing, classes).fill_null(dominant)
-    index = ibis.cases(
-        *((label == spec.name, spec.index) for spec in classes if spec.index is not None),
-        else_=ibis.null("int64"),
-    )
-    return tiles.mutate(
-        tissue_prop=reduce(operator.add, shares),
-        dominant=dominant,
-        label=label.fill_null(BACKGROUND),
-        target=index.cast("int64"),
+        best = passing(view[shares], reached_at(tiles, classes))
+        chosen = ibis.ifelse(best.maxs() > 0, place_in(best, best.maxs()), view[place])
+    else:
+        chosen = view[place]
+    view = view.mutate(chosen.name(labelled))
+    # No list is asked for an unknown place: Spark believes that what comes out cannot be null.
+    covered = view[highest] > 0
+    names = ibis.array([spec.name for spec in classes])
+    indices = ibis.literal([spec.index for spec in classes], "array<int64>")
+    return view.select(
+        *tiles.columns,
+        tissue_prop=view[shares].sums(),
+        dominant=ibis.ifelse(covered, names[view[place]], ibis.null("string")),
+        label=ibis.ifelse(covered, names[view[labelled]], BACKGROUND),
+        target=ibis.ifelse(covered, indices[view[labelled]], ibis.null("int64")),
     )
 
 
-def _first_highest(
-    shares: Sequence[ir.FloatingValue], classes: Sequence[ClassSpec]
-) -> ir.StringValue:
-    top = highest(shares)
-    return ibis.cases(
-        (top == 0, ibis.null("string")),
-        *((share == top, spec.name) for share, spec in zip(shares, classes, strict=True)),
-        else_=ibis.null("string"),
-    )
+def place_in(values: ir.ArrayValue, value: ir.Value) -> ir.IntegerValue:
+    """Return the place of a value in a list, from 0; Spark takes places of 32 bits alone."""
+    return values.index(value).cast("int32")
 
 
 def coverage_view(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.Table:
@@ -107,15 +124,12 @@ def coverage_view(tiles: ir.Table, classes: Sequence[ClassSpec]) -> ir.Table:
     without spelling out a column per class. A threshold is rounded to the ``precision``
     (``float32`` or ``float64``) before a coverage is compared with it.
     """
-    long = [
-        tiles.select(
-            "slide_id",
-            "x",
-            "y",
-            ibis.literal(spec.name, "string").name("class"),
-            coverage(tiles, spec).name("coverage"),
-            ibis.literal(precision.precision(*kinds_of(tiles, spec)), "string").name("precision"),
-        )
+    of_class = ibis.array([
+        ibis.struct({
+            "class": ibis.literal(spec.name, "string"),
+            "coverage": coverage(tiles, spec),
+            "precision": ibis.literal(precision.precision(*kinds_of(tiles, spec)), "string"),
+        })
         for spec in classes
-    ]
-    return ibis.union(*long) if len(long) > 1 else long[0]
+    ])  # fmt: skip
+    return tiles.select("slide_id", "x", "y", of_class=of_class.unnest()).unpack("of_class")

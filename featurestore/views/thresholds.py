@@ -1,8 +1,6 @@
 """The threshold view: the first reason, in a fixed order, for which a tile is dropped."""
 
-import operator
 from collections.abc import Sequence
-from functools import reduce
 
 import ibis
 import ibis.expr.types as ir
@@ -11,7 +9,8 @@ from featurestore.spec.rules import LabelRules
 from featurestore.views import precision
 from featurestore.views.classes import BACKGROUND, ClassSpec
 from featurestore.views.filters import filtered
-from featurestore.views.labels import coverage, highest, kinds_of, passes
+from featurestore.views.joins import unused
+from featurestore.views.labels import coverages, kinds_of, passing, place_in, reached_at
 
 FILTERED, DROPPED_CLASS = "filtered", "dropped_class"
 REASONS = (FILTERED, BACKGROUND, DROPPED_CLASS, "tissue", "multi_class", "class_threshold")
@@ -62,22 +61,21 @@ def threshold_view(
     [None, 'class_threshold', 'tissue', 'multi_class']
     """
     tiles, holds = filtered(labels, slides, rules.where or "true")
-    shares = [coverage(tiles, spec) for spec in classes]
-    kinds = [kind for spec in classes for kind in kinds_of(labels, spec)]
-    present = reduce(operator.add, ((share > 0).cast("int64") for share in shares))
+    shares = unused(tiles, "shares")
+    tiles = tiles.mutate(coverages(tiles, classes).name(shares))
+    listed, least = tiles[shares], reached_at(labels, classes)
     if rules.label_rule == "any_passing":
-        reached = reduce(operator.or_, (passes(tiles, spec) for spec in classes))
+        reached = passing(listed, least).maxs() > 0
     else:
-        reached = ibis.cases(
-            *((tiles.dominant == spec.name, passes(tiles, spec)) for spec in classes),
-            else_=False,
-        )
+        place = place_in(listed, listed.maxs())  # of the dominant class
+        reached = listed.maxs() >= least[place]
+    kinds = [kind for spec in classes for kind in kinds_of(labels, spec)]
     tests = {
         FILTERED: ~holds,
-        BACKGROUND: highest(shares) == 0,
+        BACKGROUND: listed.maxs() == 0,
         DROPPED_CLASS: tiles.label.isin([spec.name for spec in classes if spec.index is None]),
         "tissue": tiles.tissue_prop < precision.floor(rules.tissue_prop_min, kinds),
-        "multi_class": (present > 1) & rules.single_class,
+        "multi_class": (listed.filter(lambda share: share > 0).length() > 1) & rules.single_class,
         "class_threshold": ~reached,
     }
     first = ibis.cases(

@@ -234,6 +234,43 @@ def test_views_agree_with_the_oracle(case: dict[str, Any]):
     assert counted["input"] == counted["kept"] + sum(counted[r] for r in oracle.REASONS)
 
 
+@pytest.mark.parametrize("rule", ["dominant", "any_passing"])
+@pytest.mark.parametrize("count", [7, 28, 200])
+def test_many_classes_have_the_fates_of_the_oracle(count: int, rule: str):
+    """Shares of few values: of so many classes most are 0, and many are equal."""
+    rng = np.random.default_rng(count)
+    shares = rng.integers(0, 5, (40, count)) / 16 * (rng.random((40, count)) < 2 / count)
+    built = Built(TIES | {
+        "names": [f"class {number}" for number in range(count)],
+        "rows": shares.tolist(),
+        "keys": [{"slide_id": "s", "x": n, "y": 0} for n in range(40)],
+        "thresholds": (rng.integers(0, 8, count) / 16).tolist(),
+            "tissue_prop_min": 0.2,
+        "rule": rule,
+        "fold": [0] * 40,
+        "embedded": [True] * 40,
+    })  # fmt: skip
+    labels, reasons = built.expected()
+    assert by_x(built.labels, "label") == labels
+    assert by_x(built.thresholds, "dropped_by") == reasons
+    assert {None, "background", "tissue", "class_threshold"} <= set(reasons)
+
+
+def test_the_text_of_a_view_grows_as_the_classes_do():
+    def lengths(count: int) -> list[int]:
+        built = Built(TIES | {
+            "names": [f"class {number:03d}" for number in range(count)],
+            "rows": [[0.0] * count] * 5,
+            "thresholds": [0.5] * count,
+            "rule": "any_passing",
+        })  # fmt: skip
+        views = built.labels, built.thresholds, coverage_view(built.labels, built.classes)
+        return [len(built.connection.compile(view)) for view in views]
+
+    for few, more, many in zip(lengths(50), lengths(100), lengths(200), strict=True):
+        assert many - more < 2.1 * (more - few)
+
+
 @settings(max_examples=examples(20), deadline=None)
 @given(decimals())
 @example(AT_THE_BOUND)
