@@ -20,7 +20,7 @@ from rich.filesize import decimal
 
 from featurestore import examples
 from featurestore.backend import errors as backend_errors
-from featurestore.console import answers, catalog, cover, imports, outputs, shell
+from featurestore.console import answers, catalog, cover, imports, outputs, shell, split
 from featurestore.console.describe import description
 from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     views = commands.add_parser("views", help="the views and their columns")
     views.set_defaults(run=_views)
     cover.add(commands)
+    split.add(commands, open_store)
     _add_cohort(commands)
     _add_snapshots(commands)
     imports.add(commands)
