@@ -15,7 +15,7 @@ from featurestore.splits.cohort import Cohort
 
 TRAIN, TEST = range(2)
 SIDES = ("train", "test")
-EXCHANGED = 5_000
+EXCHANGED = 2_000
 """Groups, of more than which dealing alone ends as near: they are small next to their strata."""
 
 
@@ -47,11 +47,25 @@ def assign_sides(cohort: Cohort, known: Codes, rules: SplitRules) -> Codes:
     dealt = extended_groups(counts, had, len(SIDES), rules.seed, sizes)
     if len(kept) <= EXCHANGED:
         dealt = exchanged(counts, len(SIDES), dealt, free=had == NEW, sizes=sizes)
-    sides[kept] = dealt
+    sides[kept] = _filled(counts.sum(axis=1), dealt, had == NEW, rules)
     if len(rest):  # whoever has no tile of any stratum: by the tiles that other rules may keep
         dropped = cohort.dropped[rest, None]
         sides[rest] = extended_groups(dropped, known[rest], len(SIDES), rules.seed, sizes)
     _check_sides(cohort, sides, rules)
+    return sides
+
+
+def _filled(tiles: Codes, sides: Codes, free: Codes, rules: SplitRules) -> Codes:
+    """Return sides of which none is empty: the new group nearest in size fills one that would be.
+
+    So it is where every stratum is in one group: no test part at all would be the nearest.
+    """
+    share = (1 - rules.test, rules.test)
+    for side in (TRAIN, TEST):
+        movable = np.flatnonzero(free & (sides != side))
+        if (sides != side).all() and len(movable):
+            sides = sides.copy()
+            sides[movable[np.argmin(np.abs(tiles[movable] - share[side] * tiles.sum()))]] = side
     return sides
 
 

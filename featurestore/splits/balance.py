@@ -56,14 +56,15 @@ def shortcomings(rows: list[dict[str, Any]], rules: SplitRules) -> list[str]:
             reason = "in one group alone" if sum(groups) == 1 else "with all their groups"
             one_sided[reason].append(f"{row['stratum']} ({SIDES[groups.index(0) ^ 1]})")
     lines = [
-        f"{len(names):,} strata are on one side, {reason}: {_listed(names)}"
+        f"{len(names):,} of {len(rows) - 1:,} strata are on one side, {reason}: {_listed(names)}"
         for reason, names in one_sided.items()
     ]
     share = rows[0]["share"]
     if abs(share - rules.test) > FAR * rules.test:
         lines.append(
             f"the test part has {share:.1%} of the tiles, not {rules.test:.1%}: values of "
-            f"{rules.group} are few, very unlike in size, or keep their side"
+            f"{rules.group} are few, very unlike in size, keep their side, or are the only ones of "
+            "a stratum"
         )
     return lines
 

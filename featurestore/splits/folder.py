@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import engine
 from featurestore.backend.errors import translated
@@ -173,11 +174,17 @@ class _Writer:
             self.writer.close()
 
 
-def check_sides(folder: Path, sides: Sides, written: Mapping[str, str], tiles: int) -> None:
+def check_sides(
+    connection: SQLBackend, folder: Path, sides: Sides, written: Mapping[str, str], tiles: int
+) -> None:
     """Make sure, in the files, that no tile was lost, and no tile and no group is on both sides.
 
     Parameters
     ----------
+    connection
+        Of DuckDB, which reads them.
+    sides, written
+        As of `write_tiles`.
     tiles
         How many there are.
 
@@ -186,7 +193,6 @@ def check_sides(folder: Path, sides: Sides, written: Mapping[str, str], tiles: i
     LeakageError
         Not so.
     """
-    connection = engine.connect()
     train, test = (
         engine.read_parquet(connection, [folder / name]).rename(dict(written)) for name in TILES
     )
@@ -194,7 +200,6 @@ def check_sides(folder: Path, sides: Sides, written: Mapping[str, str], tiles: i
         number = sum(int(side.count().to_pyarrow().as_py()) for side in (train, test))
         shared_tiles = train.semi_join(test, list(KEY)).count().to_pyarrow().as_py()
         values = [side.select(sides.column).distinct().to_pyarrow() for side in (train, test)]
-    engine.close(connection)
     wrong = [
         f"{SIDES[side]} has one of {sides.column}"
         for side, distinct in enumerate(values)

@@ -154,7 +154,7 @@ def _write(store: FeatureStore, made: _Assigned, request: Request, bar: Rows) ->
     ):
         files.write_tiles(tiles, sides, written, folder, bar)
         number = int(made.cohort.kept.sum() + made.cohort.dropped.sum())
-        files.check_sides(folder, sides, written, number)
+        files.check_sides(local.connection, folder, sides, written, number)
         pq.write_table(to_table(made.assignment, group), folder / FILE)
         files.write_manifest(folder, _manifest(store, made))
         local.sources.confirm()
