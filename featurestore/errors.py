@@ -76,6 +76,10 @@ class FoldError(FeatureStoreError):
     """A fold that does not exist or cannot be assigned."""
 
 
+class SplitError(FeatureStoreError):
+    """A held-out set that cannot be assigned, or would not be one."""
+
+
 class LeakageError(FeatureStoreError):
     """A group stands on both sides of a split that promised otherwise."""
 

@@ -28,13 +28,16 @@ from train import promote
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 CI = "`.ci/run` does it, in a fresh environment"
 NOT_RUN = {
-    "pip install -e . && accelerate launch train/probe.py fold=4": CI,
+    "pip install -e '.[train]' && accelerate launch train/probe.py fold=4": CI,
     "pip install -e '.[test]' && pytest": CI,
     "pip install -e '.[test]'": CI,
     'pytest -m "not slow"': "it is what runs this",
     "ruff check . && ruff format --check .": CI,
     "mypy": CI,
     "lint-imports": CI,
+    "docker build -t registry/tissue-probe:1 .": "tests/test_packaging.py reads the Dockerfile",
+    "docker build -t registry/tissue-probe:1 --build-arg "
+    "TORCH_INDEX=https://download.pytorch.org/whl/cu128 .": "likewise",
     "pip install -e '.[spark]'": "the extra `test` has it",
     "accelerate launch train/probe.py data=virchow2 fold=4 data.runs.embeddings=RUN "
     "data.runs.folds=RUN data.runs.tiles=RUN data.runs.slides=RUN": "four runs of your own MLflow",
@@ -59,6 +62,8 @@ LEFT = {
     "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
     "--classes classes.yaml --to tiles.parquet": "tiles.parquet",
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
+    "featurestore --config store.yaml split --test 0.2 --group patient_id --stratify label     "
+    "--to held-out": "held-out/test_tiles.parquet",
 }
 """What a command leaves where it was run."""
 SILENT = {"featurestore gc --keep 5", "featurestore gc --store /mnt/shared/tissue --keep 20"}

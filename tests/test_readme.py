@@ -14,7 +14,7 @@ def test_two_commands_stand_first_and_ci_runs_them():
     first = blocks("README.md")[0]
     assert first.heading == "tissue-probe"
     assert list(first.commands) == [
-        "pip install -e . && accelerate launch train/probe.py fold=4",
+        "pip install -e '.[train]' && accelerate launch train/probe.py fold=4",
         "pip install -e '.[test]' && pytest",
     ]
     assert README.index("```sh") < 1500  # the first screen

@@ -2,6 +2,7 @@
 
     python train/submit.py slurm --gpus 2 --partition gpu --hours 4 fold=all final=true
     python train/submit.py slurm --nodes 2 --gpus 8 --dry-run fold=all
+    docker build -t registry/tissue-probe:1 . && docker push registry/tissue-probe:1
     python train/submit.py kubernetes --image registry/tissue-probe:1 --claim data:/data fold=4
 
 The arguments after the options are those of train/probe.py, checked before anything is submitted.
@@ -43,7 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 OPTIONS_OF: dict[str, dict[str, dict[str, Any]]] = {
     "slurm": {"--partition": {}, "--account": {}},
     "kubernetes": {
-        "--image": {"required": True, "help": "with this checkout in it"},
+        "--image": {"required": True, "help": "with this checkout in it: docker build -t IMAGE ."},
         "--checkout": {"default": "/app", "help": "where, in the image"},
         "--namespace": {"default": "default"},
         "--claim": {"action": "append", "default": [], "metavar": "NAME:/PATH",

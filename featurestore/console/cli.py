@@ -1,7 +1,7 @@
 """``featurestore``: questions about the views, from the command line.
 
 featurestore funnel
-featurestore sql -f sql/fold_balance.sql
+featurestore sql -f fold_balance
 featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --format json
 """
 
@@ -20,7 +20,7 @@ from rich.filesize import decimal
 
 from featurestore import examples
 from featurestore.backend import errors as backend_errors
-from featurestore.console import answers, catalog, cover, imports, outputs, shell
+from featurestore.console import answers, catalog, cover, imports, outputs, questions, shell, split
 from featurestore.console.describe import description
 from featurestore.console.tables import print_funnel, print_table, print_tables
 from featurestore.embeddings.layout import STORED
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     sql = commands.add_parser("sql", help="ask one SELECT of the views")
     text = sql.add_mutually_exclusive_group(required=True)
     text.add_argument("query", nargs="?", help="the statement")
-    text.add_argument("-f", "--file", type=Path, help="a .sql file")
+    text.add_argument("-f", "--file", type=Path, help="a .sql file, or a question by its name")
     sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")
     _add_external(sql)
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     views = commands.add_parser("views", help="the views and their columns")
     views.set_defaults(run=_views)
     cover.add(commands)
+    split.add(commands, open_store)
     _add_cohort(commands)
     _add_snapshots(commands)
     imports.add(commands)
@@ -224,14 +225,7 @@ def _sql(options: argparse.Namespace) -> None:
         )
     query = options.query
     if options.file is not None:
-        try:
-            query = options.file.read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{options.file} cannot be read",
-                found=getattr(error, "strerror", None) or str(error),
-                fix="name a .sql file in UTF-8, for example sql/fold_balance.sql",
-            ) from error
+        query = questions.read(options.file)
     store = open_store(options)
     if options.output is not None:
         outputs.check(store, options.output)

@@ -29,7 +29,8 @@ def check(store: FeatureStore, path: Path) -> None:
         if uri is None or urlsplit(uri).scheme not in ("", "file"):
             continue
         folder = Path(local_path(find.asked(uri)[0]))
-        files = store.sources.dataset(name).named.values()
+        # What is not there yet is no file of an artifact.
+        files = store.sources.dataset(name).named.values() if path.exists() else ()
         if any(file.name == path.name and _place(file) == _place(path) for file in files):
             raise _refusal(path, f"a file of data.{name}={uri}")
         if (

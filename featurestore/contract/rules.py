@@ -286,14 +286,7 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
         if kept.semi_join(embeddings, list(KEY)).count().to_pyarrow().as_py():
             return
         if not kept.count().to_pyarrow().as_py():
-            reasons = funnel_view(tiles).to_pyarrow().to_pylist()
-            lost = {row["reason"] for row in reasons if row["tiles"]}
-            looser = [advice for reason, advice in LOOSER.items() if reason in lost]
-            raise EmptyViewError(
-                "Every tile is dropped",
-                found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
-                fix=", or ".join(looser) or "name tiles that have some coverage",
-            )
+            raise every_tile_dropped(tiles)
         ours, theirs = (
             side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
             for side in (kept, embeddings)
@@ -304,3 +297,22 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
             found=f"the first tile at {key_text(ours[0])}; the first embedding at {embedded}",
             fix="check that both artifacts are of one cohort and spell their keys alike",
         )
+
+
+def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:
+    """Return the refusal of rules that drop every tile, with the funnel.
+
+    Parameters
+    ----------
+    tiles
+        The threshold view.
+    """
+    with translated():
+        reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+    lost = {row["reason"] for row in reasons if row["tiles"]}
+    looser = [advice for reason, advice in LOOSER.items() if reason in lost]
+    return EmptyViewError(
+        "Every tile is dropped",
+        found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
+        fix=", or ".join(looser) or "name tiles that have some coverage",
+    )

@@ -6,6 +6,7 @@ and classes, which SciPy's HiGHS solves, and by exchanging groups between folds 
 helps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -106,7 +107,13 @@ def optimal_folds(counts: Counts, k: int, start: Folds) -> Folds:
     )
 
 
-def exchanged(counts: Counts, k: int, start: Folds, free: Free | None = None) -> Folds:
+def exchanged(
+    counts: Counts,
+    k: int,
+    start: Folds,
+    free: Free | None = None,
+    sizes: Sequence[float] | None = None,
+) -> Folds:
     """Exchange groups between folds, two folds after two, until no exchange is an improvement.
 
     To move a group is to exchange it for nobody.
@@ -117,9 +124,13 @@ def exchanged(counts: Counts, k: int, start: Folds, free: Free | None = None) ->
         As of `optimal_folds`.
     free
         Which groups may move, shape (groups,); all by default.
+    sizes
+        How large each fold is to be, in even shares; all alike by default.
     """
     everybody = np.ones(len(start), dtype=bool)
-    exchanges = Exchanges(counts, k, start.copy(), everybody if free is None else free)
+    exchanges = Exchanges(
+        counts, k, start.copy(), everybody if free is None else free, sizes or [1.0] * k
+    )
     pairs = list(combinations(range(k), 2))
     while sum(exchanges.improve(*pair) for pair in pairs):
         pass
@@ -138,22 +149,27 @@ class Exchanges:
         Fold of each group, changed in place.
     free
         Which groups may move.
+    sizes
+        How large each fold is to be, in even shares.
     """
 
     counts: Counts
     k: int
     folds: Folds
     free: Free
+    sizes: Sequence[float]
 
     def __post_init__(self) -> None:
         nobody = np.zeros((1, self.counts.shape[1]), dtype=np.int64)
         self.points = np.vstack([_scaled(self.counts, self.k), np.zeros(self.counts.shape[1] + 1)])
+        self.even = _even(self.counts, self.k)
         self.holds = (np.vstack([self.counts, nobody]) > 0).astype(np.int64)
 
     def improve(self, one: int, other: int) -> bool:
         """Make the best exchange between two folds; return whether there was one that helps."""
         ours, theirs = (np.flatnonzero(self.folds == fold) for fold in (one, other))
-        gap = (self.points[ours].sum(axis=0) - self.points[theirs].sum(axis=0)) / 2
+        asked = self.even * (self.sizes[one] - self.sizes[other])
+        gap = (self.points[ours].sum(axis=0) - self.points[theirs].sum(axis=0) - asked) / 2
         left, right = self._worth_a_look(ours, theirs, gap)
         empty = self._empty(ours, left, right) + self._empty(theirs, right, left)
         # |a - b - gap|^2 - |gap|^2 is half of what giving a for b adds to the squared imbalance.

@@ -1,5 +1,7 @@
 """New groups, and new tiles, beside those that have their folds: which evens out the classes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,7 +9,9 @@ Codes = npt.NDArray[np.int64]
 NEW = -1  # in place of a fold
 
 
-def extended_groups(counts: Codes, known: Codes, k: int, seed: int) -> Codes:
+def extended_groups(
+    counts: Codes, known: Codes, k: int, seed: int, sizes: Sequence[float] | None = None
+) -> Codes:
     """Give each new group a fold, one after another, beside the groups that keep theirs.
 
     The order and the criterion are those of `sklearn.model_selection.StratifiedGroupKFold`: the
@@ -26,6 +30,8 @@ def extended_groups(counts: Codes, known: Codes, k: int, seed: int) -> Codes:
         Number of folds.
     seed
         Shuffles the new groups, so that it decides between those that are alike.
+    sizes
+        How large each fold is to be, in even shares; all alike by default.
 
     Returns
     -------
@@ -38,6 +44,7 @@ def extended_groups(counts: Codes, known: Codes, k: int, seed: int) -> Codes:
     [0, 0, 1, 1]
     """
     folds, total = known.copy(), counts.sum(axis=0)
+    wanted = np.ones(k) if sizes is None else np.asarray(sizes)
     held = known != NEW
     cells = np.zeros((k, counts.shape[1]))
     np.add.at(cells, known[held], counts[held])
@@ -45,9 +52,9 @@ def extended_groups(counts: Codes, known: Codes, k: int, seed: int) -> Codes:
     np.random.RandomState(seed).shuffle(new)  # as scikit-learn does
     for group in new[np.argsort(-np.std(counts[new], axis=1), kind="stable")]:
         proposed = cells + np.eye(k)[:, :, None] * counts[group]  # (fold it takes, fold, class)
-        uneven = np.std(proposed / total, axis=1).mean(axis=1)
+        uneven = np.std(proposed / total / wanted[:, None], axis=1).mean(axis=1)
         alike = np.flatnonzero(np.isclose(uneven, uneven.min()))
-        fold = alike[np.argmin(cells[alike].sum(axis=1))]
+        fold = alike[np.argmin(cells[alike].sum(axis=1) / wanted[alike])]
         folds[group] = fold
         cells[fold] += counts[group]
     return folds

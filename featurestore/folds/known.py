@@ -39,7 +39,7 @@ def known_folds(units: pa.Table, earlier: pa.Table, rules: FoldRules) -> Codes:
     """
     if rules.kfold_strategy == "stratified":
         return _of_tiles(units, earlier)
-    told, names = _told(units, earlier, rules.kfold_group)
+    told, names = earlier_folds(units, earlier, rules.kfold_group)
     _refuse_moves({names[code]: folds for code, folds in told.items()}, rules.kfold_group)
     folds = np.full(len(names), NEW, dtype=np.int64)
     for code, one in told.items():
@@ -51,7 +51,7 @@ def shared_units(units: pa.Table, earlier: pa.Table, rules: FoldRules) -> int:
     """Return how many groups, or tiles, had a fold, whether or not all can keep it."""
     if rules.kfold_strategy == "stratified":
         return int((_of_tiles(units, earlier) != NEW).sum())
-    return len(_told(units, earlier, rules.kfold_group)[0])
+    return len(earlier_folds(units, earlier, rules.kfold_group)[0])
 
 
 def gone_rows(rows: pa.Table, earlier: pa.Table) -> pa.Table:
@@ -103,8 +103,16 @@ def _of_tiles(tiles: pa.Table, earlier: pa.Table) -> Codes:
     return pc.fill_null(folds, NEW).to_numpy()
 
 
-def _told(units: pa.Table, earlier: pa.Table, group: str) -> tuple[Told, list[str]]:
-    """Return what is known of the groups that anything is known of, and all groups' values."""
+def earlier_folds(units: pa.Table, earlier: pa.Table, group: str) -> tuple[Told, list[str]]:
+    """Return what is known of the groups that anything is known of, and all groups' values.
+
+    Parameters
+    ----------
+    units
+        With the group's column and ``slide_id``.
+    earlier
+        ``fold`` beside either of them, or both.
+    """
     codes, values = group_codes(units[group])
     names, known = _text(values), _known_values(earlier, group)
     told: Told = defaultdict(dict)

@@ -81,14 +81,23 @@ def fresh_file(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def fresh_folder(final: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes its final name only if the block ends well."""
+def fresh_folder(final: Path, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that takes its final name only if the block ends well.
+
+    Parameters
+    ----------
+    replace
+        Whether it takes the place of a folder that is there; without, that one stays.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     outer = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))  # for this user alone
     folder = outer / final.name
     folder.mkdir()
     try:
         yield folder
+        if replace and final.exists():
+            _exchange(folder, final, outer)
+            return
         try:
             publish(folder, final)
         except OSError:
@@ -97,6 +106,19 @@ def fresh_folder(final: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(outer, ignore_errors=True)
+
+
+def _exchange(fresh: Path, final: Path, outer: Path) -> None:
+    """Give a folder the name of one that is there; nobody finds a mixture of both."""
+    ready, before = outer / "ready", outer / "before"
+    publish(fresh, ready)  # the disk has all of it: between the names lies no more than a moment
+    final.replace(before)
+    try:
+        ready.replace(final)
+    except OSError:
+        before.replace(final)
+        raise
+    sync(final.parent)
 
 
 def new_folder(final: Path, build: Callable[[Path], object]) -> Path:

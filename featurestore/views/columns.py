@@ -18,6 +18,7 @@ TAKEN = {
     "fold", "split", "row", "pred", "confidence",
 }  # fmt: skip
 PREFIXES = (COVERAGE, "prob_")
+FIGURES = "to tell figures by"
 
 
 def passed(columns: Iterable[str]) -> list[str]:
@@ -26,8 +27,15 @@ def passed(columns: Iterable[str]) -> list[str]:
     return [name for name, key in folded if key not in TAKEN and not key.startswith(PREFIXES)]
 
 
-def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) -> list[str]:
+def of_slides(
+    tiles: ir.Table, slides: ir.Table | None, names: Sequence[str], purpose: str = FIGURES
+) -> list[str]:
     """Return which columns are the slides': those that the tiles do not have.
+
+    Parameters
+    ----------
+    purpose
+        What they are asked for, for the message.
 
     Raises
     ------
@@ -38,7 +46,7 @@ def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) ->
     for name in names:
         if name not in ours and name not in theirs:
             raise SchemaError(
-                f"Neither tiles nor slides have a column {name!r} to tell figures by",
+                f"Neither tiles nor slides have a column {name!r} {purpose}",
                 found=f"tiles: {', '.join(ours) or 'none'}; "
                 f"slides: {', '.join(theirs) or ('none' if slides is not None else 'no artifact')}"
                 + nearest(name, [*ours, *theirs]),
@@ -60,15 +68,22 @@ def of_slides(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) ->
     return [name for name in names if name not in ours]
 
 
-def with_columns(tiles: ir.Table, slides: ir.Table | None, names: Sequence[str]) -> ir.Table:
+def with_columns(
+    tiles: ir.Table, slides: ir.Table | None, names: Sequence[str], purpose: str = FIGURES
+) -> ir.Table:
     """Add columns of their slides to tiles; null for a slide that is not among the slides.
+
+    Parameters
+    ----------
+    purpose
+        As of `of_slides`.
 
     Raises
     ------
     SchemaError
         As `of_slides`.
     """
-    wanted = of_slides(tiles, slides, names)
+    wanted = of_slides(tiles, slides, names, purpose)
     if not wanted or slides is None:
         return tiles
     theirs = slides.select(*wanted, slide_id=slides.id.cast("string"))

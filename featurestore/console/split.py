@@ -1,0 +1,97 @@
+"""``featurestore split``: a held-out set, whole groups of it, alike in what matters."""
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.console import outputs
+from featurestore.console.tables import print_table
+from featurestore.io import mlflow_artifacts, names, preflight
+from featurestore.io.progress import Rows
+from featurestore.printing import Console, say
+from featurestore.spec.split_rules import LABEL, SplitRules
+from featurestore.splits import split as splits
+from featurestore.splits.folder import MANIFEST, TILES
+from featurestore.splits.split import Request, Split
+from featurestore.store import FeatureStore
+
+SHOWN = 20  # strata in the terminal
+Open = Callable[[argparse.Namespace], FeatureStore]
+
+
+def add(commands: Any, open_store: Open) -> None:
+    """Add the command to a parser's.
+
+    Parameters
+    ----------
+    open_store
+        Opens the store that options name.
+    """
+    split = commands.add_parser("split", help="tiles to train on and tiles to test, by groups")
+    split.add_argument(
+        "--test", type=share, default=0.2, metavar="SHARE", help="share to hold out (0.2)"
+    )
+    split.add_argument(
+        "--group", default="slide_id", metavar="COLUMN",
+        help="of tiles or slides, for example patient_id: never divided (slide_id)",
+    )  # fmt: skip
+    split.add_argument(
+        "--stratify", type=columns, default=(LABEL,), metavar="COLUMNS",
+        help=f"of tiles or slides, and {LABEL}, with commas: kept alike ({LABEL})",
+    )  # fmt: skip
+    split.add_argument("--seed", type=int, default=0, help="between groups that are alike (0)")
+    split.add_argument(
+        "--to", type=Path, required=True, metavar="FOLDER",
+        help="new, or that of an earlier split, which is extended",
+    )  # fmt: skip
+    split.add_argument("--new", action="store_true", help="assign every group anew")
+    split.add_argument("--no-log", action="store_true", help="log no run to MLflow")
+    split.set_defaults(run=partial(run, open_store))
+
+
+def share(text: str) -> float:
+    """Return the number that an argument is; a percentage is none."""
+    number = float(text)
+    if math.isnan(number):
+        raise ValueError(text)
+    return number
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """Return the columns that an argument names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def run(open_store: Open, options: argparse.Namespace) -> None:
+    """Write a split, and print its balance."""
+    rules = SplitRules(options.test, options.group, options.stratify, options.seed)
+    rules.check()
+    store = open_store(options)
+    for name in TILES:
+        outputs.check(store, options.to / name)
+    if not options.no_log:
+        preflight.check(names.tracking(), mlflow_artifacts.EXPERIMENT, None)
+    request = Request(options.to, options.new, log=not options.no_log)
+    made = splits.split(store, rules, request, Rows(Console(stderr=True), "tiles"))
+    _print(made, rules, options.to)
+
+
+def _print(made: Split, rules: SplitRules, to: Path) -> None:
+    first, *strata = made.balance
+    largest = sorted(strata, key=lambda row: -(row["train"] + row["test"]))[:SHOWN]
+    shown = [first, *(row for row in strata if row in largest)]
+    title = f"kept tiles by {', '.join(rules.stratify) or 'side alone'}"
+    print_table(pa.Table.from_pylist([_line(row) for row in shown]), Console(), title)
+    if len(strata) > SHOWN:
+        say(f"... and {len(strata) - SHOWN:,} smaller strata, in {to / MANIFEST}")
+    say(f"split: {made.origin.text}")
+    say(f"{to}: train on {TILES[0]}, test on {TILES[1]}" + (f"; {made.uri}" if made.uri else ""))
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"share": f"{row['share']:.1%}"}
