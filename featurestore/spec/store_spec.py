@@ -8,6 +8,7 @@ from yaml import Node
 
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds
+from featurestore.spec.keys import doc
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
 from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
@@ -68,11 +69,23 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     featurestore.errors.ConfigError: ...
     """
 
-    storage: Storage = "float32"
-    leakage: Leakage = "refuse"
-    backend: Engine = "duckdb"
-    folds: Growth = "extend"
-    columns: Mapping[str, str | None] = field(default_factory=dict)
+    storage: Storage = field(
+        default="float32", metadata=doc("type in which embeddings are materialised")
+    )
+    leakage: Leakage = field(
+        default="refuse",
+        metadata=doc("what to do about a leak that the strategy promises against"),
+    )
+    backend: Engine = field(
+        default="duckdb", metadata=doc("engine of the views; see docs/spark.md")
+    )
+    folds: Growth = field(
+        default="extend",
+        metadata=doc("extend: what had a fold keeps it; new: assign anew, and go on from there"),
+    )
+    columns: Mapping[str, str | None] = field(
+        default_factory=dict, metadata=doc("names of columns, where they are others")
+    )
 
     def __post_init__(self) -> None:
         """Bring class names to the Unicode form in which names of columns are read.

@@ -1,6 +1,6 @@
 r"""The configuration: its schema, its defaults, and how the pieces in configs/ compose.
 
-    python -m train.config data=virchow2 data.runs.tiles=... > store.yaml    # print it resolved
+    accelerate launch train/probe.py data=data.yaml classes=tissue thresholds.Fat=0.5 fold=4
 
 Each YAML in configs/ overlays the whole configuration. `data=NAME`, `classes=NAME` and
 `experiment=NAME` pick one (or name a file); its section `use` may pick others. In order, the later
@@ -23,13 +23,14 @@ from yaml import MappingNode
 
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds
+from featurestore.spec.arguments import check_form, given, twice
+from featurestore.spec.keys import documented, unset
+from featurestore.spec.trees import Tree, changed, leaves
 from featurestore.spec.typed import TEXT, Reader, nearest
-from train.config.arguments import check_form, given, twice
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
 from train.config.text import Dumper, quoted
-from train.config.trees import Tree, changed, documented, leaves, unset
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -52,10 +53,13 @@ def load(argv: list[str]) -> Config:
     runs = tree["data"]["runs"]
     # Where a run is not set, its artifacts were all given other URIs.
     tree["data"]["runs"] = {name: run for name, run in runs.items() if run != MISSING}
-    for path, value in leaves(tree):
-        if value == MISSING or (isinstance(value, list) and MISSING in value):
-            key = ".".join(path)
-            raise unset(key, f"{key}={MISSING}")
+    missing = [
+        ".".join(path)
+        for path, value in leaves(tree)
+        if value == MISSING or (isinstance(value, list) and MISSING in value)
+    ]
+    if missing:
+        raise unset(missing, " ".join(f"{key}={MISSING}" for key in missing))
     config = _checked(changed(Config(), tree))
     check_sweep(config)
     return config
@@ -178,7 +182,7 @@ def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
 
 def _checked(config: Config) -> Config:
     for key in _unset(config):
-        raise unset(key, f"{key}={MISSING}")
+        raise unset([key], f"{key}={MISSING}")
     _check_numbers(config)
     check(config)
     return config

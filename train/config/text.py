@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from featurestore.spec.trees import leaves
 from featurestore.spec.typed import TEXT
 from train.config.schema import Config
-from train.config.trees import leaves
 
 
 def run_name(config: Config) -> str:

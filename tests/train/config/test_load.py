@@ -80,10 +80,12 @@ def test_later_layers_win(tmp_path: Path):
 
 
 @pytest.mark.parametrize("data", ["virchow2", "prov-gigapath"])
-def test_missing_run_id_is_answered_by_key_and_example(data: str):
+def test_missing_run_ids_are_answered_by_keys_and_examples(data: str):
+    """All of them at once."""
     with pytest.raises(ConfigError) as refusal:
         load([f"data={data}", "fold=4", "data.runs.embeddings=abc"])
-    assert "data.runs.folds is not set" in str(refusal.value)
+    names = "data.runs.folds, data.runs.tiles and data.runs.slides are not set"
+    assert names in str(refusal.value)
     assert "kfold_tiles.parquet" in str(refusal.value)
     assert "for example data.runs.folds=" in str(refusal.value)
 

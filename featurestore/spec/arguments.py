@@ -5,9 +5,9 @@ from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
+from featurestore.spec.keys import MISSING, documented, unset
+from featurestore.spec.trees import Tree, leaves
 from featurestore.spec.typed import Reader, composed, holds_text
-from train.config.schema import MISSING
-from train.config.trees import Tree, documented, leaves, unset
 
 Later = Callable[[Any, str, str], object]
 
@@ -38,7 +38,7 @@ def given(schema: type, argv: list[str], example: str, later: Later = Reader.lat
         check_form(argument, argv, example)
         path, kind, text = _split(schema, argument, reader)
         if text == MISSING:
-            raise unset(".".join(path), argument)
+            raise unset([".".join(path)], argument)
         values: Any = reader.argument(kind, text, ".".join(path))
         for name in reversed(path):
             values = {name: values}
