@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
 from featurestore.spec.keys import MISSING, documented, unset
@@ -102,11 +103,18 @@ def _place(schema: type, key: str, reader: Reader) -> tuple[list[str], Any, bool
         if is_dataclass(kind):
             name, dot, below = rest.partition(".")
             kind, rest = get_type_hints(kind).get(name), below if dot else None
-        elif get_origin(kind) in (dict, Mapping):
-            name, kind, rest, named = rest, get_args(kind)[1], None, True
+        elif get_origin(present := _present(kind)) in (dict, Mapping):
+            name, kind, rest, named = rest, get_args(present)[1], None, True
         else:
             kind = None
         if kind is None:
             raise reader.unknown(key)
         path.append(name)
     return path, kind, named
+
+
+def _present(kind: Any) -> Any:
+    """Return the type of what may be unset, without that."""
+    members = [one for one in get_args(kind) if one is not NoneType]
+    unset_too = get_origin(kind) in (Union, UnionType) and len(members) == 1
+    return members[0] if unset_too else kind

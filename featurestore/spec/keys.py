@@ -43,7 +43,8 @@ def unset(keys: Sequence[str], found: str) -> ConfigError:
     return ConfigError(
         f"{names} {'is' if len(keys) == 1 else 'are'} not set",
         found=found,
-        fix=f"set {'it' if len(keys) == 1 else 'them'} on the command line, for example {examples}",
+        fix=f"set {'it' if len(keys) == 1 else 'them'} on the command line, for example {examples}"
+        + ("; or `featurestore init FOLDER` writes them down" if "data.tiles" in keys else ""),
     )
 
 

@@ -9,7 +9,8 @@ wins: train/config/schema.py, configs/probe.yaml, data, classes, experiment, the
 The type of a key says how its value is read: what is text is taken as it is written, `007` and `on`
 too. OmegaConf composes what was read. In these files, and nowhere else, `${data.name}` stands for
 the value of another key, `\${` for the characters, and `???` for a value that must be set: it is
-none. What a run has recorded is never resolved again.
+none. What a run has recorded is never resolved again. `data.root` in one of them is the folder,
+from the file's own, at which its relative paths start; all others start at the working folder.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ import yaml
 from yaml import MappingNode
 
 from featurestore.errors import ConfigError
-from featurestore.spec import bounds
+from featurestore.spec import bounds, places
 from featurestore.spec.arguments import check_form, given, twice
 from featurestore.spec.keys import documented, unset
 from featurestore.spec.trees import Tree, changed, leaves
@@ -30,7 +31,6 @@ from featurestore.spec.typed import TEXT, Reader, nearest
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
-from train.config.text import Dumper, quoted
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -166,7 +166,8 @@ def _layers(argv: list[str], templates: Templates) -> list[Tree]:
 def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
     """Return what a file of configs/ picks of others, and what it sets."""
     reader = dataclasses.replace(_reader(Config, str(file)), later=templates.later)
-    root = reader.root(_read(file))
+    reader = dataclasses.replace(reader, keys=[*reader.keys, places.KEY])
+    root, place = places.divided(reader, reader.root(_read(file)))
     use = reader.entries(root).get("use")
     picked = Reader(str(file)).value(dict[str, str], use, "use") if use else {}
     for group in picked:
@@ -177,7 +178,8 @@ def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
                 fix=f"use some of {', '.join(GROUPS)}",
             )
     keys = [pair for pair in root.value if pair[1] is not use]
-    return picked, reader.section(Config, MappingNode(root.tag, keys))
+    tree = reader.section(Config, MappingNode(root.tag, keys))
+    return picked, tree | {"data": places.placed(tree.get("data", {}), file, place)}
 
 
 def _checked(config: Config) -> Config:
@@ -206,9 +208,6 @@ def _check_numbers(settings: Any) -> None:
             if key in limits:
                 bounds.check([(".".join(path), value)], limits[key])
                 break
-
-
-Dumper.add_representer(str, quoted)
 
 
 def _file(group: str, name: str) -> Path:
