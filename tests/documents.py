@@ -120,7 +120,7 @@ def only_parsed(main: Callable[..., object], *arguments: list[str]) -> argparse.
 def parse_featurestore(argv: list[str]) -> None:
     from featurestore.console import cli
 
-    only_parsed(cli.main, argv)
+    cli.arguments(argv)
 
 
 def parse_accelerate(argv: list[str]) -> None:
@@ -163,12 +163,8 @@ def parse_python(argv: list[str]) -> None:
 
 
 def parse_module(name: str, argv: list[str]) -> None:
-    from train.config.load import load
-
     assert find_spec(name), name
-    if name == "train.config":
-        load(argv)
-    elif argv:
+    if argv:
         with patch.object(sys, "argv", [name, *argv]):
             only_parsed(import_module(name).main)
 

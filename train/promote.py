@@ -31,9 +31,9 @@ from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, print_error, say
+from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
-from train.config.arguments import given
 from train.config.help import keys
 from train.config.load import CONFIGS, filed, small
 from train.config.rules import check_model_name

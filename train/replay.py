@@ -12,7 +12,7 @@ status 0: all are the same; 3: a figure or the data differ; 2: it cannot be repl
 import sys
 
 from featurestore.printing import print_error
-from train.config.arguments import given
+from featurestore.spec.arguments import given
 from train.config.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"

@@ -2,14 +2,13 @@
 
 import argparse
 import math
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore.console import outputs
+from featurestore.console.settings import open_store
 from featurestore.console.tables import print_table
 from featurestore.io import mlflow_artifacts, names, preflight
 from featurestore.io.progress import Rows
@@ -18,20 +17,12 @@ from featurestore.spec.split_rules import LABEL, SplitRules
 from featurestore.splits import split as splits
 from featurestore.splits.folder import MANIFEST, TILES
 from featurestore.splits.split import Request, Split
-from featurestore.store import FeatureStore
 
 SHOWN = 20  # strata in the terminal
-Open = Callable[[argparse.Namespace], FeatureStore]
 
 
-def add(commands: Any, open_store: Open) -> None:
-    """Add the command to a parser's.
-
-    Parameters
-    ----------
-    open_store
-        Opens the store that options name.
-    """
+def add(commands: Any) -> None:
+    """Add the command to a parser's."""
     split = commands.add_parser("split", help="tiles to train on and tiles to test, by groups")
     split.add_argument(
         "--test", type=share, default=0.2, metavar="SHARE", help="share to hold out (0.2)"
@@ -51,7 +42,7 @@ def add(commands: Any, open_store: Open) -> None:
     )  # fmt: skip
     split.add_argument("--new", action="store_true", help="assign every group anew")
     split.add_argument("--no-log", action="store_true", help="log no run to MLflow")
-    split.set_defaults(run=partial(run, open_store))
+    split.set_defaults(run=run)
 
 
 def share(text: str) -> float:
@@ -67,7 +58,7 @@ def columns(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def run(open_store: Open, options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Write a split, and print its balance."""
     rules = SplitRules(options.test, options.group, options.stratify, options.seed)
     rules.check()

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from featurestore.spec.bounds import FOLDS, SEEDS, within
+from featurestore.spec.bounds import FOLDS, SEEDS
+from featurestore.spec.keys import doc
 from featurestore.spec.literals import AbsentCoverage, Balance, FoldRule, LabelRule, Strategy
 
 
@@ -26,12 +27,18 @@ class Artifacts:
         URI of the slides artifact, shown to SQL.
     """
 
-    tiles: str | None = None
-    test_tiles: str | None = None
-    predict_tiles: str | None = None
-    embeddings: str | None = None
-    test_embeddings: str | None = None
-    slides: str | None = None
+    tiles: str | None = field(default=None, metadata=doc("training tiles with coverages"))
+    test_tiles: str | None = field(default=None, metadata=doc("held-out tiles"))
+    predict_tiles: str | None = field(
+        default=None, metadata=doc("tiles for mode=predict, labels not needed")
+    )
+    embeddings: str | None = field(
+        default=None, metadata=doc("embeddings, a folder of Parquet files")
+    )
+    test_embeddings: str | None = field(
+        default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
+    )
+    slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,30 @@ class LabelRules:
         is dropped (``filtered``), see `featurestore.views.filters`.
     """
 
-    class_indices: Mapping[str, int] | None = None
-    thresholds: Mapping[str, float] | None = None
-    tissue_prop_min: float = field(default=0.2, metadata=within("[0, inf)"))
-    single_class: bool = True
-    label_rule: LabelRule = "dominant"
-    absent_coverage: AbsentCoverage = "refuse"
-    merge: Mapping[str, list[str]] = field(default_factory=dict)
-    drop: list[str] = field(default_factory=list)
-    where: str | None = None
+    class_indices: Mapping[str, int] | None = field(
+        default=None, metadata=doc("class -> target, 0 .. K-1; classes=NAME")
+    )
+    thresholds: Mapping[str, float] | None = field(
+        default=None, metadata=doc("class -> least coverage; 0.0 never matches 0.0", "[0, 1]")
+    )
+    tissue_prop_min: float = field(default=0.2, metadata=doc("least sum of coverages", "[0, inf)"))
+    single_class: bool = field(default=True, metadata=doc("drop tiles with more than one class"))
+    label_rule: LabelRule = field(default="dominant", metadata=doc("which class is the label"))
+    absent_coverage: AbsentCoverage = field(
+        default="refuse",
+        metadata=doc("a class whose column some files lack: refuse, or zero of their tiles"),
+    )
+    merge: Mapping[str, list[str]] = field(
+        default_factory=dict,
+        metadata=doc("class -> classes of the data that it takes in: merge.Other=[Necrosis]"),
+    )
+    drop: list[str] = field(
+        default_factory=list, metadata=doc("classes whose tiles are dropped: [Artefact]")
+    )
+    where: str | None = field(
+        default=None,
+        metadata=doc("only tiles for which this SQL over tiles and slides holds: organ = 'colon'"),
+    )
 
 
 @dataclass(frozen=True)
@@ -105,13 +127,24 @@ class FoldRules:
         without one only where a cohort has shrunk.
     """
 
-    kfold_strategy: Strategy = "stratified"
-    kfold_group: str = "slide_id"
-    fold_rule: FoldRule = "sklearn"
-    k: int = field(default=5, metadata=within(FOLDS))
-    seed: int = field(default=0, metadata=within(SEEDS))
-    balance: Balance = "greedy"
-    allow_empty_class: bool = False
+    kfold_strategy: Strategy = field(
+        default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
+    )
+    kfold_group: str = field(
+        default="slide_id", metadata=doc("column that stratified_group keeps together")
+    )
+    fold_rule: FoldRule = field(
+        default="sklearn", metadata=doc("stratified: scikit-learn's folds, or a hash of the key")
+    )
+    k: int = field(default=5, metadata=doc("number of folds", FOLDS))
+    seed: int = field(
+        default=0, metadata=doc("seed of folds, order of tiles and initial weights", SEEDS)
+    )
+    balance: Balance = field(
+        default="greedy",
+        metadata=doc("stratified_group: scikit-learn's folds, or evened out"),
+    )
+    allow_empty_class: bool = field(default=False, metadata=doc("accept a fold without a class"))
 
 
 def field_names(*parts: type) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
 """What determines the views, and what is chosen from them: plain values, no engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from yaml import Node
 
 from featurestore.errors import ConfigError
-from featurestore.spec import bounds
+from featurestore.spec import bounds, places
+from featurestore.spec.keys import doc
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
 from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
@@ -68,11 +70,23 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     featurestore.errors.ConfigError: ...
     """
 
-    storage: Storage = "float32"
-    leakage: Leakage = "refuse"
-    backend: Engine = "duckdb"
-    folds: Growth = "extend"
-    columns: Mapping[str, str | None] = field(default_factory=dict)
+    storage: Storage = field(
+        default="float32", metadata=doc("type in which embeddings are materialised")
+    )
+    leakage: Leakage = field(
+        default="refuse",
+        metadata=doc("what to do about a leak that the strategy promises against"),
+    )
+    backend: Engine = field(
+        default="duckdb", metadata=doc("engine of the views; see docs/spark.md")
+    )
+    folds: Growth = field(
+        default="extend",
+        metadata=doc("extend: what had a fold keeps it; new: assign anew, and go on from there"),
+    )
+    columns: Mapping[str, str | None] = field(
+        default_factory=dict, metadata=doc("names of columns, where they are others")
+    )
 
     def __post_init__(self) -> None:
         """Bring class names to the Unicode form in which names of columns are read.
@@ -121,7 +135,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         ConfigError
             A key that is not known, with the nearest one, or a value of another type.
         """
-        return cls._read(represented(config), "the configuration")
+        return cls(**cls._values(represented(config), "the configuration"))
 
     @classmethod
     def from_yaml(cls, content: bytes, source: str) -> "StoreSpec":
@@ -130,15 +144,38 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Parameters
         ----------
         source
-            The name of the file, for errors. These are the ones of `from_config`.
+            The name of the file: for errors, which are those of `from_config`, and for
+            ``data.root``, see `featurestore.spec.places`.
         """
-        return cls._read(Reader(source).root(content), source)
+        return cls(**cls.values_in(content, source))
 
     @classmethod
-    def _read(cls, root: Node, source: str) -> "StoreSpec":
+    def values_in(cls, content: bytes, source: str, file: Path | None = None) -> dict[str, Any]:
+        """Return the fields that a configuration in YAML sets, as `from_yaml`.
+
+        Parameters
+        ----------
+        file
+            Where it lies, if ``source`` is another name of it.
+        """
+        root, place = places.divided(Reader(source), Reader(source).root(content))
+        return places.placed(cls._values(root, source), file or Path(source), place)
+
+    def overlaid(self, values: Mapping[str, Any]) -> "StoreSpec":
+        """Return a spec with some fields set: mappings are joined, all else is replaced."""
+        changes: dict[str, Any] = {}
+        for name, value in values.items():
+            before = getattr(self, name)
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                changes[name] = {**before, **{composed(key): one for key, one in value.items()}}
+            else:
+                changes[name] = value
+        return replace(self, **changes)
+
+    @classmethod
+    def _values(cls, root: Node, source: str) -> dict[str, Any]:
         kinds = get_type_hints(cls)
-        places = {name: f"data.{name}" if name in DATA else name for name in field_names(cls)}
-        reader = Reader(source, (*places.values(), *TRAINING))
+        reader = Reader(source, (*KEYS.values(), places.KEY, *TRAINING))
         named: dict[str, Node] = reader.entries(root)
         for key in [
             key for key in named if key != "data" and (key not in reader.keys or "." in key)
@@ -150,12 +187,24 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
             named[key] = node
         values = {
             name: reader.value(kinds[name], named[key], key)
-            for name, key in places.items()
+            for name, key in KEYS.items()
             if key in named
         }
-        for name, interval in bounds.of(cls).items():
-            bounds.check([(name, values.get(name))], interval)
-        return cls(**values)
+        check_bounds(values)
+        return values
+
+
+KEYS = {name: f"data.{name}" if name in DATA else name for name in field_names(StoreSpec)}
+"""The key in a configuration of each field of a spec."""
+
+
+def check_bounds(values: Mapping[str, Any]) -> None:
+    """Refuse numbers out of their bounds, by the names of their fields."""
+    for name, interval in bounds.of(StoreSpec).items():
+        value = values.get(name)
+        named = value if isinstance(value, Mapping) else {}
+        bounds.check([(f"{name}.{one}", number) for one, number in named.items()], interval)
+        bounds.check([(name, value)], interval)
 
 
 def _by_composed(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from featurestore.errors import ConfigError
+from featurestore.spec.keys import MISSING, unset
+from featurestore.spec.trees import Tree, leaves
 from featurestore.spec.typed import Reader, holds_text, nearest
-from train.config.schema import MISSING
-from train.config.trees import Tree, leaves, unset
 
 REFERENCE = r"(\\*)\$\{(?:([^${}]*)\})?"  # an odd number of backslashes makes it mere characters
 NAME = r"[\w.-]+"
@@ -112,10 +112,15 @@ def _names(word: str) -> Iterator[str]:
 def _check(tree: Tree) -> None:
     """Refuse templates that name what is no key, or a key that has no text."""
     values = {".".join(path): value for path, value in leaves(tree)}
+    missing: dict[str, str] = {}
     for key, value in values.items():
         for word in value if isinstance(value, list) else [value]:
             for name in _names(word) if isinstance(word, str) else ():
                 _check_name(name, values, key, f"{key}: {word}")
+                if values[name] == MISSING:
+                    missing.setdefault(name, f"{key}: {word}")
+    if missing:
+        raise unset(list(missing), "; ".join(missing.values()))
 
 
 def _check_name(name: str, values: Tree, key: str, written: str) -> None:
@@ -125,8 +130,6 @@ def _check_name(name: str, values: Tree, key: str, written: str) -> None:
             found=written + nearest(name, values),
             fix="correct the name",
         )
-    if values[name] == MISSING:
-        raise unset(name, written)
     if values[name] is None or isinstance(values[name], list):
         raise ConfigError(
             f"{name} has no text that could be put in its place",

@@ -6,10 +6,10 @@ import time
 
 from featurestore.errors import ConfigError
 from featurestore.printing import print_error
+from featurestore.spec.keys import documented
 from train.config.load import CONFIGS, GROUPS, LATE, load
 from train.config.ranks import speaks
 from train.config.schema import MISSING, Config
-from train.config.trees import documented
 
 
 def usage() -> str:

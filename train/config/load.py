@@ -1,6 +1,6 @@
 r"""The configuration: its schema, its defaults, and how the pieces in configs/ compose.
 
-    python -m train.config data=virchow2 data.runs.tiles=... > store.yaml    # print it resolved
+    accelerate launch train/probe.py data=data.yaml classes=tissue thresholds.Fat=0.5 fold=4
 
 Each YAML in configs/ overlays the whole configuration. `data=NAME`, `classes=NAME` and
 `experiment=NAME` pick one (or name a file); its section `use` may pick others. In order, the later
@@ -9,7 +9,8 @@ wins: train/config/schema.py, configs/probe.yaml, data, classes, experiment, the
 The type of a key says how its value is read: what is text is taken as it is written, `007` and `on`
 too. OmegaConf composes what was read. In these files, and nowhere else, `${data.name}` stands for
 the value of another key, `\${` for the characters, and `???` for a value that must be set: it is
-none. What a run has recorded is never resolved again.
+none. What a run has recorded is never resolved again. `data.root` in one of them is the folder,
+from the file's own, at which its relative paths start; all others start at the working folder.
 """
 
 import dataclasses
@@ -22,14 +23,14 @@ import yaml
 from yaml import MappingNode
 
 from featurestore.errors import ConfigError
-from featurestore.spec import bounds
+from featurestore.spec import bounds, places
+from featurestore.spec.arguments import check_form, given, twice
+from featurestore.spec.keys import documented, unset
+from featurestore.spec.trees import Tree, changed, leaves
 from featurestore.spec.typed import TEXT, Reader, nearest
-from train.config.arguments import check_form, given, twice
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
-from train.config.text import Dumper, quoted
-from train.config.trees import Tree, changed, documented, leaves, unset
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -52,10 +53,13 @@ def load(argv: list[str]) -> Config:
     runs = tree["data"]["runs"]
     # Where a run is not set, its artifacts were all given other URIs.
     tree["data"]["runs"] = {name: run for name, run in runs.items() if run != MISSING}
-    for path, value in leaves(tree):
-        if value == MISSING or (isinstance(value, list) and MISSING in value):
-            key = ".".join(path)
-            raise unset(key, f"{key}={MISSING}")
+    missing = [
+        ".".join(path)
+        for path, value in leaves(tree)
+        if value == MISSING or (isinstance(value, list) and MISSING in value)
+    ]
+    if missing:
+        raise unset(missing, " ".join(f"{key}={MISSING}" for key in missing))
     config = _checked(changed(Config(), tree))
     check_sweep(config)
     return config
@@ -162,7 +166,8 @@ def _layers(argv: list[str], templates: Templates) -> list[Tree]:
 def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
     """Return what a file of configs/ picks of others, and what it sets."""
     reader = dataclasses.replace(_reader(Config, str(file)), later=templates.later)
-    root = reader.root(_read(file))
+    reader = dataclasses.replace(reader, keys=[*reader.keys, places.KEY])
+    root, place = places.divided(reader, reader.root(_read(file)))
     use = reader.entries(root).get("use")
     picked = Reader(str(file)).value(dict[str, str], use, "use") if use else {}
     for group in picked:
@@ -173,12 +178,13 @@ def _layer(file: Path, templates: Templates) -> tuple[dict[str, str], Tree]:
                 fix=f"use some of {', '.join(GROUPS)}",
             )
     keys = [pair for pair in root.value if pair[1] is not use]
-    return picked, reader.section(Config, MappingNode(root.tag, keys))
+    tree = reader.section(Config, MappingNode(root.tag, keys))
+    return picked, tree | {"data": places.placed(tree.get("data", {}), file, place)}
 
 
 def _checked(config: Config) -> Config:
     for key in _unset(config):
-        raise unset(key, f"{key}={MISSING}")
+        raise unset([key], f"{key}={MISSING}")
     _check_numbers(config)
     check(config)
     return config
@@ -202,9 +208,6 @@ def _check_numbers(settings: Any) -> None:
             if key in limits:
                 bounds.check([(".".join(path), value)], limits[key])
                 break
-
-
-Dumper.add_representer(str, quoted)
 
 
 def _file(group: str, name: str) -> Path:

@@ -4,10 +4,10 @@ import dataclasses
 import re
 
 from featurestore.errors import ConfigError
+from featurestore.spec.trees import leaves
 from featurestore.spec.typed import nearest
 from train.config.hyperparameters import method, unused
 from train.config.schema import HEADS, OPTIMIZERS, PROBES, SOLVERS, Config
-from train.config.trees import leaves
 
 EXPERIMENT_LENGTH = 500  # of MLflow's names
 MODEL_LENGTH = 256 - len(".promotion")  # of MLflow's names, that of the lock beside a model too

@@ -1,13 +1,25 @@
 """Every key of the configuration: its type, its default and the line that --help prints."""
 
-from dataclasses import dataclass, field
-from typing import Literal
-
-from omegaconf import MISSING
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from featurestore.errors import ConfigError
 from featurestore.examples import SyntheticConfig
-from featurestore.spec.bounds import COUNTS, FOLDS, SEEDS, THREADS
+from featurestore.spec.bounds import COUNTS, THREADS
+from featurestore.spec.keys import MISSING, doc
+from featurestore.spec.literals import (
+    AbsentCoverage,
+    Balance,
+    Engine,
+    FoldRule,
+    Growth,
+    LabelRule,
+    Leakage,
+    Storage,
+    Strategy,
+)
+from featurestore.spec.store_spec import StoreSpec
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
 
@@ -21,12 +33,25 @@ PROBES = ("logistic", *CLOSED, "knn")
 
 FLOATS = "3.4e38"  # the largest that single floats hold
 Fold = int | Literal["all"] | list[int] | None
-Strategy = Literal["stratified", "stratified_group"]
 
 
-def doc(line: str, within: str | None = None) -> dict[str, str]:
-    """Attach the line that --help prints to a key, and the interval in which its numbers lie."""
-    return {"doc": line} | ({"within": within} if within else {})
+STORE = {entry.name: entry for entry in fields(StoreSpec)}
+
+
+def store_key(name: str, **default: Any) -> Any:
+    """Return the field of a key that is the store's: its default, its line and its interval.
+
+    Parameters
+    ----------
+    name
+        Of the field of `StoreSpec`.
+    default
+        ``default_factory``, where what stands for nothing is another value here.
+    """
+    spec = STORE[name]
+    if not default and spec.default_factory is not NO_DEFAULT:
+        default = {"default_factory": spec.default_factory}
+    return field(metadata=spec.metadata, **(default or {"default": spec.default}))
 
 
 @dataclass
@@ -52,18 +77,12 @@ class Data:
     runs: dict[str, str] = field(
         default_factory=dict, metadata=doc("run ids that the URIs below are made of")
     )
-    tiles: str | None = field(default=None, metadata=doc("training tiles with coverages"))
-    test_tiles: str | None = field(default=None, metadata=doc("held-out tiles"))
-    predict_tiles: str | None = field(
-        default=None, metadata=doc("tiles for mode=predict, labels not needed")
-    )
-    embeddings: str | None = field(
-        default=None, metadata=doc("embeddings, a folder of Parquet files")
-    )
-    test_embeddings: str | None = field(
-        default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
-    )
-    slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
+    tiles: str | None = store_key("tiles")
+    test_tiles: str | None = store_key("test_tiles")
+    predict_tiles: str | None = store_key("predict_tiles")
+    embeddings: str | None = store_key("embeddings")
+    test_embeddings: str | None = store_key("test_embeddings")
+    slides: str | None = store_key("slides")
     columns: Columns = field(
         default_factory=Columns, metadata=doc("names of columns, where they are others")
     )
@@ -177,68 +196,29 @@ class Config:
     output: str | None = field(
         default=None, metadata=doc("folder for checkpoint and predictions, besides MLflow")
     )
-    seed: int = field(
-        default=0, metadata=doc("seed of folds, order of tiles and initial weights", SEEDS)
-    )
+    seed: int = store_key("seed")
     data: Data = field(
         default_factory=Data, metadata=doc("artifacts; data=NAME picks configs/data/NAME.yaml")
     )
-    class_indices: dict[str, int] = field(
-        default_factory=dict, metadata=doc("class -> target, 0 .. K-1; classes=NAME")
-    )
-    thresholds: dict[str, float] = field(
-        default_factory=dict,
-        metadata=doc("class -> least coverage; 0.0 never matches 0.0", "[0, 1]"),
-    )
-    tissue_prop_min: float = field(default=0.2, metadata=doc("least sum of coverages", "[0, inf)"))
-    single_class: bool = field(default=True, metadata=doc("drop tiles with more than one class"))
-    label_rule: Literal["dominant", "any_passing"] = field(
-        default="dominant", metadata=doc("which class is the label")
-    )
-    absent_coverage: Literal["refuse", "zero"] = field(
-        default="refuse",
-        metadata=doc("a class whose column some files lack: refuse, or zero of their tiles"),
-    )
-    merge: dict[str, list[str]] = field(
-        default_factory=dict,
-        metadata=doc("class -> classes of the data that it takes in: merge.Other=[Necrosis]"),
-    )
-    drop: list[str] = field(
-        default_factory=list, metadata=doc("classes whose tiles are dropped: [Artefact]")
-    )
-    where: str | None = field(
-        default=None,
-        metadata=doc("only tiles for which this SQL over tiles and slides holds: organ = 'colon'"),
-    )
-    kfold_strategy: Strategy = field(
-        default="stratified", metadata=doc("how folds are assigned where the tiles bring none")
-    )
-    kfold_group: str = field(
-        default="slide_id", metadata=doc("column that stratified_group keeps together")
-    )
-    fold_rule: Literal["sklearn", "hash"] = field(
-        default="sklearn", metadata=doc("stratified: scikit-learn's folds, or a hash of the key")
-    )
-    folds: Literal["extend", "new"] = field(
-        default="extend",
-        metadata=doc("extend: what had a fold keeps it; new: assign anew, and go on from there"),
-    )
-    k: int = field(default=5, metadata=doc("number of folds", FOLDS))
-    balance: Literal["greedy", "optimal"] = field(
-        default="greedy",
-        metadata=doc("stratified_group: scikit-learn's folds, or evened out"),
-    )
-    allow_empty_class: bool = field(default=False, metadata=doc("accept a fold without a class"))
-    leakage: Literal["refuse", "warn"] = field(
-        default="refuse",
-        metadata=doc("what to do about a leak that the strategy promises against"),
-    )
-    storage: Literal["float32", "float16", "bfloat16"] = field(
-        default="float32", metadata=doc("type in which embeddings are materialised")
-    )
-    backend: Literal["duckdb", "pyspark"] = field(
-        default="duckdb", metadata=doc("engine of the views; see docs/spark.md")
-    )
+    class_indices: dict[str, int] = store_key("class_indices", default_factory=dict)
+    thresholds: dict[str, float] = store_key("thresholds", default_factory=dict)
+    tissue_prop_min: float = store_key("tissue_prop_min")
+    single_class: bool = store_key("single_class")
+    label_rule: LabelRule = store_key("label_rule")
+    absent_coverage: AbsentCoverage = store_key("absent_coverage")
+    merge: dict[str, list[str]] = store_key("merge")
+    drop: list[str] = store_key("drop")
+    where: str | None = store_key("where")
+    kfold_strategy: Strategy = store_key("kfold_strategy")
+    kfold_group: str = store_key("kfold_group")
+    fold_rule: FoldRule = store_key("fold_rule")
+    folds: Growth = store_key("folds")
+    k: int = store_key("k")
+    balance: Balance = store_key("balance")
+    allow_empty_class: bool = store_key("allow_empty_class")
+    leakage: Leakage = store_key("leakage")
+    storage: Storage = store_key("storage")
+    backend: Engine = store_key("backend")
     head: str = field(default="linear", metadata=doc("linear or mlp (train/models/heads.py)"))
     hidden: int = field(default=256, metadata=doc("hidden width of head=mlp", COUNTS))
     normalize: Literal["none", "zscore", "l2"] = field(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from featurestore.spec.rules import FoldRules, LabelRules, field_names
+from featurestore.spec.trees import Tree, changed
 from train.config.schema import Config, Sweep
-from train.config.trees import Tree, changed
 
 SWEPT = set(field_names(Sweep)) - {"thresholds"}  # whose classes are swept one by one
 RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWEPT)

@@ -3,11 +3,9 @@
 import dataclasses
 from typing import Any
 
-import yaml
-
-from featurestore.spec.typed import TEXT
+from featurestore.spec.trees import leaves
+from featurestore.spec.yaml_text import dumped
 from train.config.schema import Config
-from train.config.trees import leaves
 
 
 def run_name(config: Config) -> str:
@@ -25,16 +23,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 def text(config: Config) -> str:
     """Return the configuration as YAML: what a run logs and ``featurestore --config`` reads."""
-    return yaml.dump(plain(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=2**31)
-
-
-class Dumper(yaml.SafeDumper):
-    """Quotes what PyYAML would write as it is and fold when it reads: Unicode's breaks of lines."""
-
-
-def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Write text with control characters in quotes."""
-    return dumper.represent_scalar(TEXT, text, style=None if text.isprintable() else '"')
+    return dumped(plain(config))
 
 
 def flat(config: Config) -> dict[tuple[str, ...], Any]:

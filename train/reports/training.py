@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from featurestore.printing import Console
+from featurestore.spec.trees import leaves
 from train.config import text
 from train.config.hyperparameters import unused
 from train.config.schema import Config
 from train.config.sweep import path_of, settings
-from train.config.trees import leaves
 from train.models.checkpoint import TrainedModel
 from train.models.training import UNTOUCHED, Training
 from train.reports.html import Headline, Page, Table

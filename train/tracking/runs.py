@@ -10,10 +10,10 @@ from typing import Any
 from featurestore.errors import ArtifactError
 from featurestore.io import tracking_server
 from featurestore.io.uris import local_path
+from featurestore.spec.trees import changed
 from train.config.load import excerpt
 from train.config.schema import Config
 from train.config.sweep import chosen_config
-from train.config.trees import changed
 
 PACKAGES = (
     "accelerate", "duckdb", "ibis-framework", "mlflow", "numpy", "pyarrow", "scikit-learn",

@@ -133,9 +133,9 @@ def test_configuration_of_a_run_can_be_asked(
         (["sql", "selekt 1"], ["syntax error"]),
         (["sql", ""], ["Only one SELECT"]),
         (["sql", "-f", "nope.sql"], ["nope.sql cannot be read"]),
-        (["--config", "nope.yaml", "funnel"], ["nope.yaml is not a resolved configuration"]),
-        (["--config", "", "funnel"], ["'' is not a resolved configuration"]),
-        (["--config", "\0", "funnel"], ["is not a resolved configuration", "null byte"]),
+        (["--config", "nope.yaml", "funnel"], ["nope.yaml cannot be read", "featurestore init"]),
+        (["--config", "", "funnel"], ["'' cannot be read"]),
+        (["--config", "\0", "funnel"], ["cannot be read", "null byte"]),
     ],
 )
 def test_refusals(

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from featurestore.console import cli
 from featurestore.errors import ConfigError
+from featurestore.spec.keys import documented
 from featurestore.spec.rules import field_names
 from featurestore.spec.store_spec import DATA, TRAINING, StoreSpec
 from train.config import load as config_load
@@ -19,7 +20,6 @@ from train.config import schema
 from train.config import text as config_text
 from train.config.load import load, recorded
 from train.config.text import plain
-from train.config.trees import documented
 
 ODD = ["", "null", "~", "on", "No", "007", "0x1F", "12:30", "1_000", "1e3", ".5", "2024-01-01",
        "a #1", "a: b", "- a", "[a, b]", "{a: b}", "*a", "&a", "!a", "%a", "@a", "'a'", '"a"', "a=b",

@@ -45,6 +45,8 @@ def test_every_yaml_loads_and_opens_with_its_command(file: Path):
         return
     picked = [f"{group}={file.stem}"] if group in config_load.GROUPS else []
     runs = RUNS if "runs:" in text and group == "data" else []
+    if file.stem == "files":
+        runs = ["data.tiles=a", "data.embeddings=b", "class_indices={A: 0}", "thresholds={A: 0.5}"]
     settled = load([*picked, *runs, "fold=0"])
     assert settled.fold == 0
     assert set(settled.class_indices) == set(settled.thresholds) != set()
@@ -80,10 +82,12 @@ def test_later_layers_win(tmp_path: Path):
 
 
 @pytest.mark.parametrize("data", ["virchow2", "prov-gigapath"])
-def test_missing_run_id_is_answered_by_key_and_example(data: str):
+def test_missing_run_ids_are_answered_by_keys_and_examples(data: str):
+    """All of them at once."""
     with pytest.raises(ConfigError) as refusal:
         load([f"data={data}", "fold=4", "data.runs.embeddings=abc"])
-    assert "data.runs.folds is not set" in str(refusal.value)
+    names = "data.runs.folds, data.runs.tiles and data.runs.slides are not set"
+    assert names in str(refusal.value)
     assert "kfold_tiles.parquet" in str(refusal.value)
     assert "for example data.runs.folds=" in str(refusal.value)
 

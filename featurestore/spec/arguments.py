@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
+from featurestore.spec.keys import MISSING, documented, unset
+from featurestore.spec.trees import Tree, leaves
 from featurestore.spec.typed import Reader, composed, holds_text
-from train.config.schema import MISSING
-from train.config.trees import Tree, documented, leaves, unset
 
 Later = Callable[[Any, str, str], object]
 
@@ -38,7 +39,7 @@ def given(schema: type, argv: list[str], example: str, later: Later = Reader.lat
         check_form(argument, argv, example)
         path, kind, text = _split(schema, argument, reader)
         if text == MISSING:
-            raise unset(".".join(path), argument)
+            raise unset([".".join(path)], argument)
         values: Any = reader.argument(kind, text, ".".join(path))
         for name in reversed(path):
             values = {name: values}
@@ -102,11 +103,18 @@ def _place(schema: type, key: str, reader: Reader) -> tuple[list[str], Any, bool
         if is_dataclass(kind):
             name, dot, below = rest.partition(".")
             kind, rest = get_type_hints(kind).get(name), below if dot else None
-        elif get_origin(kind) in (dict, Mapping):
-            name, kind, rest, named = rest, get_args(kind)[1], None, True
+        elif get_origin(present := _present(kind)) in (dict, Mapping):
+            name, kind, rest, named = rest, get_args(present)[1], None, True
         else:
             kind = None
         if kind is None:
             raise reader.unknown(key)
         path.append(name)
     return path, kind, named
+
+
+def _present(kind: Any) -> Any:
+    """Return the type of what may be unset, without that."""
+    members = [one for one in get_args(kind) if one is not NoneType]
+    unset_too = get_origin(kind) in (Union, UnionType) and len(members) == 1
+    return members[0] if unset_too else kind
