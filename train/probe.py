@@ -152,8 +152,9 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
                 check_finite(epoch, config)
             history.epoch(epoch)  # losses; of one head alone its confusion matrix as well
             state.save()
-    history.close()
-    return trainer.result()  # every head as it was at its best epoch
+    result = trainer.result()  # every head as it was at its best epoch
+    history.close(result)
+    return result
 
 
 # -- the other modes ------------------------------------------------------------------------------

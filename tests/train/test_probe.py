@@ -106,12 +106,14 @@ def test_scores_follow_from_the_predictions(client: mlflow.MlflowClient, run: ml
     np.testing.assert_array_equal(probabilities.argmax(axis=1), pred)
 
 
-def test_confusion_of_every_epoch_as_picture_and_table(
+def test_confusion_of_every_epoch_as_table_and_of_the_best_and_the_last_as_picture(
     client: mlflow.MlflowClient, run: mlflow.entities.Run
 ):
     epochs = len(client.get_metric_history(run.info.run_id, "validation/loss"))
     pictures = client.list_artifacts(run.info.run_id, "confusion")
-    assert len(pictures) == epochs > 1
+    losses = [m.value for m in client.get_metric_history(run.info.run_id, "validation/loss")]
+    drawn = sorted({int(np.argmin(losses)), epochs - 1})
+    assert [file.path for file in pictures] == [f"confusion/epoch_{n:04d}.png" for n in drawn]
     head = artifact(client, run, pictures[0].path).read_bytes()[:8]
     assert head == b"\x89PNG\r\n\x1a\n"
     table = json.loads(artifact(client, run, "confusion.json").read_text())

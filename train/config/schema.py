@@ -239,6 +239,12 @@ class Config:
     abstain_below: float | None = field(
         default=None, metadata=doc("write review.parquet: tiles less sure than this", "(0, 1]")
     )
+    confusion_every: int | None = field(
+        default=None,
+        metadata=doc(
+            "epochs between confusion matrices drawn beside the best and the last", COUNTS
+        ),
+    )
     evidence: Evidence = field(
         default_factory=Evidence, metadata=doc("intervals, figures by group")
     )

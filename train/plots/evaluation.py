@@ -11,6 +11,8 @@ from train.evaluation.evaluate import Curve, Evaluation
 from train.evaluation.groups import Group
 from train.plots.style import BLUE, ORANGE, new_figure, save
 
+MANY = 25  # classes whose counts can be read in one picture
+
 
 def evaluation_pngs(
     evaluation: Evaluation, folder: Path, title: str, prefix: str = ""
@@ -206,6 +208,8 @@ def confusion_png(
 ) -> Path:
     """Draw a confusion matrix: colour is the share of the true class, the figure its count.
 
+    Above `MANY` classes there are no counts, and the size is fixed.
+
     Parameters
     ----------
     path
@@ -217,17 +221,22 @@ def confusion_png(
     title
         Written above.
     """
-    size = max(3.2, 0.55 * len(names) + 1.6)
+    many = len(names) > MANY
+    size = 9.0 if many else max(3.2, 0.55 * len(names) + 1.6)
     figure = new_figure(size, size)
     axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(confusion):
-        colour = "white" if share[row, column] > 0.55 else "black"
-        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(ticks, names, parse_math=False)
+    if not many:
+        for (row, column), count in np.ndenumerate(confusion):
+            colour = "white" if share[row, column] > 0.55 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+    step = -(-len(names) // (2 * MANY))  # of so many names not all can be read
+    ticks, named = range(0, len(names), step), names[::step]
+    font = 7 if many else 10
+    axes.set_xticks(ticks, named, rotation=90 if many else 45, ha="center" if many else "right",
+                    parse_math=False, fontsize=font)  # fmt: skip
+    axes.set_yticks(ticks, named, parse_math=False, fontsize=font)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)

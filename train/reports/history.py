@@ -3,8 +3,9 @@
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from train.engine.trainer import Epoch
+from train.engine.trainer import Epoch, FitResult
 from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import confusion_metrics
 from train.fitting.grid import HeadGrid
@@ -22,12 +23,12 @@ class History(SavedHistory, Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Record an epoch."""
 
-    def close(self) -> None:
-        """Record what is recorded of all epochs together."""
+    def close(self, result: FitResult) -> None:
+        """Record what is recorded of all epochs together, when they have ended."""
 
 
 class HeadHistory:
-    """The epochs of one head: losses, metrics and a confusion matrix each, at once.
+    """The epochs of one head: losses and metrics of each at once, confusion matrices at the end.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class HeadHistory:
         self.rows: list[tuple[int, str, str, int]] = []  # epoch, true, predicted, tiles
 
     def epoch(self, epoch: Epoch) -> None:
-        """Record numbers, and the confusion matrix as a picture."""
+        """Record numbers, and keep the confusion matrix."""
         tracker = self.run.tracker
         if not self.run.is_main or not tracker.records:
             return
@@ -55,19 +56,38 @@ class HeadHistory:
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
         tracker.metrics({**losses, **metrics}, step=epoch.number)
-        file = self.run.folder / "confusion" / f"epoch_{epoch.number:04d}.png"
-        title = f"validation, epoch {epoch.number}"
-        tracker.file(confusion_png(file, confusion, self.classes, title), "confusion")
         for true, predicted in np.argwhere(confusion):
             tiles = int(confusion[true, predicted])
             self.rows.append((epoch.number, self.classes[true], self.classes[predicted], tiles))
 
-    def close(self) -> None:
-        """Record the confusion matrices in one table: a row per epoch and cell that is not 0."""
+    def close(self, result: FitResult) -> None:
+        """Record all confusion matrices in one table, and draw those that people look at.
+
+        The table has a row per epoch and cell that is not 0. The best epoch and the last are drawn,
+        and every so many as ``confusion_every`` asks for: a picture takes longer than an epoch.
+        """
         columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * 4
         names = ("epoch", "true", "predicted", "tiles")
         table = {name: list(values) for name, values in zip(names, columns, strict=True)}
         self.run.tracker.table(table, "confusion.json")
+        if not self.rows:
+            return
+        last, every = self.rows[-1][0], self.run.config.confusion_every
+        asked = range(0, last, every) if every else ()
+        for number in sorted({int(result.best_epoch[0]), last, *asked}):
+            file = self.run.folder / "confusion" / f"epoch_{number:04d}.png"
+            title = f"validation, epoch {number}"
+            confusion_png(file, self._confusion(number), self.classes, title)
+            self.run.tracker.file(file, "confusion")
+
+    def _confusion(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the confusion matrix of an epoch, shape (K, K)."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        confusion = np.zeros((len(index), len(index)), dtype=np.int64)
+        for number, true, predicted, tiles in self.rows:
+            if number == epoch:
+                confusion[index[true], index[predicted]] = tiles
+        return confusion
 
     def state_dict(self) -> list[Any]:
         """Return the rows."""
@@ -102,7 +122,7 @@ class GridHistory:
             means = (epoch.train_loss[heads].mean(), epoch.validation_loss[heads].mean())
             self.losses.append((epoch.number, number, *map(float, means)))
 
-    def close(self) -> None:
+    def close(self, result: FitResult) -> None:
         """Leave it to `train.reports.logger.RunLogger.settings`."""
 
     def state_dict(self) -> Losses:

@@ -1,0 +1,69 @@
+"""What is kept of a fit's epochs, and which of them are drawn."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from train.config.load import load
+from train.engine.trainer import Epoch
+from train.plots.evaluation import MANY, confusion_png
+from train.reports.history import HeadHistory
+
+
+class Recorder:
+    """A tracker that keeps what it is told."""
+
+    records = True
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.tables: dict[str, dict[str, list[Any]]] = {}
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Not of interest here."""
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        self.files.append(f"{folder}/{path.name}")
+
+    def table(self, table: dict[str, list[Any]], name: str) -> None:
+        self.tables[name] = table
+
+
+@pytest.mark.parametrize(
+    ("every", "drawn"), [(None, [1, 5]), (2, [0, 1, 2, 4, 5]), (5, [0, 1, 5]), (9, [0, 1, 5])]
+)
+def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
+    every: int | None, drawn: list[int], tmp_path: Path
+):
+    config = load(["fold=0", *([f"confusion_every={every}"] if every else [])])
+    tracker = Recorder()
+    run: Any = SimpleNamespace(config=config, tracker=tracker, is_main=True, folder=tmp_path)
+    history, loss = HeadHistory(run), torch.tensor([0.5])
+    for number in range(6):
+        confusion = torch.zeros((1, 10, 10), dtype=torch.int64)
+        confusion[0, 3, number] = number + 1
+        history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
+    result: Any = SimpleNamespace(best_epoch=torch.tensor([1]))
+    history.close(result)
+    assert tracker.files == [f"confusion/epoch_{number:04d}.png" for number in drawn]
+    assert tracker.tables["confusion.json"] == {
+        "epoch": [0, 1, 2, 3, 4, 5], "true": ["3"] * 6,
+        "predicted": ["0", "1", "2", "3", "4", "5"], "tiles": [1, 2, 3, 4, 5, 6],
+    }  # fmt: skip
+
+
+def test_a_picture_of_hundreds_of_classes_has_the_size_of_one_of_a_few_dozen(tmp_path: Path):
+    sizes = []
+    for count in (MANY + 1, 200):
+        file = confusion_png(
+            tmp_path / f"{count}.png", np.eye(count, dtype=np.int64),
+            [f"a class with a name of its own, number {n}" for n in range(count)], "validation",
+        )  # fmt: skip
+        header = file.read_bytes()[16:24]
+        sizes.append((int.from_bytes(header[:4]), int.from_bytes(header[4:])))
+    assert sizes[0] == sizes[1]
