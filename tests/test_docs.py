@@ -62,7 +62,7 @@ LEFT = {
     "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
     "--classes classes.yaml --to tiles.parquet": "tiles.parquet",
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
-    "featurestore --config store.yaml split --test 0.2 --group patient_id --stratify label     "
+    "featurestore --config store.yaml split --test 0.2 --group patient_id --stratify label      "
     "--to held-out": "held-out/test_tiles.parquet",
 }
 """What a command leaves where it was run."""

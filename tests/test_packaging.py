@@ -54,8 +54,8 @@ def test_what_is_in_the_wheel_answers_questions_by_name_without_a_checkout(
     heavy = "{'torch', 'accelerate', 'torchmetrics', 'omegaconf', 'train'}"
     code = (
         "import sys; from featurestore.console.cli import main; import featurestore; "
-        "words = ['--config', 'store.yaml', 'sql', '-f', 'fold_balance', '--format', 'csv']; "
-        "assert main(words) == 0; "
+        "argv = ['--config', 'store.yaml', 'sql', '-f', 'fold_balance', '--format', 'csv']; "
+        "assert main(argv) == 0; "
         f"print(featurestore.__file__, sorted({heavy} & set(sys.modules)))"
     )
     done = launch([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(tmp_path / "installed"))
