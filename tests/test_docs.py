@@ -95,6 +95,7 @@ COMMANDS = {
     ],
 )
 def test_the_arguments_of_every_command_are_understood(command: str):
+    Path("data.yaml").write_text("data: {name: own}")
     try:
         parse(command)
     except SystemExit as ended:

@@ -128,7 +128,6 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(
 ):
     folder = cohorts.write(tmp_path / "c")
     tiles = pd.read_parquet(folder / "kfold_tiles.parquet")
-    vectors = pd.read_parquet(folder / "embeddings" / "s1.parquet")
     for rows, words in [
         (tiles.assign(x=0), ["cannot be used", "more than once"]),
         (tiles.assign(**{f"roi_coverage_{FAT}": 1.5}), ["above 1"]),
@@ -143,13 +142,13 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(
         said = refused(capsys, "c")
         assert not [word for word in words if word not in said], said
     tiles.to_parquet(folder / "kfold_tiles.parquet")
-    vectors.assign(embedding=[[1.0]] * len(vectors)).to_parquet(folder / "embeddings/s1.parquet")
     Path("data.yaml").write_text("data: {}")
     assert "data.yaml is there already" in refused(capsys, "c")
     assert "not the name of a file of YAML" in refused(capsys, "c", "--to", "data.txt")
     assert "There is no place to look at" in refused(capsys, "--to", "o.yaml")
     assert "did you mean 'thresholds'" in refused(capsys, "c", "tresholds.a=1", "--to", "o.yaml")
-    assert "would not be read" in refused(capsys, "c", "--to", "o.yaml", "where=slide_id = '${a}'")
+    folder.rename("${HOME}")
+    assert "would not be read as it is" in refused(capsys, "${HOME}", "--to", "o.yaml")
 
 
 BLOCKED = """
