@@ -57,6 +57,7 @@ ELSEWHERE = {
 }
 """Documents, or sections of them, whose commands another test runs."""
 LEFT = {
+    "featurestore init .": "data.yaml",
     "featurestore plot thresholds": "thresholds.png",
     "featurestore catalog feature_views.duckdb": "feature_views.duckdb",
     "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
@@ -103,6 +104,7 @@ COMMANDS = {
     ],
 )
 def test_the_arguments_of_every_command_are_understood(command: str):
+    Path("data.yaml").write_text("data: {name: own}")
     try:
         parse(command)
     except SystemExit as ended:
@@ -152,14 +154,14 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         if "featurestore cover" in text:
             write_annotations(tmp_path)
             return tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}"
-        if "kfold_tiles.parquet" in text:
+        if "kfold_tiles.parquet" in text or "featurestore init" in text:
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
         digits_home = request.getfixturevalue("digits_home")
         uri = f"sqlite:///{digits_home / 'mlflow.db'}"
         if "@champion" in text:
             mlflow.MlflowClient(uri).set_registered_model_alias(MODEL, "champion", "1")
         questions = all(command.startswith("featurestore ") for command in block.commands)
-        return digits_home if questions and "store.yaml" not in text else tmp_path, uri
+        return digits_home if questions and "data.yaml" not in text else tmp_path, uri
 
     return make
 

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     spec = replace(spec, **_suggested_folds(cohorts["tiles"], values))
     fold = cohorts["tiles"].folds[0] if cohorts["tiles"].folds else 0
     content = data_file.text(spec, _name(options), options.to, fold)
-    _print(options, chosen, cohorts, store)
+    _print(chosen, cohorts, store)
     atomic.write_bytes(options.to, content.encode())
     _print_end(spec, values, options.to, fold)
 
@@ -217,16 +217,13 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def _print(
-    options: argparse.Namespace,
-    chosen: dict[str, Candidate | None],
-    cohorts: dict[str, Cohort],
-    store: FeatureStore,
+    chosen: dict[str, Candidate | None], cohorts: dict[str, Cohort], store: FeatureStore
 ) -> None:
     """Print what was seen, and which slides have no counterpart."""
     rows = [
         {
             "artifact": name,
-            "where": _below(one.uri, options.places),
+            "where": one.name,
             "rows": one.rows,
             "files": len(one.dataset.fragments),
             "holds": cohorts[name].text,
@@ -238,12 +235,6 @@ def _print(
     for gap in cohort.gaps(store):
         slides, names = cohort.counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
         say(f"{slides} of the {gap.artifact} without a counterpart in the {gap.other}: {names}")
-
-
-def _below(uri: str, places: Sequence[str]) -> str:
-    """Return what names an artifact from the place that was looked at."""
-    starts = [f"{Path(place)}/" if is_path(place) else f"{place.rstrip('/')}/" for place in places]
-    return next((uri.removeprefix(start) for start in starts if uri.startswith(start)), uri)
 
 
 def _print_end(spec: StoreSpec, values: dict[str, Any], to: Path, fold: int) -> None:

@@ -90,15 +90,15 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     files, values = dict(options.files), options.values
     data = files.pop("data", None) if options.config is None else options.config
     named = any(values.get(name) is not None for name in field_names(Artifacts))
+    overlays = [values_of(group, uri) for group, uri in files.items()]  # before digits are made
     if data == "digits" or (data is None and not named):
         spec = examples.digits_spec()
     elif data in (None, "files"):
         spec = StoreSpec()
     else:
         spec = StoreSpec().overlaid(values_of("data", data, options.config is not None))
-    for group, uri in files.items():
-        spec = spec.overlaid(values_of(group, uri))
-    spec = spec.overlaid(values)
+    for overlay in (*overlays, values):
+        spec = spec.overlaid(overlay)
     if data == "files":
         _check_mandatory(spec)
     return spec

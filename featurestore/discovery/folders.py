@@ -33,6 +33,8 @@ class Candidate:
     ----------
     uri
         What names it.
+    name
+        What names it from the place that was looked at.
     dataset
         Its files.
     kinds
@@ -40,13 +42,14 @@ class Candidate:
     """
 
     uri: str
+    name: str
     dataset: Dataset
     kinds: frozenset[str]
 
     @property
     def held_out(self) -> bool:
         """Whether its name says that it is for tests."""
-        return is_held_out(PurePath(self.uri).name)
+        return is_held_out(self.name)
 
     @property
     def rows(self) -> int:
@@ -103,11 +106,12 @@ def look(places: Iterable[str]) -> Contents:
     return contents
 
 
-def candidate(uri: str) -> Candidate:
+def candidate(uri: str, name: str | None = None) -> Candidate:
     """Return the artifact that a URI names, whatever it is; raises as `parquet.dataset`."""
     dataset = parquet.dataset(uri)
     first = dataset.filled[0]
-    return Candidate(uri, dataset, kinds_of(first.schema, first.partition))
+    kinds = kinds_of(first.schema, first.partition)
+    return Candidate(uri, name or PurePath(uri).name, dataset, kinds)
 
 
 def _look_below(folder: Path, uri: str, contents: Contents) -> None:
@@ -115,7 +119,7 @@ def _look_below(folder: Path, uri: str, contents: Contents) -> None:
     for entry in _entries(folder):
         name = entry.name.casefold()
         if entry.is_dir() and _is_table(entry):
-            contents.candidates.append(candidate(_named(entry, folder, uri)))
+            contents.candidates.append(_below(entry, folder, uri))
         elif name.endswith(SUFFIXES):
             groups[_home(entry, folder)].append(entry)
         elif name.endswith(tuple(foreign.TOOLS)):
@@ -127,7 +131,7 @@ def _look_below(folder: Path, uri: str, contents: Contents) -> None:
     for home, files in sorted(groups.items()):
         alone = not any(other != home and other.is_relative_to(home) for other in groups)
         contents.candidates += [
-            candidate(_named(place, folder, uri)) for place in _artifacts(home, files, alone)
+            _below(place, folder, uri) for place in _artifacts(home, files, alone)
         ]
 
 
@@ -166,11 +170,11 @@ def _home(file: Path, root: Path) -> Path:
     return home
 
 
-def _named(place: Path, folder: Path, uri: str) -> str:
-    """Return the URI of what lies below a folder that a URI names."""
-    if is_path(uri) or uri.startswith("file:"):
-        return str(place)
-    return f"{uri.rstrip('/')}/{place.relative_to(folder).as_posix()}"
+def _below(place: Path, folder: Path, uri: str) -> Candidate:
+    """Return what lies below a folder that a URI names."""
+    name = place.relative_to(folder).as_posix()
+    local = is_path(uri) or uri.startswith("file:")
+    return candidate(str(place) if local else f"{uri.rstrip('/')}/{name}", name)
 
 
 def _is_table(folder: Path) -> bool:

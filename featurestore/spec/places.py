@@ -39,7 +39,7 @@ def placed(data: dict[str, Any], file: Path, root: str | None) -> dict[str, Any]
     """
     if root is None:
         return data
-    folder = whole(file.parent) / root
+    folder = whole(whole(file.parent) / root)
     return data | {
         name: str(folder / data[name]) for name in field_names(Artifacts) if is_path(data.get(name))
     }
