@@ -22,7 +22,7 @@ from featurestore import examples
 from featurestore.backend import errors as backend_errors
 from featurestore.console import answers, catalog, cover, imports, outputs, shell
 from featurestore.console.describe import description
-from featurestore.console.tables import print_funnel, print_table, print_tables
+from featurestore.console.tables import print_funnel, print_matches, print_table, print_tables
 from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
 from featurestore.io import downloads, garbage, ledger, mlflow_artifacts, names, uris
@@ -39,7 +39,7 @@ from featurestore.spec import bounds
 from featurestore.spec.bounds import THREADS
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
-from featurestore.validation import violations
+from featurestore.validation import joins, violations
 
 FITS = "fits"  # see train/runtime/fit_state.py
 
@@ -257,11 +257,14 @@ def _views(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     store = open_store(options)
-    table = violations(store, embeddings=not options.quick)
+    joined = list(joins(store))
+    table = violations(store, not options.quick, joined)
     if options.verify:
         table = pa.concat_tables([table, damages(store)])
     errors = table["severity"].to_pylist().count("error")
     print_table(table, Console())
+    for name, matches, _ in joined:
+        print_matches(matches, Console(), f"surviving {name.replace('_', ' ')} by slide")
     say(f"{errors} errors, {len(table) - errors} warnings")
     return 2 if errors else 0
 

@@ -15,6 +15,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from featurestore.backend.errors import translated
+from featurestore.contract import join
 from featurestore.contract.violation import FIRST, MOST, Violation, key_text
 from featurestore.errors import (
     EmbeddingError,
@@ -294,13 +295,4 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
                 found="; ".join(f"{row['reason']} {row['tiles']:,}" for row in reasons),
                 fix=", or ".join(looser) or "name tiles that have some coverage",
             )
-        ours, theirs = (
-            side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
-            for side in (kept, embeddings)
-        )
-        embedded = key_text(theirs[0]) if theirs else "nowhere: there is none"
-        raise EmptyViewError(
-            "No surviving tile has an embedding: the join is empty",
-            found=f"the first tile at {key_text(ours[0])}; the first embedding at {embedded}",
-            fix="check that both artifacts are of one cohort and spell their keys alike",
-        )
+    raise join.empty(join.Join("surviving tiles", tiles, kept, embeddings))

@@ -29,7 +29,7 @@ TRAINING = (
 class StoreSpec(FoldRules, LabelRules, Artifacts):
     """All that determines the views: where the artifacts are, and the rules.
 
-    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and four of
+    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and some of
     its own. It is passed as it is to whoever asks for one of them.
 
     Parameters
@@ -38,6 +38,10 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Type in which embeddings are materialised.
     leakage
         Whether a leak that the strategy promises against is refused.
+    allow_missing
+        The largest share of the tiles of a cohort, and of each slide of it, that may be dropped for
+        want of an embedding; 1 lets all but an empty join pass. It decides what is refused, nothing
+        of what is made.
     backend
         The engine that computes the views.
     folds
@@ -70,6 +74,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
 
     storage: Storage = "float32"
     leakage: Leakage = "refuse"
+    allow_missing: float = field(default=0.5, metadata=bounds.within("[0, 1]"))
     backend: Engine = "duckdb"
     folds: Growth = "extend"
     columns: Mapping[str, str | None] = field(default_factory=dict)

@@ -233,6 +233,10 @@ class Config:
         default="refuse",
         metadata=doc("what to do about a leak that the strategy promises against"),
     )
+    allow_missing: float = field(
+        default=0.5,
+        metadata=doc("share of a cohort's or a slide's tiles that may lack embeddings", "[0, 1]"),
+    )
     storage: Literal["float32", "float16", "bfloat16"] = field(
         default="float32", metadata=doc("type in which embeddings are materialised")
     )
