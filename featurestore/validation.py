@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from featurestore.contract import join, rules, schemas
 from featurestore.contract.join import Join
-from featurestore.contract.parquet_table import open_table
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.embeddings.invalid import find_invalid
@@ -169,7 +168,7 @@ def _artifact(
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
-    table = open_table(store.connection, store.sources.dataset(name), absent=absent)
+    table = schemas.rows(store.connection, store.sources.dataset(name), title, absent=absent)
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table

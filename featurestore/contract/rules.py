@@ -117,7 +117,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
     yield from violations_of(
         twice.filter(twice.rows > 1),
         "slides have ids that stand more than once",
-        "keep one row per slide",
+        "keep one row per slide; one that several files have alike counts once",
         names=["id"],
     )
     for name in (name for name in EXTENTS if name in slides.columns):

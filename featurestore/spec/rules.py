@@ -11,6 +11,9 @@ from typing import Any
 from featurestore.spec.bounds import FOLDS, SEEDS, within
 from featurestore.spec.literals import AbsentCoverage, Balance, FoldRule, LabelRule, Strategy
 
+Uris = str | list[str] | None
+"""Where an artifact is: nowhere, at one place, or at several."""
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -24,14 +27,17 @@ class Artifacts:
         URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
     slides
         URI of the slides artifact, shown to SQL.
+
+    Each is one URI, or a list of them, for example one a split: all their files together, see
+    `featurestore.io.sources.united`.
     """
 
-    tiles: str | None = None
-    test_tiles: str | None = None
-    predict_tiles: str | None = None
-    embeddings: str | None = None
-    test_embeddings: str | None = None
-    slides: str | None = None
+    tiles: Uris = None
+    test_tiles: Uris = None
+    predict_tiles: Uris = None
+    embeddings: Uris = None
+    test_embeddings: Uris = None
+    slides: Uris = None
 
 
 @dataclass(frozen=True)

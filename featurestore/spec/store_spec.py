@@ -96,10 +96,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                     fix=f"name {', '.join(COLUMNS)}",
                 )
         for name in ARTIFACTS:
-            if getattr(self, name) == "":
+            uris = getattr(self, name)
+            if uris is not None and (
+                not uris or "" in uris if isinstance(uris, list) else not uris
+            ):
                 raise ConfigError(
                     f"data.{name} has no value",
-                    found=f"data.{name}: ''",
+                    found=f"data.{name}: {uris!r}",
                     fix=f"name a URI, or write data.{name}=null to unset it",
                 )
         if self.fold_rule == "hash" and self.kfold_strategy != "stratified":

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from featurestore.errors import ConfigError
 from featurestore.examples import SyntheticConfig
 from featurestore.spec.bounds import COUNTS, FOLDS, SEEDS, THREADS
+from featurestore.spec.rules import Uris
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
 
@@ -52,18 +53,18 @@ class Data:
     runs: dict[str, str] = field(
         default_factory=dict, metadata=doc("run ids that the URIs below are made of")
     )
-    tiles: str | None = field(default=None, metadata=doc("training tiles with coverages"))
-    test_tiles: str | None = field(default=None, metadata=doc("held-out tiles"))
-    predict_tiles: str | None = field(
+    tiles: Uris = field(default=None, metadata=doc("training tiles with coverages"))
+    test_tiles: Uris = field(default=None, metadata=doc("held-out tiles"))
+    predict_tiles: Uris = field(
         default=None, metadata=doc("tiles for mode=predict, labels not needed")
     )
-    embeddings: str | None = field(
-        default=None, metadata=doc("embeddings, a folder of Parquet files")
+    embeddings: Uris = field(
+        default=None, metadata=doc("embeddings, a folder of Parquet files; or [one,a,split]")
     )
-    test_embeddings: str | None = field(
+    test_embeddings: Uris = field(
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
-    slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
+    slides: Uris = field(default=None, metadata=doc("slides, for SQL and maps"))
     columns: Columns = field(
         default_factory=Columns, metadata=doc("names of columns, where they are others")
     )
