@@ -71,8 +71,8 @@ def test_run_ids_alone_train_and_test(pipeline: list[str], tmp_path: Path):
         f"runs:/{embeddings}/train/slides.parquet, runs:/{embeddings}/test/slides.parquet"
     )
     assert run.data.metrics["funnel/kept"] == 28
-    assert {"oof/accuracy", "test/accuracy"} <= run.data.metrics.keys()
+    assert {"best/oof/accuracy", "best/test/accuracy"} <= run.data.metrics.keys()
     tested = pq.read_table(mlflow.artifacts.download_artifacts(
-        f"runs:/{run.info.run_id}/test_predictions.parquet"
+        f"runs:/{run.info.run_id}/predictions.parquet"
     ))  # fmt: skip
     assert sorted(set(tested["slide_id"].to_pylist())) == ["e", "f"]
