@@ -3,25 +3,33 @@
 -- Grain: one row per change that matches any.
 with
 
+matched as (
+
+    select distinct
+        changes.change,
+        embeddings.slide_id,
+        embeddings.x,
+        embeddings.y,
+    from tiles
+    inner join changes on tiles.slide_id = changes.slide_id
+    inner join embeddings
+        on embeddings.slide_id = changes.other_id
+        and embeddings.x - changes.plus_x = floor(
+            case when changes.swapped then tiles.y else tiles.x end * changes.times / changes.over
+        )
+        and embeddings.y - changes.plus_y = floor(
+            case when changes.swapped then tiles.x else tiles.y end * changes.times / changes.over
+        )
+
+),
+
 rekeyed as (
 
     select
-        changes.change,
+        change,
         count(*) as matched,
-    from changes
-    cross join embeddings
-    where exists (
-        select 1 from tiles
-        where tiles.slide_id = changes.slide_id
-            and embeddings.slide_id = changes.other_id
-            and embeddings.x = changes.plus_x + floor(
-                if(changes.swapped, tiles.y, tiles.x) * changes.times / changes.over
-            )
-            and embeddings.y = changes.plus_y + floor(
-                if(changes.swapped, tiles.x, tiles.y) * changes.times / changes.over
-            )
-    )
-    group by changes.change
+    from matched
+    group by change
 
 )
 
