@@ -72,6 +72,10 @@ class EmptyViewError(FeatureStoreError):
     """No tile is left."""
 
 
+class JoinError(FeatureStoreError):
+    """Tiles and embeddings hardly meet."""
+
+
 class FoldError(FeatureStoreError):
     """A fold that does not exist or cannot be assigned."""
 

@@ -1,19 +1,26 @@
 """All that is wrong with the artifacts, in one table: what a data team asks before it trains."""
 
 import operator
-from collections.abc import Iterator
+import warnings as python_warnings
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import reduce
 
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore.contract import rules, schemas
-from featurestore.contract.parquet_table import open_table
+from featurestore.contract import join, rules, schemas
+from featurestore.contract.join import Join
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.embeddings.invalid import find_invalid
-from featurestore.errors import FeatureStoreError, SchemaError, UnknownClassError
+from featurestore.errors import (
+    EmptyViewError,
+    FeatureStoreError,
+    FeatureStoreWarning,
+    SchemaError,
+    UnknownClassError,
+)
 from featurestore.store import FeatureStore
 from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
 from featurestore.views.filters import filtered
@@ -35,15 +42,23 @@ COLUMNS = pa.schema(
 )
 
 
-def violations(store: FeatureStore, embeddings: bool = True) -> pa.Table:
+Joined = tuple[str, pa.Table, Violation | None]
+"""A cohort, `featurestore.contract.join.Join.matches`, and the refusal of what hardly meets."""
+
+
+def violations(
+    store: FeatureStore, embeddings: bool = True, joined: Iterable[Joined] | None = None
+) -> pa.Table:
     """Return every violation of the contract, errors first.
 
     Parameters
     ----------
     store
-        Artifacts and rules; no view is built.
+        Artifacts and rules.
     embeddings
         Whether to look at every value of the embeddings, which reads them all.
+    joined
+        What `joins` yields, where that was asked already.
 
     Returns
     -------
@@ -55,9 +70,70 @@ def violations(store: FeatureStore, embeddings: bool = True) -> pa.Table:
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
         rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
     rows += [row("tiles", v) for v in _where(store, tables)]
+    rows += [row(name, v) for name, _, v in (joined or joins(store)) if v]
     rows += [row("all", v) for v in across(store, tables)]
     rows.sort(key=lambda row: row["severity"] != "error")
     return pa.Table.from_pylist(rows, COLUMNS)
+
+
+def join_of(store: FeatureStore, name: str) -> Join:
+    """Return tiles and the embeddings that they are to have.
+
+    Parameters
+    ----------
+    name
+        ``tiles`` or ``test_tiles``, of which the survivors are to have one; ``predict_tiles`` for
+        all that `featurestore.store.FeatureStore.predicted` returns.
+
+    Raises
+    ------
+    FeatureStoreError
+        The artifacts break the contract, every tile is dropped, or the join is empty.
+    """
+    if name == "predict_tiles":
+        tiles = store.predicted()
+        embeddings = store.view("test_embeddings").select(*KEY)
+        return Join("tiles to predict", tiles, tiles, embeddings)
+    prefix = name.removesuffix("tiles")
+    title = f"surviving {name.replace('_', ' ')}"
+    survivors, keys = store.survivors(prefix), store.embedding_keys(prefix)
+    return Join(title, store.view(f"{prefix}thresholds"), survivors, keys)
+
+
+def check_join(store: FeatureStore, name: str) -> pa.Table:
+    """Refuse tiles that hardly have embeddings; return `Join.matches` of others.
+
+    Parameters
+    ----------
+    name
+        As of `join_of`.
+
+    Raises
+    ------
+    FeatureStoreError
+        As `join_of` and `featurestore.contract.join.check`.
+    """
+    return join.check(join_of(store, name), store.spec.allow_missing)
+
+
+def joins(store: FeatureStore) -> Iterator[Joined]:
+    """Yield how each cohort meets its embeddings.
+
+    Cohorts that break the contract are passed over: what is wrong is among `violations`.
+    """
+    for name in (name for name in TILES if getattr(store.spec, name)):
+        try:
+            with python_warnings.catch_warnings():  # which `violations` lists
+                python_warnings.simplefilter("ignore", FeatureStoreWarning)
+                both = join_of(store, name)
+                matches = both.matches()
+                refusal = join.violation(both, matches, store.spec.allow_missing)
+        except EmptyViewError as error:
+            yield name, join.SLIDES.empty_table(), as_violation(error)
+        except FeatureStoreError:
+            continue
+        else:
+            yield name, matches, refusal
 
 
 def row(artifact: str, violation: Violation) -> dict[str, object]:
@@ -92,7 +168,7 @@ def _artifact(
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
-    table = open_table(store.connection, store.sources.dataset(name), absent=absent)
+    table = schemas.rows(store.connection, store.sources.dataset(name), title, absent=absent)
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table

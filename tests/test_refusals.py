@@ -89,6 +89,22 @@ REFUSED = {
         {}, {"slide_id": ["other"] * 12}, ["fold=1"],
         ["the join is empty", "slide_id='s0'", "slide_id='other'"],
     ),
+    "embeddings of another level": (
+        {"x": [4 * n for n in KEYS]}, {}, ["fold=1"],
+        ["11 of 12 surviving tiles have no embedding", "allow_missing=0.5", "in 's1'",
+         "4 times those of the embeddings: so 11 of 11", "pixels of one level", "allow_missing=1"],
+    ),
+    "names with a suffix": (
+        {"slide_id": [f"s{n // 3}" for n in KEYS]},
+        {"slide_id": [f"s{n // 3}.svs" for n in KEYS]}, ["fold=1", "allow_missing=1"],
+        ["the join is empty", "ends in '.svs' ('s0', 's0.svs'): so 12 of 12", "spell slide_id"],
+    ),
+    "a slide that was not embedded": (
+        {}, {"x": [*KEYS[:9], 90, 91, 92]}, ["fold=1", "allow_missing=0.3"],
+        ["1 of 4 slides lack embeddings", "3 of 3 in 's3'", "allow_missing=0.3"],
+    ),
+    "a share beyond one": ({}, {}, ["fold=1", "allow_missing=1.1"],
+                           ["allow_missing is out of bounds", "within [0, 1]"]),
     "embeddings of unequal length": (
         {}, {"embedding": with_(VECTORS, 5, [1.0])}, ["fold=1"],
         ["not all of one length", "1 of 12 rows", "slide_id='s1', x=5"],

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurestore.spec.rules import Uris
 from train.config.schema import MISSING, ConfigError, Maps, doc
 from train.overlays.checks import check_extra
 
@@ -34,7 +35,7 @@ class Keys:
         default=MISSING,
         metadata=doc("a file, a folder with a file a slide, a run or a models:/ URI"),
     )
-    slides: str | None = field(
+    slides: Uris = field(
         default=None, metadata=doc("slides artifact (default: that of the run's configuration)")
     )
     maps: Maps = field(default_factory=Maps, metadata=doc("which slides, and how"))
@@ -85,7 +86,7 @@ def run(keys: Keys) -> None:
     console.print(f"written: {keys.output}", soft_wrap=True)
 
 
-def recorded_slides(run: str) -> str:
+def recorded_slides(run: str) -> str | list[str]:
     """Return the slides artifact that a run has recorded.
 
     Raises
@@ -99,7 +100,7 @@ def recorded_slides(run: str) -> str:
     if not Path(run).exists():
         file = Path(uris.local_path(f"runs:/{names.run_of(run)}/config.yaml"))
         data = load.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
-        slides: str | None = data.get("slides")
+        slides: Uris = data.get("slides")
         if slides:
             return slides
     raise ConfigError(

@@ -25,20 +25,24 @@ def check(store: FeatureStore, path: Path) -> None:
         It is such a path, or an artifact is not there.
     """
     for name in ARTIFACTS:
-        uri = getattr(store.spec, name)
-        if uri is None or urlsplit(uri).scheme not in ("", "file"):
-            continue
-        folder = Path(local_path(find.asked(uri)[0]))
-        # What is not there yet is no file of an artifact.
-        files = store.sources.dataset(name).named.values() if path.exists() else ()
-        if any(file.name == path.name and _place(file) == _place(path) for file in files):
-            raise _refusal(path, f"a file of data.{name}={uri}")
-        if (
-            folder.is_dir()
-            and path.suffix.lower() in SUFFIXES
-            and _place(path).is_relative_to(folder.resolve())
-        ):
-            raise _refusal(path, f"a Parquet file below data.{name}={uri}, which would be part")
+        uris = getattr(store.spec, name)
+        for uri in [uris] if isinstance(uris, str) else uris or []:
+            if urlsplit(uri).scheme in ("", "file"):
+                _check(store, path, name, uri)
+
+
+def _check(store: FeatureStore, path: Path, name: str, uri: str) -> None:
+    folder = Path(local_path(find.asked(uri)[0]))
+    # What is not there yet is no file of an artifact.
+    files = store.sources.dataset(name).named.values() if path.exists() else ()
+    if any(file.name == path.name and _place(file) == _place(path) for file in files):
+        raise _refusal(path, f"a file of data.{name}={uri}")
+    if (
+        folder.is_dir()
+        and path.suffix.lower() in SUFFIXES
+        and _place(path).is_relative_to(folder.resolve())
+    ):
+        raise _refusal(path, f"a Parquet file below data.{name}={uri}, which would be part")
 
 
 def _place(path: Path) -> Path:

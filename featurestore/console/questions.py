@@ -11,11 +11,11 @@ from featurestore.backend import errors as backend_errors
 from featurestore.console import answers, catalog, outputs, shell, sql_files
 from featurestore.console.describe import description
 from featurestore.console.settings import open_store
-from featurestore.console.tables import print_funnel, print_table, print_tables
+from featurestore.console.tables import print_funnel, print_matches, print_table, print_tables
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.printing import Console, say
 from featurestore.snapshots.verify import damages
-from featurestore.validation import violations
+from featurestore.validation import joins, violations
 
 
 def add(commands: Any) -> None:
@@ -118,11 +118,14 @@ def _views(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     store = open_store(options)
-    table = violations(store, embeddings=not options.quick)
+    joined = list(joins(store))
+    table = violations(store, not options.quick, joined)
     if options.verify:
         table = pa.concat_tables([table, damages(store)])
     errors = table["severity"].to_pylist().count("error")
     print_table(table, Console())
+    for name, matches, _ in joined:
+        print_matches(matches, Console(), f"surviving {name.replace('_', ' ')} by slide")
     say(f"{errors} errors, {len(table) - errors} warnings")
     return 2 if errors else 0
 

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from featurestore.printing import Console, printable
 
 SHOWN = 200  # rows that a table in the terminal shows
+WORST = 10  # slides that lack embeddings
 LEAST = 12  # characters of a column whose cells are broken
 
 
@@ -68,6 +70,16 @@ def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "til
     for row in rows:
         table.add_row(row["reason"], f"{row['tiles']:,}", f"{row['tiles'] / total:.1%}")
     console.print(table)
+
+
+def print_matches(matches: pa.Table, console: Console, title: str) -> None:
+    """Print the slides of which tiles have no embedding, the worst first, if there is any."""
+    poor = matches.filter(pc.greater(matches["missing"], 0))
+    if len(poor):
+        named = poor.slice(0, WORST).rename_columns(["slide_id", "tiles", "without an embedding"])
+        print_table(named, console, title)
+    if len(poor) > WORST:
+        console.print(f"... and {len(poor) - WORST:,} more slides")
 
 
 def _cell(value: object) -> str:

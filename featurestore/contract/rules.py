@@ -15,6 +15,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from featurestore.backend.errors import translated
+from featurestore.contract import join
 from featurestore.contract.violation import FIRST, MOST, Violation, key_text
 from featurestore.errors import (
     EmbeddingError,
@@ -116,7 +117,7 @@ def slides(slides: ir.Table) -> Iterator[Violation]:
     yield from violations_of(
         twice.filter(twice.rows > 1),
         "slides have ids that stand more than once",
-        "keep one row per slide",
+        "keep one row per slide; one that several files have alike counts once",
         names=["id"],
     )
     for name in (name for name in EXTENTS if name in slides.columns):
@@ -287,16 +288,7 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
             return
         if not kept.count().to_pyarrow().as_py():
             raise every_tile_dropped(tiles)
-        ours, theirs = (
-            side.select(*KEY).order_by(list(KEY)).limit(1).to_pyarrow().to_pylist()
-            for side in (kept, embeddings)
-        )
-        embedded = key_text(theirs[0]) if theirs else "nowhere: there is none"
-        raise EmptyViewError(
-            "No surviving tile has an embedding: the join is empty",
-            found=f"the first tile at {key_text(ours[0])}; the first embedding at {embedded}",
-            fix="check that both artifacts are of one cohort and spell their keys alike",
-        )
+    raise join.empty(join.Join("surviving tiles", tiles, kept, embeddings))
 
 
 def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:

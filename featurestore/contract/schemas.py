@@ -35,6 +35,7 @@ from featurestore.views.folds import KEY
 
 READ = (*KEY, "fold", "embedding", "patient_id")
 """Columns that rules read, besides coverages."""
+SLIDES = "slides"  # what that artifact is called in messages
 SHOWN = 3  # names in a message
 
 
@@ -65,7 +66,25 @@ def checked_table(
     """
     heed(violations(dataset, artifact, absent))
     heed(renamed(connection, dataset, artifact))
-    return open_table(connection, dataset, names, absent)
+    return rows(connection, dataset, artifact, names, absent)
+
+
+def rows(
+    connection: SQLBackend,
+    dataset: Dataset,
+    artifact: str,
+    names: Collection[str] = NAMES,
+    absent: AbsentCoverage = "refuse",
+) -> ir.Table:
+    """Return the rows of an artifact, in no order; a slide that several files have alike is one.
+
+    Parameters
+    ----------
+    connection, dataset, artifact, names, absent
+        As of `checked_table`, which looks at the files before.
+    """
+    table = open_table(connection, dataset, names, absent)
+    return table.distinct() if artifact == SLIDES and len(dataset.filled) > 1 else table
 
 
 def violations(

@@ -1,6 +1,7 @@
 """The artifacts of a store: their files, read once, and whether they are still the same ones."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from featurestore.errors import ArtifactError, SchemaError
@@ -8,6 +9,38 @@ from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
+
+
+def united(uris: str | Sequence[str], columns: Mapping[str, str] | None = None) -> Dataset:
+    """Return the artifact behind a URI, or behind several: all their files, in order.
+
+    Of several, a file's name begins with the number of its URI, from 1: the same content in
+    another order is another artifact.
+
+    Parameters
+    ----------
+    columns
+        As of `featurestore.io.parquet.dataset`, whose errors are these.
+    """
+    if isinstance(uris, str):
+        return parquet.dataset(uris, columns)
+    parts = [parquet.dataset(uri, columns) for uri in uris]
+    if len(parts) == 1:
+        return parts[0]
+    fragments = [
+        replace(fragment, name=f"{number}/{name}")
+        for number, part in enumerate(parts, 1)
+        for name, fragment in zip(_names(part), part.fragments, strict=True)
+    ]
+    left_out = [f"{n}/{name}" for n, part in enumerate(parts, 1) for name in part.left_out]
+    return Dataset(tuple(fragments), ", ".join(part.uri for part in parts), tuple(left_out))
+
+
+def _names(dataset: Dataset) -> list[str]:
+    """Return the names of files; those of a table say its version, of which a union has none."""
+    if dataset.version is not None:
+        return list(dataset.named)
+    return [fragment.name for fragment in dataset.fragments]
 
 
 class Sources:
@@ -35,7 +68,7 @@ class Sources:
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._datasets[name] = parquet.dataset(uri, self._columns(name))
+            self._datasets[name] = united(uri, self._columns(name))
             self._check_embedding(name)
         return self._datasets[name]
 

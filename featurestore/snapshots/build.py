@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from featurestore import validation
 from featurestore.backend import engine, errors
+from featurestore.contract import join
 from featurestore.contract import rules as contract_rules
 from featurestore.embeddings import matrix
 from featurestore.embeddings.conversion import Conversion
@@ -142,6 +143,7 @@ class Materialisation:
         self.store, self.rows, self.folds = store, rows, folds
         self.heard: list[str] = []
         self.conversions: dict[str, Conversion] = {}
+        self.joins: dict[str, dict[str, Any]] = {}
 
     def run(self) -> Snapshot:
         """Return the snapshot, see `materialise`."""
@@ -168,6 +170,7 @@ class Materialisation:
                 matrices_of = {prefix: self.matrix(prefix, known) for prefix, known in sums.items()}
                 manifest = content | {"digest": digest}
                 manifest |= write(store, folder, matrices_of, findings)
+                manifest["joins"] = self.joins
                 for prefix, embedding_matrix in matrices_of.items():
                     files = self.conversions[self.artifact(prefix)].files
                     write_parts(embedding_matrix, files, folder / f"{prefix}{PARTS}")
@@ -180,6 +183,8 @@ class Materialisation:
         entry = cache.get_or_build(SNAPSHOTS, digest, build)
         manifest = json.loads((entry.folder / MANIFEST).read_text())
         leakage.raise_leaks(findings_of(manifest), spec.leakage)  # or leakage=warn let it be
+        for name in refused_joins(manifest, spec.allow_missing):  # or allow_missing let it be
+            validation.check_join(store, name)
         # Digests are remembered from here on: a refusal would have written nothing.
         store.sources.digests()
         parts = read_parts(entry.folder, manifest)
@@ -237,7 +242,8 @@ class Materialisation:
         """The leaks that are found without an embedding, after all that is refused without one."""
         store, spec = self.store, self.store.spec
         for prefix in prefixes(store):
-            store.survivors(prefix)
+            matches = validation.check_join(store, f"{prefix}tiles")
+            self.joins[f"{prefix}tiles"] = join.summary(matches)
         for fold in self.folds:
             check_fold(fold, store.folds())
         for violation in validation.warnings(store):
@@ -257,6 +263,12 @@ class Materialisation:
         for one in heard:
             if one.category is DamageWarning:  # which says nothing of the snapshot
                 warnings.warn(one.message, stacklevel=2)
+
+
+def refused_joins(manifest: Mapping[str, Any], allowed: float) -> list[str]:
+    """Return the cohorts of a snapshot that have too few embeddings, as far as it is recorded."""
+    recorded = manifest.get("joins", {})  # not by earlier code
+    return [name for name, counts in recorded.items() if join.is_refused(counts, allowed)]
 
 
 def write(

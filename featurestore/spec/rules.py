@@ -12,6 +12,9 @@ from featurestore.spec.bounds import FOLDS, SEEDS
 from featurestore.spec.keys import doc
 from featurestore.spec.literals import AbsentCoverage, Balance, FoldRule, LabelRule, Strategy
 
+Uris = str | list[str] | None
+"""Where an artifact is: nowhere, at one place, or at several."""
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -25,20 +28,23 @@ class Artifacts:
         URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
     slides
         URI of the slides artifact, shown to SQL.
+
+    Each is one URI, or a list of them, for example one a split: all their files together, see
+    `featurestore.io.sources.united`.
     """
 
-    tiles: str | None = field(default=None, metadata=doc("training tiles with coverages"))
-    test_tiles: str | None = field(default=None, metadata=doc("held-out tiles"))
-    predict_tiles: str | None = field(
+    tiles: Uris = field(default=None, metadata=doc("training tiles with coverages"))
+    test_tiles: Uris = field(default=None, metadata=doc("held-out tiles"))
+    predict_tiles: Uris = field(
         default=None, metadata=doc("tiles for mode=predict, labels not needed")
     )
-    embeddings: str | None = field(
-        default=None, metadata=doc("embeddings, a folder of Parquet files")
+    embeddings: Uris = field(
+        default=None, metadata=doc("embeddings, a folder of Parquet files; or [one,a,split]")
     )
-    test_embeddings: str | None = field(
+    test_embeddings: Uris = field(
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
-    slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
+    slides: Uris = field(default=None, metadata=doc("slides, for SQL and maps"))
 
 
 @dataclass(frozen=True)

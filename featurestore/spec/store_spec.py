@@ -19,7 +19,8 @@ COLUMNS = ("slide_id", "x", "y", "embedding")
 DATA = (*ARTIFACTS, "columns")  # below the section data of a configuration
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
-    "precision", "probe", "neighbours", "calibrate", "abstain_below", "evidence", "maps",
+    "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
+    "maps",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
     "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit", "tracking",
     "data.name", "data.builder", "data.runs", "data.snapshot", "data.synthetic",
@@ -31,7 +32,7 @@ TRAINING = (
 class StoreSpec(FoldRules, LabelRules, Artifacts):
     """All that determines the views: where the artifacts are, and the rules.
 
-    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and four of
+    Its fields are those of `Artifacts`, `LabelRules` and `FoldRules`, in this order, and some of
     its own. It is passed as it is to whoever asks for one of them.
 
     Parameters
@@ -40,6 +41,10 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         Type in which embeddings are materialised.
     leakage
         Whether a leak that the strategy promises against is refused.
+    allow_missing
+        The largest share of the tiles of a cohort, and of each slide of it, that may be dropped for
+        want of an embedding; 1 lets all but an empty join pass. It decides what is refused, nothing
+        of what is made.
     backend
         The engine that computes the views.
     folds
@@ -77,6 +82,10 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         default="refuse",
         metadata=doc("what to do about a leak that the strategy promises against"),
     )
+    allow_missing: float = field(
+        default=0.5,
+        metadata=doc("share of a cohort's or a slide's tiles that may lack embeddings", "[0, 1]"),
+    )
     backend: Engine = field(
         default="duckdb", metadata=doc("engine of the views; see docs/spark.md")
     )
@@ -105,10 +114,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                     fix=f"name {', '.join(COLUMNS)}",
                 )
         for name in ARTIFACTS:
-            if getattr(self, name) == "":
+            uris = getattr(self, name)
+            if uris is not None and (
+                not uris or "" in uris if isinstance(uris, list) else not uris
+            ):
                 raise ConfigError(
                     f"data.{name} has no value",
-                    found=f"data.{name}: ''",
+                    found=f"data.{name}: {uris!r}",
                     fix=f"name a URI, or write data.{name}=null to unset it",
                 )
         if self.fold_rule == "hash" and self.kfold_strategy != "stratified":

@@ -154,7 +154,7 @@ class Reader:
         )
         if "${" in text:
             raise template
-        if text[0] in "[{" and not holds_text(kind):
+        if text[0] in "[{" and (not holds_text(kind) or _is_list(kind, text)):
             value = self.value(kind, self._flow(kind, text, key), key)
             if "${" in str(value):  # YAML's escapes hid it
                 raise template
@@ -250,6 +250,11 @@ def composed(name: str) -> str:
 def holds_text(kind: Any) -> bool:
     """Return whether any text is a value of a type."""
     return kind is str or (get_origin(kind) in (Union, UnionType) and str in get_args(kind))
+
+
+def _is_list(kind: Any, text: str) -> bool:
+    """Return whether a text is a list where a type is text or a list: a glob ends otherwise."""
+    return text[0] == "[" and text.endswith("]") and list[str] in get_args(kind)
 
 
 def spelled(kind: Any, many: bool = False) -> str:

@@ -1,6 +1,7 @@
 """`check` and `describe`: every violation at once; numbers against pandas and NumPy."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from conftest import CLASSES, TABLES
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.console.describe import description
-from featurestore.errors import FeatureStoreWarning
+from featurestore.errors import FeatureStoreWarning, JoinError
 from featurestore.examples import digits_spec
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.snapshots.build import materialise
-from featurestore.validation import violations
+from featurestore.validation import check_join, joins, violations
 
 FAT = [0.9 if n % 2 else 0.0 for n in range(12)]
 VECTORS = [[float(n % 2), 1.0, float(n)] for n in range(12)]
@@ -86,7 +87,8 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
     ),
     "tiles without embeddings and the reverse": (
         {}, {"x": [*range(10), 98, 99]}, {},
-        [("warning", "all", "tiles without an embedding", 2),
+        [("error", "tiles", "1 of 4 slides lack embeddings of their surviving tiles", 2),
+         ("warning", "all", "tiles without an embedding", 2),
          ("warning", "all", "embeddings of no tile", 2)],
     ),
     "coverages in half floats": (
@@ -106,6 +108,50 @@ def test_each_breakage_is_listed_with_its_rows(name: str, artifacts: TABLES):
     assert [(s, a, n) for s, a, _, n in seen] == [(s, a, n) for s, a, _, n in expected]
     for (_, _, wrong, _), (_, _, words, _) in zip(seen, expected, strict=True):
         assert words in wrong
+
+
+def test_the_check_has_the_verdict_of_the_trainer_for_every_cohort(
+    artifacts: TABLES, tmp_path: Path
+):
+    """Coordinates of another level: the same refusal, of tiles, test tiles and tiles to predict."""
+    named = artifacts({"x": [4 * n for n in range(12)]})
+    pq.write_table(pq.read_table(named["data.tiles"]), tmp_path / "more.parquet")
+    more = str(tmp_path / "more.parquet")
+    places = {key.removeprefix("data."): value for key, value in named.items()}
+    both = {**CLASSES, **places, "test_tiles": more, "predict_tiles": more}
+    store = FeatureStore(StoreSpec(**both))
+    listed = {name: refusal for name, _, refusal in joins(store)}
+    assert list(listed) == ["tiles", "test_tiles", "predict_tiles"]
+    rows = violations(store).to_pylist()
+    for name, refusal in listed.items():
+        with pytest.raises(JoinError) as error:
+            check_join(store, name)
+        assert str(error.value) == str(refusal.refusal)
+        assert "4 times those of the embeddings: so 11 of 11 would have one" in error.value.found
+        [row] = [row for row in rows if (row["artifact"], row["severity"]) == (name, "error")]
+        assert row["found"] == error.value.found
+    with pytest.raises(JoinError, match="11 of 12 surviving tiles have no embedding"):
+        materialise(store)
+    with pytest.raises(JoinError, match="11 of 12 surviving test tiles have no embedding"):
+        materialise(FeatureStore(StoreSpec(**{**both, "tiles": None})))
+
+
+def test_a_training_set_that_was_let_pass_is_refused_to_others(artifacts: TABLES):
+    """Its name is the same, whatever is let pass: the verdict is about its use."""
+    named = artifacts(None, {"x": [*range(10), 98, 99]})
+    places = {key.removeprefix("data."): value for key, value in named.items()}
+    spec = StoreSpec(**{**CLASSES, **places}, allow_missing=0.7)
+    with pytest.warns(FeatureStoreWarning, match="without an embedding"):
+        made = materialise(FeatureStore(spec))
+    assert made.manifest["joins"] == {
+        "tiles": {
+            "tiles": 12, "missing": 2, "worst": {"slide_id": "s3", "tiles": 3, "missing": 2}
+        }
+    }  # fmt: skip
+    with pytest.warns(FeatureStoreWarning, match="without an embedding"):
+        assert materialise(FeatureStore(replace(spec, allow_missing=1))).digest == made.digest
+    with pytest.raises(JoinError, match="1 of 4 slides lack"):
+        materialise(FeatureStore(replace(spec, allow_missing=0.6)))
 
 
 def test_a_missing_and_a_corrupt_artifact_are_lines_like_others(artifacts: TABLES, tmp_path: Path):

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 from conftest import TABLES
 from refused import arguments
+from snapshots import snapshot
 
 from featurestore.console import cli
 from featurestore.snapshots import collection
@@ -46,3 +47,14 @@ def test_a_named_snapshot_trains_again_without_its_sources(
     assert "No snapshots have a name that begins with 'april'" in capsys.readouterr().err
     assert fit(named, "data.snapshot=march", "sweep.tissue_prop_min=[0.2,0.3]") == 2
     assert "one variant of the rules" in capsys.readouterr().err
+
+
+def test_a_snapshot_that_was_let_pass_is_refused_to_who_allows_less(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str]
+):
+    named = artifacts(None, {"x": [*range(10), 98, 99]})
+    made = snapshot(named, class_indices={"Fat": 0, "Muscle": 1}, allow_missing=0.7)
+    assert fit(named, f"data.snapshot={made.digest[:8]}", "tracking.enabled=false") == 2
+    said = capsys.readouterr().err
+    assert "made of tiles that hardly had embeddings: more than allow_missing=0.5 had none" in said
+    assert "2 of 12 had none; of slide s3 2 of 3" in said

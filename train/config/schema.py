@@ -19,6 +19,7 @@ from featurestore.spec.literals import (
     Storage,
     Strategy,
 )
+from featurestore.spec.rules import Uris
 from featurestore.spec.store_spec import StoreSpec
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
@@ -77,12 +78,12 @@ class Data:
     runs: dict[str, str] = field(
         default_factory=dict, metadata=doc("run ids that the URIs below are made of")
     )
-    tiles: str | None = store_key("tiles")
-    test_tiles: str | None = store_key("test_tiles")
-    predict_tiles: str | None = store_key("predict_tiles")
-    embeddings: str | None = store_key("embeddings")
-    test_embeddings: str | None = store_key("test_embeddings")
-    slides: str | None = store_key("slides")
+    tiles: Uris = store_key("tiles")
+    test_tiles: Uris = store_key("test_tiles")
+    predict_tiles: Uris = store_key("predict_tiles")
+    embeddings: Uris = store_key("embeddings")
+    test_embeddings: Uris = store_key("test_embeddings")
+    slides: Uris = store_key("slides")
     columns: Columns = field(
         default_factory=Columns, metadata=doc("names of columns, where they are others")
     )
@@ -217,6 +218,7 @@ class Config:
     balance: Balance = store_key("balance")
     allow_empty_class: bool = store_key("allow_empty_class")
     leakage: Leakage = store_key("leakage")
+    allow_missing: float = store_key("allow_missing")
     storage: Storage = store_key("storage")
     backend: Engine = store_key("backend")
     head: str = field(default="linear", metadata=doc("linear or mlp (train/models/heads.py)"))

@@ -19,11 +19,12 @@ import pyarrow as pa
 from featurestore.backend import engine, errors
 from featurestore.contract import rules
 from featurestore.embeddings.batches import KEYS, file_keys
-from featurestore.errors import ArtifactError, EmptyViewError
+from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.rules import LABELLING, values_of
 from featurestore.store import FeatureStore
+from featurestore.validation import check_join
 from featurestore.views import columns
 from featurestore.views.folds import KEY
 from featurestore.views.joins import look_up
@@ -114,22 +115,16 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
 
     Raises
     ------
-    EmptyViewError
-        There is none.
+    EmptyViewError, JoinError
+        There is none; or more than ``allow_missing`` of the tiles, or of a slide, have none.
     ArtifactError
         The artifacts were changed since the store first read them.
     """
     dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
+    check_join(store, "predict_tiles")
     tiles = _joined(store, dataset, more)
     slides = _by_slide(tiles)
-    if not len(slides):
-        rows = sum(fragment.rows for fragment in dataset.filled)
-        raise EmptyViewError(
-            "No tile has an embedding: the join is empty",
-            found=f"{len(dataset.files)} embedding files, {rows:,} rows",
-            fix="check that both artifacts are of one cohort and spell their keys alike",
-        )
     named = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
     manifest = {
         "format": FORMAT,

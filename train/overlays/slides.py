@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from featurestore.backend import engine, errors
 from featurestore.contract.schemas import checked_table
 from featurestore.errors import EmptyViewError, SchemaError
-from featurestore.io import parquet
+from featurestore.io.sources import united
 from featurestore.spec.typed import nearest
 from train.config.schema import ConfigError
 from train.overlays.label_map import NONE, SlidePredictions
@@ -48,14 +48,14 @@ class Slide:
 
 
 def read_slides(
-    uri: str, downsample: float | None, wanted: Collection[str] | None = None
+    uri: str | list[str], downsample: float | None, wanted: Collection[str] | None = None
 ) -> dict[str, Slide]:
     """Return slides by name.
 
     Parameters
     ----------
     uri
-        Of ``slides.parquet``.
+        Of ``slides.parquet``, or of several.
     downsample
         Of slides whose level is not 0, unless a column ``downsample`` says it.
     wanted
@@ -68,7 +68,7 @@ def read_slides(
     ConfigError
         The level of a slide is not 0, and nothing says how its pixels lie in full resolution.
     """
-    rows = checked_table(engine.connect(), parquet.dataset(uri), "slides")
+    rows = checked_table(engine.connect(), united(uri), "slides")
     with errors.translated():
         table = rows.to_pyarrow()
     lacking = [name for name in COLUMNS if name not in table.column_names]

@@ -41,7 +41,9 @@ MAP_PIXELS = 2**27
 OVERVIEW_PIXELS = 2**20
 
 
-def write(folder: Path, predicted: ds.Dataset, uri: str, settings: Maps, console: Console) -> None:
+def write(
+    folder: Path, predicted: ds.Dataset, uri: str | list[str], settings: Maps, console: Console
+) -> None:
     """Write the maps of the chosen slides, one slide in memory at a time, and their index.
 
     Parameters

@@ -26,7 +26,7 @@ KIND = "fits"
 FORMAT = 4  # a state of another format is no state of this fit
 RUN = "_run.txt"  # the underscore: readers of a folder of predictions pass over it
 # What may differ between the fit that was killed and the one that goes on.
-FREE = ("resume", "output", "tracking", "threads", "memory_limit", "store")
+FREE = ("resume", "output", "tracking", "threads", "memory_limit", "store", "allow_missing")
 
 
 def state_folder(config: Config, snapshots: Sequence[str], processes: int) -> Path:

@@ -64,7 +64,8 @@ def open_tracker(config: Config) -> Tracker:
         model = tracking.model if registers(config) else None
         return MlflowTracker(tracking.uri, tracking.experiment, run_name(config), model)
     uris = [*vars(config.data).values(), config.checkpoint]
-    if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in uris):
+    each = [uri for uri in uris for uri in (uri if isinstance(uri, list) else [uri])]
+    if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in each):
         mlflow_artifacts.use_tracking(tracking.uri)  # artifacts may live there all the same
     return NullTracker()
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from featurestore.errors import ArtifactError, ConfigError
+from featurestore.errors import ArtifactError, ConfigError, JoinError
 from featurestore.io.progress import Rows
-from featurestore.snapshots.build import RULES, materialise
+from featurestore.snapshots.build import RULES, materialise, refused_joins
 from featurestore.snapshots.collection import opened
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
@@ -46,6 +46,7 @@ def make_snapshots(
         )
     snapshot = opened(_digest(config.data.snapshot))
     check_rules(snapshot, stores[0], config.data.snapshot)
+    check_joins(snapshot, config)
     return [snapshot]
 
 
@@ -82,6 +83,27 @@ def check_rules(snapshot: Snapshot, store: FeatureStore, name: str) -> None:
             f"The snapshot {name} was made by other rules than are configured",
             found="; ".join(differing),
             fix="give the arguments of the command that made it, or leave data.snapshot out",
+        )
+
+
+def check_joins(snapshot: Snapshot, config: Config) -> None:
+    """Refuse a snapshot of tiles that hardly had embeddings, as its artifacts would be.
+
+    Raises
+    ------
+    JoinError
+        More of a cohort, or of a slide, than ``allow_missing`` had none.
+    """
+    for name in refused_joins(snapshot.manifest, config.allow_missing):
+        counts = snapshot.manifest["joins"][name]
+        worst = counts["worst"]
+        raise JoinError(
+            f"The snapshot {config.data.snapshot} was made of {name.replace('_', ' ')} that hardly "
+            f"had embeddings: more than allow_missing={config.allow_missing:g} had none",
+            found=f"{counts['missing']:,} of {counts['tiles']:,} had none; of slide "
+            f"{worst['slide_id']} {worst['missing']:,} of {worst['tiles']:,}",
+            fix="give the allow_missing of the command that made it, or train on the artifacts, "
+            "which tells the cause",
         )
 
 

@@ -20,8 +20,10 @@ from ibis.formats.pyarrow import PyArrowType
 from featurestore import FeatureStore, StoreSpec
 from featurestore.backend import engine, statements
 from featurestore.backend import spark as backend_spark
+from featurestore.contract import join
+from featurestore.contract.causes import CHANGES
 from featurestore.contract.schemas import checked_table
-from featurestore.errors import ArtifactError, FeatureStoreWarning, QueryError
+from featurestore.errors import ArtifactError, FeatureStoreWarning, JoinError, QueryError
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.build import materialise
 from featurestore.spec.rules import LabelRules
@@ -37,6 +39,7 @@ from featurestore.views.leakage import (
     groups_in_train_and_test,
     overlapping_tiles,
 )
+from featurestore.views.matches import extent_view, match_view, rekeyed_view
 from featurestore.views.thresholds import threshold_view
 from train.inference.cohort import PredictionSet
 from train.inference.writer import PredictionWriter
@@ -67,6 +70,14 @@ ASSIGNED = pa.table(
 MERGED = [ClassSpec(NAMES[1], None, 0.0), ClassSpec(NAMES[2], 0, 0.25, (NAMES[0], NAMES[2]))]
 GROUPS = pa.table({"slide_id": ["s0", "s1"], "fold": [1, 0]})
 EMBEDDED = pa.table(KEYS).filter(pa.array([n != 11 for n in NUMBERS]))
+MOVED = pa.Table.from_pylist(
+    [dict(zip(CHANGES.names, row, strict=True)) for row in [
+        (0, "s0", "s0", False, 1, 1, 0, 0), (1, "s0", "s1", False, 1, 1, 1, 1),
+        (1, "s1", "s2", False, 1, 1, 1, -1), (2, "s0", "s1", True, 5, 3, 1, 0),
+        (2, "s2", "s2", False, 1, 2, 0, 0),
+    ]],
+    CHANGES,
+)  # fmt: skip
 SLIDES = pa.table({"id": ["s0", "s1", "s2"], "tile_extent_x": [4, 1, 7], "tile_extent_y": [2] * 3})
 TWIN = {"tissue_prop_min": 0.2, "single_class": False, "a": 0.5, "b": 0.0, "c": 0.25, "fold": 1,
         "rare": NAMES[1], "seed": 7, "k": 3}  # fmt: skip
@@ -134,6 +145,9 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
         "overlap": overlapping_tiles(fates, slides),
         "spacing": grid_spacing(tiles),
         "twins": duplicate_embeddings(sides),
+        "matches": match_view(tiles, there),
+        "extents": extent_view(tiles),
+        "rekeyed": rekeyed_view(tiles, engine.register(connection, "changes", MOVED), there),
     }
 
 
@@ -144,7 +158,7 @@ def rows(view: Any) -> list[tuple]:
 TWINS = ["labels", "coverages", "merged", "thresholds", "grouped_folds", "fates", "funnel", "split",
          "shared_groups"]  # fmt: skip
 HASHED = ["hashed_folds"]  # no two engines read hexadecimal digits by the same SQL
-GUARD = ["spread", "common", "overlap", "spacing", "twins"]
+GUARD = ["spread", "common", "overlap", "spacing", "twins", "matches", "extents", "rekeyed"]
 
 
 @pytest.mark.parametrize("name", TWINS + GUARD + HASHED)
@@ -169,6 +183,21 @@ def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name
     used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
     answer = on_spark.session.sql(translated, used).toArrow().to_pylist()
     assert rows(view) == sorted((tuple(row.values()) for row in answer), key=repr)
+
+
+def test_the_cause_of_a_poor_join_is_the_same_on_every_engine(connection: Any):
+    """Another level and another spelling at once, of a slide and a half in three."""
+    rows = [(f"s{n % 3}", 4 * n, 8 * n) for n in range(12)]
+    other = [(f"S{slide[1:]}", x // 4, y // 4) for slide, x, y in rows if slide != "s2"]
+    ours, theirs = (
+        engine.register(connection, name, pa.table(list(zip(*keys, strict=True)), names=KEY))
+        for name, keys in (("all_tiles", rows), ("all_keys", [*other, rows[2]]))
+    )
+    with pytest.raises(JoinError) as refusal:
+        join.check(join.Join("tiles", ours, ours, theirs), 0.5)
+    assert refusal.value.wrong == "11 of 12 tiles have no embedding"
+    assert "('s0', 'S0'); and x and y of the tiles are 4 times" in refusal.value.found
+    assert "so 8 of 11 would have one" in refusal.value.found
 
 
 def test_a_filter_means_the_same_on_every_engine(connection: Any):

@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TABLES
 
 from featurestore.console import cli
+from featurestore.console.tables import print_matches
 from featurestore.examples import digits_spec
+from featurestore.printing import Console
 from featurestore.store import FeatureStore
 
 QUESTIONS = sorted((ROOT / "sql").glob("*.sql"))
@@ -290,3 +294,35 @@ def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
     assert cli.main(asked) == 0
     out = capsys.readouterr()
     assert "leak: 2 tiles with the embedding" in out.out + out.err
+
+
+def test_tiles_of_another_level_are_told_slide_by_slide(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
+):
+    """The check ends as training does, and says where; what is let pass is shown all the same."""
+    named = artifacts({"x": [4 * n for n in range(12)]})
+    rules = {"class_indices": {"Fat": 0, "Muscle": 1}, "thresholds": {"Fat": 0.5, "Muscle": 0.5},
+             "data": {key.removeprefix("data."): uri for key, uri in named.items()}}  # fmt: skip
+    Path("config.yaml").write_text(json.dumps(rules))
+    asked = ["--config", "config.yaml", "--tracking-uri", tracking]
+    assert cli.main([*asked, "check"]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "surviving tiles by slide" in out
+    assert re.search(r"s1 . 3 . 3 .+s2 . 3 . 3 .+s3 . 3 . 3 .+s0 . 3 . 2 ", out)
+    assert "1 errors, 2 warnings" in out
+    assert cli.main([*asked, "materialise"]) == 2
+    assert "x and y of the tiles are 4 times those of the embeddings" in capsys.readouterr().err
+    assert sorted(file.name for file in Path().iterdir()) == ["config.yaml", "in"]
+    Path("config.yaml").write_text(json.dumps(rules | {"allow_missing": 1.0}))
+    assert cli.main([*asked, "check"]) == 0
+    assert "surviving tiles by slide" in capsys.readouterr().out
+
+
+def test_ten_slides_without_embeddings_are_shown_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str],
+):
+    rows = [{"slide_id": f"s{n:02}", "tiles": 9, "missing": 13 - n} for n in range(14)]
+    print_matches(pa.Table.from_pylist(rows), Console(), "tiles by slide")
+    out = capsys.readouterr().out
+    assert [f"s{n:02}" in out for n in range(14)] == [True] * 10 + [False] * 4
+    assert "... and 3 more slides" in out

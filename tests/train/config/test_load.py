@@ -21,7 +21,7 @@ from train.models.heads import HEADS
 from train.promotion import gate
 
 CONFIGS = ROOT / "configs"
-RUNS = [f"data.runs.{name}=abc" for name in ("embeddings", "folds", "tiles", "slides")]
+RUNS = [f"data.runs.{name}=abc" for name in ("embeddings", "folds", "tiles")]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_defaults_of_the_tissue_task():
     assert (settled.learning_rate, settled.weight_decay) == (1e-4, 1e-3)
     assert (settled.batch_size, settled.max_epochs) == (1024, 500)
     assert (settled.patience, settled.min_delta, settled.optimizer) == (1, 1e-4, "adamw")
-    assert settled.data.tiles == "runs:/abc/kfold_tiles.parquet"
+    assert settled.data.tiles == "runs:/abc/kfold_split/kfold_tiles.parquet"
 
 
 def test_later_layers_win(tmp_path: Path):
@@ -99,6 +99,43 @@ def test_a_run_id_is_not_asked_for_where_its_artifact_has_another_uri():
          "data.test_tiles=null", "data.slides=null"]
     )  # fmt: skip
     assert (settled.data.tiles, settled.data.runs) == ("t.parquet", {})
+
+
+@pytest.mark.parametrize("data", ["virchow2", "prov-gigapath"])
+def test_run_ids_are_all_that_a_pipeline_has_to_be_asked_for(data: str):
+    """As its runs lay artifacts out: embeddings and slides one a split."""
+    runs = [f"data.runs.{name}={name}-id" for name in ("embeddings", "folds", "tiles")]
+    settled = load([f"data={data}", "fold=4", *runs])
+    assert settled.data.embeddings == [
+        "runs:/embeddings-id/train/tiles", "runs:/embeddings-id/test/tiles",
+    ]  # fmt: skip
+    assert settled.data.slides == [
+        "runs:/embeddings-id/train/slides.parquet", "runs:/embeddings-id/test/slides.parquet",
+    ]  # fmt: skip
+    assert settled.data.tiles == "runs:/folds-id/kfold_split/kfold_tiles.parquet"
+    assert settled.data.test_tiles == "runs:/tiles-id/filter_tiles/test_tiles.parquet"
+    assert (
+        StoreSpec.from_yaml(config_text.text(settled).encode(), "it").slides == settled.data.slides
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("data.slides=[a.parquet,s3://b/c.parquet]", ["a.parquet", "s3://b/c.parquet"]),
+        ("data.slides=['*.parquet']", ["*.parquet"]),
+        ("data.slides=a.parquet", "a.parquet"),
+        ("data.slides=[ab]*.parquet", "[ab]*.parquet"),  # a glob
+        ("data.slides=null", None),
+    ],
+)
+def test_an_artifact_is_one_uri_or_a_list(argument: str, value: object):
+    assert load(["fold=0", argument]).data.slides == value
+
+
+def test_a_uri_twice_in_a_list_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.slides holds 'a' more than once"):
+        load(["fold=0", "data.slides=[a,a]"])
 
 
 def test_hostile_class_names_can_be_set(tmp_path: Path):

@@ -236,12 +236,22 @@ def move(tiles: pa.Table) -> None:
     pq.write_table(tiles.set_column(1, "x", pa.array(np.arange(len(tiles)) + 99)), "tiles.parquet")
 
 
+def elsewhere(tiles: pa.Table) -> pa.Table:
+    """Return two tiles as those of a slide that was not embedded."""
+    two = tiles.slice(0, 2)
+    return two.set_column(0, "slide_id", pa.array(["s-new"] * 2, two.schema.field(0).type))
+
+
 REFUSED: dict[str, tuple[Callable[[pa.Table], object], list[str]]] = {
     "other classes": (
         lambda _: Path("two.yaml").write_text("class_indices: {Fat: 1, Muscle: 0}\n"),
         ["trained on other classes"],
     ),
     "empty join": (move, ["the join is empty"]),
+    "a slide without embeddings": (
+        lambda tiles: pq.write_table(pa.concat_tables([tiles, elsewhere(tiles)]), "tiles.parquet"),
+        ["1 of ", "slides lack embeddings of their tiles to predict", "'s-new'"],
+    ),
     "occupied": (lambda _: occupy(), ["is no folder of predictions", "thesis.txt"]),
     "duplicates": (
         lambda tiles: pq.write_table(pa.concat_tables([tiles, tiles]), "tiles.parquet"),
