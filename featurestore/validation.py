@@ -70,7 +70,7 @@ def violations(
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
         rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
     rows += [row("tiles", v) for v in _where(store, tables)]
-    rows += [row(name, v) for name, _, v in (joined or joins(store)) if v]
+    rows += [row(name, v) for name, _, v in (joins(store) if joined is None else joined) if v]
     rows += [row("all", v) for v in across(store, tables)]
     rows.sort(key=lambda row: row["severity"] != "error")
     return pa.Table.from_pylist(rows, COLUMNS)

@@ -195,7 +195,8 @@ def _checked(spec: StoreSpec, options: argparse.Namespace) -> FeatureStore:
         With the first of what is wrong; `featurestore check` says all of it.
     """
     store = FeatureStore(spec, options.threads, options.memory_limit)
-    errors = [row for row in violations(store, embeddings=False).to_pylist()
+    # Tiles without embeddings are shown slide by slide, and are the next command's to judge.
+    errors = [row for row in violations(store, embeddings=False, joined=()).to_pylist()
               if row["severity"] == "error"]  # fmt: skip
     if errors:
         print_table(pa.Table.from_pylist(errors), Console())
@@ -235,6 +236,8 @@ def _print(
     for gap in cohort.gaps(store):
         slides, names = cohort.counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
         say(f"{slides} of the {gap.artifact} without a counterpart in the {gap.other}: {names}")
+        if gap.other.endswith("embeddings"):
+            say("  training refuses them and says why; allow_missing=1 leaves them out")
 
 
 def _print_end(spec: StoreSpec, values: dict[str, Any], to: Path, fold: int) -> None:

@@ -86,7 +86,7 @@ def test_missing_run_ids_are_answered_by_keys_and_examples(data: str):
     """All of them at once."""
     with pytest.raises(ConfigError) as refusal:
         load([f"data={data}", "fold=4", "data.runs.embeddings=abc"])
-    names = "data.runs.folds, data.runs.tiles and data.runs.slides are not set"
+    names = "data.runs.folds and data.runs.tiles are not set"
     assert names in str(refusal.value)
     assert "kfold_tiles.parquet" in str(refusal.value)
     assert "for example data.runs.folds=" in str(refusal.value)
