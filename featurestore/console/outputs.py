@@ -7,7 +7,6 @@ from featurestore.errors import ArtifactError
 from featurestore.io.parquet import SUFFIXES
 from featurestore.io.tables import find
 from featurestore.io.uris import local_path
-from featurestore.spec.store_spec import ARTIFACTS
 from featurestore.store import FeatureStore
 
 
@@ -24,9 +23,8 @@ def check(store: FeatureStore, path: Path) -> None:
     ArtifactError
         It is such a path, or an artifact is not there.
     """
-    for name in ARTIFACTS:
-        uri = getattr(store.spec, name)
-        if uri is None or urlsplit(uri).scheme not in ("", "file"):
+    for name, uri in store.spec.uris().items():
+        if urlsplit(uri).scheme not in ("", "file"):
             continue
         folder = Path(local_path(find.asked(uri)[0]))
         files = store.sources.dataset(name).named.values()

@@ -21,7 +21,8 @@ class Artifacts:
     tiles, test_tiles, predict_tiles
         URIs of tiles artifacts: for folds, held out, and without need of labels.
     embeddings, test_embeddings
-        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
+        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise. Several
+        encoders' are URIs by name: a tile is kept that all of them have.
     slides
         URI of the slides artifact, shown to SQL.
     """
@@ -29,8 +30,8 @@ class Artifacts:
     tiles: str | None = None
     test_tiles: str | None = None
     predict_tiles: str | None = None
-    embeddings: str | None = None
-    test_embeddings: str | None = None
+    embeddings: str | Mapping[str, str] | None = None
+    test_embeddings: str | Mapping[str, str] | None = None
     slides: str | None = None
 
 

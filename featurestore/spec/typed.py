@@ -154,7 +154,7 @@ class Reader:
         )
         if "${" in text:
             raise template
-        if text[0] in "[{" and not holds_text(kind):
+        if text[0] in "[{" and (not holds_text(kind) or (text[0] == "{" and _may_map(kind))):
             value = self.value(kind, self._flow(kind, text, key), key)
             if "${" in str(value):  # YAML's escapes hid it
                 raise template
@@ -250,6 +250,11 @@ def composed(name: str) -> str:
 def holds_text(kind: Any) -> bool:
     """Return whether any text is a value of a type."""
     return kind is str or (get_origin(kind) in (Union, UnionType) and str in get_args(kind))
+
+
+def _may_map(kind: Any) -> bool:
+    """Return whether a type is text or a mapping: what begins with a brace is none of its texts."""
+    return any(get_origin(one) in (dict, Mapping) for one in get_args(kind))
 
 
 def spelled(kind: Any, many: bool = False) -> str:

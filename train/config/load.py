@@ -25,6 +25,7 @@ from featurestore.errors import ConfigError
 from featurestore.spec import bounds
 from featurestore.spec.typed import TEXT, Reader, nearest
 from train.config.arguments import check_form, given, twice
+from train.config import encoders
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
@@ -181,6 +182,7 @@ def _checked(config: Config) -> Config:
         raise unset(key, f"{key}={MISSING}")
     _check_numbers(config)
     check(config)
+    encoders.check(config)
     return config
 
 

@@ -158,7 +158,10 @@ def _check_tracking(config: Config) -> None:
             fix=f"write 1 to {EXPERIMENT_LENGTH} of them",
         )
     if registers(config):
-        check_model_name(config.tracking.model, "tracking.model")
+        several = config.data.encoder is None and isinstance(config.data.embeddings, dict)
+        suffixes = [f"-{name}" for name in config.data.embeddings] if several else [""]
+        for suffix in suffixes:
+            check_model_name(config.tracking.model + suffix, "tracking.model")
 
 
 def check_model_name(name: str, key: str) -> None:

@@ -57,11 +57,16 @@ class Data:
     predict_tiles: str | None = field(
         default=None, metadata=doc("tiles for mode=predict, labels not needed")
     )
-    embeddings: str | None = field(
-        default=None, metadata=doc("embeddings, a folder of Parquet files")
+    embeddings: str | dict[str, str] | None = field(
+        default=None,
+        metadata=doc("embeddings, a folder of Parquet files; or several encoders': {name: URI}"),
     )
-    test_embeddings: str | None = field(
+    test_embeddings: str | dict[str, str] | None = field(
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata=doc("which of several encoders (fit: one after another; else the checkpoint's)"),
     )
     slides: str | None = field(default=None, metadata=doc("slides, for SQL and maps"))
     columns: Columns = field(
