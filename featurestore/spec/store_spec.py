@@ -139,7 +139,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         uris = getattr(self, kind_of(artifact))
         if isinstance(uris, Mapping):
             return uris.get(encoder_of(artifact) or self.encoder or "")
-        return uris  # type: ignore[no-any-return]  # text or nothing
+        return uris
 
     def uris(self) -> dict[str, str]:
         """Return the URI of each artifact that there is, by its name among `artifacts`."""

@@ -24,8 +24,8 @@ from yaml import MappingNode
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds
 from featurestore.spec.typed import TEXT, Reader, nearest
-from train.config.arguments import check_form, given, twice
 from train.config import encoders
+from train.config.arguments import check_form, given, twice
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from featurestore.spec.typed import TEXT
+from train.config.encoders import encoders
 from train.config.schema import Config
 from train.config.trees import leaves
 
@@ -15,7 +16,8 @@ def run_name(config: Config) -> str:
     several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
     fold = "" if config.fold is None else f"-fold{several}"
     named = config.tracking.run_name
-    return named or f"{config.mode}-{config.data.name}-{config.head}{fold}"
+    compared = "".join(f"-{name}" for name in encoders(config))
+    return named or f"{config.mode}-{config.data.name}-{config.head}{fold}{compared}"
 
 
 def plain(config: Config) -> dict[str, Any]:
