@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.console.tables import print_table
+from featurestore.redaction import redacted
+from featurestore.snapshots.snapshot import Snapshot
 from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import with_ends
 from train.evaluation.leaderboard import RANKED_BY, Entry, Leaderboard, leaderboard
@@ -59,12 +61,15 @@ def record(
         tracker.table(table, name)
         write_json(run.folder / name, table)
     tracker.params({"best_encoder": best})
+    known = {key: [of_encoder[key] for of_encoder in facts.values()] for key in facts[best]}
+    page.add("data", Table("Encoders", {"encoder": list(facts), **known}))
     for board in boards:
         tracker.metrics(metrics(board))
-        show(page, board, facts)
-        picture = encoders_png(run.folder / f"{prefix(board)}{PICTURE}", board)
-        tracker.file(picture)
-        page.add("good", Picture(f"Encoders, {name_of(board)}", picture.read_bytes()))
+        show(page, board)
+        if tracker.records or run.config.output:
+            picture = encoders_png(run.folder / f"{prefix(board)}{PICTURE}", board)
+            tracker.file(picture)
+            page.add("good", Picture(f"Encoders, {name_of(board)}", picture.read_bytes()))
         say(run, board)
     value = boards[0].entries[0].metrics[RANKED_BY]
     detail = f"macro F1 {value.value:.3f}, {value.text(3)}"
@@ -72,20 +77,26 @@ def record(
     return best
 
 
-def facts(run: Run, registered: str | None) -> dict[str, Any]:
-    """Return what is known of one encoder: its artifact, its model, its run.
+def facts(run: Run, snapshot: Snapshot, model: str | None) -> dict[str, Any]:
+    """Return what is known of one encoder: its artifact, what was made of it, its model, its run.
 
     Parameters
     ----------
     run
         That of the encoder, below the one of all.
-    registered
-        URI of its model.
+    model
+        The URI of the model.
     """
     embeddings, name = run.config.data.embeddings, run.config.data.encoder
     assert isinstance(embeddings, dict)
     assert name
-    return {"embeddings": embeddings[name], "model": registered or "", "run": run.tracker.run or ""}
+    return {
+        "embeddings": redacted(embeddings[name]),
+        "numbers": snapshot.manifest["cohorts"]["tiles"]["dim"],
+        "snapshot": snapshot.digest[:16],
+        "model": model or "",
+        "run": run.tracker.run or "",
+    }
 
 
 def prefix(board: Leaderboard) -> str:
@@ -157,16 +168,14 @@ def metrics(board: Leaderboard) -> dict[str, float]:
     return values
 
 
-def show(page: Page, board: Leaderboard, facts: Facts) -> None:
+def show(page: Page, board: Leaderboard) -> None:
     """Tell on the page how good the encoders are, and by how much they differ."""
     entries, name = board.entries, name_of(board)
     over = entries[0].predictions.cluster_name
     f1 = [entry.metrics[RANKED_BY] for entry in entries]
-    known = list(next(iter(facts.values())))
     others = [key for key in ("accuracy", "balanced_accuracy", "kappa") if key in METRICS]
     page.add("good", Table(f"Encoders, {name}", {
         "encoder": [entry.encoder for entry in entries],
-        **{fact: [facts[entry.encoder][fact] for entry in entries] for fact in known},
         **{METRICS[key].title: [entry.metrics[key].value for entry in entries] for key in others},
         METRICS[RANKED_BY].title: [estimate.value for estimate in f1],
         f"95 % over {over}": [estimate.text(4) for estimate in f1],

@@ -77,6 +77,7 @@ class RunLogger:
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
+        self.snapshots: Sequence[Snapshot] = ()
         self.evaluated: dict[str, encoders.Evaluated] = {}
 
     @property
@@ -93,7 +94,7 @@ class RunLogger:
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        mode = self.config.mode
+        mode, self.snapshots = self.config.mode, snapshots
         tracker: Tracker = NullTracker() if self.config.resume else self.tracker
         # What encoders have in common was printed of the run above.
         run = replace(self.run, console=Console(quiet=True)) if self.run.is_child else self.run
@@ -342,7 +343,10 @@ class RunLogger:
         """
         by_encoder = {str(log.config.data.encoder): log for log in logs}
         evaluated = {name: log.evaluated for name, log in by_encoder.items()}
-        facts = {name: encoders.facts(log.run, log.model_uri) for name, log in by_encoder.items()}
+        facts = {
+            name: encoders.facts(log.run, log.snapshots[0], log.model_uri)
+            for name, log in by_encoder.items()
+        }
         best = by_encoder[encoders.record(self.run, self.page, evaluated, facts)]
         self.registered, self.model_uri = best.registered, best.model_uri
         if best.trained:
