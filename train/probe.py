@@ -3,6 +3,7 @@
     accelerate launch train/probe.py fold=4
     accelerate launch train/probe.py fold=all "sweep.learning_rate=[0.002,0.02]" final=true
     accelerate launch train/probe.py data=virchow2 data.runs.folds=... fold=4 thresholds.Fat=0.5
+    accelerate launch train/probe.py 'data.embeddings={virchow2: URI, gigapath: URI}' fold=4 ...
     accelerate launch train/probe.py mode=test checkpoint=models:/tissue-probe/1
 
 Many GPUs: `accelerate launch --multi_gpu train/probe.py fold=4`. Two CPU processes:

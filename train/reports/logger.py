@@ -290,7 +290,8 @@ class RunLogger:
         prefix
             Begins the names of files.
         """
-        self.evaluated[split] = evaluation.predictions, evaluation.metrics
+        if self.run.is_child:  # one of several, that are compared when all have been evaluated
+            self.evaluated[split] = evaluation.predictions, evaluation.metrics
         printed.lone_slides(self.console, evaluation, split)
         self.tracker.params({INTERVALS: METHOD})
         self.tracker.metrics(evaluation_metrics(evaluation, split))
