@@ -83,7 +83,7 @@ def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str 
 
 
 def other_encoders(store: FeatureStore) -> list[str]:
-    """Return the embeddings whose keys alone are read, by the names of `StoreSpec.artifacts`."""
+    """Return the names of the embeddings whose keys alone are read."""
     kinds = ("embeddings", "test_embeddings")
     return [name for kind in kinds for name in store.spec.artifacts(kind) if name != kind]
 
