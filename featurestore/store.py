@@ -34,6 +34,7 @@ from featurestore.views.fates import (
     possible_fates,
 )
 from featurestore.views.folds import KEY, fold_view, hashed_fold_view
+from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.thresholds import threshold_view
 
@@ -114,6 +115,7 @@ class FeatureStore:
         self._covered: set[str] = set()
         self._kept: dict[str, ir.Table] = {}
         self._keys: dict[str, ir.Table] = {}
+        self._keys_of: dict[str, ir.Table] = {}
         self._views: dict[str, ir.Table] = {}
         self._definitions: dict[str, ir.Table] = {}
         self._cached: list[str] = []
@@ -130,7 +132,7 @@ class FeatureStore:
             They do not.
         """
         names = {*NAMES, self.spec.kfold_group}
-        dataset, title = self.sources.dataset(name), name.replace("_", " ")
+        dataset, title = self.sources.dataset(name), self.spec.title(name)
         return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
 
     def _tiles(self, name: str) -> ir.Table:
@@ -148,7 +150,7 @@ class FeatureStore:
         return tiles.drop(*clash, *(name for name in ("embedding",) if name in tiles.columns))
 
     def _embeddings(self, name: str) -> ir.Table:
-        embeddings, title = self.table(name), name.replace("_", " ")
+        embeddings, title = self.table(name), self.spec.title(name)
         violation.raise_first(rules.key(embeddings, title))
         violation.raise_first(rules.embedding_column(embeddings, title))
         violation.raise_first(null_lists(embeddings, self.sources.dataset(name), title))
@@ -162,12 +164,21 @@ class FeatureStore:
         """
         prefix = prefix if self.spec.test_embeddings else ""  # both cohorts share one artifact
         if prefix not in self._keys:
-            keys = self.view(prefix + "embeddings").select(*KEY)
-            many = len(self.sources.dataset(prefix + "embeddings").files) > MANY_FILES
+            names = self.spec.artifacts(prefix + "embeddings") or (prefix + "embeddings",)
+            self._keys[prefix] = common_keys([self.keys_of(name) for name in names], KEY)
+        return self._keys[prefix]
+
+    def keys_of(self, artifact: str) -> ir.Table:
+        """Return the keys of one encoder's embeddings; `embedding_keys` are those that all have."""
+        if artifact not in self._keys_of:
+            named = artifact in ("embeddings", "test_embeddings")
+            embeddings = self.view(artifact) if named else self._embeddings(artifact)
+            keys = embeddings.select(*KEY)
+            many = len(self.sources.dataset(artifact).files) > MANY_FILES
             if many and self.database is None and self.spec.backend == "duckdb":
                 keys = engine.keep(keys)
-            self._keys[prefix] = keys
-        return self._keys[prefix]
+            self._keys_of[artifact] = keys
+        return self._keys_of[artifact]
 
     # -- views ---------------------------------------------------------------------------------
 
@@ -211,6 +222,8 @@ class FeatureStore:
         match name:
             case "tiles":
                 return self._tiles(prefix + "tiles")
+            case "embeddings" if self.spec.encoders and self.spec.encoder is None:
+                return self.embedding_keys(prefix)
             case "embeddings":
                 return self._embeddings(prefix + "embeddings")
             case "slides":

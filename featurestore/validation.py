@@ -21,6 +21,7 @@ from featurestore.errors import (
     SchemaError,
     UnknownClassError,
 )
+from featurestore.spec.encoders import encoder_of
 from featurestore.store import FeatureStore
 from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
 from featurestore.views.filters import filtered
@@ -67,7 +68,7 @@ def violations(
     """
     tables: dict[str, ir.Table] = {}
     rows = []
-    for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
+    for name in store.spec.uris():
         rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
     rows += [row("tiles", v) for v in _where(store, tables)]
     rows += [row(name, v) for name, _, v in (joins(store) if joined is None else joined) if v]
@@ -157,7 +158,7 @@ def _artifact(
     store: FeatureStore, name: str, embeddings: bool, tables: dict[str, ir.Table]
 ) -> Iterator[Violation]:
     """Yield what is wrong with one artifact; put it among the tables if its keys are sound."""
-    title = name.replace("_", " ")
+    title = store.spec.title(name)
     try:
         absent = store.spec.absent_coverage
         files = list(schemas.violations(store.sources.dataset(name), title, absent))
@@ -233,13 +234,9 @@ def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:
 
 def warnings(store: FeatureStore) -> Iterator[Violation]:
     """Yield what training should know of, of artifacts that broke no rule."""
-    names = [name for name in (*TILES[:2], *EMBEDDINGS, "slides") if getattr(store.spec, name)]
-    tables = {name: store.view(name) for name in names if name not in EMBEDDINGS}
-    tables |= {
-        name: store.embedding_keys(name.removesuffix("embeddings"))
-        for name in names
-        if name in EMBEDDINGS
-    }
+    spec = store.spec
+    tables = {name: store.view(name) for name in (*TILES[:2], "slides") if getattr(spec, name)}
+    tables |= {name: store.keys_of(name) for kind in EMBEDDINGS for name in spec.artifacts(kind)}
     for name in TILES[:2]:
         if name in tables:
             yield from _overfull(tables[name], name.replace("_", " "))
@@ -251,7 +248,7 @@ def warnings(store: FeatureStore) -> Iterator[Violation]:
 def _embeddings(
     store: FeatureStore, name: str, table: ir.Table, values: bool
 ) -> Iterator[Violation]:
-    title = name.replace("_", " ")
+    title = store.spec.title(name)
     broken = list(rules.embedding_column(table, title))
     broken += [] if broken else schemas.null_lists(table, store.sources.dataset(name), title)
     yield from broken
@@ -277,11 +274,16 @@ def across(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
         The artifacts that could be read, by name; the others are left out.
     """
     theirs = "test_embeddings" if store.spec.test_embeddings else "embeddings"
-    for name, vectors in (("tiles", "embeddings"), ("test_tiles", theirs)):
+    pairs = [
+        (name, vectors)
+        for name, kind in (("tiles", "embeddings"), ("test_tiles", theirs))
+        for vectors in store.spec.artifacts(kind)
+    ]
+    for name, vectors in pairs:
         if name in tables and vectors in tables:
             yield from violations_of(
                 tables[name].anti_join(tables[vectors], list(KEY)),
-                f"{name.replace('_', ' ')} without an embedding",
+                f"{name.replace('_', ' ')} without an embedding{_of(store, vectors)}",
                 "embed them, or expect them to be dropped (no_embedding)",
                 "warning",
             )
@@ -311,10 +313,18 @@ def _unasked(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Viola
     """Find embeddings of no tile, where all tiles that share the artifact could be read."""
     asked = ["tiles"] if store.spec.test_embeddings else list(TILES)
     asked = [name for name in asked if getattr(store.spec, name)]
-    if "embeddings" in tables and asked and all(name in tables for name in asked):
-        left = tables["embeddings"].select(*KEY)
-        for name in asked:
-            left = left.anti_join(tables[name], list(KEY))
-        yield from violations_of(
-            left, "embeddings of no tile", "nothing, unless tiles were forgotten", "warning"
-        )
+    if not asked or not all(name in tables for name in asked):
+        return
+    for vectors in store.spec.artifacts("embeddings"):
+        if vectors in tables:
+            left = tables[vectors].select(*KEY)
+            for name in asked:
+                left = left.anti_join(tables[name], list(KEY))
+            wrong = f"embeddings{_of(store, vectors)} of no tile"
+            yield from violations_of(left, wrong, "nothing, unless tiles were forgotten", "warning")
+
+
+def _of(store: FeatureStore, embeddings: str) -> str:
+    """Return whose embeddings they are, where there are several encoders."""
+    encoder = encoder_of(embeddings) or store.spec.encoder
+    return f" of {encoder}" if encoder else ""

@@ -3,6 +3,7 @@
     accelerate launch train/probe.py fold=4
     accelerate launch train/probe.py fold=all "sweep.learning_rate=[0.002,0.02]" final=true
     accelerate launch train/probe.py data=virchow2 data.runs.folds=... fold=4 thresholds.Fat=0.5
+    accelerate launch train/probe.py 'data.embeddings={virchow2: URI, gigapath: URI}' fold=4 ...
     accelerate launch train/probe.py mode=test checkpoint=models:/tissue-probe/1
 
 Many GPUs: `accelerate launch --multi_gpu train/probe.py fold=4`. Two CPU processes:
@@ -27,11 +28,13 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
+from train.config.encoders import encoders
 from train.config.load import load
 from train.config.schema import Config
 from train.engine.trainer import FitResult, Trainer
 from train.evaluation.evaluate import evaluate
 from train.fitting.divergence import check_finite
+from train.fitting.encoders import prepare_encoders
 from train.fitting.held_out import HeldOut
 from train.fitting.load import load_shards
 from train.fitting.network import build_network
@@ -50,9 +53,12 @@ from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
 from train.runtime.ending import Ending
 from train.runtime.fit_state import FileCheckpointer, end_if_lost
-from train.runtime.lifecycle import exit_status, start_run
+from train.runtime.inputs import Inputs
+from train.runtime.lifecycle import exit_status, start_child, start_run
 from train.runtime.progress import EpochBar
 from train.runtime.run import Run
+
+Work = Callable[[Run, RunLogger, Any], None]
 
 # -- configuration -> store -----------------------------------------------------------------------
 
@@ -64,16 +70,32 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config, ending: Ending, command: str = "") -> None:
     """Do what ``config.mode`` says; the same code on every process."""
-    prepare, work = MODES[config.mode]
+    prepare, work = MODES["encoders" if encoders(config) else config.mode]
     # Accelerate's processes meet; the main one alone opens MLflow, store and snapshots, and refuses
     # whatever can be refused: nothing is written yet, and no embedding is read.
     with start_run(config, prepare, check_maps, ending, command) as (this, job, inputs):
-        log = RunLogger(this)  # console, MLflow and report.html are told the same
-        if inputs:
-            log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
-        end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
-        work(this, log, job)
-        log.close(job.model)  # report.html
+        record(this, job, inputs, work)
+
+
+def record(this: Run, job: Any, inputs: Inputs | None, work: Work) -> RunLogger:
+    """Do the work of a run; console, MLflow and report.html are told the same."""
+    log = RunLogger(this)
+    if inputs:
+        log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
+    end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
+    work(this, log, job)
+    log.close(job.model)  # report.html
+    return log
+
+
+def fit_encoders(this: Run, log: RunLogger, job: Job) -> None:
+    """Fit on the embeddings of one encoder after another, the tiles the same; compare them."""
+    logs = []
+    for each in job.encoders:  # each in a run below this one, with a model of its own
+        tracker = each.inputs.tracker if each.inputs else None
+        with start_child(this, each, tracker) as child:
+            logs.append(record(child, each, each.inputs, fit))
+    log.encoders(logs)  # a leaderboard, and what each pair differs by
 
 
 # -- data -> heads -> loop ------------------------------------------------------------------------
@@ -130,7 +152,8 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     elif not grid.is_single:
         log.registered_head(choice)
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
-    model = replace(build_network(result, head, config), training=training)
+    network = build_network(result, head, config)
+    model = replace(network, training=training, encoder=config.data.encoder)
     log.checkpoint(model)
     if job.held_out:  # under the same rules, and looked at once, after every choice was made
         tiles = job.held_out[grid.settings[choice.setting].variant]
@@ -206,8 +229,9 @@ def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = ""
         log.maps(write_overlays(predicted, this.config, this.folder, this.console, name))
 
 
-MODES: dict[str, tuple[Callable[..., Any], Callable[[Run, RunLogger, Any], None]]] = {
+MODES: dict[str, tuple[Callable[..., Any], Work]] = {
     "fit": (prepare_fit, fit),
+    "encoders": (prepare_encoders, fit_encoders),
     "validate": (prepare_fit, evaluate_model),
     "test": (prepare_fit, evaluate_model),
     "predict": (prepare_prediction, predict),

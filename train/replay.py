@@ -58,6 +58,7 @@ from featurestore.printing import Console
 from featurestore.redaction import redacted
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
+from train.config.encoders import encoders
 from train.config.load import recorded
 from train.config.rules import is_sweep, lone_fold
 from train.config.store import open_store
@@ -170,6 +171,12 @@ def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
             fix="name a run of train/probe.py",
         )  # fmt: skip
     config = recorded(record.config, overrides)
+    if several := encoders(config):
+        raise ArtifactError(
+            f"Run {record.run} compares encoders, whose figures are those of the runs below it",
+            found=f"a run of each of {', '.join(several)}",
+            fix="replay one of these, which leaderboard.json names, or a model that it registered",
+        )
     if config.mode == "predict":
         raise ArtifactError(
             "A prediction has no figures to compare", found="mode=predict",

@@ -10,7 +10,7 @@ import pyarrow as pa
 from featurestore.backend import errors
 from featurestore.contract import rules
 from featurestore.io import digests
-from featurestore.spec.store_spec import ARTIFACTS
+from featurestore.spec.encoders import kind_of
 from featurestore.store import FeatureStore
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -99,15 +99,15 @@ def _folds(store: FeatureStore, name: str) -> str:
 
 def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
     rows = []
-    for name in (name for name in ARTIFACTS if getattr(store.spec, name)):
+    for name in store.spec.uris():
         dataset, table = store.sources.dataset(name), store.table(name)
         with errors.translated():
             count = table.count().to_pyarrow().as_py()
         kind = ""
-        if name.endswith("embeddings"):
-            vectors = store.view(name)
+        if kind_of(name).endswith("embeddings"):
+            store.keys_of(name)  # or it has no such column, and nobody says so
             lists = table.schema()["embedding"]
-            kind = f"{rules.dimension(vectors)} {lists.value_type}"
+            kind = f"{rules.dimension(table)} {lists.value_type}"
         rows.append(
             {
                 "artifact": name,

@@ -7,7 +7,6 @@ from featurestore.errors import ArtifactError
 from featurestore.io.parquet import SUFFIXES
 from featurestore.io.tables import find
 from featurestore.io.uris import local_path
-from featurestore.spec.store_spec import ARTIFACTS
 from featurestore.store import FeatureStore
 
 
@@ -24,9 +23,8 @@ def check(store: FeatureStore, path: Path) -> None:
     ArtifactError
         It is such a path, or an artifact is not there.
     """
-    for name in ARTIFACTS:
-        uris = getattr(store.spec, name)
-        for uri in [uris] if isinstance(uris, str) else uris or []:
+    for name, uris in store.spec.uris().items():
+        for uri in [uris] if isinstance(uris, str) else uris:
             if urlsplit(uri).scheme in ("", "file"):
                 _check(store, path, name, uri)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from featurestore.errors import ArtifactError, SchemaError
 from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
+from featurestore.spec.encoders import kind_of
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
 
@@ -59,9 +60,15 @@ class Sources:
     def dataset(self, name: str) -> Dataset:
         """Return an artifact, by the name of its key in the spec: its files, not yet checked."""
         if name not in self._datasets:
-            uri = getattr(self.spec, name)
-            if name == "test_embeddings" and uri is None:
-                return self.dataset("embeddings")
+            if kind_of(name) == "test_embeddings" and self.spec.test_embeddings is None:
+                return self.dataset(name.removeprefix("test_"))
+            uri = self.spec.uri(name)
+            if uri is None and getattr(self.spec, name, None):
+                raise ArtifactError(
+                    "This needs the embeddings of one encoder, and none is picked",
+                    found=f"data.{name}: {', '.join(getattr(self.spec, name))}",
+                    fix="set data.encoder to one of them",
+                )
             if uri is None:
                 raise ArtifactError(
                     f"This needs the artifact {name}, and none is configured",
@@ -77,7 +84,7 @@ class Sources:
         given = {name: written for name, written in self.spec.columns.items() if written}
         if artifact == "slides":
             return {}
-        if not artifact.endswith("embeddings"):
+        if not kind_of(artifact).endswith("embeddings"):
             given.pop("embedding", None)
         return given
 
@@ -88,7 +95,7 @@ class Sources:
             if written != "embedding" and fragment.column("embedding") != written:
                 names = fragment.schema.names
                 raise SchemaError(
-                    f"The {artifact.replace('_', ' ')} have no column {written!r}, which "
+                    f"The {self.spec.title(artifact)} have no column {written!r}, which "
                     "data.columns.embedding names",
                     found=f"{fragment.name}: columns {', '.join(names)}{nearest(written, names)}",
                     fix="correct data.columns.embedding",
@@ -111,7 +118,7 @@ class Sources:
         for name, dataset in self._datasets.items():
             for file in digests.changed(dataset.identities):
                 raise ArtifactError(
-                    f"The {name.replace('_', ' ')} were changed since this store first read them",
+                    f"The {self.spec.title(name)} were changed since this store first read them",
                     found=f"{file} has another size, time or file than then",
                     fix="open the store again, or run again, once nobody writes there",
                 )

@@ -75,9 +75,18 @@ def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str 
         for name, uri in named.items()
     }
     digest_of |= {f"{prefix}embeddings": digest for prefix, digest in embeddings.items()}
+    for name in other_encoders(store):  # whose keys decide which tiles there are
+        files = store.sources.dataset(name).named
+        digest_of[name] = digests.digest(files, remember=False)
     if spec.tiles and store.assignment:  # the rows of it, however they came about
         digest_of["folds"] = store.assignment.origin.digest
     return digest_of | {"views": meaning.code(*VIEWS)}
+
+
+def other_encoders(store: FeatureStore) -> list[str]:
+    """Return the names of the embeddings whose keys alone are read."""
+    kinds = ("embeddings", "test_embeddings")
+    return [name for kind in kinds for name in store.spec.artifacts(kind) if name != kind]
 
 
 def prefixes(store: FeatureStore) -> list[str]:
@@ -152,7 +161,8 @@ class Materialisation:
         sums = {prefix: known_sums(self.dataset(prefix)) for prefix in prefixes(store)}
         if spec.backend == "pyspark":
             named = ["tiles", "test_tiles", "slides"]
-            read = [store.sources.dataset(name) for name in named if getattr(spec, name)]
+            named = [*(name for name in named if getattr(spec, name)), *other_encoders(store)]
+            read = [store.sources.dataset(name) for name in named]
             spark.hash_files(store.connection, read)
         embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
         rules = values_of(spec, RULES)

@@ -10,7 +10,7 @@ from featurestore.folds import artifact
 from featurestore.io import digests
 from featurestore.snapshots import collection
 from featurestore.store import FeatureStore
-from featurestore.validation import COLUMNS, EMBEDDINGS, TILES, as_violation, row
+from featurestore.validation import COLUMNS, as_violation, row
 
 REMADE = "nothing: it is set aside, and made again by the next run or `featurestore materialise`"
 
@@ -26,7 +26,7 @@ def damages(store: FeatureStore) -> pa.Table:
         As `featurestore.validation.violations`.
     """
     rows = []
-    for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
+    for name in store.spec.uris():
         try:
             changed = digests.mistaken(store.sources.dataset(name).named.values())
         except FeatureStoreError as error:

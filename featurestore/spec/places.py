@@ -40,9 +40,18 @@ def placed(data: dict[str, Any], file: Path, root: str | None) -> dict[str, Any]
     if root is None:
         return data
     folder = whole(whole(file.parent) / root)
-    return data | {
-        name: str(folder / data[name]) for name in field_names(Artifacts) if is_path(data.get(name))
-    }
+    names = [name for name in field_names(Artifacts) if name in data]
+    return data | {name: _below(folder, data[name]) for name in names}
+
+
+def _below(folder: Path, uris: Any) -> Any:
+    """Return a path from a folder; of a list, or of several encoders, each of them."""
+    match uris:
+        case list():
+            return [_below(folder, uri) for uri in uris]
+        case dict():
+            return {name: _below(folder, uri) for name, uri in uris.items()}
+    return str(folder / uris) if is_path(uris) else uris
 
 
 def whole(path: Path) -> Path:

@@ -14,6 +14,8 @@ from featurestore.spec.literals import AbsentCoverage, Balance, FoldRule, LabelR
 
 Uris = str | list[str] | None
 """Where an artifact is: nowhere, at one place, or at several."""
+EncoderUris = str | list[str] | dict[str, str] | None
+"""The same of embeddings; or of several encoders, a URI by name."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Artifacts:
     tiles, test_tiles, predict_tiles
         URIs of tiles artifacts: for folds, held out, and without need of labels.
     embeddings, test_embeddings
-        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise.
+        URIs of embeddings; the test tiles' are among ``embeddings`` unless said otherwise. Several
+        encoders' are URIs by name: a tile is kept that all of them have.
     slides
         URI of the slides artifact, shown to SQL.
 
@@ -38,10 +41,11 @@ class Artifacts:
     predict_tiles: Uris = field(
         default=None, metadata=doc("tiles for mode=predict, labels not needed")
     )
-    embeddings: Uris = field(
-        default=None, metadata=doc("embeddings, a folder of Parquet files; or [one,a,split]")
+    embeddings: EncoderUris = field(
+        default=None,
+        metadata=doc("embeddings, a folder; [one,a,split]; or several encoders': {name: URI}"),
     )
-    test_embeddings: Uris = field(
+    test_embeddings: EncoderUris = field(
         default=None, metadata=doc("embeddings of held-out tiles, if elsewhere")
     )
     slides: Uris = field(default=None, metadata=doc("slides, for SQL and maps"))

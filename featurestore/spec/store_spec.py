@@ -9,14 +9,15 @@ from yaml import Node
 
 from featurestore.errors import ConfigError
 from featurestore.spec import bounds, places
+from featurestore.spec.encoders import check_encoders, encoder_of, kind_of
 from featurestore.spec.keys import doc
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
-from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, field_names
+from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, Uris, field_names
 from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
 
 ARTIFACTS = field_names(Artifacts)
 COLUMNS = ("slide_id", "x", "y", "embedding")
-DATA = (*ARTIFACTS, "columns")  # below the section data of a configuration
+DATA = (*ARTIFACTS, "columns", "encoder")  # below the section data of a configuration
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
@@ -52,6 +53,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         an earlier cohort; ``new`` assigns every group anew, and later stores go on from there.
     columns
         Names of columns in the files of tiles and embeddings, by those of the contract.
+    encoder
+        Whose embeddings are read, where there are several encoders. The tiles are those that all
+        of them have.
 
     Examples
     --------
@@ -96,6 +100,10 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     columns: Mapping[str, str | None] = field(
         default_factory=dict, metadata=doc("names of columns, where they are others")
     )
+    encoder: str | None = field(
+        default=None,
+        metadata=doc("which of several encoders (fit: one after another; else the checkpoint's)"),
+    )
 
     def __post_init__(self) -> None:
         """Bring class names to the Unicode form in which names of columns are read.
@@ -104,7 +112,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         ------
         ConfigError
             A URI is empty, two names are one class, groups are to be hashed, or a name is given to
-            a column that has none.
+            a column that has none; or as `featurestore.spec.encoders.check_encoders`.
         """
         for name in self.columns:
             if name not in COLUMNS:
@@ -123,6 +131,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                     found=f"data.{name}: {uris!r}",
                     fix=f"name a URI, or write data.{name}=null to unset it",
                 )
+        check_encoders(self.embeddings, self.test_embeddings, self.encoder)
         if self.fold_rule == "hash" and self.kfold_strategy != "stratified":
             raise ConfigError(
                 "fold_rule=hash takes tiles one by one, which kfold_strategy=stratified_group "
@@ -137,6 +146,41 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         merge = {name: list(map(composed, members)) for name, members in self.merge.items()}
         object.__setattr__(self, "merge", merge)
         object.__setattr__(self, "drop", list(map(composed, self.drop)))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The names of the encoders; none where the embeddings are one artifact."""
+        return tuple(self.embeddings) if isinstance(self.embeddings, Mapping) else ()
+
+    def artifacts(self, kind: str) -> tuple[str, ...]:
+        """Return the names of what is behind a key of ``data``: of several encoders one each.
+
+        That of the encoder which is read is the key itself; the others' are
+        ``embeddings/<encoder>``. There is none where the key is not set.
+        """
+        uris = getattr(self, kind)
+        if isinstance(uris, Mapping):
+            return tuple(kind if name == self.encoder else f"{kind}/{name}" for name in uris)
+        return (kind,) if uris else ()
+
+    def uri(self, artifact: str) -> Uris:
+        """Return where an artifact is, by its name among `artifacts`; None for nowhere."""
+        uris = getattr(self, kind_of(artifact))
+        if isinstance(uris, Mapping):
+            return uris.get(encoder_of(artifact) or self.encoder or "")
+        return uris
+
+    def uris(self) -> dict[str, str | list[str]]:
+        """Return the URI of each artifact that there is, by its name among `artifacts`."""
+        names = [name for kind in ARTIFACTS for name in self.artifacts(kind)]
+        return {name: uri for name in names if (uri := self.uri(name))}
+
+    def title(self, artifact: str) -> str:
+        """Return what an artifact is called in a sentence."""
+        kind = kind_of(artifact).replace("_", " ")
+        several = isinstance(getattr(self, kind_of(artifact)), Mapping)
+        encoder = encoder_of(artifact) or (self.encoder if several else None)
+        return f"{kind} of {encoder}" if encoder else kind
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":

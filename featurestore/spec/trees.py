@@ -25,5 +25,6 @@ def changed(settings: T, tree: Tree) -> T:
         if dataclasses.is_dataclass(under):
             changes[name] = changed(under, value)
         else:
-            changes[name] = {**under, **value} if isinstance(under, dict) else value
+            joined = isinstance(under, dict) and isinstance(value, dict)
+            changes[name] = {**under, **value} if joined else value
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]

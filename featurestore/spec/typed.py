@@ -154,7 +154,7 @@ class Reader:
         )
         if "${" in text:
             raise template
-        if text[0] in "[{" and (not holds_text(kind) or _is_list(kind, text)):
+        if text[0] in "[{" and (not holds_text(kind) or _is_flow(kind, text)):
             value = self.value(kind, self._flow(kind, text, key), key)
             if "${" in str(value):  # YAML's escapes hid it
                 raise template
@@ -252,9 +252,14 @@ def holds_text(kind: Any) -> bool:
     return kind is str or (get_origin(kind) in (Union, UnionType) and str in get_args(kind))
 
 
-def _is_list(kind: Any, text: str) -> bool:
-    """Return whether a text is a list where a type is text or a list: a glob ends otherwise."""
-    return text[0] == "[" and text.endswith("]") and list[str] in get_args(kind)
+def _is_flow(kind: Any, text: str) -> bool:
+    """Return whether a text is a list or a mapping where a type may be that or text.
+
+    A glob that begins with a bracket ends otherwise; no URI begins with a brace.
+    """
+    if text[0] == "{":
+        return any(get_origin(one) in (dict, Mapping) for one in get_args(kind))
+    return text.endswith("]") and list[str] in get_args(kind)
 
 
 def spelled(kind: Any, many: bool = False) -> str:

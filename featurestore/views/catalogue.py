@@ -15,7 +15,10 @@ SHOWN = 10  # rows in a notebook
 
 VIEWS = {
     "tiles": ("the tiles artifact as it is", "tile"),
-    "embeddings": ("the embeddings artifact", "tile with an embedding"),
+    "embeddings": (
+        "the embeddings; of several encoders the keys that all have",
+        "tile with an embedding",
+    ),
     "slides": ("the slides artifact", "slide"),
     "classes": ("the classes with their rules", "class"),
     "coverages": ("the coverages in long form", "tile and class"),

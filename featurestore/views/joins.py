@@ -35,6 +35,22 @@ def look_up(left: ir.Table, right: ir.Table, by: Sequence[str], *columns: str) -
     return joined.select(*left.columns, **{old: joined[new] for old, new in values.items()})
 
 
+def common_keys(tables: Sequence[ir.Table], by: Sequence[str]) -> ir.Table:
+    """Return the keys that all of some tables have; of a single table it is the table itself.
+
+    Parameters
+    ----------
+    tables
+        One row a key each.
+    by
+        The key.
+    """
+    first, *others = tables
+    for other in others:
+        first = first.semi_join(other, list(by))
+    return first
+
+
 def unused(table: ir.Table, name: str) -> str:
     """Return a name like this one that no column of a table bears; SQL knows no case."""
     taken = {column.casefold() for column in table.columns}

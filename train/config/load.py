@@ -28,6 +28,7 @@ from featurestore.spec.arguments import check_form, given, twice
 from featurestore.spec.keys import documented, unset
 from featurestore.spec.trees import Tree, changed, leaves
 from featurestore.spec.typed import TEXT, Reader, nearest
+from train.config import encoders
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep
 from train.config.schema import MISSING, Config
@@ -187,6 +188,7 @@ def _checked(config: Config) -> Config:
         raise unset([key], f"{key}={MISSING}")
     _check_numbers(config)
     check(config)
+    encoders.check(config)
     return config
 
 

@@ -158,7 +158,11 @@ def _check_tracking(config: Config) -> None:
             fix=f"write 1 to {EXPERIMENT_LENGTH} of them",
         )
     if registers(config):
-        check_model_name(config.tracking.model, "tracking.model")
+        embeddings = config.data.embeddings
+        several = isinstance(embeddings, dict) and config.data.encoder is None
+        for name in embeddings if several and embeddings else [""]:
+            model = f"{config.tracking.model}-{name}" if name else config.tracking.model
+            check_model_name(model, "tracking.model")
 
 
 def check_model_name(name: str, key: str) -> None:

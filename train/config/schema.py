@@ -19,7 +19,7 @@ from featurestore.spec.literals import (
     Storage,
     Strategy,
 )
-from featurestore.spec.rules import Uris
+from featurestore.spec.rules import EncoderUris, Uris
 from featurestore.spec.store_spec import StoreSpec
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
@@ -81,8 +81,9 @@ class Data:
     tiles: Uris = store_key("tiles")
     test_tiles: Uris = store_key("test_tiles")
     predict_tiles: Uris = store_key("predict_tiles")
-    embeddings: Uris = store_key("embeddings")
-    test_embeddings: Uris = store_key("test_embeddings")
+    embeddings: EncoderUris = store_key("embeddings")
+    test_embeddings: EncoderUris = store_key("test_embeddings")
+    encoder: str | None = store_key("encoder")
     slides: Uris = store_key("slides")
     columns: Columns = field(
         default_factory=Columns, metadata=doc("names of columns, where they are others")

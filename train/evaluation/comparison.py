@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.evaluation.estimates import Estimate, estimates, jackknifed, limits_of, units_of
+from train.evaluation.jackknife import Floats
 from train.evaluation.metrics import final_metrics
 from train.evaluation.unit_sums import leave_one_out
-from train.predictions.table import Predictions
+from train.predictions.table import Ints, Predictions
 
 EXCHANGES = 9999  # of a permutation test, where there are more
 AT_ONCE = 1000  # exchanges in memory
@@ -31,20 +32,65 @@ class PermutationTest:
     p: float
 
 
+@dataclass(frozen=True)
+class Jackknife:
+    """The metrics of one model, and each without a cluster.
+
+    Parameters
+    ----------
+    names
+        Of M metrics.
+    value, left_out
+        Their values, shape (M,), and those without each of n clusters, shape (M, n).
+    units
+        On how many clusters each rests, shape (M,).
+    """
+
+    names: list[str]
+    value: Floats
+    left_out: Floats
+    units: Floats
+
+
+def jackknife(predictions: Predictions, cluster: Ints, ordered: bool = False) -> Jackknife:
+    """Return the metrics of a model's predictions, clusters left out one by one.
+
+    Parameters
+    ----------
+    cluster
+        The number of each tile's cluster, shape (tiles,).
+    ordered
+        Whether the order of the classes means something.
+    """
+    sums = leave_one_out(predictions.target, predictions.probabilities, cluster)
+    names, value, left_out = jackknifed(sums, predictions.classes, final_metrics(ordered))
+    return Jackknife(names, value, left_out, units_of(sums, predictions.classes, names))
+
+
+def above(one: Jackknife, other: Jackknife) -> dict[str, Estimate]:
+    """Return by how much each metric of ``other`` is above that of ``one``.
+
+    A cluster is left out of both: what makes a slide hard for both cancels.
+
+    Parameters
+    ----------
+    one, other
+        Of the same tiles, with the same clusters.
+    """
+    extent = np.diff(limits_of(one.names), axis=1)
+    return estimates(
+        one.names, other.value - one.value, other.left_out - one.left_out,
+        np.hstack([-extent, extent]), one.units,
+    )  # fmt: skip
+
+
 def differences(one: Predictions, other: Predictions, ordered: bool = False) -> dict[str, Estimate]:
     """Return by how much each metric of ``other`` is above that of ``one``, on the same tiles.
 
-    A cluster is left out of both: what makes a slide hard for both cancels. The clusters are those
-    of ``one``, whatever the other's predictions know of them.
+    See `above`. The clusters are those of ``one``, whatever the other's predictions know of them.
     """
-    sums = [leave_one_out(each.target, each.probabilities, one.cluster) for each in (one, other)]
-    names, value, left_out = jackknifed(sums[0], one.classes, final_metrics(ordered))
-    _, other_value, other_left_out = jackknifed(sums[1], one.classes, final_metrics(ordered))
-    extent = np.diff(limits_of(names), axis=1)
-    return estimates(
-        names, other_value - value, other_left_out - left_out, np.hstack([-extent, extent]),
-        units_of(sums[0], one.classes, names),
-    )  # fmt: skip
+    first, second = (jackknife(each, one.cluster, ordered) for each in (one, other))
+    return above(first, second)
 
 
 def permutation_test(one: Predictions, other: Predictions, seed: int = 0) -> PermutationTest:

@@ -16,6 +16,7 @@ from featurestore.printing import Console
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.store import FeatureStore
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
@@ -30,7 +31,7 @@ from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
-from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
+from train.runtime.inputs import Inputs, open_artifacts
 from train.runtime.snapshots import make_snapshots
 from train.tracking.tracker import Tracker
 
@@ -55,6 +56,10 @@ class Job:
         The network to evaluate.
     held_out
         For a final head: the test tiles under each variant of the rules.
+    encoders
+        Of several encoders: the job of each.
+    inputs
+        Of one of them, on the main process: what has been opened for it.
     """
 
     config: Config
@@ -64,10 +69,14 @@ class Job:
     tiles: TileSet | None = None
     model: TrainedModel | None = None
     held_out: tuple[TileSet, ...] = ()
+    encoders: tuple["Job", ...] = ()
+    inputs: Inputs | None = None
 
     @property
     def slides(self) -> pa.Table:
         """``slide_id, tiles, labelled`` of the slides that predictions are recorded of first."""
+        if self.encoders:  # which have the same tiles
+            return self.encoders[0].slides
         tiles = self.table if self.grid else self.tiles
         assert tiles is not None
         return count_by_slide(tiles.keys)
@@ -79,6 +88,8 @@ class Job:
             table=self.table and self.table.without_tiles(),
             tiles=self.tiles and _without_tiles(self.tiles),
             held_out=tuple(map(_without_tiles, self.held_out)),
+            encoders=tuple(job.without_tiles() for job in self.encoders),
+            inputs=None,
         )
 
 
@@ -95,22 +106,38 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         How many share the work: a state is theirs.
     """
     with ExitStack() as locks:
-        tracker, store = open_artifacts(config, locks)
-        model = open_checkpoint(config) if config.checkpoint else None
-        if not config.data.snapshot:  # whose columns are looked at as its tiles are chosen
-            check_group_columns(store, config)
-        variants = rule_variants(config) if is_sweep(config) else [{}]
-        stores = [with_rules(store, rules) for rules in variants]
-        rows, folds = Rows(console), asked_folds(config, [])
-        with cache.undone_if_refused():  # one of several variants may be
-            snapshots = make_snapshots(config, stores, rows, folds)
-            job = replace(_choose(snapshots, config), model=model)
-            check_fits(job)
-        if job.grid:
-            warn_of_small_classes(job.grid, config)
-        states = find_state(config, (tracker, snapshots), processes, locks)
-        inputs = Inputs(tracker, stores[0], snapshots, locks.pop_all())
-    return inputs, replace(job, states=states)
+        tracker, store, model = open_artifacts(config, locks)
+        job = open_tiles(config, (tracker, store, model), console)
+        assert job.inputs
+        digests = [snapshot.digest for snapshot in job.inputs.snapshots]
+        states = find_state(config, (tracker, digests), processes, locks)
+        inputs = replace(job.inputs, locks=locks.pop_all())
+    return inputs, replace(job, states=states, inputs=None)
+
+
+def open_tiles(
+    config: Config, opened: tuple[Tracker, FeatureStore, TrainedModel | None], console: Console
+) -> Job:
+    """Return the job of a fit, or of an evaluation, whose state is yet to be found.
+
+    Parameters
+    ----------
+    opened
+        As `train.runtime.inputs.open_artifacts` returns it.
+    """
+    tracker, store, model = opened
+    if not config.data.snapshot:  # whose columns are looked at as its tiles are chosen
+        check_group_columns(store, config)
+    variants = rule_variants(config) if is_sweep(config) else [{}]
+    stores = [with_rules(store, rules) for rules in variants]
+    rows, folds = Rows(console), asked_folds(config, [])
+    with cache.undone_if_refused():  # one of several variants may be
+        snapshots = make_snapshots(config, stores, rows, folds)
+        job = replace(_choose(snapshots, config), model=model)
+        check_fits(job)
+    if job.grid:
+        warn_of_small_classes(job.grid, config)
+    return replace(job, inputs=Inputs(tracker, stores[0], snapshots))
 
 
 def _choose(snapshots: list[Snapshot], config: Config) -> Job:
@@ -177,13 +204,18 @@ def check_fits(job: Job) -> None:
 
 def find_state(
     config: Config,
-    tracked: tuple[Tracker, list[Snapshot]],
+    tracked: tuple[Tracker, list[str]],
     processes: int,
     locks: ExitStack,
 ) -> Path:
-    """Return where the state is kept, which is locked; what is resumed goes on in its own run."""
-    tracker, snapshots = tracked
-    digests = [snapshot.digest for snapshot in snapshots]
+    """Return where the state is kept, which is locked; what is resumed goes on in its own run.
+
+    Parameters
+    ----------
+    tracked
+        The tracker, and the digests of the snapshots.
+    """
+    tracker, digests = tracked
     folder = fit_state.state_folder(config, digests, processes)
     states, taken, goes_on = places.find(folder, config.resume, fit_state.has_state)
     if taken:

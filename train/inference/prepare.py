@@ -14,7 +14,7 @@ from train.inference.cohort import PredictionSet, prediction_set
 from train.inference.stream import place
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
-from train.runtime.inputs import Inputs, open_artifacts, open_checkpoint
+from train.runtime.inputs import Inputs, open_artifacts
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def prepare_prediction(
 ) -> tuple[Inputs, PredictionJob]:
     """Open all that a prediction needs; its state is that of any number of processes."""
     with ExitStack() as locks:
-        tracker, store = open_artifacts(config, locks)
-        model = open_checkpoint(config)
+        tracker, store, model = open_artifacts(config, locks)
+        assert model
         cohort = prediction_set(store, model.digest, config.evidence.columns())
         cohort = replace(cohort, model=config.checkpoint)
         check_group_values(cohort.values(config.evidence.groups), len(cohort))

@@ -18,7 +18,7 @@ from train.models.heads import HEADS, build_backbone, classifier
 from train.models.training import Training
 
 FILE = "checkpoint.safetensors"
-BLUEPRINT, TRAINING = "blueprint", "training"
+BLUEPRINT, TRAINING, ENCODER = "blueprint", "training", "encoder"
 """What the header of the file holds as JSON, beside the shapes of the weights."""
 
 
@@ -67,11 +67,14 @@ class TrainedModel:
         Of the network.
     training
         How it was trained; None where that is not known, as of earlier checkpoints.
+    encoder
+        Of several encoders, the one on whose embeddings it was trained; else None.
     """
 
     network: nn.Module
     spec: ModelSpec
     training: Training | None = None
+    encoder: str | None = None
 
     @property
     def digest(self) -> str:
@@ -92,6 +95,8 @@ def save(path: Path, model: TrainedModel) -> Path:
     described = dataclasses.asdict(model.spec)
     if model.training:
         described[TRAINING] = dataclasses.asdict(model.training)
+    if model.encoder:
+        described[ENCODER] = model.encoder
     # One entry: safetensors writes several in any order, and the file would have many digests.
     write_bytes(path, serialized(state, {BLUEPRINT: json.dumps(described)}))
     return path
@@ -116,6 +121,7 @@ def load(path: Path) -> TrainedModel:
             metadata = opened.metadata() or {}
         described = json.loads(metadata[BLUEPRINT])
         training = Training(**described.pop(TRAINING)) if TRAINING in described else None
+        encoder = described.pop(ENCODER, None)
         spec = ModelSpec(**described)
         network = spec.build()
         network.load_state_dict(load_file(file))
@@ -125,7 +131,7 @@ def load(path: Path) -> TrainedModel:
             found=str(error).splitlines()[0] or type(error).__name__,
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
-    return TrainedModel(network.eval().requires_grad_(False), spec, training)
+    return TrainedModel(network.eval().requires_grad_(False), spec, training, encoder)
 
 
 def check_dimension(spec: ModelSpec, dim: int) -> None:

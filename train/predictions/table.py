@@ -159,6 +159,19 @@ class Predictions:
         """What they are called: slides, patients."""
         return plural(self.cluster_column)
 
+    def by_key(self) -> "Predictions":
+        """Return the same in the order of their keys; slides and clusters are numbered anew."""
+        by = [(name, "ascending") for name in KEYS]
+        order = pc.sort_indices(self.keys.select(KEYS), sort_keys=by)
+        rows = order.to_numpy()
+        return Predictions(
+            self.keys.take(order),
+            self.target[rows],
+            self.probabilities[rows],
+            self.classes,
+            self.cluster_column,
+        )
+
     def select(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
         """Return those of some tiles; slides and clusters are numbered anew."""
         return Predictions(

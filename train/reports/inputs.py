@@ -121,6 +121,13 @@ def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str
     return uri
 
 
+def cohort_pictures(run: Run, snapshot: Snapshot) -> list[Path]:
+    """Return pictures of a cohort; of several encoders they have been drawn for the run above."""
+    if run.is_child:
+        return sorted((run.folder.parent / "pictures").glob("*.png"))
+    return plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
+
+
 def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
     """Record the shared slides, the guard's proof, the labels per fold, the folds.
 
@@ -147,7 +154,7 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
         run.console.print(f"folds: {snapshot.lineage}", soft_wrap=True)
     tracker.table(columns([finding.as_dict() for finding in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
-    pictures = plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
+    pictures = cohort_pictures(run, snapshot)
     for picture in pictures:
         tracker.file(picture, "pictures")
     uri = keep_folds(run, tracker, snapshot, FOLDS)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from featurestore.console.tables import print_funnel, print_table
 from featurestore.errors import FeatureStoreWarning
+from featurestore.printing import Console
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
 from train.config import text
@@ -28,7 +30,7 @@ from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions
 from train.reports import calibration as temperature
-from train.reports import inputs, printed, reproduce, results, settings, solver, training
+from train.reports import encoders, inputs, printed, reproduce, results, settings, solver, training
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.runtime.snapshots import inputs_of
@@ -75,6 +77,8 @@ class RunLogger:
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
+        self.snapshots: Sequence[Snapshot] = ()
+        self.evaluated: dict[str, encoders.Evaluated] = {}
 
     @property
     def visible(self) -> bool:
@@ -90,29 +94,31 @@ class RunLogger:
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        mode = self.config.mode
+        mode, self.snapshots = self.config.mode, snapshots
         tracker: Tracker = NullTracker() if self.config.resume else self.tracker
+        # What encoders have in common was printed of the run above.
+        run = replace(self.run, console=Console(quiet=True)) if self.run.is_child else self.run
         tracker.params(training.configured(self.config))
         tracker.text(text.text(self.config), "config.yaml")
         tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
         tracker.params({"command": self.run.command})
         for snapshot in snapshots:
-            self.console.print(f"snapshot: {snapshot.folder.name}")
+            run.console.print(f"snapshot: {snapshot.folder.name}")
             digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
             tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
         for snapshot in snapshots[:1]:
             cohort = "test_tiles" if mode == "test" else "tiles"
             funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
-            print_funnel(funnel, self.console)
+            print_funnel(funnel, run.console)
             tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
             tracker.table(columns(funnel), "funnel.json")
             inputs.funnel(self.page, funnel, len(snapshots))
             if mode in ("fit", "validate"):
-                inputs.record_folds(self.run, tracker, self.page, snapshot)
+                inputs.record_folds(run, tracker, self.page, snapshot)
             else:
                 inputs.leakage(self.page, snapshot.findings, self.config)
         for number, snapshot in enumerate(snapshots[1:], 2):
-            inputs.keep_folds(self.run, tracker, snapshot, f"{FOLDS}_{number}")
+            inputs.keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
         # A prediction reads its embeddings once: it does not read them again to hash them.
         unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
         sources = inputs_of(self.config, store, snapshots, unread)
@@ -284,6 +290,8 @@ class RunLogger:
         prefix
             Begins the names of files.
         """
+        if self.run.is_child:  # one of several, that are compared when all have been evaluated
+            self.evaluated[split] = evaluation.predictions, evaluation.metrics
         printed.lone_slides(self.console, evaluation, split)
         self.tracker.params({INTERVALS: METHOD})
         self.tracker.metrics(evaluation_metrics(evaluation, split))
@@ -324,6 +332,26 @@ class RunLogger:
     def _picture(self, file: Path, folder: str | None = None) -> None:
         self.tracker.file(file, folder)
         results.picture(self.page, file)
+
+    @on_main
+    def encoders(self, logs: Sequence["RunLogger"]) -> None:
+        """Record encoders side by side, of which the runs below have been recorded.
+
+        Parameters
+        ----------
+        logs
+            Of these runs.
+        """
+        by_encoder = {str(log.config.data.encoder): log for log in logs}
+        evaluated = {name: log.evaluated for name, log in by_encoder.items()}
+        facts = {
+            name: encoders.facts(log.run, log.snapshots[0], log.model_uri)
+            for name, log in by_encoder.items()
+        }
+        best = by_encoder[encoders.record(self.run, self.page, evaluated, facts)]
+        self.registered, self.model_uri = best.registered, best.model_uri
+        if best.trained:
+            self.trained = encoders.of_best(best.trained, encoders.TEST in best.evaluated)
 
     # -- all of it --------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from train.config import text
+from train.config.encoders import encoders
 from train.reports.html import Page, Table, Text
 from train.runtime.run import Run
 from train.tracking.provenance import git_commit
@@ -33,8 +34,8 @@ def again(page: Page, run: Run, uri: str | None) -> None:
     commit, id_ = git_commit(), run.tracker.run
     page.add("again", Text(run.command, "The command", code=True))
     page.add("again", Text(f"In the folder {Path.cwd()}."))
-    if id_:
-        registered = uri and "/" in uri.removeprefix("models:/")
+    registered = uri and "/" in uri.removeprefix("models:/")
+    if id_ and (registered or not encoders(run.config)):  # whose figures are in the runs below
         name = uri if uri and registered else id_
         store = run.config.tracking.uri
         place = [f"tracking.uri={store}"] if store else []

@@ -49,7 +49,7 @@ def state_folder(config: Config, snapshots: Sequence[str], processes: int) -> Pa
 
 def has_state(folder: Path) -> bool:
     """Return whether a fit left its state."""
-    return any(folder.glob("*.pt"))
+    return any(folder.rglob("*.pt"))  # of several encoders, each has a folder below
 
 
 def check(folder: Path) -> str | None:
@@ -131,7 +131,7 @@ def saved_epochs(run: Run) -> list[str]:
     """Return what a resume would go on from."""
     if run.config.mode == "predict":
         return [f"predictions in {run.states}"] if run.states.exists() else []
-    states = sorted(run.states.glob("*.pt"))
+    states = sorted(run.states.rglob("*.pt"))
     return [f"{epochs(file)} epochs of the fit in {file}" for file in states]
 
 

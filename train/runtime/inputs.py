@@ -4,14 +4,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featurestore.errors import UnknownClassError
+from featurestore.errors import ConfigError, UnknownClassError
 from featurestore.io import mlflow_artifacts, names
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.trees import leaves
 from featurestore.store import FeatureStore
+from train.config.encoders import encoders
 from train.config.rules import registers
 from train.config.schema import Config
 from train.config.store import check_places, open_store
-from train.config.text import run_name
+from train.config.text import plain, run_name
 from train.models.checkpoint import TrainedModel
 from train.runtime import places
 from train.tracking import registered_models
@@ -42,28 +44,51 @@ class Inputs:
     locks: ExitStack = field(default_factory=ExitStack)
 
 
-def open_artifacts(config: Config, locks: ExitStack) -> tuple[Tracker, FeatureStore]:
-    """Return tracker and store of a run.
+def open_artifacts(
+    config: Config, locks: ExitStack
+) -> tuple[Tracker, FeatureStore, TrainedModel | None]:
+    """Return tracker, store and, where one is evaluated, the network of a run.
 
     Parameters
     ----------
     locks
         Gets that of the output.
     """
+    tracker = open_tracker(config, locks)
+    model = open_checkpoint(config) if config.checkpoint else None  # it may pick the encoder
+    return tracker, open_store(config), model
+
+
+def open_tracker(config: Config, locks: ExitStack) -> Tracker:
+    """Return the tracker, after all places are known to take what the run writes.
+
+    Parameters
+    ----------
+    locks
+        As of `open_artifacts`.
+    """
     if config.output:
         locks.callback(places.output(Path(config.output)).close)
     check_places(config)
-    return open_tracker(config), open_store(config)
+    return new_tracker(config)
 
 
-def open_tracker(config: Config) -> Tracker:
-    """Return the tracker, its store known to take the run and its model."""
+def new_tracker(config: Config, nested: bool = False) -> Tracker:
+    """Return the tracker, its store known to take the run and its model.
+
+    Parameters
+    ----------
+    nested
+        Whether it is that of a run below another one.
+    """
     tracking = config.tracking
     if tracking.enabled:
         check_spelled(config.class_indices)
-        model = tracking.model if registers(config) else None
-        return MlflowTracker(tracking.uri, tracking.experiment, run_name(config), model)
-    uris = [*vars(config.data).values(), config.checkpoint]
+        model = tracking.model if registers(config) and not encoders(config) else None
+        return MlflowTracker(
+            tracking.uri, tracking.experiment, run_name(config), model, nested=nested
+        )
+    uris = [config.checkpoint, *(uri for _, uri in leaves(plain(config)["data"]))]
     each = [uri for uri in uris for uri in (uri if isinstance(uri, list) else [uri])]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in each):
         mlflow_artifacts.use_tracking(tracking.uri)  # artifacts may live there all the same
@@ -79,6 +104,8 @@ def open_checkpoint(config: Config) -> TrainedModel:
     ------
     UnknownClassError
         It was trained on other classes.
+    ConfigError
+        It was trained on another encoder's embeddings, or whose is not known.
     """
     assert config.checkpoint
     config.checkpoint = names.resolved(config.checkpoint)
@@ -90,4 +117,26 @@ def open_checkpoint(config: Config) -> TrainedModel:
             f"{', '.join(config.class_names)} configured",
             fix="pick the classes=... that it was trained on, or another checkpoint",
         )
+    pick_encoder(config, model)
     return model
+
+
+def pick_encoder(config: Config, model: TrainedModel) -> None:
+    """Pick the encoder of a network among several, unless it is; raises as `open_checkpoint`."""
+    embeddings, picked = config.data.embeddings, config.data.encoder
+    if not isinstance(embeddings, dict):
+        return
+    if picked and model.encoder not in (None, picked):
+        raise ConfigError(
+            f"The checkpoint was trained on the embeddings of {model.encoder}",
+            found=f"data.encoder={picked} checkpoint={config.checkpoint}",
+            fix="leave data.encoder out, or name a checkpoint of that encoder",
+        )
+    if not picked and model.encoder not in embeddings:
+        raise ConfigError(
+            "Which encoder the checkpoint takes embeddings of is not known",
+            found=f"{model.encoder or 'none'} in {config.checkpoint}; "
+            f"data.embeddings: {', '.join(embeddings)}",
+            fix="set data.encoder to one of them",
+        )
+    config.data.encoder = picked or model.encoder

@@ -5,15 +5,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import pyarrow as pa
+from accelerate.utils import set_seed
 
 from featurestore.io.names import resolved_once
 from featurestore.io.objects import shared
 from featurestore.printing import Console
+from train.config.encoders import encoders, named
 from train.config.ranks import speaks
 from train.config.schema import Config
 from train.runtime import fit_state
@@ -22,7 +25,7 @@ from train.runtime.inputs import Inputs
 from train.runtime.meeting import start_processes
 from train.runtime.run import Run
 from train.tracking import provenance
-from train.tracking.tracker import NullTracker
+from train.tracking.tracker import NullTracker, Tracker
 
 
 class AnyJob(Protocol):
@@ -113,8 +116,48 @@ def start_run(
         yield run, job, inputs
         tracker.finish()
         fits = run.config.mode == "fit"
-        fit_state.end_if_lost(run, trained=fits and run.config.probe != "knn")
+        fit_state.end_if_lost(run, trained=has_checkpoint(run.config))
         # What is left to resume goes; of a prediction with an output, the state is the output.
         if run.is_main and (fits or run.config.output is None):
             fit_state.remove_state(run.states)
         console.print(tracker.where(), soft_wrap=True)
+
+
+def has_checkpoint(config: Config) -> bool:
+    """Return whether a run leaves a checkpoint: of several encoders each run below it does."""
+    return config.mode == "fit" and config.probe != "knn" and not encoders(config)
+
+
+@contextmanager
+def start_child(run: Run, job: AnyJob, tracker: Tracker | None) -> Iterator[Run]:
+    """Yield the run of one encoder below that of several, as it would be alone.
+
+    Its state stays until all of them have ended: what is resumed goes through those that have.
+
+    Parameters
+    ----------
+    job
+        That of the encoder.
+    tracker
+        On the main process: of the run below.
+
+    Raises
+    ------
+    FeatureStoreError
+        Whatever is refused of it, with the encoder's name.
+    """
+    config, stack = job.config, ExitStack()
+    assert config.data.encoder
+    run.console.print(f"encoder: {config.data.encoder}")
+    set_seed(config.seed)
+    with named(config.data.encoder):
+        tracker = stack.enter_context(tracker or NullTracker())
+        folder = run.folder / config.data.encoder
+        child = replace(run, config=config, tracker=tracker, folder=folder, states=job.states,
+                        is_child=True)  # fmt: skip
+        if run.is_main:
+            fit_state.start_state(child.states, config.resume, tracker.run)
+        yield child
+        tracker.finish()
+        fit_state.end_if_lost(child, trained=has_checkpoint(config))
+    stack.close()  # of one that fails, the run above ends it, once other processes have heard

@@ -29,6 +29,8 @@ class Run:
         Where the state of a fit is kept, see `train.runtime.fit_state`.
     command
         What started it, as a shell takes it.
+    is_child
+        Whether it is one of several below another one, on the same tiles.
     """
 
     config: Config
@@ -38,6 +40,7 @@ class Run:
     folder: Path
     states: Path
     command: str = ""
+    is_child: bool = False
 
     @property
     def is_main(self) -> bool:

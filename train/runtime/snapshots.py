@@ -12,6 +12,7 @@ from featurestore.snapshots.collection import opened
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
+from train.config.encoders import encoders
 from train.config.schema import Config
 from train.tracking.runs import load_run
 
@@ -127,5 +128,11 @@ def inputs_of(
         As of `featurestore.io.sources.Sources.digests`.
     """
     if not config.data.snapshot:
-        return store.sources.digests(unread)
+        sources = store.sources.digests(unread)
+        # Where several encoders are compared, none of them is the embeddings.
+        compared = {"embeddings", "test_embeddings"} if encoders(config) else set()
+        return {
+            f"{name}/{store.spec.encoder}" if name in compared else name: sources[name]
+            for name in sources
+        }
     return {name: (uri, digest) for name, (uri, digest) in snapshots[0].manifest["sources"].items()}

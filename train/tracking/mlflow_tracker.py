@@ -93,6 +93,8 @@ class MlflowTracker:
         As in MLflow.
     model
         Name in the registry of the model that the run will make; None if it registers none.
+    nested
+        Whether it is a run below the one that is active when it starts.
 
     Raises
     ------
@@ -101,18 +103,25 @@ class MlflowTracker:
     """
 
     def __init__(
-        self, uri: str | None, experiment: str, run_name: str | None, model: str | None = None
+        self,
+        uri: str | None,
+        experiment: str,
+        run_name: str | None,
+        model: str | None = None,
+        *,
+        nested: bool = False,
     ) -> None:
         self.uri = use_tracking(uri)
         if preflight.is_made(self.uri):
             make_tables()  # another run's first process may be in the midst of it
         preflight.check(self.uri, experiment, model)
         forget_left_over(experiment)
-        self.experiment, self.run_name = experiment, run_name
+        self.experiment, self.run_name, self.nested = experiment, run_name, nested
         self.run: str | None = None
         self.beside: set[str] = set()  # runs of others, left active in this process
         self.failure: TrackingError | None = None
         self.goes_on = False
+        self.going_on: frozenset[str] = frozenset()
         self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
 
     @property
@@ -138,7 +147,7 @@ class MlflowTracker:
         name = None if self.run else self.run_name
         run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
         self.run = run.info.run_id
-        if self.beside and not self.goes_on:
+        if self.beside and not self.goes_on and not self.nested:
             mlflow.delete_tag("mlflow.parentRunId")
         if self.goes_on:
             self._look_back(run)
@@ -157,7 +166,8 @@ class MlflowTracker:
             history = client.get_metric_history(self.run, key)
             self.logged_steps[key] = {entry.step for entry in history}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
-            client.delete_run(nested.info.run_id)
+            if nested.info.run_id not in self.going_on:
+                client.delete_run(nested.info.run_id)
         registered = {version.source for version in self._versions()}
         for model in mlflow.search_logged_models(
             [experiment], f"source_run_id = '{self.run}'", output_format="list"

@@ -15,6 +15,8 @@ class Tracker(Protocol):
 
     run: str | None
     """The run's id; set beforehand, that run goes on."""
+    going_on: frozenset[str]
+    """Of a run that goes on, the runs below it that do so too; the others are made anew."""
     failure: TrackingError | None
     """Why nothing is recorded any more: the server was lost."""
 
@@ -72,6 +74,7 @@ class NullTracker:
 
     records = False
     run: str | None = None
+    going_on: frozenset[str] = frozenset()
     failure: TrackingError | None = None
 
     def child(self, name: str) -> AbstractContextManager[None]:

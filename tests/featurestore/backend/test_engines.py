@@ -31,6 +31,7 @@ from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import fate_view, funnel_view
 from featurestore.views.filters import filtered
 from featurestore.views.folds import fold_view, hashed_fold_view, shared_groups, split_view
+from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.leakage import (
     duplicate_embeddings,
@@ -528,3 +529,16 @@ print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """
     assert python(code, PATH="/usr/bin:/bin", MASTER="local[1]").stdout == "local[1] true\n"
+
+
+def test_common_keys_are_those_that_all_tables_have(connection: Any):
+    tables = [
+        engine.register(connection, f"keys_{lacking}", pa.table(KEYS).filter(pa.array(
+            [n != lacking for n in NUMBERS]
+        )))
+        for lacking in (3, 5, 8)
+    ]  # fmt: skip
+    rows = common_keys(tables, KEY).to_pyarrow().sort_by([(name, "ascending") for name in KEY])
+    expected = pa.table(KEYS).filter(pa.array([n not in (3, 5, 8) for n in NUMBERS]))
+    expected = expected.select(KEY).sort_by([(name, "ascending") for name in KEY])
+    assert rows.to_pylist() == expected.to_pylist()

@@ -172,7 +172,8 @@ def test_all_of_featurestore_needs_no_torch_and_no_checkout(tmp_path: Path):
     own = "data=data.yaml"
     lines = ["init|c", f"check|{own}|allow_missing=1", f"funnel|{own}|tissue_prop_min=0.3",
              f"sql|select count(*) from fates|{own}|fold_rule=hash|kfold_strategy=stratified",
-             f"describe|{own}|k=3", f"export|--to|set|{own}|k=3|allow_missing=1", "snapshots"]  # fmt: skip
+             f"describe|{own}|k=3",
+             f"export|--to|set|{own}|k=3|allow_missing=1", "snapshots"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED, *lines], cwd=tmp_path, capture_output=True, text=True,
         check=False, env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
