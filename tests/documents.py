@@ -95,7 +95,7 @@ def parse(command: str) -> None:
         They are not understood; or, with status 0, its help is all that was asked for.
     """
     for part in re.split(r" && | \| ", command):
-        words = shlex.split(part.split(" > ")[0], comments=True)
+        words = shlex.split(re.sub(r" > [\w./-]+$", "", part), comments=True)
         if words and words[0] in PROGRAMS:
             named = re.fullmatch(r"[a-z ]+", " ".join(words))  # a command is named, not written out
             PARSERS[words[0]]([*words[1:], *(["--help"] if named else [])])

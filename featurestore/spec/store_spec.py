@@ -123,9 +123,7 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
                 )
         for name in ARTIFACTS:
             uris = getattr(self, name)
-            if uris is not None and (
-                not uris or "" in uris if isinstance(uris, list) else not uris
-            ):
+            if uris in ("", []) or (isinstance(uris, list) and "" in uris):
                 raise ConfigError(
                     f"data.{name} has no value",
                     found=f"data.{name}: {uris!r}",

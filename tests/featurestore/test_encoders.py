@@ -137,6 +137,7 @@ def test_the_commands_take_several_encoders(capsys: pytest.CaptureFixture[str]):
     classes = [f"{key}.{name}={value}" for key, of in CLASSES.items() for name, value in of.items()]
     named = ", ".join(f"{name}: {uri}" for name, uri in encoders.items())
     config = load(["data=none.yaml", "classes=none.yaml", "data.name=n", "fold=1", *classes,
+                   "allow_missing=1",
                    "data.tiles=tiles.parquet", f"data.embeddings={{{named}}}"])  # fmt: skip
     Path("store.yaml").write_text(text(config))
     asked = ["--config", "store.yaml"]

@@ -93,6 +93,8 @@ class Templates:
 def _merged(layers: Sequence[Tree]) -> DictConfig:
     config = OmegaConf.create()
     for layer in layers:
+        for path in _changed_kinds(OmegaConf.to_container(config, resolve=False), layer):
+            del reduce(getitem, path[:-1], config)[path[-1]]
         merged = OmegaConf.merge(config, layer)
         assert isinstance(merged, DictConfig)
         config = merged
@@ -100,6 +102,21 @@ def _merged(layers: Sequence[Tree]) -> DictConfig:
             if value == MISSING:  # OmegaConf keeps what was set before; here it must be set again
                 reduce(getitem, path[:-1], config)[path[-1]] = MISSING
     return config
+
+
+def _changed_kinds(
+    config: Any, layer: Tree, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of lists that a layer makes mappings, and the other way: OmegaConf does not.
+
+    URIs of splits are a list, those of encoders a mapping.
+    """
+    for name, value in layer.items():
+        below = config.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            yield from _changed_kinds(below, value, (*path, name))
+        elif {type(below), type(value)} == {dict, list}:
+            yield (*path, name)
 
 
 def _names(word: str) -> Iterator[str]:

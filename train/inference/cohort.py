@@ -122,6 +122,7 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     """
     dataset = store.sources.dataset("test_embeddings")
     dim = rules.dimension(store.view("test_embeddings"))
+    store.sources.confirm()
     check_join(store, "predict_tiles")
     tiles = _joined(store, dataset, more)
     slides = _by_slide(tiles)
