@@ -15,7 +15,8 @@ import pyarrow as pa
 from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
-from featurestore.contract.schemas import checked_table, null_lists
+from featurestore.contract.schemas import checked_table
+from featurestore.contract.vectors import null_lists
 from featurestore.errors import FeatureStoreWarning, QueryError
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
@@ -44,6 +45,7 @@ MADE_HERE = (
 
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
+EMBEDDINGS = ("embeddings", "test_embeddings")
 MANY_FILES = 64
 
 
@@ -105,7 +107,8 @@ class FeatureStore:
         database: Path | None = None,
         folds: Collection[str] = (),
     ) -> None:
-        self.spec, self.sources, self.logged_folds = spec, Sources(spec), folds
+        self.spec, self.logged_folds = spec, folds
+        self.sources = Sources(spec, outlined=database is None)  # whose readers fetch nothing
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
@@ -151,7 +154,8 @@ class FeatureStore:
         embeddings, title = self.table(name), name.replace("_", " ")
         violation.raise_first(rules.key(embeddings, title))
         violation.raise_first(rules.embedding_column(embeddings, title))
-        violation.raise_first(null_lists(embeddings, self.sources.dataset(name), title))
+        dataset = self.sources.dataset(name)
+        violation.raise_first(null_lists(self.connection, dataset, title))
         return embeddings.select(*KEY, "embedding")
 
     def embedding_keys(self, prefix: str = "") -> ir.Table:
@@ -162,7 +166,7 @@ class FeatureStore:
         """
         prefix = prefix if self.spec.test_embeddings else ""  # both cohorts share one artifact
         if prefix not in self._keys:
-            keys = self.view(prefix + "embeddings").select(*KEY)
+            keys = self._view(prefix + "embeddings").select(*KEY)
             many = len(self.sources.dataset(prefix + "embeddings").files) > MANY_FILES
             if many and self.database is None and self.spec.backend == "duckdb":
                 keys = engine.keep(keys)
@@ -172,7 +176,15 @@ class FeatureStore:
     # -- views ---------------------------------------------------------------------------------
 
     def view(self, name: str) -> ir.Table:
-        """Return a view by name, checked and made on its first use."""
+        """Return a view by name, checked and made on its first use.
+
+        Embeddings that lie in an object store are fetched for it.
+        """
+        if name.endswith("embeddings"):
+            self.sources.dataset(name).fetch()
+        return self._view(name)
+
+    def _view(self, name: str) -> ir.Table:
         if name not in self._views:
             prefix = "test_" if name.startswith("test_") else ""
             view = self._make(name.removeprefix(prefix), prefix)
@@ -368,6 +380,8 @@ class FeatureStore:
             `featurestore.io.sources.Sources.confirm`.
         """
         self.name_views()
+        for name in statements.read_wholly(self.connection, query, EMBEDDINGS, "embedding"):
+            self.view(name)
         self.sources.confirm()
         return statements.select(self.connection, query, external)
 
@@ -388,10 +402,10 @@ class FeatureStore:
         if self.spec.tiles:
             self.survivors("")
             for name in [*names, "folds", "fates", "funnel", "classes"]:
-                self.view(name)
+                self._view(name)
         if self.spec.test_tiles:
             for name in [*names, "fates", "funnel"]:
-                self.view("test_" + name)
+                self._view("test_" + name)
         if self.spec.slides:
             self.view("slides")
         return engine.columns(self.connection)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from featurestore.contract import rules, schemas
 from featurestore.contract.parquet_table import open_table
 from featurestore.contract.rules import violations_of
+from featurestore.contract.vectors import dimension, null_lists
 from featurestore.contract.violation import Violation
 from featurestore.embeddings.invalid import find_invalid
 from featurestore.errors import FeatureStoreError, SchemaError, UnknownClassError
@@ -177,15 +178,15 @@ def _embeddings(
 ) -> Iterator[Violation]:
     title = name.replace("_", " ")
     broken = list(rules.embedding_column(table, title))
-    broken += [] if broken else schemas.null_lists(table, store.sources.dataset(name), title)
+    dataset = store.sources.dataset(name)
+    broken += [] if broken else null_lists(store.connection, dataset, title)
     yield from broken
     if broken or not values:
         return
     try:
-        dim = rules.dimension(table)
-        yield from find_invalid(
-            store.sources.dataset(name).filled, dim, store.spec.storage, store.threads
-        )
+        dim = dimension(dataset)
+        files = dataset.fetch().filled
+        yield from find_invalid(files, dim, store.spec.storage, store.threads)
     except FeatureStoreError as error:
         yield as_violation(error)
 

@@ -17,10 +17,12 @@ class Sources:
     ----------
     spec
         Where the artifacts are, and under which names their columns stand.
+    outlined
+        Whether the lists of embeddings may stay in an object store until they are asked for.
     """
 
-    def __init__(self, spec: StoreSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: StoreSpec, outlined: bool = True) -> None:
+        self.spec, self.outlined = spec, outlined
         self._datasets: dict[str, Dataset] = {}
 
     def dataset(self, name: str) -> Dataset:
@@ -35,7 +37,8 @@ class Sources:
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._datasets[name] = parquet.dataset(uri, self._columns(name))
+            outlined = self.outlined and name.endswith("embeddings")
+            self._datasets[name] = parquet.dataset(uri, self._columns(name), outlined)
             self._check_embedding(name)
         return self._datasets[name]
 
@@ -60,6 +63,11 @@ class Sources:
                     found=f"{fragment.name}: columns {', '.join(names)}{nearest(written, names)}",
                     fix="correct data.columns.embedding",
                 )
+
+    @property
+    def embeddings(self) -> list[str]:
+        """The names of the artifacts of embeddings that were used."""
+        return [name for name in self._datasets if name.endswith("embeddings")]
 
     def files(self) -> list[Path]:
         """Return the files of every artifact that was used."""
@@ -93,7 +101,7 @@ class Sources:
         by_name = {
             name: (
                 dataset.uri,
-                digests.stamp(dataset.named) if name in unread else digests.digest(dataset.named),
+                digests.stamp(dataset.named) if name in unread else dataset.digest(),
             )
             for name, dataset in self._datasets.items()
         }
@@ -112,5 +120,5 @@ class Sources:
         for name in names:
             dataset = self.dataset(name)
             if divided or not any(fragment.partition for fragment in dataset.fragments):
-                by_name[name] = digests.earlier(dataset.named)
+                by_name[name] = digests.earlier(dataset.fetch(unread=True).named)
         return by_name

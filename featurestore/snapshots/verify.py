@@ -28,7 +28,7 @@ def damages(store: FeatureStore) -> pa.Table:
     rows = []
     for name in [name for name in (*TILES, *EMBEDDINGS, "slides") if getattr(store.spec, name)]:
         try:
-            changed = digests.mistaken(store.sources.dataset(name).named.values())
+            changed = digests.mistaken(store.sources.dataset(name).here)
         except FeatureStoreError as error:
             rows.append(row(name, as_violation(error)))
             continue

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.backend import engine, errors
-from featurestore.contract import rules
+from featurestore.contract.vectors import dimension
 from featurestore.embeddings.batches import KEYS, file_keys
 from featurestore.errors import ArtifactError, EmptyViewError
 from featurestore.io import digests
@@ -119,8 +119,9 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     ArtifactError
         The artifacts were changed since the store first read them.
     """
-    dataset = store.sources.dataset("test_embeddings")
-    dim = rules.dimension(store.view("test_embeddings"))
+    dataset = store.sources.dataset("test_embeddings").fetch()
+    store.view("test_embeddings")  # refuses what breaks the contract
+    dim = dimension(dataset)
     tiles = _joined(store, dataset, more)
     slides = _by_slide(tiles)
     if not len(slides):

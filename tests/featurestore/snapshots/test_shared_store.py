@@ -83,7 +83,7 @@ def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     machines.enter("two")
     collection.opened(first.folder.name)
     [*_, gone, _] = shared_store.collect(current(), keep=1)
-    assert gone.startswith(f"snapshots/{second.folder.name}-")
+    assert gone.startswith(f"snapshots/{second.folder.name}/")
     assert shared.names("snapshots", again=True) == [first.folder.name]
 
 
