@@ -23,6 +23,7 @@ from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
 from featurestore.folds.assignment import GONE, Assignment
 from featurestore.folds.units import fold_units
+from featurestore.io.objects import originals
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
@@ -388,7 +389,8 @@ class FeatureStore:
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        statements.seal(self.connection, self.files)
+        files = self.files
+        statements.seal(self.connection, [*files, *originals.places(files)])
 
     @property
     def files(self) -> list[Path]:

@@ -14,13 +14,19 @@ from threading import Event, Lock
 from featurestore.io import cache, locks
 from featurestore.io.objects import fetching, outlines
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import Store, Stored
+from featurestore.io.objects.stored import NAME, OBJECTS, Store, Stored
 
 
 def lacking(files: Iterable[Path]) -> dict[Path, Stored]:
     """Return those of an artifact's files that are outlines, each with its object."""
     objects = ((file, outlines.object_of(file)) for file in files)
     return {file: stored for file, stored in objects if stored}
+
+
+def places(files: Iterable[Path]) -> list[Path]:
+    """Return where the objects of those files that are outlines will be, once they are fetched."""
+    entries = (cache.place(OBJECTS, one.digest) for one in lacking(files).values())
+    return [(entry / NAME).resolve() for entry in entries]
 
 
 def fetch(files: Iterable[Path]) -> None:
