@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.embeddings import sources
+from featurestore.embeddings import provenance
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, slices
 from featurestore.embeddings.damage import damages
@@ -76,13 +76,13 @@ def known_sums(dataset: Dataset) -> dict[Path, str]:
     """
     unread = {file: dataset.identities[file] for file in dataset.unread}
     if any(one.is_object for one in unread.values()):
-        digests.believe(sources.known(unread), unread)
+        digests.believe(provenance.known(unread), unread)
     if folder().exists() and not os.access(folder(), os.W_OK):
         return digests.sums(dataset.fetch(unread=True).identities)
     return digests.remembered(dataset.identities)
 
 
-def share_sources(dataset: Dataset, storage: Storage) -> None:
+def share_provenance(dataset: Dataset, storage: Storage) -> None:
     """Let other machines know of which objects of a store an artifact's shared parts are made."""
     sums = digests.remembered({f: one for f, one in dataset.identities.items() if one.is_object})
     files = [fragment for fragment in dataset.filled if fragment.path in sums]
@@ -90,7 +90,7 @@ def share_sources(dataset: Dataset, storage: Storage) -> None:
         name: (piece.fragment.identity, sums[piece.fragment.path])
         for name, piece in named(files, storage, sums).items()
     }
-    sources.note(made_of)
+    provenance.note(made_of)
 
 
 def share(parts: Iterable[Part]) -> None:

@@ -20,7 +20,7 @@ from featurestore.embeddings.convert import Target
 from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import known_sums, named, share, share_sources
+from featurestore.embeddings.parts import known_sums, named, share, share_provenance
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -125,7 +125,7 @@ def _share(store: FeatureStore, snapshot: Snapshot) -> None:
     if shared.current() is not None:
         share(part for matrix in snapshot.matrices.values() for part in matrix.parts)
         for name in store.sources.embeddings:
-            share_sources(store.sources.dataset(name), store.spec.storage)
+            share_provenance(store.sources.dataset(name), store.spec.storage)
         if store.spec.tiles and store.assignment:
             shared.share(artifact.keep(store.assignment).parent)
         shared.share(snapshot.folder)
