@@ -15,13 +15,15 @@ import pyarrow as pa
 from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
-from featurestore.contract.schemas import checked_table, null_lists
+from featurestore.contract.schemas import checked_table
+from featurestore.contract.vectors import null_lists
 from featurestore.errors import FeatureStoreWarning, QueryError
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
 from featurestore.folds.assignment import GONE, Assignment
 from featurestore.folds.units import fold_units
+from featurestore.io.objects import originals
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
@@ -45,6 +47,7 @@ MADE_HERE = (
 
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
+EMBEDDINGS = ("embeddings", "test_embeddings")
 MANY_FILES = 64
 
 
@@ -106,7 +109,8 @@ class FeatureStore:
         database: Path | None = None,
         folds: Collection[str] = (),
     ) -> None:
-        self.spec, self.sources, self.logged_folds = spec, Sources(spec), folds
+        self.spec, self.logged_folds = spec, folds
+        self.sources = Sources(spec, outlined=database is None)  # whose readers fetch nothing
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
@@ -153,7 +157,8 @@ class FeatureStore:
         embeddings, title = self.table(name), self.spec.title(name)
         violation.raise_first(rules.key(embeddings, title))
         violation.raise_first(rules.embedding_column(embeddings, title))
-        violation.raise_first(null_lists(embeddings, self.sources.dataset(name), title))
+        dataset = self.sources.dataset(name)
+        violation.raise_first(null_lists(self.connection, dataset, title))
         return embeddings.select(*KEY, "embedding")
 
     def embedding_keys(self, prefix: str = "") -> ir.Table:
@@ -172,7 +177,7 @@ class FeatureStore:
         """Return the keys of one encoder's embeddings; `embedding_keys` are those that all have."""
         if artifact not in self._keys_of:
             named = artifact in ("embeddings", "test_embeddings")
-            embeddings = self.view(artifact) if named else self._embeddings(artifact)
+            embeddings = self._view(artifact) if named else self._embeddings(artifact)
             keys = embeddings.select(*KEY)
             many = len(self.sources.dataset(artifact).files) > MANY_FILES
             if many and self.database is None and self.spec.backend == "duckdb":
@@ -183,7 +188,15 @@ class FeatureStore:
     # -- views ---------------------------------------------------------------------------------
 
     def view(self, name: str) -> ir.Table:
-        """Return a view by name, checked and made on its first use."""
+        """Return a view by name, checked and made on its first use.
+
+        Embeddings that lie in an object store are fetched for it.
+        """
+        if name.endswith("embeddings") and name in self.spec.artifacts(name):
+            self.sources.dataset(name).fetch()
+        return self._view(name)
+
+    def _view(self, name: str) -> ir.Table:
         if name not in self._views:
             prefix = "test_" if name.startswith("test_") else ""
             view = self._make(name.removeprefix(prefix), prefix)
@@ -381,13 +394,16 @@ class FeatureStore:
             `featurestore.io.sources.Sources.confirm`.
         """
         self.name_views()
+        for name in statements.read_wholly(self.connection, query, EMBEDDINGS, "embedding"):
+            self.view(name)
         self.sources.confirm()
         return statements.select(self.connection, query, external)
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
         self.name_views()
-        statements.seal(self.connection, self.files)
+        files = self.files
+        statements.seal(self.connection, [*files, *originals.places(files)])
 
     @property
     def files(self) -> list[Path]:
@@ -401,10 +417,10 @@ class FeatureStore:
         if self.spec.tiles:
             self.survivors("")
             for name in [*names, "folds", "fates", "funnel", "classes"]:
-                self.view(name)
+                self._view(name)
         if self.spec.test_tiles:
             for name in [*names, "fates", "funnel"]:
-                self.view("test_" + name)
+                self._view("test_" + name)
         if self.spec.slides:
             self.view("slides")
         return engine.columns(self.connection)

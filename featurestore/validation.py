@@ -12,6 +12,7 @@ import pyarrow as pa
 from featurestore.contract import join, rules, schemas
 from featurestore.contract.join import Join
 from featurestore.contract.rules import violations_of
+from featurestore.contract.vectors import dimension, null_lists
 from featurestore.contract.violation import Violation
 from featurestore.embeddings.invalid import find_invalid
 from featurestore.errors import (
@@ -93,8 +94,7 @@ def join_of(store: FeatureStore, name: str) -> Join:
     """
     if name == "predict_tiles":
         tiles = store.predicted()
-        embeddings = store.view("test_embeddings").select(*KEY)
-        return Join("tiles to predict", tiles, tiles, embeddings)
+        return Join("tiles to predict", tiles, tiles, store.embedding_keys("test_"))
     prefix = name.removesuffix("tiles")
     title = f"surviving {name.replace('_', ' ')}"
     survivors, keys = store.survivors(prefix), store.embedding_keys(prefix)
@@ -250,15 +250,15 @@ def _embeddings(
 ) -> Iterator[Violation]:
     title = store.spec.title(name)
     broken = list(rules.embedding_column(table, title))
-    broken += [] if broken else schemas.null_lists(table, store.sources.dataset(name), title)
+    dataset = store.sources.dataset(name)
+    broken += [] if broken else null_lists(store.connection, dataset, title)
     yield from broken
     if broken or not values:
         return
     try:
-        dim = rules.dimension(table)
-        yield from find_invalid(
-            store.sources.dataset(name).filled, dim, store.spec.storage, store.threads
-        )
+        dim = dimension(dataset)
+        files = dataset.fetch().filled
+        yield from find_invalid(files, dim, store.spec.storage, store.threads)
     except FeatureStoreError as error:
         yield as_violation(error)
 

@@ -79,6 +79,20 @@ def outside(tree: Tree, views: Collection[str]) -> Iterator[str]:
     yield from (name for name in functions(tree) if name in OUTSIDE)
 
 
+def read_wholly(tree: Tree, views: Collection[str], column: str) -> list[str]:
+    """Return those of some views of which a query may read a column: it names it, or all columns.
+
+    A row is read as a whole where the name of its table stands in place of a column.
+    """
+    tables = [table for table in tree.find_all(exp.Table) if table.name.casefold() in views]
+    names = {name.casefold() for table in tables for name in (table.name, table.alias)}
+    asked = any(node.name.casefold() in {column, *names} for node in tree.find_all(exp.Column))
+    everything = any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star))
+    if asked or everything or "columns" in functions(tree):
+        return [view for view in views if view in {table.name.casefold() for table in tables}]
+    return []
+
+
 def bound(table: Tree) -> bool:
     """Return whether a name is that of a query in a WITH, where it stands."""
     name, node = table.name.casefold(), table

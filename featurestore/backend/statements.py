@@ -1,7 +1,7 @@
 """What an engine is asked in SQL: one SELECT of the views, and nothing else once it is sealed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -41,6 +41,21 @@ def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Tabl
         written = query.written(trees[0], _dialect(connection))
         _refuse_unlike(connection, written)
         return connection.sql(written)
+
+
+def read_wholly(
+    connection: SQLBackend, text: str, views: Collection[str], column: str
+) -> list[str]:
+    """Return those of some views of which one SELECT statement may read a column.
+
+    Raises
+    ------
+    QueryError
+        The text cannot be parsed.
+    """
+    with translated():
+        kinds, trees = _statements(connection, text)
+        return query.read_wholly(trees[0], views, column) if kinds == ["SELECT"] else []
 
 
 def _refuse_unlike(connection: SQLBackend, written: str) -> None:

@@ -8,8 +8,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import errors
-from featurestore.contract import rules
-from featurestore.io import digests
+from featurestore.contract.vectors import dimension
 from featurestore.spec.encoders import kind_of
 from featurestore.store import FeatureStore
 
@@ -103,11 +102,12 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
         dataset, table = store.sources.dataset(name), store.table(name)
         with errors.translated():
             count = table.count().to_pyarrow().as_py()
+        is_here = set(dataset.unread) <= set(dataset.here)  # or it would be fetched for that
         kind = ""
         if kind_of(name).endswith("embeddings"):
             store.keys_of(name)  # or it has no such column, and nobody says so
             lists = table.schema()["embedding"]
-            kind = f"{rules.dimension(table)} {lists.value_type}"
+            kind = f"{dimension(dataset)} {lists.value_type}"
         rows.append(
             {
                 "artifact": name,
@@ -116,7 +116,7 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
                 "files": len(dataset.fragments),
                 "megabytes": round(sum(f.path.stat().st_size for f in dataset.fragments) / 1e6, 1),
                 "embedding": kind,
-                "sha256": digests.digest(dataset.named, remember=False)[:12],
+                "sha256": dataset.digest(remember=False)[:12] if is_here else "",
             }
         )
     return rows

@@ -4,9 +4,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from featurestore.errors import ArtifactError
-from featurestore.io.parquet import SUFFIXES
 from featurestore.io.tables import find
 from featurestore.io.uris import local_path
+from featurestore.io.walk import SUFFIXES
 from featurestore.store import FeatureStore
 
 

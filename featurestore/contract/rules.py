@@ -246,26 +246,6 @@ def group(tiles: ir.Table, name: str) -> Iterator[Violation]:
     )
 
 
-def dimension(embeddings: ir.Table) -> int:
-    """Return the length of the first embedding that has any.
-
-    Raises
-    ------
-    EmbeddingError
-        None has: the column is empty lists and nulls.
-    """
-    length = embeddings.embedding.length()
-    with translated():
-        first_row = embeddings.filter(length > 0).limit(1).select(dim=length).to_pyarrow()
-    if not len(first_row):
-        raise EmbeddingError(
-            "No embedding holds a value",
-            found="empty lists or nulls alone",
-            fix="write one list of numbers per tile",
-        )
-    return int(first_row["dim"][0].as_py())
-
-
 def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> None:
     """Refuse rules that drop every tile, and embeddings of none of those left.
 

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from graphlib import CycleError
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,6 @@ from featurestore.contract.parquet_table import (
     normal,
     open_table,
 )
-from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation, heed
 from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Dataset, Fragment
@@ -146,30 +146,6 @@ def renamed(connection: SQLBackend, dataset: Dataset, artifact: str) -> Iterator
                 "nothing, if they name the same as the composed form does elsewhere",
                 severity="warning",
             )
-
-
-def null_lists(embeddings: ir.Table, dataset: Dataset, artifact: str) -> Iterator[Violation]:
-    """Find nulls among embeddings of a fixed length, which Arrow cannot read.
-
-    Asked of the rows only where the footers do not say that there are none.
-    """
-    if any(_may_be_null(fragment) for fragment in dataset.filled):
-        yield from violations_of(
-            embeddings.filter(embeddings.embedding.isnull()),
-            f"{artifact} are null",
-            "compute them, or drop these rows",
-        )
-
-
-def _may_be_null(fragment: Fragment) -> bool:
-    field, written = fragment.schema.field("embedding"), fragment.column("embedding")
-    if not (field.nullable and isinstance(field.type, pa.FixedSizeListType)):
-        return False
-    footer = pq.read_metadata(fragment.path)
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    statistics = [c.statistics for c in columns if c.path_in_schema.startswith(f"{written}.")]
-    return any(s is None or not s.has_null_count or s.null_count for s in statistics)
 
 
 def _is_text(fragment: Fragment, name: str) -> bool:
@@ -321,6 +297,8 @@ def _overridden(dataset: Dataset, artifact: str) -> Iterator[Violation]:
     for fragment in dataset.filled:
         for name in [name for name in fragment.partition if name in fragment.schema.names]:
             written = fragment.column(name)
+            if pa.types.is_nested(fragment.schema.field(name).type):
+                replace(dataset, fragments=(fragment,)).fetch()
             column = pq.ParquetFile(fragment.path).read([written])[written]
             nested = pa.types.is_nested(column.type)  # no folder's name is a list
             values = column[:1] if nested else column.unique()

@@ -6,7 +6,7 @@ import ibis
 import ibis.expr.types as ir
 
 from featurestore.backend.errors import translated
-from featurestore.contract import rules
+from featurestore.contract.vectors import dimension
 from featurestore.store import FeatureStore
 from featurestore.views.classes import class_names
 
@@ -78,7 +78,8 @@ def cohort_of(store: FeatureStore, artifact: str) -> Cohort:
     FeatureStoreError
         It breaks the contract.
     """
-    table = store.view(artifact)
+    vectors = artifact.endswith("embeddings")
+    table = store.keys_of(artifact) if vectors else store.view(artifact)
     with translated():
         if artifact == "slides":
             return Cohort(
@@ -87,9 +88,10 @@ def cohort_of(store: FeatureStore, artifact: str) -> Cohort:
                 spacings=tuple(map(float, _distinct(table, "mpp_x"))),
             )
         slides = int(table.slide_id.nunique().to_pyarrow().as_py())
-        if artifact.endswith("embeddings"):
-            kind = table.schema()["embedding"].value_type
-            return Cohort(slides, vectors=f"{rules.dimension(table)} numbers of {kind}")
+        if vectors:
+            kind = store.table(artifact).schema()["embedding"].value_type
+            length = dimension(store.sources.dataset(artifact))
+            return Cohort(slides, vectors=f"{length} numbers of {kind}")
         return Cohort(
             slides,
             tuple(class_names(table.columns)),

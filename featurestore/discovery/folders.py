@@ -13,9 +13,10 @@ from pathlib import Path, PurePath
 from featurestore.discovery.kinds import TILES, kinds_of
 from featurestore.errors import ConfigError, os_errors_refused
 from featurestore.io import foreign, parquet
-from featurestore.io.parquet import HIDDEN, SUFFIXES, Dataset
+from featurestore.io.parquet import Dataset
 from featurestore.io.tables import delta, iceberg
 from featurestore.io.uris import local_path
+from featurestore.io.walk import HIDDEN, SUFFIXES
 from featurestore.spec.places import is_path
 
 DEPTH = 8  # folders below the one that is named

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Semaphore
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from featurestore.errors import ArtifactError
 from featurestore.io import atomic, cache, digests, locks
 from featurestore.io.cache import BUILDING
 from featurestore.io.digests import Hashing
+from featurestore.io.objects import fetching, originals
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.io.progress import Rows
 
@@ -139,9 +141,13 @@ class Conversion:
     def _convert(self, work: list[tuple[Fragment, list[Slice]]], advance: Advance) -> None:
         self._check_room(work)
         hashing = Hashing({fragment.path: fragment.identity for fragment, _ in work})
+        stored = originals.Originals()
+        # To wait for a store takes no processor: more files at once, of which few are converted.
+        at_once = max(self.threads, fetching.AT_ONCE)
+        turns = Semaphore(self.threads)
         with (
             TemporaryDirectory(prefix=BUILDING, dir=folder()) as fresh,
-            ThreadPoolExecutor(self.threads) as files,
+            ThreadPoolExecutor(at_once) as files,
             ThreadPoolExecutor(self.threads) as groups,
         ):
             publisher = Publisher(Path(fresh), self._named)
@@ -152,13 +158,15 @@ class Conversion:
 
             def one(item: tuple[Fragment, list[Slice]]) -> None:
                 fragment, pieces = item
-                if fragment.identity.size <= IN_MEMORY:
-                    pieces = self._read(fragment, pieces, hashing, advance)
-                converted = self._hashed(fragment, hashing, lambda: list(map(written, pieces)))
-                for piece, done in zip(pieces, converted, strict=True):
-                    self._hand_over(piece, done, publisher)
+                stored.fetch(fragment.path)
+                with turns:
+                    if fragment.identity.size <= IN_MEMORY:
+                        pieces = self._read(fragment, pieces, hashing, advance)
+                    converted = self._hashed(fragment, hashing, lambda: list(map(written, pieces)))
+                    for piece, done in zip(pieces, converted, strict=True):
+                        self._hand_over(piece, done, publisher)
 
-            each(files, one, work)
+            each(files, one, work, stored.end)
             publisher.publish()
         atomic.sync(folder())
 
@@ -209,6 +217,7 @@ class Conversion:
         self.new.append(part.name)
 
     def _check_room(self, work: list[tuple[Fragment, list[Slice]]]) -> None:
+        fetching.refuse_too_large(originals.lacking(f.path for f, _ in work).values())
         width = STORED[self.target.storage].itemsize
         rows = sum(piece.rows for _, pieces in work for piece in pieces)
         need, free = rows * self.target.dim * width, shutil.disk_usage(folder()).free

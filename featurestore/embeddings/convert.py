@@ -184,8 +184,19 @@ def write_keys(keys: pa.Table, part: Part, file: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def each(pool: Executor, work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Do some work on each item; where one fails, those that have not begun are left."""
+def each(
+    pool: Executor,
+    work: Callable[[T], object],
+    items: Iterable[T],
+    end: Callable[[], object] = tuple,
+) -> None:
+    """Do some work on each item; where one fails, those that have not begun are left.
+
+    Parameters
+    ----------
+    end
+        Called when no result is waited for any more.
+    """
     items = list(items)
     if len(items) == 1:  # nothing to do beside it
         work(items[0])
@@ -195,6 +206,7 @@ def each(pool: Executor, work: Callable[[T], object], items: Iterable[T]) -> Non
         for future in futures:
             future.result()
     finally:
+        end()
         for future in futures:
             future.cancel()
         for future in futures:

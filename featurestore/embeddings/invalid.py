@@ -105,7 +105,7 @@ class Faults:
         """
         for wrong, fault, fix in (
             (
-                f"Embeddings are not all of one length ({dim}, as the first one is)",
+                f"Embeddings are not all of one length ({dim})",
                 self.lengths,
                 "write one embedding of the same model per tile",
             ),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from featurestore.embeddings import provenance
 from featurestore.embeddings.batches import KEYS as KEY_SCHEMA
 from featurestore.embeddings.convert import Slice, slices
 from featurestore.embeddings.damage import damages
@@ -70,11 +71,26 @@ def may_be_there(name: str) -> bool:
 def known_sums(dataset: Dataset) -> dict[Path, str]:
     """Return the SHA-256 of an artifact's files; the others are hashed as they are converted.
 
-    Who may not write converts nothing, and hashes all: what is there is found by its name.
+    Of an object that another machine has read it is known where machines share parts. Who may not
+    write converts nothing, and hashes all: what is there is found by its name.
     """
+    unread = {file: dataset.identities[file] for file in dataset.unread}
+    if any(one.is_object for one in unread.values()):
+        digests.believe(provenance.known(unread), unread)
     if folder().exists() and not os.access(folder(), os.W_OK):
-        return digests.sums(dataset.identities)
+        return digests.sums(dataset.fetch(unread=True).identities)
     return digests.remembered(dataset.identities)
+
+
+def share_provenance(dataset: Dataset, storage: Storage) -> None:
+    """Let other machines know of which objects of a store an artifact's shared parts are made."""
+    sums = digests.remembered({f: one for f, one in dataset.identities.items() if one.is_object})
+    files = [fragment for fragment in dataset.filled if fragment.path in sums]
+    made_of = {
+        name: (piece.fragment.identity, sums[piece.fragment.path])
+        for name, piece in named(files, storage, sums).items()
+    }
+    provenance.note(made_of)
 
 
 def share(parts: Iterable[Part]) -> None:

@@ -147,7 +147,7 @@ def _undo(folder: Path, is_new: bool) -> None:
         remove(folder)
 
 
-def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
+def built(name: str, content: str, build: Callable[[Path], object], checks: Checks = NONE) -> Path:
     """Return a folder that nobody removes as long as this process lives, see `get_or_build`.
 
     Parameters
@@ -158,11 +158,13 @@ def built(name: str, content: str, build: Callable[[Path], object]) -> Path:
         A digest of all that determines the result.
     build
         Writes the result into the folder that it is given.
+    checks
+        As of `get_or_build`.
     """
     folder = place(name, content).absolute()
-    if folder in _BUILT and seals.fault(folder, content, NONE):
+    if folder in _BUILT and seals.fault(folder, content, checks):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    entry = get_or_build(name, content, build, on_trial=False)
+    entry = get_or_build(name, content, build, checks, on_trial=False)
     return _BUILT.setdefault(folder, entry).folder
 
 

@@ -17,6 +17,7 @@ from featurestore.errors import ArtifactError
 from featurestore.io import ledger
 from featurestore.io.atomic import HOME
 from featurestore.io.ledger import Identity
+from featurestore.io.objects.stored import OUTLINES, entry_of
 
 T = TypeVar("T")
 
@@ -68,8 +69,9 @@ def stamp(files: Mapping[str, Path]) -> str:
 
 
 def identity(file: Path) -> Identity:
-    """Return what the file system says of a file."""
-    return Identity.of(file.stat())
+    """Return what the file system says of a file; of an object, what its store has said."""
+    stat, entry = file.stat(), entry_of(file)
+    return Identity.of_object(entry[1], stat.st_size) if entry else Identity.of(stat)
 
 
 def identities(files: Iterable[Path]) -> dict[Path, Identity]:
@@ -266,5 +268,7 @@ def _clock(device: int) -> int:
 
 def sha256(file: Path) -> str:
     """Return the SHA-256 of a file, which is read whatever is remembered of it."""
+    entry = entry_of(file)
+    assert entry is None or entry[0] != OUTLINES, f"{file} has holes"
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

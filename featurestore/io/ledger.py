@@ -32,12 +32,14 @@ create table if not exists hashed (
 BY_PATH = "create index if not exists by_path on hashed (path)"
 AT_ONCE = 500  # parameters of a query
 PATIENCE = 10.0  # seconds to wait for other writers
+OBJECT = -1  # in place of the number of a device
 
 
 class Identity(NamedTuple):
     """What a file system says of a file; no program can set ``ctime``.
 
-    Times are nanoseconds of the epoch, ``size`` is bytes.
+    Times are nanoseconds of the epoch, ``size`` is bytes. Of an object, ``inode`` is a digest of
+    what its store says of its content, and the times are 0.
     """
 
     device: int
@@ -50,6 +52,16 @@ class Identity(NamedTuple):
     def of(cls, stat: os.stat_result) -> "Identity":
         """Pick it out of what the system says of a file."""
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    @classmethod
+    def of_object(cls, name: str, size: int) -> "Identity":
+        """Return that of an object by the name, in hexadecimal digits, that the cache gives it."""
+        return cls(OBJECT, int(name, 16), size, 0, 0)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is that of an object of a store."""
+        return self.device == OBJECT
 
     @property
     def wherever(self) -> str:
@@ -100,11 +112,15 @@ def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
 
 
 def forget_gone() -> int:
-    """Drop the entries of files that are gone or were changed; return how many."""
+    """Drop the entries of files that are gone or were changed; return how many.
+
+    Those of objects stay: their content never changes, and to ask for it again is dear.
+    """
 
     def forget(connection: sqlite3.Connection) -> int:
         rows = connection.execute("select identity, path from hashed").fetchall()
-        gone = [(key,) for key, path in rows if _now(path) != key]
+        kept = f"{OBJECT}|"
+        gone = [(key,) for key, path in rows if not key.startswith(kept) and _now(path) != key]
         connection.executemany("delete from hashed where identity = ?", gone)
         return len(gone)
 

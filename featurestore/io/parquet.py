@@ -6,15 +6,11 @@ folder; its value is text. See docs/decisions/023-one-reader.md. Of a table of D
 its log decides instead (`featurestore.io.tables`).
 """
 
-import errno
-import glob
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -22,17 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
-from featurestore.io import digests, foreign
+from featurestore.io import digests, foreign, walk
 from featurestore.io.ledger import Identity
+from featurestore.io.objects import originals
 from featurestore.io.tables import find
 from featurestore.io.tables.version import Partition, TableVersion
 from featurestore.io.uris import local_path
 
-SUFFIXES = (".parquet", ".pq", ".parq")
-MAGIC = (b"PAR1", b"PARE")  # at the beginning of every Parquet file; the second is encrypted
-HIDDEN = ("_", ".")  # names that begin so are left out, as Spark, pyarrow and Hive do
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Fragment:
     schema, rows
         Of its footer; of a table, the columns that are its own.
     identity
-        What the file system said of it before it was first read.
+        What the file system, or its store, said of it before it was first read.
     written
         Names of columns in the file, by those under which they are read, where these differ.
     """
@@ -143,6 +136,34 @@ class Dataset:
         """What the file system said of every file before it was first read."""
         return {fragment.path: fragment.identity for fragment in self.fragments}
 
+    def fetch(self, unread: bool = False) -> "Dataset":
+        """Bring the lists of its files to this machine, where they lie in a store; return it.
+
+        Parameters
+        ----------
+        unread
+            Those alone of whose content nothing is remembered.
+        """
+        originals.fetch(self.unread if unread else self.identities)
+        return self
+
+    @property
+    def unread(self) -> list[Path]:
+        """The files of whose content nothing is remembered."""
+        return [*(self.identities.keys() - digests.remembered(self.identities).keys())]
+
+    @property
+    def here(self) -> list[Path]:
+        """The files that are on this machine as a whole."""
+        return [*(self.identities.keys() - originals.lacking(self.identities).keys())]
+
+    def digest(self, remember: bool = True) -> str:
+        """Return its SHA-256; a file of a store that nothing is remembered of is fetched for it.
+
+        Raises as `fetch`, and as `featurestore.io.digests.digest`.
+        """
+        return digests.digest(self.fetch(unread=True).named, remember)
+
     @property
     def columns(self) -> list[str]:
         """Names of the columns, the first file's order, then those of partitions and others."""
@@ -150,7 +171,7 @@ class Dataset:
         return list(names | dict.fromkeys(name for f in self.filled for name in f.partition))
 
 
-def dataset(uri: str, columns: Mapping[str, str] | None = None) -> Dataset:
+def dataset(uri: str, columns: Mapping[str, str] | None = None, outlined: bool = False) -> Dataset:
     """Return the artifact behind a URI: a file, a folder with all below it, a glob, or a table.
 
     Links to files and folders are followed. Below a folder, names that begin with ``_`` or ``.``
@@ -161,6 +182,8 @@ def dataset(uri: str, columns: Mapping[str, str] | None = None) -> Dataset:
     ----------
     columns
         Names of columns in the files by those under which they are read, see `Fragment.renamed`.
+    outlined
+        Whether lists may stay in an object store until `Dataset.fetch` brings them.
 
     Raises
     ------
@@ -168,20 +191,20 @@ def dataset(uri: str, columns: Mapping[str, str] | None = None) -> Dataset:
         There is no Parquet file, one is not whole, or the folder is a table of Hudi or a stream,
         or a part of a table; or as `featurestore.io.tables.find.table`.
     """
-    located = _found(uri)
+    located = _found(uri, outlined)
     renamed = tuple(fragment.renamed(columns or {}) for fragment in located.fragments)
     return replace(located, fragments=renamed)
 
 
-def _found(uri: str) -> Dataset:
+def _found(uri: str, outlined: bool) -> Dataset:
     bare, number = find.asked(uri)
-    path = Path(local_path(bare))
+    path = Path(local_path(bare, outlined))
     if table := find.table(path, number):
         fragments = _opened(table.root, sorted(table.files), table)
         return Dataset(fragments, f"{bare}@v{table.number}", version=table.number)
     try:
-        root, places = _matches(path)
-        files, left_out = _walked(root, places, path.parts)
+        root, places = walk.matches(path)
+        files, left_out = walk.walked(root, places, path.parts)
     except (OSError, UnicodeError) as error:
         raise ArtifactError(
             f"{uri} cannot be read",
@@ -235,75 +258,6 @@ def _schema(footer: pq.FileMetaData) -> pa.Schema:
     }
     schema = footer.schema.to_arrow_schema()
     return pa.schema([field for field in schema if field.name not in unknown], schema.metadata)
-
-
-def _matches(path: Path) -> tuple[Path, list[Path]]:
-    """Return an artifact's own folder, and the files and folders that a path or glob names."""
-    if path.is_dir():
-        return path, [path]
-    if path.exists():
-        return path.parent, [path]
-    fixed = Path()
-    for part in path.parts[:-1]:
-        if SIGNS & set(part) and not (fixed / part).exists():  # a folder may be called data[1]
-            break
-        fixed /= part
-    pattern = path.relative_to(fixed).as_posix()
-    # Path.glob leaves no link to a folder out of `**`, and takes no account of hidden names.
-    matches = glob.glob(pattern, root_dir=fixed, recursive=True)  # noqa: PTH207
-    return fixed, sorted(fixed / match for match in matches)
-
-
-def _walked(
-    root: Path, places: Iterable[Path], written: Collection[str]
-) -> tuple[list[Path], list[str]]:
-    """Return the Parquet files of some places, in order, and the names of those left out.
-
-    Parameters
-    ----------
-    written
-        The names of which the URI is made.
-    """
-    files: dict[Path, None] = {}
-    left_out: dict[str, None] = {}
-    for place in places:
-        # A name that the URI writes out is asked for; one that a sign of a glob matches is not.
-        hidden = place.name not in written and _is_hidden(place.relative_to(root))
-        for file, counts in _below(place) if place.is_dir() else [(place, True)]:
-            if counts and not hidden:
-                files[file] = None
-            else:
-                left_out[file.relative_to(root).as_posix()] = None
-    return sorted(files), sorted(left_out.keys() - {f.relative_to(root).as_posix() for f in files})
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(HIDDEN) for part in name.parts)
-
-
-def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, bool]]:
-    """Yield the Parquet files below a folder, and whether they count; links are followed."""
-    real = os.path.realpath(folder)
-    if real in above:  # a link that leads up
-        return
-    for entry in sorted(folder.iterdir()):
-        if not entry.exists() and not entry.name.startswith(HIDDEN):
-            raise FileNotFoundError(errno.ENOENT, "a link to what is not there", str(entry))
-        if entry.is_dir() and not entry.name.startswith(HIDDEN):
-            yield from _below(entry, above | {real})
-        elif entry.is_dir():
-            yield from ((file, False) for file, _ in islice(_below(entry, above | {real}), 1))
-        elif entry.suffix.lower() in SUFFIXES:
-            yield entry, not entry.name.startswith(HIDDEN)
-        elif _is_parquet(entry):
-            yield entry, False
-
-
-def _is_parquet(file: Path) -> bool:
-    if not file.is_file():  # a pipe would be waited for
-        return False
-    with file.open("rb") as stream:
-        return stream.read(4) in MAGIC
 
 
 def _partition(name: str) -> dict[str, str | None]:

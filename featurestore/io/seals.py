@@ -161,10 +161,10 @@ def _bytes(folder: Path, files: Files, checks: Checks, wholly: bool) -> str | No
             return f"{name} has another SHA-256 than what was written"
     for name in (name for name in asked if name in checks):  # these may read the others
         file = folder / name
-        if wholly or digests.identity(file) not in _SOUND:
+        if wholly or Identity.of(file.stat()) not in _SOUND:
             if wrong := checks[name](file):
                 return f"{name} {wrong}"
-            _SOUND.add(digests.identity(file))
+            _SOUND.add(Identity.of(file.stat()))
     return None
 
 
@@ -186,7 +186,7 @@ def _renew(folder: Path, record: dict[str, Any], files: Files) -> None:
 
 
 def _is(file: Path) -> str:
-    return digests.identity(file).wherever
+    return Identity.of(file.stat()).wherever
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
 
 
-def united(uris: str | Sequence[str], columns: Mapping[str, str] | None = None) -> Dataset:
+def united(
+    uris: str | Sequence[str], columns: Mapping[str, str] | None = None, outlined: bool = False
+) -> Dataset:
     """Return the artifact behind a URI, or behind several: all their files, in order.
 
     Of several, a file's name begins with the number of its URI, from 1: the same content in
@@ -20,12 +22,12 @@ def united(uris: str | Sequence[str], columns: Mapping[str, str] | None = None) 
 
     Parameters
     ----------
-    columns
+    columns, outlined
         As of `featurestore.io.parquet.dataset`, whose errors are these.
     """
     if isinstance(uris, str):
-        return parquet.dataset(uris, columns)
-    parts = [parquet.dataset(uri, columns) for uri in uris]
+        return parquet.dataset(uris, columns, outlined)
+    parts = [parquet.dataset(uri, columns, outlined) for uri in uris]
     if len(parts) == 1:
         return parts[0]
     fragments = [
@@ -51,10 +53,12 @@ class Sources:
     ----------
     spec
         Where the artifacts are, and under which names their columns stand.
+    outlined
+        Whether the lists of embeddings may stay in an object store until they are asked for.
     """
 
-    def __init__(self, spec: StoreSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: StoreSpec, outlined: bool = True) -> None:
+        self.spec, self.outlined = spec, outlined
         self._datasets: dict[str, Dataset] = {}
 
     def dataset(self, name: str) -> Dataset:
@@ -75,7 +79,8 @@ class Sources:
                     found=f"data.{name} is not set",
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
-            self._datasets[name] = united(uri, self._columns(name))
+            outlined = self.outlined and kind_of(name).endswith("embeddings")
+            self._datasets[name] = united(uri, self._columns(name), outlined)
             self._check_embedding(name)
         return self._datasets[name]
 
@@ -100,6 +105,11 @@ class Sources:
                     found=f"{fragment.name}: columns {', '.join(names)}{nearest(written, names)}",
                     fix="correct data.columns.embedding",
                 )
+
+    @property
+    def embeddings(self) -> list[str]:
+        """The names of the artifacts of embeddings that were used."""
+        return [name for name in self._datasets if kind_of(name).endswith("embeddings")]
 
     def files(self) -> list[Path]:
         """Return the files of every artifact that was used."""
@@ -133,7 +143,7 @@ class Sources:
         by_name = {
             name: (
                 dataset.uri,
-                digests.stamp(dataset.named) if name in unread else digests.digest(dataset.named),
+                digests.stamp(dataset.named) if name in unread else dataset.digest(),
             )
             for name, dataset in self._datasets.items()
         }
@@ -152,5 +162,5 @@ class Sources:
         for name in names:
             dataset = self.dataset(name)
             if divided or not any(fragment.partition for fragment in dataset.fragments):
-                by_name[name] = digests.earlier(dataset.named)
+                by_name[name] = digests.earlier(dataset.fetch(unread=True).named)
         return by_name

@@ -8,7 +8,7 @@ from featurestore.io.objects import fetching
 from featurestore.io.objects.listing import SCHEMES
 
 
-def local_path(uri: str) -> str:
+def local_path(uri: str, outlined: bool = False) -> str:
     """Return where an artifact lies on this machine, downloading what is not here.
 
     What the URI names now is what comes: names are resolved, and what the storage says of the
@@ -21,6 +21,8 @@ def local_path(uri: str) -> str:
         ``az://container/key``, ``abfs://container@account.dfs.core.windows.net/key``,
         ``runs:/RUN/path``, ``mlflow-artifacts:/...``, ``models:/NAME/VERSION`` or
         ``models:/NAME@ALIAS``.
+    outlined
+        As of `featurestore.io.objects.fetching.artifact`.
 
     Raises
     ------
@@ -42,7 +44,8 @@ def local_path(uri: str) -> str:
             )
         return unquote(parts.path)
     if scheme in SCHEMES:
-        return names.remembered(("", uri), lambda: str(fetching.artifact(uri)))
+        how = "outlined" if outlined else ""
+        return names.remembered((how, uri), lambda: str(fetching.artifact(uri, outlined)))
     if scheme not in ("runs", "mlflow-artifacts", "models"):
         raise ArtifactError(
             f"The URI {uri} has a scheme that is not known here",
@@ -51,13 +54,14 @@ def local_path(uri: str) -> str:
             "(pip install 'tissue-probe[s3]'), gs:// (tissue-probe[gs]), az:// or abfs:// "
             "(tissue-probe[az])",
         )
-    return names.remembered((names.tracking(), uri), lambda: _from_mlflow(uri))
+    how = f"{names.tracking()} outlined" if outlined else names.tracking()
+    return names.remembered((how, uri), lambda: _from_mlflow(uri, outlined))
 
 
-def _from_mlflow(uri: str) -> str:
+def _from_mlflow(uri: str, outlined: bool) -> str:
     uri = names.resolved(uri)
     place = uri if uri.startswith("mlflow-artifacts:") else names.stored(uri)
     scheme = urlsplit(place).scheme
     if scheme in ("file", *SCHEMES) or len(scheme) < 2:
-        return local_path(place)
+        return local_path(place, outlined)
     return str(proxied.fetched(place, uri))

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from featurestore import validation
 from featurestore.backend import engine, errors
 from featurestore.contract import join
-from featurestore.contract import rules as contract_rules
+from featurestore.contract.vectors import dimension
 from featurestore.embeddings import matrix
 from featurestore.embeddings.conversion import Conversion
 from featurestore.embeddings.convert import Target
 from featurestore.embeddings.damage import damages, remember
 from featurestore.embeddings.folder import lease
 from featurestore.embeddings.matrix import EmbeddingMatrix
-from featurestore.embeddings.parts import known_sums, named, share
+from featurestore.embeddings.parts import known_sums, named, share, share_provenance
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache, digests
@@ -49,7 +49,7 @@ from featurestore.views.joins import look_up
 
 VIEWS = (
     "contract/parquet_table", "embeddings/batches", "embeddings/near",
-    "folds/assign", "folds/units", "io/parquet",
+    "folds/assign", "folds/units", "io/parquet", "io/walk",
     "snapshots/duplicates", "snapshots/leakage", "store",
     "views/classes", "views/fates", "views/filters", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
@@ -76,8 +76,7 @@ def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str 
     }
     digest_of |= {f"{prefix}embeddings": digest for prefix, digest in embeddings.items()}
     for name in other_encoders(store):  # whose keys decide which tiles there are
-        files = store.sources.dataset(name).named
-        digest_of[name] = digests.digest(files, remember=False)
+        digest_of[name] = store.sources.dataset(name).digest(remember=False)
     if spec.tiles and store.assignment:  # the rows of it, however they came about
         digest_of["folds"] = store.assignment.origin.digest
     return digest_of | {"views": meaning.code(*VIEWS)}
@@ -134,6 +133,8 @@ def _share(store: FeatureStore, snapshot: Snapshot) -> None:
     """Let other machines find a snapshot; it comes last, as it names the others."""
     if shared.current() is not None:
         share(part for matrix in snapshot.matrices.values() for part in matrix.parts)
+        for name in store.sources.embeddings:
+            share_provenance(store.sources.dataset(name), store.spec.storage)
         if store.spec.tiles and store.assignment:
             shared.share(artifact.keep(store.assignment).parent)
         shared.share(snapshot.folder)
@@ -232,8 +233,7 @@ class Materialisation:
         assert self.findings is not None  # cheap refusals before the long conversion
         name = self.artifact(prefix)
         if name not in self.conversions:
-            dim = contract_rules.dimension(self.store.view(prefix + "embeddings"))
-            target = Target(dim, self.store.spec.storage)
+            target = Target(dimension(self.dataset(prefix)), self.store.spec.storage)
             conversion = self.conversion(self.dataset(prefix), target, sums)
             cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
             self.conversions[name] = conversion

@@ -14,7 +14,7 @@ from featurestore.embeddings import parts as embedding_parts
 from featurestore.embeddings.part import folder as parts_folder
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import cache, garbage, seals
-from featurestore.io.objects import shared
+from featurestore.io.objects import fetching, shared
 from featurestore.snapshots.layout import FORMAT, MANIFEST, MATRICES, SNAPSHOTS
 from featurestore.snapshots.part_list import read_parts, remove_unnamed
 from featurestore.snapshots.snapshot import Snapshot
@@ -117,7 +117,8 @@ def damaged() -> Iterator[tuple[Path, str]]:
         It is in use.
     """
     for folder in garbage.sealed():
-        look = partial(seals.fault, folder, folder.name, cache.NONE, wholly=True)
+        checks = fetching.checks_of(folder)
+        look = partial(seals.fault, folder, folder.name, checks, wholly=True)
         wrong = look() and cache.set_aside(folder, look)
         if wrong:
             yield folder, wrong

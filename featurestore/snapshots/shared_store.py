@@ -92,7 +92,7 @@ def _named_parts(store: Shared, name: str) -> set[str]:
 def _remove(store: Shared, kind: str, needed: Collection[str], before: float) -> list[str]:
     """Remove what is not needed, and what killed writers left, unless it was used since."""
     return [
-        f"{kind}/{name}-{variant.number}"
+        f"{kind}/{shared.place(name, variant.number)}"
         for name, variants in store.listed(kind).items()
         for variant in variants
         if name not in needed or PROOFS[kind] not in variant.files
@@ -144,7 +144,8 @@ def verify(store: Shared, repair: bool) -> Iterator[Damage]:
                     if repair:
                         store.remove(kind, name, variant)
                         advice = _send_again(kind, name)
-                    yield Damage(f"{kind}/{name}-{variant.number}", fault, advice)
+                    place = shared.place(name, variant.number)
+                    yield Damage(f"{kind}/{place}", fault, advice)
 
 
 def _fault(store: Shared, kind: str, name: str, variant: Variant) -> str | None:

@@ -5,6 +5,7 @@ The driver is told of files, slides, groups and classes, never of tiles.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,15 +19,17 @@ from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import executors
 from featurestore.embeddings.conversion import Conversion
-from featurestore.embeddings.convert import Target
+from featurestore.embeddings.convert import SLICE_BYTES, Target, slices
 from featurestore.embeddings.invalid import Faults
 from featurestore.embeddings.layout import FOLDER
 from featurestore.embeddings.part import Part
-from featurestore.embeddings.parts import share
+from featurestore.embeddings.parts import may_be_there, name_of, share
 from featurestore.errors import ArtifactError, QueryError
 from featurestore.io import digests
 from featurestore.io.ledger import Identity
-from featurestore.io.objects import shared
+from featurestore.io.objects import fetching, originals, shared
+from featurestore.io.objects.listing import connect
+from featurestore.io.objects.stored import Stored
 from featurestore.io.objects.workplace import Workplace
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.io.progress import Rows
@@ -39,6 +42,14 @@ CODE = (
 )  # fmt: skip
 """What executors must have as the driver has it."""
 ROW_GROUP = 122_880  # rows: what DuckDB writes
+
+
+class Asked(NamedTuple):
+    """A file to convert: its SHA-256 if that is known, and its object if the driver has none."""
+
+    fragment: Fragment
+    sha256: str | None
+    stored: Stored | None
 
 
 class Converted(NamedTuple):
@@ -89,7 +100,8 @@ class SparkConversion(Conversion):
             convert_file,
             target=self.target, workplace=Workplace.here(), code=meaning.code(*CODE),
         )  # fmt: skip
-        files = [(fragment, self.sums.get(fragment.path)) for fragment in fragments]
+        objects = originals.lacking(fragment.path for fragment in fragments)
+        files = [Asked(f, self.sums.get(f.path), objects.get(f.path)) for f in fragments]
         results = executors.run(self.connection, work, files)
         for fragment, converted in zip(fragments, results, strict=True):
             self.sums[fragment.path] = converted.sha256
@@ -102,15 +114,13 @@ class SparkConversion(Conversion):
             store.things(FOLDER, again=True)
 
 
-def convert_file(
-    file: tuple[Fragment, str | None], target: Target, workplace: Workplace, code: str
-) -> Converted:
+def convert_file(file: Asked, target: Target, workplace: Workplace, code: str) -> Converted:
     """Convert a file on an executor, unless its parts are there.
 
     Parameters
     ----------
     file
-        By a path that all machines have, and its SHA-256 if that is known.
+        By a path that all machines have, or an object, which is fetched from its store.
     target
         What its embeddings are converted to.
     workplace
@@ -123,30 +133,52 @@ def convert_file(
     ArtifactError
         The executor lacks the file, has another version of this package, or too little room.
     """
-    fragment, sha256 = file
-    here = _looked_up(fragment.path, fragment.identity, code)
-    with workplace.entered():
-        dataset = Dataset((replace(fragment, identity=here),), fragment.name)
-        sums = {fragment.path: sha256} if sha256 else {}
-        conversion = Conversion(dataset, target, sums, threads=1)
+    _check_code(code)
+    fragment, sha256, stored = file
+    if stored is None:
+        fragment = replace(fragment, identity=_looked_up(fragment.path, fragment.identity))
+    with workplace.entered(), _fetched(file, fragment, target) as here:
+        sums = {here.path: sha256} if sha256 else {}
+        conversion = Conversion(Dataset((here,), here.name), target, sums, threads=1)
         conversion.convert(Rows(None))
         parts = list(conversion.parts.values())
         share(parts)
-        return Converted(conversion.sums[fragment.path], parts, conversion.new, conversion.faults)
+        return Converted(conversion.sums[here.path], parts, conversion.new, conversion.faults)
 
 
-def _looked_up(file: Path, expected: Identity, code: str) -> Identity:
+@contextmanager
+def _fetched(file: Asked, fragment: Fragment, target: Target) -> Iterator[Fragment]:
+    """Yield a file of this machine, an object among its own, unless its parts are there."""
+    if file.stored is None or _is_converted(file, target):
+        yield fragment
+        return
+    with fetching.fetched(connect(file.stored.uri), file.stored) as original:
+        path = original.absolute()
+        yield replace(fragment, path=path, identity=digests.identity(path))
+
+
+def _is_converted(file: Asked, target: Target) -> bool:
+    if file.sha256 is None or file.fragment.identity.size > SLICE_BYTES:
+        return False
+    [piece] = slices(file.fragment)
+    return may_be_there(name_of(piece, target.storage, file.sha256))
+
+
+def _check_code(code: str) -> None:
+    if meaning.code(*CODE) != code:
+        raise QueryError(
+            "An executor has another version of this package than the driver",
+            found=f"other code in {os.uname().nodename}",
+            fix="install the same version everywhere",
+        )
+
+
+def _looked_up(file: Path, expected: Identity) -> Identity:
     """Return what this machine says of a file, once it is known to be the driver's.
 
     Devices, and on some disks inodes, are numbered otherwise on each machine.
     """
     node = os.uname().nodename
-    if meaning.code(*CODE) != code:
-        raise QueryError(
-            "An executor has another version of this package than the driver",
-            found=f"other code in {node}",
-            fix="install the same version everywhere",
-        )
     if not file.is_file():
         raise ArtifactError(
             "An executor does not have a file that the driver has",
@@ -183,7 +215,8 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
 def hash_file(file: tuple[Path, Identity], code: str) -> str:
     """Return the SHA-256 of a file on an executor."""
     path, expected = file
-    here = _looked_up(path, expected, code)
+    _check_code(code)
+    here = _looked_up(path, expected)
     sha256 = digests.sha256(path)
     digests.confirm({path: here})
     return sha256

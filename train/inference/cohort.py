@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.backend import engine, errors
-from featurestore.contract import rules
+from featurestore.contract.vectors import dimension
 from featurestore.embeddings.batches import KEYS, file_keys
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
@@ -120,10 +120,10 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     ArtifactError
         The artifacts were changed since the store first read them.
     """
-    dataset = store.sources.dataset("test_embeddings")
-    dim = rules.dimension(store.view("test_embeddings"))
     store.sources.confirm()
     check_join(store, "predict_tiles")
+    dataset = store.sources.dataset("test_embeddings").fetch()
+    dim = dimension(dataset)
     tiles = _joined(store, dataset, more)
     slides = _by_slide(tiles)
     named = "predict_tiles" if store.spec.predict_tiles else "test_tiles"

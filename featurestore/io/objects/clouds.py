@@ -46,11 +46,17 @@ class Cloud:
         self._client = _client(root)
 
     def named(self, key: str) -> Iterator[Stored]:
-        """Return the object of a key and those below it."""
-        if key and not key.endswith("/"):
+        """Return the objects below a key; where there is none, that of the key itself.
+
+        Azure has an empty object for a folder, too.
+        """
+        below = False
+        for stored in self._below(key):
+            below = True
+            yield stored
+        if key and not below and not key.endswith("/"):
             with suppress(FileNotFoundError):
                 yield self._stored(self._client.head(key))
-        yield from self._below(key)
 
     def beginning(self, prefix: str) -> Iterator[Stored]:
         """Return the objects of the folder that a prefix ends in: keys are listed by folders."""

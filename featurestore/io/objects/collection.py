@@ -4,11 +4,12 @@ from pathlib import Path
 
 from featurestore.io import downloads, garbage, locks
 from featurestore.io.atomic import HOME
-from featurestore.io.objects import fetching, ranges
+from featurestore.io.objects import fetching
+from featurestore.io.objects.stored import OBJECTS, OUTLINES, entry_of
 
 
 def collect(keep: int) -> list[Path]:
-    """Remove the objects that no folder of links needs, and columns that were read of objects.
+    """Remove the objects and outlines that no folder of links needs.
 
     Nothing goes while somebody makes a folder of links.
 
@@ -22,19 +23,22 @@ def collect(keep: int) -> list[Path]:
     list of Path
         What went.
     """
-    gone = garbage.collect(ranges.KIND, 0)
-    if not (HOME / fetching.KIND).is_dir():
-        return gone
+    kinds = [kind for kind in (OBJECTS, OUTLINES) if (HOME / kind).is_dir()]
+    if not kinds:
+        return []
     try:
         lock = locks.try_lock(fetching.LINKING)
     except OSError:  # a folder that is only read
-        return gone
+        return []
     if lock is None:
-        return gone
+        return []
     try:
-        links = (path for path in (HOME / downloads.KIND).rglob("*") if path.is_symlink())
-        linked = {path.readlink().parent.name for path in links}
-        gone += garbage.collect_all_but(fetching.KIND, linked)
-        return gone + downloads.collect_cut(fetching.KIND, keep)
+        entries = map(entry_of, (HOME / downloads.KIND).rglob("*"))
+        linked = {entry for entry in entries if entry}
+        gone = []
+        for kind in kinds:
+            needed = {name for other, name in linked if other == kind}
+            gone += garbage.collect_all_but(kind, needed)
+        return gone + downloads.collect_cut(OBJECTS, keep)
     finally:
         lock.close()

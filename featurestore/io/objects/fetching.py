@@ -2,13 +2,15 @@
 
 An object lies in the cache under all that the store says of its content. An artifact is a folder of
 links to its objects, so that one object more is fetched alone. The folder is what a process holds;
-objects that no folder links to are for `featurestore gc`.
+objects that no folder links to are for `featurestore gc`. Where lists of numbers are not asked for
+yet, a link leads to the object's outline (`featurestore.io.objects.outlines`) until they are
+(`featurestore.io.objects.originals`).
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -16,19 +18,27 @@ from pathlib import Path
 from threading import Event
 
 from featurestore.errors import ArtifactError
-from featurestore.io import cache, downloads, garbage, locks
+from featurestore.io import cache, downloads, garbage, locks, seals
 from featurestore.io.atomic import HOME
+from featurestore.io.objects import outlines
 from featurestore.io.objects.listing import Listing, connect, listed
-from featurestore.io.objects.stored import Store, Stored, translated
+from featurestore.io.objects.stored import (
+    NAME,
+    OBJECTS,
+    OUTLINES,
+    Store,
+    Stored,
+    entry_of,
+    translated,
+)
+from featurestore.io.seals import Checks
 
-KIND = "objects"
-NAME = "object"  # of the file in its folder: a key may be longer than the name of a file
 AT_ONCE = 8  # objects
-LINKING = HOME / f"{KIND}.lock"
+LINKING = HOME / f"{OBJECTS}.lock"
 """Shared by those who make folders of links, held alone by who removes what none links to."""
 
 
-def artifact(uri: str) -> Path:
+def artifact(uri: str, outlined: bool = False) -> Path:
     """Return where the objects behind a URI lie on this machine, as long as this process lives.
 
     What is unchanged costs a listing. Processes that ask at once share what is fetched.
@@ -37,6 +47,8 @@ def artifact(uri: str) -> Path:
     ----------
     uri
         As of `featurestore.io.objects.listing.listed`.
+    outlined
+        Whether outlines do for Parquet files that are not here.
 
     Returns
     -------
@@ -51,27 +63,53 @@ def artifact(uri: str) -> Path:
     """
     store = connect(uri)
     listing = listed(store, uri)
-    lines = "\n".join(f"{stored.digest} {name}" for name, stored in listing.objects.items())
-    digest = hashlib.sha256(lines.encode()).hexdigest()
+    lines = [f"{stored.digest} {name}" for name, stored in listing.objects.items()]
+    digest = hashlib.sha256("\n".join([*lines, OUTLINES][: len(lines) + outlined]).encode())
     with translated(uri, store.refusal), ExitStack() as until_published:
 
         def build(folder: Path) -> None:
             until_published.enter_context(locks.wait_shared(LINKING, LINKING))
-            _link(store, listing, folder)
+            _link(store, listing, folder, outlined)
 
-        folder = cache.built(downloads.KIND, digest, build)
+        checks = dict.fromkeys(listing.objects, _fault)
+        folder = cache.built(downloads.KIND, digest.hexdigest(), build, checks)
     return folder / next(iter(listing.objects)) if listing.is_object else folder
 
 
-def _link(store: Store, listing: Listing, folder: Path) -> None:
-    """Fill a folder with links to objects, fetching what is not here."""
-    _refuse_too_large(listing.objects.values())
+def _fault(link: Path) -> str | None:
+    """Return what is wrong with what a link to an object leads to, in words."""
+    entry = link.resolve().parent
+    return seals.fault(entry, entry.name, checks_of(entry))
+
+
+def checks_of(folder: Path) -> Checks:
+    """Return the checks of a folder of the cache, see `featurestore.io.seals`."""
+    if folder.parent.name == OUTLINES:
+        return outlines.CHECKS
+    links = (file for file in folder.rglob("*") if entry_of(file))
+    return {file.relative_to(folder).as_posix(): _fault for file in links}
+
+
+def _link(store: Store, listing: Listing, folder: Path, outlined: bool) -> None:
+    """Fill a folder with links to objects, fetching what is not here, or its outline."""
+    outlined_names = {
+        name
+        for name, stored in listing.objects.items()
+        if outlined and outlines.applies(name, stored)
+        if not cache.place(OBJECTS, stored.digest).exists()
+    }
+    refuse_too_large([listing.objects[n] for n in listing.objects.keys() - outlined_names])
     ended = Event()
 
     def link(name: str) -> None:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        with fetched(store, listing.objects[name], ended.is_set) as file:
+        stored = listing.objects[name]
+        with (
+            outlines.outline(store, stored)
+            if name in outlined_names
+            else fetched(store, stored, ended.is_set)
+        ) as file:
             # Relative: other machines may have the working folder elsewhere.
             place.symlink_to(os.path.relpath(file, place.parent))
 
@@ -85,8 +123,15 @@ def _link(store: Store, listing: Listing, folder: Path) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def _refuse_too_large(objects: Iterable[Stored]) -> None:
-    places = {stored: cache.place(KIND, stored.digest) for stored in objects}
+def refuse_too_large(objects: Collection[Stored]) -> None:
+    """Refuse objects for which the disk has too little room.
+
+    Raises
+    ------
+    ArtifactError
+        It has.
+    """
+    places = {stored: cache.place(OBJECTS, stored.digest) for stored in objects}
     missing = [stored for stored, place in places.items() if not place.exists()]
     begun = sum(garbage.size(downloads.part(places[stored])) for stored in missing)
     wanted, free = sum(stored.size for stored in missing) - begun, shutil.disk_usage(HOME).free
@@ -114,8 +159,8 @@ def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> I
         The object was replaced, the storage refuses or does not answer, what came is not what the
         store says, or the disk is full.
     """
-    build = downloads.resumed(KIND, stored.digest, partial(_bring, store, stored, ended))
-    entry = cache.get_or_build(KIND, stored.digest, build, on_trial=False)
+    build = downloads.resumed(OBJECTS, stored.digest, partial(_bring, store, stored, ended))
+    entry = cache.get_or_build(OBJECTS, stored.digest, build, on_trial=False)
     with entry.lock:
         yield entry.folder / NAME
 

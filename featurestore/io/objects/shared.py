@@ -1,7 +1,7 @@
 """What machines share: parts, snapshots and folds, in a folder or an object store.
 
 Each machine keeps its own copies in its working folder. What one has made the others find by its
-name, which its content decides. A thing lies in a folder ``KIND/NAME-VARIANT/`` with a file that
+name, which its content decides. A thing lies in a folder ``KIND/NAME/VARIANT/`` with a file that
 makes it whole (a seal, the keys of a part): it comes last, proves the others, and names the variant
 by the beginning of its SHA-256, so that two machines that make one thing at once never mix files.
 Who uses a thing that lies there for long says so in a file beside (`USED`).
@@ -31,7 +31,7 @@ PROOFS = {"snapshots": SEAL, "folds": SEAL, "parts": PART_KEYS}
 """By kind, the file that makes a thing whole."""
 USED = "used"
 SENT = "sent"  # what executors give to a driver, until it has fetched it
-PLACE = re.compile(r"([0-9a-f]{16,64})-([0-9a-f]{16})/(\w[\w.-]*)", re.ASCII)
+PLACE = re.compile(r"([0-9a-f]{16,64})/([0-9a-f]{16})/(\w[\w.-]*)", re.ASCII)
 GRACE = 24 * 3600.0
 """Seconds for which a thing stays that no snapshot names: who has just used it may be about to
 share a snapshot that does. No run needs longer for that."""
@@ -141,7 +141,7 @@ class Shared:
 
     def variants(self, kind: str, name: str) -> list[Variant]:
         """Return the variants of a thing that were not found damaged."""
-        things = self.things(kind) if self.at_once else self._whole(kind, f"{name}-")
+        things = self.things(kind) if self.at_once else self._whole(kind, f"{name}/")
         variants = things.get(name, [])
         return [one for one in variants if (name, one.number) not in self._damaged]
 
@@ -161,7 +161,7 @@ class Shared:
         """Use a variant no more, and say so."""
         self._damaged.add((name, variant))
         warnings.warn(
-            f"{name}-{variant} is damaged in {self.uri} and is not used: "
+            f"{place(name, variant)} is damaged in {self.uri} and is not used: "
             f"`featurestore verify --store {self.uri} --repair` removes it there",
             DamageWarning,
             stacklevel=3,
@@ -171,10 +171,10 @@ class Shared:
         """Write the files of a thing, those that are not there yet, what makes it whole last."""
         proof = PROOFS[kind]
         number = digests.sha256(files[proof])[:16]
-        if number in [one.number for one in self._whole(kind, f"{name}-").get(name, [])]:
+        if number in [one.number for one in self._whole(kind, f"{name}/").get(name, [])]:
             return
         for file in [*(file for file in files if file != proof), proof]:
-            self.write(f"{kind}/{name}-{number}/{file}", files[file], once=file == proof)
+            self.write(f"{kind}/{place(name, number)}/{file}", files[file], once=file == proof)
         self._things.pop(kind, None)
 
     def write(self, key: str, file: Path, once: bool = False) -> None:
@@ -186,7 +186,7 @@ class Shared:
         """Say of some things that they are used, those that have lain there for long."""
         before = time.time() - GRACE / 2
         keys = [
-            f"{kind}/{name}-{variant.number}/{USED}"
+            f"{kind}/{place(name, variant.number)}/{USED}"
             for name in names
             for variant in self.things(kind).get(name, [])
             if variant.used < before
@@ -214,12 +214,12 @@ class Shared:
         bool
             Whether it went.
         """
-        place, proof = f"{self.prefix}{kind}/{name}-{variant.number}/", PROOFS[kind]
+        key, proof = f"{self.prefix}{kind}/{place(name, variant.number)}/", PROOFS[kind]
         with translated(self.uri, self.store.refusal):
-            files = [one for one in self.store.beginning(place) if one.key.startswith(place)]
+            files = [one for one in self.store.beginning(key) if one.key.startswith(key)]
         if before is not None and any(one.modified > before for one in files):
             return False
-        self.remove_files(sorted(files, key=lambda one: one.key != f"{place}{proof}"))
+        self.remove_files(sorted(files, key=lambda one: one.key != f"{key}{proof}"))
         self._things.pop(kind, None)
         return True
 
@@ -228,6 +228,14 @@ class Shared:
         with translated(self.uri, self.store.refusal):
             for stored in files:
                 self.store.remove(stored)
+
+
+def place(name: str, variant: str) -> str:
+    """Return the folder of a variant of a thing, among those of its kind.
+
+    The stores of Google and Azure are asked for whole folders: each thing has one.
+    """
+    return f"{name}/{variant}"
 
 
 _SHARED: list[Shared] = []

@@ -1,6 +1,8 @@
 """What is known of an object before it is read, and what a store must do here."""
 
 import hashlib
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,10 @@ from typing import Protocol
 from featurestore.errors import ArtifactError
 
 CHUNK = 2**20  # bytes that are read at once
+OBJECTS, OUTLINES = "objects", "outlines"
+"""What of an object lies on this machine: all of it, or all but its lists of numbers."""
+NAME = "object"  # of the file in its folder: a key may be longer than the name of a file
+LINK = re.compile(rf"(?:.*/)?({OBJECTS}|{OUTLINES})/([0-9a-f]+)/{NAME}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,18 @@ class Stored:
         """Return the SHA-256 of all this and of what was made of it."""
         content = tuple(getattr(self, one.name) for one in fields(self) if one.compare)
         return hashlib.sha256(repr((content, *more)).encode()).hexdigest()
+
+
+def entry_of(file: Path) -> tuple[str, str] | None:
+    """Return the kind and the name of the entry of the cache that a file of an artifact links to.
+
+    None where the file is no link to an object.
+    """
+    try:
+        link = LINK.fullmatch(os.readlink(file))  # noqa: PTH115 - of thousands of files
+    except OSError:  # no link
+        return None
+    return (link[1], link[2]) if link else None
 
 
 class Store(Protocol):

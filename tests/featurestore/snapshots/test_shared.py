@@ -138,7 +138,7 @@ def test_keys_that_lead_elsewhere_are_passed_over(machines: Machines, artifacts:
     store = shared.current()
     assert store is not None
     name = made.folder.name
-    for key in (f"snapshots/{name}-0000000000000000/../../evil", f"snapshots/../{name}/seal"):
+    for key in (f"snapshots/{name}/0000000000000000/../../../evil", f"snapshots/../{name}/seal"):
         if "://" in store.uri:
             store.store.write(f"{store.prefix}{key}", Path("evil"), once=False)
     machines.enter("three")

@@ -53,7 +53,7 @@ def test_what_is_new_or_has_a_tag_stays(
     monkeypatch.setattr(shared_store, "GRACE", -60.0)
     tags.tag("april", second.folder.name)
     gone = shared_store.collect(current(), keep=0)
-    assert [place.partition("-")[0] for place in gone] == [
+    assert [place.rpartition("/")[0] for place in gone] == [
         f"snapshots/{first.folder.name}", f"parts/{first.matrices[''].parts[0].name}",
     ]  # fmt: skip
     assert shared_store.collect(current(), keep=0) == []
@@ -83,7 +83,7 @@ def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     machines.enter("two")
     collection.opened(first.folder.name)
     [*_, gone, _] = shared_store.collect(current(), keep=1)
-    assert gone.startswith(f"snapshots/{second.folder.name}-")
+    assert gone.startswith(f"snapshots/{second.folder.name}/")
     assert shared.names("snapshots", again=True) == [first.folder.name]
 
 

@@ -22,7 +22,7 @@ from featurestore.io import cache, parquet, uris
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import clouds, fetching, listing
 from featurestore.io.objects.fetching import artifact
-from featurestore.io.objects.stored import Stored
+from featurestore.io.objects.stored import OBJECTS, Stored
 
 FORK = multiprocessing.get_context("fork")
 
@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def objects() -> list[str]:
-    return cache.names(fetching.KIND)
+    return cache.names(OBJECTS)
 
 
 def in_another_process(work: object) -> None:

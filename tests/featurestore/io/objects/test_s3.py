@@ -15,6 +15,7 @@ from featurestore.io import cache, downloads
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import fetching, listing, s3
 from featurestore.io.objects.fetching import artifact
+from featurestore.io.objects.stored import NAME, OBJECTS
 
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
 
@@ -22,10 +23,10 @@ BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
 def leave_part(uri: str, content: bytes) -> Path:
     """Leave what a cut download of one object would have left, its content as given."""
     stored = next(iter(listing.listed(listing.connect(uri), uri).objects.values()))
-    part = downloads.part(cache.place(fetching.KIND, stored.digest))
+    part = downloads.part(cache.place(OBJECTS, stored.digest))
     part.mkdir(parents=True)
-    (part / fetching.NAME).write_bytes(content)
-    return part / fetching.NAME
+    (part / NAME).write_bytes(content)
+    return part / NAME
 
 
 def test_a_cut_download_goes_on_where_it_ended(
@@ -215,7 +216,7 @@ def test_a_full_disk_is_one_clear_error(s3_bucket: Bucket, monkeypatch: pytest.M
     real = Path.open
 
     def full(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if mode == "ab" and self.name == fetching.NAME:
+        if mode == "ab" and self.name == NAME:
             raise OSError(28, os.strerror(28))
         return real(self, mode, *rest, **more)
 
