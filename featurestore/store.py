@@ -192,7 +192,8 @@ class FeatureStore:
 
         Embeddings that lie in an object store are fetched for it.
         """
-        if name.endswith("embeddings") and name in self.spec.artifacts(name):
+        keys_alone = bool(self.spec.encoders) and self.spec.encoder is None
+        if name.endswith("embeddings") and not keys_alone:
             self.sources.dataset(name).fetch()
         return self._view(name)
 

@@ -65,7 +65,7 @@ LEFT = {
     "featurestore cover --tiles slides.parquet --annotations 'annotations/*.geojson'     "
     "--classes classes.yaml --to tiles.parquet": "tiles.parquet",
     "featurestore export --to training-set": "training-set/train/tiles.parquet",
-    "featurestore --config store.yaml split --test 0.2 --group patient_id --stratify label      "
+    "featurestore split data=data.yaml --test 0.2 --group patient_id --stratify label "
     "--to held-out": "held-out/test_tiles.parquet",
 }
 """What a command leaves where it was run."""
@@ -156,8 +156,10 @@ def bring(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Block], t
         if "featurestore cover" in text:
             write_annotations(tmp_path)
             return tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}"
-        if "kfold_tiles.parquet" in text or "featurestore init" in text:
+        if any(name in text for name in ("kfold_tiles.parquet", "featurestore init", "data.yaml")):
             write_synthetic(tmp_path, SyntheticConfig(rows=2000, slides=20))
+        if "data.yaml" in text and "featurestore init" not in text:
+            assert cli.main(["init", str(tmp_path), "--to", str(tmp_path / "data.yaml")]) == 0
         digits_home = request.getfixturevalue("digits_home")
         uri = f"sqlite:///{digits_home / 'mlflow.db'}"
         if "@champion" in text:

@@ -135,7 +135,7 @@ def test_what_a_killed_writer_left_goes(machines: Machines, artifacts: TABLES):
     """Files without what makes them whole, though their thing is needed; folds stay."""
     machines.enter("one")
     made = snapshot(artifacts({"fold": None}), kfold_strategy="stratified_group", k=2)
-    left = [f"{kind}/{'a' * 16}-{'b' * 16}/file" for kind in shared.PROOFS]
+    left = [f"{kind}/{'a' * 16}/{'b' * 16}/file" for kind in shared.PROOFS]
     Path("file").write_text("half")
     for key in left:
         current().write(key, Path("file"))
