@@ -12,7 +12,7 @@ from featurestore.contract.parquet_table import open_table
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.errors import EmbeddingError
-from featurestore.io.parquet import Dataset, Fragment
+from featurestore.io.parquet import Dataset, Fragment, read_footer
 
 
 def dimension(dataset: Dataset) -> int:
@@ -41,7 +41,7 @@ def _written_length(fragment: Fragment) -> int | None:
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if isinstance(kind, pa.FixedSizeListType):
         return kind.list_size
-    footer = pq.read_metadata(fragment.path)
+    footer = read_footer(fragment.path)
     values = sum(column.num_values for column in _columns(fragment, footer))
     length, rest = divmod(values, footer.num_rows)
     return length if length > 1 and not rest else None  # an empty list counts as one value
@@ -78,7 +78,7 @@ def _may_be_null(fragment: Fragment) -> bool:
     field = fragment.schema.field("embedding")
     if not (field.nullable and isinstance(field.type, pa.FixedSizeListType)):
         return False
-    columns = _columns(fragment, pq.read_metadata(fragment.path))
+    columns = _columns(fragment, read_footer(fragment.path))
     statistics = [column.statistics for column in columns]
     return any(s is None or not s.has_null_count or s.null_count for s in statistics)
 

@@ -31,7 +31,7 @@ from featurestore.embeddings.layout import (
     npy_header,
 )
 from featurestore.embeddings.part import Part, row_hashes
-from featurestore.io.parquet import Fragment
+from featurestore.io.parquet import Fragment, read_footer
 from featurestore.spec.literals import Storage
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def slices(fragment: Fragment) -> list[Slice]:
     """Divide a file into slices of at most `SLICE_BYTES`, or of a single row group."""
     if fragment.identity.size <= SLICE_BYTES:
         return [Slice(fragment)]
-    footer = pq.read_metadata(fragment.path)
+    footer = read_footer(fragment.path)
     pieces: list[list[int]] = [[]]
     size = 0
     for number in range(footer.num_row_groups):

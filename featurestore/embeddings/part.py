@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.embeddings.layout import (
     FOLDER,
@@ -33,6 +32,7 @@ from featurestore.io.atomic import HOME
 from featurestore.io.cache import AGAIN
 from featurestore.io.ledger import Identity
 from featurestore.io.objects import shared
+from featurestore.io.parquet import read_footer
 from featurestore.spec.literals import Storage
 
 GAP = 64  # rows that nobody asks for, beyond which what follows is read by itself
@@ -74,7 +74,7 @@ class Part:
         OSError, pa.ArrowException, ValueError, KeyError, TypeError
             It is not there, or damaged.
         """
-        metadata = pq.read_schema(keys or folder() / f"{name}{KEYS}").metadata or {}
+        metadata = read_footer(keys or folder() / f"{name}{KEYS}").metadata or {}
         return cls(name, **json.loads(metadata[MANIFEST]))
 
     @property

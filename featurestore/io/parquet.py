@@ -6,6 +6,7 @@ folder; its value is text. See docs/decisions/023-one-reader.md. Of a table of D
 its log decides instead (`featurestore.io.tables`).
 """
 
+import io
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from featurestore.io.tables import find
 from featurestore.io.tables.version import Partition, TableVersion
 from featurestore.io.uris import local_path
 
+MARK = b"PAR1"
+LAST = 8  # bytes: the length of the footer, and the mark
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -276,6 +279,28 @@ def _partition(name: str) -> dict[str, str | None]:
     return values
 
 
+def read_footer(file: Path) -> pq.FileMetaData:
+    """Return the footer of a Parquet file, of which nothing else is read.
+
+    pyarrow reads the last 64 KiB of whatever file, most of what many small files hold.
+
+    Raises
+    ------
+    OSError, pa.ArrowException
+        As `pyarrow.parquet.read_metadata`, of a file that is not whole.
+    """
+    with file.open("rb") as source:
+        size = source.seek(0, io.SEEK_END)
+        source.seek(max(size - LAST, 0))
+        length, mark = source.read(4), source.read(4)
+        start = size - LAST - int.from_bytes(length, "little")
+        if mark == MARK and start >= len(MARK):
+            source.seek(start)
+            end = source.read(size - start)
+            return pq.read_metadata(pa.BufferReader(MARK + end))
+    return pq.read_metadata(file)
+
+
 def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
     if not file.is_file():
         raise ArtifactError(
@@ -283,7 +308,7 @@ def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
             fix="write a Parquet file there",
         )  # fmt: skip
     try:
-        return digests.identity(file), pq.read_metadata(file)
+        return digests.identity(file), read_footer(file)
     except PermissionError as error:
         raise ArtifactError(
             f"{file} cannot be read", found=str(error.strerror), fix="ask for the right to read it"
