@@ -243,7 +243,7 @@ def _print(
 def _print_end(spec: StoreSpec, values: dict[str, Any], to: Path, fold: int) -> None:
     thresholds = [f"{name} {least:g}" for name, least in (spec.thresholds or {}).items()]
     say(f"thresholds: {kinds.spelled(thresholds, 10)}; {THRESHOLD} is a suggestion, see "
-        "`featurestore plot thresholds`")  # fmt: skip
+        f"`featurestore plot thresholds data={quote(str(to))}`")  # fmt: skip
     for name, column in spec.columns.items():
         say(f"column {name} is read from {column!r}")
     if spec.kfold_group == PATIENT and "kfold_group" not in values:

@@ -25,6 +25,8 @@ ANNOTATIONS = (".geojson", ".geojson.gz", ".xml", ".xml.gz")
 RUNS = ("mlruns", "mlartifacts")  # of MLflow, which holds copies of artifacts
 HELD_OUT = {"test", "tests", "heldout", "holdout"}  # words of names
 
+TRAINED = {"train", "training", "kfold", "folds"}
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -82,9 +84,17 @@ class Contents:
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether a name has a word for what is held out."""
-    words = "".join(sign if sign.isalnum() else " " for sign in name.casefold()).split()
-    return bool(HELD_OUT & set(words)) or {"held", "out"} <= set(words)
+    """Return whether a path has a word for what is held out, and its last name none for training.
+
+    A folder of both parts may be called after the one.
+    """
+    last = _words(PurePath(name).name)
+    words = _words(name)
+    return not TRAINED & last and (bool(HELD_OUT & words) or {"held", "out"} <= words)
+
+
+def _words(name: str) -> set[str]:
+    return set("".join(sign if sign.isalnum() else " " for sign in name.casefold()).split())
 
 
 def look(places: Iterable[str]) -> Contents:

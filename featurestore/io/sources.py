@@ -80,8 +80,9 @@ class Sources:
                     fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
                 )
             outlined = self.outlined and kind_of(name).endswith("embeddings")
-            self._datasets[name] = united(uri, self._columns(name), outlined)
-            self._check_embedding(name)
+            dataset = united(uri, self._columns(name), outlined)
+            self._check_embedding(name, dataset)
+            self._datasets[name] = dataset
         return self._datasets[name]
 
     def _columns(self, artifact: str) -> dict[str, str]:
@@ -93,10 +94,10 @@ class Sources:
             given.pop("embedding", None)
         return given
 
-    def _check_embedding(self, artifact: str) -> None:
+    def _check_embedding(self, artifact: str, dataset: Dataset) -> None:
         """Refuse embeddings without the column that is named: another one would be taken for it."""
         written = self._columns(artifact).get("embedding", "embedding")
-        for fragment in self._datasets[artifact].filled:
+        for fragment in dataset.filled:
             if written != "embedding" and fragment.column("embedding") != written:
                 names = fragment.schema.names
                 raise SchemaError(

@@ -59,7 +59,7 @@ def _check_names(key: str, uris: Mapping[str, str]) -> None:
             raise ConfigError(
                 f"{name!r} cannot be the name of an encoder",
                 found=f"{key}: {', '.join(uris)}",
-                fix="write it with the letters a-z, digits and - _ . behind the first of them",
+                fix="write it with a-z, A-Z, 0-9, - _ and . alone, a letter or digit first",
             )
         if not uri:
             raise ConfigError(

@@ -163,6 +163,16 @@ def test_a_missing_and_a_corrupt_artifact_are_lines_like_others(artifacts: TABLE
     assert "not a whole Parquet file" in seen[2][2]
 
 
+def test_a_column_that_is_not_there_is_an_error_however_often_it_is_asked_for(artifacts: TABLES):
+    """The embeddings have a column of the usual name as well, which is not what was asked for."""
+    data = {name.removeprefix("data."): uri for name, uri in artifacts().items()}
+    store = FeatureStore(StoreSpec(**data, **CLASSES, columns={"embedding": "uni"}))
+    for _ in range(2):
+        table = violations(store, joined=list(joins(store)))
+        wrong = [row["wrong"] for row in table.to_pylist() if row["severity"] == "error"]
+        assert "The embeddings have no column 'uni', which data.columns.embedding names" in wrong
+
+
 def test_slides_and_cohorts_that_do_not_fit(artifacts: TABLES, tmp_path: Path):
     named = artifacts()
     pq.write_table(pa.table({"id": ["s0", "s1", "s1", "s3"]}), tmp_path / "slides.parquet")

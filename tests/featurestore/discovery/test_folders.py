@@ -58,7 +58,8 @@ def test_files_of_one_kind_in_a_folder_are_one_artifact(
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("test_tiles.parquet", True), ("held-out.parquet", True), ("Test", True),
+    [("held-out/kfold_tiles.parquet", False), ("held-out/test_tiles.parquet", True),
+     ("test/tiles", True), ("test_tiles.parquet", True), ("held-out.parquet", True), ("Test", True),
      ("latest.parquet", False), ("contest_tiles.parquet", False), ("tiles.parquet", False)],
 )  # fmt: skip
 def test_a_word_of_the_name_says_that_tiles_are_held_out(name: str, expected: bool):

@@ -116,7 +116,7 @@ def fitted(artifacts: TABLES, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     def fit(*argv: str, fat: list[float] | None = None) -> Said:
         tracker = Recorder()
-        monkeypatch.setattr(inputs, "open_tracker", lambda _: tracker)
+        monkeypatch.setattr(inputs, "open_tracker", lambda *_: tracker)
         given = arguments(
             artifacts(fat and {"roi_coverage_Fat": fat}),
             "tracking.enabled=false",
