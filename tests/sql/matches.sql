@@ -6,13 +6,15 @@ with
 matches as (
 
     select
-        slide_id,
+        tiles.slide_id,
         count(*) as tiles,
-        count(*) filter (
-            where (slide_id, x, y) not in (select (slide_id, x, y) from embeddings)
-        ) as missing,
+        count(*) filter (where embeddings.slide_id is null) as missing,
     from tiles
-    group by slide_id
+    left join embeddings
+        on tiles.slide_id = embeddings.slide_id
+        and tiles.x = embeddings.x
+        and tiles.y = embeddings.y
+    group by tiles.slide_id
 
 )
 

@@ -376,6 +376,7 @@ def test_a_runs_predictions_are_mapped_with_the_slides_that_it_has_recorded(
 ):
     """The fit of the main command: its validation tiles, of digits 8 pixels wide."""
     monkeypatch.chdir(digits_home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{digits_home / 'mlflow.db'}")
     assert maps.main(["predictions=models:/tissue-probe/1", "output=of-run",
                       "maps.slides=worst:2"]) == 0  # fmt: skip
     [worst, next_one] = pq.read_table("of-run/index.parquet").to_pylist()

@@ -166,7 +166,7 @@ def test_second_run_reuses_data_and_folds(
 
     monkeypatch.chdir(digits_home)
     before = artifacts()  # other tests may have run on other data here
-    assert {*before} == {"digits", "folds"}
+    assert {"digits", "folds"} <= {*before}
     uri = f"tracking.uri=sqlite:///{digits_home / 'mlflow.db'}"
     assert probe.main(["fold=3", "max_epochs=2", "tracking.register=false", uri]) == 0
     assert artifacts() == before

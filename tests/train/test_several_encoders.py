@@ -210,6 +210,8 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
     trained: tuple[Path, list[str]], argv: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     """What had ended is gone through, not trained again; MLflow knows one run and one of each."""
+    uri = f"sqlite:///{Path('mlflow.db').absolute()}"  # MLflow keeps stores by name
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     models: list[str | None] = []  # to export one takes seconds
     monkeypatch.setattr(MlflowTracker, "model", lambda *given: models.append(given[-1]))
     monkeypatch.setattr(RunLogger, "visible", False)  # nor is a page written
@@ -236,7 +238,7 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
             Path("cut"), trained[0] / "all"
         ))  # fmt: skip
         assert cut.read_bytes() == whole.read_bytes()
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
     [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run is not parent]

@@ -33,9 +33,9 @@ def logged(folder: str) -> str:
 
 
 @pytest.fixture
-def pipeline() -> list[str]:
+def pipeline(tmp_path: Path) -> list[str]:
     """Return run ids as arguments: of folds, of filtered tiles, and of embeddings with slides."""
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")  # MLflow keeps stores by name
     mlflow.set_experiment("pipeline")
     train, test = tiles(["a", "b", "c", "d"]), tiles(["e", "f"])
     for place in ("folds/kfold_split", "filtered/filter_tiles"):

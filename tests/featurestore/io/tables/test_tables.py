@@ -369,7 +369,9 @@ def test_of_two_newest_metadata_files_the_catalog_knows_which(tmp_path: Path):
     table = Iceberg(tmp_path / "t", TILES)
     newest = Path(table.table.metadata_location.removeprefix("file://"))
     number = newest.name.partition("-")[0]
-    shutil.copy(newest, newest.with_name(f"{number}-0{newest.name.partition('-')[2][1:]}"))
+    first, *rest = newest.name.partition("-")[2]
+    other = "1" if first == "0" else "0"
+    shutil.copy(newest, newest.with_name(f"{number}-{other}{''.join(rest)}"))
     with pytest.raises(ArtifactError, match="several newest metadata files"):
         dataset(str(tmp_path / "t"))
     assert read(newest) == TILES
