@@ -21,7 +21,8 @@ NAMES = ("Slide", "left", "coord_y", "uni v1")
 
 
 def init(*argv: str) -> int:
-    return cli.main(["--tracking-uri", "sqlite:///mlflow.db", "init", *argv])
+    uri = f"sqlite:///{Path('mlflow.db').absolute()}"  # MLflow keeps stores by name
+    return cli.main(["--tracking-uri", uri, "init", *argv])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
