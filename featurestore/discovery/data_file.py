@@ -9,7 +9,7 @@ from typing import Any
 from featurestore.errors import ConfigError
 from featurestore.io.uris import local_path
 from featurestore.printing import printable
-from featurestore.spec.places import is_path, whole
+from featurestore.spec.places import absolute, is_path
 from featurestore.spec.rules import Artifacts, field_names
 from featurestore.spec.store_spec import DATA, StoreSpec
 from featurestore.spec.trees import leaves
@@ -62,7 +62,7 @@ def written_path(uri: str, file: Path) -> str:
     """Return how a file of YAML names a URI: a path below its folder from there, others whole."""
     if not is_path(uri) and not uri.startswith("file:"):
         return uri
-    path, folder = whole(Path(local_path(uri))), whole(file.parent)
+    path, folder = absolute(Path(local_path(uri))), absolute(file.parent)
     below = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else ""
     return below if is_path(below) else str(path)
 

@@ -154,7 +154,7 @@ def _here() -> list[Kept]:
         with suppress(ArtifactError):  # a damaged one has been warned of
             cache.open_entry(NAME, name).lock.close()  # which brings it here
     files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
-    origins = ((file, origin_of(_opened(file, pq.read_schema))) for file in files)
+    origins = ((file, origin_of(opened(file, pq.read_schema, _damaged))) for file in files)
     return [Kept(str(file), origin) for file, origin in origins if origin]
 
 
@@ -192,7 +192,9 @@ def read(kept: Kept) -> Assignment:
     ArtifactError
         It is damaged.
     """
-    return Assignment.of_file(_opened(_file(kept), pq.read_schema), partial(read_rows, kept))
+    return Assignment.of_file(
+        opened(_file(kept), pq.read_schema, _damaged), partial(read_rows, kept)
+    )
 
 
 def read_rows(kept: Kept) -> pa.Table:
@@ -203,7 +205,7 @@ def read_rows(kept: Kept) -> pa.Table:
     ArtifactError
         It is damaged.
     """
-    return _opened(_file(kept), pq.read_table).filter(pc.field("fold").is_valid())
+    return opened(_file(kept), pq.read_table, _damaged).filter(pc.field("fold").is_valid())
 
 
 def _file(kept: Kept) -> Path:
@@ -215,11 +217,18 @@ def _file(kept: Kept) -> Path:
     return file
 
 
-def _opened(file: Path, reader: Callable[[Path], T]) -> T:
+def opened(file: Path, reader: Callable[[Path], T], damaged: Callable[..., ArtifactError]) -> T:
+    """Return what a reader of Parquet makes of a file.
+
+    Raises
+    ------
+    ArtifactError
+        It is no whole Parquet file: what ``damaged`` makes of the file and what is wrong with it.
+    """
     try:
         return reader(file)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, str(error).splitlines()[0]) from error
+        raise damaged(file, str(error).splitlines()[0]) from error
 
 
 def _damaged(file: Path, wrong: str) -> ArtifactError:

@@ -1,6 +1,7 @@
 """Which groups, and which tiles, had a fold in an earlier assignment."""
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
@@ -137,17 +138,32 @@ def _text(column: pa.ChunkedArray | pa.Array) -> list[str]:
     return column.cast(pa.string()).to_pylist()
 
 
-def _refuse_moves(told: dict[str, dict[str, int]], group: str) -> None:
-    moving = {name: folds for name, folds in told.items() if len(set(folds.values())) > 1}
-    if not moving:
-        return
-    lines = [
-        f"{group} {name}: " + ", ".join(f"{what} was in fold {fold}" for what, fold in each.items())
-        for name, each in sorted(moving.items())[:SHOWN]
+def moves(
+    earlier: Mapping[str, Mapping[str, int]], group: str, place: Callable[[int], str]
+) -> list[str]:
+    """Return a line for each group whose members were in several places, in order of names.
+
+    Parameters
+    ----------
+    earlier
+        By group, the number of the place that each of its members was in.
+    group
+        What a group is: a column.
+    place
+        A number in words.
+    """
+    return [
+        f"{group} {name}: " + ", ".join(f"{what} was in {place(n)}" for what, n in members.items())
+        for name, members in sorted(earlier.items())
+        if len(set(members.values())) > 1
     ]
-    raise FoldError(
-        f"{len(moving)} values of {group} would have to move: what is one of them now was in "
-        "several folds",
-        found="; ".join(lines),
-        fix=f"correct {group}, or set folds=new to assign every group anew",
-    )
+
+
+def _refuse_moves(earlier: dict[str, dict[str, int]], group: str) -> None:
+    if lines := moves(earlier, group, "fold {}".format):
+        raise FoldError(
+            f"{len(lines)} values of {group} would have to move: what is one of them now was in "
+            "several folds",
+            found="; ".join(lines[:SHOWN]),
+            fix=f"correct {group}, or set folds=new to assign every group anew",
+        )

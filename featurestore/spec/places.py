@@ -39,7 +39,7 @@ def placed(data: dict[str, Any], file: Path, root: str | None) -> dict[str, Any]
     """
     if root is None:
         return data
-    folder = whole(whole(file.parent) / root)
+    folder = absolute(absolute(file.parent) / root)
     names = [name for name in field_names(Artifacts) if name in data]
     return data | {name: _below(folder, data[name]) for name in names}
 
@@ -54,7 +54,7 @@ def _below(folder: Path, uris: Any) -> Any:
     return str(folder / uris) if is_path(uris) else uris
 
 
-def whole(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """Return a path from the root; links stay as they are named, but for what is above them."""
     return path.resolve() if ".." in path.parts else path.absolute()
 

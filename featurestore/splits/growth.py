@@ -11,7 +11,7 @@ from featurestore.errors import SplitError
 from featurestore.folds.assign import Folds
 from featurestore.folds.assignment import GONE, Assignment
 from featurestore.folds.extend import NEW, Codes
-from featurestore.folds.known import Told, earlier_folds
+from featurestore.folds.known import SHOWN, Told, earlier_folds, moves
 from featurestore.folds.origin import ASKED, EXTENDS, FIRST, FRESH, Origin
 from featurestore.folds.units import group_codes
 from featurestore.spec.split_rules import SplitRules
@@ -20,8 +20,6 @@ from featurestore.splits.assign import SIDES, assign_sides
 from featurestore.splits.cohort import Cohort
 from featurestore.splits.folder import read_manifest
 from featurestore.splits.kept import Kept, Wanted
-
-SHOWN = 3  # names in a message
 
 
 def earlier(wanted: Wanted, folder: Path, new: bool) -> list[Kept]:
@@ -104,13 +102,13 @@ def _nearest(rules: SplitRules, cohort: Cohort, splits: list[Kept]) -> tuple[Kep
     nearest, most = None, (0, "")
     for one in splits:
         rows = kept.read(one, rules).table
-        shared = (len(_told(cohort, rows, rules)[0]), one.origin.made)
+        shared = (len(_earlier_sides(cohort, rows, rules)[0]), one.origin.made)
         if shared[0] and shared > most:
             nearest, most = (one, rows), shared
     return nearest
 
 
-def _told(cohort: Cohort, rows: pa.Table, rules: SplitRules) -> tuple[Told, list[str]]:
+def _earlier_sides(cohort: Cohort, rows: pa.Table, rules: SplitRules) -> tuple[Told, list[str]]:
     return earlier_folds(_members(cohort, rules), rows, rules.group)
 
 
@@ -128,23 +126,18 @@ def _known(cohort: Cohort, rows: pa.Table, rules: SplitRules) -> Codes:
     SplitError
         A group would have to change sides: what is one of them now was on both.
     """
-    told, names = _told(cohort, rows, rules)
-    moving = {names[code]: by for code, by in told.items() if len(set(by.values())) > 1}
-    if moving:
-        lines = [
-            f"{rules.group} {name}: "
-            + ", ".join(f"{what} was in {SIDES[n]}" for what, n in by.items())
-            for name, by in sorted(moving.items())[:SHOWN]
-        ]
+    earlier_by_group, names = _earlier_sides(cohort, rows, rules)
+    by_name = {names[code]: members for code, members in earlier_by_group.items()}
+    if lines := moves(by_name, rules.group, SIDES.__getitem__):
         raise SplitError(
-            f"{len(moving)} values of {rules.group} were on both sides: what was trained on would "
+            f"{len(lines)} values of {rules.group} were on both sides: what was trained on would "
             "be tested",
-            found="; ".join(lines),
+            found="; ".join(lines[:SHOWN]),
             fix=f"correct {rules.group}, or assign every group anew: --new",
         )
     known = np.full(len(names), NEW, dtype=np.int64)
-    for code, by in told.items():
-        known[code] = next(iter(by.values()))
+    for code, members in earlier_by_group.items():
+        known[code] = next(iter(members.values()))
     return known
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
+from featurestore.folds.artifact import opened
 from featurestore.folds.assignment import Assignment, origin_of
 from featurestore.folds.origin import Origin
 from featurestore.io import cache, mlflow_artifacts, seals, uris
@@ -83,19 +84,19 @@ def in_folder(folder: Path) -> Kept | None:
     file = folder / FILE
     if not file.exists():
         return None
-    origin = origin_of(_opened(file, pq.read_schema))
+    origin = origin_of(opened(file, pq.read_schema, _damaged))
     return Kept(str(file), origin) if origin else None
 
 
 def find(wanted: Wanted) -> list[Kept]:
     """Return the splits under the same rules on this machine and in MLflow, of any cohort."""
     files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
-    origins = ((file, origin_of(_opened(file, pq.read_schema))) for file in files)
+    origins = ((file, origin_of(opened(file, pq.read_schema, _damaged))) for file in files)
     kept = [Kept(str(file), origin) for file, origin in origins if origin]
     kept = [one for one in kept if one.origin.rules == wanted.under]
     for build in mlflow_artifacts.find_builds(NAME, {f"{TAG}rules": wanted.under}):
-        told = {k.removeprefix(TAG): v for k, v in build.tags.items() if k.startswith(TAG)}
-        kept.append(Kept(f"{build.root}/{FILE}", Origin.of(told)))
+        tags = {k.removeprefix(TAG): v for k, v in build.tags.items() if k.startswith(TAG)}
+        kept.append(Kept(f"{build.root}/{FILE}", Origin.of(tags)))
     return list({one.origin.name: one for one in reversed(kept)}.values())  # rather those of here
 
 
@@ -109,17 +110,10 @@ def _rows(kept: Kept, rules: SplitRules) -> pa.Table:
     is_cached = file.parent == cache.place(NAME, kept.origin.name)
     if is_cached and (wrong := seals.fault(file.parent, file.parent.name, cache.NONE)):
         raise _damaged(file, wrong)
-    table = _opened(file, pq.read_table)
+    table = opened(file, pq.read_table, _damaged)
     if rules.group not in table.column_names:
         raise _damaged(file, f"columns {', '.join(table.column_names)}, not {rules.group}")
     return of_table(table, rules.group).replace_schema_metadata(table.schema.metadata)
-
-
-def _opened(file: Path, reader: Any) -> Any:
-    try:
-        return reader(file)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, str(error).splitlines()[0]) from error
 
 
 def _damaged(file: Path, wrong: str) -> ArtifactError:
