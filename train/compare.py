@@ -13,9 +13,35 @@ evidence.resample or evidence.groups do); a permutation test over slides is besi
 
 import argparse
 import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    options = argparse.ArgumentParser(
+        prog="compare.py", description=(__doc__ or "").partition("\n")[0]
+    )
+    options.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run id, models:/ URI, file or folder"
+    )
+    options.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
+    options.add_argument("--output", type=Path, default=Path("comparison"), help="a folder")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument(
+        "--resample", default="slide_id", metavar="COLUMN", help="of the predictions: patient_id"
+    )
+    options.add_argument(
+        "--ordered", action="store_true", help="the order of classes means something"
+    )
+    return options
+
+
+# Help must not wait for MLflow, SciPy and matplotlib to be imported.
+if __name__ == "__main__":
+    parser().parse_args()
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -55,22 +81,7 @@ class ComparisonSettings:
 
 def main(argv: Sequence[str]) -> int:
     """Compare runs; return the exit status, 2 after a refusal."""
-    parser = argparse.ArgumentParser(
-        prog="compare.py", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run id, models:/ URI, file or folder"
-    )
-    parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
-    parser.add_argument("--output", type=Path, default=Path("comparison"), help="a folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--resample", default="slide_id", metavar="COLUMN", help="of the predictions: patient_id"
-    )
-    parser.add_argument(
-        "--ordered", action="store_true", help="the order of classes means something"
-    )
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         bounds.check([("--seed", options.seed)], SEEDS)
         settings = ComparisonSettings(options.seed, options.resample, options.ordered)

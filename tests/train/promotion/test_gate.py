@@ -13,7 +13,8 @@ from train.config.load import filed
 from train.config.schema import ConfigError
 from train.evaluation.estimates import Estimate
 from train.promotion import gate
-from train.promotion.gate import Evidence, Floor, Gate, run_checks
+from train.promotion.gate import Evidence, run_checks
+from train.promotion.requirements import Floor, Gate
 
 NAMES = ["Fat", "Connective-Tissue", "a: b"]
 SHA = "0123456789abcdef" * 4
