@@ -16,12 +16,13 @@ from featurestore.io.objects import shared
 from featurestore.io.objects.shared import Shared
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, say
-from featurestore.snapshots import build, collection, diff, shared_store, tags
+from featurestore.snapshots import build, collection, diff, pictures, shared_store, tags
 from featurestore.snapshots.export import export
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.verify import damages
 
 FITS = "fits"  # see train/runtime/fit_state.py
+EXPORTS = "exports"  # see train/tracking/model_folder.py
 
 
 def run_materialise(options: argparse.Namespace) -> None:
@@ -109,7 +110,9 @@ def run_gc(options: argparse.Namespace) -> None:
         collection.collect(keep),
         downloads.collect(keep),
         objects.collect(keep),  # after the folders that need them
+        pictures.collect(),
         garbage.collect(FITS, keep),
+        garbage.collect(EXPORTS, keep),
     )
     for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")

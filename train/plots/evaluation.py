@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from train.evaluation.curves import Curve
 from train.evaluation.estimates import Estimate
-from train.evaluation.evaluate import Curve, Evaluation
+from train.evaluation.evaluate import Evaluation
 from train.evaluation.groups import Group
 from train.plots.style import BLUE, ORANGE, new_figure, save
 

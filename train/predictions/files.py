@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,14 @@ def _opened(path: Path) -> ds.Dataset:
 
 def as_json(columns: Mapping[str, list[Any]]) -> str:
     """Return a table as MLflow writes it, numbers that are none as null: ``columns``, ``data``."""
-    rows = zip(*columns.values(), strict=True)
-    data = [[None if value != value else value for value in row] for row in rows]
+    data = [list(map(_plain, row)) for row in zip(*columns.values(), strict=True)]
     return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has a word for: of NumPy's numbers Python's, null for what is none."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:

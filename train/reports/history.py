@@ -1,5 +1,7 @@
 """What is recorded of the epochs of a fit, and saved with its state."""
 
+import math
+import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +14,9 @@ from train.fitting.grid import HeadGrid
 from train.plots.evaluation import confusion_png
 from train.runtime.fit_state import SavedHistory
 from train.runtime.run import Run
+from train.tracking.tracker import Step
 
+EVERY = 1.0  # seconds between requests: epochs of a small cohort end more often
 Losses = list[tuple[int, int, float, float]]
 """Epoch, setting, training loss and validation loss."""
 
@@ -41,6 +45,8 @@ class HeadHistory:
     def __init__(self, run: Run) -> None:
         self.run, self.classes = run, run.config.class_names
         self.rows: list[tuple[int, str, str, int]] = []  # epoch, true, predicted, tiles
+        self.unsent: list[Step] = []
+        self.sent = -math.inf
 
     def epoch(self, epoch: Epoch) -> None:
         """Record numbers, and keep the confusion matrix."""
@@ -55,7 +61,9 @@ class HeadHistory:
             "learning_rate": self.run.config.learning_rate,
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
-        tracker.metrics({**losses, **metrics}, step=epoch.number)
+        self.unsent.append(Step(epoch.number, time.time(), {**losses, **metrics}))
+        if time.monotonic() - self.sent >= EVERY:
+            self._send()
         for true, predicted in np.argwhere(confusion):
             tiles = int(confusion[true, predicted])
             self.rows.append((epoch.number, self.classes[true], self.classes[predicted], tiles))
@@ -66,6 +74,7 @@ class HeadHistory:
         The table has a row per epoch and cell that is not 0. The best epoch and the last are drawn,
         and every so many as ``confusion_every`` asks for: a picture takes longer than an epoch.
         """
+        self._send()
         columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * 4
         names = ("epoch", "true", "predicted", "tiles")
         table = {name: list(values) for name, values in zip(names, columns, strict=True)}
@@ -80,6 +89,12 @@ class HeadHistory:
             confusion_png(file, self._confusion(number), self.classes, title)
             self.run.tracker.file(file, "confusion")
 
+    def _send(self) -> None:
+        """Record the epochs that have ended since the last time, in one request."""
+        if self.unsent:
+            self.run.tracker.steps(self.unsent)
+        self.unsent, self.sent = [], time.monotonic()
+
     def _confusion(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the confusion matrix of an epoch, shape (K, K)."""
         index = {name: number for number, name in enumerate(self.classes)}
@@ -89,13 +104,14 @@ class HeadHistory:
                 confusion[index[true], index[predicted]] = tiles
         return confusion
 
-    def state_dict(self) -> list[Any]:
-        """Return the rows."""
-        return self.rows
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, and what is not recorded yet."""
+        return {"rows": self.rows, "unsent": [tuple(step) for step in self.unsent]}
 
-    def load_state_dict(self, state: list[Any]) -> None:
-        """Go on from rows."""
-        self.rows[:] = state
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from rows; record what a killed run had not."""
+        self.rows[:] = state["rows"]
+        self.unsent = [Step(*step) for step in state["unsent"]]
 
 
 class GridHistory:

@@ -1,10 +1,11 @@
 """What a run says of its data."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore.console import plots
+from featurestore.snapshots import pictures
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
 from train.config.schema import Config
@@ -59,12 +60,12 @@ def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
     page.headlines.append(Headline("Tiles kept", f"{number[-1]:,}", share + of_first))
 
 
-def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
+def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     """Tell how many tiles of each class a fold has.
 
     Parameters
     ----------
-    pictures
+    drawn
         Of the cohort.
     """
     labels = snapshot.manifest["labels"]
@@ -77,7 +78,7 @@ def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
     }))  # fmt: skip
     page.add("data", *(
         Picture(PICTURES[file.stem], file.read_bytes())
-        for file in pictures if file.stem in PICTURES
+        for file in drawn if file.stem in PICTURES
     ))  # fmt: skip
 
 
@@ -122,10 +123,22 @@ def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str
 
 
 def cohort_pictures(run: Run, snapshot: Snapshot) -> list[Path]:
-    """Return pictures of a cohort; of several encoders they have been drawn for the run above."""
-    if run.is_child:
-        return sorted((run.folder.parent / "pictures").glob("*.png"))
-    return plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
+    """Return pictures of a cohort, drawn once for its snapshot, if anybody can see them.
+
+    Of several encoders they are those of the run above.
+    """
+    folder = (run.folder.parent if run.is_child else run.folder) / "pictures"
+    if not run.is_child and run.visible:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in pictures.drawn(snapshot, lambda drawn: _draw(snapshot, drawn)):
+            shutil.copyfile(file, folder / file.name)
+    return sorted(folder.glob("*.png"))
+
+
+def _draw(snapshot: Snapshot, folder: Path) -> None:
+    from featurestore.console import plots  # half a second of matplotlib, for who draws
+
+    plots.draw(snapshot.fates(), snapshot.classes, folder)
 
 
 def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
@@ -154,8 +167,8 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
         run.console.print(f"folds: {snapshot.lineage}", soft_wrap=True)
     tracker.table(columns([finding.as_dict() for finding in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
-    pictures = cohort_pictures(run, snapshot)
-    for picture in pictures:
+    drawn = cohort_pictures(run, snapshot)
+    for picture in drawn:
         tracker.file(picture, "pictures")
     uri = keep_folds(run, tracker, snapshot, FOLDS)
     brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
@@ -163,4 +176,4 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     )  # fmt: skip
     page.add("data", Table("On both sides of the split", columns(rows), brought))
     leakage(page, snapshot.findings, run.config)
-    folds(page, snapshot, pictures)
+    folds(page, snapshot, drawn)
