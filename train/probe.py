@@ -14,6 +14,7 @@ It reads top to bottom: configuration -> store -> data -> heads -> loop -> metri
 `--help` lists the keys.
 """
 
+import gc
 import sys
 
 from train.config.help import check_or_exit
@@ -21,6 +22,7 @@ from train.config.help import check_or_exit
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
+    gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
 
 from collections.abc import Callable
 from dataclasses import replace

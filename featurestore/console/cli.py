@@ -8,6 +8,7 @@ featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --f
 """
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
     # Help and refused arguments do not wait for what reads artifacts.
     from featurestore.io import names
     from featurestore.io.objects import shared

@@ -231,7 +231,16 @@ def confusion_png(
     if not many:
         for (row, column), count in np.ndenumerate(confusion):
             colour = "white" if share[row, column] > 0.55 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+            axes.text(
+                column,
+                row,
+                f"{count}",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=8,
+                in_layout=False,
+            )  # fmt: skip  (within the axes: it moves nothing)
     step = -(-len(names) // (2 * MANY))  # of so many names not all can be read
     ticks, named = range(0, len(names), step), names[::step]
     font = 7 if many else 10
