@@ -2,18 +2,25 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featurestore.console.tables import print_funnel
+from featurestore.printing import Console
 from featurestore.snapshots import pictures
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.store import FeatureStore
+from train.config import text
 from train.config.schema import Config
 from train.predictions.table import plural
+from train.reports import training
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.run import Run
-from train.tracking.runs import FOLDS
-from train.tracking.tracker import Tracker
+from train.runtime.snapshots import inputs_of
+from train.tracking.runs import CONTENT, FOLDS, versions
+from train.tracking.tracker import NullTracker, Tracker
 
 PICTURES = {
     "coverages": "Coverage by class",
@@ -21,6 +28,41 @@ PICTURES = {
     "thresholds": "Tiles that a threshold keeps",
 }
 """Of the cohort, those that no table says as well."""
+
+
+def record(run: Run, page: Page, store: FeatureStore, snapshots: Sequence[Snapshot]) -> None:
+    """Record what goes into a run; see `train.reports.logger.RunLogger.inputs`."""
+    config, mode = run.config, run.config.mode
+    tracker: Tracker = NullTracker() if config.resume else run.tracker
+    # What encoders have in common was printed of the run above.
+    run = replace(run, console=Console(quiet=True)) if run.is_child else run
+    tracker.params({**training.configured(config), "command": run.command})
+    tracker.text(text.text(config), "config.yaml")
+    tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+    for snapshot in snapshots:
+        run.console.print(f"snapshot: {snapshot.folder.name}")
+        digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
+        tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
+    for snapshot in snapshots[:1]:
+        cohort = "test_tiles" if mode == "test" else "tiles"
+        rows = snapshot.manifest["cohorts"][cohort]["funnel"]
+        print_funnel(rows, run.console)
+        tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in rows})
+        tracker.table(columns(rows), "funnel.json")
+        funnel(page, rows, len(snapshots))
+        if mode in ("fit", "validate"):
+            record_folds(run, tracker, page, snapshot)
+        else:
+            leakage(page, snapshot.findings, config)
+    for number, snapshot in enumerate(snapshots[1:], 2):
+        keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
+    # A prediction reads its embeddings once: it does not read them again to hash them.
+    unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
+    artifacts = inputs_of(config, store, snapshots, unread)
+    for name, (uri, digest) in artifacts.items():
+        kind = "stamp" if name in unread else "sha256"
+        tracker.dataset(name, uri, {kind: digest}, context=mode)
+    sources(page, snapshots, artifacts)
 
 
 def sources(
