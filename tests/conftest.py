@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from programs import run_line, run_program
 
 pytest_plugins = [
     "engine_problems",  # the fixtures that tests of the engine share
@@ -140,17 +141,19 @@ def launch(
     command: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a folder, as a user would."""
-    own = Path(sys.executable).parent
+    return run_program(command, folder, environment_with(environment))
+
+
+def launch_line(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in a folder."""
+    return run_line(line, folder, environment_with(environment))
+
+
+def environment_with(changes: dict[str, str]) -> dict[str, str]:
+    """Return the variables of a user who has this environment and no tracking server."""
+    programs = Path(sys.executable).parent
     inherited = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**inherited, "PATH": f"{own}{os.pathsep}{os.environ['PATH']}", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return {**inherited, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **changes}
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tools_output
-from conftest import ROOT, launch
+from conftest import ROOT, launch, launch_line
 from documents import DECISIONS, DOCUMENTS, Block, blocks, mentioned, parse, prose, read
 from test_walkthroughs import WALKTHROUGHS
 from versions import BETTER, GOOD, MODEL, register, write_data
@@ -220,7 +220,7 @@ def test_a_block_runs_as_written(
             assert cli.main(shlex.split(written)[1:]) == 0, command + capsys.readouterr().err
             assert capsys.readouterr().out or command in SILENT, command
         else:
-            done = launch(["bash", "-ec", written], folder, MLFLOW_TRACKING_URI=uri)
+            done = launch_line(written, folder, MLFLOW_TRACKING_URI=uri)
             assert done.returncode == 0, command + done.stdout + done.stderr
         assert (folder / LEFT.get(command, "")).exists(), command
 

@@ -203,6 +203,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_one_error_and_nothing_written(
     name: str, artifacts: TABLES, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -74,6 +74,7 @@ def test_common_keys_are_those_of_plain_sql(sides: list[set[tuple[str, int, int]
     assert sorted(tuple(row.values()) for row in rows) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_a_tile_is_kept_that_all_encoders_have():
     """The same tiles as pandas finds, whichever encoder is read."""
     rows = {"a": set(ROWS) - {0, 7}, "b": set(ROWS) - {3}, "c": set(ROWS)}
@@ -88,6 +89,7 @@ def test_a_tile_is_kept_that_all_encoders_have():
         assert number == (len(expected) if encoder is None else len(rows[encoder]))
 
 
+@pytest.mark.slow
 def test_snapshots_of_all_encoders_hold_the_same_tiles_and_are_named_by_all_keys():
     rows = {"a": set(ROWS), "b": set(ROWS) - {3}}
     made = {name: materialise(FeatureStore(spec(rows, name))) for name in rows}
@@ -101,6 +103,7 @@ def test_snapshots_of_all_encoders_hold_the_same_tiles_and_are_named_by_all_keys
     assert alone.content == grown.content  # no other encoder lacks a tile of it
 
 
+@pytest.mark.slow
 def test_an_encoder_among_others_uses_the_parts_that_it_has_made_alone():
     single = replace(spec({"a": set(ROWS), "b": set(ROWS)}), embeddings="a.parquet")
     materialise(FeatureStore(single))
@@ -131,6 +134,7 @@ def test_what_an_encoder_lacks_is_said_of_it():
     assert [(row["wrong"], row["rows"]) for row in rows] == [("tiles without an embedding of a", 2)]
 
 
+@pytest.mark.slow
 def test_the_commands_take_several_encoders(capsys: pytest.CaptureFixture[str]):
     encoders = spec({"a": set(ROWS) - {0, 5}, "b": set(ROWS) - {1}}).embeddings
     Path("none.yaml").write_text("{}")

@@ -112,6 +112,7 @@ def test_patients_are_resampled_and_ordered_classes_compared():
     assert "kappa_quadratic" not in by_patient
 
 
+@pytest.mark.slow
 def test_clusters_are_those_of_the_first_run():
     """The second may number patients otherwise, or not know them: the tiles are the same."""
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}

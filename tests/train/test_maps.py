@@ -66,6 +66,7 @@ def features(folder: Path) -> list[dict]:
     return content["features"]
 
 
+@pytest.mark.slow
 def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     """Class with name and colour, locked, measurements as a map of numbers: QuPath's own form."""
     folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
@@ -86,6 +87,7 @@ def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     assert "checked against the tiles" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_tile_has_its_own_polygon_with_all_probabilities():
     """Overlapping or not: the box that its row stands for."""
     table = predicted(EDGE, [3, 13], [0, 5], [1, 2], [2, None])
@@ -104,6 +106,7 @@ def test_each_tile_has_its_own_polygon_with_all_probabilities():
     assert "Right" not in second["measurements"] and "metadata" not in second
 
 
+@pytest.mark.slow
 def test_tiles_of_another_level_are_written_in_full_resolution():
     content = slides({EDGE: {"level": 2}})
     folder = made(f"predictions={one()}", f"slides={content}", "maps.downsample=4.5")
@@ -112,6 +115,7 @@ def test_tiles_of_another_level_are_written_in_full_resolution():
     assert features(folder)[0]["properties"]["measurements"]["Region area µm²"] == 100
 
 
+@pytest.mark.slow
 def test_a_map_has_the_slides_extent_and_pixel_size():
     """70 x 50 pixels in steps of 20: 4 x 3, reaching 10 over either border; 10 and 5 µm a pixel."""
     folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
@@ -274,6 +278,7 @@ def test_the_worst_come_first_and_those_with_more_tiles_before_others(asked, exp
     assert pq.read_table(folder / "index.parquet")["slide_id"].to_pylist() == expected
 
 
+@pytest.mark.slow
 def test_a_folder_of_partitions_is_read_by_its_quoted_names():
     """Names that look like numbers stay names."""
     table = pa.concat_tables([predicted(EDGE, [0], [0], [0]), predicted("0012", [20], [0], [2])])
@@ -410,6 +415,7 @@ def test_a_fit_maps_the_tiles_that_it_validated_on(artifacts):
         assert index["tiles"].to_pylist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_folder_of_maps_that_holds_something_else_is_kept(artifacts, capsys):
     Path("out/maps").mkdir(parents=True)
     Path("out/maps/notes.txt").write_text("mine")

@@ -51,6 +51,7 @@ def asked(number: str, *more: str) -> int:
     return promote.main([f"model={MODEL}", f"version={number}", "author=Ada", *more])
 
 
+@pytest.mark.slow
 def test_the_first_version_that_passes_becomes_champion(
     uri: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -218,6 +219,7 @@ def test_files_that_are_not_as_registered_are_refused(
     assert tags(number)["gate.files_of_the_model"].startswith("failed: ")
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_classes_is_no_rival(uri: str, capsys: pytest.CaptureFixture[str]):
     number, other = register(GOOD), register(GOOD, names=[*NAMES, "Fat"])
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
@@ -226,6 +228,7 @@ def test_a_champion_of_other_classes_is_no_rival(uri: str, capsys: pytest.Captur
     assert aliases() == {"champion": other}
 
 
+@pytest.mark.slow
 def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.CaptureFixture[str]):
     number, other = register(GOOD), register(GOOD, dim=5)
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
@@ -233,6 +236,7 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
     assert "different lengths" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -166,6 +166,7 @@ def test_files_folders_and_globs(argv: list[str]):
     assert rows("out.parquet") == GRID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "slide", "options"),
     [

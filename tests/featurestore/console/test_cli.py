@@ -97,6 +97,7 @@ def test_formats_hold_the_same_rows(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_funnel_prints_both_cohorts(capsys: pytest.CaptureFixture[str], tracking: str):
     said = ask(capsys, tracking, "funnel")
     for word in ("background", "no_embedding", "1,430", "test tiles", "367"):
@@ -128,6 +129,7 @@ def test_configuration_of_a_run_can_be_asked(
     assert 0 < kept[0]["tiles"] < 1430
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -274,6 +276,7 @@ def test_a_query_is_read_as_utf_8(small: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["materialise"], ["export", "--to", "out"]])
 def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
     command: list[str], artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
@@ -296,6 +299,7 @@ def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
     assert "leak: 2 tiles with the embedding" in out.out + out.err
 
 
+@pytest.mark.slow
 def test_tiles_of_another_level_are_told_slide_by_slide(
     artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
 ):

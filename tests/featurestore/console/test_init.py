@@ -63,6 +63,7 @@ def test_a_cohort_is_written_down_as_both_read_it(capsys: pytest.CaptureFixture[
     assert store.columns == vars(scripts.data.columns)
 
 
+@pytest.mark.slow
 def test_what_was_written_is_asked_from_anywhere(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -101,6 +102,7 @@ def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(tmp_path: Path)
     assert not any(key.startswith("kfold") for key in written)
 
 
+@pytest.mark.slow
 def test_what_may_be_one_of_several_is_asked_or_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +126,7 @@ def test_what_may_be_one_of_several_is_asked_or_refused(
     assert yaml.safe_load(Path("data.yaml").read_text())["data"]["embeddings"] == "c/embeddings"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):

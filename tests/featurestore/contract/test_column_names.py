@@ -50,6 +50,7 @@ def kept(of: FeatureStore) -> tuple[list[dict[str, object]], np.ndarray]:
     )
 
 
+@pytest.mark.slow
 def test_columns_of_other_names_make_the_same_training_set(tmp_path: Path):
     usual, vectors = kept(store(tmp_path / "usual", *rows(USUAL)))
     other, others_vectors = kept(store(tmp_path / "other", *rows(OTHER), columns=OTHER))
@@ -58,6 +59,7 @@ def test_columns_of_other_names_make_the_same_training_set(tmp_path: Path):
     np.testing.assert_array_equal(others_vectors, vectors)
 
 
+@pytest.mark.slow
 def test_tiles_and_embeddings_may_differ(tmp_path: Path):
     """A name is looked for where it is: one artifact has the usual columns."""
     mixed = store(tmp_path, rows(USUAL)[0], rows(OTHER)[1], columns=OTHER)
@@ -65,6 +67,7 @@ def test_tiles_and_embeddings_may_differ(tmp_path: Path):
     assert "error" not in violations(mixed)["severity"].to_pylist()
 
 
+@pytest.mark.slow
 def test_a_column_that_bears_the_name_gives_way(tmp_path: Path):
     tiles, embeddings = rows(USUAL)
     doubled = pa.FixedSizeListArray.from_arrays(pa.array(2 * np.arange(16, dtype=np.float32)), 2)
@@ -85,6 +88,7 @@ def test_x_and_y_that_are_swapped_are_swapped_back(tmp_path: Path):
     assert keys.select(["x", "y"]).to_pylist() == expected.select(["x", "y"]).to_pylist()
 
 
+@pytest.mark.slow
 def test_folders_may_be_the_column(tmp_path: Path):
     tiles, embeddings = rows(OTHER)
     for slide in ("s0", "s1"):
@@ -118,6 +122,7 @@ def test_an_unknown_column_of_the_contract_is_refused():
         StoreSpec(columns={"embeding": "features"})
 
 
+@pytest.mark.slow
 def test_a_configuration_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     made = store(tmp_path, *rows(OTHER))
     Path("store.yaml").write_text(

@@ -93,6 +93,7 @@ CAUSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAUSES)
 def test_the_cause_is_named_with_how_many_would_meet(name: str):
     tiles, embeddings, words = CAUSES[name]

@@ -38,6 +38,7 @@ def files() -> dict[str, tuple[int, int]]:
 # -- what comes of it -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_imported_is_a_training_set(tmp_path: Path):
     """Tiles of the same places find each its own embedding."""
     cohort = tools.tiles(("A", "B", "C"), 9)

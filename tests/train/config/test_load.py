@@ -149,6 +149,7 @@ def test_hostile_class_names_can_be_set(tmp_path: Path):
 HUGE = str(10**300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "refused", "taken"),
     [

@@ -45,6 +45,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "precision/<class>", MetricSpec("precision", precision))
 
 
+@pytest.mark.slow
 def test_it_stands_wherever_metrics_stand(
     artifacts: TABLES, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

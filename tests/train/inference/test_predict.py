@@ -100,6 +100,7 @@ def same(found: pa.Table, wanted: pa.Table) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -133,6 +134,7 @@ if importlib.util.find_spec("polars") is None:  # Spark: test_engines.py
     del READERS["polars"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [NAMES, ALIKE], ids=["hostile", "alike"])
 def test_every_reader_gets_the_very_names_of_the_slides(cohort: Cohort, names: list[str]):
     """A file a slide, whose names differ on every disk; nothing else that readers would take."""
@@ -187,6 +189,7 @@ def test_predictions_in_folders_of_hive_are_read_as_they_were_meant(name: str):
     assert found.column_names == ["x", "y", "pred", "prob_Fat", "slide_id"]
 
 
+@pytest.mark.slow
 def test_labels_are_there_or_not(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     """With a label of every tile the predictions are judged as well."""
     assert probe.main([*cohort(labels=False), QUIET, "output=bare", "abstain_below=0.6"]) == 0

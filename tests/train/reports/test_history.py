@@ -34,6 +34,7 @@ class Recorder:
         self.tables[name] = table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "drawn"), [(None, [1, 5]), (2, [0, 1, 2, 4, 5]), (5, [0, 1, 5]), (9, [0, 1, 5])]
 )
@@ -57,6 +58,7 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_picture_of_hundreds_of_classes_has_the_size_of_one_of_a_few_dozen(tmp_path: Path):
     sizes = []
     for count in (MANY + 1, 200):
