@@ -1,6 +1,7 @@
 """Shared by all tests: a working folder of their own, the embedded digits, and small artifacts."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from sqlite3 import connect
 from typing import Any
 
@@ -84,10 +86,28 @@ def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(autouse=True)
 def _own_folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Run every test in an empty folder, with no tracking URI inherited."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    forget_relative_stores()
+
+
+def forget_relative_stores() -> None:
+    """Let MLflow open ``sqlite:///mlflow.db`` anew: it keeps stores by URI, whatever the folder."""
+    for kind, registry in (
+        ("tracking", "_tracking_service.registry.TrackingStoreRegistry"),
+        ("model_registry", "_model_registry.registry.ModelRegistryStoreRegistry"),
+    ):
+        if f"mlflow.store.{kind}.sqlalchemy_store" not in sys.modules:
+            continue
+        engines = resolve_name(f"mlflow.store.{kind}.sqlalchemy_store.SqlAlchemyStore")._engine_map
+        relative = [uri for uri in engines if re.match(r"sqlite:///[^/]", uri)]
+        for uri in relative:
+            engines.pop(uri).dispose()
+        if relative:
+            resolve_name(f"mlflow.tracking.{registry}")._get_store_with_resolved_uri.cache_clear()
 
 
 @pytest.fixture

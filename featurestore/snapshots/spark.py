@@ -38,7 +38,8 @@ from featurestore.views.folds import KEY
 
 CODE = (
     "embeddings/batches", "embeddings/conversion", "embeddings/convert", "embeddings/layout",
-    "embeddings/near", "embeddings/part", "embeddings/parts", "snapshots/spark",
+    "embeddings/near", "embeddings/part", "embeddings/parts", "embeddings/rounding",
+    "snapshots/spark",
 )  # fmt: skip
 """What executors must have as the driver has it."""
 ROW_GROUP = 122_880  # rows: what DuckDB writes
