@@ -101,6 +101,18 @@ def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(tmp_path: Path)
     assert not any(key.startswith("kfold") for key in written)
 
 
+def test_few_patients_make_few_folds_and_the_comment_says_so(tmp_path: Path):
+    folder = cohorts.write(tmp_path / "c")
+    tiles = pd.read_parquet(folder / "kfold_tiles.parquet")
+    number = tiles.slide_id.str[1:].astype(int) % 2
+    tiles.assign(patient_id="p" + number.astype(str)).to_parquet(folder / "kfold_tiles.parquet")
+    assert init("c") == 0
+    text = Path("data.yaml").read_text()
+    written = yaml.safe_load(text)
+    assert (written["kfold_group"], written["k"]) == ("patient_id", 2)
+    assert "# Folds keep patients together; 2 folds, not 5: there are no more of them.\n" in text
+
+
 def test_what_may_be_one_of_several_is_asked_or_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
