@@ -127,8 +127,7 @@ def joins(store: FeatureStore) -> Iterator[Joined]:
             with python_warnings.catch_warnings():  # which `violations` lists
                 python_warnings.simplefilter("ignore", FeatureStoreWarning)
                 both = join_of(store, name)
-                matches = both.matches()
-                refusal = join.violation(both, matches, store.spec.allow_missing)
+                matches, refusal = join.judged(both, both.matches(), store.spec.allow_missing)
         except EmptyViewError as error:
             yield name, join.SLIDES.empty_table(), as_violation(error)
         except FeatureStoreError:
