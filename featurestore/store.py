@@ -17,7 +17,7 @@ from featurestore.contract import rules, violation
 from featurestore.contract.parquet_table import NAMES
 from featurestore.contract.schemas import checked_table
 from featurestore.contract.vectors import null_lists
-from featurestore.errors import FeatureStoreWarning, QueryError
+from featurestore.errors import FeatureStoreWarning, QueryError, about
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
@@ -137,11 +137,13 @@ class FeatureStore:
         """
         names = {*NAMES, self.spec.kfold_group}
         dataset, title = self.sources.dataset(name), self.spec.title(name)
-        return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
+        with about(name):
+            return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
-        violation.raise_first(rules.key(tiles, title))
+        with about(name):
+            violation.raise_first(rules.key(tiles, title))
         clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
@@ -155,10 +157,11 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings, title = self.table(name), self.spec.title(name)
-        violation.raise_first(rules.key(embeddings, title))
-        violation.raise_first(rules.embedding_column(embeddings, title))
         dataset = self.sources.dataset(name)
-        violation.raise_first(null_lists(self.connection, dataset, title))
+        with about(name):
+            violation.raise_first(rules.key(embeddings, title))
+            violation.raise_first(rules.embedding_column(embeddings, title))
+            violation.raise_first(null_lists(self.connection, dataset, title))
         return embeddings.select(*KEY, "embedding")
 
     def embedding_keys(self, prefix: str = "") -> ir.Table:
@@ -272,6 +275,10 @@ class FeatureStore:
     def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
         """Return the classes in the column order of the tiles, their coverages checked."""
         tiles = self.view(prefix + "tiles")
+        with about(prefix + "tiles"):
+            return self._checked_classes(tiles, prefix)
+
+    def _checked_classes(self, tiles: ir.Table, prefix: str) -> tuple[ClassSpec, ...]:
         specs = class_specs(class_names(tiles.columns), self.spec)
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")

@@ -13,6 +13,7 @@ from featurestore.spec.encoders import check_encoders, encoder_of, kind_of
 from featurestore.spec.keys import doc
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, Uris, field_names
+from featurestore.spec.trees import is_one_value
 from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
 
 ARTIFACTS = field_names(Artifacts)
@@ -180,6 +181,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         encoder = encoder_of(artifact) or (self.encoder if several else None)
         return f"{kind} of {encoder}" if encoder else kind
 
+    def key(self, artifact: str) -> str:
+        """Return the key that names an artifact, for example ``data.embeddings.virchow2``."""
+        kind, encoder = kind_of(artifact), encoder_of(artifact)
+        several = isinstance(getattr(self, kind), Mapping)
+        name = encoder or (self.encoder if several else None)
+        return f"data.{kind}.{name}" if name else f"data.{kind}"
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
         """Pick a spec out of a resolved configuration: its root, and its section ``data``.
@@ -216,11 +224,16 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         return places.placed(cls._values(root, source), file or Path(source), place)
 
     def overlaid(self, values: Mapping[str, Any]) -> "StoreSpec":
-        """Return a spec with some fields set: mappings are joined, all else is replaced."""
+        """Return a spec with some fields set: mappings are joined, all else is replaced.
+
+        So are encoders, which are one value: see `featurestore.spec.trees.is_one_value`.
+        """
         changes: dict[str, Any] = {}
+        kinds = get_type_hints(type(self))
         for name, value in values.items():
             before = getattr(self, name)
-            if isinstance(value, Mapping) and isinstance(before, Mapping):
+            joined = isinstance(value, Mapping) and isinstance(before, Mapping)
+            if joined and not is_one_value(kinds[name]):
                 changes[name] = {**before, **{composed(key): one for key, one in value.items()}}
             else:
                 changes[name] = value
