@@ -70,6 +70,7 @@ def run(keys: Keys) -> None:
     check_extra()
     from featurestore.io import atomic
     from featurestore.printing import Console
+    from train.overlays.slides import slides_artifact
     from train.overlays.write import write
     from train.predictions.files import dataset
 
@@ -78,7 +79,8 @@ def run(keys: Keys) -> None:
     if Path(keys.output).exists():
         atomic.new_folder(Path(keys.output), lambda _: None)  # refuses before any work
     predicted = dataset(keys.predictions, keys.uri)
-    slides = keys.slides or recorded_slides(keys.predictions)
+    uri, strip = (keys.slides, "") if keys.slides else recorded_slides(keys.predictions)
+    slides = slides_artifact(uri, strip)
     console = Console()
     atomic.new_folder(
         Path(keys.output), lambda folder: write(folder, predicted, slides, keys.maps, console)
@@ -86,8 +88,8 @@ def run(keys: Keys) -> None:
     console.print(f"written: {keys.output}", soft_wrap=True)
 
 
-def recorded_slides(run: str) -> str | list[str]:
-    """Return the slides artifact that a run has recorded.
+def recorded_slides(run: str) -> tuple[str | list[str], str]:
+    """Return the slides artifact that a run has recorded, and the suffix to take from its names.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def recorded_slides(run: str) -> str | list[str]:
         data = load.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
         slides: Uris = data.get("slides")
         if slides:
-            return slides
+            return slides, data.get("slide_id_strip", "")
     raise ConfigError(
         "No slides artifact says how large slides and tiles are",
         found=f"slides is not set, and {run} has recorded none",

@@ -5,6 +5,7 @@ each of them would match on a sample of slides, all in one query, and then the b
 embedding is read.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -212,10 +213,11 @@ def _named(count: Mapping[str, int], offered: Collection[str]) -> list[Change]:
     both = set(offered)
     same = Change("", "", {slide: slide for slide in count if slide in both})
     changes = [same] if same.other else []
-    for text, other in spellings(count, offered):
+    for text, other, suffix in spellings(count, offered):
         pair = next(iter(other.items()), None)
         if pair:
-            changes.append(Change(f"{text} ({pair[0]!r}, {pair[1]!r})", fix, other))
+            take = f"set data.slide_id_strip={shlex.quote(suffix)}, or {fix}" if suffix else fix
+            changes.append(Change(f"{text} ({pair[0]!r}, {pair[1]!r})", take, other))
     return changes
 
 

@@ -102,6 +102,7 @@ def _layout(
         partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
         normal=text,
         written=first.written,
+        suffixes=first.suffixes,
     )
 
 

@@ -83,6 +83,8 @@ class Sources:
             outlined = self.outlined and kind_of(name).endswith("embeddings")
             with about(name), self._named(name):
                 dataset = united(uri, self._columns(name), outlined)
+                column = "id" if name == "slides" else "slide_id"
+                dataset = dataset.stripped(column, self.spec.slide_id_strip)
             with about(name):
                 self._check_embedding(name, dataset)
             self._datasets[name] = dataset

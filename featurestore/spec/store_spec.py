@@ -18,7 +18,12 @@ from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represente
 
 ARTIFACTS = field_names(Artifacts)
 COLUMNS = ("slide_id", "x", "y", "embedding")
-DATA = (*ARTIFACTS, "columns", "encoder")  # below the section data of a configuration
+DATA = (
+    *ARTIFACTS,
+    "columns",
+    "slide_id_strip",
+    "encoder",
+)  # below the section data of a configuration
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
@@ -54,6 +59,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         an earlier cohort; ``new`` assigns every group anew, and later stores go on from there.
     columns
         Names of columns in the files of tiles and embeddings, by those of the contract.
+    slide_id_strip
+        A suffix, such as ``.svs``, that is taken away from the names of slides in all artifacts; it
+        is part of the digests of these.
     encoder
         Whose embeddings are read, where there are several encoders. The tiles are those that all
         of them have.
@@ -100,6 +108,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     )
     columns: Mapping[str, str | None] = field(
         default_factory=dict, metadata=doc("names of columns, where they are others")
+    )
+    slide_id_strip: str = field(
+        default="", metadata=doc("suffix to take away from slides' names, in all artifacts: .svs")
     )
     encoder: str | None = field(
         default=None,

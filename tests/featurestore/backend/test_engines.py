@@ -410,7 +410,7 @@ def test_folders_types_and_unicode_mean_the_same_on_both_engines(connection: Any
     Of the two files one holds the narrower integers, and lacks a column that no rule reads.
     """
     root = tmp_path / "fold=9" / "a b"
-    slides = {"slide_id=01": "01", "slide_id=1": "1", "slide_id=u%CC%88%2F": "\u00fc/"}
+    slides = {"slide_id=01.a+": "01", "slide_id=1": "1", "slide_id=u%CC%88%2F": "\u00fc/"}
     for number, folder in enumerate(slides):
         (root / folder).mkdir(parents=True)
         kind = pa.int32() if number else pa.int64()
@@ -419,7 +419,8 @@ def test_folders_types_and_unicode_mean_the_same_on_both_engines(connection: Any
             table = table.append_column("organ", pa.array(["skin"]))
         pq.write_table(table, root / folder / "part.parquet")
     with pytest.warns(FeatureStoreWarning):
-        table = checked_table(connection, dataset(str(root)), "tiles")
+        artifact = dataset(str(root)).stripped("slide_id", ".a+")
+        table = checked_table(connection, artifact, "tiles")
     expected = [("01", 0, 0, 1, None), ("1", 1, 0, 1, None), ("\u00fc/", 2, 0, 1, "skin")]
     assert rows(table.select(*KEY, "fold", "organ")) == expected
 

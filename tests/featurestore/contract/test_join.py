@@ -129,6 +129,14 @@ def test_one_slide_is_refused_for_itself():
     assert error.fix == "embed the others as well; or let them be dropped: allow_missing=1"
 
 
+def test_a_suffix_is_answered_by_the_option_that_takes_it_away():
+    """Where one artifact alone has it; of several suffixes none would do."""
+    fix = refused(grid(), grid(["s1.svs", "s2.svs", "s3.svs"])).fix
+    assert fix == "set data.slide_id_strip=.svs, or spell slide_id alike in both artifacts"
+    fix = refused(grid(["a.svs", "b.tif"]), grid(["a", "b"])).fix
+    assert fix == "spell slide_id alike in both artifacts"
+
+
 def test_what_meets_by_chance_at_a_wrong_place_is_not_met():
     """Whatever share is allowed but all; no advice to go on with the few that meet by chance."""
     tiles, embeddings = grid(across=8, down=12), grid(across=8, down=12, step=56)
