@@ -41,11 +41,14 @@ class Snapshot:
         What determined it and what it holds, see `featurestore.snapshots.build.write`.
     matrices
         Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
+    new_folds
+        Whether its folds were assigned when it was asked for, and not before.
     """
 
     entry: cache.CacheEntry
     manifest: dict[str, Any]
     matrices: Matrices
+    new_folds: bool = False
 
     @property
     def digest(self) -> str:
@@ -157,7 +160,7 @@ class Snapshot:
     def lineage(self) -> str | None:
         """Where the assigned folds come from, in a line; None where tiles or a hash tell them."""
         record = self.manifest.get("assignment")
-        return Origin.of(record).text if record else None
+        return Origin.of(record).told(not self.new_folds) if record else None
 
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.
