@@ -104,7 +104,7 @@ def recorded_slides(run: str) -> tuple[str | list[str], str]:
         data = load.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
         slides: Uris = data.get("slides")
         if slides:
-            return slides, data.get("slide_id_strip", "")
+            return slides, data.get("slide_id_strip") or ""
     raise ConfigError(
         "No slides artifact says how large slides and tiles are",
         found=f"slides is not set, and {run} has recorded none",

@@ -84,7 +84,7 @@ class Sources:
             with about(name), self._named(name):
                 dataset = united(uri, self._columns(name), outlined)
                 column = "id" if name == "slides" else "slide_id"
-                dataset = dataset.stripped(column, self.spec.slide_id_strip)
+                dataset = dataset.stripped(column, self.spec.slide_id_strip or "")
             with about(name):
                 self._check_embedding(name, dataset)
             self._datasets[name] = dataset

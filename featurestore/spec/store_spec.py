@@ -109,8 +109,8 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     columns: Mapping[str, str | None] = field(
         default_factory=dict, metadata=doc("names of columns, where they are others")
     )
-    slide_id_strip: str = field(
-        default="", metadata=doc("suffix to take away from slides' names, in all artifacts: .svs")
+    slide_id_strip: str | None = field(
+        default=None, metadata=doc("suffix to take away from slides' names, in all artifacts: .svs")
     )
     encoder: str | None = field(
         default=None,

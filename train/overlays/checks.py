@@ -61,5 +61,5 @@ def check_maps(config: Config, slides: "pa.Table") -> None:
     selected = choose(selection, slides.append_column("right", slides["labelled"]))
     if selection.startswith("worst:"):  # which, is not known yet
         selected = slides["slide_id"].to_pylist()
-    artifact = slides_artifact(config.data.slides, config.data.slide_id_strip)
+    artifact = slides_artifact(config.data.slides, config.data.slide_id_strip or "")
     read_slides(artifact, config.maps.downsample, selected)

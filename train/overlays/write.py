@@ -98,7 +98,7 @@ def write_overlays(
     """
     folder, uri = output / name, config.data.slides
     assert uri is not None  # see `train.overlays.checks.check_maps`
-    slides = slides_artifact(uri, config.data.slide_id_strip)
+    slides = slides_artifact(uri, config.data.slide_id_strip or "")
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as scratch:
         new = Path(scratch) / name
         new.mkdir()
