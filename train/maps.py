@@ -12,6 +12,13 @@ Needs `pip install -e '.[maps]'`.
 """
 
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

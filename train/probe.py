@@ -16,6 +16,12 @@ It reads top to bottom: configuration -> store -> data -> heads -> loop -> metri
 
 import sys
 
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 from train.config.help import check_or_exit
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
