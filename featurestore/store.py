@@ -47,6 +47,10 @@ MADE_HERE = (
 
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
+OF_BOTH = ("tiles", "labels", "coverages", "thresholds", "embeddings")
+OF_TILES = (*OF_BOTH, "folds", "fates", "funnel", "classes")
+OF_TEST_TILES = tuple(f"test_{name}" for name in (*OF_BOTH, "fates", "funnel"))
+"""The views that SQL may ask, of training tiles and of held-out ones."""
 EMBEDDINGS = ("embeddings", "test_embeddings")
 MANY_FILES = 64
 
@@ -405,7 +409,17 @@ class FeatureStore:
         for name in statements.read_wholly(self.connection, query, EMBEDDINGS, "embedding"):
             self.view(name)
         self.sources.confirm()
-        return statements.select(self.connection, query, external)
+        return statements.select(self.connection, query, external, self._absent())
+
+    def _absent(self) -> dict[str, str]:
+        """Return the artifact of each view that would be there, were that configured."""
+        of_artifact = {"tiles": OF_TILES, "test_tiles": OF_TEST_TILES, "slides": ("slides",)}
+        return {
+            view: artifact
+            for artifact, views in of_artifact.items()
+            if not getattr(self.spec, artifact)
+            for view in views
+        }
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
@@ -421,14 +435,13 @@ class FeatureStore:
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""
-        names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
         if self.spec.tiles:
             self.survivors("")
-            for name in [*names, "folds", "fates", "funnel", "classes"]:
+            for name in OF_TILES:
                 self._view(name)
         if self.spec.test_tiles:
-            for name in [*names, "fates", "funnel"]:
-                self._view("test_" + name)
+            for name in OF_TEST_TILES:
+                self._view(name)
         if self.spec.slides:
             self.view("slides")
         return engine.columns(self.connection)

@@ -156,6 +156,8 @@ REFUSED = {
     "unknown data": ({}, {}, ["fold=1", "data=digit"], ["data=digit", "did you mean 'digits'?"]),
     "checkpoint of nothing": ({}, {}, ["mode=test", "checkpoint=x", "data.test_tiles=y"],
                               ["not a checkpoint", "x"]),
+    "test without test tiles": ({}, {}, ["mode=test", "checkpoint=x"],
+                                ["data.test_tiles is not set", "`featurestore split`"]),
     "test without a checkpoint": ({}, {}, ["mode=test"], ["needs a checkpoint"]),
     "missing file": ({}, {}, ["fold=1", "data.tiles=nope.parquet"], ["nope.parquet", "in "]),
     "corrupt file": ({}, {}, ["fold=1", "data.tiles=own.yaml"], ["not a whole Parquet"]),

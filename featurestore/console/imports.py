@@ -11,7 +11,7 @@ from featurestore.importing.slide import Request
 from featurestore.importing.spacing import spacing
 from featurestore.io.progress import Rows
 from featurestore.io.uris import local_path
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 
 COLUMNS = ("slide_id", "x", "y", "embedding")
 
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
     done = import_slides(
         request, options.to, skip_empty=options.skip_empty, rows=Rows(Console(stderr=True))
     )
-    say(f"{done.slides:,} slides, {done.tiles:,} tiles: {done.written:,} written, "
+    slides, tiles = counted(done.slides, "slide"), counted(done.tiles, "tile")
+    say(f"{slides}, {tiles}: {done.written:,} written, "
         f"{done.slides - done.written:,} there already")  # fmt: skip
     for units in done.units:
         say(f"x and y: {units}")

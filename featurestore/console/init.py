@@ -18,7 +18,7 @@ from featurestore.discovery.folders import Candidate
 from featurestore.discovery.grouping import Grouping, suggested
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import atomic, mlflow_artifacts, uris
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.spec.places import is_path
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     spec = replace(spec, **folds.values)
     fold = cohorts["tiles"].folds[0] if cohorts["tiles"].folds else 0
     content = data_file.text(spec, _name(options), options.to, (fold, folds.why))
-    _print(chosen, cohorts, store)
+    _print(chosen, cohorts, store, options.to)
     atomic.write_bytes(options.to, content.encode())
     _print_end(spec, folds, options.to, fold)
 
@@ -202,7 +202,7 @@ def _checked(spec: StoreSpec, options: argparse.Namespace) -> FeatureStore:
         print_table(pa.Table.from_pylist(errors), Console())
         raise ArtifactError(
             f"What is there cannot be used, nothing was written: {errors[0]['wrong']}",
-            found=f"{len(errors)} errors; {errors[0]['found']}",
+            found=f"{counted(len(errors), 'error')}; {errors[0]['found']}",
             fix=errors[0]["to do"],
         )
     for prefix in ("", *(["test_"] if spec.test_tiles else [])):
@@ -218,13 +218,16 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def _print(
-    chosen: dict[str, Candidate | None], cohorts: dict[str, Cohort], store: FeatureStore
+    chosen: dict[str, Candidate | None],
+    cohorts: dict[str, Cohort],
+    store: FeatureStore,
+    to: Path,
 ) -> None:
-    """Print what was seen, and which slides have no counterpart."""
+    """Print what was seen, named as in the file to write, and which slides have no counterpart."""
     rows = [
         {
             "artifact": name,
-            "where": one.name,
+            "where": data_file.written_path(one.uri, to),
             "rows": one.rows,
             "files": len(one.dataset.fragments),
             "holds": cohorts[name].text,
@@ -234,7 +237,7 @@ def _print(
     ]
     print_table(pa.Table.from_pylist(rows), Console())
     for gap in cohort.gaps(store):
-        slides, names = cohort.counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
+        slides, names = counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
         say(f"{slides} of the {gap.artifact} without a counterpart in the {gap.other}: {names}")
         if gap.other.endswith("embeddings"):
             say("  training refuses them and says why; allow_missing=1 leaves them out")

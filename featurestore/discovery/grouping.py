@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from featurestore.discovery.cohort import PATIENT, Cohort, counted
+from featurestore.discovery.cohort import PATIENT, Cohort
+from featurestore.printing import counted
 
 SLIDE = "slide_id"
 

@@ -9,7 +9,7 @@ from featurestore.errors import ArtifactError, SchemaError, about
 from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
 from featurestore.spec.encoders import kind_of
-from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.store_spec import StoreSpec, not_configured
 from featurestore.spec.typed import nearest
 
 
@@ -75,11 +75,7 @@ class Sources:
                     fix="set data.encoder to one of them",
                 )
             if uri is None:
-                raise ArtifactError(
-                    f"This needs the artifact {name}, and none is configured",
-                    found=f"data.{name} is not set",
-                    fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
-                )
+                raise not_configured(name)
             outlined = self.outlined and kind_of(name).endswith("embeddings")
             with about(name), self._named(name):
                 dataset = united(uri, self._columns(name), outlined)

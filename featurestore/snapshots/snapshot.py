@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import engine, errors
-from featurestore.errors import ArtifactError, EmptyViewError
+from featurestore.errors import EmptyViewError
 from featurestore.folds import artifact
 from featurestore.folds.origin import Origin
 from featurestore.io import cache
@@ -24,6 +24,7 @@ from featurestore.snapshots.layout import FATES, SLIDES, Matrices, combined_dige
 from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import LabelRules, field_names
+from featurestore.spec.store_spec import not_configured
 from featurestore.views import columns, leakage
 from featurestore.views.classes import ClassSpec, class_names, class_specs
 from featurestore.views.folds import KEY, check_fold, shared_groups, split_view
@@ -86,12 +87,7 @@ class Snapshot:
 
     def _need(self, prefix: str) -> None:
         if prefix not in self.matrices:
-            name = prefix + "tiles"
-            raise ArtifactError(
-                f"This needs the artifact {name}, and none is configured",
-                found=f"data.{name} is not set",
-                fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
-            )
+            raise not_configured(prefix + "tiles")
 
     def fit_set(self, fold: int, more: Sequence[str] = ()) -> TileSet:
         """Return the training and validation tiles of a fold, with more columns.

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 from yaml import Node
 
-from featurestore.errors import ConfigError
+from featurestore.errors import ArtifactError, ConfigError
 from featurestore.spec import bounds, places
 from featurestore.spec.encoders import check_encoders, encoder_of, kind_of
 from featurestore.spec.keys import doc
@@ -270,6 +270,23 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         }
         check_bounds(values)
         return values
+
+
+def not_configured(artifact: str, wrong: str = "") -> ArtifactError:
+    """Return the refusal of what takes an artifact that is not set.
+
+    Parameters
+    ----------
+    wrong
+        What takes it, in a sentence, if that is known.
+    """
+    makes = "; or hold some of the tiles out, whole groups: `featurestore split`"
+    return ArtifactError(
+        wrong or f"This needs the artifact {artifact}, and none is configured",
+        found=f"data.{artifact} is not set",
+        fix=f"set data.{artifact} to a URI, for example data.{artifact}=runs:/RUN/{artifact}"
+        + (makes if artifact == "test_tiles" else ""),
+    )
 
 
 KEYS = {name: f"data.{name}" if name in DATA else name for name in field_names(StoreSpec)}

@@ -17,6 +17,7 @@ from featurestore.printing import Console
 from featurestore.snapshots.leakage import Finding, raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
@@ -113,6 +114,9 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     processes
         How many share the work: a state is theirs.
     """
+    data = config.data
+    if config.mode == "test" and not (data.test_tiles or data.snapshot or data.builder != "none"):
+        raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, store, model = open_artifacts(config, locks)
         job = open_tiles(config, (tracker, store, model), console)
