@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
-from featurestore.contract.parquet_table import NAMES
+from featurestore.contract.parquet_table import NAMES, ReadOptions
 from featurestore.contract.schemas import checked_table
 from featurestore.contract.vectors import null_lists
 from featurestore.errors import FeatureStoreWarning, QueryError, about
@@ -139,10 +139,10 @@ class FeatureStore:
         SchemaError
             They do not.
         """
-        names = {*NAMES, self.spec.kfold_group}
+        options = ReadOptions({*NAMES, self.spec.kfold_group}, self.spec.absent_coverage)
         dataset, title = self.sources.dataset(name), self.spec.title(name)
         with about(name):
-            return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
+            return checked_table(self.connection, dataset, title, options)
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from featurestore.contract import join, rules, schemas
 from featurestore.contract.join import Join
+from featurestore.contract.parquet_table import ReadOptions
 from featurestore.contract.rules import violations_of
 from featurestore.contract.vectors import dimension, null_lists
 from featurestore.contract.violation import Violation
@@ -168,7 +169,8 @@ def _artifact(
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
-    table = schemas.rows(store.connection, store.sources.dataset(name), title, absent=absent)
+    options = ReadOptions(absent_coverage=absent)
+    table = schemas.rows(store.connection, store.sources.dataset(name), title, options)
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table

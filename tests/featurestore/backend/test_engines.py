@@ -22,6 +22,7 @@ from featurestore.backend import engine, statements
 from featurestore.backend import spark as backend_spark
 from featurestore.contract import join
 from featurestore.contract.causes import CHANGES
+from featurestore.contract.parquet_table import ReadOptions
 from featurestore.contract.schemas import checked_table
 from featurestore.errors import ArtifactError, FeatureStoreWarning, JoinError, QueryError
 from featurestore.io.parquet import dataset
@@ -437,7 +438,7 @@ def test_an_absent_coverage_is_zero_on_both_engines(
         pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
     artifact = dataset(str(tmp_path))
     with pytest.warns(FeatureStoreWarning, match=r"it is 0\.0 where they lack it"):
-        table = checked_table(connection, artifact, "tiles", absent="zero")
+        table = checked_table(connection, artifact, "tiles", ReadOptions(absent_coverage="zero"))
     files = [str(file) for file in artifact.files]
     text = (ROOT / "tests" / "sql" / "absent.sql").read_text()
     expected = engine.connect(threads=1).con.execute(text, {"files": files}).fetchall()
