@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from featurestore.backend import engine, errors, statements
 from featurestore.contract import rules, violation
-from featurestore.contract.parquet_table import NAMES
+from featurestore.contract.parquet_table import NAMES, ReadOptions
 from featurestore.contract.schemas import checked_table
 from featurestore.contract.vectors import null_lists
-from featurestore.errors import FeatureStoreWarning, QueryError
+from featurestore.errors import FeatureStoreWarning, QueryError, about
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
@@ -47,6 +47,10 @@ MADE_HERE = (
 
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
+OF_BOTH = ("tiles", "labels", "coverages", "thresholds", "embeddings")
+OF_TILES = (*OF_BOTH, "folds", "fates", "funnel", "classes")
+OF_TEST_TILES = tuple(f"test_{name}" for name in (*OF_BOTH, "fates", "funnel"))
+"""The views that SQL may ask, of training tiles and of held-out ones."""
 EMBEDDINGS = ("embeddings", "test_embeddings")
 MANY_FILES = 64
 
@@ -135,13 +139,15 @@ class FeatureStore:
         SchemaError
             They do not.
         """
-        names = {*NAMES, self.spec.kfold_group}
+        options = ReadOptions({*NAMES, self.spec.kfold_group}, self.spec.absent_coverage)
         dataset, title = self.sources.dataset(name), self.spec.title(name)
-        return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
+        with about(name):
+            return checked_table(self.connection, dataset, title, options)
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
-        violation.raise_first(rules.key(tiles, title))
+        with about(name):
+            violation.raise_first(rules.key(tiles, title))
         clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
@@ -155,10 +161,11 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings, title = self.table(name), self.spec.title(name)
-        violation.raise_first(rules.key(embeddings, title))
-        violation.raise_first(rules.embedding_column(embeddings, title))
         dataset = self.sources.dataset(name)
-        violation.raise_first(null_lists(self.connection, dataset, title))
+        with about(name):
+            violation.raise_first(rules.key(embeddings, title))
+            violation.raise_first(rules.embedding_column(embeddings, title))
+            violation.raise_first(null_lists(self.connection, dataset, title))
         return embeddings.select(*KEY, "embedding")
 
     def embedding_keys(self, prefix: str = "") -> ir.Table:
@@ -272,6 +279,10 @@ class FeatureStore:
     def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
         """Return the classes in the column order of the tiles, their coverages checked."""
         tiles = self.view(prefix + "tiles")
+        with about(prefix + "tiles"):
+            return self._checked_classes(tiles, prefix)
+
+    def _checked_classes(self, tiles: ir.Table, prefix: str) -> tuple[ClassSpec, ...]:
         specs = class_specs(class_names(tiles.columns), self.spec)
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
@@ -398,7 +409,17 @@ class FeatureStore:
         for name in statements.read_wholly(self.connection, query, EMBEDDINGS, "embedding"):
             self.view(name)
         self.sources.confirm()
-        return statements.select(self.connection, query, external)
+        return statements.select(self.connection, query, external, self._absent())
+
+    def _absent(self) -> dict[str, str]:
+        """Return the artifact of each view that would be there, were that configured."""
+        of_artifact = {"tiles": OF_TILES, "test_tiles": OF_TEST_TILES, "slides": ("slides",)}
+        return {
+            view: artifact
+            for artifact, views in of_artifact.items()
+            if not getattr(self.spec, artifact)
+            for view in views
+        }
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
@@ -414,14 +435,13 @@ class FeatureStore:
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""
-        names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
         if self.spec.tiles:
             self.survivors("")
-            for name in [*names, "folds", "fates", "funnel", "classes"]:
+            for name in OF_TILES:
                 self._view(name)
         if self.spec.test_tiles:
-            for name in [*names, "fates", "funnel"]:
-                self._view("test_" + name)
+            for name in OF_TEST_TILES:
+                self._view(name)
         if self.spec.slides:
             self.view("slides")
         return engine.columns(self.connection)

@@ -11,8 +11,15 @@ left out of both at once (or patients, if the predictions have that column, as t
 evidence.resample or evidence.groups do); a permutation test over slides is beside them.
 """
 
-import argparse
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

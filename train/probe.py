@@ -16,6 +16,12 @@ It reads top to bottom: configuration -> store -> data -> heads -> loop -> metri
 
 import sys
 
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 from train.config.help import check_or_exit
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
@@ -81,7 +87,7 @@ def record(this: Run, job: Any, inputs: Inputs | None, work: Work) -> RunLogger:
     """Do the work of a run; console, MLflow and report.html are told the same."""
     log = RunLogger(this)
     if inputs:
-        log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
+        log.inputs(inputs)  # versions, digests, funnel, leakage
     end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
     work(this, log, job)
     log.close(job.model)  # report.html
@@ -139,7 +145,8 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # -- register ---------------------------------------------------------------------------------
 
     # What was trained, and selected by which figure: parameters, page and card say it alike.
-    training = describe_training(config, grid, choice, bool(job.held_out))
+    is_tested = bool(job.held_out) and not job.doubt  # of tiles that were trained on no figure is
+    training = replace(describe_training(config, grid, choice, is_tested), doubt=job.doubt)
     log.training(training)
     if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
         return
@@ -154,6 +161,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
     network = build_network(result, head, config)
     model = replace(network, training=training, encoder=config.data.encoder)
+    model = replace(model, snapshot=job.digests[grid.settings[choice.setting].variant])
     log.checkpoint(model)
     if job.held_out:  # under the same rules, and looked at once, after every choice was made
         tiles = job.held_out[grid.settings[choice.setting].variant]

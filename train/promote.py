@@ -13,10 +13,17 @@ before, and done twice undoes itself; `unlock` removes what a killed promotion h
 Exit status: 0 promoted (or champion already), 2 an error, 3 refused by the gate or overtaken.
 """
 
+import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 import hashlib
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -145,6 +145,9 @@ def _read(name: str, layout: Layout, table: str | None = None) -> Any:
         column = exp.cast(column, "text")
     if name in layout.normal:
         column = exp.func("nfc_normalize", column, dialect="duckdb")
+        if (pattern := layout.pattern(name)) is not None:
+            ends = [exp.convert(pattern), exp.convert("")]
+            column = exp.func("regexp_replace", column, *ends, dialect="duckdb")
     return exp.alias_(column, name, quoted=True)
 
 

@@ -1,12 +1,13 @@
 """Queries as trees: what kind of statement one is, and what it would read beside the views."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
 
 from featurestore.errors import QueryError
+from featurestore.spec.store_spec import not_configured
 from featurestore.spec.typed import nearest
 
 Tree = Any
@@ -47,15 +48,27 @@ def written(tree: Tree, dialect: str) -> str:
     return str(tree.sql(dialect))
 
 
-def refuse_outside(tree: Tree, views: Collection[str]) -> None:
+def refuse_outside(
+    tree: Tree, views: Collection[str], absent: Mapping[str, str] | None = None
+) -> None:
     """Refuse a query that reads more than some views.
+
+    Parameters
+    ----------
+    absent
+        By the name of a view that is not there, the artifact that it is made of.
 
     Raises
     ------
     QueryError
         It names a file, another table, or a function that reads one.
+    ArtifactError
+        It names a view whose artifact is not configured.
     """
     for name in outside(tree, {view.casefold() for view in views}):
+        if artifact := (absent or {}).get(name.casefold()):
+            wrong = f"The query reads the view {name}, which is made of the artifact {artifact}"
+            raise not_configured(artifact, wrong)
         raise QueryError(
             "The query reads what is none of the views",
             found=name + nearest(name, views),

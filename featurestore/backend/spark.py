@@ -170,14 +170,17 @@ def _with_folders(
 
 
 def _spark_column(rows: Any, name: str, written: str, layout: Layout) -> Any:
-    from pyspark.sql.functions import coalesce, create_map, lit
+    from pyspark.sql.functions import coalesce, create_map, lit, regexp_replace
 
     column = rows["`" + written.replace("`", "``") + "`"]
-    texts = unnormalised(rows.select(column.alias(name)), name) if name in layout.normal else []
-    if not texts:
+    if name not in layout.normal:
         return column.alias(name)
-    forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
-    return coalesce(create_map(*forms)[column], column).alias(name)
+    if texts := unnormalised(rows.select(column.alias(name)), name):
+        forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
+        column = coalesce(create_map(*forms)[column], column)
+    if (pattern := layout.pattern(name)) is not None:
+        column = regexp_replace(column, pattern, "")
+    return column.alias(name)
 
 
 def unnormalised(rows: Any, name: str) -> list[str]:

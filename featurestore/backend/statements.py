@@ -1,7 +1,7 @@
 """What an engine is asked in SQL: one SELECT of the views, and nothing else once it is sealed."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -15,13 +15,20 @@ from featurestore.backend.errors import translated
 from featurestore.errors import QueryError
 
 
-def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Table:
+def select(
+    connection: SQLBackend,
+    text: str,
+    external: bool = False,
+    absent: Mapping[str, str] | None = None,
+) -> ir.Table:
     """Return one SELECT statement as a lazy table.
 
     Parameters
     ----------
     external
         Whether it may read what is none of the named views: files, tables, other machines.
+    absent
+        As of `featurestore.backend.query.refuse_outside`.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def select(connection: SQLBackend, text: str, external: bool = False) -> ir.Tabl
                 fix="write a single select ... or with ... select",
             )
         if not external:
-            query.refuse_outside(trees[0], view_names(connection))
+            query.refuse_outside(trees[0], view_names(connection), absent)
         written = query.written(trees[0], _dialect(connection))
         _refuse_unlike(connection, written)
         return connection.sql(written)

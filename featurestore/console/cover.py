@@ -10,7 +10,7 @@ from featurestore.errors import ArtifactError, ConfigError, os_errors_refused
 from featurestore.io import parquet
 from featurestore.io.progress import Rows
 from featurestore.io.uris import local_path
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.spec.store_spec import StoreSpec
 
 
@@ -119,7 +119,8 @@ def run(options: argparse.Namespace) -> None:
     bar = Rows(Console(stderr=True), "slides")
     summary = cover.cover(tiles, files_of, selection, options.to, bar)
     print_table(summary.table(classes), Console())
-    say(f"{options.to}: {summary.tiles:,} tiles of {summary.slides:,} slides")
+    number = f"{counted(summary.tiles, 'tile')} of {counted(summary.slides, 'slide')}"
+    say(f"{options.to}: {number}")
 
 
 def class_names(uri: str) -> tuple[str, ...]:

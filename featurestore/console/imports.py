@@ -11,7 +11,7 @@ from featurestore.importing.slide import Request
 from featurestore.importing.spacing import spacing
 from featurestore.io.progress import Rows
 from featurestore.io.uris import local_path
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 
 COLUMNS = ("slide_id", "x", "y", "embedding")
 
@@ -26,6 +26,8 @@ def add(commands: Any) -> None:
         one.add_argument("--to", type=Path, required=True, help="folder of the artifacts")
         one.add_argument("--slide-id", metavar="PATTERN", help="regular expression whose first "
                          "group is the slide's name in that of its file")  # fmt: skip
+        one.add_argument("--replace", action="store_true", help="replace slides that are there "
+                         "already, of another tool or encoder")  # fmt: skip
         one.add_argument("--skip-empty", action="store_true", help="leave slides without tiles out")
         _add_options(one, reading)
         one.set_defaults(run=run)
@@ -61,11 +63,13 @@ def run(options: argparse.Namespace) -> None:
         downsample=given.get("downsample"),
         coordinates=given.get("coords"),
         save_every=given.get("save_every_n"),
+        replace=options.replace,
     )
     done = import_slides(
         request, options.to, skip_empty=options.skip_empty, rows=Rows(Console(stderr=True))
     )
-    say(f"{done.slides:,} slides, {done.tiles:,} tiles: {done.written:,} written, "
+    slides, tiles = counted(done.slides, "slide"), counted(done.tiles, "tile")
+    say(f"{slides}, {tiles}: {done.written:,} written, "
         f"{done.slides - done.written:,} there already")  # fmt: skip
     for units in done.units:
         say(f"x and y: {units}")

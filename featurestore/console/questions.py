@@ -13,7 +13,7 @@ from featurestore.console.describe import description
 from featurestore.console.settings import open_store
 from featurestore.console.tables import print_funnel, print_matches, print_table, print_tables
 from featurestore.errors import ArtifactError, ConfigError
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.snapshots.verify import damages
 from featurestore.validation import joins, violations
 
@@ -126,7 +126,8 @@ def _check(options: argparse.Namespace) -> int:
     print_table(table, Console())
     for name, matches, _ in joined:
         print_matches(matches, Console(), f"surviving {name.replace('_', ' ')} by slide")
-    say(f"{errors} errors, {len(table) - errors} warnings")
+    warnings = counted(len(table) - errors, "warning")
+    say(f"{counted(errors, 'error')}, {warnings}")
     return 2 if errors else 0
 
 

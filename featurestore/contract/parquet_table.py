@@ -7,6 +7,7 @@ the values of another are read. What cannot be cast without a loss is among `dis
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple
@@ -36,6 +37,25 @@ LIST_TYPES = (
 LISTS = tuple(f"list of {width}" for width in WIDTHS)
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the columns of an artifact are read, beside what its files say.
+
+    Parameters
+    ----------
+    names
+        Columns of text to bring to Unicode's normal form C.
+    absent_coverage
+        With ``zero`` a coverage is that where a file lacks its column.
+    """
+
+    names: Collection[str] = NAMES
+    absent_coverage: AbsentCoverage = "refuse"
+
+
+DEFAULT = ReadOptions()
+
+
 class Disagreement(NamedTuple):
     """Two files of an artifact that do not have a column alike; None for lacking it."""
 
@@ -47,10 +67,7 @@ class Disagreement(NamedTuple):
 
 
 def open_table(
-    connection: SQLBackend,
-    dataset: Dataset,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order.
 
@@ -60,19 +77,18 @@ def open_table(
         The engine.
     dataset
         Its files. Those that have no `disagreements` are read without a loss.
-    names
-        Columns of text to bring to Unicode's normal form C.
-    absent
-        With ``zero`` a coverage is that where a file lacks its column.
+    options
+        How columns are read.
     """
     groups, types = _by_schema(dataset), column_types(dataset)
     tables = []
     for fragments in groups:
         table = engine.read_parquet(
-            connection, [f.path for f in fragments], _layout(fragments, types, names)
+            connection, [f.path for f in fragments], _layout(fragments, types, options.names)
         )
         given = set(INTEGERS) & set(fragments[0].partition) - set(fragments[0].schema.names)
-        tables.append(_cast(table, types, absent) if len(groups) > 1 or given else table)
+        casts = len(groups) > 1 or given
+        tables.append(_cast(table, types, options.absent_coverage) if casts else table)
     table = ibis.union(*tables) if len(tables) > 1 else tables[0]
     return table.rename({normal(name): name for name in types if normal(name) != name})
 
@@ -102,6 +118,7 @@ def _layout(
         partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
         normal=text,
         written=first.written,
+        suffixes=first.suffixes,
     )
 
 

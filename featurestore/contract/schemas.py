@@ -15,9 +15,11 @@ from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import engine
 from featurestore.contract.parquet_table import (
+    DEFAULT,
     INTEGERS,
     NAMES,
     Disagreement,
+    ReadOptions,
     coverage_order,
     coverages,
     disagreements,
@@ -40,11 +42,7 @@ SHOWN = 3  # names in a message
 
 
 def checked_table(
-    connection: SQLBackend,
-    dataset: Dataset,
-    artifact: str,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, artifact: str, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order, once its files are known to agree.
 
@@ -56,34 +54,30 @@ def checked_table(
         Its files.
     artifact
         Its name in messages, for example ``test tiles``.
-    names, absent
-        See `featurestore.contract.parquet_table.open_table`.
+    options
+        How columns are read.
 
     Raises
     ------
     SchemaError
         They do not agree.
     """
-    heed(violations(dataset, artifact, absent))
+    heed(violations(dataset, artifact, options.absent_coverage))
     heed(renamed(connection, dataset, artifact))
-    return rows(connection, dataset, artifact, names, absent)
+    return rows(connection, dataset, artifact, options)
 
 
 def rows(
-    connection: SQLBackend,
-    dataset: Dataset,
-    artifact: str,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, artifact: str, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order; a slide that several files have alike is one.
 
     Parameters
     ----------
-    connection, dataset, artifact, names, absent
+    connection, dataset, artifact, options
         As of `checked_table`, which looks at the files before.
     """
-    table = open_table(connection, dataset, names, absent)
+    table = open_table(connection, dataset, options)
     return table.distinct() if artifact == SLIDES and len(dataset.filled) > 1 else table
 
 

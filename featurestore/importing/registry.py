@@ -25,9 +25,11 @@ class Reading:
     takes: tuple[str, ...] = ()
 
 
+PIXELS = ("level", "downsample", "mpp")
+"""The options that say what x and y are."""
 FORMATS = {
-    "trident": Reading(trident.slides, "TRIDENT's features_ENCODER/*.h5", ("mpp",)),
-    "clam": Reading(clam.slides, "CLAM's h5_files/ or pt_files/", ("coordinates", "mpp")),
+    "trident": Reading(trident.slides, "TRIDENT's features_ENCODER/*.h5", PIXELS),
+    "clam": Reading(clam.slides, "CLAM's h5_files/ or pt_files/", ("coordinates", *PIXELS)),
     "stamp": Reading(stamp.slides, "STAMP's *.h5", ("level", "mpp")),
     "slide2vec": Reading(slide2vec.slides, "slide2vec's output folder", ("coordinates",)),
     "eva": Reading(
@@ -35,10 +37,10 @@ FORMATS = {
         "eva's folder with manifest.csv",
         ("coordinates", "save_every", "columns", "level", "downsample", "mpp"),
     ),
-    "lance": Reading(lance.slides, "a table NAME.lance", ("columns", "level", "downsample", "mpp")),
+    "lance": Reading(lance.slides, "a table NAME.lance", ("columns", *PIXELS)),
     "arrow": Reading(
         arrow.slides,
         "Parquet, Arrow, or a data set of Hugging Face",
-        ("columns", "level", "downsample", "mpp"),
+        ("columns", *PIXELS),
     ),
 }

@@ -129,12 +129,12 @@ def test_the_check_has_the_verdict_of_the_trainer_for_every_cohort(
         with pytest.raises(JoinError) as error:
             check_join(store, name)
         assert str(error.value) == str(refusal.refusal)
-        assert "4 times those of the embeddings: so 11 of 11 would have one" in error.value.found
+        assert "4 times those of the embeddings: so 12 of 12 would have one" in error.value.found
         [row] = [row for row in rows if (row["artifact"], row["severity"]) == (name, "error")]
         assert row["found"] == error.value.found
-    with pytest.raises(JoinError, match="11 of 12 surviving tiles have no embedding"):
+    with pytest.raises(JoinError, match="12 of 12 surviving tiles have no embedding"):
         materialise(store)
-    with pytest.raises(JoinError, match="11 of 12 surviving test tiles have no embedding"):
+    with pytest.raises(JoinError, match="12 of 12 surviving test tiles have no embedding"):
         materialise(FeatureStore(StoreSpec(**{**both, "tiles": None})))
 
 

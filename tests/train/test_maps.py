@@ -20,7 +20,7 @@ from featurestore.console import cli
 from train import maps, probe
 from train.overlays import checks, write
 from train.overlays.label_map import NONE
-from train.overlays.slides import classes_of, read_slides, read_tiles
+from train.overlays.slides import classes_of, read_slides, read_tiles, slides_artifact
 from train.plots.palette import ANSWERS, colours, rgb
 from train.predictions.files import dataset
 from train.predictions.partitions import file_name
@@ -287,7 +287,7 @@ def test_a_folder_of_partitions_is_read_by_its_quoted_names():
     folder = made("predictions=parts", f"slides={slides({EDGE: {}, '0012': {}})}")
     assert pq.read_table(folder / "index.parquet")["slide_id"].to_pylist() == ["0012", EDGE]
     tiles = read_tiles(
-        dataset("parts", None), read_slides("slides.parquet", None)["0012"], NAMES
+        dataset("parts", None), read_slides(slides_artifact("slides.parquet"), None)["0012"], NAMES
     )  # fmt: skip
     assert (tiles.x.tolist(), tiles.pred.tolist(), tiles.target.tolist()) == ([20], [2], [NONE])
 
@@ -300,7 +300,7 @@ def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
     there = slides({EDGE: {}, "0012": {}})
     found = dataset("parts", None)
     (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
-    tiles = read_tiles(found, read_slides(there, None)["0012"], NAMES)
+    tiles = read_tiles(found, read_slides(slides_artifact(there), None)["0012"], NAMES)
     assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 

@@ -15,6 +15,7 @@ from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import KEEPING, LabelRules
+from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import text
@@ -179,10 +180,7 @@ def test_view(
         Further columns of the tiles or their slides.
     """
     if store.spec.test_tiles is None:
-        raise ArtifactError(
-            "There is no test view to judge by", found="data.test_tiles is not set",
-            fix="name held-out tiles, for example data.test_tiles=test_tiles.parquet",
-        )  # fmt: skip
+        raise not_configured("test_tiles", "There is no test view to judge by")
     spec = replace(store.spec, tiles=None)
     held_out = FeatureStore(spec, store.threads, store.memory_limit)
     with warnings.catch_warnings():

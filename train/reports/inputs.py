@@ -7,10 +7,10 @@ from typing import Any
 from featurestore.console import plots
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
-from train.config.schema import Config
 from train.predictions.table import plural
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.run import Run
+from train.runtime.seen import Seen
 from train.tracking.runs import FOLDS
 from train.tracking.tracker import Tracker
 
@@ -81,10 +81,45 @@ def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
     ))  # fmt: skip
 
 
-def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
-    """Tell what the guard found, as a headline and as a table."""
-    if config.mode == "test":
-        findings = [finding for finding in findings if finding.concerns_test]
+def test_leakage(page: Page, findings: Sequence[Finding], seen: Seen | None) -> None:
+    """Tell which test tiles the model was trained on; of today's training tiles if it is not known.
+
+    Parameters
+    ----------
+    findings
+        Of the snapshot of the test tiles.
+    """
+    if seen and seen.unknown:
+        page.add("data", Text(
+            f"Whether test tiles were trained on is not known: {seen.unknown}.", doubtful=True
+        ))  # fmt: skip
+    today = [finding for finding in findings if finding.concerns_test]
+    if seen and seen.findings:
+        leakage(page, seen.findings, seen.unknown)
+    else:
+        leakage(page, today, seen.unknown if seen else "")
+
+
+def record_seen(run: Run, tracker: Tracker, seen: Seen | None) -> None:
+    """Record how many test slides, patients and tiles were trained on, and by what it is known."""
+    if seen is None:
+        return
+    tracker.metrics(seen.metrics)
+    trained_on = seen.trained_on or f"not known: {seen.unknown}"
+    tracker.params({"trained_on": trained_on})
+    if run.config.mode == "test":
+        tracker.table(columns([finding.as_dict() for finding in seen.findings]), "leakage.json")
+        run.console.print(f"trained on: {trained_on}", soft_wrap=True)
+
+
+def leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
+    """Tell what the guard found, as a headline and as a table.
+
+    Parameters
+    ----------
+    unknown
+        What was not looked for, and why.
+    """
     leaks = [finding for finding in findings if finding.count]
     if leaks:
         counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
@@ -93,6 +128,8 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
             doubtful=True,
         ))  # fmt: skip
         headline = Headline("Leakage", "found", counts, doubtful=True)
+    elif unknown:
+        headline = Headline("Leakage", "not known", unknown, doubtful=True)
     elif findings:
         headline = Headline("Leakage", "none found", f"{len(findings)} checks")
     else:
@@ -162,5 +199,5 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
         "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
     )  # fmt: skip
     page.add("data", Table("On both sides of the split", columns(rows), brought))
-    leakage(page, snapshot.findings, run.config)
+    leakage(page, snapshot.findings)
     folds(page, snapshot, pictures)

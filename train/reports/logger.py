@@ -13,7 +13,6 @@ from featurestore.console.tables import print_funnel, print_table
 from featurestore.errors import FeatureStoreWarning
 from featurestore.printing import Console
 from featurestore.snapshots.snapshot import Snapshot
-from featurestore.store import FeatureStore
 from train.config import text
 from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration
@@ -32,7 +31,9 @@ from train.predictions.table import Predictions
 from train.reports import calibration as temperature
 from train.reports import encoders, inputs, printed, reproduce, results, settings, solver, training
 from train.reports.html import FILE, Page, columns, write_page
+from train.runtime.inputs import Inputs
 from train.runtime.run import Run
+from train.runtime.seen import Seen
 from train.runtime.snapshots import inputs_of
 from train.tracking.names import encode_name
 from train.tracking.runs import CONTENT, FOLDS, INTERVALS, versions
@@ -78,6 +79,7 @@ class RunLogger:
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
         self.snapshots: Sequence[Snapshot] = ()
+        self.seen: Seen | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
 
     @property
@@ -88,13 +90,14 @@ class RunLogger:
     # -- what goes in -----------------------------------------------------------------------------
 
     @on_main
-    def inputs(self, store: FeatureStore, snapshots: Sequence[Snapshot]) -> None:
+    def inputs(self, opened: Inputs) -> None:
         """Record what goes into a run: settings, versions, funnel, leaks, artifacts.
 
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        mode, self.snapshots = self.config.mode, snapshots
+        mode, self.snapshots, self.seen = self.config.mode, opened.snapshots, opened.seen
+        snapshots = opened.snapshots
         tracker: Tracker = NullTracker() if self.config.resume else self.tracker
         # What encoders have in common was printed of the run above.
         run = replace(self.run, console=Console(quiet=True)) if self.run.is_child else self.run
@@ -116,12 +119,13 @@ class RunLogger:
             if mode in ("fit", "validate"):
                 inputs.record_folds(run, tracker, self.page, snapshot)
             else:
-                inputs.leakage(self.page, snapshot.findings, self.config)
+                inputs.test_leakage(self.page, snapshot.findings, self.seen)
+        inputs.record_seen(run, tracker, self.seen)
         for number, snapshot in enumerate(snapshots[1:], 2):
             inputs.keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
         # A prediction reads its embeddings once: it does not read them again to hash them.
         unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-        sources = inputs_of(self.config, store, snapshots, unread)
+        sources = inputs_of(self.config, opened.store, snapshots, unread)
         for name, (uri, digest) in sources.items():
             kind = "stamp" if name in unread else "sha256"
             tracker.dataset(name, uri, {kind: digest}, context=mode)
@@ -366,7 +370,10 @@ class RunLogger:
         """
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
-            model, trained = evaluated, training.of_evaluated(evaluated, mode)
+            doubt = self.seen.doubt if self.seen else ""
+            model, trained = evaluated, training.of_evaluated(evaluated, mode, doubt)
+            if mode == "test":
+                self.tracker.params({"untouched": trained.verdict})
             training.say(self.console, trained, mode)
         if not self.visible:
             return

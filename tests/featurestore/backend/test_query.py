@@ -11,7 +11,7 @@ from conftest import CLASSES, ROOT, TABLES
 from featurestore import FeatureStore, StoreSpec
 from featurestore.backend import errors, query
 from featurestore.console import cli
-from featurestore.errors import QueryError
+from featurestore.errors import ArtifactError, QueryError
 
 VIEWS = {"fates", "labels"}
 INSIDE = {
@@ -151,6 +151,22 @@ def test_external_data_are_read_if_they_may_be(
     assert not said.out
     assert cli.main([*ask, "--external"]) == 0
     assert capsys.readouterr().out == '"a"\n"outer"\n'
+
+
+def test_a_view_of_an_artifact_that_is_not_there_names_it(store: FeatureStore):
+    """A question that comes with the feature store, asked of a cohort without test tiles."""
+    question = (ROOT / "sql" / "patient_overlap.sql").read_text()
+    with pytest.raises(ArtifactError) as refused:
+        store.sql(question)
+    assert refused.value.wrong == (
+        "The query reads the view test_fates, which is made of the artifact test_tiles"
+    )
+    assert refused.value.found == "data.test_tiles is not set"
+    assert "`featurestore split`" in refused.value.fix
+    with pytest.raises(
+        ArtifactError, match="the view Slides, which is made of"
+    ):
+        store.sql("select count(*) from Slides")
 
 
 def test_sql_from_python_asks_the_views_alone_by_default(store: FeatureStore):

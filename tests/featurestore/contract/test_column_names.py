@@ -16,6 +16,7 @@ from featurestore.snapshots.build import materialise
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.validation import violations
+from train.config.load import load
 
 USUAL = {"slide_id": "slide_id", "x": "x", "y": "y", "embedding": "embedding"}
 OTHER = {"slide_id": "case", "x": "left", "y": "top", "embedding": "features"}
@@ -132,3 +133,31 @@ def test_a_configuration_names_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     assert cli.main(["--config", "store.yaml", "funnel"]) == 0
     assert "kept" in capsys.readouterr().out
+
+
+def test_a_suffix_of_slides_is_taken_away_by_every_reader(tmp_path: Path):
+    """Of tiles, embeddings, slides and folders; at the end alone, and part of the digests."""
+    tiles, embeddings = rows(USUAL)
+    suffixed = [f"{name}.svs" for name in embeddings["slide_id"].to_pylist()]
+    for slide in ("s0", "s1"):
+        own = embeddings.filter(pa.compute.equal(embeddings["slide_id"], slide))
+        (tmp_path / "e" / f"slide_id={slide}.svs").mkdir(parents=True)
+        file = tmp_path / "e" / f"slide_id={slide}.svs" / "0.parquet"
+        pq.write_table(own.drop_columns("slide_id"), file)
+    pq.write_table(pa.table({"id": ["s0.svs", "s1.svsx"]}), tmp_path / "slides.parquet")
+    usual = store(tmp_path / "usual", tiles, embeddings)
+    written = store(tmp_path / "other", tiles, embeddings.set_column(0, "slide_id", [suffixed]))
+    spec = replace(written.spec, slide_id_strip=".svs", slides=str(tmp_path / "slides.parquet"))
+    expected, vectors = kept(usual)
+    stripped = [FeatureStore(spec), FeatureStore(replace(spec, embeddings=str(tmp_path / "e")))]
+    for one in stripped:
+        found, others = kept(one)
+        assert found == expected
+        np.testing.assert_array_equal(others, vectors)
+        assert one.view("slides").order_by("id").to_pyarrow()["id"].to_pylist() == ["s0", "s1.svsx"]
+    digests = {one.sources.dataset("embeddings").digest() for one in (written, stripped[0])}
+    assert len(digests) == 2
+
+
+def test_a_configuration_takes_a_suffix_away():
+    assert load(["fold=1", "data.slide_id_strip=.svs"]).data.slide_id_strip == ".svs"

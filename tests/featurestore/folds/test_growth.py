@@ -214,7 +214,9 @@ def test_a_second_run_asks_no_view(monkeypatch: pytest.MonkeyPatch):
     spec = cohort("a", SLIDES)
     first = materialise(FeatureStore(spec))
     monkeypatch.setattr(FeatureStore, "view", lambda *_: pytest.fail("a view was built"))
-    assert materialise(FeatureStore(spec)).manifest == first.manifest
+    second = materialise(FeatureStore(spec))
+    assert second.manifest == first.manifest
+    assert second.lineage == f"as before ({first.lineage} then)"  # nothing was dealt
 
 
 def test_questions_keep_no_folds():

@@ -198,7 +198,7 @@ def test_verify_reads_again_what_is_remembered(
     assert cli.main(command) == 2
     said = capsys.readouterr().out
     assert "embeddings" in said
-    assert "1 errors, 0 warnings" in said
+    assert "1 error, 0 warnings" in said
     forget()
     assert cli.main(command) == 0
 

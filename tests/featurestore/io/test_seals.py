@@ -264,7 +264,7 @@ def test_verify_finds_what_the_file_system_does_not_tell(
     materialised()
     assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 2
     out = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    assert "1 errors" in out
+    assert "1 error" in out
     assert "nothing: it is" in out
     assert not file.exists()
     materialised()

@@ -112,6 +112,32 @@ def test_the_balance_is_what_pandas_counts():
     assert sum(manifest["dropped"].values()) == len(tiles) - len(kept_tiles)
 
 
+def test_kept_tiles_without_an_embedding_are_told_and_divide_alike(
+    capsys: pytest.CaptureFixture[str],
+):
+    """The split is that of the label rules: it stays as it is when tiles are embedded."""
+    tiles = cohort(range(24))
+    keys = tiles[KEY][tiles.x > 0].assign(embedding=[[0.0, 1.0]] * int((tiles.x > 0).sum()))
+    pq.write_table(pa.Table.from_pandas(keys, preserve_index=False), "vectors.parquet")
+    made, sides = divide(store(tiles, embeddings="vectors.parquet"))
+    kept_tiles = tiles[(tiles.roi_coverage_Fat >= 0.5) | (tiles.roi_coverage_Muscle >= 0.5)]
+    missing = kept_tiles[kept_tiles.x == 0].patient_id.map(sides).value_counts()
+    assert made.unembedded == {side: missing[side] for side in ("train", "test")}
+    assert (made.is_kept, divide(store(tiles), to="other")[1]) == (False, sides)
+    Path("data.yaml").write_text(
+        "data: {tiles: tiles.parquet, embeddings: vectors.parquet}\n"
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    argv = ["split", "data=data.yaml", "--test", "0.25", "--group", "patient_id", "--no-log",
+            "--stratify", "organ,label", "--to", "out"]  # fmt: skip
+    assert cli.main(argv) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tiles that the label rules keep, by organ, label" in said
+    assert f"where they are used: {missing['train']} of train, {missing['test']} of test" in said
+    assert "split: as before (first, " in said  # nothing is dealt anew
+    assert "12 new, 0 gone then)" in said
+
+
 @pytest.mark.slow
 def test_a_cohort_that_grows_moves_nobody_and_who_left_is_remembered():
     first, before = divide(store(cohort(range(16))), to="a")
