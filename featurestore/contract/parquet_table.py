@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import ibis
@@ -21,6 +22,7 @@ from ibis.formats.pyarrow import PyArrowType
 
 from featurestore.backend import engine
 from featurestore.backend.layout import Layout
+from featurestore.contract.object_rows import object_rows, objects_of
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import AbsentCoverage
 from featurestore.views.classes import COVERAGE
@@ -80,12 +82,13 @@ def open_table(
     options
         How columns are read.
     """
-    groups, types = _by_schema(dataset), column_types(dataset)
+    objects = objects_of(connection, dataset.identities)
+    groups, types = by_schema(dataset, objects), column_types(dataset)
     tables = []
     for fragments in groups:
-        table = engine.read_parquet(
-            connection, [f.path for f in fragments], _layout(fragments, types, options.names)
-        )
+        paths, layout = [f.path for f in fragments], _layout(fragments, types, options.names)
+        content = object_rows(connection, fragments, objects) if paths[0] in objects else None
+        table = engine.read_parquet(connection, paths, layout, content)
         given = set(INTEGERS) & set(fragments[0].partition) - set(fragments[0].schema.names)
         casts = len(groups) > 1 or given
         tables.append(_cast(table, types, options.absent_coverage) if casts else table)
@@ -98,12 +101,19 @@ def normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _by_schema(dataset: Dataset) -> list[list[Fragment]]:
-    """Return the files with rows, those of like columns together, in the order of the first."""
+def by_schema(dataset: Dataset, apart: Collection[Path] = ()) -> list[list[Fragment]]:
+    """Return the files with rows, those of like columns together, in the order of the first.
+
+    Parameters
+    ----------
+    apart
+        Files that stand with no others.
+    """
     groups: dict[tuple[object, ...], list[Fragment]] = defaultdict(list)
     for fragment in dataset.filled:
         columns = ((field.name, str(field.type)) for field in fragment.schema)
-        groups[(*columns, *fragment.partition, *fragment.written.items())].append(fragment)
+        like = (*columns, *fragment.partition, *fragment.written.items(), fragment.path in apart)
+        groups[like].append(fragment)
     return list(groups.values())
 
 
@@ -140,7 +150,7 @@ def column_types(dataset: Dataset) -> dict[str, dt.DataType]:
     Coverages stand in an order that all files have, see `coverage_order`.
     """
     types: dict[str, dt.DataType] = {}
-    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    first_of_each = [fragments[0] for fragments in by_schema(dataset)]
     ordered = iter(coverage_order(dataset))
     columns = [next(ordered) if c.startswith(COVERAGE) else c for c in dataset.columns]
     for name in columns:
@@ -211,7 +221,7 @@ def disagreements(dataset: Dataset) -> Iterator[Disagreement]:
     One of them lacks it; or one type would change its values: integers and doubles, text and
     numbers, and, of coverages, single and double floats.
     """
-    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    first_of_each = [fragments[0] for fragments in by_schema(dataset)]
     for name in dataset.columns:
         pairs = [(fragment, _type(fragment, name)) for fragment in first_of_each]
         one, reference = next(
