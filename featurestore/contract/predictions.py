@@ -1,0 +1,88 @@
+"""Predictions that runs have written, as tables of the engine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ibis.backends.sql import SQLBackend
+
+from featurestore.contract.schemas import checked_table
+from featurestore.errors import ArtifactError, SchemaError
+from featurestore.io import names, parquet, uris
+from featurestore.io.parquet import Dataset
+from featurestore.views.folds import KEY
+from featurestore.views.predictions import PROBABILITY, RunPredictions
+
+PARTS = {
+    "predictions.parquet": "held_out",
+    "predictions": "held_out",
+    "oof_predictions.parquet": "out_of_fold",
+}
+"""Where a run writes predictions, by which it is judged first -> which tiles they are of."""
+
+
+def places(run: str) -> dict[str, Path]:
+    """Return where the predictions of a run lie on this machine, by their names in `PARTS`.
+
+    Parameters
+    ----------
+    run
+        The id of a run, a ``models:/`` URI (its run), or a file or folder of predictions.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such run or file, or it has no predictions.
+    """
+    if Path(run).exists():
+        name = Path(run).name
+        return {name if name in PARTS else "predictions": Path(run)}
+    if run.endswith(".parquet"):
+        parquet.parquet_files(run)  # says what lies there instead
+    number, places = names.run_of(run), {}
+    for name in PARTS:
+        with suppress(ArtifactError):
+            path = Path(uris.local_path(f"runs:/{number}/{name}"))
+            if path.exists():
+                places[name] = path
+    if not places:
+        raise ArtifactError(
+            f"Run {run} has no predictions",
+            found=f"none of {', '.join(PARTS)} among its artifacts",
+            fix="name a run of train/probe.py, or a file that it has written",
+        )
+    return places
+
+
+def datasets(runs: Sequence[str]) -> Iterator[tuple[str, str, Dataset]]:
+    """Yield name, part and files of the predictions of some runs.
+
+    Raises
+    ------
+    ArtifactError
+        See `places`.
+    """
+    for run in dict.fromkeys(map(names.resolved, runs)):
+        for name, path in places(run).items():
+            yield run, PARTS[name], parquet.dataset(str(path))
+
+
+def tables(
+    connection: SQLBackend, found: Sequence[tuple[str, str, Dataset]]
+) -> Iterator[RunPredictions]:
+    """Yield the predictions in some `datasets`, once their files are known to agree.
+
+    Raises
+    ------
+    SchemaError
+        They do not, or are no predictions.
+    """
+    for run, part, dataset in found:
+        lacking = [name for name in (*KEY, "target", "pred") if name not in dataset.columns]
+        if lacking or not any(name.startswith(PROBABILITY) for name in dataset.columns):
+            raise SchemaError(
+                f"{run} are no predictions",
+                found=f"columns {', '.join(dataset.columns)}",
+                fix="name a run of train/probe.py, or a file or folder that it has written",
+            )
+        yield RunPredictions(run, part, checked_table(connection, dataset, f"predictions of {run}"))
