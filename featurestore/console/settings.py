@@ -27,7 +27,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "threads": ("threads", int),
     "memory_limit": ("memory_limit", str),
     "tracking.uri": ("tracking_uri", str),
-    "runs": ("runs", list[str]),
+    "runs": ("runs", str | list[str]),
 }
 """Keys of the scripts that are options here, with their types."""
 SUFFIXES = (".yaml", ".yml")
@@ -78,7 +78,8 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     mlflow_artifacts.use_tracking(options.tracking_uri)
     spec = replace(configured(options), **rules)
     store = FeatureStore(spec, options.threads, options.memory_limit)
-    return store.add_runs(*options.runs)
+    runs = [options.runs] if isinstance(options.runs, str) else options.runs
+    return store.add_runs(*runs)
 
 
 def configured(options: argparse.Namespace) -> StoreSpec:

@@ -21,8 +21,8 @@ PARTS = {
 """Where a run writes predictions, by which it is judged first -> which tiles they are of."""
 
 
-def places(run: str) -> dict[str, Path]:
-    """Return where the predictions of a run lie on this machine, by their names in `PARTS`.
+def places(run: str) -> Iterator[tuple[str, Path]]:
+    """Yield where the predictions of a run lie on this machine, with their names in `PARTS`.
 
     Parameters
     ----------
@@ -36,22 +36,23 @@ def places(run: str) -> dict[str, Path]:
     """
     if Path(run).exists():
         name = Path(run).name
-        return {name if name in PARTS else "predictions": Path(run)}
+        yield name if name in PARTS else "predictions", Path(run)
+        return
     if run.endswith(".parquet"):
         parquet.parquet_files(run)  # says what lies there instead
-    number, places = names.run_of(run), {}
+    number, empty = names.run_of(run), True
     for name in PARTS:
         with suppress(ArtifactError):
             path = Path(uris.local_path(f"runs:/{number}/{name}"))
             if path.exists():
-                places[name] = path
-    if not places:
+                empty = False
+                yield name, path
+    if empty:
         raise ArtifactError(
             f"Run {run} has no predictions",
             found=f"none of {', '.join(PARTS)} among its artifacts",
             fix="name a run of train/probe.py, or a file that it has written",
         )
-    return places
 
 
 def datasets(runs: Sequence[str]) -> Iterator[tuple[str, str, Dataset]]:
@@ -63,7 +64,7 @@ def datasets(runs: Sequence[str]) -> Iterator[tuple[str, str, Dataset]]:
         See `places`.
     """
     for run in dict.fromkeys(map(names.resolved, runs)):
-        for name, path in places(run).items():
+        for name, path in places(run):
             yield run, PARTS[name], parquet.dataset(str(path))
 
 
