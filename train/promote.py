@@ -71,7 +71,8 @@ class Request:
     )
     alias: str = field(default="champion", metadata=doc("the alias that it gets"))
     gate: str | None = field(
-        default=None, metadata=doc("what must hold (default: this checkout's configs/gate.yaml)")
+        default=None,
+        metadata=doc("what must hold: a file, or one of configs/ by its name (default: gate)"),
     )
     author: str | None = field(default=None, metadata=doc("who decides (default: login name)"))
     why: str | None = field(
@@ -152,7 +153,8 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:
     """Look at the candidate and the champion, decide, write it down, move the alias."""
-    file = Path(request.gate) if request.gate else CONFIGS / "gate.yaml"
+    named = CONFIGS / f"{request.gate or 'gate'}.yaml"
+    file = named if named.is_file() else Path(request.gate or named)
     asked = filed(Gate, file)
     gate.check(asked)
     candidate = registry.version(request.model, request.version or 0)
