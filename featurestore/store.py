@@ -36,6 +36,7 @@ from featurestore.views.fates import (
     funnel_view,
     possible_fates,
 )
+from featurestore.views.filters import filtered
 from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
@@ -393,14 +394,23 @@ class FeatureStore:
             return sorted(tiles.select("fold").distinct().to_pyarrow()["fold"].to_pylist())
 
     def predicted(self) -> ir.Table:
-        """Return the tiles to predict, with their labels where they have coverages."""
+        """Return the tiles to predict, with their labels where they have coverages.
+
+        Those alone for which ``where`` holds, if it is asked; no other rule drops one.
+        """
         name = "predict_tiles" if self.spec.predict_tiles else "test_tiles"
         tiles = self._tiles(name)
-        if not class_names(tiles.columns):
-            return tiles.mutate(target=ibis.null("int64"))
-        specs = class_specs(class_names(tiles.columns), self.spec)
-        violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
-        return label_view(tiles, specs, self.spec.label_rule)
+        if class_names(tiles.columns):
+            specs = class_specs(class_names(tiles.columns), self.spec)
+            violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
+            labels = label_view(tiles, specs, self.spec.label_rule)
+        else:
+            labels = tiles.mutate(target=ibis.null("int64"))
+        if not self.spec.where:
+            return labels
+        slides = self.view("slides") if self.spec.slides else None
+        both, holds = filtered(labels, slides, self.spec.where)
+        return both.filter(holds).select(*labels.columns)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
