@@ -14,7 +14,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from featurestore.console import cover, imports, init, questions, settings, split, training_sets
+from featurestore.console import (
+    cover,
+    imports,
+    init,
+    label_issues,
+    questions,
+    settings,
+    split,
+    training_sets,
+)
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.io import names
 from featurestore.io.objects import shared
@@ -123,6 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
     parser.set_defaults(optional=None, runs=[])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for group in (init, questions, cover, split, training_sets, imports):
+    for group in (init, questions, cover, label_issues, split, training_sets, imports):
         group.add(commands)
     return parser

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import ibis.expr.types as ir
+import pyarrow as pa
 from ibis.backends.sql import SQLBackend
 
+from featurestore.backend import errors
 from featurestore.contract.schemas import checked_table
-from featurestore.errors import ArtifactError, SchemaError
+from featurestore.errors import ArtifactError, EmptyViewError, SchemaError
 from featurestore.io import names, parquet, uris
 from featurestore.io.parquet import Dataset
 from featurestore.views.folds import KEY
-from featurestore.views.predictions import PROBABILITY, RunPredictions
+from featurestore.views.predictions import PROBABILITY, RunPredictions, doubt_view
 
 PARTS = {
     "predictions.parquet": "held_out",
@@ -87,3 +90,22 @@ def tables(
                 fix="name a run of train/probe.py, or a file or folder that it has written",
             )
         yield RunPredictions(run, part, checked_table(connection, dataset, f"predictions of {run}"))
+
+
+def doubted(predictions: ir.Table, limit: int) -> pa.Table:
+    """Return the first rows of `featurestore.views.predictions.doubt_view`.
+
+    Raises
+    ------
+    EmptyViewError
+        There is none: no label is in doubt, or no tile has one.
+    """
+    with errors.translated():
+        issues = doubt_view(predictions).limit(limit).to_pyarrow()
+    if not len(issues):
+        raise EmptyViewError(
+            "No label is in doubt",
+            found="the run predicts all labels, or its tiles have none",
+            fix="name a run that has predicted tiles with labels, for example one of fold=all",
+        )
+    return issues

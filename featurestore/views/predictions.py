@@ -73,3 +73,25 @@ def _named(one: RunPredictions, every: list[str]) -> ir.Table:
         label_probability=ibis.ifelse(known, shares[target.fill_null(0)], absent),
         **{name: table[name].cast("float64") if name in columns else absent for name in every},
     )
+
+
+def doubt_view(predictions: ir.Table) -> ir.Table:
+    """Return the tiles whose label is not what is predicted, the least probable label first.
+
+    A label is as doubtful as its probability by a model that has not seen the tile is small: what
+    was predicted out of fold counts where there is any, else what was held out.
+
+    Returns
+    -------
+    ir.Table
+        ``rank, slide_id, x, y, label, predicted, label_probability, probability``.
+    """
+    doubted = error_view(predictions)
+    is_out_of_fold = doubted.part == "out_of_fold"
+    within = ibis.window()
+    part = doubted.mutate(has_fold=is_out_of_fold.any().over(within))
+    chosen = part.filter((part.part == "out_of_fold") | ~part.has_fold)
+    order = [chosen.label_probability, ibis.desc(chosen.probability), *KEY]
+    rank = ibis.row_number().over(ibis.window(order_by=order)) + 1
+    columns = ("label", "predicted", "label_probability", "probability")
+    return chosen.select(rank.cast("int64").name("rank"), *KEY, *columns).order_by("rank")
