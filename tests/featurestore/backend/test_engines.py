@@ -287,7 +287,7 @@ REFUSED = {
     "with one as (select 1) insert into fates select * from one": "INSERT",
     "delete from fates": "DELETE",
     "set a = 1": "SET",
-    "": "0 statements",
+    "": "statement",
 }
 ONLY_SPARKS = {
     "from fates insert into fates select *": "INSERT",
@@ -300,9 +300,10 @@ ONLY_SPARKS = {
 
 
 @pytest.mark.parametrize("query", REFUSED)
-def test_sql_takes_one_select(connection: Any, query: str):
+def test_sql_takes_one_statement_that_reads(connection: Any, query: str):
     views(connection)
-    with pytest.raises(QueryError, match="Only one SELECT") as refusal:
+    words = "Only what reads|Spark is asked SELECT|no one table|Nothing is asked"
+    with pytest.raises(QueryError, match=words) as refusal:
         statements.select(connection, query)
     assert REFUSED[query] in str(refusal.value)
     assert "fates" in dict(engine.columns(connection))
@@ -310,7 +311,7 @@ def test_sql_takes_one_select(connection: Any, query: str):
 
 @pytest.mark.parametrize("query", ONLY_SPARKS)
 def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: str):
-    with pytest.raises(QueryError, match="Only one SELECT") as refusal:
+    with pytest.raises(QueryError, match="Spark is asked SELECT") as refusal:
         statements.select(on_spark, query)
     assert ONLY_SPARKS[query] in str(refusal.value)
 
