@@ -48,6 +48,8 @@ ELSEWHERE = {
     "test_every_tile_is_predicted_by_the_head_that_did_not_see_it",
     "docs/training.md: Several encoders": "tests/train/test_several_encoders.py::"
     "test_the_leaderboard_says_what_the_predictions_say",
+    "docs/howto.md: Labels in doubt": "tests/featurestore/annotations/test_review.py::"
+    "test_doubted_labels_are_ranked_and_come_back_as_they_were_corrected",
     "docs/spark.md": "tests/featurestore/backend/test_engines.py::"
     "test_a_store_on_spark_makes_the_same_training_set",
     "docs/server.md": "tests/train/tracking/test_server.py::test_the_walk_through_runs_as_written",

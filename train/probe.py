@@ -206,6 +206,8 @@ def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     if not this.is_main:
         return
     log.cohort(this.states, len(cohort), cohort.labelled)
+    assert cohort.missing is not None
+    log.without_embedding(cohort.missing, len(cohort))
     draw_maps(this, log, files.dataset(str(this.states), None))
     if config.abstain_below is not None:  # of all predictions those that are doubtful are read
         log.abstentions(read_doubtful(this.states, job.model.spec, config), tiles=len(cohort))

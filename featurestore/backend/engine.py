@@ -21,6 +21,9 @@ from featurestore.backend.spark import spark_connection, spark_schema, spark_tab
 from featurestore.backend.spark import unnormalised as spark_unnormalised
 from featurestore.spec.literals import Engine
 
+INTERNAL = ("ibis_", "parquet_")
+"""What begins the names of views that nobody asks for by name."""
+
 
 def connect(
     threads: int | None = None,
@@ -290,8 +293,7 @@ def _text(value: str) -> exp.Expression:
 
 def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:
     """Return the names of the views and tables that SQL can ask, with their columns."""
-    made_by_ibis = ("ibis_", "parquet_")
-    names = sorted(n for n in view_names(connection) if not n.startswith(made_by_ibis))
+    names = sorted(n for n in view_names(connection) if not n.startswith(INTERNAL))
     return [(name, list(connection.table(name).columns)) for name in names]
 
 

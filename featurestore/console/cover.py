@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,11 @@ def add(commands: Any) -> None:
         help="YAML with class_indices, as configs/classes",
     )
     cover.add_argument("--to", type=Path, required=True, help="for example tiles.parquet")
+    cover.add_argument(
+        "--correct",
+        metavar="URI",
+        help="tiles with coverages: write all of them, those of --tiles as annotated now",
+    )
     cover.add_argument(
         "--slide-id", metavar="PATTERN", help="regular expression: the slide in a file's name (all)"
     )
@@ -101,6 +108,7 @@ def run(options: argparse.Namespace) -> None:
             fix="pip install 'tissue-probe[annotations]'",
         )  # fmt: skip
     from featurestore.annotations import (
+        correct,
         cover,
         files,
         grid,
@@ -108,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     from featurestore.annotations.areas import Selection
 
     classes = class_names(options.classes)
-    _check_output(options.to, [options.tiles, options.slides])
+    _check_output(options.to, [options.tiles, options.slides, options.correct])
     drawn = files.find(options.annotations)
     layout = grid.GridOptions(
         options.tile_size, options.stride, options.origin, options.edge, options.downsample
@@ -117,8 +125,17 @@ def run(options: argparse.Namespace) -> None:
     selection = Selection(classes, frozenset(options.ignore), options.detections, options.offset)
     files_of = files.by_slide(drawn, options.slide_id, tiles.slides)
     bar = Rows(Console(stderr=True), "slides")
-    summary = cover.cover(tiles, files_of, selection, options.to, bar)
-    print_table(summary.table(classes), Console())
+    with ExitStack() as stack:
+        to = options.to
+        if options.correct:
+            to = Path(stack.enter_context(tempfile.TemporaryDirectory())) / to.name
+        summary = cover.cover(tiles, files_of, selection, to, bar)
+        print_table(summary.table(classes), Console())
+        if options.correct:
+            corrected = correct.correct(options.correct, to, options.to)
+            number = f"{corrected:,} of them as annotated now"
+            say(f"{options.to}: the tiles of {options.correct}, {number}")
+            return
     number = f"{counted(summary.tiles, 'tile')} of {counted(summary.slides, 'slide')}"
     say(f"{options.to}: {number}")
 

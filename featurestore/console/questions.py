@@ -20,8 +20,8 @@ from featurestore.validation import joins, violations
 
 def add(commands: Any) -> None:
     """Add the commands to a parser's."""
-    sql = commands.add_parser("sql", help="ask one SELECT of the views")
-    sql.add_argument("query", nargs="?", help="the statement")
+    sql = commands.add_parser("sql", help="ask the views: select, describe, summarize, pivot ...")
+    sql.add_argument("query", nargs="?", help="the statement, or several")
     sql.add_argument("-f", "--file", type=Path, help="a .sql file, or a question by its name")
     sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")
@@ -99,8 +99,8 @@ def _sql(options: argparse.Namespace) -> None:
     if not options.external:
         store.seal()
     with backend_errors.translated(), answers.presentable(options.format):
-        answer = store.sql(query, options.external).to_pyarrow()
-    answers.write(answer, options.format, options.output)
+        given = store.answers(query, options.external)
+    answers.write(given, options.format, options.output)
 
 
 def _funnel(options: argparse.Namespace) -> None:

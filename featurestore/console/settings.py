@@ -27,6 +27,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "threads": ("threads", int),
     "memory_limit": ("memory_limit", str),
     "tracking.uri": ("tracking_uri", str),
+    "runs": ("runs", str | list[str]),
 }
 """Keys of the scripts that are options here, with their types."""
 SUFFIXES = (".yaml", ".yml")
@@ -76,7 +77,9 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     bounds.check([("--threads", options.threads)], THREADS)
     mlflow_artifacts.use_tracking(options.tracking_uri)
     spec = replace(configured(options), **rules)
-    return FeatureStore(spec, options.threads, options.memory_limit)
+    store = FeatureStore(spec, options.threads, options.memory_limit)
+    runs = [options.runs] if isinstance(options.runs, str) else options.runs
+    return store.add_runs(*runs)
 
 
 def configured(options: argparse.Namespace) -> StoreSpec:

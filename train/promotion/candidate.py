@@ -28,7 +28,7 @@ from train.evaluation.evaluate import evaluate
 from train.evaluation.predict import predict_tile_set
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.promotion.gate import Evidence
+from train.promotion.checks import Evidence
 from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run, trained_values
 

@@ -7,6 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
+import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.console.tables import print_funnel, print_table
@@ -30,6 +31,7 @@ from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions
 from train.reports import calibration as temperature
 from train.reports import encoders, inputs, printed, reproduce, results, settings, solver, training
+from train.reports import missing as missing_tiles
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
@@ -247,6 +249,25 @@ class RunLogger:
         self.tracker.folder(folder, partitions.FOLDER)
         if not labelled:
             self.console.print(f"predict: {tiles:,} tiles, not all have labels")
+
+    @on_main
+    def without_embedding(self, missing: ir.Table, predicted: int) -> None:
+        """Say how many tiles that were asked for have no embedding, and list them in a file.
+
+        Parameters
+        ----------
+        missing
+            ``slide_id, x, y`` of them, a table of DuckDB.
+        predicted
+            How many have one.
+        """
+        number = missing_tiles.write(missing, self.folder)
+        self.tracker.metrics({"predict/tiles_without_embedding": number})
+        if number:
+            file = self.folder / missing_tiles.FILE
+            self.tracker.file(file)
+            told = f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
+            self.console.print(told, soft_wrap=True)
 
     @on_main
     def abstentions(

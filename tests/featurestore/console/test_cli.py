@@ -134,10 +134,13 @@ def test_configuration_of_a_run_can_be_asked(
     ("argv", "words"),
     [
         (["sql", "select nope from fates"], ["nope", "featurestore views"]),
-        (["sql", "select 1; drop view fates"], ["Only one SELECT", "DROP"]),
-        (["sql", "copy fates to 'x.csv'"], ["Only one SELECT"]),
+        (["sql", "select 1; drop view fates"], ["Only what reads", "DROP"]),
+        (["sql", "copy fates to 'x.csv'"], ["Only what reads", "COPY"]),
         (["sql", "selekt 1"], ["syntax error"]),
-        (["sql", ""], ["Only one SELECT"]),
+        (["sql", ""], ["Nothing is asked"]),
+        (["sql", "select 1; select 2", "--format", "csv"], ["Several answers", "2 statements"]),
+        (["sql", "from predictions"], ["none of the views", "runs=RUN"]),
+        (["sql", "from errors", "runs=nope.parquet"], ["nope.parquet"]),
         (["sql", "-f", "nope.sql"], ["nope.sql cannot be read"]),
         (["--config", "nope.yaml", "funnel"], ["nope.yaml cannot be read", "featurestore init"]),
         (["--config", "", "funnel"], ["'' cannot be read"]),
@@ -254,6 +257,16 @@ def test_an_answer_without_a_place_in_its_format_is_refused(
     said = refused(capsys, "--config", "store.yaml", "sql", query, "--format", form, *more)
     assert all(word in said for word in words), said
     assert not Path("o.parquet").exists()
+
+
+def test_answers_are_printed_one_below_the_other(small: Path, capsys: pytest.CaptureFixture[str]):
+    """A plan as it was drawn, numbers that SUMMARIZE writes out as numbers."""
+    text = "select 41 + 1 as m; summarize classes; explain select 1 as b"
+    assert cli.main(["--config", "store.yaml", "sql", text]) == 0
+    out = capsys.readouterr().out
+    assert "42" in out
+    assert "0.70710" not in out
+    assert "PROJECTION" in out
 
 
 def test_numbers_keep_their_digits_in_json(small: Path, capsys: pytest.CaptureFixture[str]):
