@@ -163,9 +163,7 @@ def test_a_view_of_an_artifact_that_is_not_there_names_it(store: FeatureStore):
     )
     assert refused.value.found == "data.test_tiles is not set"
     assert "`featurestore split`" in refused.value.fix
-    with pytest.raises(
-        ArtifactError, match="the view Slides, which is made of"
-    ):
+    with pytest.raises(ArtifactError, match="the view Slides, which is made of"):
         store.sql("select count(*) from Slides")
 
 
