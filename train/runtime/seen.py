@@ -88,8 +88,8 @@ def seen_in_training(model: TrainedModel, config: Config, tested: Snapshot) -> S
             f"snapshot {digest[:16]}, which it was trained on, is not here, so no embedding could "
             "be compared" if digest else "no embedding could be compared"
         )  # fmt: skip
-        found = tuple(seen_groups(training, tested))
-        return Seen(f"the tiles that run {record.run} recorded", found, unknown)
+        groups = tuple(seen_groups(training, tested))
+        return Seen(f"the tiles that run {record.run} recorded", groups, unknown)
     missing = f": snapshot {digest[:16]} is not here" if digest else " is not recorded with it"
     return Seen("", unknown=f"what the checkpoint was trained on{missing}")
 
