@@ -8,6 +8,7 @@ import ibis
 
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import names
+from featurestore.printing import counted
 from featurestore.snapshots.collection import opened
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.seen import GROUPS, TILES, groups_check, seen_groups, seen_tiles
@@ -23,6 +24,9 @@ METRICS = {groups_check(group): f"leakage/trained_{name}"
            for group, name in zip(GROUPS, ("slides", "patients"), strict=True)}  # fmt: skip
 METRICS[TILES] = "leakage/trained_tiles"
 """The metric of each check."""
+NOUNS = {groups_check("slide_id"): "slide", groups_check("patient_id"): "patient",
+         TILES: "embedding"}  # fmt: skip
+"""What each check counts."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Seen:
         """Why figures of these tiles are no untouched number; empty where they are one."""
         leaks = [finding for finding in self.findings if finding.count]
         if leaks:
-            counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
-            return f"none: the model has seen test tiles: {counts}"
+            counts = ", ".join(counted(leak.count, NOUNS[leak.check]) for leak in leaks)
+            return f"none: the model was trained on {counts} of the test tiles"
         return f"not known: {self.unknown}" if self.unknown else ""
 
     @property
