@@ -93,7 +93,7 @@ def balance_view(fates: ir.Table) -> ir.Table:
 def _folds(store: FeatureStore, name: str) -> str:
     """Return the title of the folds, with where they come from."""
     assignment = store.assignment
-    origin = f" ({assignment.origin.told(assignment.is_kept)})" if assignment else ""
+    origin = f" ({assignment.origin.described(assignment.is_kept)})" if assignment else ""
     return f"{name}: folds{origin}"
 
 

@@ -83,7 +83,7 @@ def _print(made: Split, rules: SplitRules, to: Path) -> None:
     if made.unembedded and any(made.unembedded.values()):
         sides = ", ".join(f"{number:,} of {side}" for side, number in made.unembedded.items())
         say(f"without an embedding, which are dropped where they are used: {sides}")
-    say(f"split: {made.origin.told(made.is_kept)}")
+    say(f"split: {made.origin.described(made.is_kept)}")
     say(f"{to}: train on {TILES[0]}, test on {TILES[1]}" + (f"; {made.uri}" if made.uri else ""))
 
 

@@ -156,7 +156,7 @@ class Snapshot:
     def lineage(self) -> str | None:
         """Where the assigned folds come from, in a line; None where tiles or a hash tell them."""
         record = self.manifest.get("assignment")
-        return Origin.of(record).told(not self.new_folds) if record else None
+        return Origin.of(record).described(not self.new_folds) if record else None
 
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.

@@ -8,6 +8,7 @@ import ibis
 
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import names
+from featurestore.printing import counted
 from featurestore.snapshots.collection import opened
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.seen import GROUPS, TILES, groups_check, seen_groups, seen_tiles
@@ -23,6 +24,9 @@ METRICS = {groups_check(group): f"leakage/trained_{name}"
            for group, name in zip(GROUPS, ("slides", "patients"), strict=True)}  # fmt: skip
 METRICS[TILES] = "leakage/trained_tiles"
 """The metric of each check."""
+NOUNS = {groups_check("slide_id"): "slide", groups_check("patient_id"): "patient",
+         TILES: "embedding"}  # fmt: skip
+"""What each check counts."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Seen:
         """Why figures of these tiles are no untouched number; empty where they are one."""
         leaks = [finding for finding in self.findings if finding.count]
         if leaks:
-            counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
-            return f"none: the model has seen test tiles: {counts}"
+            counts = ", ".join(counted(leak.count, NOUNS[leak.check]) for leak in leaks)
+            return f"none: the model was trained on {counts} of the test tiles"
         return f"not known: {self.unknown}" if self.unknown else ""
 
     @property
@@ -88,8 +92,8 @@ def seen_in_training(model: TrainedModel, config: Config, tested: Snapshot) -> S
             f"snapshot {digest[:16]}, which it was trained on, is not here, so no embedding could "
             "be compared" if digest else "no embedding could be compared"
         )  # fmt: skip
-        found = tuple(seen_groups(training, tested))
-        return Seen(f"the tiles that run {record.run} recorded", found, unknown)
+        groups = tuple(seen_groups(training, tested))
+        return Seen(f"the tiles that run {record.run} recorded", groups, unknown)
     missing = f": snapshot {digest[:16]} is not here" if digest else " is not recorded with it"
     return Seen("", unknown=f"what the checkpoint was trained on{missing}")
 

@@ -151,8 +151,8 @@ def test_a_suffix_of_slides_is_taken_away_by_every_reader(tmp_path: Path):
     expected, vectors = kept(usual)
     stripped = [FeatureStore(spec), FeatureStore(replace(spec, embeddings=str(tmp_path / "e")))]
     for one in stripped:
-        found, others = kept(one)
-        assert found == expected
+        tiles_kept, others = kept(one)
+        assert tiles_kept == expected
         np.testing.assert_array_equal(others, vectors)
         assert one.view("slides").order_by("id").to_pyarrow()["id"].to_pylist() == ["s0", "s1.svsx"]
     digests = {one.sources.dataset("embeddings").digest() for one in (written, stripped[0])}

@@ -228,7 +228,7 @@ def test_the_rules_are_those_of_the_tiles_that_were_trained_on(
     assert f"| Fat | 0 | {threshold} |" in said.card
     assert re.search(rf"\sFat\s+0\s+{threshold}\s", said.text)
     # The test tiles are those that were trained on, under other names; all are, by one setting.
-    assert said.page["untouched number"].startswith("none: the model has seen test tiles: 12 ")
+    assert said.page["untouched number"].startswith("none: the model was trained on 12 embed")
 
 
 SWEPT = Config(
