@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,12 @@ def test_runs_are_named_on_the_command_line(
     assert cli.main([*ask, "runs=one.parquet"]) == 0
     assert capsys.readouterr().out == '"n"\n1\n'
     assert cli.main([*ask, "runs=[one.parquet,oof/oof_predictions.parquet]"]) == 0
+    assert cli.main(["catalog", "views.duckdb", "data=store.yaml", "runs=one.parquet"]) == 0
+    with duckdb.connect("views.duckdb", read_only=True) as con:
+        assert con.sql("select run, label from errors").fetchall() == [("one.parquet", "Fat")]
+        counted = "select tiles from slide_classes where source = 'one.parquet' order by slide_id"
+        assert con.sql(counted).fetchall() == [(2,), (1,)]
+    assert capsys.readouterr().out
     assert cli.main([*ask, "runs=in/tiles.parquet"]) == 2
     assert "in/tiles.parquet are no predictions" in capsys.readouterr().err
 
