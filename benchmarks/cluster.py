@@ -29,12 +29,19 @@ from featurestore.backend.spark import CLUSTER
 from featurestore.io.objects import shared
 from featurestore.snapshots.build import materialise
 
+WORKER = "worker.Worker"
 WAIT = 120  # seconds for a process of Spark to say that it runs
 
 
 @contextmanager
-def standalone(folder: Path) -> Iterator[str]:
-    """Start a master and two workers of one core each; yield the master's address."""
+def standalone(folder: Path, apart: Path | None = None) -> Iterator[str]:
+    """Start a master and two workers of one core each; yield the master's address.
+
+    Parameters
+    ----------
+    apart
+        A folder of this machine that the workers do not have, as on others; it takes root.
+    """
     import pyspark
 
     program = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
@@ -42,12 +49,21 @@ def standalone(folder: Path) -> Iterator[str]:
         "SPARK_NO_DAEMONIZE": "1", "SPARK_DAEMON_MEMORY": "256m", "PYSPARK_PYTHON": sys.executable,
     }  # fmt: skip
     started = []
+    without = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none "$0" && exec "$@"',
+        str(apart),
+    ]
 
     def start(name: str, role: str, says: str, *arguments: str) -> str:
         home, log = folder / name, folder / f"{name}.log"
         home.mkdir()
         command = [program, f"org.apache.spark.deploy.{role}", "--host", "127.0.0.1",
                    "--webui-port", "0", *arguments]  # fmt: skip
+        command = without * (apart is not None and role == WORKER) + command
         with log.open("w") as file:
             process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=file)
         started.append(process)
@@ -62,7 +78,7 @@ def standalone(folder: Path) -> Iterator[str]:
         master = start("master", "master.Master", r"Starting Spark master at (\S+)", "--port", "0")
         for name in ("one", "two"):
             start(
-                name, "worker.Worker", "Successfully registered",
+                name, WORKER, "Successfully registered",
                 "--cores", "1", "--memory", "2g", "--work-dir", str(folder / name), master,
             )  # fmt: skip
         yield master

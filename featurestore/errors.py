@@ -18,7 +18,14 @@ class FeatureStoreError(Exception):
         What is there instead.
     fix
         What to do about it.
+
+    Attributes
+    ----------
+    artifact
+        What it is about, by its name in a spec (`about`); None where nobody has said so.
     """
+
+    artifact: str | None = None
 
     def __init__(self, wrong: str, *, found: str, fix: str) -> None:
         self.wrong, self.found, self.fix = map(redacted, (wrong, found, fix))
@@ -94,6 +101,16 @@ class QueryError(FeatureStoreError):
 
 class TrackingError(FeatureStoreError):
     """MLflow does not answer, or takes no run."""
+
+
+@contextmanager
+def about(artifact: str) -> Iterator[None]:
+    """Tell of what is refused in a block which artifact it is about, unless that is known."""
+    try:
+        yield
+    except FeatureStoreError as error:
+        error.artifact = error.artifact or artifact
+        raise
 
 
 @contextmanager

@@ -44,3 +44,8 @@ class Console(rich.console.Console):
     def render_str(self, text: str, **style: Any) -> Text:
         """Return a string as Rich draws it."""
         return super().render_str(printable(text), **style)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, in words: of one thing its singular."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,24 +6,25 @@ import weakref
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore.backend import engine, errors, statements
-from featurestore.contract import rules, violation
-from featurestore.contract.parquet_table import NAMES
+from featurestore.backend import engine, errors, query, statements
+from featurestore.contract import predictions, rules, violation
+from featurestore.contract.parquet_table import NAMES, ReadOptions
 from featurestore.contract.schemas import checked_table
 from featurestore.contract.vectors import null_lists
-from featurestore.errors import FeatureStoreWarning, QueryError
+from featurestore.errors import FeatureStoreWarning, QueryError, about
 from featurestore.folds import artifact, growth
 from featurestore.folds.artifact import Wanted
 from featurestore.folds.assign import check_hashed
 from featurestore.folds.assignment import GONE, Assignment
 from featurestore.folds.units import fold_units
 from featurestore.io.objects import originals
+from featurestore.io.parquet import Dataset
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
@@ -35,9 +36,12 @@ from featurestore.views.fates import (
     funnel_view,
     possible_fates,
 )
+from featurestore.views.filters import filtered
 from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
+from featurestore.views.predictions import error_view, prediction_view
+from featurestore.views.summaries import classes_said, slide_class_view
 from featurestore.views.thresholds import threshold_view
 
 MADE_HERE = (
@@ -47,6 +51,10 @@ MADE_HERE = (
 
 CACHED = ("thresholds", "fates")
 """Views that many questions are asked of, and that Spark computes once."""
+OF_BOTH = ("tiles", "labels", "coverages", "thresholds", "embeddings")
+OF_TILES = (*OF_BOTH, "folds", "fates", "funnel", "classes")
+OF_TEST_TILES = tuple(f"test_{name}" for name in (*OF_BOTH, "fates", "funnel"))
+"""The views that SQL may ask, of training tiles and of held-out ones."""
 EMBEDDINGS = ("embeddings", "test_embeddings")
 MANY_FILES = 64
 
@@ -110,6 +118,7 @@ class FeatureStore:
         folds: Collection[str] = (),
     ) -> None:
         self.spec, self.logged_folds = spec, folds
+        self.runs: tuple[str, ...] = ()
         self.sources = Sources(spec, outlined=database is None)  # whose readers fetch nothing
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
@@ -135,13 +144,15 @@ class FeatureStore:
         SchemaError
             They do not.
         """
-        names = {*NAMES, self.spec.kfold_group}
+        options = ReadOptions({*NAMES, self.spec.kfold_group}, self.spec.absent_coverage)
         dataset, title = self.sources.dataset(name), self.spec.title(name)
-        return checked_table(self.connection, dataset, title, names, self.spec.absent_coverage)
+        with about(name):
+            return checked_table(self.connection, dataset, title, options)
 
     def _tiles(self, name: str) -> ir.Table:
         tiles, title = self.table(name), name.replace("_", " ")
-        violation.raise_first(rules.key(tiles, title))
+        with about(name):
+            violation.raise_first(rules.key(tiles, title))
         clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
         if clash:
             warnings.warn(
@@ -155,10 +166,11 @@ class FeatureStore:
 
     def _embeddings(self, name: str) -> ir.Table:
         embeddings, title = self.table(name), self.spec.title(name)
-        violation.raise_first(rules.key(embeddings, title))
-        violation.raise_first(rules.embedding_column(embeddings, title))
         dataset = self.sources.dataset(name)
-        violation.raise_first(null_lists(self.connection, dataset, title))
+        with about(name):
+            violation.raise_first(rules.key(embeddings, title))
+            violation.raise_first(rules.embedding_column(embeddings, title))
+            violation.raise_first(null_lists(self.connection, dataset, title))
         return embeddings.select(*KEY, "embedding")
 
     def embedding_keys(self, prefix: str = "") -> ir.Table:
@@ -209,12 +221,18 @@ class FeatureStore:
         return self._views[name]
 
     def __getitem__(self, name: str) -> NamedView:
-        """Return a view with its grain and its SQL, which a notebook shows as a table."""
+        """Return a view as an Ibis table, which a notebook shows with its grain and its SQL."""
         if name.removeprefix("test_") not in VIEWS:
             raise QueryError(
                 f"There is no view {name!r}",
                 found=", ".join(VIEWS) + nearest(name, VIEWS),
                 fix="name one of them; test_NAME is that of the held-out tiles",
+            )
+        if name in query.OF_RUNS and not self.runs:
+            raise QueryError(
+                f"{name} are of runs",
+                found="none is named",
+                fix="name some: FeatureStore(spec).add_runs(RUN)",
             )
         table = self.view(name)
         self.sources.confirm()
@@ -246,6 +264,12 @@ class FeatureStore:
                 return slides
             case "assigned_folds" if self.assigned is not None:
                 return self.assigned
+            case "predictions":
+                return prediction_view(predictions.tables(self.connection, self._predicted))
+            case "errors":
+                return error_view(self.view("predictions"))
+            case "slide_classes":
+                return self._slide_classes()
         return self._derive(name, prefix)
 
     def _derive(self, name: str, prefix: str) -> ir.Table:
@@ -272,6 +296,10 @@ class FeatureStore:
     def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
         """Return the classes in the column order of the tiles, their coverages checked."""
         tiles = self.view(prefix + "tiles")
+        with about(prefix + "tiles"):
+            return self._checked_classes(tiles, prefix)
+
+    def _checked_classes(self, tiles: ir.Table, prefix: str) -> tuple[ClassSpec, ...]:
         specs = class_specs(class_names(tiles.columns), self.spec)
         if prefix not in self._covered:
             title = (prefix + "tiles").replace("_", " ")
@@ -333,6 +361,30 @@ class FeatureStore:
             )
         return folds
 
+    def add_runs(self, *runs: str) -> Self:
+        """Make predictions views: ``predictions``, ``errors``, and a part of ``slide_classes``.
+
+        Parameters
+        ----------
+        runs
+            Whose: ids of runs, ``models:/`` URIs, files or folders.
+        """
+        self.runs = (*self.runs, *runs)
+        for name in (*query.OF_RUNS, "slide_classes"):
+            self._views.pop(name, None)
+        self.__dict__.pop("_predicted", None)
+        return self
+
+    @cached_property
+    def _predicted(self) -> list[tuple[str, str, Dataset]]:
+        return list(predictions.datasets(self.runs))
+
+    def _slide_classes(self) -> ir.Table:
+        cohorts = {"fates": self.spec.tiles, "test_fates": self.spec.test_tiles}
+        fates = {name: self.view(name) for name, uri in cohorts.items() if uri}
+        said = classes_said(fates, self.view("predictions") if self.runs else None)
+        return slide_class_view(said, self.view("slides") if self.spec.slides else None)
+
     def survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""
         if prefix not in self._kept:
@@ -353,14 +405,23 @@ class FeatureStore:
             return sorted(tiles.select("fold").distinct().to_pyarrow()["fold"].to_pylist())
 
     def predicted(self) -> ir.Table:
-        """Return the tiles to predict, with their labels where they have coverages."""
+        """Return the tiles to predict, with their labels where they have coverages.
+
+        Those alone for which ``where`` holds, if it is asked; no other rule drops one.
+        """
         name = "predict_tiles" if self.spec.predict_tiles else "test_tiles"
         tiles = self._tiles(name)
-        if not class_names(tiles.columns):
-            return tiles.mutate(target=ibis.null("int64"))
-        specs = class_specs(class_names(tiles.columns), self.spec)
-        violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
-        return label_view(tiles, specs, self.spec.label_rule)
+        if class_names(tiles.columns):
+            specs = class_specs(class_names(tiles.columns), self.spec)
+            violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
+            labels = label_view(tiles, specs, self.spec.label_rule)
+        else:
+            labels = tiles.mutate(target=ibis.null("int64"))
+        if not self.spec.where:
+            return labels
+        slides = self.view("slides") if self.spec.slides else None
+        both, holds = filtered(labels, slides, self.spec.where)
+        return both.filter(holds).select(*labels.columns)
 
     def funnel(self, prefix: str = "") -> list[dict[str, Any]]:
         """Return the rows of a funnel: ``step, reason, tiles``."""
@@ -378,8 +439,10 @@ class FeatureStore:
 
     # -- questions -----------------------------------------------------------------------------
 
-    def sql(self, query: str, external: bool = False) -> ir.Table:
-        """Ask one SELECT statement of the named views; the answer is lazy.
+    def sql(self, text: str, external: bool = False) -> ir.Table:
+        """Ask one statement of the named views; the answer to a SELECT is lazy.
+
+        DESCRIBE, SUMMARIZE, SHOW, EXPLAIN, PIVOT and UNPIVOT are answered at once.
 
         Parameters
         ----------
@@ -389,16 +452,35 @@ class FeatureStore:
         Raises
         ------
         QueryError
-            It is not a single SELECT, reads something else, or the engine refuses it.
+            It is not a single statement that reads, reads something else, or the engine refuses it.
         ArtifactError
             The artifacts are not those that the views were made of, see
             `featurestore.io.sources.Sources.confirm`.
         """
+        self._prepare(text)
+        return statements.select(self.connection, text, query.Reach(external, self._absent()))
+
+    def answers(self, text: str, external: bool = False) -> list[pa.Table]:
+        """Ask several statements, which semicolons end; raises as `sql`, before any is answered."""
+        self._prepare(text)
+        return statements.answers(self.connection, text, query.Reach(external, self._absent()))
+
+    def _prepare(self, text: str) -> None:
+        """Make the views, and bring embeddings here that lie elsewhere if their values are read."""
         self.name_views()
-        for name in statements.read_wholly(self.connection, query, EMBEDDINGS, "embedding"):
+        for name in statements.read_wholly(self.connection, text, EMBEDDINGS, "embedding"):
             self.view(name)
         self.sources.confirm()
-        return statements.select(self.connection, query, external)
+
+    def _absent(self) -> dict[str, str]:
+        """Return the artifact of each view that would be there, were that configured."""
+        of_artifact = {"tiles": OF_TILES, "test_tiles": OF_TEST_TILES, "slides": ("slides",)}
+        return {
+            view: artifact
+            for artifact, views in of_artifact.items()
+            if not getattr(self.spec, artifact)
+            for view in views
+        }
 
     def seal(self) -> None:
         """Let the engine open no file but the artifacts, from now on: this store only answers."""
@@ -408,20 +490,23 @@ class FeatureStore:
 
     @property
     def files(self) -> list[Path]:
-        """The files that the views read: those of the artifacts, and that of folds in a catalog."""
-        files = self.sources.files()
+        """The files that the views read: of artifacts, of runs, and that of folds in a catalog."""
+        files = self.sources.files() + [f for *_, one in self._predicted for f in one.files]
         return files if self._fold_file is None else [*files, self._fold_file]
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""
-        names = ["tiles", "labels", "coverages", "thresholds", "embeddings"]
         if self.spec.tiles:
             self.survivors("")
-            for name in [*names, "folds", "fates", "funnel", "classes"]:
+            for name in OF_TILES:
                 self._view(name)
         if self.spec.test_tiles:
-            for name in [*names, "fates", "funnel"]:
-                self._view("test_" + name)
+            for name in OF_TEST_TILES:
+                self._view(name)
         if self.spec.slides:
             self.view("slides")
+        if self.runs:
+            self.view("errors")
+        if self.spec.tiles or self.spec.test_tiles or self.runs:
+            self.view("slide_classes")
         return engine.columns(self.connection)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from featurestore.contract import join, rules, schemas
 from featurestore.contract.join import Join
+from featurestore.contract.parquet_table import ReadOptions
 from featurestore.contract.rules import violations_of
 from featurestore.contract.vectors import dimension, null_lists
 from featurestore.contract.violation import Violation
@@ -127,8 +128,7 @@ def joins(store: FeatureStore) -> Iterator[Joined]:
             with python_warnings.catch_warnings():  # which `violations` lists
                 python_warnings.simplefilter("ignore", FeatureStoreWarning)
                 both = join_of(store, name)
-                matches = both.matches()
-                refusal = join.violation(both, matches, store.spec.allow_missing)
+                matches, refusal = join.judged(both, both.matches(), store.spec.allow_missing)
         except EmptyViewError as error:
             yield name, join.SLIDES.empty_table(), as_violation(error)
         except FeatureStoreError:
@@ -169,7 +169,8 @@ def _artifact(
     if any(violation.severity == "error" for violation in files):
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
-    table = schemas.rows(store.connection, store.sources.dataset(name), title, absent=absent)
+    options = ReadOptions(absent_coverage=absent)
+    table = schemas.rows(store.connection, store.sources.dataset(name), title, options)
     if name == "slides":
         yield from rules.slides(table)
         tables[name] = table

@@ -1,6 +1,7 @@
 """Shared by all tests: a working folder of their own, the embedded digits, and small artifacts."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from sqlite3 import connect
 from typing import Any
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from programs import run_line, run_program
 
 pytest_plugins = [
     "engine_problems",  # the fixtures that tests of the engine share
@@ -83,10 +86,28 @@ def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(autouse=True)
 def _own_folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Run every test in an empty folder, with no tracking URI inherited."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    forget_relative_stores()
+
+
+def forget_relative_stores() -> None:
+    """Let MLflow open ``sqlite:///mlflow.db`` anew: it keeps stores by URI, whatever the folder."""
+    for kind, registry in (
+        ("tracking", "_tracking_service.registry.TrackingStoreRegistry"),
+        ("model_registry", "_model_registry.registry.ModelRegistryStoreRegistry"),
+    ):
+        if f"mlflow.store.{kind}.sqlalchemy_store" not in sys.modules:
+            continue
+        engines = resolve_name(f"mlflow.store.{kind}.sqlalchemy_store.SqlAlchemyStore")._engine_map
+        relative = [uri for uri in engines if re.match(r"sqlite:///[^/]", uri)]
+        for uri in relative:
+            engines.pop(uri).dispose()
+        if relative:
+            resolve_name(f"mlflow.tracking.{registry}")._get_store_with_resolved_uri.cache_clear()
 
 
 @pytest.fixture
@@ -140,17 +161,19 @@ def launch(
     command: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a folder, as a user would."""
-    own = Path(sys.executable).parent
+    return run_program(command, folder, environment_with(environment))
+
+
+def launch_line(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in a folder."""
+    return run_line(line, folder, environment_with(environment))
+
+
+def environment_with(changes: dict[str, str]) -> dict[str, str]:
+    """Return the variables of a user who has this environment and no tracking server."""
+    programs = Path(sys.executable).parent
     inherited = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**inherited, "PATH": f"{own}{os.pathsep}{os.environ['PATH']}", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return {**inherited, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **changes}
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tools_output
-from conftest import ROOT, launch
+from conftest import ROOT, launch, launch_line
 from documents import DECISIONS, DOCUMENTS, Block, blocks, mentioned, parse, prose, read
 from test_walkthroughs import WALKTHROUGHS
 from versions import BETTER, GOOD, MODEL, register, write_data
@@ -48,6 +48,8 @@ ELSEWHERE = {
     "test_every_tile_is_predicted_by_the_head_that_did_not_see_it",
     "docs/training.md: Several encoders": "tests/train/test_several_encoders.py::"
     "test_the_leaderboard_says_what_the_predictions_say",
+    "docs/howto.md: Labels in doubt": "tests/featurestore/annotations/test_review.py::"
+    "test_doubted_labels_are_ranked_and_come_back_as_they_were_corrected",
     "docs/spark.md": "tests/featurestore/backend/test_engines.py::"
     "test_a_store_on_spark_makes_the_same_training_set",
     "docs/server.md": "tests/train/tracking/test_server.py::test_the_walk_through_runs_as_written",
@@ -220,7 +222,7 @@ def test_a_block_runs_as_written(
             assert cli.main(shlex.split(written)[1:]) == 0, command + capsys.readouterr().err
             assert capsys.readouterr().out or command in SILENT, command
         else:
-            done = launch(["bash", "-ec", written], folder, MLFLOW_TRACKING_URI=uri)
+            done = launch_line(written, folder, MLFLOW_TRACKING_URI=uri)
             assert done.returncode == 0, command + done.stdout + done.stderr
         assert (folder / LEFT.get(command, "")).exists(), command
 

@@ -91,8 +91,8 @@ REFUSED = {
     ),
     "embeddings of another level": (
         {"x": [4 * n for n in KEYS]}, {}, ["fold=1"],
-        ["11 of 12 surviving tiles have no embedding", "allow_missing=0.5", "in 's1'",
-         "4 times those of the embeddings: so 11 of 11", "pixels of one level", "allow_missing=1"],
+        ["12 of 12 surviving tiles have no embedding of their own", "allow_missing=0.5", "in 's1'",
+         "4 times those of the embeddings: so 12 of 12", "not 1 by chance", "pixels of one level"],
     ),
     "names with a suffix": (
         {"slide_id": [f"s{n // 3}" for n in KEYS]},
@@ -156,6 +156,8 @@ REFUSED = {
     "unknown data": ({}, {}, ["fold=1", "data=digit"], ["data=digit", "did you mean 'digits'?"]),
     "checkpoint of nothing": ({}, {}, ["mode=test", "checkpoint=x", "data.test_tiles=y"],
                               ["not a checkpoint", "x"]),
+    "test without test tiles": ({}, {}, ["mode=test", "checkpoint=x"],
+                                ["data.test_tiles is not set", "`featurestore split`"]),
     "test without a checkpoint": ({}, {}, ["mode=test"], ["needs a checkpoint"]),
     "missing file": ({}, {}, ["fold=1", "data.tiles=nope.parquet"], ["nope.parquet", "in "]),
     "corrupt file": ({}, {}, ["fold=1", "data.tiles=own.yaml"], ["not a whole Parquet"]),
@@ -203,6 +205,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_one_error_and_nothing_written(
     name: str, artifacts: TABLES, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -77,6 +77,7 @@ def test_a_room_holds_few_files_and_every_file_of_train_is_a_command():
     assert all('if __name__ == "__main__":' in file.read_text() for file in commands)
 
 
+@pytest.mark.slow
 def test_the_engine_stands_alone():
     """It can be timed on a machine that has torch and nothing else of this project's stack."""
     heavy = {"duckdb", "mlflow", "ibis", "pyarrow", "featurestore", "accelerate"}
@@ -93,6 +94,7 @@ def test_no_script_shadows_a_module():
     assert not names & set(packages_distributions())
 
 
+@pytest.mark.slow
 def test_what_a_terminal_is_shown_goes_through_one_door():
     """Rich's own console, and `print` of anything with a name in it, would show names raw."""
     for file in SOURCES:
@@ -131,6 +133,7 @@ def is_there(reference: str, module: ModuleType, used: set[str]) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_name_what_there_is(package: str):
     """`name` is a name of Python, ``text`` anything else; of a module, which may be a page that

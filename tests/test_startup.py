@@ -23,7 +23,7 @@ ENGINES = {"ibis", "duckdb", "pyarrow", "pandas", "numpy", "pyspark"}
 SCRIPTS = ("probe", "replay", "compare", "promote", "export", "maps")
 COMMANDS = (
     "init", "sql", "funnel", "views", "check", "describe", "catalog", "shell", "plot", "cover",
-    "split", "materialise", "snapshots", "verify", "gc", "diff", "export", "import",
+    "label-issues", "split", "materialise", "snapshots", "verify", "gc", "diff", "export", "import",
 )  # fmt: skip
 FORKED = """
 import json, os, runpy, sys
@@ -60,12 +60,15 @@ def test_help_and_refusals_import_neither_engines_nor_what_training_needs(tmp_pa
         *([f"train/{script}.py", "--help"] for script in SCRIPTS),
         ["train/submit.py", "slurm", "--help"],
         ["featurestore/console/cli.py", "--help"],
-        *(["featurestore/console/cli.py", command, "--help"] for command in ("funnel", "import")),
+        ["featurestore/console/cli.py", "funnel", "--help"],
+        ["featurestore/console/cli.py", "import", "--help"],
+        ["featurestore/console/cli.py", "label-issues", "--help"],
     ]
     refused = [
         ["train/probe.py", "flod=4"],
         ["train/probe.py", "sweep.k=[2]"],
         ["train/promote.py", "verison=7"],
+        ["train/compare.py", "one_run", "another", "otuput=here"],
         ["featurestore/console/cli.py", "funnel", "tresholds.Fat=1"],
     ]
     outcomes = started(tmp_path, *calls, *refused)

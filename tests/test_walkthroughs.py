@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch_line
 from documents import commands, read
 
 WALKTHROUGHS = [
@@ -34,7 +34,7 @@ def run(text: str, folder: Path) -> str:
     printed = ""
     for command in commands(text):
         written = re.sub(r"(^|\s)(train|sql)/", rf"\1{ROOT}/\2/", command)
-        done = launch(["bash", "-ec", written], folder)
+        done = launch_line(written, folder)
         assert done.returncode == 0, command + done.stdout + done.stderr
         printed += done.stdout
     return printed

@@ -8,8 +8,15 @@ probabilities (rows, classes), compared with the network before it is kept; `mod
 `model.json`; `README.md`, the card. Needs `pip install -e '.[export]'`.
 """
 
-import argparse
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
+import argparse
 from pathlib import Path
 
 

@@ -12,6 +12,13 @@ Needs `pip install -e '.[maps]'`.
 """
 
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +77,7 @@ def run(keys: Keys) -> None:
     check_extra()
     from featurestore.io import atomic
     from featurestore.printing import Console
+    from train.overlays.slides import slides_artifact
     from train.overlays.write import write
     from train.predictions.files import dataset
 
@@ -78,7 +86,8 @@ def run(keys: Keys) -> None:
     if Path(keys.output).exists():
         atomic.new_folder(Path(keys.output), lambda _: None)  # refuses before any work
     predicted = dataset(keys.predictions, keys.uri)
-    slides = keys.slides or recorded_slides(keys.predictions)
+    uri, strip = (keys.slides, "") if keys.slides else recorded_slides(keys.predictions)
+    slides = slides_artifact(uri, strip)
     console = Console()
     atomic.new_folder(
         Path(keys.output), lambda folder: write(folder, predicted, slides, keys.maps, console)
@@ -86,8 +95,8 @@ def run(keys: Keys) -> None:
     console.print(f"written: {keys.output}", soft_wrap=True)
 
 
-def recorded_slides(run: str) -> str | list[str]:
-    """Return the slides artifact that a run has recorded.
+def recorded_slides(run: str) -> tuple[str | list[str], str]:
+    """Return the slides artifact that a run has recorded, and the suffix to take from its names.
 
     Raises
     ------
@@ -102,7 +111,7 @@ def recorded_slides(run: str) -> str | list[str]:
         data = load.excerpt(file.read_text(), ["data"]).get("data", {}) if file.is_file() else {}
         slides: Uris = data.get("slides")
         if slides:
-            return slides
+            return slides, data.get("slide_id_strip") or ""
     raise ConfigError(
         "No slides artifact says how large slides and tiles are",
         found=f"slides is not set, and {run} has recorded none",

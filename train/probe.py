@@ -14,8 +14,15 @@ It reads top to bottom: configuration -> store -> data -> heads -> loop -> metri
 `--help` lists the keys.
 """
 
-import gc
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
+import gc
 
 from train.config.help import check_or_exit
 
@@ -83,7 +90,7 @@ def record(this: Run, job: Any, inputs: Inputs | None, work: Work) -> RunLogger:
     """Do the work of a run; console, MLflow and report.html are told the same."""
     log = RunLogger(this)
     if inputs:
-        log.inputs(inputs.store, inputs.snapshots)  # versions, digests, funnel, leakage
+        log.inputs(inputs)  # versions, digests, funnel, leakage
     end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
     work(this, log, job)
     log.close(job.model)  # report.html
@@ -141,7 +148,8 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # -- register ---------------------------------------------------------------------------------
 
     # What was trained, and selected by which figure: parameters, page and card say it alike.
-    training = describe_training(config, grid, choice, bool(job.held_out))
+    is_tested = bool(job.held_out) and not job.doubt  # of tiles that were trained on no figure is
+    training = replace(describe_training(config, grid, choice, is_tested), doubt=job.doubt)
     log.training(training)
     if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
         return
@@ -156,6 +164,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     # Standardisation and temperature go into the weights: what is served takes raw embeddings.
     network = build_network(result, head, config)
     model = replace(network, training=training, encoder=config.data.encoder)
+    model = replace(model, snapshot=job.digests[grid.settings[choice.setting].variant])
     log.checkpoint(model)
     if job.held_out:  # under the same rules, and looked at once, after every choice was made
         tiles = job.held_out[grid.settings[choice.setting].variant]
@@ -200,6 +209,8 @@ def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
     if not this.is_main:
         return
     log.cohort(this.states, len(cohort), cohort.labelled)
+    assert cohort.missing is not None
+    log.without_embedding(cohort.missing, len(cohort))
     draw_maps(this, log, files.dataset(str(this.states), None))
     if config.abstain_below is not None:  # of all predictions those that are doubtful are read
         log.abstentions(read_doubtful(this.states, job.model.spec, config), tiles=len(cohort))

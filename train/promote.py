@@ -2,22 +2,32 @@
 
     python train/promote.py model=tissue-probe version=7 alias=champion
     python train/promote.py model=tissue-probe version=7 data.test_tiles=test_tiles.parquet
+    python train/promote.py model=tissue-probe version=latest why="more slides of Nerve"
+    python train/promote.py history model=tissue-probe
     python train/promote.py rollback model=tissue-probe
     python train/promote.py unlock model=tissue-probe
 
 Candidate and champion are applied to the same test view, that of the candidate's run unless said
 otherwise; configs/gate.yaml says what must hold. The decision stands in the tags of the version
 and in `promotion/` among the artifacts of its run. `rollback` gives the alias back to the version
-before, and done twice undoes itself; `unlock` removes what a killed promotion has left.
+before, and done twice undoes itself; `unlock` removes what a killed promotion has left; `history`
+lists the versions that had the alias, with dates, figures, author and why.
 
 Exit status: 0 promoted (or champion already), 2 an error, 3 refused by the gate or overtaken.
 """
 
-import re
 import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from featurestore.errors import FeatureStoreError
 from featurestore.printing import Console, print_error, say
@@ -34,7 +44,7 @@ if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
 
 EXAMPLE = "model=tissue-probe version=7 alias=champion"
-VERBS = ("rollback", "unlock")
+VERBS = ("rollback", "unlock", "history")
 VIEW = ("data", *KEEPING, "threads", "memory_limit", "storage", "backend")
 REFUSED = 3
 
@@ -44,12 +54,18 @@ class Request:
     """What is asked for."""
 
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
-    version: int | None = field(default=None, metadata=doc("which one is to be promoted", COUNTS))
+    version: int | Literal["latest"] | None = field(
+        default=None, metadata=doc("which one is to be promoted, or latest", COUNTS)
+    )
     alias: str = field(default="champion", metadata=doc("the alias that it gets"))
     gate: str | None = field(
-        default=None, metadata=doc("what must hold (default: this checkout's configs/gate.yaml)")
+        default=None,
+        metadata=doc("what must hold: a file, or one of configs/ by its name (default: gate)"),
     )
     author: str | None = field(default=None, metadata=doc("who decides (default: login name)"))
+    why: str | None = field(
+        default=None, metadata=doc("reason, for the page and the history (default: the gate's)")
+    )
     uri: str | None = field(
         default=None,
         metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
@@ -81,11 +97,16 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
     changes = [a for a in argv if re.split(r"[.=]", a, maxsplit=1)[0] in VIEW and "=" in a]
     request = small(Request, [a for a in argv if a not in changes], EXAMPLE)
     given(Config, changes, EXAMPLE)
-    if (request.version is None) == (verb == "promote") or (changes and verb != "promote"):
+    if request.version is None and verb == "promote":
         raise ConfigError(
-            "version is not set" if verb == "promote" else f"{verb} takes neither version nor view",
-            found=" ".join(argv) or "no arguments",
-            fix=f"write {EXAMPLE if verb == 'promote' else f'{verb} model={request.model}'}",
+            "version is not set", found=" ".join(argv) or "no arguments",
+            fix=f"write {EXAMPLE}, or version=latest",
+        )  # fmt: skip
+    if (request.version is not None or changes) and verb != "promote":
+        raise ConfigError(
+            f"{verb} takes neither version nor view",
+            found=" ".join(argv),
+            fix=f"write {verb} model={request.model}",
         )
     check_model_name(request.model, "model")
     if not re.fullmatch(r"(?!latest$|[vV]\d+$)[\w-]+", request.alias):
@@ -126,15 +147,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featurestore.console.cli import shown_warnings
+from featurestore.console.tables import print_table
+from featurestore.errors import ArtifactError
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from train.config.load import CONFIGS, filed
 from train.promotion import alias, gate, lock
+from train.promotion import history as history_of
 from train.promotion.alias import OvertakenError
+from train.promotion.checks import Check, failed_checks, files_line, run_checks
 from train.promotion.decision import Decision, page, show, tags
-from train.promotion.gate import Check
 from train.tracking import registry
 from train.tracking.provenance import git_commit
 from train.tracking.registry import Version
@@ -151,6 +175,8 @@ def main(argv: Sequence[str]) -> int:
         command = shlex.join(["python", "train/promote.py", *argv])
         if verb == "unlock":
             return unlock(request.model)
+        if verb == "history":
+            return history(request)
         if verb == "rollback":
             return rollback(request, command)
         return promote(request, changes, command, Console())
@@ -161,7 +187,8 @@ def main(argv: Sequence[str]) -> int:
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:
     """Look at the candidate and the champion, decide, write it down, move the alias."""
-    file = Path(request.gate) if request.gate else CONFIGS / "gate.yaml"
+    named = CONFIGS / f"{request.gate or 'gate'}.yaml"
+    file = named if named.is_file() else Path(request.gate or named)
     asked = filed(Gate, file)
     gate.check(asked)
     candidate = registry.version(request.model, request.version or 0)
@@ -172,7 +199,7 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     with shown_warnings(console), resolved_once():
         lines, evaluation = examined(asked, candidate, champion, changes, console)
     decision = replace(
-        signed("refused" if gate.failed_checks(lines) else "passed", request, command, candidate),
+        signed("refused" if failed_checks(lines) else "passed", request, command, candidate),
         champion=champion.number if champion else "none",
         gate=str(file),
         gate_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -183,6 +210,7 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     if decision.outcome == "passed":
         try:
             alias.move(candidate, request.alias, champion)
+            decision = promoted(decision, candidate, request)
         except OvertakenError as late:
             line = Check("overtaken", False, late.found, "the champion that it was compared with")
             decision = replace(decision, outcome="refused", lines=[*lines, line])
@@ -194,6 +222,14 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")
     console.print(f"evidence: runs:/{candidate.run}/{decision.file}", soft_wrap=True)
     return 0
+
+
+def promoted(decision: Decision, candidate: Version, request: Request) -> Decision:
+    """Write down that the alias was moved: the page is titled so, and the history tells of it."""
+    decision = replace(decision, outcome="promoted")
+    write_page(decision, candidate, request)
+    history_of.record(decision, candidate)
+    return decision
 
 
 def examined(
@@ -215,17 +251,17 @@ def examined(
     run, config = recorded_config(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [
-            registry.fetch(one.model, one.number, Path(scratch, one.number)) for one in versions
-        ]
+        folders = [registry.fetch(candidate.model, candidate.number, Path(scratch, "candidate"))]
+        if champion:
+            folders.append(fetch_champion(champion, Path(scratch, "champion")))
         lines = []
         if asked.digests:
             changes_of_files = {
                 str(one): registry.verify_files(one, folder)
                 for one, folder in zip(versions, folders, strict=True)
             }
-            lines.append(gate.files_line(changes_of_files))
-        if gate.failed_checks(lines):
+            lines.append(files_line(changes_of_files))
+        if failed_checks(lines):
             return lines, None
         new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
@@ -237,7 +273,29 @@ def examined(
         evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    return [*lines, *gate.run_checks(asked, evaluation.evidence)], evaluation
+    return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
+
+
+def fetch_champion(champion: Version, folder: Path) -> Path:
+    """Copy the files of the champion; without them nothing can be compared with it.
+
+    Raises
+    ------
+    ArtifactError
+        They are not there.
+    """
+    try:
+        copy, found = registry.fetch(champion.model, champion.number, folder), "none of its files"
+    except ArtifactError as error:
+        copy, found = folder, f"{error.wrong}: {error.found}"
+    if registry.recorded_digests(copy):
+        return copy
+    raise ArtifactError(
+        f"The champion, {champion}, cannot be compared with: its files are not there",
+        found=found,
+        fix="restore them; or give the alias back to the version before by `python "
+        f"train/promote.py rollback model={champion.model}`, or delete the alias in MLflow",
+    )
 
 
 def signed(outcome: str, request: Request, command: str, version: Version) -> Decision:
@@ -252,27 +310,35 @@ def signed(outcome: str, request: Request, command: str, version: Version) -> De
         command=command,
         commit=git_commit() or "not known",
         time=datetime.now(UTC),
+        why=request.why or "",
     )
 
 
 def record(decision: Decision, version: Version, request: Request) -> None:
     """Write a decision as an artifact of the version's run, into its tags, and where asked."""
-    content = page(decision)
-    uri = registry.write(version, content, decision.file)
+    uri = write_page(decision, version, request)
     registry.tag(version, tags(decision, uri))
     if decision.evaluation:
         test_set = decision.evaluation.evidence.read["test_tiles"]
         registry.record_use(version, test_set, decision.time, decision.outcome)
+
+
+def write_page(decision: Decision, version: Version, request: Request) -> str:
+    """Write the page of a decision; return its URI."""
+    content = page(decision)
+    uri = registry.write(version, content, decision.file)
     if request.output:
         write_bytes(Path(request.output) / Path(decision.file).name, content.encode())
+    return uri
 
 
 def refuse(decision: Decision) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
     say(f"refused: version {decision.version} does not become {decision.alias} of {decision.model}",
         sys.stderr)  # fmt: skip
-    for line in gate.failed_checks(decision.lines):
-        say(f"  {line.name}: {line.measured} (asked: {line.required})", sys.stderr)
+    for line in failed_checks(decision.lines):
+        short = f", {line.room}" if line.room else ""
+        say(f"  {line.name}: {line.measured} (asked: {line.required}{short})", sys.stderr)
     return REFUSED
 
 
@@ -283,9 +349,21 @@ def rollback(request: Request, command: str) -> int:
         for version, outcome in ((now, "rolled back"), (before, "restored")):
             made = replace(signed(outcome, request, command, version), champion=now.number)
             record(made, version, request)
+        history_of.record(made, before)
         say(f"{request.alias} of {request.model}: {now} -> {before}")
 
     alias.rollback(request.model, request.alias, write)
+    return 0
+
+
+def history(request: Request) -> int:
+    """List the versions that had the alias."""
+    kept = history_of.reigns(request.model, request.alias)
+    if not kept:
+        say(f"no version of {request.model} has been {request.alias}")
+        return 0
+    title = f"{request.alias} of {request.model}, the latest last"
+    print_table(history_of.table(kept), Console(), title, limit=len(kept))
     return 0
 
 

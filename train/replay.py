@@ -11,6 +11,12 @@ status 0: all are the same; 3: a figure or the data differ; 2: it cannot be repl
 
 import sys
 
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 from featurestore.printing import print_error
 from featurestore.spec.arguments import given
 from train.config.schema import Config, ConfigError

@@ -10,9 +10,16 @@ A job that was preempted or killed goes on from its last epoch. `--dry-run` prin
 submitted. Needs `pip install -e '.[cluster]'`.
 """
 
+import sys
+
+from train.config import installed
+
+# What the extra `train` brings is looked for before it is imported: without it one refusal is told.
+if __name__ == "__main__":
+    installed.check_or_exit()
+
 import argparse
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

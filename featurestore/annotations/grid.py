@@ -223,6 +223,11 @@ def read_slides(uri: str) -> dict[str, dict[str, Any]]:
     """Return the rows of a slides artifact by the names of slides."""
     table = checked_table(engine.connect(), parquet.dataset(uri), "slides")
     violation.raise_first(rules.slides(table))
+    return rows_by_slide(table)
+
+
+def rows_by_slide(table: ir.Table) -> dict[str, dict[str, Any]]:
+    """Return the rows of a table of slides by their names."""
     with errors.translated():
         rows = table.mutate(id=table.id.cast("string")).to_pyarrow().to_pylist()
     return {row["id"]: row for row in rows}

@@ -21,6 +21,9 @@ from featurestore.backend.spark import spark_connection, spark_schema, spark_tab
 from featurestore.backend.spark import unnormalised as spark_unnormalised
 from featurestore.spec.literals import Engine
 
+INTERNAL = ("ibis_", "parquet_")
+"""What begins the names of views that nobody asks for by name."""
+
 
 def connect(
     threads: int | None = None,
@@ -81,11 +84,19 @@ def settings(threads: int | None = None, memory_limit: str | None = None) -> lis
 
 
 def read_parquet(
-    connection: SQLBackend, files: Sequence[Path], layout: Layout | None = None
+    connection: SQLBackend,
+    files: Sequence[Path],
+    layout: Layout | None = None,
+    content: ir.Table | None = None,
 ) -> ir.Table:
     """Return the rows of some Parquet files of one schema as a lazy table.
 
     Names of folders mean nothing but what ``layout`` says; without one, every column is read.
+
+    Parameters
+    ----------
+    content
+        What files and folders say, where executors of Spark have read it.
 
     Raises
     ------
@@ -95,7 +106,7 @@ def read_parquet(
     paths = [str(file.absolute()) for file in files]
     with translated():
         if connection.name == "pyspark":
-            return spark_table(connection, paths, layout)
+            return spark_table(connection, paths, layout, content)
         query = _duckdb_select(paths, layout).sql("duckdb")
         if connection.raw_sql("select path is null from duckdb_databases() where database_name = "
                               "current_database()").fetchone()[0]:  # fmt: skip
@@ -145,15 +156,26 @@ def _read(name: str, layout: Layout, table: str | None = None) -> Any:
         column = exp.cast(column, "text")
     if name in layout.normal:
         column = exp.func("nfc_normalize", column, dialect="duckdb")
+        if (pattern := layout.pattern(name)) is not None:
+            ends = [exp.convert(pattern), exp.convert("")]
+            column = exp.func("regexp_replace", column, *ends, dialect="duckdb")
     return exp.alias_(column, name, quoted=True)
 
 
-def unnormalised(connection: SQLBackend, files: Sequence[Path], column: str) -> list[str]:
-    """Return the values of a column of text that are not in Unicode's normal form C, sorted."""
+def unnormalised(
+    connection: SQLBackend, files: Sequence[Path], column: str, content: ir.Table | None = None
+) -> list[str]:
+    """Return the values of a column of text that are not in Unicode's normal form C, sorted.
+
+    Parameters
+    ----------
+    content
+        As of `read_parquet`.
+    """
     layout = Layout([column])
     with translated():
         if connection.name == "pyspark":
-            rows = connection.frame(read_parquet(connection, files, layout))
+            rows = connection.frame(read_parquet(connection, files, layout, content))
             texts = spark_unnormalised(rows, column)
         else:
             rows = _duckdb_select([str(file.absolute()) for file in files], layout).subquery("rows")
@@ -171,18 +193,29 @@ def write_parquet(rows: ir.Table, path: Path) -> None:
         connection.con.sql(connection.compile(rows)).write_parquet(str(path), compression="zstd")
 
 
-def keep(rows: ir.Table) -> ir.Table:
+def keep(rows: ir.Table, name: str | None = None) -> ir.Table:
     """Compute the rows of a table once, for as long as its connection is open.
 
     In DuckDB they count towards its limit of memory, beyond which they lie in its temporary folder;
     in Spark they lie with its executors.
+
+    Parameters
+    ----------
+    name
+        What to call it, see `kept`.
     """
-    connection, name = rows.get_backend(), ibis.util.gen_name("parquet")
+    connection, name = rows.get_backend(), name or ibis.util.gen_name("parquet")
     with translated():
         if connection.name == "pyspark":
             connection.frame(rows).persist().createOrReplaceTempView(name)
             return connection.table(name)
         return connection.create_table(name, rows, temp=True)
+
+
+def kept(connection: SQLBackend, name: str) -> ir.Table | None:
+    """Return the table of a name, if it was kept."""
+    with translated():
+        return connection.table(name) if name in view_names(connection) else None
 
 
 def release(rows: ir.Table) -> None:
@@ -260,8 +293,7 @@ def _text(value: str) -> exp.Expression:
 
 def columns(connection: SQLBackend) -> list[tuple[str, list[str]]]:
     """Return the names of the views and tables that SQL can ask, with their columns."""
-    made_by_ibis = ("ibis_", "parquet_")
-    names = sorted(n for n in view_names(connection) if not n.startswith(made_by_ibis))
+    names = sorted(n for n in view_names(connection) if not n.startswith(INTERNAL))
     return [(name, list(connection.table(name).columns)) for name in names]
 
 

@@ -13,9 +13,9 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.sql import SQLBackend
-from ibis.formats.pyarrow import PyArrowSchema
 
 from featurestore.backend.errors import translated
+from featurestore.backend.spark import spark_type
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def run(connection: SQLBackend, work: Callable[[T], R], items: Sequence[T]) -> l
         for number, item in _items(batches):
             yield _outcome(number, lambda item=item: work(item))  # type: ignore[misc]
 
-    return _results(connection, _tasks(connection, items).mapInArrow(done, _spark_type(OUTCOME)))
+    return _results(connection, _tasks(connection, items).mapInArrow(done, spark_type(OUTCOME)))
 
 
 def read(
@@ -79,7 +79,7 @@ def read(
 
     name = ibis.util.gen_name("rows")
     with translated():
-        frame = _tasks(connection, items).mapInArrow(rows, _spark_type(schema))
+        frame = _tasks(connection, items).mapInArrow(rows, spark_type(schema))
         frame.createOrReplaceTempView(name)
         return connection.table(name)
 
@@ -116,7 +116,7 @@ def write(
 
     with translated():
         ranges = connection.frame(rows).repartitionByRange(*keys).sortWithinPartitions(*keys)
-    return _results(connection, ranges.mapInArrow(done, _spark_type(OUTCOME)))
+    return _results(connection, ranges.mapInArrow(done, spark_type(OUTCOME)))
 
 
 def _tasks(connection: SQLBackend, items: Sequence[object]) -> Any:
@@ -158,9 +158,3 @@ def _results(connection: SQLBackend, frame: Any) -> list[Any]:
             raise result
         results.append(result)
     return results
-
-
-def _spark_type(schema: pa.Schema) -> Any:
-    from ibis.backends.pyspark.datatypes import PySparkSchema
-
-    return PySparkSchema.from_ibis(PyArrowSchema.to_ibis(schema))

@@ -1,12 +1,14 @@
 """Queries as trees: what kind of statement one is, and what it would read beside the views."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
 
 from featurestore.errors import QueryError
+from featurestore.spec.store_spec import not_configured
 from featurestore.spec.typed import nearest
 
 Tree = Any
@@ -19,7 +21,28 @@ MAKERS = {
     "posexplode", "posexplode_outer", "inline", "inline_outer", "stack",
 }  # fmt: skip
 """Functions that make rows of their arguments alone; any other in place of a table reads some."""
+OF_RUNS = ("predictions", "errors")
+"""Views that there are of runs alone, which somebody has named."""
 TOLD = (exp.Summarize, exp.Describe, exp.Show, exp.Command, exp.Pragma)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a query may read beside the views.
+
+    Parameters
+    ----------
+    external
+        Files, tables and other machines.
+    absent
+        By the name of a view that is not there, the artifact that it would be made of.
+    """
+
+    external: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+VIEWS_ALONE = Reach()
 
 
 def statements(text: str, dialect: str) -> list[Tree]:
@@ -47,20 +70,35 @@ def written(tree: Tree, dialect: str) -> str:
     return str(tree.sql(dialect))
 
 
-def refuse_outside(tree: Tree, views: Collection[str]) -> None:
+def refuse_outside(
+    names: Iterable[str], views: Collection[str], reach: Reach = VIEWS_ALONE
+) -> None:
     """Refuse a query that reads more than some views.
+
+    Parameters
+    ----------
+    names
+        What it reads that is none of them: a file, another table, or a function that reads one.
+    reach
+        What it may read.
 
     Raises
     ------
     QueryError
-        It names a file, another table, or a function that reads one.
+        There is one.
+    ArtifactError
+        It is a view whose artifact is not configured.
     """
-    for name in outside(tree, {view.casefold() for view in views}):
+    for name in () if reach.external else names:
+        if artifact := reach.absent.get(name.casefold()):
+            wrong = f"The query reads the view {name}, which is made of the artifact {artifact}"
+            raise not_configured(artifact, wrong)
+        of_runs = name in OF_RUNS and "name whose they are: runs=RUN; or "
         raise QueryError(
             "The query reads what is none of the views",
             found=name + nearest(name, views),
-            fix="ask the views alone (`featurestore views` lists them), or allow the rest: "
-            "--external, in Python external=True",
+            fix=f"{of_runs or ''}ask the views alone (`featurestore views` lists them), or allow "
+            "the rest: --external, in Python external=True",
         )
 
 
@@ -84,13 +122,18 @@ def read_wholly(tree: Tree, views: Collection[str], column: str) -> list[str]:
 
     A row is read as a whole where the name of its table stands in place of a column.
     """
-    tables = [table for table in tree.find_all(exp.Table) if table.name.casefold() in views]
-    names = {name.casefold() for table in tables for name in (table.name, table.alias)}
+    within = [table for table in tree.find_all(exp.Table) if table.name.casefold() in views]
+    names = {name.casefold() for table in within for name in (table.name, table.alias)}
     asked = any(node.name.casefold() in {column, *names} for node in tree.find_all(exp.Column))
     everything = any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star))
     if asked or everything or "columns" in functions(tree):
-        return [view for view in views if view in {table.name.casefold() for table in tables}]
+        return [view for view in views if view in tables(tree)]
     return []
+
+
+def tables(tree: Tree) -> set[str]:
+    """Return the names of the tables that a query names, case-folded."""
+    return {table.name.casefold() for table in tree.find_all(exp.Table)}
 
 
 def bound(table: Tree) -> bool:

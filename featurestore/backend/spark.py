@@ -135,11 +135,25 @@ def _arrow_backend(session: Any) -> SQLBackend:
     return ArrowBackend().connect(session)
 
 
-def spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | None) -> ir.Table:
-    """Return Parquet files as a lazy table, laid out as DuckDB reads them."""
-    rows = connection.session.read.parquet(*map(_spark_path, paths))
+def spark_table(
+    connection: SQLBackend,
+    paths: Sequence[str],
+    layout: Layout | None,
+    content: ir.Table | None = None,
+) -> ir.Table:
+    """Return Parquet files as a lazy table, laid out as DuckDB reads them.
+
+    Parameters
+    ----------
+    content
+        What the files and the names of their folders say, where Spark cannot read them by itself.
+    """
+    if content is None:
+        rows = connection.session.read.parquet(*map(_spark_path, paths))
+        rows = _with_folders(connection.session, rows, paths, layout.partitions if layout else {})
+    else:
+        rows = connection.frame(content)
     if layout:
-        rows = _with_folders(connection.session, rows, paths, layout.partitions)
         rows = rows.select(
             *(_spark_column(rows, name, layout.written.get(name, name), layout)
               for name in layout.columns),
@@ -148,6 +162,26 @@ def spark_table(connection: SQLBackend, paths: Sequence[str], layout: Layout | N
     name = ibis.util.gen_name("parquet")
     rows.createOrReplaceTempView(name)
     return connection.table(name)
+
+
+def refusing(rows: ir.Table, columns: pa.Schema, reason: str) -> ir.Table:
+    """Return a table of Spark with more columns: who asks for their values is refused."""
+    from pyspark.sql.functions import lit, raise_error
+
+    connection, name = rows.get_backend(), ibis.util.gen_name("parquet")
+    frame = connection.frame(rows)
+    for field in spark_type(columns).fields:
+        frame = frame.withColumn(field.name, raise_error(lit(reason)).cast(field.dataType))
+    frame.createOrReplaceTempView(name)
+    return connection.table(name)
+
+
+def spark_type(schema: pa.Schema) -> Any:
+    """Return what Spark calls the types of some columns."""
+    from ibis.backends.pyspark.datatypes import PySparkSchema
+    from ibis.formats.pyarrow import PyArrowSchema
+
+    return PySparkSchema.from_ibis(PyArrowSchema.to_ibis(schema))
 
 
 def _with_folders(
@@ -170,14 +204,17 @@ def _with_folders(
 
 
 def _spark_column(rows: Any, name: str, written: str, layout: Layout) -> Any:
-    from pyspark.sql.functions import coalesce, create_map, lit
+    from pyspark.sql.functions import coalesce, create_map, lit, regexp_replace
 
     column = rows["`" + written.replace("`", "``") + "`"]
-    texts = unnormalised(rows.select(column.alias(name)), name) if name in layout.normal else []
-    if not texts:
+    if name not in layout.normal:
         return column.alias(name)
-    forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
-    return coalesce(create_map(*forms)[column], column).alias(name)
+    if texts := unnormalised(rows.select(column.alias(name)), name):
+        forms = (lit(form) for text in texts for form in (text, unicodedata.normalize("NFC", text)))
+        column = coalesce(create_map(*forms)[column], column)
+    if (pattern := layout.pattern(name)) is not None:
+        column = regexp_replace(column, pattern, "")
+    return column.alias(name)
 
 
 def unnormalised(rows: Any, name: str) -> list[str]:

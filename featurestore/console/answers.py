@@ -3,8 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from featurestore.errors import QueryError
 from featurestore.io import atomic
 from featurestore.io.refusals import reason
 from featurestore.printing import Console, say
+
+EXPLAINED = ["explain_key", "explain_value"]  # the columns of what EXPLAIN answers
+SUMMARIES = ("avg", "std", "q25", "q50", "q75")  # of what SUMMARIZE does
 
 
 @contextmanager
@@ -38,8 +41,8 @@ def presentable(form: str) -> Iterator[None]:
         ) from error
 
 
-def write(answer: pa.Table, form: str, output: Path | None) -> None:
-    """Print an answer, or write it to a file.
+def write(answers: Sequence[pa.Table], form: str, output: Path | None) -> None:
+    """Print the answers to some statements, or write one to a file.
 
     Parameters
     ----------
@@ -49,15 +52,22 @@ def write(answer: pa.Table, form: str, output: Path | None) -> None:
     Raises
     ------
     QueryError
-        A value has no place in the format.
+        A value has no place in the format, or several answers have none.
     ArtifactError
         The file cannot be written.
     """
     if form == "table" and output is None:
-        with presentable(form):
-            print_table(answer, Console())
+        for answer in answers:
+            with presentable(form):
+                _print(answer)
         return
-    content = _encoded(answer, form)
+    if len(answers) > 1:
+        raise QueryError(
+            "Several answers are printed as tables, and nothing else",
+            found=f"{len(answers)} statements",
+            fix="ask one at a time, or leave --format and --output out",
+        )
+    content = _encoded(answers[0], form)
     if output is None and sys.stdout.isatty():
         for line in content.decode().splitlines():
             say(line)
@@ -65,6 +75,28 @@ def write(answer: pa.Table, form: str, output: Path | None) -> None:
         sys.stdout.buffer.write(content)
     else:
         atomic.write_bytes(output, content)
+
+
+def _print(answer: pa.Table) -> None:
+    """Print an answer; that of EXPLAIN is a drawing, and stays as it was drawn."""
+    if answer.column_names != EXPLAINED:
+        print_table(_shortened(answer), Console())
+        return
+    for text in answer["explain_value"].to_pylist():
+        for line in text.splitlines():
+            say(line)
+
+
+def _shortened(answer: pa.Table) -> pa.Table:
+    """Return what SUMMARIZE answers, which writes numbers out as text, with numbers."""
+    if not set(SUMMARIES) < set(answer.column_names):
+        return answer
+    for name in SUMMARIES:
+        texts = answer[name]
+        with suppress(pa.ArrowInvalid):
+            place = answer.column_names.index(name)
+            answer = answer.set_column(place, name, texts.cast(pa.float64()))
+    return answer
 
 
 def _encoded(answer: pa.Table, form: str) -> bytes:

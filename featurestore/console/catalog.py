@@ -56,6 +56,7 @@ def write(store: FeatureStore, path: Path) -> Catalog:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as folder:
             building = Path(folder) / path.name
             filed = FeatureStore(store.spec, store.threads, database=building)
+            filed.add_runs(*store.runs)
             names = [name for name, _ in filed.name_views()]
             for name in names:
                 notes = column_notes(filed.connection.table(name).columns)

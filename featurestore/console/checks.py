@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from featurestore.console.settings import open_store
 from featurestore.console.tables import print_matches, print_table
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.snapshots.verify import damages
 from featurestore.validation import joins, violations
 
@@ -22,5 +22,6 @@ def run(options: argparse.Namespace) -> int:
     print_table(table, Console())
     for name, matches, _ in joined:
         print_matches(matches, Console(), f"surviving {name.replace('_', ' ')} by slide")
-    say(f"{errors} errors, {len(table) - errors} warnings")
+    warnings = counted(len(table) - errors, "warning")
+    say(f"{counted(errors, 'error')}, {warnings}")
     return 2 if errors else 0

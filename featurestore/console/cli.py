@@ -17,7 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from featurestore.console import keys
-from featurestore.console.commands import cover, imports, init, questions, split, training_sets
+from featurestore.console.commands import (
+    cover,
+    imports,
+    init,
+    label_issues,
+    questions,
+    split,
+    training_sets,
+)
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.printing import Console, print_error
 from featurestore.spec import store_arguments
@@ -126,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
             [
                 "After every command but import and cover, key=value:",
                 "  data=FILE classes=FILE  YAML of such keys; init writes one",
+                "  runs=RUN  views of its predictions; also [RUN,models:/NAME/1,FILE]",
                 *store_arguments.lines(),
             ]
         ),
@@ -145,9 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, help="threads of the engine (default: every core)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
-    parser.set_defaults(optional=None)
+    parser.set_defaults(optional=None, runs=[])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for group in (init, questions, cover, split, training_sets, imports):
+    for group in (init, questions, cover, label_issues, split, training_sets, imports):
         group.add(commands)
     return parser
 

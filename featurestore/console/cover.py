@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from featurestore.console.tables import print_table
@@ -9,7 +11,7 @@ from featurestore.errors import ArtifactError, ConfigError, os_errors_refused
 from featurestore.io import parquet
 from featurestore.io.progress import Rows
 from featurestore.io.uris import local_path
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.spec.store_spec import StoreSpec
 
 
@@ -21,6 +23,7 @@ def run(options: argparse.Namespace) -> None:
             fix="pip install 'tissue-probe[annotations]'",
         )  # fmt: skip
     from featurestore.annotations import (
+        correct,
         cover,
         files,
         grid,
@@ -28,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     from featurestore.annotations.areas import Selection
 
     classes = class_names(options.classes)
-    _check_output(options.to, [options.tiles, options.slides])
+    _check_output(options.to, [options.tiles, options.slides, options.correct])
     drawn = files.find(options.annotations)
     layout = grid.GridOptions(
         options.tile_size, options.stride, options.origin, options.edge, options.downsample
@@ -37,9 +40,19 @@ def run(options: argparse.Namespace) -> None:
     selection = Selection(classes, frozenset(options.ignore), options.detections, options.offset)
     files_of = files.by_slide(drawn, options.slide_id, tiles.slides)
     bar = Rows(Console(stderr=True), "slides")
-    summary = cover.cover(tiles, files_of, selection, options.to, bar)
-    print_table(summary.table(classes), Console())
-    say(f"{options.to}: {summary.tiles:,} tiles of {summary.slides:,} slides")
+    with ExitStack() as stack:
+        to = options.to
+        if options.correct:
+            to = Path(stack.enter_context(tempfile.TemporaryDirectory())) / to.name
+        summary = cover.cover(tiles, files_of, selection, to, bar)
+        print_table(summary.table(classes), Console())
+        if options.correct:
+            corrected = correct.correct(options.correct, to, options.to)
+            number = f"{corrected:,} of them as annotated now"
+            say(f"{options.to}: the tiles of {options.correct}, {number}")
+            return
+    number = f"{counted(summary.tiles, 'tile')} of {counted(summary.slides, 'slide')}"
+    say(f"{options.to}: {number}")
 
 
 def class_names(uri: str) -> tuple[str, ...]:

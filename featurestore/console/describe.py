@@ -92,7 +92,8 @@ def balance_view(fates: ir.Table) -> ir.Table:
 
 def _folds(store: FeatureStore, name: str) -> str:
     """Return the title of the folds, with where they come from."""
-    origin = f" ({store.assignment.origin.text})" if store.assignment else ""
+    assignment = store.assignment
+    origin = f" ({assignment.origin.described(assignment.is_kept)})" if assignment else ""
     return f"{name}: folds{origin}"
 
 

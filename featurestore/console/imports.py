@@ -10,7 +10,7 @@ from featurestore.importing.slide import Request
 from featurestore.importing.spacing import spacing
 from featurestore.io.progress import Rows
 from featurestore.io.uris import local_path
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 
 
 def run(options: argparse.Namespace) -> None:
@@ -26,11 +26,13 @@ def run(options: argparse.Namespace) -> None:
         downsample=given.get("downsample"),
         coordinates=given.get("coords"),
         save_every=given.get("save_every_n"),
+        replace=options.replace,
     )
     done = import_slides(
         request, options.to, skip_empty=options.skip_empty, rows=Rows(Console(stderr=True))
     )
-    say(f"{done.slides:,} slides, {done.tiles:,} tiles: {done.written:,} written, "
+    slides, tiles = counted(done.slides, "slide"), counted(done.tiles, "tile")
+    say(f"{slides}, {tiles}: {done.written:,} written, "
         f"{done.slides - done.written:,} there already")  # fmt: skip
     for units in done.units:
         say(f"x and y: {units}")

@@ -14,11 +14,12 @@ from featurestore.console import settings
 from featurestore.console.commands.init import FLAGS
 from featurestore.console.tables import print_table
 from featurestore.discovery import choice, cohort, data_file, folders, kinds
-from featurestore.discovery.cohort import PATIENT, Cohort
+from featurestore.discovery.cohort import Cohort
 from featurestore.discovery.folders import Candidate
+from featurestore.discovery.grouping import Grouping, suggested
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import atomic, mlflow_artifacts, uris
-from featurestore.printing import Console, say
+from featurestore.printing import Console, counted, say
 from featurestore.spec.places import is_path
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
@@ -42,12 +43,13 @@ def run(options: argparse.Namespace) -> None:
     spec = replace(spec, **_suggested_classes(spec, chosen["tiles"]))
     store = _checked(spec, options)
     cohorts = {name: cohort.cohort_of(store, name) for name in uris_of}
-    spec = replace(spec, **_suggested_folds(cohorts["tiles"], values))
+    folds = _suggested_folds(cohorts["tiles"], values)
+    spec = replace(spec, **folds.values)
     fold = cohorts["tiles"].folds[0] if cohorts["tiles"].folds else 0
-    content = data_file.text(spec, _name(options), options.to, fold)
-    _print(chosen, cohorts, store)
+    content = data_file.text(spec, _name(options), options.to, (fold, folds.why))
+    _print(chosen, cohorts, store, options.to)
     atomic.write_bytes(options.to, content.encode())
-    _print_end(spec, values, options.to, fold)
+    _print_end(spec, folds, options.to, fold)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -165,13 +167,11 @@ def _suggested_classes(spec: StoreSpec, tiles: Candidate | None) -> dict[str, An
     }
 
 
-def _suggested_folds(tiles: Cohort, values: dict[str, Any]) -> dict[str, Any]:
-    """Return folds that keep patients together, where there are patients and no folds."""
-    named = {"kfold_strategy", "kfold_group", "fold_rule"} & values.keys()
-    k = values.get("k", StoreSpec().k)
-    if named or tiles.folds or tiles.patients < k:
-        return {}
-    return {"kfold_strategy": "stratified_group", "kfold_group": PATIENT}
+def _suggested_folds(tiles: Cohort, values: dict[str, Any]) -> Grouping:
+    """Return folds that keep groups together, where the tiles bring none and nobody chose."""
+    if tiles.folds or {"kfold_strategy", "kfold_group", "fold_rule"} & values.keys():
+        return Grouping({}, "")
+    return suggested(tiles, values.get("k", StoreSpec().k), k_given="k" in values)
 
 
 def _checked(spec: StoreSpec, options: argparse.Namespace) -> FeatureStore:
@@ -190,7 +190,7 @@ def _checked(spec: StoreSpec, options: argparse.Namespace) -> FeatureStore:
         print_table(pa.Table.from_pylist(errors), Console())
         raise ArtifactError(
             f"What is there cannot be used, nothing was written: {errors[0]['wrong']}",
-            found=f"{len(errors)} errors; {errors[0]['found']}",
+            found=f"{counted(len(errors), 'error')}; {errors[0]['found']}",
             fix=errors[0]["to do"],
         )
     for prefix in ("", *(["test_"] if spec.test_tiles else [])):
@@ -206,13 +206,16 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def _print(
-    chosen: dict[str, Candidate | None], cohorts: dict[str, Cohort], store: FeatureStore
+    chosen: dict[str, Candidate | None],
+    cohorts: dict[str, Cohort],
+    store: FeatureStore,
+    to: Path,
 ) -> None:
-    """Print what was seen, and which slides have no counterpart."""
+    """Print what was seen, named as in the file to write, and which slides have no counterpart."""
     rows = [
         {
             "artifact": name,
-            "where": one.name,
+            "where": data_file.written_path(one.uri, to),
             "rows": one.rows,
             "files": len(one.dataset.fragments),
             "holds": cohorts[name].text,
@@ -222,20 +225,21 @@ def _print(
     ]
     print_table(pa.Table.from_pylist(rows), Console())
     for gap in cohort.gaps(store):
-        slides, names = cohort.counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
+        slides, names = counted(len(gap.slides), "slide"), kinds.spelled(gap.slides)
         say(f"{slides} of the {gap.artifact} without a counterpart in the {gap.other}: {names}")
         if gap.other.endswith("embeddings"):
             say("  training refuses them and says why; allow_missing=1 leaves them out")
 
 
-def _print_end(spec: StoreSpec, values: dict[str, Any], to: Path, fold: int) -> None:
+def _print_end(spec: StoreSpec, folds: Grouping, to: Path, fold: int) -> None:
     thresholds = [f"{name} {least:g}" for name, least in (spec.thresholds or {}).items()]
     say(f"thresholds: {kinds.spelled(thresholds, 10)}; {THRESHOLD} is a suggestion, see "
         f"`featurestore plot thresholds data={quote(str(to))}`")  # fmt: skip
     for name, column in spec.columns.items():
         say(f"column {name} is read from {column!r}")
-    if spec.kfold_group == PATIENT and "kfold_group" not in values:
-        say("folds keep patients together: kfold_strategy=stratified_group kfold_group=patient_id")
+    if folds.why:
+        keys = " ".join(f"{key}={value}" for key, value in folds.values.items())
+        say(f"{folds.why}{': ' if keys else ''}{keys}")
     say(f"{to}: written. Next:")
     say(f"  featurestore check data={quote(str(to))}")
     say(f"  accelerate launch train/probe.py data={quote(str(to))} fold={fold}")

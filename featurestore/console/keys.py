@@ -18,6 +18,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "threads": ("threads", int),
     "memory_limit": ("memory_limit", str),
     "tracking.uri": ("tracking_uri", str),
+    "runs": ("runs", str | list[str]),
 }
 """Keys of the scripts that are options here, with their types."""
 

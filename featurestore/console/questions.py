@@ -40,8 +40,8 @@ def run_sql(options: argparse.Namespace) -> None:
     if not options.external:
         store.seal()
     with backend_errors.translated(), answers.presentable(options.format):
-        answer = store.sql(query, options.external).to_pyarrow()
-    answers.write(answer, options.format, options.output)
+        given = store.answers(query, options.external)
+    answers.write(given, options.format, options.output)
 
 
 def run_funnel(options: argparse.Namespace) -> None:

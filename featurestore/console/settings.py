@@ -29,7 +29,11 @@ def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     artifacts = [[uri] if isinstance(uri, str) else uri for uri in spec.uris().values()]
     if any(uris.in_mlflow(uri) for several in artifacts for uri in several):
         use_tracking(options)
-    return FeatureStore(spec, options.threads, options.memory_limit)
+    runs = [options.runs] if isinstance(options.runs, str) else options.runs
+    if any(not Path(run).exists() for run in runs):
+        use_tracking(options)
+    store = FeatureStore(spec, options.threads, options.memory_limit)
+    return store.add_runs(*runs)
 
 
 def use_tracking(options: argparse.Namespace) -> None:

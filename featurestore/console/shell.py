@@ -42,7 +42,8 @@ def run(store: FeatureStore, path: Path | None = None, *, external: bool = False
     """
     program = executable()
     with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
-        filed = FeatureStore(replace(store.spec, backend="duckdb"), store.threads)
+        spec = replace(store.spec, backend="duckdb")
+        filed = FeatureStore(spec, store.threads).add_runs(*store.runs)
         views = catalog.write(filed, path or Path(folder) / "views.duckdb")
         script = Path(folder) / "settings.sql"
         script.write_text(settings(views, store, external), "utf-8")

@@ -39,11 +39,14 @@ def _print(made: Split, rules: SplitRules, to: Path) -> None:
     first, *strata = made.balance
     largest = sorted(strata, key=lambda row: -(row["train"] + row["test"]))[:SHOWN]
     shown = [first, *(row for row in strata if row in largest)]
-    title = f"kept tiles by {', '.join(rules.stratify) or 'side alone'}"
+    title = f"tiles that the label rules keep, by {', '.join(rules.stratify) or 'side alone'}"
     print_table(pa.Table.from_pylist([_line(row) for row in shown]), Console(), title)
     if len(strata) > SHOWN:
         say(f"... and {len(strata) - SHOWN:,} smaller strata, in {to / MANIFEST}")
-    say(f"split: {made.origin.text}")
+    if made.unembedded and any(made.unembedded.values()):
+        sides = ", ".join(f"{number:,} of {side}" for side, number in made.unembedded.items())
+        say(f"without an embedding, which are dropped where they are used: {sides}")
+    say(f"split: {made.origin.described(made.is_kept)}")
     say(f"{to}: train on {TILES[0]}, test on {TILES[1]}" + (f"; {made.uri}" if made.uri else ""))
 
 

@@ -5,10 +5,11 @@ each of them would match on a sample of slides, all in one query, and then the b
 embedding is read.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -39,6 +40,32 @@ CHANGES = pa.schema(
 )
 """What `featurestore.views.matches.rekeyed_view` reads."""
 
+
+class Cause(NamedTuple):
+    """Why tiles have no embedding, in words, and what to do about it.
+
+    Parameters
+    ----------
+    change
+        The change of keys that most of them want; None where none is clear.
+    by_chance
+        The slides whose other tiles have the embedding of another place.
+    """
+
+    text: str
+    fix: str
+    change: "Change | None" = None
+    by_chance: frozenset[str] = frozenset()
+
+
+class Keys(NamedTuple):
+    """Tables with the key: all tiles, those that are to have an embedding, and the embeddings."""
+
+    tiles: ir.Table
+    survivors: ir.Table
+    embeddings: ir.Table
+
+
 Offset = tuple[int, int]
 Extents = Mapping[str, Mapping[str, Any]]
 Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
@@ -68,6 +95,11 @@ class Change:
     over: int = 1
     plus: Offset = (0, 0)
 
+    def moves(self, slides: Collection[str]) -> bool:
+        """Return whether it is of coordinates alone, all of some slides named as they are."""
+        stays = (self.swapped, self.times, self.over, self.plus) == (False, 1, 1, (0, 0))
+        return not stays and all(self.other.get(slide) == slide for slide in slides)
+
     def rows(self, number: int, slides: Collection[str]) -> Iterator[dict[str, Any]]:
         """Yield its rows, one for each of some slides that it is about."""
         for slide in slides:
@@ -76,47 +108,74 @@ class Change:
                 yield dict(zip(CHANGES.names, values, strict=True))
 
 
-def guess(tiles: ir.Table, missing: ir.Table, embeddings: ir.Table) -> tuple[str, str]:
+def guess(keys: Keys, missing: ir.Table) -> Cause:
     """Return why tiles have no embedding, as far as their keys tell, and what to do about it.
 
     Parameters
     ----------
-    tiles
-        All tiles of the cohort, dropped ones too.
+    keys
+        Of which the key alone is read.
     missing
-        Those of them that were to have an embedding and have none, at least one.
-    embeddings
-        Any table with the key. Of all tables the key alone is read.
+        The survivors, or those of some slides, that have no embedding, at least one.
     """
     with translated():
-        spare = engine.keep(embeddings.select(*KEY).anti_join(tiles, list(KEY)))
+        spare = engine.keep(keys.embeddings.select(*KEY).anti_join(keys.tiles, list(KEY)))
         lost = engine.keep(missing.select(*KEY))
         try:
-            return _guess(tiles, lost, spare)
+            return _guess(keys, lost, spare)
         finally:
             engine.release(spare)
             engine.release(lost)
 
 
-def _guess(tiles: ir.Table, lost: ir.Table, spare: ir.Table) -> tuple[str, str]:
+def _guess(keys: Keys, lost: ir.Table, spare: ir.Table) -> Cause:
     """Do as `guess`, with the embeddings that no tile has."""
     rows = lost.group_by("slide_id").aggregate(missing=lost.count()).to_pyarrow().to_pylist()
     count = {row["slide_id"]: row["missing"] for row in rows}
     offered = spare.select("slide_id").distinct().to_pyarrow()["slide_id"].to_pylist()
     if not offered:
-        return "every embedding that there is has its tile", "embed the others as well"
+        return Cause("every embedding that there is has its tile", "embed the others as well")
     named, sample, total = _named(count, offered), _sample(count), sum(count.values())
-    changes = [*named, *_moves(named, sample, (tiles, spare))]
+    changes = [*named, *_moves(named, sample, (keys.tiles, spare))]
     matched = _matched(changes, sample, (lost, spare))
     order = sorted(range(len(changes)), key=lambda number: -matched[number])  # the simplest of like
     if order and matched[order[0]] > CLEAR * sum(count[slide] for slide in sample):
         change = changes[order[0]]
         [exact] = _matched([change], list(count), (lost, spare))
         if exact > CLEAR * total:
-            return f"{change.text}: so {exact:,} of {total:,} would have one", change.fix
-    return _unexplained(lost, spare, count), (
-        "embed them, or check that both artifacts are of one cohort and spell their keys alike"
+            return _explained(change, (exact, total), (keys, lost), list(count))
+    return Cause(
+        _unexplained(lost, spare, count),
+        "embed them, or check that both artifacts are of one cohort and spell their keys alike",
     )
+
+
+def _explained(
+    change: Change, counts: tuple[int, int], of: tuple[Keys, ir.Table], slides: list[str]
+) -> Cause:
+    """Return a change as the cause, and whether what is met all the same is met by chance.
+
+    Where x and y are of another level, a few keys are those of a tile elsewhere. Tiles that meet
+    in their own place, of a slide half of which is written otherwise, do not meet changed as well.
+
+    Parameters
+    ----------
+    counts
+        How many tiles would have an embedding, and how many have none.
+    of
+        The tables, and the tiles without an embedding.
+    """
+    (exact, total), (keys, lost) = counts, of
+    ours = keys.survivors.select(*KEY).semi_join(lost.select("slide_id").distinct(), "slide_id")
+    met = int(ours.count().to_pyarrow().as_py()) - total
+    if met and change.moves(slides):
+        [everywhere] = _matched([change], slides, (ours, keys.embeddings.select(*KEY)))
+        if everywhere - exact > CLEAR * met:
+            text = f"{change.text}: so {everywhere:,} of {total + met:,} would have one"
+            text += f", not {met:,} by chance"
+            return Cause(text, change.fix, change, frozenset(slides))
+    text = f"{change.text}: so {exact:,} of {total:,} would have one"
+    return Cause(text, change.fix, change)
 
 
 def _sample(count: Mapping[str, int]) -> list[str]:
@@ -154,10 +213,11 @@ def _named(count: Mapping[str, int], offered: Collection[str]) -> list[Change]:
     both = set(offered)
     same = Change("", "", {slide: slide for slide in count if slide in both})
     changes = [same] if same.other else []
-    for text, other in spellings(count, offered):
+    for text, other, suffix in spellings(count, offered):
         pair = next(iter(other.items()), None)
         if pair:
-            changes.append(Change(f"{text} ({pair[0]!r}, {pair[1]!r})", fix, other))
+            take = f"set data.slide_id_strip={shlex.quote(suffix)}, or {fix}" if suffix else fix
+            changes.append(Change(f"{text} ({pair[0]!r}, {pair[1]!r})", take, other))
     return changes
 
 

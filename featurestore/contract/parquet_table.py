@@ -7,8 +7,10 @@ the values of another are read. What cannot be cast without a loss is among `dis
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import ibis
@@ -20,6 +22,7 @@ from ibis.formats.pyarrow import PyArrowType
 
 from featurestore.backend import engine
 from featurestore.backend.layout import Layout
+from featurestore.contract.object_rows import object_rows, objects_of
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import AbsentCoverage
 from featurestore.views.classes import COVERAGE
@@ -36,6 +39,25 @@ LIST_TYPES = (
 LISTS = tuple(f"list of {width}" for width in WIDTHS)
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the columns of an artifact are read, beside what its files say.
+
+    Parameters
+    ----------
+    names
+        Columns of text to bring to Unicode's normal form C.
+    absent_coverage
+        With ``zero`` a coverage is that where a file lacks its column.
+    """
+
+    names: Collection[str] = NAMES
+    absent_coverage: AbsentCoverage = "refuse"
+
+
+DEFAULT = ReadOptions()
+
+
 class Disagreement(NamedTuple):
     """Two files of an artifact that do not have a column alike; None for lacking it."""
 
@@ -47,10 +69,7 @@ class Disagreement(NamedTuple):
 
 
 def open_table(
-    connection: SQLBackend,
-    dataset: Dataset,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order.
 
@@ -60,19 +79,19 @@ def open_table(
         The engine.
     dataset
         Its files. Those that have no `disagreements` are read without a loss.
-    names
-        Columns of text to bring to Unicode's normal form C.
-    absent
-        With ``zero`` a coverage is that where a file lacks its column.
+    options
+        How columns are read.
     """
-    groups, types = _by_schema(dataset), column_types(dataset)
+    objects = objects_of(connection, dataset.identities)
+    groups, types = by_schema(dataset, objects), column_types(dataset)
     tables = []
     for fragments in groups:
-        table = engine.read_parquet(
-            connection, [f.path for f in fragments], _layout(fragments, types, names)
-        )
+        paths, layout = [f.path for f in fragments], _layout(fragments, types, options.names)
+        content = object_rows(connection, fragments, objects) if paths[0] in objects else None
+        table = engine.read_parquet(connection, paths, layout, content)
         given = set(INTEGERS) & set(fragments[0].partition) - set(fragments[0].schema.names)
-        tables.append(_cast(table, types, absent) if len(groups) > 1 or given else table)
+        casts = len(groups) > 1 or given
+        tables.append(_cast(table, types, options.absent_coverage) if casts else table)
     table = ibis.union(*tables) if len(tables) > 1 else tables[0]
     return table.rename({normal(name): name for name in types if normal(name) != name})
 
@@ -82,12 +101,19 @@ def normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _by_schema(dataset: Dataset) -> list[list[Fragment]]:
-    """Return the files with rows, those of like columns together, in the order of the first."""
+def by_schema(dataset: Dataset, apart: Collection[Path] = ()) -> list[list[Fragment]]:
+    """Return the files with rows, those of like columns together, in the order of the first.
+
+    Parameters
+    ----------
+    apart
+        Files that stand with no others.
+    """
     groups: dict[tuple[object, ...], list[Fragment]] = defaultdict(list)
     for fragment in dataset.filled:
         columns = ((field.name, str(field.type)) for field in fragment.schema)
-        groups[(*columns, *fragment.partition, *fragment.written.items())].append(fragment)
+        like = (*columns, *fragment.partition, *fragment.written.items(), fragment.path in apart)
+        groups[like].append(fragment)
     return list(groups.values())
 
 
@@ -102,6 +128,7 @@ def _layout(
         partitions={name: [fragment.partition[name] for fragment in fragments] for name in given},
         normal=text,
         written=first.written,
+        suffixes=first.suffixes,
     )
 
 
@@ -123,7 +150,7 @@ def column_types(dataset: Dataset) -> dict[str, dt.DataType]:
     Coverages stand in an order that all files have, see `coverage_order`.
     """
     types: dict[str, dt.DataType] = {}
-    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    first_of_each = [fragments[0] for fragments in by_schema(dataset)]
     ordered = iter(coverage_order(dataset))
     columns = [next(ordered) if c.startswith(COVERAGE) else c for c in dataset.columns]
     for name in columns:
@@ -194,7 +221,7 @@ def disagreements(dataset: Dataset) -> Iterator[Disagreement]:
     One of them lacks it; or one type would change its values: integers and doubles, text and
     numbers, and, of coverages, single and double floats.
     """
-    first_of_each = [fragments[0] for fragments in _by_schema(dataset)]
+    first_of_each = [fragments[0] for fragments in by_schema(dataset)]
     for name in dataset.columns:
         pairs = [(fragment, _type(fragment, name)) for fragment in first_of_each]
         one, reference = next(

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from graphlib import CycleError
 from itertools import pairwise
-from pathlib import Path
 
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -14,10 +13,14 @@ import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
 from featurestore.backend import engine
+from featurestore.contract.object_rows import object_rows, objects_of
 from featurestore.contract.parquet_table import (
+    DEFAULT,
     INTEGERS,
     NAMES,
     Disagreement,
+    ReadOptions,
+    by_schema,
     coverage_order,
     coverages,
     disagreements,
@@ -40,11 +43,7 @@ SHOWN = 3  # names in a message
 
 
 def checked_table(
-    connection: SQLBackend,
-    dataset: Dataset,
-    artifact: str,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, artifact: str, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order, once its files are known to agree.
 
@@ -56,34 +55,30 @@ def checked_table(
         Its files.
     artifact
         Its name in messages, for example ``test tiles``.
-    names, absent
-        See `featurestore.contract.parquet_table.open_table`.
+    options
+        How columns are read.
 
     Raises
     ------
     SchemaError
         They do not agree.
     """
-    heed(violations(dataset, artifact, absent))
+    heed(violations(dataset, artifact, options.absent_coverage))
     heed(renamed(connection, dataset, artifact))
-    return rows(connection, dataset, artifact, names, absent)
+    return rows(connection, dataset, artifact, options)
 
 
 def rows(
-    connection: SQLBackend,
-    dataset: Dataset,
-    artifact: str,
-    names: Collection[str] = NAMES,
-    absent: AbsentCoverage = "refuse",
+    connection: SQLBackend, dataset: Dataset, artifact: str, options: ReadOptions = DEFAULT
 ) -> ir.Table:
     """Return the rows of an artifact, in no order; a slide that several files have alike is one.
 
     Parameters
     ----------
-    connection, dataset, artifact, names, absent
+    connection, dataset, artifact, options
         As of `checked_table`, which looks at the files before.
     """
-    table = open_table(connection, dataset, names, absent)
+    table = open_table(connection, dataset, options)
     return table.distinct() if artifact == SLIDES and len(dataset.filled) > 1 else table
 
 
@@ -126,23 +121,21 @@ def violations(
 
 def renamed(connection: SQLBackend, dataset: Dataset, artifact: str) -> Iterator[Violation]:
     """Find names of slides and patients that are read in another Unicode form than written."""
+    objects = objects_of(connection, dataset.identities)
     for name in [name for name in NAMES if name in dataset.columns]:
-        files: dict[str, list[Path]] = defaultdict(list)  # by the column's name in them
-        for fragment in dataset.filled:
-            if _is_text(fragment, name):
-                files[fragment.column(name)].append(fragment.path)
-        changed = [
-            text
-            for written, some in files.items()
-            for text in engine.unnormalised(connection, some, written)
-        ]
+        changed: set[str] = set()
+        for fragments in by_schema(dataset, objects):
+            if _is_text(fragments[0], name):
+                paths, written = [f.path for f in fragments], fragments[0].column(name)
+                rows = object_rows(connection, fragments, objects) if paths[0] in objects else None
+                changed.update(engine.unnormalised(connection, paths, written, rows))
         given = {fragment.partition.get(name) for fragment in dataset.filled} - {None}
-        changed += sorted(text for text in given if text and normal(text) != text)
+        changed.update(text for text in given if text and normal(text) != text)
         if changed:
             yield Violation(
                 f"{artifact} have values of {name} that are not in Unicode's normal form C, and "
                 "are read in it",
-                f"{len(changed):,}: {', '.join(map(repr, changed[:SHOWN]))}",
+                f"{len(changed):,}: {', '.join(map(repr, sorted(changed)[:SHOWN]))}",
                 "nothing, if they name the same as the composed form does elsewhere",
                 severity="warning",
             )

@@ -12,10 +12,14 @@ TRIED = 3  # of the most frequent beginnings and ends
 
 
 class Spelling(NamedTuple):
-    """What differs between names, in words, and the other name by each that has one."""
+    """What differs between names, in words, and the other name by each that has one.
+
+    ``suffix`` is what one of the two artifacts has at the end of its names, and nothing else.
+    """
 
     text: str
     other: Mapping[str, str]
+    suffix: str = ""
 
 
 def _last(name: str) -> str:
@@ -62,10 +66,12 @@ def spellings(tiles: Collection[str], embeddings: Collection[str]) -> Iterator[S
     offered = sorted(set(embeddings) - set(tiles))
     for ending, place in ((True, "ends in"), (False, "begins with")):
         for affix, longer in _affixed(wanted, offered, ending):
-            yield Spelling(f"slide_id of the embeddings {place} {affix!r}", longer)
+            suffix = affix if ending else ""
+            yield Spelling(f"slide_id of the embeddings {place} {affix!r}", longer, suffix)
         for affix, longer in _affixed(offered, wanted, ending):
             shorter = {long: short for short, long in longer.items()}
-            yield Spelling(f"slide_id of the tiles {place} {affix!r}", shorter)
+            suffix = affix if ending else ""
+            yield Spelling(f"slide_id of the tiles {place} {affix!r}", shorter, suffix)
     for text, form in FORMS.items():
         if pairs := _alike(wanted, offered, form):
             yield Spelling(f"slide_id differs {text}", pairs)

@@ -7,6 +7,7 @@ import ibis.expr.types as ir
 
 from featurestore.backend.errors import translated
 from featurestore.contract.vectors import dimension
+from featurestore.printing import counted
 from featurestore.store import FeatureStore
 from featurestore.views.classes import class_names
 
@@ -54,11 +55,6 @@ class Cohort:
             self.spacings
         )
         return "; ".join(parts)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things, in words."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from shlex import quote
+from textwrap import wrap
 from typing import Any
 
 from featurestore.errors import ConfigError
@@ -23,9 +24,10 @@ HEAD = """\
 #
 # Relative paths start at data.root, which starts at the folder of this file.
 """
+WIDTH = 96  # of a line of comment
 
 
-def text(spec: StoreSpec, name: str, file: Path, fold: int) -> str:
+def text(spec: StoreSpec, name: str, file: Path, folds: tuple[int, str]) -> str:
     """Return the YAML of a spec: what differs from the defaults.
 
     Parameters
@@ -34,8 +36,8 @@ def text(spec: StoreSpec, name: str, file: Path, fold: int) -> str:
         Of the cohort, which MLflow shows.
     file
         Where it is to be written.
-    fold
-        One that there is, for the example.
+    folds
+        One that there is, for the example; and why they are as they are, a comment.
 
     Raises
     ------
@@ -55,7 +57,9 @@ def text(spec: StoreSpec, name: str, file: Path, fold: int) -> str:
             data[artifact] = written_path(data[artifact], file)
     tree = {"data": data, **rules}
     _check(tree)
-    return HEAD.format(file=printable(quote(str(file))), fold=fold) + dumped(tree)
+    fold, why = folds
+    comment = "".join(f"# {line}\n" for line in wrap(f"{why[:1].upper()}{why[1:]}.", WIDTH) if why)
+    return HEAD.format(file=printable(quote(str(file))), fold=fold) + comment + dumped(tree)
 
 
 def written_path(uri: str, file: Path) -> str:

@@ -83,7 +83,7 @@ def file_row_groups(
 
 
 def read_keys(fragments: Sequence[Fragment]) -> pa.Table:
-    """Read the keys of all rows in order, slides' names in Unicode's normal form C.
+    """Read the keys of all rows in order, slides' names composed and without the suffix asked for.
 
     String types differ between writers, and a folder ``slide_id=NAME`` stands for a column.
     """
@@ -113,17 +113,21 @@ def file_keys(
             value = pa.scalar(fragment.partition[name], pa.string())
             table = table.append_column(name, pa.repeat(value, rows))
     keys = table.select(KEYS.names).cast(KEYS)
-    return keys.set_column(0, "slide_id", _composed(keys["slide_id"]))
+    suffix = fragment.suffixes.get("slide_id", "")
+    return keys.set_column(0, "slide_id", _composed(keys["slide_id"], suffix))
 
 
-def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text in Unicode's normal form C, looking at each value once.
+def _composed(column: pa.ChunkedArray, suffix: str) -> pa.ChunkedArray:
+    """Return text in Unicode's normal form C without a suffix, looking at each value once.
 
     Arrow's own function leaves decomposed letters as they are (seen with pyarrow 25).
     """
     coded = column.combine_chunks().dictionary_encode()
     names = coded.dictionary.to_pylist()
-    composed = [name if name is None else unicodedata.normalize("NFC", name) for name in names]
+    composed = [
+        name if name is None else unicodedata.normalize("NFC", name).removesuffix(suffix)
+        for name in names
+    ]
     if composed == names:
         return column
     return pa.chunked_array([pa.array(composed, pa.string()).take(coded.indices)])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +20,7 @@ from featurestore.embeddings.batches import (
     embedding_batches,
     file_keys,
     file_row_groups,
+    most_rows,
 )
 from featurestore.embeddings.invalid import InvalidEmbeddings
 from featurestore.embeddings.layout import (
@@ -31,6 +31,7 @@ from featurestore.embeddings.layout import (
     npy_header,
 )
 from featurestore.embeddings.part import Part, row_hashes
+from featurestore.embeddings.rounding import Rounding
 from featurestore.io.parquet import Fragment, read_footer
 from featurestore.spec.literals import Storage
 
@@ -136,16 +137,16 @@ def convert(
     cells, onto = np.zeros((rows, near.GRIDS), dtype=np.int64), near.directions(target.dim)
     hashes, weights = np.zeros(rows, dtype=np.int64), hash_weights(target.dim)
     header = npy_header(rows, target.dim, kind)
+    most = min(most_rows(target.dim), max((row_group.rows for row_group in work), default=0))
     with FileIO(values, "w") as file:
         _write_at(file, 0, memoryview(header))
         os.truncate(file.fileno(), len(header) + rows * row_bytes)
 
         def write(row_group: RowGroup) -> None:
-            at = row_group.start
+            at, rounding = row_group.start, Rounding(most, target.dim, target.storage)
             for column in embedding_batches(row_group, target.dim):
-                block = invalid.checked(column, at)
-                stored = _stored(block, kind)
-                rounded = stored.astype(np.float32, copy=False)
+                block = invalid.checked(column, at, rounding.block)
+                stored, rounded = rounding(block)
                 cells[at : at + len(block)] = near.cells(rounded, onto)
                 hashes[at : at + len(block)] = row_hashes(stored, weights)
                 data = stored.view(np.uint8).data.cast("B")
@@ -211,11 +212,6 @@ def each(
             future.cancel()
         for future in futures:
             future.cancelled() or future.exception()  # what has begun still writes
-
-
-def _stored(block: npt.NDArray[np.float32], kind: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore"):  # an infinity is noted by then
-        return np.ascontiguousarray(block.astype(kind, copy=False))
 
 
 def _write_at(file: FileIO, offset: int, data: memoryview) -> None:

@@ -164,7 +164,9 @@ class InvalidEmbeddings:
         """
         return Faults.of(keys.take(pa.array(self.rows)), self.lengths, self.dim)
 
-    def checked(self, column: pa.Array, start: int) -> npt.NDArray[np.float32]:
+    def checked(
+        self, column: pa.Array, start: int, room: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Return a column as float32, shape (rows, dim), its faulty rows noted and set to zero.
 
         Parameters
@@ -173,8 +175,10 @@ class InvalidEmbeddings:
             Lists.
         start
             The number of its first row.
+        room
+            As of `block`.
         """
-        block = self.block(column, start)
+        block = self.block(column, start, room)
         # A row's sum is finite if its values are, unless it overflows: far quicker than a look
         # at each value, and the few suspects are looked at.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -59,6 +59,8 @@ def name_of(piece: Slice, storage: Storage, sha256: str) -> str:
     identity = ["part", FORMAT, sha256, given, storage, piece.groups]
     if fragment.written:
         identity.append(dict(fragment.written))
+    if suffix := fragment.suffixes.get("slide_id"):
+        identity.append({"suffix": suffix})
     content = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:NAME_LENGTH]
 

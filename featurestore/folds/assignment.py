@@ -34,12 +34,15 @@ class Assignment:
         How uneven folds of groups are.
     load
         Returns its `table`.
+    is_kept
+        Whether it was there already, and is not made now.
     """
 
     origin: Origin
     rare: dict[str, int]
     imbalance: dict[str, float]
     load: Callable[[], pa.Table]
+    is_kept: bool = False
 
     @classmethod
     def of(cls, folds: Folds, earlier: pa.Table | None, origin: Origin) -> "Assignment":
@@ -77,7 +80,7 @@ class Assignment:
         origin = origin_of(schema)
         assert origin is not None
         said = schema.metadata
-        return cls(origin, json.loads(said[RARE.encode()]), json.loads(said[IMBALANCE]), load)
+        return cls(origin, json.loads(said[RARE.encode()]), json.loads(said[IMBALANCE]), load, True)
 
     @cached_property
     def table(self) -> pa.Table:

@@ -62,6 +62,10 @@ class Origin:
         counts = f"{self.known:,} known, {self.new:,} new, {self.gone:,} gone"
         return f"{self.why}{of}, {self.made[:16]} UTC: {counts}"
 
+    def described(self, is_kept: bool) -> str:
+        """Return it in a line: of what was there already, that it is as before."""
+        return f"as before ({self.text} then)" if is_kept else self.text
+
     @property
     def tags(self) -> dict[str, str]:
         """It as tags of a run."""

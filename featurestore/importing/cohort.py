@@ -5,7 +5,8 @@ import shutil
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import (
+    ArtifactError,
     ConfigError,
     EmbeddingError,
     FeatureStoreWarning,
@@ -21,7 +23,7 @@ from featurestore.errors import (
     os_errors_refused,
 )
 from featurestore.importing.geometry import Placement, place
-from featurestore.importing.parquet_file import SlideFile, file_name, read_record
+from featurestore.importing.parquet_file import SlideFile, file_name, is_whole, read_record
 from featurestore.importing.registry import reader
 from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
@@ -107,6 +109,10 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     records = _records(slides, placements, request)
     existing = {file: read_record(file) for file in sorted((to / EMBEDDINGS).glob("*.parquet"))}
     _check_alike(slides, {file: existing[file] for file in existing.keys() - set(files)})
+    if not request.replace:
+        _check_replaced({file: (existing[file], record)
+                         for file, record in zip(files, records, strict=True)
+                         if file in existing})  # fmt: skip
     missing = {number for number, file in enumerate(files) if existing.get(file) != records[number]}
     tiles = sum(slide.rows for slide in slides)
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
@@ -187,6 +193,41 @@ def _check_alike(slides: Sequence[Slide], existing: dict[Path, dict[str, Any]]) 
                     found=f"{value} and {values[0][1]}",
                     fix="import the output of one encoder at a time, each into a folder of its own",
                 )
+
+
+def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Refuse to replace slides of another tool or encoder, and files of no import.
+
+    Parameters
+    ----------
+    pairs
+        By file, what it was made of and what it would be made of.
+
+    Raises
+    ------
+    ArtifactError
+        There are some.
+    """
+    foreign: dict[str, list[Path]] = defaultdict(list)
+    for file, (before, now) in pairs.items():
+        if before and _made_by(before) != _made_by(now):
+            foreign[f"of {' '.join(map(str, _made_by(before)))}"].append(file)
+        elif not before and is_whole(file):
+            foreign["of no import"].append(file)
+    if foreign:
+        files = [file for some in foreign.values() for file in some]
+        counts = ", ".join(f"{len(some):,} {what}" for what, some in foreign.items())
+        raise ArtifactError(
+            f"{len(files):,} of the slides are in {files[0].parent} already, and not of this tool "
+            "and encoder",
+            found=f"{counts}; the first: {files[0].name}",
+            fix="name another folder, --to FOLDER, or replace them: --replace",
+        )
+
+
+def _made_by(record: dict[str, Any]) -> tuple[Any, ...]:
+    encoder = record["slide"].get("encoder")
+    return (record.get("format"), *([encoder] if encoder else []), f"{record['dim']} numbers")
 
 
 def _records(

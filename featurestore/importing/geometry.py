@@ -6,6 +6,8 @@ from typing import Any
 from featurestore.errors import ConfigError, SchemaError
 from featurestore.importing.slide import Geometry, Request, Slide
 
+SAY_LEVEL = "say it by --level 0 --downsample 1, or 4 where they are of a level a quarter as wide"
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -38,7 +40,7 @@ def place(slide: Slide, request: Request) -> Placement:
     mpp = _mpp(slide, request)
     if geometry.micrometres is not None:
         placement = _of_micrometres(slide, request, mpp, geometry.micrometres)
-    elif request.downsample is not None and geometry.level != 0:
+    elif request.downsample is not None and (geometry.level != 0 or geometry.is_assumed):
         if request.level != 0:
             raise ConfigError(
                 "--downsample says how to come to level 0, which nobody asked for",
@@ -55,9 +57,11 @@ def place(slide: Slide, request: Request) -> Placement:
         )
     else:
         level = geometry.level
-        units = (
-            "as they are: it is not said of which level" if level is None else f"of level {level}"
-        )
+        units = f"of level {level}"
+        if level is None:
+            units = "as they are: it is not said of which level"
+        elif geometry.is_assumed:
+            units = f"taken for those of level {level}, which the files do not say; {SAY_LEVEL}"
         placement = Placement(1.0, f"pixels {units}", {"level": level, "mpp": mpp})
     return Placement(placement.scale, placement.units, _row(geometry, placement))
 

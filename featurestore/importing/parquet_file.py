@@ -38,6 +38,15 @@ def read_record(file: Path) -> dict[str, Any]:
         return {}
 
 
+def is_whole(file: Path) -> bool:
+    """Return whether a file is one of Parquet that can be read."""
+    try:
+        pq.read_metadata(file)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
 def _publish(fresh: Path, final: Path) -> None:
     final.parent.mkdir(exist_ok=True)
     atomic.publish(fresh, final)

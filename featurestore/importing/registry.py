@@ -27,19 +27,21 @@ class Reading:
     takes: tuple[str, ...] = ()
 
 
+PIXELS = ("level", "downsample", "mpp")
+"""The options that say what x and y are."""
 FORMATS = {
-    "trident": Reading("TRIDENT's features_ENCODER/*.h5", ("mpp",)),
-    "clam": Reading("CLAM's h5_files/ or pt_files/", ("coordinates", "mpp")),
+    "trident": Reading("TRIDENT's features_ENCODER/*.h5", PIXELS),
+    "clam": Reading("CLAM's h5_files/ or pt_files/", ("coordinates", *PIXELS)),
     "stamp": Reading("STAMP's *.h5", ("level", "mpp")),
     "slide2vec": Reading("slide2vec's output folder", ("coordinates",)),
     "eva": Reading(
         "eva's folder with manifest.csv",
         ("coordinates", "save_every", "columns", "level", "downsample", "mpp"),
     ),
-    "lance": Reading("a table NAME.lance", ("columns", "level", "downsample", "mpp")),
+    "lance": Reading("a table NAME.lance", ("columns", *PIXELS)),
     "arrow": Reading(
         "Parquet, Arrow, or a data set of Hugging Face",
-        ("columns", "level", "downsample", "mpp"),
+        ("columns", *PIXELS),
     ),
 }
 """Each is read by the module of its name in `featurestore.importing.formats`."""

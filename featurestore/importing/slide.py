@@ -23,6 +23,8 @@ class Geometry:
     ----------
     level
         The level of which coordinates are pixels.
+    is_assumed
+        Whether the level is what the tool usually writes, and nothing in the files says it.
     micrometres
         Of one unit of the coordinates, where that is no pixel.
     tile, stride
@@ -36,6 +38,7 @@ class Geometry:
     """
 
     level: int | None = None
+    is_assumed: bool = False
     micrometres: float | None = None
     tile: float | None = None
     stride: float | None = None
@@ -99,6 +102,8 @@ class Request:
         The file or folder with the coordinates, where the embeddings' has none.
     save_every
         The ``save_every_n`` with which eva wrote.
+    replace
+        Whether slides of another tool or encoder that are there already may be replaced.
     scratch
         A folder for what does not fit into memory, which whoever imports makes and removes.
     """
@@ -112,6 +117,7 @@ class Request:
     downsample: float | None = None
     coordinates: Path | None = None
     save_every: int | None = None
+    replace: bool = False
     scratch: Path = Path()
 
 

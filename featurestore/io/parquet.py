@@ -50,6 +50,8 @@ class Fragment:
         What the file system, or its store, said of it before it was first read.
     written
         Names of columns in the file, by those under which they are read, where these differ.
+    suffixes
+        What is taken away from the end of texts, by the column as it is read.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Fragment:
     rows: int
     identity: Identity
     written: Mapping[str, str] = field(default_factory=dict)
+    suffixes: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> str:
         """Return the name in the file of a column that is read under a name."""
@@ -122,9 +125,16 @@ class Dataset:
         """Path by name, of every file: what the artifact's digest is made of.
 
         A table's names say its version as well, and what its log says of the file; that of a file
-        with columns that are read under other names says which.
+        with columns that are read under other names says which, and so do suffixes.
         """
         return {self._name(fragment): fragment.path for fragment in self.fragments}
+
+    def stripped(self, column: str, suffix: str) -> "Dataset":
+        """Return it with a suffix to be taken away from the texts of a column, if it has one."""
+        if not suffix:
+            return self
+        fragments = tuple(replace(one, suffixes={column: suffix}) for one in self.fragments)
+        return replace(self, fragments=fragments)
 
     def _name(self, fragment: Fragment) -> str:
         identity: list[object] = [fragment.name]
@@ -132,6 +142,8 @@ class Dataset:
             identity += [self.version, fragment.schema.names, fragment.partition]
         if fragment.written:
             identity.append({"written": dict(fragment.written)})
+        if fragment.suffixes:
+            identity.append({"suffixes": dict(fragment.suffixes)})
         return json.dumps(identity, sort_keys=True) if len(identity) > 1 else fragment.name
 
     @property

@@ -1,14 +1,15 @@
 """The artifacts of a store: their files, read once, and whether they are still the same ones."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from featurestore.errors import ArtifactError, SchemaError
+from featurestore.errors import ArtifactError, SchemaError, about
 from featurestore.io import digests, parquet
 from featurestore.io.parquet import Dataset
 from featurestore.spec.encoders import kind_of
-from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.store_spec import StoreSpec, not_configured
 from featurestore.spec.typed import nearest
 
 
@@ -74,16 +75,28 @@ class Sources:
                     fix="set data.encoder to one of them",
                 )
             if uri is None:
-                raise ArtifactError(
-                    f"This needs the artifact {name}, and none is configured",
-                    found=f"data.{name} is not set",
-                    fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
-                )
+                raise not_configured(name)
             outlined = self.outlined and kind_of(name).endswith("embeddings")
-            dataset = united(uri, self._columns(name), outlined)
-            self._check_embedding(name, dataset)
+            with about(name), self._named(name):
+                dataset = united(uri, self._columns(name), outlined)
+                column = "id" if name == "slides" else "slide_id"
+                dataset = dataset.stripped(column, self.spec.slide_id_strip or "")
+            with about(name):
+                self._check_embedding(name, dataset)
             self._datasets[name] = dataset
         return self._datasets[name]
+
+    @contextmanager
+    def _named(self, artifact: str) -> Iterator[None]:
+        """Name the key in what is refused of the files behind it."""
+        try:
+            yield
+        except ArtifactError as error:
+            uri, key = self.spec.uri(artifact), self.spec.key(artifact)
+            given = f"{key}={uri}" if isinstance(uri, str) else key
+            raise ArtifactError(
+                error.wrong, found=f"{error.found} ({given})", fix=error.fix
+            ) from error
 
     def _columns(self, artifact: str) -> dict[str, str]:
         """Return names in the files of an artifact by those under which they are read."""

@@ -210,7 +210,8 @@ class Materialisation:
         matrices_of = {
             prefix: EmbeddingMatrix(tuple(cohort_parts)) for prefix, cohort_parts in parts.items()
         }
-        return Snapshot(entry, manifest, matrices_of)
+        assignment = store.assignment if spec.tiles else None
+        return Snapshot(entry, manifest, matrices_of, bool(assignment and not assignment.is_kept))
 
     def artifact(self, prefix: str) -> str:
         """Return which artifact holds the embeddings of the training or test tiles."""

@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import engine, errors
-from featurestore.errors import ArtifactError, EmptyViewError
+from featurestore.errors import EmptyViewError
 from featurestore.folds import artifact
 from featurestore.folds.origin import Origin
 from featurestore.io import cache
@@ -24,6 +24,7 @@ from featurestore.snapshots.layout import FATES, SLIDES, Matrices, combined_dige
 from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import LabelRules, field_names
+from featurestore.spec.store_spec import not_configured
 from featurestore.views import columns, leakage
 from featurestore.views.classes import ClassSpec, class_names, class_specs
 from featurestore.views.folds import KEY, check_fold, shared_groups, split_view
@@ -41,11 +42,14 @@ class Snapshot:
         What determined it and what it holds, see `featurestore.snapshots.build.write`.
     matrices
         Embeddings of the training and of the test tiles, by prefix: ``""`` and ``"test_"``.
+    new_folds
+        Whether its folds were assigned when it was asked for, and not before.
     """
 
     entry: cache.CacheEntry
     manifest: dict[str, Any]
     matrices: Matrices
+    new_folds: bool = False
 
     @property
     def digest(self) -> str:
@@ -83,12 +87,7 @@ class Snapshot:
 
     def _need(self, prefix: str) -> None:
         if prefix not in self.matrices:
-            name = prefix + "tiles"
-            raise ArtifactError(
-                f"This needs the artifact {name}, and none is configured",
-                found=f"data.{name} is not set",
-                fix=f"set data.{name} to a URI, for example data.{name}=runs:/RUN/{name}",
-            )
+            raise not_configured(prefix + "tiles")
 
     def fit_set(self, fold: int, more: Sequence[str] = ()) -> TileSet:
         """Return the training and validation tiles of a fold, with more columns.
@@ -157,7 +156,7 @@ class Snapshot:
     def lineage(self) -> str | None:
         """Where the assigned folds come from, in a line; None where tiles or a hash tell them."""
         record = self.manifest.get("assignment")
-        return Origin.of(record).text if record else None
+        return Origin.of(record).described(not self.new_folds) if record else None
 
     def keep_folds(self) -> str | None:
         """Log the assigned folds as an artifact with a run of its own; return its URI.

@@ -38,14 +38,15 @@ from featurestore.views.folds import KEY
 
 CODE = (
     "embeddings/batches", "embeddings/conversion", "embeddings/convert", "embeddings/layout",
-    "embeddings/near", "embeddings/part", "embeddings/parts", "snapshots/spark",
+    "embeddings/near", "embeddings/part", "embeddings/parts", "embeddings/rounding",
+    "snapshots/spark",
 )  # fmt: skip
 """What executors must have as the driver has it."""
 ROW_GROUP = 122_880  # rows: what DuckDB writes
 
 
 class Asked(NamedTuple):
-    """A file to convert: its SHA-256 if that is known, and its object if the driver has none."""
+    """A file to convert: its SHA-256 if that is known, and its object, see `elsewhere`."""
 
     fragment: Fragment
     sha256: str | None
@@ -100,7 +101,7 @@ class SparkConversion(Conversion):
             convert_file,
             target=self.target, workplace=Workplace.here(), code=meaning.code(*CODE),
         )  # fmt: skip
-        objects = originals.lacking(fragment.path for fragment in fragments)
+        objects = originals.elsewhere(fragment.path for fragment in fragments)
         files = [Asked(f, self.sums.get(f.path), objects.get(f.path)) for f in fragments]
         results = executors.run(self.connection, work, files)
         for fragment, converted in zip(fragments, results, strict=True):
@@ -207,15 +208,20 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
     """
     identities = {path: one for dataset in datasets for path, one in dataset.identities.items()}
     files = sorted(identities.keys() - digests.remembered(identities).keys())
-    asked = [(file, identities[file]) for file in files]
-    hashed = executors.run(connection, partial(hash_file, code=meaning.code(*CODE)), asked)
+    objects = originals.elsewhere(files)
+    asked = [(file, identities[file], objects.get(file)) for file in files]
+    work = partial(hash_file, workplace=Workplace.here(), code=meaning.code(*CODE))
+    hashed = executors.run(connection, work, asked)
     digests.believe(dict(zip(files, hashed, strict=True)), identities)
 
 
-def hash_file(file: tuple[Path, Identity], code: str) -> str:
-    """Return the SHA-256 of a file on an executor."""
-    path, expected = file
+def hash_file(file: tuple[Path, Identity, Stored | None], workplace: Workplace, code: str) -> str:
+    """Return the SHA-256 of a file on an executor, or of an object, which it fetches."""
+    path, expected, stored = file
     _check_code(code)
+    if stored is not None:
+        with workplace.entered(), fetching.fetched(connect(stored.uri), stored) as original:
+            return digests.sha256(original)
     here = _looked_up(path, expected)
     sha256 = digests.sha256(path)
     digests.confirm({path: here})

@@ -7,17 +7,23 @@ from typing import Any, get_type_hints
 
 from yaml import Node
 
-from featurestore.errors import ConfigError
+from featurestore.errors import ArtifactError, ConfigError
 from featurestore.spec import bounds, places
 from featurestore.spec.encoders import check_encoders, encoder_of, kind_of
 from featurestore.spec.keys import doc
 from featurestore.spec.literals import Engine, Growth, Leakage, Storage
 from featurestore.spec.rules import Artifacts, FoldRules, LabelRules, Uris, field_names
+from featurestore.spec.trees import is_one_value
 from featurestore.spec.typed import EMPTY, Reader, composed, nearest, represented
 
 ARTIFACTS = field_names(Artifacts)
 COLUMNS = ("slide_id", "x", "y", "embedding")
-DATA = (*ARTIFACTS, "columns", "encoder")  # below the section data of a configuration
+DATA = (
+    *ARTIFACTS,
+    "columns",
+    "slide_id_strip",
+    "encoder",
+)  # below the section data of a configuration
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
@@ -53,6 +59,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         an earlier cohort; ``new`` assigns every group anew, and later stores go on from there.
     columns
         Names of columns in the files of tiles and embeddings, by those of the contract.
+    slide_id_strip
+        A suffix, such as ``.svs``, that is taken away from the names of slides in all artifacts; it
+        is part of the digests of these.
     encoder
         Whose embeddings are read, where there are several encoders. The tiles are those that all
         of them have.
@@ -99,6 +108,9 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
     )
     columns: Mapping[str, str | None] = field(
         default_factory=dict, metadata=doc("names of columns, where they are others")
+    )
+    slide_id_strip: str | None = field(
+        default=None, metadata=doc("suffix to take away from slides' names, in all artifacts: .svs")
     )
     encoder: str | None = field(
         default=None,
@@ -180,6 +192,13 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         encoder = encoder_of(artifact) or (self.encoder if several else None)
         return f"{kind} of {encoder}" if encoder else kind
 
+    def key(self, artifact: str) -> str:
+        """Return the key that names an artifact, for example ``data.embeddings.virchow2``."""
+        kind, encoder = kind_of(artifact), encoder_of(artifact)
+        several = isinstance(getattr(self, kind), Mapping)
+        name = encoder or (self.encoder if several else None)
+        return f"data.{kind}.{name}" if name else f"data.{kind}"
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "StoreSpec":
         """Pick a spec out of a resolved configuration: its root, and its section ``data``.
@@ -216,11 +235,16 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         return places.placed(cls._values(root, source), file or Path(source), place)
 
     def overlaid(self, values: Mapping[str, Any]) -> "StoreSpec":
-        """Return a spec with some fields set: mappings are joined, all else is replaced."""
+        """Return a spec with some fields set: mappings are joined, all else is replaced.
+
+        So are encoders, which are one value: see `featurestore.spec.trees.is_one_value`.
+        """
         changes: dict[str, Any] = {}
+        kinds = get_type_hints(type(self))
         for name, value in values.items():
             before = getattr(self, name)
-            if isinstance(value, Mapping) and isinstance(before, Mapping):
+            joined = isinstance(value, Mapping) and isinstance(before, Mapping)
+            if joined and not is_one_value(kinds[name]):
                 changes[name] = {**before, **{composed(key): one for key, one in value.items()}}
             else:
                 changes[name] = value
@@ -246,6 +270,23 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         }
         check_bounds(values)
         return values
+
+
+def not_configured(artifact: str, wrong: str = "") -> ArtifactError:
+    """Return the refusal of what takes an artifact that is not set.
+
+    Parameters
+    ----------
+    wrong
+        What takes it, in a sentence, if that is known.
+    """
+    makes = "; or hold some of the tiles out, whole groups: `featurestore split`"
+    return ArtifactError(
+        wrong or f"This needs the artifact {artifact}, and none is configured",
+        found=f"data.{artifact} is not set",
+        fix=f"set data.{artifact} to a URI, for example data.{artifact}=runs:/RUN/{artifact}"
+        + (makes if artifact == "test_tiles" else ""),
+    )
 
 
 KEYS = {name: f"data.{name}" if name in DATA else name for name in field_names(StoreSpec)}

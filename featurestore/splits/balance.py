@@ -74,6 +74,14 @@ def _listed(names: list[str]) -> str:
     return "; ".join(names[:SHOWN]) + more
 
 
+def unembedded(cohort: Cohort, sides: Codes) -> dict[str, int] | None:
+    """Return the kept tiles of either side without an embedding; None where that is not known."""
+    missing = cohort.unembedded
+    if missing is None:
+        return None
+    return {name: int(missing[sides == side].sum()) for side, name in enumerate(SIDES)}
+
+
 def dropped(cohort: Cohort, sides: Codes) -> dict[str, int]:
     """Return the tiles of either side that the label rules drop."""
     return {name: int(cohort.dropped[sides == side].sum()) for side, name in enumerate(SIDES)}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from featurestore.folds.units import group_codes
 from featurestore.spec.split_rules import SplitRules
 from featurestore.store import FeatureStore
 from featurestore.views.columns import of_slides, with_columns
+from featurestore.views.folds import KEY
+from featurestore.views.joins import look_up, unused
 
 PURPOSE = "to split by"
 MOST = 1_000  # strata: of more, none has the tiles that its share could be told by
@@ -39,6 +42,9 @@ class Cohort:
         Tiles that the label rules drop, shape (groups,).
     slides
         ``group, slide_id``: the slides of each group.
+    unembedded
+        Kept tiles without an embedding, shape (groups,); None where no embeddings are configured.
+        They count as kept: a split stays as it is when tiles are embedded.
     """
 
     names: pa.Array
@@ -46,6 +52,7 @@ class Cohort:
     counts: Codes
     dropped: Codes
     slides: pa.Table
+    unembedded: Codes | None = None
 
     @cached_property
     def kept(self) -> Codes:
@@ -88,10 +95,13 @@ def count(store: FeatureStore, rules: SplitRules) -> Cohort:
         alias: tiles[name].cast("string").fill_null(NOTHING)
         for alias, name in zip(strata, rules.stratify, strict=True)
     }
-    parts = tiles.select(
-        "slide_id", group=_told_apart(tiles[rules.group]), kept=tiles.dropped_by.isnull(), **values
-    )
-    counts = parts.group_by(["group", "kept", *strata]).aggregate(tiles=parts.count())
+    values |= {"group": _told_apart(tiles[rules.group]), "kept": tiles.dropped_by.isnull()}
+    has_embeddings = bool(store.spec.artifacts("embeddings"))
+    if has_embeddings:
+        tiles, values = _embedded(tiles, store.embedding_keys(), values)
+    parts = tiles.select("slide_id", **values)
+    missing = {"missing": parts.missing.sum()} if has_embeddings else {}
+    counts = parts.group_by(["group", "kept", *strata]).aggregate(tiles=parts.count(), **missing)
     with translated():
         _check_number(parts.filter(parts.kept), strata, rules)
         rows = counts.to_pyarrow()
@@ -99,6 +109,17 @@ def count(store: FeatureStore, rules: SplitRules) -> Cohort:
     if not pc.any(rows["kept"]).as_py():
         raise every_tile_dropped(thresholds)
     return _cohort(rows, members, strata)
+
+
+def _embedded(
+    tiles: ir.Table, keys: ir.Table, values: dict[str, ir.Value]
+) -> tuple[ir.Table, dict[str, ir.Value]]:
+    """Add to the columns that are asked of tiles whether each lacks its embedding."""
+    name = unused(tiles, "embedded")
+    theirs = keys.select(*KEY, **{name: ibis.literal(True)})
+    joined = look_up(tiles.mutate(**values), theirs, KEY, name)
+    own = {value: joined[value] for value in values}
+    return joined, own | {"missing": joined[name].isnull().cast("int64")}
 
 
 def _told_apart(column: ir.Column) -> ir.Column:
@@ -152,4 +173,8 @@ def _cohort(rows: pa.Table, members: pa.Table, strata: list[str]) -> Cohort:
     np.add.at(counts, (groups[kept], column[kept]), tiles[kept])
     dropped = np.zeros(len(names), dtype=np.int64)
     np.add.at(dropped, groups[~kept], tiles[~kept])
-    return Cohort(names, present, counts, dropped, members)
+    unembedded = None
+    if "missing" in rows.column_names:
+        unembedded = np.zeros(len(names), dtype=np.int64)
+        np.add.at(unembedded, groups[kept], rows["missing"].to_numpy()[kept])
+    return Cohort(names, present, counts, dropped, members, unembedded)

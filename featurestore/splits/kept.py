@@ -102,7 +102,7 @@ def find(wanted: Wanted) -> list[Kept]:
 
 def read(kept: Kept, rules: SplitRules) -> Assignment:
     """Return a split; its rows are read when they are asked for."""
-    return Assignment(kept.origin, {}, {}, partial(_rows, kept, rules))
+    return Assignment(kept.origin, {}, {}, partial(_rows, kept, rules), is_kept=True)
 
 
 def _rows(kept: Kept, rules: SplitRules) -> pa.Table:

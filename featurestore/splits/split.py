@@ -21,7 +21,7 @@ from featurestore.spec.split_rules import SplitRules
 from featurestore.splits import cohort as cohorts
 from featurestore.splits import folder as files
 from featurestore.splits import growth, kept
-from featurestore.splits.balance import balance, dropped, shortcomings
+from featurestore.splits.balance import balance, dropped, shortcomings, unembedded
 from featurestore.splits.cohort import Cohort
 from featurestore.splits.folder import Sides
 from featurestore.splits.kept import Wanted
@@ -60,11 +60,17 @@ class Split:
         Where it comes from.
     uri
         ``runs:/RUN`` of its files in MLflow, if they were logged.
+    is_kept
+        Whether it was there already.
+    unembedded
+        Kept tiles of either side without an embedding; None where no embeddings are configured.
     """
 
     balance: list[dict[str, Any]]
     origin: Origin
     uri: str | None = None
+    is_kept: bool = False
+    unembedded: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ def split(store: FeatureStore, rules: SplitRules, request: Request, bar: Rows) -
         uri = _write(store, made, request, bar)
     for text in shortcomings(made.balance, rules):
         warnings.warn(text, FeatureStoreWarning, stacklevel=2)
-    return Split(made.balance, assignment.origin, uri)
+    missing = unembedded(cohort, made.sides)
+    return Split(made.balance, assignment.origin, uri, assignment.is_kept, missing)
 
 
 def _wanted(store: FeatureStore, rules: SplitRules) -> Wanted:

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from featurestore.backend import errors
 from featurestore.views.classes import COVERAGE
+from featurestore.views.predictions import PROBABILITY
 
 SHOWN = 10  # rows in a notebook
 
@@ -28,6 +29,13 @@ VIEWS = {
     "assigned_folds": ("the assignment of folds", "slide and its group; tile, under stratified"),
     "fates": ("folds with the one fate of each tile, the join with embeddings counted in", "tile"),
     "funnel": ("how many tiles each reason drops, from input to kept", "reason"),
+    "slide_classes": (
+        "how much of each slide each class is: kept tiles by their label, tiles of runs by what "
+        "they predict",
+        "source, slide and class",
+    ),
+    "predictions": ("what runs predict, beside the label where there is one", "run and tile"),
+    "errors": ("predictions of tiles that have another label", "run and tile"),
 }
 """Name -> what it is, and what one row of it is; those of held-out tiles bear a prefix."""
 
@@ -63,6 +71,15 @@ COLUMNS = {
     "tile_extent_y": "height of a tile",
     "stride_x": "distance from tile to tile, across",
     "stride_y": "distance from tile to tile, down",
+    "source": "who says the class: fates, test_fates, or a run",
+    "share": "share of the tiles of the slide, in [0, 1]",
+    "mm2": "area in square millimetres; null where the size of tiles or pixels is not known",
+    "run": "the run that predicts, as it was named",
+    "part": "held_out: validation, test or predicted tiles; out_of_fold: by heads that had not "
+    "seen them",
+    "predicted": "the most probable class",
+    "probability": "its probability",
+    "label_probability": "probability of the label; null without one",
 }
 PASSED = "a column of the artifact, passed through"
 
@@ -79,54 +96,63 @@ def column_notes(columns: Iterable[str]) -> dict[str, str]:
     return {
         name: f"share of the tile that {name.removeprefix(COVERAGE)} covers, in [0, 1]"
         if name.startswith(COVERAGE)
+        else f"probability of {name.removeprefix(PROBABILITY)}"
+        if name.startswith(PROBABILITY)
         else COLUMNS.get(name, PASSED)
         for name in columns
     }
 
 
-@dataclass(frozen=True)
-class NamedView:
-    """A view as a notebook shows it: what it is, its grain, its first rows, its SQL.
+class NamedView(ir.Table):
+    """A view as an Ibis table; a notebook shows what it is, its grain, first rows and SQL.
+
+    What is made of it (``filter``, ``join``, ``to_pandas``) is Ibis' own.
 
     Parameters
     ----------
-    name
+    view_name
         Its name in SQL.
     table
-        The lazy Ibis table.
+        The lazy table.
     definition
         The expression that it names.
     """
 
-    name: str
-    table: ir.Table
-    definition: ir.Table
+    __slots__ = ("definition", "view_name")
 
-    @property
-    def sql(self) -> str:
-        """The SQL that the engine runs, over the views that this one is made of."""
-        return str(ibis.to_sql(self.definition))
+    def __init__(self, view_name: str, table: ir.Table, definition: ir.Table) -> None:
+        super().__init__(table.op())
+        object.__setattr__(self, "view_name", view_name)
+        object.__setattr__(self, "definition", definition)
 
-    def head(self, rows: int = SHOWN) -> pa.Table:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NamedView, (self.view_name, self.op().to_expr(), self.definition)
+
+    def first(self, rows: int = SHOWN) -> pa.Table:
         """Return the first rows; of an embedding nothing but its place is read."""
-        table = self.table.drop("embedding") if "embedding" in self.table.columns else self.table
+        table = self.op().to_expr()
+        table = table.drop("embedding") if "embedding" in table.columns else table
         with errors.translated():
             return table.limit(rows).to_pyarrow()
 
     def __repr__(self) -> str:
-        return f"{self.name}: {describe_view(self.name)}\n{self.table.schema()}"
+        return f"{self.view_name}: {describe_view(self.view_name)}\n{self.schema()}"
+
+    def _repr_mimebundle_(self, *_: object, **__: object) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     def _repr_html_(self) -> str:
-        rows = self.head()
+        rows, sql = self.first(), str(ibis.to_sql(self.definition))
         head = "".join(f"<th>{html.escape(name)}</th>" for name in rows.column_names)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
             for row in rows.to_pylist()
         )
         return (
-            f"<p><b>{html.escape(self.name)}</b>: {html.escape(describe_view(self.name))}</p>"
+            f"<p><b>{html.escape(self.view_name)}</b>: "
+            f"{html.escape(describe_view(self.view_name))}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<details><summary>SQL</summary><pre>{html.escape(self.sql)}</pre></details>"
+            f"<details><summary>SQL</summary><pre>{html.escape(sql)}</pre></details>"
         )
 
 

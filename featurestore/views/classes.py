@@ -1,6 +1,5 @@
 """Classes: the suffixes of the coverage columns, each with an index and a threshold."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import ibis.expr.types as ir
 
 from featurestore.errors import SchemaError, UnknownClassError
 from featurestore.spec.rules import LabelRules
+from featurestore.spec.typed import nearest
 
 COVERAGE = "roi_coverage_"
 BACKGROUND = "background"
@@ -117,7 +117,7 @@ def merged_classes(
             if member not in names:
                 raise UnknownClassError(
                     f"merge.{name} names a class that is not in the data: {member!r}",
-                    found=_listed("classes in the data", names) + _nearest(member, names),
+                    found=_listed("classes in the data", names) + nearest(member, names),
                     fix=f"take it out of merge.{name}, or correct it",
                 )
             if member in goes_to or member in merge:
@@ -145,7 +145,7 @@ def _check_dropped(merged: Iterable[str], rules: LabelRules) -> None:
         if name not in merged:
             raise UnknownClassError(
                 f"drop names a class that is not in the data: {name!r}",
-                found=_listed("classes in the data", merged) + _nearest(name, merged),
+                found=_listed("classes in the data", merged) + nearest(name, merged),
                 fix="take it out of drop, or correct it",
             )
         for key in ("class_indices", "thresholds"):
@@ -175,7 +175,7 @@ def _same(names: Sequence[str], configured: Mapping[str, object], key: str) -> N
     if missing:
         raise UnknownClassError(
             f"{key} has no entry for classes of the data: {_quoted(missing)}",
-            found=_listed(key, configured) + _nearest(missing[0], configured),
+            found=_listed(key, configured) + nearest(missing[0], configured),
             fix=f"set {key}.{missing[0]}=..., merge.CLASS=[{missing[0]}] or drop=[{missing[0]}]; "
             "or pick the right classes=...",
         )
@@ -183,7 +183,7 @@ def _same(names: Sequence[str], configured: Mapping[str, object], key: str) -> N
     if extra:
         raise UnknownClassError(
             f"{key} names classes that are not in the data: {_quoted(extra)}",
-            found=_listed("classes in the data", names) + _nearest(extra[0], names),
+            found=_listed("classes in the data", names) + nearest(extra[0], names),
             fix=f"remove {key}.{extra[0]} (a class that is merged has none), or pick the right "
             "classes=...",
         )
@@ -195,8 +195,3 @@ def _quoted(names: Iterable[str]) -> str:
 
 def _listed(title: str, names: Iterable[str]) -> str:
     return f"{title}: {', '.join(names) or 'none'}"
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

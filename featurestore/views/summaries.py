@@ -1,8 +1,11 @@
 """The small tables that pictures are drawn from, as views: counts that SQL makes, not pixels."""
 
+from collections.abc import Mapping
+
 import ibis
 import ibis.expr.types as ir
 
+from featurestore.views.joins import look_up
 from featurestore.views.precision import steps_reached
 
 BINS = 20  # of a histogram of coverages
@@ -66,3 +69,64 @@ def histogram_view(coverages: ir.Table, bins: int = BINS) -> ir.Table:
     covered = covered.mutate(low=number / bins)
     counts = covered.group_by(["class", "low"]).aggregate(tiles=covered.count())
     return counts.order_by(["class", "low"])
+
+
+def classes_said(fates: Mapping[str, ir.Table], predictions: ir.Table | None = None) -> ir.Table:
+    """Return ``source, slide_id, class`` of each tile: its label if it is kept, and predictions.
+
+    Parameters
+    ----------
+    fates
+        Views of fates by their names, which are the sources.
+    predictions
+        Of runs, which are sources as well: of tiles with a label or without.
+    """
+    said = [
+        table.filter(table.dropped_by.isnull()).select(
+            ibis.literal(name, "string").name("source"), "slide_id", table.label.name("class")
+        )
+        for name, table in fates.items()
+    ]
+    if predictions is not None:
+        source, of_class = predictions.run.name("source"), predictions.predicted.name("class")
+        said.append(predictions.select(source, "slide_id", of_class))
+    return ibis.union(*said)
+
+
+def slide_class_view(said: ir.Table, slides: ir.Table | None = None) -> ir.Table:
+    """Return how much of each slide each class is, in tiles, as a share and in square millimetres.
+
+    Parameters
+    ----------
+    said
+        ``source, slide_id, class``, one row a tile and source.
+    slides
+        The slides artifact. Where tiles overlap, each stands for what lies between it and the next.
+
+    Returns
+    -------
+    ir.Table
+        ``source, slide_id, class, tiles, share, mm2``; ``mm2`` is null where the size of tiles or
+        pixels is not known.
+    """
+    counts = said.group_by(["source", "slide_id", "class"]).aggregate(tiles=said.count())
+    of_slide = ibis.window(group_by=["source", "slide_id"])
+    shares = counts.mutate(share=counts.tiles / counts.tiles.sum().over(of_slide).cast("float64"))
+    if slides is None:
+        return shares.mutate(mm2=ibis.null("float64"))
+    areas = slides.select(slides.id.name("slide_id"), tile_area(slides).name("area"))
+    joined = look_up(shares, areas, ["slide_id"], "area")
+    return joined.mutate(mm2=joined.tiles * joined.area).drop("area")
+
+
+def tile_area(slides: ir.Table) -> ir.FloatingValue:
+    """Return the square millimetres that a tile of each slide stands for; null if not known."""
+    sides = []
+    for axis in ("x", "y"):
+        extent, stride, mpp = (
+            slides[name].cast("float64") if name in slides.columns else ibis.null("float64")
+            for name in (f"tile_extent_{axis}", f"stride_{axis}", f"mpp_{axis}")
+        )
+        step = ibis.ifelse(stride < extent, stride, extent)
+        sides.append(step * mpp / 1000)
+    return sides[0] * sides[1]

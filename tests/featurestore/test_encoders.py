@@ -1,5 +1,7 @@
 """Several encoders over one cohort: the tiles that all have, one encoder's embeddings read."""
 
+import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +15,17 @@ from hypothesis import strategies as st
 
 from featurestore.backend import engine
 from featurestore.console import cli
+from featurestore.console.keys import take
+from featurestore.console.settings import configured
 from featurestore.embeddings.layout import VALUES
-from featurestore.errors import ArtifactError, ConfigError
+from featurestore.errors import ArtifactError, ConfigError, FeatureStoreError
 from featurestore.snapshots.build import materialise
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.validation import violations
 from featurestore.views.joins import common_keys
-from train.config.load import load
+from train.config.encoders import named
+from train.config.load import load, recorded
 from train.config.text import text
 
 ROWS = range(12)
@@ -74,6 +79,7 @@ def test_common_keys_are_those_of_plain_sql(sides: list[set[tuple[str, int, int]
     assert sorted(tuple(row.values()) for row in rows) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_a_tile_is_kept_that_all_encoders_have():
     """The same tiles as pandas finds, whichever encoder is read."""
     rows = {"a": set(ROWS) - {0, 7}, "b": set(ROWS) - {3}, "c": set(ROWS)}
@@ -88,6 +94,7 @@ def test_a_tile_is_kept_that_all_encoders_have():
         assert number == (len(expected) if encoder is None else len(rows[encoder]))
 
 
+@pytest.mark.slow
 def test_snapshots_of_all_encoders_hold_the_same_tiles_and_are_named_by_all_keys():
     rows = {"a": set(ROWS), "b": set(ROWS) - {3}}
     made = {name: materialise(FeatureStore(spec(rows, name))) for name in rows}
@@ -101,6 +108,7 @@ def test_snapshots_of_all_encoders_hold_the_same_tiles_and_are_named_by_all_keys
     assert alone.content == grown.content  # no other encoder lacks a tile of it
 
 
+@pytest.mark.slow
 def test_an_encoder_among_others_uses_the_parts_that_it_has_made_alone():
     single = replace(spec({"a": set(ROWS), "b": set(ROWS)}), embeddings="a.parquet")
     materialise(FeatureStore(single))
@@ -131,6 +139,7 @@ def test_what_an_encoder_lacks_is_said_of_it():
     assert [(row["wrong"], row["rows"]) for row in rows] == [("tiles without an embedding of a", 2)]
 
 
+@pytest.mark.slow
 def test_the_commands_take_several_encoders(capsys: pytest.CaptureFixture[str]):
     encoders = spec({"a": set(ROWS) - {0, 5}, "b": set(ROWS) - {1}}).embeddings
     Path("none.yaml").write_text("{}")
@@ -167,3 +176,47 @@ def test_the_commands_take_several_encoders(capsys: pytest.CaptureFixture[str]):
 def test_encoders_that_are_not_told_apart_are_refused(values: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         StoreSpec(**values)
+
+
+def doubled(name: str) -> None:
+    table = pq.read_table(name)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), name)
+
+
+@pytest.mark.parametrize(
+    ("harm", "title", "words"),
+    [
+        (lambda: doubled("b.parquet"), "Encoder b: ", "more than once"),
+        (lambda: Path("b.parquet").unlink(), "Encoder b: ", "(data.embeddings.b=b.parquet)"),
+        (lambda: Path("b.parquet").write_bytes(b"PAR1"), "Encoder b: ", "not a whole Parquet file"),
+        (lambda: Path("a.parquet").unlink(), "Encoder a: ", "(data.embeddings.a=a.parquet)"),
+        (lambda: doubled("tiles.parquet"), "Tiles ", "more than once"),
+    ],
+)
+def test_what_is_wrong_with_an_encoder_bears_its_name_whichever_is_opened(
+    harm: Callable[[], None], title: str, words: str
+):
+    """And what is wrong with tiles that of none."""
+    opened = spec({"a": set(ROWS), "b": set(ROWS)}, "a")
+    harm()
+    with pytest.raises(FeatureStoreError) as refusal, named("a"):
+        FeatureStore(opened).survivors("")
+    assert refusal.value.wrong.startswith(title)
+    assert words in str(refusal.value)
+
+
+def test_other_encoders_take_the_place_of_those_of_a_file(capsys: pytest.CaptureFixture[str]):
+    """Thresholds of a file and of arguments are joined; encoders are one value."""
+    Path("data.yaml").write_text(
+        "data: {name: own, tiles: t, embeddings: {a: a.parquet, b: b.parquet}}\n"
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    argv = ["data=data.yaml", "data.embeddings={c: c.parquet}", "thresholds={Fat: 0.1}"]
+    config = load([*argv, "fold=1"])
+    assert (config.data.embeddings, config.thresholds["Muscle"]) == ({"c": "c.parquet"}, 0.5)
+    again = recorded(text(config), ["data.embeddings={d: d.parquet}"])
+    assert again.data.embeddings == {"d": "d.parquet"}
+    options = argparse.Namespace(config=None)
+    take(options, argv)
+    store = configured(options)
+    assert (store.embeddings, store.thresholds) == ({"c": "c.parquet"}, {"Fat": 0.1, "Muscle": 0.5})

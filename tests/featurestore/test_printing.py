@@ -73,6 +73,7 @@ thresholds: {{"x\\nerror: forged": 0.5, Muscle: 0.5}}
     return ["--config", "store.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "status"),
     [
@@ -104,6 +105,7 @@ def test_a_broken_key_is_named_in_its_spelling(
     assert is_text(said)
 
 
+@pytest.mark.slow
 def test_data_for_programs_are_shown_if_a_person_reads_them(
     hostile: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -26,6 +26,7 @@ def spec(named: dict[str, str], **rules: object) -> StoreSpec:
     return StoreSpec(**{**RULES, **places, **rules})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_fit_set_names_target_and_split_in_the_order_of_keys(artifacts: TABLES):
     tiles = materialise(FeatureStore(spec(artifacts()))).fit_set(1)
     assert tiles.keys.column_names == ["slide_id", "x", "y", "target", "split", "row"]
@@ -47,6 +48,7 @@ def test_rare_class_is_dropped_with_a_warning_that_names_it(artifacts: TABLES):
     assert (funnel["rare_class"], funnel["kept"]) == (1, 11)
 
 
+@pytest.mark.slow
 def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_path):
     use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     wanted = spec(artifacts({"fold": None}), k=3)
@@ -60,6 +62,7 @@ def test_assigned_folds_are_logged_once_and_found_again(artifacts: TABLES, tmp_p
     assert materialise(other).keep_folds() != uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [1, 2])
 @pytest.mark.parametrize("strategy", ["stratified", "stratified_group"])
 def test_folds_that_an_earlier_version_has_logged_are_read(

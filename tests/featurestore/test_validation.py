@@ -101,6 +101,7 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_breakage_is_listed_with_its_rows(name: str, artifacts: TABLES):
     tiles, embeddings, rules, expected = BROKEN[name]
@@ -110,6 +111,7 @@ def test_each_breakage_is_listed_with_its_rows(name: str, artifacts: TABLES):
         assert words in wrong
 
 
+@pytest.mark.slow
 def test_the_check_has_the_verdict_of_the_trainer_for_every_cohort(
     artifacts: TABLES, tmp_path: Path
 ):
@@ -127,15 +129,16 @@ def test_the_check_has_the_verdict_of_the_trainer_for_every_cohort(
         with pytest.raises(JoinError) as error:
             check_join(store, name)
         assert str(error.value) == str(refusal.refusal)
-        assert "4 times those of the embeddings: so 11 of 11 would have one" in error.value.found
+        assert "4 times those of the embeddings: so 12 of 12 would have one" in error.value.found
         [row] = [row for row in rows if (row["artifact"], row["severity"]) == (name, "error")]
         assert row["found"] == error.value.found
-    with pytest.raises(JoinError, match="11 of 12 surviving tiles have no embedding"):
+    with pytest.raises(JoinError, match="12 of 12 surviving tiles have no embedding"):
         materialise(store)
-    with pytest.raises(JoinError, match="11 of 12 surviving test tiles have no embedding"):
+    with pytest.raises(JoinError, match="12 of 12 surviving test tiles have no embedding"):
         materialise(FeatureStore(StoreSpec(**{**both, "tiles": None})))
 
 
+@pytest.mark.slow
 def test_a_training_set_that_was_let_pass_is_refused_to_others(artifacts: TABLES):
     """Its name is the same, whatever is let pass: the verdict is about its use."""
     named = artifacts(None, {"x": [*range(10), 98, 99]})
@@ -237,6 +240,7 @@ def test_description_counts_what_pandas_counts(described):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_quantiles_are_numpys(described):
     tables, fates = described
     rows = {row["class"]: row for row in tables["tiles: coverages"].to_pylist()}

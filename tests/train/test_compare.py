@@ -1,18 +1,25 @@
 """Runs compared on the same tiles."""
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from predicted import predictions
 from sklearn.metrics import cohen_kappa_score, f1_score
+from versions import GOOD, MODEL, register, write_data
 
-from train import compare, probe
+from featurestore.io import mlflow_artifacts
+from train import compare
 from train.evaluation.comparison import permutation_test
 from train.evaluation.estimates import estimate
+from train.tracking import compared
+from train.tracking.runs import RunRecord
 
 
 def written(name: str, skill: float, rows: slice = slice(None), **changes) -> str:
@@ -52,7 +59,7 @@ def test_the_better_run_is_told_from_the_worse():
 
 def test_a_run_does_not_differ_from_itself():
     one = written("one.parquet", 1.0)
-    assert compare.main([one, one, "--output", "same"]) == 0
+    assert compare.main([one, one, "output=same"]) == 0
     for name, row in read("same").items():
         end = pytest.approx(math.nan if name == "calibration_error" else 0, nan_ok=True)
         assert (row["difference"], row["low"], row["high"]) == (0, end, end)
@@ -101,8 +108,8 @@ def test_one_slide_tells_no_models_apart(capsys: pytest.CaptureFixture[str]):
 def test_patients_are_resampled_and_ordered_classes_compared():
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
     names = [written("one.parquet", 0.5, **patient), written("other.parquet", 1.5, **patient)]
-    assert compare.main([*names, "--ordered", "--output", "slides"]) == 0
-    assert compare.main([*names, "--resample", "patient_id", "--output", "patients"]) == 0
+    assert compare.main([*names, "ordered=true", "output=slides"]) == 0
+    assert compare.main([*names, "resample=patient_id", "output=patients"]) == 0
     by_slide, by_patient = read("slides"), read("patients")
     assert by_slide["accuracy"]["difference"] == by_patient["accuracy"]["difference"]
     assert by_slide["accuracy"]["low"] != by_patient["accuracy"]["low"]
@@ -112,6 +119,7 @@ def test_patients_are_resampled_and_ordered_classes_compared():
     assert "kappa_quadratic" not in by_patient
 
 
+@pytest.mark.slow
 def test_clusters_are_those_of_the_first_run():
     """The second may number patients otherwise, or not know them: the tiles are the same."""
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
@@ -119,14 +127,14 @@ def test_clusters_are_those_of_the_first_run():
     keys, rows = ("difference", "low", "high", "units", "p_permutation"), []
     for columns in (patient, {"patient_id": ["q"] * 400}, {}):
         other = written("other.parquet", 1.5, **columns)
-        assert compare.main([one, other, "--resample", "patient_id"]) == 0
+        assert compare.main([one, other, "resample=patient_id"]) == 0
         rows.append([read()["accuracy"][key] for key in keys])
     assert rows[0] == rows[1] == rows[2]
 
 
 def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
     one = written("one.parquet", 1.0)
-    assert compare.main([one, one, "--resample", "patient_id"]) == 2
+    assert compare.main([one, one, "resample=patient_id"]) == 2
     said = capsys.readouterr().err
     assert "no column 'patient_id'" in said
     assert "slide_id, x, y, target, pred" in said
@@ -134,15 +142,21 @@ def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFix
 
 @pytest.mark.slow
 def test_runs_by_id_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    for rate in ("0.002", "0.02"):
-        argv = ["fold=4", f"learning_rate={rate}", "max_epochs=3", f"tracking.uri={uri}"]
-        assert probe.main(argv) == 0
-    said = capsys.readouterr().out.replace("\n", " ")
-    last = said.split("run: ")[-1].split()[0]
-    assert compare.main(["models:/tissue-probe/1", last, "--uri", uri]) == 0
-    assert read()["accuracy"]["tiles"] == 286
-    assert compare.main(["models:/tissue-probe/9", last, "--uri", uri]) == 2
+    """Their titles are those of people; what is not there is refused."""
+    uri = mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    write_data()
+    client, runs = mlflow.MlflowClient(), []
+    for number, skill in (("1", 0.5), ("2", 1.5)):
+        assert register(GOOD) == number
+        runs.append(client.get_model_version(MODEL, number).run_id)
+        client.log_artifact(runs[-1], written("predictions.parquet", skill))
+        client.log_param(runs[-1], "fold", "4")
+        client.update_run(runs[-1], name=f"fit {number}")
+    assert compare.main(["models:/tissue-probe/1", runs[1], f"tracking.uri={uri}"]) == 0
+    assert read()["accuracy"]["title"] == f"fit 2 ({runs[1][:8]})"
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"fit 2 ({runs[1][:8]}) above tissue-probe 1, fit 1, 400 tiles" in out
+    assert compare.main(["models:/tissue-probe/9", runs[1], f"tracking.uri={uri}"]) == 2
     assert "The registry has no models:/tissue-probe/9" in capsys.readouterr().err
 
 
@@ -161,6 +175,70 @@ def test_refusals(changes: dict, words: list[str], capsys: pytest.CaptureFixture
     for word in words:
         assert word in said
     assert not Path("comparison").exists()
+
+
+def test_what_is_left_out_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]):
+    """Slides that one lacks, tiles of others; too few in common are refused unless asked for."""
+    one = written("one.parquet", 1.0)
+    few = written("few.parquet", 1.5, slice(30, 120))  # a part of s0, all of s1 and s2
+    assert compare.main([one, few]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "predicted few tiles in common" in said
+    assert "90 tiles, 22.5% and 100.0% of theirs" in said
+    assert "280 tiles of one.parquet, of 7 slides that few.parquet has none of: s3, s4, s5" in said
+    assert "30 tiles of one.parquet, of slides that few.parquet has in part" in said
+    assert "least_overlap=0.22 " in said
+    assert not Path("comparison").exists()
+    assert compare.main([one, few, "least_overlap=0.22"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "left out: 280 tiles of one.parquet" in out
+    assert "few.parquet above one.parquet, 90 tiles" in out
+
+
+def test_tiles_without_a_label_are_left_out():
+    label = pa.array([0] * 390 + [None] * 10, pa.int64())
+    one = pq.read_table(written("one.parquet", 1.0, target=label))
+    pair = compare.paired(one, one)
+    assert pair.reasons("one", "other") == ["10 tiles without a label"]
+    assert (len(pair.one), pair.left_out, pair.of_one.share) == (390, 20, 0.975)
+
+
+def test_other_folds_are_refused_unless_told_to_compare(capsys: pytest.CaptureFixture[str]):
+    one = written("one.parquet", 0.5, fold=np.arange(400) % 5)
+    other = written("other.parquet", 1.5, fold=np.arange(400) // 80)
+    assert compare.main([one, other]) == 2
+    said = capsys.readouterr().err
+    assert "were trained on other folds" in said
+    assert "320 of 400 tiles are in another fold" in said
+    assert compare.main([one, other, "other_folds=true"]) == 0
+
+
+def test_the_better_direction_of_a_metric_is_marked(capsys: pytest.CaptureFixture[str]):
+    assert compare.main([written("one.parquet", 0.5), written("other.parquet", 1.5)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = {row[1]: row for line in lines if len(row := re.split(r"\s*│\s*", line)) > 5}
+    assert cells["f1_macro"][4:6] == ["higher", "better"]
+    assert cells["brier"][4:6] == ["lower", "better"]
+    rows = read()
+    assert (rows["brier"]["verdict"], rows["brier"]["higher_is_better"]) == ("better", False)
+    assert rows["brier"]["difference"] < 0
+
+
+def test_folds_that_were_extended_are_the_same(tmp_path: Path):
+    """A slide that both assignments have must be in one fold; what joined does not matter."""
+    for name, folds in (("a", [0, 1]), ("b", [0, 1, 1]), ("c", [1, 1])):
+        slides = [f"s{n}" for n in range(len(folds))]
+        pq.write_table(pa.table({"slide_id": slides, "fold": folds}), f"{name}.parquet")
+    assert compared.moved_rows("a.parquet", "b.parquet") == (0, 2)
+    assert compared.moved_rows("a.parquet", "c.parquet") == (1, 2)
+    assert compared.moved_rows("a.parquet", None) == (0, 0)
+    judged = RunRecord("a", None, "", {"test/f1_macro": 0.5}, {}, {"fold": "1"})
+    other = replace(judged, params={"fold": "2"})
+    assert compared.fold_differences(judged, other) == []
+    one, two = (replace(each, metrics={}) for each in (judged, other))
+    assert compared.fold_differences(one, two) == [
+        "one validated on fold 1, the other on fold 2"
+    ]  # fmt: skip
 
 
 def test_one_run_is_refused(capsys: pytest.CaptureFixture[str]):

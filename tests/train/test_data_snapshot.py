@@ -49,6 +49,7 @@ def test_a_named_snapshot_trains_again_without_its_sources(
     assert "one variant of the rules" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_was_let_pass_is_refused_to_who_allows_less(
     artifacts: TABLES, capsys: pytest.CaptureFixture[str]
 ):

@@ -54,6 +54,7 @@ def again(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     return status, re.sub(r"\s+", " ", out.out + out.err)
 
 
+@pytest.mark.slow
 def test_the_same_content_is_the_same_run(run: str, capsys: pytest.CaptureFixture[str]):
     """Its embeddings lie in folders, which its digest did not know."""
     recorded = json.loads((FIXTURE / "run.json").read_text())["inputs"][2]["tags"]["sha256"]
@@ -72,6 +73,7 @@ def swapped(tiles: pa.Table) -> pa.Table:
     return tiles.rename_columns({names[0]: names[1], names[1]: names[0]}).select(tiles.column_names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

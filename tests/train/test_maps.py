@@ -20,7 +20,7 @@ from featurestore.console import cli
 from train import maps, probe
 from train.overlays import checks, write
 from train.overlays.label_map import NONE
-from train.overlays.slides import classes_of, read_slides, read_tiles
+from train.overlays.slides import classes_of, read_slides, read_tiles, slides_artifact
 from train.plots.palette import ANSWERS, colours, rgb
 from train.predictions.files import dataset
 from train.predictions.partitions import file_name
@@ -66,6 +66,7 @@ def features(folder: Path) -> list[dict]:
     return content["features"]
 
 
+@pytest.mark.slow
 def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     """Class with name and colour, locked, measurements as a map of numbers: QuPath's own form."""
     folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
@@ -86,6 +87,7 @@ def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     assert "checked against the tiles" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_tile_has_its_own_polygon_with_all_probabilities():
     """Overlapping or not: the box that its row stands for."""
     table = predicted(EDGE, [3, 13], [0, 5], [1, 2], [2, None])
@@ -104,6 +106,7 @@ def test_each_tile_has_its_own_polygon_with_all_probabilities():
     assert "Right" not in second["measurements"] and "metadata" not in second
 
 
+@pytest.mark.slow
 def test_tiles_of_another_level_are_written_in_full_resolution():
     content = slides({EDGE: {"level": 2}})
     folder = made(f"predictions={one()}", f"slides={content}", "maps.downsample=4.5")
@@ -112,6 +115,7 @@ def test_tiles_of_another_level_are_written_in_full_resolution():
     assert features(folder)[0]["properties"]["measurements"]["Region area µm²"] == 100
 
 
+@pytest.mark.slow
 def test_a_map_has_the_slides_extent_and_pixel_size():
     """70 x 50 pixels in steps of 20: 4 x 3, reaching 10 over either border; 10 and 5 µm a pixel."""
     folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
@@ -274,6 +278,7 @@ def test_the_worst_come_first_and_those_with_more_tiles_before_others(asked, exp
     assert pq.read_table(folder / "index.parquet")["slide_id"].to_pylist() == expected
 
 
+@pytest.mark.slow
 def test_a_folder_of_partitions_is_read_by_its_quoted_names():
     """Names that look like numbers stay names."""
     table = pa.concat_tables([predicted(EDGE, [0], [0], [0]), predicted("0012", [20], [0], [2])])
@@ -282,7 +287,7 @@ def test_a_folder_of_partitions_is_read_by_its_quoted_names():
     folder = made("predictions=parts", f"slides={slides({EDGE: {}, '0012': {}})}")
     assert pq.read_table(folder / "index.parquet")["slide_id"].to_pylist() == ["0012", EDGE]
     tiles = read_tiles(
-        dataset("parts", None), read_slides("slides.parquet", None)["0012"], NAMES
+        dataset("parts", None), read_slides(slides_artifact("slides.parquet"), None)["0012"], NAMES
     )  # fmt: skip
     assert (tiles.x.tolist(), tiles.pred.tolist(), tiles.target.tolist()) == ([20], [2], [NONE])
 
@@ -295,7 +300,7 @@ def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
     there = slides({EDGE: {}, "0012": {}})
     found = dataset("parts", None)
     (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
-    tiles = read_tiles(found, read_slides(there, None)["0012"], NAMES)
+    tiles = read_tiles(found, read_slides(slides_artifact(there), None)["0012"], NAMES)
     assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 
@@ -410,6 +415,7 @@ def test_a_fit_maps_the_tiles_that_it_validated_on(artifacts):
         assert index["tiles"].to_pylist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_folder_of_maps_that_holds_something_else_is_kept(artifacts, capsys):
     Path("out/maps").mkdir(parents=True)
     Path("out/maps/notes.txt").write_text("mine")

@@ -19,7 +19,7 @@ from featurestore.io import digests, mlflow_artifacts
 from train import promote
 from train.models import checkpoint
 from train.promotion import alias as promotion_alias
-from train.promotion import lock
+from train.promotion import history, lock
 from train.tracking import registry
 
 
@@ -51,6 +51,7 @@ def asked(number: str, *more: str) -> int:
     return promote.main([f"model={MODEL}", f"version={number}", "author=Ada", *more])
 
 
+@pytest.mark.slow
 def test_the_first_version_that_passes_becomes_champion(
     uri: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -65,9 +66,10 @@ def test_the_first_version_that_passes_becomes_champion(
     assert found["report"].endswith("-champion.md")
     assert [file.read_text() for file in Path("out").iterdir()] == [page]
     digest = digests.digest({"test_tiles.parquet": Path("test_tiles.parquet")})
-    for words in ("author: Ada", "| difference | yes | no champion yet |", "sha256", digest,
+    for words in ("author: Ada", "| difference | holds | no champion yet |", "sha256", digest,
                   "version=1"):  # fmt: skip
         assert words in page
+    assert page.startswith("# Promoted: tissue-probe version 1 is champion\n")
     assert "in place of no version" in capsys.readouterr().out
     assert asked(number) == 0
     assert "is champion of tissue-probe already" in capsys.readouterr().out
@@ -92,9 +94,12 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     assert aliases() == {"champion": better, "previous_champion": good}
     assert tags(worse)["decision"] == "refused"
     assert tags(worse)["gate.difference"].startswith("failed: difference -0.")
-    assert "| difference | **no** |" in pages(worse)[0]
-
-    assert "| test set | yes | decision 3 by these tiles |" in pages(worse)[0]
+    page = pages(worse)[0]
+    assert page.startswith("# Refused: tissue-probe version 3 does not become champion\n")
+    assert "| difference | DOES NOT HOLD |" in page
+    assert "\n- difference does not hold: -0." in page
+    assert " short\n" in page
+    assert "| test set | holds | decision 3 by these tiles |" in page
     Path("gate.yaml").write_text("test_set_decisions: 3\n")
     assert asked(worse, "gate=gate.yaml") == 3
     assert "test set: decision 4 by these tiles" in capsys.readouterr().err
@@ -106,6 +111,73 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
         assert tags(champion)["author"] == "Bo"
     assert len(pages(good)) == 3
     assert "version 2 -> version 1" in capsys.readouterr().out
+    assert pages(good)[-1].startswith("# Rolled back: tissue-probe version 1 is champion no more")
+
+    assert promote.main(["history", f"model={MODEL}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    moved = [line.split("│")[2].strip() for line in lines if line.startswith("│ 20")]
+    assert moved == [good, better, good, better]
+    told = history.reigns(MODEL, "champion")
+    assert [(one.author, one.outcome) for one in told] == [
+        ("Ada", "promoted"), ("Ada", "promoted"), ("Bo", "restored"), ("Bo", "restored"),
+    ]  # fmt: skip
+    assert told[0].why == "all 10 lines of the gate hold"
+    assert told[1].figures.startswith("macro F1 1.0000 ")
+    assert told[1].figures.endswith(" against version 1")
+
+
+@pytest.mark.slow
+def test_an_equal_version_is_promoted_by_the_name_of_the_latest(
+    uri: str, capsys: pytest.CaptureFixture[str]
+):
+    """Surely not worse; the reason that its author gives stands on the page and in the history."""
+    assert promote.main(["history", f"model={MODEL}"]) == 2
+    assert "found: no registered model" in capsys.readouterr().err
+    good, equal = register(GOOD), register(GOOD)
+    assert promote.main(["history", f"model={MODEL}"]) == 0
+    assert "no version of tissue-probe has been champion" in capsys.readouterr().out
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", good)  # by other means
+    assert asked("latest", "why=the same, of a run that is kept") == 0
+    assert aliases() == {"champion": equal, "previous_champion": good}
+    page = pages(equal)[0]
+    assert "- why: the same, of a run that is kept" in page
+    assert "| difference | holds | +0.0000" in page
+    [reign] = history.reigns(MODEL, "champion")
+    assert (reign.version, reign.why) == (equal, "the same, of a run that is kept")
+    assert "+0.0000 against version 1" in reign.figures
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", good)
+    assert [one.why for one in history.reigns(MODEL, "champion")][1:] == ["not written down"]
+
+
+@pytest.mark.slow
+def test_a_champion_that_vanished_is_no_rival(uri: str, capsys: pytest.CaptureFixture[str]):
+    """Its files are gone: nothing is decided, and it says how to go on; a deleted one is none."""
+    good, better = register(GOOD), register(BETTER)
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(MODEL, "champion", good)
+    shutil.rmtree(stored(good))
+    assert asked(better) == 2
+    said = capsys.readouterr().err
+    assert "The champion, version 1, cannot be compared with" in said
+    assert "rollback" in said
+    assert aliases() == {"champion": good}
+    assert not pages(better)
+    client.delete_model_version(MODEL, good)
+    assert asked(better) == 0
+    assert aliases() == {"champion": better}
+
+
+@pytest.mark.slow
+def test_patients_that_nobody_knows_are_refused_unless_the_gate_allows_them(
+    uri: str, capsys: pytest.CaptureFixture[str]
+):
+    write_data(patient=None)
+    number = register(GOOD)
+    assert asked(number) == 3
+    assert "shared patients: not known" in capsys.readouterr().err
+    Path("gate.yaml").write_text("unknown_patients: allow\n")
+    assert asked(number, "gate=gate.yaml") == 0
+    assert "allowed by unknown_patients of the gate" in pages(number)[-1].replace("\\", "")
 
 
 @pytest.mark.slow
@@ -131,7 +203,7 @@ def test_hostile_class_names_stay_in_their_cells(uri: str):
     assert asked(number) == 0
     rows = [line for line in pages(number)[0].splitlines() if line.startswith("| floor: a")]
     assert rows == [
-        r'| floor: a\|b "\`\<x\>\`\*; ü | yes | ' + rows[0].split("| yes | ")[1]
+        r'| floor: a\|b "\`\<x\>\`\*; ü | holds | ' + rows[0].split("| holds | ")[1]
     ]  # fmt: skip
 
 
@@ -218,6 +290,7 @@ def test_files_that_are_not_as_registered_are_refused(
     assert tags(number)["gate.files_of_the_model"].startswith("failed: ")
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_classes_is_no_rival(uri: str, capsys: pytest.CaptureFixture[str]):
     number, other = register(GOOD), register(GOOD, names=[*NAMES, "Fat"])
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
@@ -226,6 +299,7 @@ def test_a_champion_of_other_classes_is_no_rival(uri: str, capsys: pytest.Captur
     assert aliases() == {"champion": other}
 
 
+@pytest.mark.slow
 def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.CaptureFixture[str]):
     number, other = register(GOOD), register(GOOD, dim=5)
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", other)
@@ -233,11 +307,17 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
     assert "different lengths" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["version=9"], ["no version 9 of tissue-probe"]),
-        (["model=nothing", "version=1"], ["no version 1 of nothing"]),
+        (["version=9"], ["no version 9 of tissue-probe", "versions 1"]),
+        (
+            ["model=tisue-probe", "version=1"],
+            ["no version 1 of tisue-probe", "did you mean 'tissue-probe'"],
+        ),
+        (["history", "model=tisue-probe"], ["did you mean 'tissue-probe'"]),
+        (["history", "version=1"], ["history takes neither"]),
         ([], ["version is not set", "model=tissue-probe version=7"]),
         (["verison=1"], ["'verison'", "did you mean 'version'"]),
         (["version=one"], ["version is not a whole number", "version=one"]),
@@ -404,7 +484,10 @@ def copied(digits_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_the_main_commands_model_is_promoted_as_documented(copied: Path):
     """Its files have digests, and nobody's slides are in its test view."""
     command = [sys.executable, str(ROOT / "train" / "promote.py")]
-    done = launch([*command, "model=tissue-probe", "version=1", "alias=judged"], copied)
+    done = launch(
+        [*command, "model=tissue-probe", "version=1", "alias=judged", "gate=gate-without-patients"],
+        copied,
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     client = mlflow.MlflowClient(f"sqlite:///{copied / 'mlflow.db'}")
     found = client.get_model_version("tissue-probe", "1")

@@ -81,6 +81,7 @@ def again(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     return status, re.sub(r"\s+", " ", out.out + out.err)
 
 
+@pytest.mark.slow
 def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]):
     """Nothing is left beside what a run leaves.
 
@@ -98,6 +99,7 @@ def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]
     assert files() == before
 
 
+@pytest.mark.slow
 def test_moved_artifacts_are_named_anew(
     run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -129,6 +131,7 @@ def test_a_tampered_artifact(run: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert "and the data: tiles, snapshot" in said
 
 
+@pytest.mark.slow
 def test_another_threshold(run: str, capsys: pytest.CaptureFixture[str]):
     """The artifacts are the same, the rows are not."""
     status, said = again(capsys, run, "thresholds.Fat=0.95", "allow_empty_class=true")
@@ -137,6 +140,7 @@ def test_another_threshold(run: str, capsys: pytest.CaptureFixture[str]):
     assert re.search(r"NOT the same: \d+ of \d+ figures differ, and the data: snapshot", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["a rule", "code"])
 def test_what_makes_the_same_rows_is_the_same(
     other: str, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,7 @@ def test_whatever_trains_one_encoder_trains_several_one_after_another(
     assert "differences, on the same tiles" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -175,6 +176,7 @@ def test_what_is_refused_names_the_encoder(
     assert all(each in said for each in words), said
 
 
+@pytest.mark.slow
 def test_an_encoder_with_faults_is_refused_before_another_is_trained(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ):

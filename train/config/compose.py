@@ -1,7 +1,7 @@
 """Layers of a configuration made one by OmegaConf: merged, the keys that they name filled in."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
@@ -54,8 +54,13 @@ class Templates:
             return "\\" + word  # of which OmegaConf takes one away
         return word if "${" in word or word == MISSING else None
 
-    def composed(self, layers: Sequence[Tree]) -> Tree:
+    def composed(self, layers: Sequence[Tree], replaced: Collection[tuple[str, ...]] = ()) -> Tree:
         """Return layers as one tree, of which the later wins; what is missing still is ``???``.
+
+        Parameters
+        ----------
+        replaced
+            Keys whose mappings are not joined with those of an earlier layer.
 
         Raises
         ------
@@ -64,7 +69,7 @@ class Templates:
             not of its key's type.
         """
         try:
-            config = _merged(layers)
+            config = _merged(layers, replaced)
             written: Any = OmegaConf.to_container(config)
             _check(written)
             return self._read(written, OmegaConf.to_container(config, resolve=True), "")
@@ -90,10 +95,10 @@ class Templates:
         return str(value) if holds_text(kind) else Reader().argument(kind, str(value), key)
 
 
-def _merged(layers: Sequence[Tree]) -> DictConfig:
+def _merged(layers: Sequence[Tree], replaced: Collection[tuple[str, ...]]) -> DictConfig:
     config = OmegaConf.create()
     for layer in layers:
-        for path in _changed_kinds(OmegaConf.to_container(config, resolve=False), layer):
+        for path in _replaced(OmegaConf.to_container(config, resolve=False), layer, replaced):
             del reduce(getitem, path[:-1], config)[path[-1]]
         merged = OmegaConf.merge(config, layer)
         assert isinstance(merged, DictConfig)
@@ -104,19 +109,23 @@ def _merged(layers: Sequence[Tree]) -> DictConfig:
     return config
 
 
-def _changed_kinds(
-    config: Any, layer: Tree, path: tuple[str, ...] = ()
+def _replaced(
+    config: Any, layer: Tree, replaced: Collection[tuple[str, ...]], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the paths of lists that a layer makes mappings, and the other way: OmegaConf does not.
+    """Yield the paths of mappings and lists that a layer replaces, where OmegaConf would join them.
 
-    URIs of splits are a list, those of encoders a mapping.
+    URIs of splits are a list, those of encoders a mapping: one becomes the other, and other
+    encoders are not added to those that were there.
     """
     for name, value in layer.items():
-        below = config.get(name)
-        if isinstance(below, dict) and isinstance(value, dict):
-            yield from _changed_kinds(below, value, (*path, name))
-        elif {type(below), type(value)} == {dict, list}:
-            yield (*path, name)
+        below, place = config.get(name), (*path, name)
+        if {type(below), type(value)} == {dict, list}:
+            yield place
+        elif isinstance(below, dict) and isinstance(value, dict):
+            if place in replaced:
+                yield place
+            else:
+                yield from _replaced(below, value, replaced, place)
 
 
 def _names(word: str) -> Iterator[str]:

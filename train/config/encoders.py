@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featurestore.errors import ConfigError, FeatureStoreError
-from featurestore.spec.encoders import check_encoders
+from featurestore.spec.encoders import check_encoders, encoder_of, kind_of
 from train.config.schema import Config
 from train.config.sweep import rule_variants
 
@@ -66,10 +66,19 @@ def check(config: Config) -> None:
 
 @contextmanager
 def named(encoder: str | None) -> Iterator[None]:
-    """Name the encoder in whatever is refused of it; of a single one nothing is said."""
+    """Name the encoder in whatever is refused of it; of a single one nothing is said.
+
+    The keys of all encoders are read with each: what is wrong with the embeddings of another bears
+    its name, and what is wrong with tiles or slides that of none.
+    """
     try:
         yield
     except FeatureStoreError as error:
-        if encoder and not error.wrong.startswith(begun := f"Encoder {encoder}: "):
-            raise type(error)(begun + error.wrong, found=error.found, fix=error.fix) from error
-        raise
+        about = error.artifact or "embeddings"
+        name = encoder_of(about) or encoder
+        named_already = error.wrong.startswith("Encoder ")
+        if not encoder or named_already or not kind_of(about).endswith("embeddings"):
+            raise
+        begun = type(error)(f"Encoder {name}: {error.wrong}", found=error.found, fix=error.fix)
+        begun.artifact = error.artifact
+        raise begun from error

@@ -26,7 +26,7 @@ from featurestore.errors import ConfigError
 from featurestore.spec import bounds, places
 from featurestore.spec.arguments import check_form, given, twice
 from featurestore.spec.keys import documented, unset
-from featurestore.spec.trees import Tree, changed, leaves
+from featurestore.spec.trees import Tree, changed, leaves, one_values
 from featurestore.spec.typed import TEXT, Reader, nearest
 from train.config import encoders
 from train.config.compose import Templates
@@ -50,7 +50,7 @@ def load(argv: list[str]) -> Config:
         mandatory key (``???``) that is missing, with an example.
     """
     templates = Templates()
-    tree = templates.composed(_layers(argv, templates))
+    tree = templates.composed(_layers(argv, templates), [*one_values(Config)])
     runs = tree["data"]["runs"]
     # Where a run is not set, its artifacts were all given other URIs.
     tree["data"]["runs"] = {name: run for name, run in runs.items() if run != MISSING}

@@ -88,6 +88,7 @@ class Data:
     columns: Columns = field(
         default_factory=Columns, metadata=doc("names of columns, where they are others")
     )
+    slide_id_strip: str | None = store_key("slide_id_strip")
     snapshot: str | None = field(
         default=None,
         metadata=doc("tag, digest or run of a snapshot to train on without the artifacts"),

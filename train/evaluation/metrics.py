@@ -192,6 +192,12 @@ def spec_of(name: str) -> MetricSpec | None:
     return METRICS.get(f"{kind}/{CLASS}" if slash else name)
 
 
+def is_higher_better(name: str) -> bool:
+    """Return whether more of a metric is better; so it is of what is none."""
+    spec = spec_of(name)
+    return spec is None or spec.higher_is_better
+
+
 def shown_in(place: Place, *, per_class: bool = False, ordered: bool = True) -> list[str]:
     """Return the keys of the metrics that stand somewhere, in their order."""
     return [

@@ -1,6 +1,7 @@
 """From a configuration to what a run works on: refused here is whatever can be refused."""
 
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from featurestore.errors import FeatureStoreWarning
 from featurestore.io import cache
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
-from featurestore.snapshots.leakage import raise_leaks
+from featurestore.snapshots.leakage import Finding, raise_leaks
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
+from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
@@ -32,6 +34,7 @@ from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_artifacts
+from train.runtime.seen import Seen, seen_in_fit, seen_in_training
 from train.runtime.snapshots import make_snapshots
 from train.tracking.tracker import Tracker
 
@@ -56,6 +59,10 @@ class Job:
         The network to evaluate.
     held_out
         For a final head: the test tiles under each variant of the rules.
+    digests
+        Of the snapshots, one for each variant of the rules.
+    doubt
+        Why the figures of the test tiles are no untouched number; empty where nothing is known.
     encoders
         Of several encoders: the job of each.
     inputs
@@ -69,6 +76,8 @@ class Job:
     tiles: TileSet | None = None
     model: TrainedModel | None = None
     held_out: tuple[TileSet, ...] = ()
+    digests: tuple[str, ...] = ()
+    doubt: str = ""
     encoders: tuple["Job", ...] = ()
     inputs: Inputs | None = None
 
@@ -105,6 +114,9 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     processes
         How many share the work: a state is theirs.
     """
+    data = config.data
+    if config.mode == "test" and not (data.test_tiles or data.snapshot or data.builder != "none"):
+        raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, store, model = open_artifacts(config, locks)
         job = open_tiles(config, (tracker, store, model), console)
@@ -135,9 +147,31 @@ def open_tiles(
         snapshots = make_snapshots(config, stores, rows, folds)
         job = replace(_choose(snapshots, config), model=model)
         check_fits(job)
+        seen = _seen(job, snapshots)
     if job.grid:
         warn_of_small_classes(job.grid, config)
-    return replace(job, inputs=Inputs(tracker, stores[0], snapshots))
+    return replace(
+        job,
+        digests=tuple(snapshot.digest for snapshot in snapshots),
+        doubt=seen.doubt if seen else "",
+        inputs=Inputs(tracker, stores[0], snapshots, seen),
+    )
+
+
+def _seen(job: Job, snapshots: list[Snapshot]) -> Seen | None:
+    """Return whether the test tiles were trained on, None where there are none; warn if so."""
+    config = job.config
+    if config.mode == "test":
+        assert job.model
+        seen = seen_in_training(job.model, config, snapshots[0])
+        # Where nothing is known of the checkpoint, there are still today's training tiles.
+        today = [one for one in snapshots[0].findings if one.concerns_test]
+        warn_of_leaks(seen.findings or today, config)
+        if seen.unknown:
+            message = f"whether test tiles were trained on is not known: {seen.unknown}"
+            warnings.warn(message, FeatureStoreWarning, stacklevel=2)
+        return seen
+    return seen_in_fit(snapshots) if job.held_out else None
 
 
 def _choose(snapshots: list[Snapshot], config: Config) -> Job:
@@ -157,7 +191,7 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
     for snapshot in snapshots:
         for fold in folds:
             check_fold(fold, snapshot.manifest["folds"])
-        warn_of_leaks(snapshot, config)
+        warn_of_leaks(snapshot.findings, config)
     tested = config.final and all("test_" in snapshot.matrices for snapshot in snapshots)
     further = config.evidence.columns()
     held_out = tuple(snapshot.test_set(further) for snapshot in snapshots) if tested else ()
@@ -171,9 +205,9 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
 
 def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     """Return the tiles that the mode asks for, after the guard has looked at the folds."""
-    warn_of_leaks(snapshot, config)
-    if config.mode == "test":
+    if config.mode == "test":  # which no fold has a part in
         return snapshot.test_set(config.evidence.columns())
+    warn_of_leaks(snapshot.findings, config)
     [fold] = asked_folds(config, [])
     tiles = snapshot.fit_set(fold, config.evidence.columns())
     if config.mode == "validate":
@@ -182,12 +216,9 @@ def choose_tiles(snapshot: Snapshot, config: Config) -> TileSet:
     return tiles
 
 
-def warn_of_leaks(snapshot: Snapshot, config: Config) -> None:
+def warn_of_leaks(findings: Sequence[Finding], config: Config) -> None:
     """Warn of what the folds do not promise against, or of what is allowed."""
-    findings = snapshot.findings
-    if config.mode == "test":  # which no fold has a part in
-        findings = [finding for finding in findings if finding.concerns_test]
-    for leak in raise_leaks(findings, config.leakage):
+    for leak in raise_leaks(list(findings), config.leakage):
         warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)
 
 

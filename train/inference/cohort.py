@@ -55,6 +55,8 @@ class PredictionSet:
     tiles
         Their ``slide_id, x, y, target, row`` and further columns, as a table of DuckDB on the main
         process; ``row`` is that among all embeddings.
+    missing
+        ``slide_id, x, y`` of the tiles that were asked for and have none; like ``tiles``.
     model
         The name of what predicts, for people.
     """
@@ -65,6 +67,7 @@ class PredictionSet:
     fragments: Sequence[Fragment] = ()
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     tiles: ir.Table | None = None
+    missing: ir.Table | None = None
     model: str | None = None
 
     def __len__(self) -> int:
@@ -100,7 +103,7 @@ class PredictionSet:
 
     def without_tiles(self) -> Self:
         """Return what the other processes are given, which does not grow with the tiles."""
-        return replace(self, tiles=None)
+        return replace(self, tiles=None, missing=None)
 
 
 def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = ()) -> PredictionSet:
@@ -124,7 +127,8 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
     check_join(store, "predict_tiles")
     dataset = store.sources.dataset("test_embeddings").fetch()
     dim = dimension(dataset)
-    tiles = _joined(store, dataset, more)
+    asked = _joined(store, dataset, more)
+    tiles, missing = asked.filter(asked.row.notnull()), asked.filter(asked.row.isnull())
     slides = _by_slide(tiles)
     named = "predict_tiles" if store.spec.predict_tiles else "test_tiles"
     manifest = {
@@ -134,19 +138,29 @@ def prediction_set(store: FeatureStore, checkpoint: str, more: Sequence[str] = (
         "embeddings": digests.stamp(dataset.named),
         "columns": list(more),
         **values_of(store.spec, LABELLING),
+        **_mask(store),
     }
     store.sources.confirm()
     manifest = json.loads(json.dumps(manifest, default=dict))
-    return PredictionSet(slides, dim, manifest, dataset.filled, dataset.named, tiles)
+    return PredictionSet(
+        slides, dim, manifest, dataset.filled, dataset.named, tiles, missing.select(*KEY)
+    )
+
+
+def _mask(store: FeatureStore) -> dict[str, str]:
+    """Return what determines which tiles are asked for, where not all of them are."""
+    if not store.spec.where:
+        return {}
+    slides = {"slides": store.sources.dataset("slides").digest()} if store.spec.slides else {}
+    return {"where": store.spec.where, **slides}
 
 
 def _joined(store: FeatureStore, dataset: Dataset, more: Sequence[str]) -> ir.Table:
-    """Return the tiles that have an embedding, computed once."""
+    """Return the tiles that are asked for, computed once; without an embedding, ``row`` is null."""
     slides = store.view("slides") if store.spec.slides else None
     asked = columns.with_columns(store.predicted(), slides, more)
     keys = pa.RecordBatchReader.from_batches(KEYS.append(ROW), _numbered_keys(dataset))
     both = look_up(asked, engine.register(store.connection, "embedded", keys), KEY, ROW.name)
-    both = both.filter(both.row.notnull())
     rows = both.select(*KEY, both.target.cast("int64").name("target"), ROW.name, *more)
     if store.spec.backend == "duckdb":
         return engine.keep(rows)

@@ -37,7 +37,15 @@ def begin(folder: Path, cohort: PredictionSet) -> list[int]:
     atomic.write_bytes(folder / MANIFEST, json.dumps(content, indent=1).encode())
     tidy(folder)
     names = cohort.manifest["class_indices"] or {}
-    wanted = {"slide_id", "x", "y", "target", "pred", *(f"prob_{name}" for name in names)}
+    wanted = {
+        "slide_id",
+        "x",
+        "y",
+        "target",
+        "pred",
+        "predicted",
+        *(f"prob_{name}" for name in names),
+    }
     with ThreadPoolExecutor() as pool:
         rows_on_disk = pool.map(lambda name: whole_rows(folder, name, wanted), cohort.names)
         return [n for n, rows in enumerate(rows_on_disk) if rows == cohort.counts[n]]
@@ -185,11 +193,13 @@ class PredictionWriter:
 
     def _write(self, slide: int, table: pa.Table) -> None:
         table, name = self.cohort.named(table), self.cohort.names[slide]
+        place = table.column_names.index("pred")
+        of_class = pa.array(self.classes, pa.string()).take(table["pred"].combine_chunks())
+        table = table.add_column(place + 1, "predicted", of_class)
         sink = pa.BufferOutputStream()
         # A dictionary of shares would cost and not pay.
-        pq.write_table(
-            table.combine_chunks(), sink, use_dictionary=["slide_id"], write_page_checksum=True
-        )
+        named = ["slide_id", "predicted"]
+        pq.write_table(table.combine_chunks(), sink, use_dictionary=named, write_page_checksum=True)
         file = self.folder / file_name(name)
         with self._lock:
             self._written.append(self._disk.submit(put, file, sink.getvalue()))

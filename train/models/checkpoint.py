@@ -18,7 +18,7 @@ from train.models.heads import HEADS, build_backbone, classifier
 from train.models.training import Training
 
 FILE = "checkpoint.safetensors"
-BLUEPRINT, TRAINING, ENCODER = "blueprint", "training", "encoder"
+BLUEPRINT, TRAINING, ENCODER, SNAPSHOT = "blueprint", "training", "encoder", "snapshot"
 """What the header of the file holds as JSON, beside the shapes of the weights."""
 
 
@@ -69,12 +69,15 @@ class TrainedModel:
         How it was trained; None where that is not known, as of earlier checkpoints.
     encoder
         Of several encoders, the one on whose embeddings it was trained; else None.
+    snapshot
+        The digest of the snapshot that it was trained on; None where that is not known.
     """
 
     network: nn.Module
     spec: ModelSpec
     training: Training | None = None
     encoder: str | None = None
+    snapshot: str | None = None
 
     @property
     def digest(self) -> str:
@@ -97,6 +100,8 @@ def save(path: Path, model: TrainedModel) -> Path:
         described[TRAINING] = dataclasses.asdict(model.training)
     if model.encoder:
         described[ENCODER] = model.encoder
+    if model.snapshot:
+        described[SNAPSHOT] = model.snapshot
     # One entry: safetensors writes several in any order, and the file would have many digests.
     write_bytes(path, serialized(state, {BLUEPRINT: json.dumps(described)}))
     return path
@@ -121,7 +126,7 @@ def load(path: Path) -> TrainedModel:
             metadata = opened.metadata() or {}
         described = json.loads(metadata[BLUEPRINT])
         training = Training(**described.pop(TRAINING)) if TRAINING in described else None
-        encoder = described.pop(ENCODER, None)
+        encoder, snapshot = described.pop(ENCODER, None), described.pop(SNAPSHOT, None)
         spec = ModelSpec(**described)
         network = spec.build()
         network.load_state_dict(load_file(file))
@@ -131,7 +136,8 @@ def load(path: Path) -> TrainedModel:
             found=str(error).splitlines()[0] or type(error).__name__,
             fix=f"set checkpoint to a {FILE}, runs:/RUN/{FILE} or models:/NAME/VERSION",
         ) from error
-    return TrainedModel(network.eval().requires_grad_(False), spec, training, encoder)
+    network = network.eval().requires_grad_(False)
+    return TrainedModel(network, spec, training, encoder, snapshot)
 
 
 def check_dimension(spec: ModelSpec, dim: int) -> None:

@@ -1,6 +1,6 @@
 """How a model was trained, as its checkpoint says it to whoever has nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 UNTOUCHED = "untouched number"
@@ -26,6 +26,8 @@ class Training:
         What was selected, and by which figure.
     untouched
         The figures of the run that selected nothing, by their names in MLflow; None without any.
+    doubt
+        Why figures of test tiles are not such, ``none: ...`` or ``not known: ...``; else empty.
     """
 
     head: str
@@ -33,13 +35,25 @@ class Training:
     rules: dict[str, Any]
     selection: dict[str, str]
     untouched: str | None
+    doubt: str = ""
 
     @property
     def facts(self) -> dict[str, str]:
         """What a reader of the run's figures has to know, by what it is about."""
         selected = {f"selected: {what}": by for what, by in self.selection.items()}
-        untouched = f"{self.untouched}, which nothing was selected by" if self.untouched else NONE
+        untouched = self.doubt or NONE
+        if self.untouched:
+            untouched = f"{self.untouched}, which nothing was selected by"
         return {"registered head": self.head, **selected, UNTOUCHED: untouched}
+
+    @property
+    def verdict(self) -> str:
+        """The figures that selected nothing; ``none``, or ``not known``."""
+        return self.untouched or self.doubt.partition(":")[0] or "none"
+
+    def doubted(self, doubt: str) -> "Training":
+        """Return it with what is wrong with the test tiles, if anything is."""
+        return replace(self, untouched=None, doubt=doubt) if doubt else self
 
     @property
     def text(self) -> str:

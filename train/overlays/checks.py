@@ -45,7 +45,7 @@ def check_maps(config: Config, slides: "pa.Table") -> None:
         return
     check_extra()
     from featurestore.io import atomic
-    from train.overlays.slides import choose, read_slides
+    from train.overlays.slides import choose, read_slides, slides_artifact
     from train.overlays.write import INDEX
 
     if not config.data.slides:
@@ -61,4 +61,5 @@ def check_maps(config: Config, slides: "pa.Table") -> None:
     selected = choose(selection, slides.append_column("right", slides["labelled"]))
     if selection.startswith("worst:"):  # which, is not known yet
         selected = slides["slide_id"].to_pylist()
-    read_slides(config.data.slides, config.maps.downsample, selected)
+    artifact = slides_artifact(config.data.slides, config.data.slide_id_strip or "")
+    read_slides(artifact, config.maps.downsample, selected)

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 from featurestore.backend import engine, errors
 from featurestore.contract.schemas import checked_table
 from featurestore.errors import EmptyViewError, SchemaError
+from featurestore.io.parquet import Dataset
 from featurestore.io.sources import united
 from featurestore.spec.typed import nearest
 from train.config.schema import ConfigError
@@ -47,15 +48,26 @@ class Slide:
     downsample: float
 
 
+def slides_artifact(uri: str | list[str], strip: str = "") -> Dataset:
+    """Return the slides artifact, its names without the suffix that predictions are without.
+
+    Parameters
+    ----------
+    strip
+        ``data.slide_id_strip``.
+    """
+    return united(uri).stripped("id", strip)
+
+
 def read_slides(
-    uri: str | list[str], downsample: float | None, wanted: Collection[str] | None = None
+    artifact: Dataset, downsample: float | None, wanted: Collection[str] | None = None
 ) -> dict[str, Slide]:
     """Return slides by name.
 
     Parameters
     ----------
-    uri
-        Of ``slides.parquet``, or of several.
+    artifact
+        ``slides.parquet``, or several.
     downsample
         Of slides whose level is not 0, unless a column ``downsample`` says it.
     wanted
@@ -68,7 +80,7 @@ def read_slides(
     ConfigError
         The level of a slide is not 0, and nothing says how its pixels lie in full resolution.
     """
-    rows = checked_table(engine.connect(), united(uri), "slides")
+    uri, rows = artifact.uri, checked_table(engine.connect(), artifact, "slides")
     with errors.translated():
         table = rows.to_pyarrow()
     lacking = [name for name in COLUMNS if name not in table.column_names]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from featurestore.io import atomic
+from featurestore.io.parquet import Dataset
 from featurestore.printing import Console
 from train.config.schema import Config, Maps
 from train.overlays import geojson
@@ -30,7 +31,15 @@ from train.overlays.label_map import (
 )
 from train.overlays.ome_tiff import MapImage, write_tiff
 from train.overlays.regions import regions
-from train.overlays.slides import Slide, choose, classes_of, read_slides, read_tiles, scores
+from train.overlays.slides import (
+    Slide,
+    choose,
+    classes_of,
+    read_slides,
+    read_tiles,
+    scores,
+    slides_artifact,
+)
 from train.plots.overview import OverviewImage, overview_png
 from train.plots.palette import ANSWERS, NOWHERE, colours
 from train.predictions.files import write_parquet
@@ -42,7 +51,7 @@ OVERVIEW_PIXELS = 2**20
 
 
 def write(
-    folder: Path, predicted: ds.Dataset, uri: str | list[str], settings: Maps, console: Console
+    folder: Path, predicted: ds.Dataset, artifact: Dataset, settings: Maps, console: Console
 ) -> None:
     """Write the maps of the chosen slides, one slide in memory at a time, and their index.
 
@@ -52,14 +61,14 @@ def write(
         An empty one.
     predicted
         See `train.predictions.files.dataset`.
-    uri
-        Of the slides artifact.
+    artifact
+        That of the slides.
     """
     assert settings.slides is not None
     classes = classes_of(predicted)
     palette = colours(len(classes))
     names = choose(settings.slides, scores(predicted))
-    slides = read_slides(uri, settings.downsample, names)
+    slides = read_slides(artifact, settings.downsample, names)
     rows = []
     for name, stem in file_stems(names).items():
         tiles = read_tiles(predicted, slides[name], classes)
@@ -87,8 +96,9 @@ def write_overlays(
     name
         Of the folder.
     """
-    folder, slides = output / name, config.data.slides
-    assert slides is not None  # see `train.overlays.checks.check_maps`
+    folder, uri = output / name, config.data.slides
+    assert uri is not None  # see `train.overlays.checks.check_maps`
+    slides = slides_artifact(uri, config.data.slide_id_strip or "")
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as scratch:
         new = Path(scratch) / name
         new.mkdir()

@@ -10,6 +10,7 @@ from train.evaluation.curves import Curve
 from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.groups import Group
+from train.evaluation.metrics import is_higher_better
 from train.plots.style import BLUE, ORANGE, new_figure, save
 
 MANY = 25  # classes whose counts can be read in one picture
@@ -197,9 +198,12 @@ def differences_png(
         value, low, high = np.array([differences[name].ends for name in names]).T
         points = axes.plot(value, place, "o", label=run)
         axes.hlines(place, low, high, color=points[0].get_color())
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(
+        range(len(names)), [f"{n} {'↑' if is_higher_better(n) else '↓'}" for n in names]
+    )
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"above {first}; line: 95 % interval over {over}", parse_math=False)
+    told = f"above {first}; line: 95 % interval over {over}; of ↑ more is better, of ↓ less"
+    axes.set_xlabel(told, parse_math=False)
     axes.legend(fontsize=7, frameon=False)
     return save(figure, path)
 

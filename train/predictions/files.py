@@ -1,6 +1,5 @@
 """Predictions that a run has written: a file, a folder with a file a slide, or an artifact."""
 
-import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,12 +11,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from featurestore.errors import ArtifactError
-from featurestore.io import mlflow_artifacts, names, parquet, uris
+from featurestore.contract.predictions import places
+from featurestore.io import mlflow_artifacts, names, parquet
 from featurestore.io.atomic import write_bytes
 from train.predictions import partitions
-
-FILES = ("predictions.parquet", partitions.FOLDER, "oof_predictions.parquet")
 
 
 def dataset(run: str, uri: str | None) -> ds.Dataset:
@@ -36,22 +33,10 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
     ArtifactError
         There is no such run or file, or it has no predictions.
     """
-    if Path(run).exists():
-        return _opened(Path(run))
-    if run.endswith(".parquet"):
-        parquet.parquet_files(run)  # says what lies there instead
-    mlflow_artifacts.use_tracking(uri)
-    number = names.run_of(run)
-    for name in FILES:
-        with contextlib.suppress(ArtifactError):
-            path = Path(uris.local_path(f"runs:/{number}/{name}"))
-            if path.exists():
-                return _opened(path)
-    raise ArtifactError(
-        f"Run {run} has no predictions",
-        found=f"none of {', '.join(FILES)} among its artifacts",
-        fix="name a run of train/probe.py, or a file that it has written",
-    )
+    if not (Path(run).exists() or run.endswith(".parquet")):
+        mlflow_artifacts.use_tracking(uri)
+    _, place = next(places(run))
+    return _opened(place)
 
 
 def resolved(run: str, uri: str | None) -> str:

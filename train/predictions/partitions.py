@@ -24,7 +24,7 @@ MANIFEST = "_manifest.json"  # readers of such folders pass over names that begi
 UNFINISHED = ".unfinished"
 
 
-FORMAT = 2  # of the folder; 1 were folders of Hive, see `NAMES`
+FORMAT = 3  # of the folder; 1 were folders of Hive, see `NAMES`, 2 had no names of classes
 
 
 NAMES = ds.HivePartitioning(pa.schema([("slide_id", pa.string())]), null_fallback="/")
@@ -118,7 +118,7 @@ def whole_rows(folder: Path, slide: str, columns: Collection[str]) -> int | None
 
 
 def read(folder: Path, chosen: ds.Expression | None = None) -> pa.Table:
-    """Return predictions: ``slide_id, x, y, target, pred, prob_<class>``, sorted by key.
+    """Return predictions: ``slide_id, x, y, target, pred, predicted, prob_<class>``, by key.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ class Predictions:
     ) -> "Predictions":
         """Return predictions that `table` has written."""
         columns = [f"{PROBABILITY}{name}" for name in classes]
-        others = {*KEYS, "target", "pred", *columns}
+        others = {*KEYS, "target", "pred", "predicted", *columns}
         further = [name for name in table.column_names if name not in others]
         probabilities = np.stack([table[name].to_numpy() for name in columns], axis=1)
         return cls(

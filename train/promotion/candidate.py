@@ -15,6 +15,7 @@ from featurestore.io.progress import Rows
 from featurestore.snapshots.build import materialise
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import KEEPING, LabelRules
+from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
 from featurestore.views.leakage import groups_in_train_and_test
 from train.config import text
@@ -27,7 +28,7 @@ from train.evaluation.evaluate import evaluate
 from train.evaluation.predict import predict_tile_set
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.promotion.gate import Evidence
+from train.promotion.checks import Evidence
 from train.tracking.registry import Version
 from train.tracking.runs import RunRecord, load_run, trained_values
 
@@ -179,10 +180,7 @@ def test_view(
         Further columns of the tiles or their slides.
     """
     if store.spec.test_tiles is None:
-        raise ArtifactError(
-            "There is no test view to judge by", found="data.test_tiles is not set",
-            fix="name held-out tiles, for example data.test_tiles=test_tiles.parquet",
-        )  # fmt: skip
+        raise not_configured("test_tiles", "There is no test view to judge by")
     spec = replace(store.spec, tiles=None)
     held_out = FeatureStore(spec, store.threads, store.memory_limit)
     with warnings.catch_warnings():

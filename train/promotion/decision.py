@@ -12,12 +12,15 @@ from featurestore.console.tables import print_table
 from featurestore.printing import Console
 from featurestore.redaction import redacted
 from train.evaluation.metrics import spec_of
-from train.promotion.gate import Check, failed_checks
+from train.promotion.checks import Check, failed_checks
 
 if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
 
 MARKUP = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)")
+
+HEADS = ("line", "verdict", "found", "asked", "margin")
+HOLDS = {True: "holds", False: "DOES NOT HOLD"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Decision:
     Parameters
     ----------
     outcome
-        ``passed``, ``refused``, ``restored`` or ``rolled back``.
+        ``passed`` and then ``promoted``, ``refused``, ``restored`` or ``rolled back``.
     model, version, alias, champion
         Which version, and the one that had the alias (a number, or none).
     author, command, commit, time
@@ -38,6 +41,8 @@ class Decision:
         Of the gate.
     evaluation
         None where nothing was evaluated.
+    why
+        What the author says of it.
     """
 
     outcome: str
@@ -53,6 +58,39 @@ class Decision:
     gate_digest: str = ""
     lines: Sequence[Check] = ()
     evaluation: "CandidateEvaluation | None" = None
+    why: str = ""
+
+    @property
+    def title(self) -> str:
+        """What was decided, in a sentence."""
+        version, alias = f"{self.model} version {self.version}", self.alias
+        return {
+            "promoted": f"Promoted: {version} is {alias}",
+            "passed": f"Passed: {version} may become {alias}",
+            "refused": f"Refused: {version} does not become {alias}",
+            "restored": f"Restored: {version} is {alias} again",
+            "rolled back": f"Rolled back: {version} is {alias} no more",
+        }[self.outcome]
+
+    @property
+    def reason(self) -> str:
+        """Why, in words: what the author says, else what the gate found."""
+        failed = "; ".join(line.sentence for line in failed_checks(self.lines))
+        held = f"all {len(self.lines)} lines of the gate hold" if self.lines else ""
+        return self.why or failed or held
+
+    @property
+    def figures(self) -> str:
+        """Macro F1 with its interval, and by how much it is above the champion's."""
+        if self.evaluation is None or "f1_macro" not in self.evaluation.evidence.candidate:
+            return ""
+        evidence = self.evaluation.evidence
+        figure = evidence.candidate["f1_macro"]
+        text = f"macro F1 {figure.value:.4f} {figure.text(4)}".rstrip()
+        if evidence.differences is None:
+            return text
+        apart = evidence.differences["f1_macro"]
+        return f"{text}, {apart.value:+.4f} against version {self.champion}"
 
     @property
     def file(self) -> str:
@@ -92,20 +130,21 @@ def summary(lines: Sequence[Check]) -> str:
 
 def show(decision: Decision, console: Console) -> None:
     """Print the lines of the gate."""
-    columns = {
-        "line": [line.name for line in decision.lines],
-        "holds": ["yes" if line.passed else "NO" for line in decision.lines],
-        "found": [line.measured for line in decision.lines],
-        "asked": [line.required for line in decision.lines],
-    }
-    title = f"{decision.model} version {decision.version}, {decision.alias}: {decision.champion}"
+    columns = dict(zip(HEADS, zip(*map(_row, decision.lines), strict=True), strict=True))
+    beside = f", compared with version {decision.champion}" if decision.champion != "none" else ""
+    title = f"{decision.title}{beside}"
     print_table(pa.table(columns), console, title, limit=len(decision.lines))
+
+
+def _row(line: Check) -> list[str]:
+    return [line.name, HOLDS[line.passed], line.measured, line.required, line.room]
 
 
 def page(decision: Decision) -> str:
     """Return the decision and its evidence as Markdown."""
-    heading = f"# {cell(decision.model)} version {decision.version}: {decision.outcome}"
+    heading = f"# {cell(decision.title)}"
     about = {
+        "why": decision.why,
         "alias": decision.alias,
         "version that had it": decision.champion,
         "author": decision.author,
@@ -117,16 +156,25 @@ def page(decision: Decision) -> str:
     facts = [f"- {name}: {cell(value)}" for name, value in about.items() if value]
     parts = ["\n".join([heading, "", *facts])]
     if decision.lines:
-        rows = [
-            [line.name, "yes" if line.passed else "**no**", line.measured, line.required]
-            for line in decision.lines
-        ]
-        parts.append("## The gate\n\n" + table(["line", "holds", "found", "asked"], rows))
+        parts.append(_gate(decision.lines))
     if decision.evaluation and decision.evaluation.notes:
         parts.append("\n".join(f"- {cell(note)}" for note in decision.evaluation.notes))
     if decision.evaluation:
         parts += [_figures(decision.evaluation), _data(decision.evaluation)]
     return "\n\n".join(parts) + "\n"
+
+
+def _gate(lines: Sequence[Check]) -> str:
+    """Return every line in a table, and before it in sentences those that do not hold."""
+    failed = failed_checks(lines)
+    heading = (
+        f"## {len(failed)} of {len(lines)} lines of the gate do not hold"
+        if failed
+        else f"## All {len(lines)} lines of the gate hold"
+    )
+    sentences = "\n".join(f"- {cell(line.sentence)}" for line in failed)
+    rows = table(list(HEADS), [_row(line) for line in lines])
+    return "\n\n".join(filter(None, [heading, sentences, rows]))
 
 
 def _figures(evaluation: "CandidateEvaluation") -> str:
@@ -168,11 +216,10 @@ def _data(evaluation: "CandidateEvaluation") -> str:
 
 
 def table(heads: list[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown; `**no**` alone is taken as it is."""
+    """Return a table in Markdown."""
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        cells = [value if value == "**no**" else cell(value) for value in row]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(cell, row)) + " |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What a gate asks: the keys of configs/gate.yaml, which `train.promotion.gate` judges by."""
+"""What a gate asks: the keys of configs/gate.yaml, which `train.promotion.checks` judges by."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,7 +46,7 @@ class Gate:
     )
     shared_patients: int | None = field(default=0, metadata=doc("most patients in both"))
     unknown_patients: Literal["allow", "fail"] = field(
-        default="allow", metadata=doc("if the tiles have no column patient_id")
+        default="fail", metadata=doc("allow, if training or test tiles tell no patient_id")
     )
     test_set_decisions: int | None = field(
         default=20, metadata=doc("most decisions by one test set, this one included")

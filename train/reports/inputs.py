@@ -11,13 +11,13 @@ from featurestore.printing import Console
 from featurestore.snapshots import pictures
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
-from featurestore.store import FeatureStore
 from train.config import text
-from train.config.schema import Config
 from train.predictions.table import plural
 from train.reports import training
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
+from train.runtime.inputs import Inputs
 from train.runtime.run import Run
+from train.runtime.seen import Seen
 from train.runtime.snapshots import inputs_of
 from train.tracking.runs import CONTENT, FOLDS, versions
 from train.tracking.tracker import NullTracker, Tracker
@@ -30,9 +30,9 @@ PICTURES = {
 """Of the cohort, those that no table says as well."""
 
 
-def record(run: Run, page: Page, store: FeatureStore, snapshots: Sequence[Snapshot]) -> None:
+def record(run: Run, page: Page, opened: Inputs) -> None:
     """Record what goes into a run; see `train.reports.logger.RunLogger.inputs`."""
-    config, mode = run.config, run.config.mode
+    config, mode, snapshots = run.config, run.config.mode, opened.snapshots
     tracker: Tracker = NullTracker() if config.resume else run.tracker
     # What encoders have in common was printed of the run above.
     run = replace(run, console=Console(quiet=True)) if run.is_child else run
@@ -53,12 +53,13 @@ def record(run: Run, page: Page, store: FeatureStore, snapshots: Sequence[Snapsh
         if mode in ("fit", "validate"):
             record_folds(run, tracker, page, snapshot)
         else:
-            leakage(page, snapshot.findings, config)
+            test_leakage(page, snapshot.findings, opened.seen)
+    record_seen(run, tracker, opened.seen)
     for number, snapshot in enumerate(snapshots[1:], 2):
         keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
     # A prediction reads its embeddings once: it does not read them again to hash them.
     unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-    artifacts = inputs_of(config, store, snapshots, unread)
+    artifacts = inputs_of(config, opened.store, snapshots, unread)
     for name, (uri, digest) in artifacts.items():
         kind = "stamp" if name in unread else "sha256"
         tracker.dataset(name, uri, {kind: digest}, context=mode)
@@ -124,10 +125,45 @@ def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     ))  # fmt: skip
 
 
-def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
-    """Tell what the guard found, as a headline and as a table."""
-    if config.mode == "test":
-        findings = [finding for finding in findings if finding.concerns_test]
+def test_leakage(page: Page, findings: Sequence[Finding], seen: Seen | None) -> None:
+    """Tell which test tiles the model was trained on; of today's training tiles if it is not known.
+
+    Parameters
+    ----------
+    findings
+        Of the snapshot of the test tiles.
+    """
+    if seen and seen.unknown:
+        page.add("data", Text(
+            f"Whether test tiles were trained on is not known: {seen.unknown}.", doubtful=True
+        ))  # fmt: skip
+    today = [finding for finding in findings if finding.concerns_test]
+    if seen and seen.findings:
+        leakage(page, seen.findings, seen.unknown)
+    else:
+        leakage(page, today, seen.unknown if seen else "")
+
+
+def record_seen(run: Run, tracker: Tracker, seen: Seen | None) -> None:
+    """Record how many test slides, patients and tiles were trained on, and by what it is known."""
+    if seen is None:
+        return
+    tracker.metrics(seen.metrics)
+    trained_on = seen.trained_on or f"not known: {seen.unknown}"
+    tracker.params({"trained_on": trained_on})
+    if run.config.mode == "test":
+        tracker.table(columns([finding.as_dict() for finding in seen.findings]), "leakage.json")
+        run.console.print(f"trained on: {trained_on}", soft_wrap=True)
+
+
+def leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
+    """Tell what the guard found, as a headline and as a table.
+
+    Parameters
+    ----------
+    unknown
+        What was not looked for, and why.
+    """
     leaks = [finding for finding in findings if finding.count]
     if leaks:
         counts = "; ".join(f"{leak.count:,} {leak.check}" for leak in leaks)
@@ -136,6 +172,8 @@ def leakage(page: Page, findings: Sequence[Finding], config: Config) -> None:
             doubtful=True,
         ))  # fmt: skip
         headline = Headline("Leakage", "found", counts, doubtful=True)
+    elif unknown:
+        headline = Headline("Leakage", "not known", unknown, doubtful=True)
     elif findings:
         headline = Headline("Leakage", "none found", f"{len(findings)} checks")
     else:
@@ -217,5 +255,5 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
         "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
     )  # fmt: skip
     page.add("data", Table("On both sides of the split", columns(rows), brought))
-    leakage(page, snapshot.findings, run.config)
+    leakage(page, snapshot.findings)
     folds(page, snapshot, drawn)

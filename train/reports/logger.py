@@ -6,9 +6,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
+import ibis.expr.types as ir
+
 from featurestore.errors import FeatureStoreWarning
 from featurestore.snapshots.snapshot import Snapshot
-from featurestore.store import FeatureStore
 from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration
 from train.evaluation.evaluate import Evaluation, encode_metrics
@@ -32,8 +33,11 @@ from train.reports import (
     solver,
     training,
 )
+from train.reports import missing as missing_tiles
 from train.reports.html import FILE, Page, write_page
+from train.runtime.inputs import Inputs
 from train.runtime.run import Run
+from train.runtime.seen import Seen
 from train.tracking.names import encode_name
 
 P = ParamSpec("P")
@@ -76,19 +80,20 @@ class RunLogger:
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
         self.snapshots: Sequence[Snapshot] = ()
+        self.seen: Seen | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
 
     # -- what goes in -----------------------------------------------------------------------------
 
     @on_main
-    def inputs(self, store: FeatureStore, snapshots: Sequence[Snapshot]) -> None:
+    def inputs(self, opened: Inputs) -> None:
         """Record what goes into a run: settings, versions, funnel, leaks, artifacts.
 
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        self.snapshots = snapshots
-        inputs.record(self.run, self.page, store, snapshots)
+        self.snapshots, self.seen = opened.snapshots, opened.seen
+        inputs.record(self.run, self.page, opened)
 
     # -- a fit ------------------------------------------------------------------------------------
 
@@ -208,6 +213,25 @@ class RunLogger:
             self.console.print(f"predict: {tiles:,} tiles, not all have labels")
 
     @on_main
+    def without_embedding(self, missing: ir.Table, predicted: int) -> None:
+        """Say how many tiles that were asked for have no embedding, and list them in a file.
+
+        Parameters
+        ----------
+        missing
+            ``slide_id, x, y`` of them, a table of DuckDB.
+        predicted
+            How many have one.
+        """
+        number = missing_tiles.write(missing, self.folder)
+        self.tracker.metrics({"predict/tiles_without_embedding": number})
+        if number:
+            file = self.folder / missing_tiles.FILE
+            self.tracker.file(file)
+            told = f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
+            self.console.print(told, soft_wrap=True)
+
+    @on_main
     def abstentions(
         self, predictions: Predictions, prefix: str = "", tiles: int | None = None
     ) -> None:
@@ -268,7 +292,10 @@ class RunLogger:
         """
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
-            model, trained = evaluated, training.of_evaluated(evaluated, mode)
+            doubt = self.seen.doubt if self.seen else ""
+            model, trained = evaluated, training.of_evaluated(evaluated, mode, doubt)
+            if mode == "test":
+                self.tracker.params({"untouched": trained.verdict})
             training.say(self.console, trained, mode)
         if not self.run.visible:
             return

@@ -38,7 +38,7 @@ def chosen(config: Config, training: Training) -> dict[str, Any]:
     return _named({path: values[path] for path in _swept(config)}) | {
         "registered_head": training.head,
         "selected_by": "; ".join(f"{what}: {by}" for what, by in training.selection.items()),
-        "untouched": training.untouched or "none",
+        "untouched": training.verdict,
     }
 
 
@@ -50,12 +50,18 @@ def _named(values: Mapping[Path, Any]) -> dict[str, Any]:
     return {".".join(map(encode_name, path)): value for path, value in values.items()}
 
 
-def of_evaluated(model: TrainedModel, mode: str) -> Training:
-    """Return how a checkpoint was trained, and what a mode that evaluates it leaves untouched."""
+def of_evaluated(model: TrainedModel, mode: str, doubt: str = "") -> Training:
+    """Return how a checkpoint was trained, and what a mode that evaluates it leaves untouched.
+
+    Parameters
+    ----------
+    doubt
+        Of the test tiles, see `train.models.training.Training`.
+    """
     spec, untouched = model.spec, "best/test/*" if mode == "test" else None
     shape = {"head": spec.head, "normalize": spec.normalize}
     trained = model.training or Training("not known: an earlier checkpoint", shape, {}, {}, None)
-    return replace(trained, untouched=untouched)
+    return replace(trained, untouched=untouched, doubt="").doubted(doubt)
 
 
 def facts(training: Training, mode: str) -> dict[str, str]:
@@ -77,8 +83,8 @@ def show(page: Page, training: Training, mode: str) -> None:
         "what": list(by_subject), "value": list(by_subject.values())
     }))  # fmt: skip
     if UNTOUCHED in by_subject:
-        figure, why = training.untouched or "none", "the tiles of each have selected something"
+        why = training.doubt.partition(": ")[2] or "the tiles of each have selected something"
         if training.untouched:
             why = "nothing was selected by it"
         doubtful = not training.untouched
-        page.headlines.append(Headline("Untouched number", figure, why, doubtful))
+        page.headlines.append(Headline("Untouched number", training.verdict, why, doubtful))

@@ -16,6 +16,7 @@ from train.config.store import check_places, open_store
 from train.config.text import plain, run_name
 from train.models.checkpoint import TrainedModel
 from train.runtime import places
+from train.runtime.seen import Seen
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -34,6 +35,8 @@ class Inputs:
         On the artifacts, under the first variant of the rules.
     snapshots
         One for each variant.
+    seen
+        Where test tiles are evaluated: whether the model was trained on them.
     locks
         Of the output and of the state, until the run ends.
     """
@@ -41,6 +44,7 @@ class Inputs:
     tracker: Tracker
     store: FeatureStore
     snapshots: list[Snapshot] = field(default_factory=list)
+    seen: Seen | None = None
     locks: ExitStack = field(default_factory=ExitStack)
 
 

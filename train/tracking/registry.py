@@ -4,21 +4,24 @@ Digests of a version's files stand in its tag `sha256sums`, as ``sha256sum`` wri
 """
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.io import preflight, tracking_server
 from featurestore.redaction import redacted
+from featurestore.spec.typed import nearest
 
 DIGESTS_TAG = "sha256sums"
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
 LONGEST = 5000  # characters of a tag that every backend store takes
+SHOWN = 20  # names or versions in a message
 
 
 class RegistryError(FeatureStoreError):
@@ -66,15 +69,19 @@ def translated(wrong: str) -> Iterator[None]:
         yield
 
 
-def version(model: str, number: int) -> Version:
+def version(model: str, number: int | Literal["latest"]) -> Version:
     """Return a version of a model.
 
     Raises
     ------
     RegistryError
-        There is none.
+        There is none, with what is there.
     """
-    with translated(f"The registry has no version {number} of {model}"):
+    wrong = f"The registry has no version {number} of {model}"
+    with translated(wrong), _listing(model, wrong):
+        if number == "latest":
+            latest = client().get_registered_model(model).latest_versions
+            number = max((int(entry.version) for entry in latest), default=0)
         return _version(client().get_model_version(model, str(number)))
 
 
@@ -86,10 +93,46 @@ def alias_version(model: str, alias: str) -> Version | None:
     RegistryError
         There is no such model, or it cannot be an alias.
     """
-    with translated(f"The registry has no alias {alias!r} of {model}"):
+    wrong = f"The registry has no alias {alias!r} of {model}"
+    with translated(wrong), _listing(model, wrong):
         if alias not in client().get_registered_model(model).aliases:
             return None
         return _version(client().get_model_version_by_alias(model, alias))
+
+
+@contextmanager
+def _listing(model: str, wrong: str) -> Iterator[None]:
+    """Let the refusal of a name or number that there is not say which ones there are."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        registered = preflight.registered(client(), model)
+        raise RegistryError(
+            wrong,
+            found=_versions(registered) if registered else _models(model),
+            fix="name one that is there, or version=latest",
+        ) from error
+
+
+def _versions(registered: Any) -> str:
+    quote = '"' if "'" in registered.name else "'"
+    named = client().search_model_versions(f"name = {quote}{registered.name}{quote}")
+    numbers = sorted(int(entry.version) for entry in named)
+    shown = [*map(str, numbers[-SHOWN:])]
+    before = f"{len(numbers) - len(shown):,} older ones, " if len(numbers) > len(shown) else ""
+    aliases = [f"{alias}: {number}" for alias, number in sorted(registered.aliases.items())]
+    text = f"versions {before}{', '.join(shown)}" if numbers else "no version"
+    return f"{text} ({', '.join(aliases)})" if aliases else text
+
+
+def _models(model: str) -> str:
+    entries = client().search_registered_models(max_results=SHOWN)
+    names = [entry.name for entry in entries]
+    return f"{', '.join(names) or 'no registered model'}{nearest(model, names)}"
 
 
 def _version(entry: Any) -> Version:
@@ -217,6 +260,28 @@ def record_use(version: Version, test_set: str, time: datetime, outcome: str) ->
     key = f"{_test_set_prefix(test_set)}{time:%Y%m%dT%H%M%S.%fZ}"
     with translated(f"{version.model} could not be tagged"):
         client().set_registered_model_tag(version.model, key, f"{version}: {outcome}")
+
+
+def record_move(version: Version, alias: str, time: datetime, facts: Mapping[str, str]) -> None:
+    """Write down that an alias was moved to a version: a tag of the model's own for each move."""
+    key = f"{_move_prefix(alias)}{time:%Y%m%dT%H%M%S.%fZ}"
+    shortened = {name: redacted(fact)[: LONGEST // 8] for name, fact in facts.items()}
+    value = json.dumps({"version": version.number, **shortened}, ensure_ascii=False)
+    with translated(f"{version.model} could not be tagged"):
+        client().set_registered_model_tag(version.model, key, value)
+
+
+def moves(model: str, alias: str) -> dict[str, dict[str, str]]:
+    """Return what `record_move` has written, by the time of the move, in its order."""
+    prefix, wrong = _move_prefix(alias), f"The registry has no model {model}"
+    with translated(wrong), _listing(model, wrong):
+        tags = client().get_registered_model(model).tags
+    keys = sorted(key for key in tags if key.startswith(prefix))
+    return {key.removeprefix(prefix): json.loads(tags[key]) for key in keys}
+
+
+def _move_prefix(alias: str) -> str:
+    return f"promotion.{alias}."
 
 
 def uses(model: str, test_set: str) -> int:

@@ -49,6 +49,8 @@ class RunRecord:
         Parameters by name.
     contents
         Digests of the rows of its snapshots; none of a run that was recorded by earlier code.
+    name
+        What MLflow calls it.
     """
 
     run: str
@@ -58,6 +60,7 @@ class RunRecord:
     data: dict[str, str]
     params: dict[str, str]
     contents: frozenset[str] = frozenset()
+    name: str = ""
 
 
 def get_run(run: str) -> Any:
@@ -103,6 +106,7 @@ def load_run(run: str) -> RunRecord:
         data=inputs,
         params=dict(entity.data.params),
         contents=frozenset(contents),
+        name=entity.info.run_name or "",
     )
 
 

@@ -28,6 +28,11 @@ def add(commands: Any) -> None:
     )
     cover.add_argument("--to", type=Path, required=True, help="for example tiles.parquet")
     cover.add_argument(
+        "--correct",
+        metavar="URI",
+        help="tiles with coverages: write all of them, those of --tiles as annotated now",
+    )
+    cover.add_argument(
         "--slide-id", metavar="PATTERN", help="regular expression: the slide in a file's name (all)"
     )
     cover.add_argument(

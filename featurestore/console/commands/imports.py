@@ -19,6 +19,8 @@ def add(commands: Any) -> None:
         one.add_argument("--to", type=Path, required=True, help="folder of the artifacts")
         one.add_argument("--slide-id", metavar="PATTERN", help="regular expression whose first "
                          "group is the slide's name in that of its file")  # fmt: skip
+        one.add_argument("--replace", action="store_true", help="replace slides that are there "
+                         "already, of another tool or encoder")  # fmt: skip
         one.add_argument("--skip-empty", action="store_true", help="leave slides without tiles out")
         _add_options(one, reading)
         one.set_defaults(run="imports:run")

@@ -7,8 +7,8 @@ from typing import Any
 
 def add(commands: Any) -> None:
     """Add the commands to a parser's."""
-    sql = commands.add_parser("sql", help="ask one SELECT of the views")
-    sql.add_argument("query", nargs="?", help="the statement")
+    sql = commands.add_parser("sql", help="ask the views: select, describe, summarize, pivot ...")
+    sql.add_argument("query", nargs="?", help="the statement, or several")
     sql.add_argument("-f", "--file", type=Path, help="a .sql file, or a question by its name")
     sql.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     sql.add_argument("-o", "--output", type=Path, help="write there instead of printing")

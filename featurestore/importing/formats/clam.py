@@ -70,7 +70,7 @@ def _geometry(patches: Path | None) -> Geometry:
         with hdf5.opened(patches) as content:
             attributes = hdf5.attributes(hdf5.dataset(patches, content, hdf5.COORDINATES))
     if not {"patch_size", "downsample", "level_dim"} <= set(attributes):
-        return Geometry(level=0)
+        return Geometry(level=0, is_assumed=True)  # without _fp, CLAM wrote those of the patches
     (across, down), (width, height) = attributes["downsample"], attributes["level_dim"]
     return Geometry(
         level=0,

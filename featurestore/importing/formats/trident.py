@@ -43,7 +43,7 @@ def _slide(request: Request, file: Path) -> Slide:
 
 
 def geometry(attributes: dict[str, Any]) -> Geometry:
-    """Return what the attributes of ``coords`` say; they are pixels of level 0.
+    """Return what the attributes of ``coords`` say; they are pixels of level 0, as they tell.
 
     ``patch_size`` and ``overlap`` are pixels at the target magnification.
     """
@@ -53,6 +53,7 @@ def geometry(attributes: dict[str, Any]) -> Geometry:
     extent = attributes.get("level0_width"), attributes.get("level0_height")
     return Geometry(
         level=0,
+        is_assumed=not any("level0" in name for name in attributes),
         tile=tile,
         stride=stride,
         extent=(extent[0], extent[1]) if extent[0] and extent[1] else None,

@@ -8,11 +8,13 @@ yet, a link leads to the object's outline (`featurestore.io.objects.outlines`) u
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -26,6 +28,7 @@ from featurestore.io.objects.stored import (
     NAME,
     OBJECTS,
     OUTLINES,
+    RECORD,
     Store,
     Stored,
     entry_of,
@@ -176,6 +179,7 @@ def _bring(store: Store, stored: Stored, ended: Callable[[], bool], folder: Path
                 if ended():
                     raise CancelledError
         if file.stat().st_size == stored.size and store.is_whole(stored, file):
+            (folder / RECORD).write_text(json.dumps({"object": asdict(stored)}))
             return
     file.unlink()
     raise ArtifactError(

@@ -12,14 +12,26 @@ from pathlib import Path
 from threading import Event, Lock
 
 from featurestore.io import cache, locks
-from featurestore.io.objects import fetching, outlines
+from featurestore.io.objects import fetching, outlines, shared
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import NAME, OBJECTS, Store, Stored
+from featurestore.io.objects.stored import NAME, OBJECTS, Store, Stored, object_behind
 
 
 def lacking(files: Iterable[Path]) -> dict[Path, Stored]:
     """Return those of an artifact's files that are outlines, each with its object."""
     objects = ((file, outlines.object_of(file)) for file in files)
+    return {file: stored for file, stored in objects if stored}
+
+
+def elsewhere(files: Iterable[Path]) -> dict[Path, Stored]:
+    """Return the objects that tasks on other machines read instead of files of this one.
+
+    Where both share no store, they share the working folder: then objects that are here are files
+    like others.
+    """
+    if shared.current() is None:
+        return lacking(files)
+    objects = ((file, object_behind(file)) for file in files)
     return {file: stored for file, stored in objects if stored}
 
 

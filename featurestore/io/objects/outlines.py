@@ -19,11 +19,19 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
-from featurestore.io.objects.stored import NAME, OUTLINES, Store, Stored, entry_of, translated
+from featurestore.io.objects.stored import (
+    NAME,
+    OUTLINES,
+    RECORD,
+    Store,
+    Stored,
+    entry_of,
+    object_behind,
+    translated,
+)
 from featurestore.io.seals import Checks
 from featurestore.io.walk import HIDDEN, MAGIC, SUFFIXES
 
-RECORD = "object.json"  # what the store says of the object, and which of its bytes are here
 NEAR = 2**16
 """Bytes that are read with those beside them: a request of its own would take as long. No smaller
 object has an outline."""
@@ -66,10 +74,7 @@ def outline(store: Store, stored: Stored) -> Iterator[Path]:
 def object_of(file: Path) -> Stored | None:
     """Return the object that a file of an artifact is the outline of; None if it is no outline."""
     entry = entry_of(file)
-    if entry is None or entry[0] != OUTLINES:
-        return None
-    record = json.loads((file.resolve().parent / RECORD).read_bytes())
-    return Stored(**record["object"])
+    return object_behind(file) if entry is not None and entry[0] == OUTLINES else None
 
 
 def _read(store: Store, stored: Stored, folder: Path) -> None:

@@ -5,6 +5,7 @@ reads them (and from MLFLOW_S3_ENDPOINT_URL); none is ever printed. boto3 retrie
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -124,9 +125,12 @@ class S3:
 def _client() -> Any:
     import boto3
     from botocore.config import Config
+    from botocore.session import get_session
 
+    session = get_session()
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     try:
-        return boto3.Session().client(
+        return boto3.Session(botocore_session=session).client(
             "s3",
             endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"),
             config=Config(retries={"mode": "standard"}, max_pool_connections=CONNECTIONS),
@@ -137,6 +141,14 @@ def _client() -> Any:
             found="neither http:// nor https:// with a host",  # its text may hold a password
             fix="correct it, or unset it for AWS's own",
         ) from error
+
+
+@cache
+def _loader(folders: str | None) -> Any:
+    """Return what reads the descriptions of AWS's services, a megabyte of JSON, once a process."""
+    from botocore.loaders import create_loader
+
+    return create_loader(folders)
 
 
 def _md5(file: Path, size: int) -> list[bytes]:

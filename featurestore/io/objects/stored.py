@@ -1,6 +1,7 @@
 """What is known of an object before it is read, and what a store must do here."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from featurestore.errors import ArtifactError
 
 CHUNK = 2**20  # bytes that are read at once
 OBJECTS, OUTLINES = "objects", "outlines"
+RECORD = "object.json"
+"""What the store says of an object, beside what was fetched of it."""
 """What of an object lies on this machine: all of it, or all but its lists of numbers."""
 NAME = "object"  # of the file in its folder: a key may be longer than the name of a file
 LINK = re.compile(rf"(?:.*/)?({OBJECTS}|{OUTLINES})/([0-9a-f]+)/{NAME}")
@@ -75,6 +78,17 @@ def entry_of(file: Path) -> tuple[str, str] | None:
     except OSError:  # no link
         return None
     return (link[1], link[2]) if link else None
+
+
+def object_behind(file: Path) -> Stored | None:
+    """Return the object that a file of an artifact, or its outline, was fetched from.
+
+    None where the file is no object, or was fetched before that was written beside it.
+    """
+    if entry_of(file) is None:
+        return None
+    record = file.resolve().parent / RECORD
+    return Stored(**json.loads(record.read_bytes())["object"]) if record.exists() else None
 
 
 class Store(Protocol):

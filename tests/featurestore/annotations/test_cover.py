@@ -77,7 +77,7 @@ def test_a_grid_over_the_extents_of_slides(capsys: pytest.CaptureFixture[str]):
     """The last tile reaches over the slide's end; a slide that nobody looked at has no tile."""
     assert cover("--tiles", "slides.parquet") == GRID
     told = capsys.readouterr()
-    assert "out.parquet: 3 tiles of 1 slides" in told.out
+    assert "out.parquet: 3 tiles of 1 slide\n" in told.out
     assert "1 slides have no annotations and are left out: s2" in told.err
     schema = pq.read_schema("out.parquet")
     assert (schema.field("x").type, schema.field("slide_id").type) == (pa.int64(), pa.string())
@@ -166,6 +166,7 @@ def test_files_folders_and_globs(argv: list[str]):
     assert rows("out.parquet") == GRID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "slide", "options"),
     [

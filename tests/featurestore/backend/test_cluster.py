@@ -1,6 +1,7 @@
 """A standalone cluster of Spark: a master and two workers, each with folders of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from benchmarks.cluster import driver_environment, standalone
 from featurestore import FeatureStore, StoreSpec
-from featurestore.io.objects import shared
+from featurestore.io.objects import outlines, shared
 from featurestore.snapshots.build import materialise
 
 pytestmark = pytest.mark.slow
@@ -38,16 +39,17 @@ for rules in json.loads(sys.argv[1]):
 
 @pytest.fixture
 def cluster(tmp_path: Path, s3_client: Any) -> Iterator[str]:
-    """Return the address of a master whose workers know the object store."""
-    folder = tmp_path / "cluster"
+    """Return the address of a master whose workers know the object store, not the driver's disk."""
+    folder, apart = tmp_path / "cluster", tmp_path / "driver"
     folder.mkdir()
-    with standalone(folder) as master:
+    apart.mkdir()
+    with standalone(folder, apart if os.geteuid() == 0 else None) as master:
         yield master
 
 
 @pytest.fixture
-def rules(tmp_path: Path) -> dict[str, Any]:
-    """Return a cohort of one file a slide, whose keys are more than the driver may be given."""
+def rules(tmp_path: Path, s3_client: Any) -> dict[str, Any]:
+    """Return a cohort of one object a slide, whose keys are more than the driver may be given."""
     draws = np.random.default_rng(0)
     (tmp_path / "embeddings").mkdir()
     tiles = []
@@ -65,8 +67,12 @@ def rules(tmp_path: Path) -> dict[str, Any]:
     cohort = pa.concat_tables(tiles)
     assert cohort.select(["slide_id", "x", "y"]).nbytes > MOST * 2**20
     pq.write_table(cohort, tmp_path / "tiles.parquet")
+    for file in (tmp_path / "tiles.parquet", *(tmp_path / "embeddings").iterdir()):
+        assert file.stat().st_size > outlines.NEAR  # smaller objects are fetched as a whole
+        s3_client.upload_file(str(file), "cohort", f"in/{file.relative_to(tmp_path)}")
+        file.unlink()
     return {
-        "tiles": str(tmp_path / "tiles.parquet"), "embeddings": str(tmp_path / "embeddings"),
+        "tiles": "s3://cohort/in/tiles.parquet", "embeddings": "s3://cohort/in/embeddings",
         "class_indices": {"Fat": 0, "Nerve": 1}, "thresholds": {"Fat": 0.2, "Nerve": 0.2},
         "single_class": False, "k": 3,
     }  # fmt: skip
@@ -74,7 +80,6 @@ def rules(tmp_path: Path) -> dict[str, Any]:
 
 def driver(cluster: str, folder: Path, rules: list[dict[str, Any]], store: str) -> list[list[Any]]:
     """Make snapshots in a folder of its own, on a driver of half a gigabyte."""
-    folder.mkdir()
     settings = {
         "spark.driver.maxResultSize": f"{MOST}m", "spark.sql.shuffle.partitions": 2,
         "spark.executor.memory": "600m", "spark.ui.enabled": "false",

@@ -1,7 +1,11 @@
 """What `featurestore sql` reads: the views, and nothing else unless it may."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import ibis
+import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,9 +13,9 @@ import sqlglot
 from conftest import CLASSES, ROOT, TABLES
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.backend import errors, query
+from featurestore.backend import errors, parsed, query
 from featurestore.console import cli
-from featurestore.errors import QueryError
+from featurestore.errors import ArtifactError, QueryError
 
 VIEWS = {"fates", "labels"}
 INSIDE = {
@@ -25,6 +29,12 @@ INSIDE = {
         "select * from fates, lateral (select fates.x + 1)",
         "from (from fates pivot (count(*) for x in (1)))",
         "with a as (select 1) (select * from (select * from a))",
+        "describe fates", "describe select x from fates", "describe", "show tables",
+        "summarize fates", "select * from (summarize fates)", "show fates",
+        "explain select * from fates", "explain analyze from fates",
+        "explain (format json) select 1", "pivot fates on x in (1) using count(*)",
+        "pivot fates on x using count(*)", "unpivot fates on x into name n value v",
+        "from (pivot fates on x using count(*)) order by 1", "/* ü */ explain -- ; \n from fates",
     ],
     "spark": [
         "select * from fates", "select * from `fates` lateral view explode(array(1)) t as a",
@@ -45,7 +55,14 @@ OUTSIDE = {
         "select * from glob('*')": "glob",
         "select * from fates positional join 'x.csv'": "x.csv",
         "select x from fates where x in (from 'x.csv')": "x.csv",
-        "select * from (summarize 'x.csv')": "summarize",
+        "select * from (summarize 'x.csv')": "x.csv",
+        "describe 'x.csv'": "x.csv",
+        "summarize from read_csv('x')": "read_csv",
+        "explain analyze select * from 'x.csv'": "x.csv",
+        "pivot 'x.csv' on a using count(*)": "x.csv",
+        "unpivot 'x.csv' on a into name n value v": "x.csv",
+        "show databases": 'show "databases"',
+        "select * from fates; from 'x.csv'": "x.csv",
         "select * from (pivot 'x.csv' on a)": "x.csv",
         "select * from query('from read_csv(1)')": "query",
         "select * from query_table('x.csv')": "query_table",
@@ -74,11 +91,20 @@ OUTSIDE = {
 }
 
 
+def outside(dialect: str, text: str) -> Iterator[str]:
+    if dialect == "spark":
+        yield from query.outside(sqlglot.parse_one(text, dialect=dialect), VIEWS)
+        return
+    with duckdb.connect() as con:
+        for statement in parsed.statements(con, text):
+            yield from statement.outside(VIEWS)
+
+
 @pytest.mark.parametrize(
     ("dialect", "text"), [(name, text) for name, texts in INSIDE.items() for text in texts]
 )
 def test_queries_of_the_views_alone_are_taken(dialect: str, text: str):
-    assert list(query.outside(sqlglot.parse_one(text, dialect=dialect), VIEWS)) == []
+    assert list(outside(dialect, text)) == []
 
 
 @pytest.mark.parametrize(
@@ -87,15 +113,61 @@ def test_queries_of_the_views_alone_are_taken(dialect: str, text: str):
 )
 def test_whatever_else_is_read_is_named(dialect: str, text: str, found: str):
     with pytest.raises(QueryError, match="none of the views") as refused:
-        query.refuse_outside(sqlglot.parse_one(text, dialect=dialect), VIEWS)
+        query.refuse_outside(outside(dialect, text), VIEWS)
     assert refused.value.found == found
     assert "--external" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("copy fates to 'x.csv'", "COPY: it reads or writes files"),
+        ("explain copy fates to 'x.csv'", "COPY: it reads or writes files"),
+        ("select 1; attach 'x.db'", "ATTACH: it opens another database"),
+        ("install httpfs", "LOAD: it installs or loads an extension"),
+        ("load httpfs", "LOAD: it installs or loads an extension"),
+        ("set threads = 1", "SET: it changes settings"),
+        ("pragma memory_limit = '1GB'", "SET: it changes settings"),
+        ("pragma enable_profiling", "PRAGMA: it changes settings"),
+        ("pragma table_info('fates')", "PRAGMA of a table: write describe, show or summarize"),
+        ("export database 'x'", "EXPORT: it writes files"),
+        ("drop view fates", "DROP: it changes data or views"),
+        ("create table mine as from fates", "CREATE: it changes data or views"),
+        ("create type mine as enum (select 'a')", "CREATE: it changes data or views"),
+        ("insert into fates values (1)", "INSERT: it changes data or views"),
+        ("explain delete from fates", "DELETE: it changes data or views"),
+        ("call duckdb_tables()", "CALL: it runs what is no view"),
+        ("-- nothing", "no statement"),
+    ],
+)
+def test_what_writes_is_refused_with_what_it_does(text: str, found: str):
+    with duckdb.connect() as con, pytest.raises(QueryError) as refused:
+        parsed.statements(con, text)
+    assert refused.value.found == found
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "sql").glob("*.sql")), ids=lambda file: file.stem)
 def test_questions_ask_the_views_alone(file: Path):
     views = {"fates", "test_fates", "coverages", "classes", "labels", "slides"}
-    assert list(query.outside(sqlglot.parse_one(file.read_text(), dialect="duckdb"), views)) == []
+    with duckdb.connect() as con:
+        [statement] = parsed.statements(con, file.read_text())
+        assert list(statement.outside(views)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("select count(*) from fates", []), ("select x from fates", []), ("from fates", ["fates"]),
+        ("select vector from labels", ["labels"]), ("select labels from labels", ["labels"]),
+        ("summarize labels", ["labels"]), ("describe labels", []),
+        ("select columns('v.*') from labels, fates", ["fates", "labels"]),
+        ("pivot labels on x using count(*)", ["labels"]),
+    ],
+)  # fmt: skip
+def test_which_views_a_column_may_be_read_of(text: str, views: list[str]):
+    with duckdb.connect() as con:
+        [statement] = parsed.statements(con, text)
+        assert statement.read_wholly(sorted(VIEWS), "vector") == views
 
 
 @pytest.fixture
@@ -153,9 +225,63 @@ def test_external_data_are_read_if_they_may_be(
     assert capsys.readouterr().out == '"a"\n"outer"\n'
 
 
+def test_a_view_of_an_artifact_that_is_not_there_names_it(store: FeatureStore):
+    """A question that comes with the feature store, asked of a cohort without test tiles."""
+    question = (ROOT / "sql" / "patient_overlap.sql").read_text()
+    with pytest.raises(ArtifactError) as refused:
+        store.sql(question)
+    assert refused.value.wrong == (
+        "The query reads the view test_fates, which is made of the artifact test_tiles"
+    )
+    assert refused.value.found == "data.test_tiles is not set"
+    assert "`featurestore split`" in refused.value.fix
+    with pytest.raises(ArtifactError, match="the view Slides, which is made of"):
+        store.sql("select count(*) from Slides")
+
+
 def test_sql_from_python_asks_the_views_alone_by_default(store: FeatureStore):
     with pytest.raises(QueryError, match="none of the views"):
         store.sql("from 'other.parquet'")
     assert store.sql("from 'other.parquet'", external=True).to_pyarrow().to_pylist() == [
         {"a": "secret"}
     ]
+
+
+def test_statements_that_read_are_answered_in_their_order(store: FeatureStore):
+    """As DuckDB answers them; nothing is, unless all read the views alone."""
+    store.seal()
+    kept, types, classes, plan = store.answers(
+        "select count(*) as n from fates; describe classes;"
+        "from (pivot fates on label using count(*) group by fold) order by fold;"
+        "explain from funnel"
+    )
+    assert kept.to_pylist() == [{"n": 12}]
+    assert types["column_name"].to_pylist() == ["name", "index", "threshold"]
+    assert classes.to_pylist() == [
+        {"fold": 0, "Fat": 3, "Muscle": 3}, {"fold": 1, "Fat": 3, "Muscle": 3},
+    ]  # fmt: skip
+    assert plan.column_names == ["explain_key", "explain_value"]
+    [tables] = store.answers("show tables")
+    assert {"fates", "slide_classes"} <= set(tables["name"].to_pylist())
+    assert not [n for n in tables["name"].to_pylist() if n.startswith(("ibis_", "parquet_"))]
+    with pytest.raises(QueryError, match="Only what reads"):
+        store.answers("select 1; copy fates to 'x.csv'")
+    with pytest.raises(QueryError, match="no one table"):
+        store.sql("select 1; select 2")
+    assert store.sql("summarize classes").filter(ibis._.column_name == "name").count().to_pyarrow()
+
+
+def test_a_view_is_an_ibis_table(store: FeatureStore):
+    """With its grain and its rows in a notebook; what is made of it is Ibis' own."""
+    fates = store["fates"]
+    assert isinstance(fates, ir.Table)
+    fat = fates.filter(fates.label == "Fat")
+    assert type(fat) is ir.Table
+    assert len(fat.to_pandas()) == 6
+    joined = fates.join(store["classes"], fates.label == store["classes"].name)
+    assert joined.count().to_pyarrow().as_py() == 12
+    assert set(fates._repr_mimebundle_()) == {"text/plain", "text/html"}
+    with pytest.raises(QueryError, match="did you mean 'fates'"):
+        store["fatess"]
+    with pytest.raises(QueryError, match="predictions are of runs"):
+        store["predictions"]

@@ -28,6 +28,7 @@ def store(artifacts: TABLES) -> FeatureStore:
     return FeatureStore(StoreSpec(**{**CLASSES, **places}))
 
 
+@pytest.mark.slow
 def test_a_plain_client_reads_what_the_store_reads(store: FeatureStore, tmp_path: Path):
     names = catalog.write(store, tmp_path / "feature_views.duckdb").views
     with duckdb.connect(str(tmp_path / "feature_views.duckdb"), read_only=True) as con:

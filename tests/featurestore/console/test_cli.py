@@ -97,6 +97,7 @@ def test_formats_hold_the_same_rows(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_funnel_prints_both_cohorts(capsys: pytest.CaptureFixture[str], tracking: str):
     said = ask(capsys, tracking, "funnel")
     for word in ("background", "no_embedding", "1,430", "test tiles", "367"):
@@ -128,14 +129,18 @@ def test_configuration_of_a_run_can_be_asked(
     assert 0 < kept[0]["tiles"] < 1430
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["sql", "select nope from fates"], ["nope", "featurestore views"]),
-        (["sql", "select 1; drop view fates"], ["Only one SELECT", "DROP"]),
-        (["sql", "copy fates to 'x.csv'"], ["Only one SELECT"]),
+        (["sql", "select 1; drop view fates"], ["Only what reads", "DROP"]),
+        (["sql", "copy fates to 'x.csv'"], ["Only what reads", "COPY"]),
         (["sql", "selekt 1"], ["syntax error"]),
-        (["sql", ""], ["Only one SELECT"]),
+        (["sql", ""], ["Nothing is asked"]),
+        (["sql", "select 1; select 2", "--format", "csv"], ["Several answers", "2 statements"]),
+        (["sql", "from predictions"], ["none of the views", "runs=RUN"]),
+        (["sql", "from errors", "runs=nope.parquet"], ["nope.parquet"]),
         (["sql", "-f", "nope.sql"], ["nope.sql cannot be read"]),
         (["--config", "nope.yaml", "funnel"], ["nope.yaml cannot be read", "featurestore init"]),
         (["--config", "", "funnel"], ["'' cannot be read"]),
@@ -256,6 +261,16 @@ def test_an_answer_without_a_place_in_its_format_is_refused(
     assert not Path("o.parquet").exists()
 
 
+def test_answers_are_printed_one_below_the_other(small: Path, capsys: pytest.CaptureFixture[str]):
+    """A plan as it was drawn, numbers that SUMMARIZE writes out as numbers."""
+    text = "select 41 + 1 as m; summarize classes; explain select 1 as b"
+    assert cli.main(["--config", "store.yaml", "sql", text]) == 0
+    out = capsys.readouterr().out
+    assert "42" in out
+    assert "0.70710" not in out
+    assert "PROJECTION" in out
+
+
 def test_numbers_keep_their_digits_in_json(small: Path, capsys: pytest.CaptureFixture[str]):
     """What a double holds is a number, what it does not is text; no reader meets a bare NaN."""
     query = """select 1.10::decimal(5,2) as price, 7::decimal(5,2) as seven,
@@ -276,6 +291,7 @@ def test_a_query_is_read_as_utf_8(small: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["materialise"], ["export", "--to", "out"]])
 def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
     command: list[str], artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
@@ -298,6 +314,7 @@ def test_equal_embeddings_across_the_folds_are_refused_and_nothing_is_left(
     assert "leak: 2 tiles with the embedding" in out.out + out.err
 
 
+@pytest.mark.slow
 def test_tiles_of_another_level_are_told_slide_by_slide(
     artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
 ):
@@ -310,8 +327,8 @@ def test_tiles_of_another_level_are_told_slide_by_slide(
     assert cli.main([*asked, "check"]) == 2
     out = " ".join(capsys.readouterr().out.split())
     assert "surviving tiles by slide" in out
-    assert re.search(r"s1 . 3 . 3 .+s2 . 3 . 3 .+s3 . 3 . 3 .+s0 . 3 . 2 ", out)
-    assert "1 errors, 2 warnings" in out
+    assert re.search(r"s0 . 3 . 3 .+s1 . 3 . 3 .+s2 . 3 . 3 .+s3 . 3 . 3 ", out)
+    assert "1 error, 2 warnings" in out
     assert cli.main([*asked, "materialise"]) == 2
     assert "x and y of the tiles are 4 times those of the embeddings" in capsys.readouterr().err
     assert sorted(file.name for file in Path().iterdir()) == ["config.yaml", "in"]

@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 
 from featurestore.console import cli
+from featurestore.console import init as console
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import Reader
 from train.config.load import load
@@ -40,6 +41,11 @@ def test_a_cohort_is_written_down_as_both_read_it(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "s0" in said
     assert "s99" in said
+    # Named as in the file, whichever argument it was found below.
+    assert init(str(folder / "kfold_tiles.parquet"), str(folder / "embeddings"), "--force") == 0
+    where = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "test_tiles" not in where
+    assert init(str(folder), "--force") == 0
     assert "featurestore check data=data.yaml" in said
     assert "accelerate launch train/probe.py data=data.yaml fold=0" in said
     assert sorted(path.name for path in Path().iterdir()) == ["data.yaml", folder.name]
@@ -63,6 +69,17 @@ def test_a_cohort_is_written_down_as_both_read_it(capsys: pytest.CaptureFixture[
     assert store.columns == vars(scripts.data.columns)
 
 
+def test_where_things_lie_is_said_from_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That of the file that is written, whichever argument they were found below."""
+    cohorts.write(tmp_path / "c")
+    rows: list[dict] = []
+    monkeypatch.setattr(console, "print_table", lambda table, *_: rows.extend(table.to_pylist()))
+    assert init("c/kfold_tiles.parquet", "c/embeddings", "c/slides.parquet") == 0
+    names = ["c/kfold_tiles.parquet", "c/embeddings", "c/slides.parquet"]
+    assert [row["where"] for row in rows] == names
+
+
+@pytest.mark.slow
 def test_what_was_written_is_asked_from_anywhere(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -101,6 +118,19 @@ def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(tmp_path: Path)
     assert not any(key.startswith("kfold") for key in written)
 
 
+def test_few_patients_make_few_folds_and_the_comment_says_so(tmp_path: Path):
+    folder = cohorts.write(tmp_path / "c")
+    tiles = pd.read_parquet(folder / "kfold_tiles.parquet")
+    number = tiles.slide_id.str[1:].astype(int) % 2
+    tiles.assign(patient_id="p" + number.astype(str)).to_parquet(folder / "kfold_tiles.parquet")
+    assert init("c") == 0
+    text = Path("data.yaml").read_text()
+    written = yaml.safe_load(text)
+    assert (written["kfold_group"], written["k"]) == ("patient_id", 2)
+    assert "# Folds keep patients together; 2 folds, not 5: there are no more of them.\n" in text
+
+
+@pytest.mark.slow
 def test_what_may_be_one_of_several_is_asked_or_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +154,7 @@ def test_what_may_be_one_of_several_is_asked_or_refused(
     assert yaml.safe_load(Path("data.yaml").read_text())["data"]["embeddings"] == "c/embeddings"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):

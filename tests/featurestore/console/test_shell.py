@@ -71,6 +71,7 @@ def test_statements_and_commands_are_answered(store: FeatureStore, ask: Ask, tmp
     assert not list(tmp_path.glob("*.duckdb"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "words"),
     [

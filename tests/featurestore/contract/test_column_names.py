@@ -16,6 +16,7 @@ from featurestore.snapshots.build import materialise
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.validation import violations
+from train.config.load import load
 
 USUAL = {"slide_id": "slide_id", "x": "x", "y": "y", "embedding": "embedding"}
 OTHER = {"slide_id": "case", "x": "left", "y": "top", "embedding": "features"}
@@ -50,6 +51,7 @@ def kept(of: FeatureStore) -> tuple[list[dict[str, object]], np.ndarray]:
     )
 
 
+@pytest.mark.slow
 def test_columns_of_other_names_make_the_same_training_set(tmp_path: Path):
     usual, vectors = kept(store(tmp_path / "usual", *rows(USUAL)))
     other, others_vectors = kept(store(tmp_path / "other", *rows(OTHER), columns=OTHER))
@@ -58,6 +60,7 @@ def test_columns_of_other_names_make_the_same_training_set(tmp_path: Path):
     np.testing.assert_array_equal(others_vectors, vectors)
 
 
+@pytest.mark.slow
 def test_tiles_and_embeddings_may_differ(tmp_path: Path):
     """A name is looked for where it is: one artifact has the usual columns."""
     mixed = store(tmp_path, rows(USUAL)[0], rows(OTHER)[1], columns=OTHER)
@@ -65,6 +68,7 @@ def test_tiles_and_embeddings_may_differ(tmp_path: Path):
     assert "error" not in violations(mixed)["severity"].to_pylist()
 
 
+@pytest.mark.slow
 def test_a_column_that_bears_the_name_gives_way(tmp_path: Path):
     tiles, embeddings = rows(USUAL)
     doubled = pa.FixedSizeListArray.from_arrays(pa.array(2 * np.arange(16, dtype=np.float32)), 2)
@@ -85,6 +89,7 @@ def test_x_and_y_that_are_swapped_are_swapped_back(tmp_path: Path):
     assert keys.select(["x", "y"]).to_pylist() == expected.select(["x", "y"]).to_pylist()
 
 
+@pytest.mark.slow
 def test_folders_may_be_the_column(tmp_path: Path):
     tiles, embeddings = rows(OTHER)
     for slide in ("s0", "s1"):
@@ -118,6 +123,7 @@ def test_an_unknown_column_of_the_contract_is_refused():
         StoreSpec(columns={"embeding": "features"})
 
 
+@pytest.mark.slow
 def test_a_configuration_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     made = store(tmp_path, *rows(OTHER))
     Path("store.yaml").write_text(
@@ -127,3 +133,31 @@ def test_a_configuration_names_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     assert cli.main(["--config", "store.yaml", "funnel"]) == 0
     assert "kept" in capsys.readouterr().out
+
+
+def test_a_suffix_of_slides_is_taken_away_by_every_reader(tmp_path: Path):
+    """Of tiles, embeddings, slides and folders; at the end alone, and part of the digests."""
+    tiles, embeddings = rows(USUAL)
+    suffixed = [f"{name}.svs" for name in embeddings["slide_id"].to_pylist()]
+    for slide in ("s0", "s1"):
+        own = embeddings.filter(pa.compute.equal(embeddings["slide_id"], slide))
+        (tmp_path / "e" / f"slide_id={slide}.svs").mkdir(parents=True)
+        file = tmp_path / "e" / f"slide_id={slide}.svs" / "0.parquet"
+        pq.write_table(own.drop_columns("slide_id"), file)
+    pq.write_table(pa.table({"id": ["s0.svs", "s1.svsx"]}), tmp_path / "slides.parquet")
+    usual = store(tmp_path / "usual", tiles, embeddings)
+    written = store(tmp_path / "other", tiles, embeddings.set_column(0, "slide_id", [suffixed]))
+    spec = replace(written.spec, slide_id_strip=".svs", slides=str(tmp_path / "slides.parquet"))
+    expected, vectors = kept(usual)
+    stripped = [FeatureStore(spec), FeatureStore(replace(spec, embeddings=str(tmp_path / "e")))]
+    for one in stripped:
+        tiles_kept, others = kept(one)
+        assert tiles_kept == expected
+        np.testing.assert_array_equal(others, vectors)
+        assert one.view("slides").order_by("id").to_pyarrow()["id"].to_pylist() == ["s0", "s1.svsx"]
+    digests = {one.sources.dataset("embeddings").digest() for one in (written, stripped[0])}
+    assert len(digests) == 2
+
+
+def test_a_configuration_takes_a_suffix_away():
+    assert load(["fold=1", "data.slide_id_strip=.svs"]).data.slide_id_strip == ".svs"

@@ -549,6 +549,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VECTORS)
 def test_embeddings_that_are_no_vectors_are_refused_and_listed(name: str, tmp_path: Path):
     pq.write_table(TILES, tmp_path / "t.parquet")
@@ -565,6 +566,7 @@ def test_embeddings_that_are_no_vectors_are_refused_and_listed(name: str, tmp_pa
     assert "error" in listed["severity"].to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::featurestore.errors.FeatureStoreWarning")
 @pytest.mark.parametrize("kind", NUMBERS, ids=str)
 @pytest.mark.parametrize("name", ["slide_id", "x", "roi_coverage_Fat", "fold", "patient_id"])

@@ -33,6 +33,15 @@ def test_the_first_spelling_that_pairs_all_names_it(
     assert dict(complete[0].other) == dict(zip(tiles, embeddings, strict=True))
 
 
+def test_a_suffix_of_one_artifact_can_be_taken_away():
+    def suffixes(tiles: list[str], embeddings: list[str]) -> set[str]:
+        return {one.suffix for one in spellings(tiles, embeddings) if len(one.other) == len(tiles)}
+
+    suffixed = [f"{name}.svs" for name in NAMES]
+    assert suffixes(NAMES, suffixed) == suffixes(suffixed, NAMES) == {".svs", ""}
+    assert suffixes(NAMES, [f"mou_{name}" for name in NAMES]) == {""}
+
+
 def test_names_that_both_have_are_left_out():
     assert list(spellings(["a", "b"], ["b", "a", "c"])) == []
 

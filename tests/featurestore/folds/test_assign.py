@@ -57,6 +57,7 @@ def scikit_learns(target: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarr
     return folds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, int])
 def test_ties_are_broken_by_class_index_and_group_whatever_the_order_of_rows(kind: type):
     """Few tiles in few groups: many assignments are equally even, and sums round otherwise."""

@@ -44,6 +44,7 @@ def neighbours(folds: np.ndarray, k: int) -> Iterator[np.ndarray]:
         yield swapped
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(counts=tables(), k=st.integers(2, 3))
 @example(counts=np.array([[0, 0, 2], [0, 0, 1], [0, 0, 1], [0, 1, 1]]), k=3)

@@ -37,6 +37,7 @@ def grown(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     return np.array(counts) + 1, np.array(known), k
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(case=grown(), seed=st.integers(0, 3))
 def test_extending_never_moves_a_group_and_ends_where_no_new_one_would_go_better(case, seed: int):

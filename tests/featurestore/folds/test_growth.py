@@ -74,6 +74,7 @@ def entries() -> list[str]:
     return sorted(cache.names(artifact.NAME))
 
 
+@pytest.mark.slow
 def test_slides_that_join_move_nobody():
     before = kept(cohort("a", SLIDES))
     after = kept(cohort("b", range(13)))
@@ -85,6 +86,7 @@ def test_slides_that_join_move_nobody():
     assert kept(cohort("a", SLIDES)).origin == before.origin
 
 
+@pytest.mark.slow
 def test_a_slide_that_leaves_is_remembered_for_its_return():
     before = kept(cohort("a", SLIDES))
     fewer = kept(cohort("b", range(2, 12)))
@@ -94,6 +96,7 @@ def test_a_slide_that_leaves_is_remembered_for_its_return():
     assert {**folds(before), **folds(fewer)}.items() <= folds(again).items()
 
 
+@pytest.mark.slow
 def test_who_leaves_is_remembered_though_the_column_becomes_numbers():
     """Patients were p0 to p9; as numbers, 0 to 7 have the folds of their slides."""
     first = kept(cohort("first", SLIDES, kfold_group="patient_id"))
@@ -112,6 +115,7 @@ def test_who_leaves_is_remembered_though_the_column_becomes_numbers():
     assert folds(kept(cohort("third", SLIDES, kfold_group="patient_id"))) == folds(first)
 
 
+@pytest.mark.slow
 def test_the_assignment_that_knows_the_most_is_extended_of_equal_ones_the_latest():
     small, large = kept(cohort("a", range(7))), kept(cohort("b", range(20, 32)))
     assert lineage(large)[0] == "first"
@@ -128,6 +132,7 @@ def test_under_other_rules_nothing_is_extended():
     assert lineage(kept(cohort("b", range(13), seed=1)))[0] == "first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["greedy", "optimal"])
 def test_folds_stay_even_as_slides_join(balance: str):
     """Slide by slide, three times as many in the end; no fold has half as much again of a class."""
@@ -142,6 +147,7 @@ def test_folds_stay_even_as_slides_join(balance: str):
         assert max(tiles) < 1.5 * sum(tiles) / 3
 
 
+@pytest.mark.slow
 def test_folds_made_anew_on_demand_are_the_current_ones():
     kept(cohort("a", SLIDES))
     spec = cohort("b", range(13))
@@ -157,6 +163,7 @@ def test_folds_made_anew_on_demand_are_the_current_ones():
     assert folds(kept(spec)) == folds(fresh)  # what scikit-learn assigns
 
 
+@pytest.mark.slow
 def test_patients_that_become_one_are_refused_and_nothing_is_left(capsys):
     patients = {slide: slide // 2 for slide in SLIDES}
     before = kept(cohort("a", SLIDES, patients, kfold_group="patient_id"))
@@ -180,6 +187,7 @@ def test_patients_that_become_one_are_refused_and_nothing_is_left(capsys):
     assert "folds: new, as asked for, " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_named_by_folds_not_by_their_history():
     kept(cohort("a", SLIDES))
     spec = cohort("b", range(13))
@@ -200,12 +208,15 @@ def test_a_snapshot_is_named_by_folds_not_by_their_history():
     assert other.digest != made.digest
 
 
+@pytest.mark.slow
 def test_a_second_run_asks_no_view(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(digests, "SETTLED", 0)  # else what was just written is hashed again
     spec = cohort("a", SLIDES)
     first = materialise(FeatureStore(spec))
     monkeypatch.setattr(FeatureStore, "view", lambda *_: pytest.fail("a view was built"))
-    assert materialise(FeatureStore(spec)).manifest == first.manifest
+    second = materialise(FeatureStore(spec))
+    assert second.manifest == first.manifest
+    assert second.lineage == f"as before ({first.lineage} then)"  # nothing was dealt
 
 
 def test_questions_keep_no_folds():
@@ -215,6 +226,7 @@ def test_questions_keep_no_folds():
     assert not Path(".featurestore").exists()
 
 
+@pytest.mark.slow
 def test_growth_goes_on_on_another_machine(tmp_path: Path):
     use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     made = materialise(FeatureStore(cohort("a", SLIDES), remember=True))
@@ -232,6 +244,7 @@ def test_growth_goes_on_on_another_machine(tmp_path: Path):
     assert grown.lineage.startswith(f"extends {tags['featurestore.folds.extends'][:16]}")
 
 
+@pytest.mark.slow
 def test_a_replay_reads_what_its_run_has_logged(tmp_path: Path):
     """Whatever is current now, and though the run has asked for folds anew."""
     use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -247,6 +260,7 @@ def test_a_replay_reads_what_its_run_has_logged(tmp_path: Path):
         assert materialise(store).digest == extended.digest
 
 
+@pytest.mark.slow
 def test_a_damaged_assignment_is_refused_not_made_again():
     made = kept(cohort("a", SLIDES))
     file = cache.place(artifact.NAME, made.origin.name) / artifact.FILE
@@ -262,6 +276,7 @@ def test_groups_are_not_hashed():
         cohort("a", SLIDES, fold_rule="hash")
 
 
+@pytest.mark.slow
 def test_hashed_folds_are_kept_nowhere_and_stay_as_tiles_join():
     rules = {"kfold_strategy": "stratified", "fold_rule": "hash"}
 

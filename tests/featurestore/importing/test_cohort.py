@@ -38,6 +38,7 @@ def files() -> dict[str, tuple[int, int]]:
 # -- what comes of it -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_imported_is_a_training_set(tmp_path: Path):
     """Tiles of the same places find each its own embedding."""
     cohort = tools.tiles(("A", "B", "C"), 9)
@@ -267,6 +268,48 @@ def test_an_encoder_does_not_join_another_one(tmp_path: Path):
     of_another_encoder(tmp_path / "other")
     with pytest.raises(FeatureStoreError, match="another encoder"):
         bring(tmp_path / "other")
+
+
+def test_slides_of_another_tool_or_encoder_are_not_replaced_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Nor a file that no import has made; what another one writes of other slides may join."""
+    bring(tools.trident(tmp_path / "h5", tools.tiles()))
+    before = files()
+    clam = ["import", "clam", str(tools.clam(tmp_path / "features", tools.tiles(("B", "C"))))]
+    assert cli.main([*clam, "--to", "artifacts"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of the slides are in artifacts/embeddings already" in said
+    assert "1 of trident uni_v1 4 numbers; the first: B.parquet" in said
+    assert "--to FOLDER, or replace them: --replace" in said
+    with pytest.raises(FeatureStoreError, match="not of this tool and encoder"):
+        bring(tools.trident(tmp_path / "virchow", tools.tiles(), encoder="virchow"))
+    assert files() == before
+    assert cli.main([*clam, "--to", "artifacts", "--replace"]) == 0
+    assert bring(tmp_path / "features", "clam").written == 0  # which is its own now
+    Path("own/embeddings").mkdir(parents=True)
+    pq.write_table(pa.table({"a": [1]}), "own/embeddings/B.parquet")
+    assert cli.main([*clam, "--to", "own"]) == 2
+    assert "1 of no import" in capsys.readouterr().err
+    Path("own/embeddings/B.parquet").write_bytes(b"PAR1")  # what is not whole is nobody's loss
+    assert cli.main([*clam, "--to", "own"]) == 0
+
+
+def test_a_level_that_nobody_said_is_told_and_can_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    cohort = tools.tiles(("A",))
+    places, features = cohort["A"]
+    tools.h5(tmp_path / "h5" / "A.h5", {"features": features, "coords": places}, 1)
+    for tool in ("trident", "clam"):
+        argv = ["import", tool, str(tmp_path / "h5"), "--to", tool]
+        assert cli.main(argv) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "pixels taken for those of level 0, which the files do not say; say it by" in said
+        assert cli.main([*argv, "--level", "0", "--downsample", "4"]) == 0
+        assert "x and y: pixels of level 0\n" in capsys.readouterr().out
+        x = pq.read_table(f"{tool}/embeddings/A.parquet")["x"].to_numpy()
+        np.testing.assert_array_equal(x, 4 * places[:, 0])
 
 
 PICKLED = {"features": np.zeros(3)}

@@ -335,6 +335,7 @@ def test_arrow_ipc(stream: bool, tmp_path: Path):
     same(imported("arrow", tmp_path / "tiles.arrow", columns=COLUMNS)[0], cohort)
 
 
+@pytest.mark.slow
 def test_hugging_face_data_set(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     cohort = tools.tiles()

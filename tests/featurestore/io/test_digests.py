@@ -78,6 +78,7 @@ def test_a_file_replaced_under_its_size_and_time_is_another(
     assert digests.stamp({"a": file}) != before[1]
 
 
+@pytest.mark.slow
 def test_embeddings_replaced_under_their_size_and_time_are_read(artifacts: TABLES, settled: None):
     named = artifacts()
     file = Path(named["data.embeddings"])
@@ -156,6 +157,7 @@ def remember(numbers: range) -> None:
         digests.digest({"one": Path(str(number))})
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(settled: None):
     files = [written(str(number), str(number)) for number in range(40)]
     workers = [FORK.Process(target=remember, args=(range(n, 40, 4),)) for n in range(4)]
@@ -176,6 +178,7 @@ def test_entries_of_files_that_are_gone_go(settled: None, capsys: pytest.Capture
     assert list(ledger.recall([digests.identity(kept), was])) == [digests.identity(kept)]
 
 
+@pytest.mark.slow
 def test_verify_reads_again_what_is_remembered(
     artifacts: TABLES, settled: None, capsys: pytest.CaptureFixture[str]
 ):
@@ -195,11 +198,12 @@ def test_verify_reads_again_what_is_remembered(
     assert cli.main(command) == 2
     said = capsys.readouterr().out
     assert "embeddings" in said
-    assert "1 errors, 0 warnings" in said
+    assert "1 error, 0 warnings" in said
     forget()
     assert cli.main(command) == 0
 
 
+@pytest.mark.slow
 def test_what_changes_while_it_is_read_is_refused(
     artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
 ):

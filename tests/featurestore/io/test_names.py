@@ -53,6 +53,7 @@ def content(uri: str) -> str:
     return (path if path.is_file() else path / "er" / "weights.txt").read_text()
 
 
+@pytest.mark.slow
 def test_an_alias_that_moves_names_another_model(
     client: mlflow.MlflowClient, request: pytest.FixtureRequest
 ):
@@ -71,6 +72,7 @@ def test_an_alias_that_moves_names_another_model(
         assert names.run_of(f"models:/{model}@champion") == run
 
 
+@pytest.mark.slow
 def test_a_model_deleted_and_made_anew_is_another(
     client: mlflow.MlflowClient, request: pytest.FixtureRequest
 ):
@@ -149,6 +151,7 @@ def test_what_has_not_changed_is_not_downloaded_again(served: mlflow.MlflowClien
     assert uris.local_path(uri) == uris.local_path(f"runs:/{run}/deep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("now", "lacking"), [("one", ["zzz.txt"]), ("two", ["weights.txt", "zzz.txt"])]
 )

@@ -221,6 +221,7 @@ def test_a_deleted_experiment_is_refused_with_how_to_restore_it(
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["tissue-probe", "a b", " a", "ü", "a#b", "a%20b", "a'b", 'a"b', "a.b", "a&b=c", "latest",

@@ -186,6 +186,7 @@ def test_what_is_damaged_is_set_aside_and_made_again(damage: str, here: Path):
     assert not list(Path(".featurestore").rglob(".broken-*"))
 
 
+@pytest.mark.slow
 def test_a_hidden_file_beside_is_no_damage(here: Path):
     """A network disk leaves them where a file was open, and nothing reads them."""
     made = materialised()
@@ -263,13 +264,14 @@ def test_verify_finds_what_the_file_system_does_not_tell(
     materialised()
     assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 2
     out = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    assert "1 errors" in out
+    assert "1 error" in out
     assert "nothing: it is" in out
     assert not file.exists()
     materialised()
     assert cli.main(["--config", "config.yaml", "check", "--verify"]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cache, "PATIENCE", 0.1)
     used = materialised()
@@ -281,6 +283,7 @@ def test_what_is_damaged_and_in_use_is_one_error(here: Path, monkeypatch: pytest
         materialised()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
 def test_any_flipped_bit_of_a_part_is_found(storage: Storage, dim: int, tmp_path: Path):
@@ -474,6 +477,7 @@ def umask() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.mark.slow
 def test_what_is_written_honours_the_umask(here: Path, umask: None):
     shutil.rmtree(".featurestore")
     materialised()

@@ -37,6 +37,7 @@ def split(artifacts: TABLES) -> StoreSpec:
     )
 
 
+@pytest.mark.slow
 def test_files_of_several_uris_are_one_artifact(split: StoreSpec, artifacts: TABLES):
     """The same fates as of one file; a split's files of one name are told apart."""
     store, named = FeatureStore(split), artifacts()
@@ -69,6 +70,7 @@ def test_the_digest_is_of_content_and_order_not_of_places(split: StoreSpec, tmp_
     assert digest("moved/tiles", "1/tiles") != digest("moved/tiles")
 
 
+@pytest.mark.slow
 def test_a_slide_that_both_files_have_alike_is_one(split: StoreSpec):
     both = {name: [*values, values[0]] for name, values in SLIDES.items()}
     pq.write_table(pa.table({**both, "id": ["s2", "s3", "s0"]}), "1/slides.parquet")
@@ -78,6 +80,7 @@ def test_a_slide_that_both_files_have_alike_is_one(split: StoreSpec):
     assert violations(store).to_pylist() == []
 
 
+@pytest.mark.slow
 def test_a_slide_that_they_have_otherwise_is_refused_by_name(split: StoreSpec):
     pq.write_table(pa.table({**SLIDES, "id": ["s1", "s2"], "path": ["z", "b"]}), "1/slides.parquet")
     with pytest.raises(SchemaError, match="more than once") as refusal:

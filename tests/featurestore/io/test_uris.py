@@ -96,6 +96,7 @@ def test_a_build_that_fails_leaves_nothing():
     assert not atomic.HOME.exists()
 
 
+@pytest.mark.slow
 def test_artifacts_of_a_run_by_uri(tmp_path: Path):
     """Logged once, found by content, read back where it lies."""
     mlflow_artifacts.use_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -42,6 +42,7 @@ def by_all_pairs(vectors: np.ndarray, fold: np.ndarray) -> set[int]:
     return set(np.flatnonzero((is_near & (fold[:, None] != fold[None])).any(axis=1)).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 48])
 def test_those_that_all_pairs_find(dim: int, tmp_path: Path):
     """Copies: exact, with zeros of another sign, rounded otherwise, and a little too far."""
@@ -62,6 +63,7 @@ def test_those_that_all_pairs_find(dim: int, tmp_path: Path):
     assert all(one != other for one, other in zip(pairs["side"], pairs["other_side"], strict=True))
 
 
+@pytest.mark.slow
 def test_a_renamed_copy_of_the_slides_as_test_set_is_refused_with_its_slides(tmp_path: Path):
     """Written again in other floats; nothing is left of the refused snapshot."""
     vectors = np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32)
@@ -77,6 +79,7 @@ def test_a_renamed_copy_of_the_slides_as_test_set_is_refused_with_its_slides(tmp
     assert not Path(".featurestore").exists()
 
 
+@pytest.mark.slow
 def test_what_leakage_warn_let_be_is_refused_afterwards_and_stays(artifacts: TABLES):
     named = artifacts(None, {"embedding": [[1.0, 2.0, 3.0]] * 12})
     made = snapshot(named, **GROUPED, leakage="warn")
@@ -98,6 +101,7 @@ def count_compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*so alike")
 @pytest.mark.parametrize("apart", [0.0, 4e-6])
 def test_embeddings_that_are_all_alike_cost_a_multiple_of_their_number(
@@ -115,6 +119,7 @@ def test_embeddings_that_are_all_alike_cost_a_multiple_of_their_number(
         assert sum(sizes) == 3000  # one grid has found them all
 
 
+@pytest.mark.slow
 def test_it_is_said_where_too_many_are_alike(tmp_path: Path):
     rng = np.random.default_rng(0)
     vectors = (np.ones((200, 8)) + 4e-6 * rng.normal(size=(200, 8))).astype(np.float32)

@@ -68,6 +68,7 @@ def test_what_was_written_is_read_back_as_an_artifact(spec: StoreSpec, tmp_path:
     )
 
 
+@pytest.mark.slow
 def test_files_are_portable_and_sorted(spec: StoreSpec, tmp_path: Path):
     folder = exported(spec, str(tmp_path / "out"))
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
@@ -100,6 +101,7 @@ def test_mlflow_holds_it_once(spec: StoreSpec, tmp_path: Path):
     assert (folder / "test" / "labels.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_there_is_left_alone(spec: StoreSpec, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

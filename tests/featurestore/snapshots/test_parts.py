@@ -59,6 +59,7 @@ def close(*made: Snapshot) -> None:
         one.entry.lock.close()
 
 
+@pytest.mark.slow
 def test_a_grown_cohort_has_the_name_that_it_has_from_scratch(cohort: Cohort):
     before = cohort.snapshot()
     cohort.write("e")
@@ -70,6 +71,7 @@ def test_a_grown_cohort_has_the_name_that_it_has_from_scratch(cohort: Cohort):
     assert (scratch.digest, scratch.content) == (grown.digest, grown.content)
 
 
+@pytest.mark.slow
 def test_another_threshold_shares_all_parts(cohort: Cohort):
     cohort.snapshot()
     cohort.snapshot(thresholds={"Fat": 0.6, "Muscle": 0.5})
@@ -77,6 +79,7 @@ def test_another_threshold_shares_all_parts(cohort: Cohort):
     assert len(folder.names()) == 4
 
 
+@pytest.mark.slow
 def test_gc_frees_the_parts_that_no_kept_snapshot_names(cohort: Cohort):
     close(cohort.snapshot())
     cohort.write("e")
@@ -90,6 +93,7 @@ def test_gc_frees_the_parts_that_no_kept_snapshot_names(cohort: Cohort):
     assert len(collection.opened(kept.folder.name).fit_set(0).keys) == 15
 
 
+@pytest.mark.slow
 def test_gc_leaves_parts_that_somebody_is_about_to_name(cohort: Cohort):
     close(cohort.snapshot())
     with folder.lease():
@@ -99,6 +103,7 @@ def test_gc_leaves_parts_that_somebody_is_about_to_name(cohort: Cohort):
     assert not Path(".featurestore/parts").exists()
 
 
+@pytest.mark.slow
 def test_a_refusal_removes_what_it_has_converted_and_nothing_else(cohort: Cohort):
     """Slide e has the embeddings of slide a, in the other fold."""
     close(cohort.snapshot(kfold_strategy="stratified_group"))
@@ -111,6 +116,7 @@ def test_a_refusal_removes_what_it_has_converted_and_nothing_else(cohort: Cohort
     assert len(folder.names()) == 4
 
 
+@pytest.mark.slow
 def test_diff_tells_which_parts_changed(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     before = cohort.snapshot()
     cohort.write("a", first=5)
@@ -128,6 +134,7 @@ def test_diff_tells_which_parts_changed(cohort: Cohort, capsys: pytest.CaptureFi
     assert "parts of the embeddings" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_tag_names_a_snapshot_and_keeps_it(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     first = cohort.snapshot()
     close(first)
@@ -147,6 +154,7 @@ def test_a_tag_names_a_snapshot_and_keeps_it(cohort: Cohort, capsys: pytest.Capt
     assert cli.main(["snapshots", "--untag", "march"]) == 2
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_one_error_by_name_and_made_again_else(cohort: Cohort):
     made = cohort.snapshot()
     (Path(".featurestore/parts") / f"{made.matrices[''].parts[1].name}.npy").unlink()
@@ -160,6 +168,7 @@ def test_a_missing_part_is_one_error_by_name_and_made_again_else(cohort: Cohort)
         again.matrices[""].read_rows(np.arange(12))
 
 
+@pytest.mark.slow
 def test_verify_names_the_part(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     cohort.snapshot()
     Path("config.yaml").write_text(

@@ -95,6 +95,7 @@ def vectors(snapshot: Snapshot) -> np.ndarray:
     return tiles.matrix.read_rows(tiles.keys["row"].to_numpy())
 
 
+@pytest.mark.slow
 def test_questions_read_keys_and_footers_alone(bucket: Bucket):
     """Views, funnels, SQL, the rules of the contract, the joins: a tenth of the bytes at most."""
     total = fill(bucket)
@@ -120,6 +121,7 @@ def test_a_question_about_embeddings_fetches_them(bucket: Bucket):
     assert whole(bucket) == SLIDES
 
 
+@pytest.mark.slow
 def test_a_snapshot_reads_each_object_once_and_then_none(bucket: Bucket, tmp_path: Path):
     """It has the name and the rows of the one made of files."""
     total = fill(bucket)
@@ -140,6 +142,7 @@ def test_a_snapshot_reads_each_object_once_and_then_none(bucket: Bucket, tmp_pat
     assert (vectors(same) == vectors(snapshot)).all()
 
 
+@pytest.mark.slow
 def test_a_changed_object_of_the_same_size_and_a_new_one_are_read_alone(bucket: Bucket):
     fill(bucket)
     before = made(bucket)
@@ -161,6 +164,7 @@ def test_an_object_replaced_before_its_lists_are_read_is_refused(cloud_bucket: B
         materialise(store)
 
 
+@pytest.mark.slow
 def test_what_was_converted_is_not_fetched_after_gc(cloud_bucket: Bucket):
     """Its digest stays remembered, and so does its part."""
     fill(cloud_bucket)
@@ -174,6 +178,7 @@ def test_what_was_converted_is_not_fetched_after_gc(cloud_bucket: Bucket):
     assert whole(cloud_bucket) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["folder", "cloud"], indirect=True)
 def test_another_machine_fetches_no_object_that_one_has_read(
     machines: Machines, s3_bucket: Bucket, store: str

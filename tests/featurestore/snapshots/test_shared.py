@@ -18,6 +18,7 @@ from featurestore.io.objects.stored import unreachable
 from featurestore.snapshots import build, collection
 
 
+@pytest.mark.slow
 def test_what_one_has_made_the_other_finds(machines: Machines, artifacts: TABLES):
     """It makes no view and converts nothing; the embeddings come when they are asked for."""
     named = artifacts()
@@ -35,6 +36,7 @@ def test_what_one_has_made_the_other_finds(machines: Machines, artifacts: TABLES
     assert list(Path(".featurestore/parts").glob("*.npy"))
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_opened_by_its_name_without_sources(machines: Machines, artifacts: TABLES):
     named = artifacts()
     machines.enter("one")
@@ -45,6 +47,7 @@ def test_a_snapshot_is_opened_by_its_name_without_sources(machines: Machines, ar
     assert rows(collection.opened(first.digest[:8])) == expected
 
 
+@pytest.mark.slow
 def test_another_threshold_converts_nothing_elsewhere(machines: Machines, artifacts: TABLES):
     named = artifacts()
     machines.enter("one")
@@ -57,6 +60,7 @@ def test_another_threshold_converts_nothing_elsewhere(machines: Machines, artifa
     assert collection.opened(made.folder.name).digest == made.digest
 
 
+@pytest.mark.slow
 def test_folds_are_extended_elsewhere(machines: Machines, artifacts: TABLES):
     """Slides 0 to 3 keep their folds on the machine that has never seen them."""
     few = {"fold": None}
@@ -78,6 +82,7 @@ def test_folds_are_extended_elsewhere(machines: Machines, artifacts: TABLES):
     assert {slide: now[slide] for slide in folds} == folds
 
 
+@pytest.mark.slow
 def test_a_refusal_shares_nothing(machines: Machines, artifacts: TABLES):
     vectors = [[float(n), 1.0, 2.0] for n in range(12)]
     vectors[11] = vectors[3]
@@ -87,6 +92,7 @@ def test_a_refusal_shares_nothing(machines: Machines, artifacts: TABLES):
     assert not any(everything(kind) for kind in shared.PROOFS)
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_undoes_nothing(
     machines: Machines, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
 ):
@@ -101,6 +107,7 @@ def test_a_store_that_does_not_answer_undoes_nothing(
     assert cache.names("snapshots") == [made.folder.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harmed", ["values.npy", "keys.parquet"])
 def test_a_part_that_comes_back_damaged_is_made_again(
     harmed: str, machines: Machines, artifacts: TABLES
@@ -119,6 +126,7 @@ def test_a_part_that_comes_back_damaged_is_made_again(
     assert rows(snapshot(named)) == expected
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_comes_back_damaged_is_made_again(machines: Machines, artifacts: TABLES):
     named = artifacts()
     machines.enter("one")
@@ -129,6 +137,7 @@ def test_a_snapshot_that_comes_back_damaged_is_made_again(machines: Machines, ar
         assert snapshot(named).digest == made.digest
 
 
+@pytest.mark.slow
 def test_keys_that_lead_elsewhere_are_passed_over(machines: Machines, artifacts: TABLES):
     named = artifacts()
     machines.enter("one")
@@ -145,6 +154,7 @@ def test_keys_that_lead_elsewhere_are_passed_over(machines: Machines, artifacts:
     assert snapshot(named).digest == made.digest
 
 
+@pytest.mark.slow
 def test_two_machines_that_make_one_part_never_mix_files(machines: Machines, artifacts: TABLES):
     """Their keys are written by unlike versions of a library: the same rows in other bytes."""
     named = artifacts()

@@ -40,6 +40,7 @@ def corrected(artifacts: TABLES) -> dict[str, str]:
     return artifacts(None, {"embedding": [[float(n), 7.0, 7.0] for n in range(12)]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["folder", "bucket", "cloud"], indirect=True)
 def test_what_is_new_or_has_a_tag_stays(
     machines: Machines, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ def test_what_executors_sent_to_a_driver_that_was_killed_goes(machines: Machines
     assert list(current().objects("sent")) == ["new/fates.parquet"]
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     machines.enter("one")
@@ -87,6 +89,7 @@ def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     assert shared.names("snapshots", again=True) == [first.folder.name]
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_what_a_machine_is_about_to_share_stays(
     machines: Machines, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +112,7 @@ def test_what_a_machine_is_about_to_share_stays(
     assert rows(collection.opened(made.folder.name)) == expected
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_what_was_used_while_it_is_collected_stays(
     machines: Machines, artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +134,7 @@ def test_what_was_used_while_it_is_collected_stays(
     assert shared_store.collect(current(), keep=0) == []
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_what_a_killed_writer_left_goes(machines: Machines, artifacts: TABLES):
     """Files without what makes them whole, though their thing is needed; folds stay."""
@@ -147,6 +152,7 @@ def test_what_a_killed_writer_left_goes(machines: Machines, artifacts: TABLES):
     assert all(everything(kind) for kind in shared.PROOFS)
 
 
+@pytest.mark.slow
 def test_a_tag_is_seen_elsewhere(machines: Machines, artifacts: TABLES):
     """A snapshot that was made without the store is sent with its tag."""
     machines.enter("one")
@@ -180,6 +186,7 @@ def test_what_is_no_tag_in_the_store_is_passed_over(machines: Machines):
     assert tags.tags() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harmed", "words"),
     [
@@ -214,6 +221,7 @@ def test_what_is_damaged_is_found_and_sent_again(
     assert rows(snapshot(artifacts())) == expected
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_a_part_that_lost_a_file_is_damaged(machines: Machines, artifacts: TABLES):
     named = artifacts()
@@ -231,6 +239,7 @@ def test_a_part_that_lost_a_file_is_damaged(machines: Machines, artifacts: TABLE
     assert rows(snapshot(named)) == expected
 
 
+@pytest.mark.slow
 @in_a_folder
 def test_nothing_is_collected_by_a_snapshot_that_cannot_be_read(
     machines: Machines, artifacts: TABLES, capsys: pytest.CaptureFixture[str]
@@ -244,6 +253,7 @@ def test_nothing_is_collected_by_a_snapshot_that_cannot_be_read(
     assert everything("parts") == before
 
 
+@pytest.mark.slow
 def test_a_store_of_the_environment_is_not_collected(
     machines: Machines, monkeypatch: pytest.MonkeyPatch, artifacts: TABLES
 ):

@@ -47,6 +47,7 @@ def test_embeddings_are_those_of_the_keys(artifacts: TABLES):
     np.testing.assert_array_equal(gathered, np.stack([x % 2, x * 0 + 1, x], axis=1))
 
 
+@pytest.mark.slow
 def test_same_inputs_same_name_wherever_they_lie(artifacts: TABLES, tmp_path: Path):
     named = artifacts()
     here = snapshot(named)
@@ -95,12 +96,14 @@ def test_every_rule_is_changed_below():
     assert changed == {*field_names(LabelRules, FoldRules), "storage"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_other_rule_gives_another_name(change: str, artifacts: TABLES):
     named = artifacts()
     assert snapshot(named, **CHANGES[change]).digest != snapshot(named).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["tiles", "embeddings"])
 def test_any_other_artifact_gives_another_name(changed: str, artifacts: TABLES):
     before = snapshot(artifacts()).digest
@@ -110,6 +113,7 @@ def test_any_other_artifact_gives_another_name(changed: str, artifacts: TABLES):
     assert snapshot(other).digest != before
 
 
+@pytest.mark.slow
 def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypatch):
     from featurestore.snapshots import build
 
@@ -135,6 +139,7 @@ def test_thresholds_are_swept_without_reading_an_embedding_again(artifacts: TABL
     assert len(cache.names(SNAPSHOTS)) == 11 - 1  # the first sweep's 0.5 is the default's
 
 
+@pytest.mark.slow
 def test_a_second_run_builds_no_view(artifacts: TABLES, monkeypatch):
     monkeypatch.setattr(digests, "SETTLED", 0)  # else what was just written is hashed again
     named = artifacts()
@@ -151,6 +156,7 @@ def rewrite(named: dict[str, str], key: str) -> None:
     pq.write_table(table.slice(2), named[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["data.tiles", "data.embeddings", "slides"])
 def test_what_a_store_remembers_is_not_called_by_other_files_digest(
     changed: str, artifacts: TABLES, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +182,7 @@ def test_what_a_store_remembers_is_not_called_by_other_files_digest(
     assert manifest["cohorts"]["tiles"]["rows"] == 12 - 2 * ("tiles" in changed)
 
 
+@pytest.mark.slow
 def test_a_store_is_not_exported_with_slides_of_another_time(artifacts: TABLES, tmp_path: Path):
     named = artifacts() | {"slides": slides(tmp_path)}
     store = FeatureStore(spec(named))
@@ -250,6 +257,7 @@ def test_test_tiles_alone_are_made_and_listed(artifacts: TABLES, capsys):
     assert "12 of 12" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_warnings_are_repeated_when_a_snapshot_is_found(artifacts: TABLES):
     named = artifacts({"label": ["wrong"] * 12})
     for _ in range(2):
@@ -403,6 +411,7 @@ def test_divided_slides_are_counted_or_refused(artifacts: TABLES, tmp_path: Path
     assert found(allowed) == {"values of slide_id in several folds": 4}
 
 
+@pytest.mark.slow
 def test_a_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: TABLES):
     named = artifacts({"patient_id": [f"p{(n // 3) % 2}" for n in range(12)]})
     by_slide = {"kfold_strategy": "stratified_group"}
@@ -508,6 +517,7 @@ def test_test_set_without_test_tiles_is_refused(artifacts: TABLES):
         snapshot(artifacts()).test_set()
 
 
+@pytest.mark.slow
 def test_a_row_is_the_tiles_own_in_each_cohort(cohort: Path):
     """The last tile of each cohort carries its own embedding, read straight from Parquet."""
     from featurestore.examples import TISSUES

@@ -18,7 +18,8 @@ from train.config.schema import Config
 from train.config.text import plain
 from train.promotion import candidate
 
-NO_RULES = ("storage", "leakage", "allow_missing", "backend", "folds", "columns", "encoder")
+NO_RULES = ("storage", "leakage", "allow_missing", "backend", "folds", "columns", "slide_id_strip",
+            "encoder")  # fmt: skip
 SPEC = StoreSpec(class_indices={"Fat": 1, "Muscle": 0}, thresholds={"Fat": 0.5, "Muscle": 0.5})
 
 

@@ -191,6 +191,7 @@ def test_files_keep_the_text_that_they_hold(tmp_path: Path):
     assert list(settled.thresholds) == list(settled.class_indices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [

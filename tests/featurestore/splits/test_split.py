@@ -112,6 +112,33 @@ def test_the_balance_is_what_pandas_counts():
     assert sum(manifest["dropped"].values()) == len(tiles) - len(kept_tiles)
 
 
+def test_kept_tiles_without_an_embedding_are_told_and_divide_alike(
+    capsys: pytest.CaptureFixture[str],
+):
+    """The split is that of the label rules: it stays as it is when tiles are embedded."""
+    tiles = cohort(range(24))
+    keys = tiles[KEY][tiles.x > 0].assign(embedding=[[0.0, 1.0]] * int((tiles.x > 0).sum()))
+    pq.write_table(pa.Table.from_pandas(keys, preserve_index=False), "vectors.parquet")
+    made, sides = divide(store(tiles, embeddings="vectors.parquet"))
+    kept_tiles = tiles[(tiles.roi_coverage_Fat >= 0.5) | (tiles.roi_coverage_Muscle >= 0.5)]
+    missing = kept_tiles[kept_tiles.x == 0].patient_id.map(sides).value_counts()
+    assert made.unembedded == {side: missing[side] for side in ("train", "test")}
+    assert (made.is_kept, divide(store(tiles), to="other")[1]) == (False, sides)
+    Path("data.yaml").write_text(
+        "data: {tiles: tiles.parquet, embeddings: vectors.parquet}\n"
+        "class_indices: {Fat: 0, Muscle: 1}\nthresholds: {Fat: 0.5, Muscle: 0.5}\n"
+    )
+    argv = ["split", "data=data.yaml", "--test", "0.25", "--group", "patient_id", "--no-log",
+            "--stratify", "organ,label", "--to", "out"]  # fmt: skip
+    assert cli.main(argv) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tiles that the label rules keep, by organ, label" in said
+    assert f"where they are used: {missing['train']} of train, {missing['test']} of test" in said
+    assert "split: as before (first, " in said  # nothing is dealt anew
+    assert "12 new, 0 gone then)" in said
+
+
+@pytest.mark.slow
 def test_a_cohort_that_grows_moves_nobody_and_who_left_is_remembered():
     first, before = divide(store(cohort(range(16))), to="a")
     grown, after = divide(store(cohort(range(4, 24)), "more"), to="b")
@@ -136,6 +163,7 @@ def test_the_split_of_a_folder_is_extended_there_though_nothing_else_is_remember
     assert not list(Path().glob(".building-*"))
 
 
+@pytest.mark.slow
 def test_another_threshold_changes_no_side():
     _, before = divide(store(cohort(range(16))), to="a")
     made, after = divide(store(cohort(range(16)), thresholds={"Fat": 0.1, "Muscle": 0.0}), to="b")
@@ -168,6 +196,7 @@ def test_a_patient_whose_slides_were_on_both_sides_is_refused_by_name():
     assert made.origin.why == "new, as asked for"
 
 
+@pytest.mark.slow
 def test_a_column_of_the_slides_groups_and_stratifies():
     tiles = cohort(range(16))
     by_slide = tiles.drop_duplicates("slide_id").rename(columns={"slide_id": "id"})
@@ -239,6 +268,7 @@ def test_a_folder_of_something_else_stays_as_it_is():
     assert Path("out/notes.txt").read_text() == Path("other/notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_split_by_other_rules_is_no_place_for_this_one():
     divide(store(cohort(range(8))))
     with pytest.raises(SplitError, match="made by other rules") as refused:
@@ -325,6 +355,7 @@ def test_the_part_to_train_on_is_not_split_over_itself(
     assert "is a place of the artifacts that are asked" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_store_of_both_parts_finds_no_leak_between_them():
     divide(store(cohort(range(24))))
     vectors = [{**key, "embedding": [float(n), 1.0]} for n, key in

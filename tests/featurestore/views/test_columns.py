@@ -29,6 +29,7 @@ def store(artifacts: TABLES, slides: dict | None = None) -> FeatureStore:
 SLIDES = {"id": ["s0", "s2", "s3"], "stain": ["HE", "IHC", "HE"], "organ": ["x", "y", "z"]}
 
 
+@pytest.mark.slow
 def test_tiles_go_before_slides_and_unknown_slides_have_none(artifacts: TABLES):
     snapshot = materialise(store(artifacts, SLIDES))
     keys = snapshot.fit_set(1, ["organ", "stain", "number"]).keys.sort_by("number")
@@ -42,6 +43,7 @@ def test_tiles_go_before_slides_and_unknown_slides_have_none(artifacts: TABLES):
     )
 
 
+@pytest.mark.slow
 def test_a_snapshot_keeps_the_slides(artifacts: TABLES):
     """It answers for them when the artifact is gone."""
     snapshot = materialise(store(artifacts, SLIDES))
@@ -57,6 +59,7 @@ def test_tiles_to_predict_bring_columns_too(artifacts: TABLES):
     assert keys["organ"].null_count == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slides", "name", "words"),
     [

@@ -179,6 +179,7 @@ def by_x(view: Any, column: str) -> list[Any]:
     return view.order_by("x").to_pyarrow()[column].to_pylist()
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50), deadline=None)
 @given(cases(classes=3))
 @example(TIES)
@@ -210,6 +211,7 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
     assert tuples(shared, "slide_id", "train", "validation") == built.twin("shared_groups", fold=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50), deadline=None)
 @given(cases())
 @example(TIES)
@@ -234,6 +236,7 @@ def test_views_agree_with_the_oracle(case: dict[str, Any]):
     assert counted["input"] == counted["kept"] + sum(counted[r] for r in oracle.REASONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["dominant", "any_passing"])
 @pytest.mark.parametrize("count", [7, 28, 200])
 def test_many_classes_have_the_fates_of_the_oracle(count: int, rule: str):
@@ -256,6 +259,7 @@ def test_many_classes_have_the_fates_of_the_oracle(count: int, rule: str):
     assert {None, "background", "tissue", "class_threshold"} <= set(reasons)
 
 
+@pytest.mark.slow
 def test_the_text_of_a_view_grows_as_the_classes_do():
     def lengths(count: int) -> list[int]:
         built = Built(TIES | {
@@ -271,6 +275,7 @@ def test_the_text_of_a_view_grows_as_the_classes_do():
         assert many - more < 2.1 * (more - few)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20), deadline=None)
 @given(decimals())
 @example(AT_THE_BOUND)

@@ -62,6 +62,7 @@ def test_a_head_is_what_torch_trains_on_its_own_tiles(shard: Shard, optimizer: s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zscore", [False, True])
 def test_a_head_beside_others_is_the_head_alone(shard: Shard, zscore: bool):
     problem, plan = make_problem(shard, MANY, zscore=zscore), make_plan(6, patience=2)
@@ -107,6 +108,7 @@ def test_an_epoch_tells_of_the_tiles_apart(shard: Shard):
     assert [epoch.confusion for epoch in within] == [None]
 
 
+@pytest.mark.slow
 def test_half_precision_costs_no_accuracy():
     """All 1,797 digits, five folds: at most 0.2 points between bf16 and float32."""
     images, digit = load_digits(return_X_y=True)
@@ -169,6 +171,7 @@ def saved(state: dict, folder: Path) -> dict:
     return torch.load(folder / "state.pt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [6, 5], ids=["one trains on all", "all stop"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("keep", [copied, saved])

@@ -114,6 +114,7 @@ def test_labels_stay_with_their_embeddings():
             torch.testing.assert_close(piece.cluster, number // 10)
 
 
+@pytest.mark.slow
 def test_a_head_beside_others_is_the_head_alone(shard: Shard):
     problem = make_problem(on_disk(shard), MANY)
     together = train(problem, make_plan(4))

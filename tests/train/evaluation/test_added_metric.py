@@ -18,7 +18,7 @@ from train.config.load import filed
 from train.evaluation.estimates import Estimate
 from train.evaluation.metrics import METRICS, MetricSpec
 from train.evaluation.unit_sums import Floats, UnitSums
-from train.promotion import gate
+from train.promotion import checks, gate
 from train.promotion.requirements import Gate
 from train.tracking.mlflow_tracker import MlflowTracker
 
@@ -45,6 +45,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "precision/<class>", MetricSpec("precision", precision))
 
 
+@pytest.mark.slow
 def test_it_stands_wherever_metrics_stand(
     artifacts: TABLES, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -96,12 +97,12 @@ def test_a_gate_asks_for_it(tmp_path: Path):
     gate.check(asked)
     values = {"mcc": 0.7, "brier": 0.1, "f1_macro": 0.9, "calibration_error": 0.01,
               "precision/Fat": 0.9, "precision/Muscle": 0.4}  # fmt: skip
-    evidence = gate.Evidence(
+    evidence = checks.Evidence(
         classes=["Fat", "Muscle"], tiles=[3, 3], champion=None, differences=None,
         candidate={name: Estimate(value, value, value) for name, value in values.items()},
         shared={"slides": 0, "patients": 0}, read={}, recorded={},
     )  # fmt: skip
-    lines = {line.name: line for line in gate.run_checks(asked, evidence)}
+    lines = {line.name: line for line in checks.run_checks(asked, evidence)}
     assert [lines[f"floor: {name}"].passed for name in ("Fat", "Muscle")] == [True, False]
     mcc, brier_score = lines["overall: mcc"], lines["overall: brier"]
     assert (mcc.passed, mcc.required) == (False, "at least 0.8")

@@ -93,6 +93,7 @@ def fitted(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", ["none", "zscore", "l2"])
 @pytest.mark.parametrize("name", [*SINGLE, *SEVERAL])
 def test_what_is_reported_is_of_the_registered_network(tiles: TileTable, name: str, normalize: str):

@@ -70,6 +70,7 @@ def fitted(argv: list[str]) -> tuple[float, torch.Tensor]:
     return float(counts.diagonal().sum() / counts.sum()), loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_label_smoothing_leaves_accuracy_where_it_is(uneven: list[str], solver: str):
     """Whoever trains: one class is absent from training, another has 8 tiles of 330."""
@@ -86,6 +87,7 @@ def test_label_smoothing_leaves_accuracy_where_it_is(uneven: list[str], solver: 
     assert accuracy[0.1] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::featurestore.errors.FeatureStoreWarning")
 @pytest.mark.parametrize("form", ["ridge", "lda", "prototype", "knn"])
 def test_heads_without_epochs_are_validated_without_it(uneven: list[str], form: str):
@@ -95,6 +97,7 @@ def test_heads_without_epochs_are_validated_without_it(uneven: list[str], form: 
     assert loss.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_fold_that_validates_nothing_is_refused(
     uneven: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -112,6 +115,7 @@ def test_a_fold_that_validates_nothing_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_heads_of_a_sweep_are_warned_of_once(uneven: list[str]):
     """By fold; folds that lack the same are named together."""
     argv = [*uneven[:2], "fold=all", "optimizer=lbfgs", "sweep.weight_decay=[0.01,0.1]"]

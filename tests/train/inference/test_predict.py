@@ -100,6 +100,7 @@ def same(found: pa.Table, wanted: pa.Table) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -114,11 +115,35 @@ def test_probabilities_are_those_of_the_network_on_gathered_rows(cohort: Cohort,
     """Slides span row groups and files, rows lie in any order, names are hostile."""
     assert probe.main([*cohort(**how), QUIET, "output=out"]) == 0
     found = partitions.read(Path("out/predictions"))
-    assert found.column_names == [*KEY, "target", "pred", "prob_Fat", "prob_Muscle"]
+    assert found.column_names == [*KEY, "target", "pred", "predicted", "prob_Fat", "prob_Muscle"]
     assert len(found) == len(NAMES) * TILES - 3
     assert same(found, expected())
     shares = np.stack([found["prob_Fat"], found["prob_Muscle"]], axis=1)
     np.testing.assert_array_equal(found["pred"], shares.argmax(axis=1))
+    names = [["Fat", "Muscle"][index] for index in found["pred"].to_pylist()]
+    assert found["predicted"].to_pylist() == names
+    lacking = pq.read_table("out/without_embedding.parquet").to_pylist()
+    assert lacking == pq.read_table("tiles.parquet").select(KEY).to_pylist()[-3:]
+
+
+def test_a_mask_limits_what_is_predicted(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
+    """It is part of what determines predictions; those outside are neither there nor missing."""
+    argv = [*cohort(), QUIET, "output=out"]
+    assert probe.main([*argv, "where=slide_id in ('a b', '#&+') and x >= 3"]) == 0
+    assert "2 of 32 tiles have no embedding, listed in out/without" in capsys.readouterr().out
+    found = partitions.read(Path("out/predictions"))
+    tiles = pq.read_table("tiles.parquet").select(KEY).to_pylist()
+    asked = [row for row in tiles if row["slide_id"] in ("a b", "#&+") and row["x"] >= 3]
+    assert found.select(KEY).to_pylist() == sorted(
+        asked[:-2], key=lambda row: tuple(row.values())
+    )  # fmt: skip
+    assert probe.main([*argv, "where=x < 2", "resume=true"]) == 2
+    assert "another where" in capsys.readouterr().err
+    assert probe.main([*argv, "where=x > 99"]) == 2
+    assert "No tiles to predict have an embedding" in capsys.readouterr().err
+    assert probe.main([*argv, "where=slide_id = 'a b'"]) == 0  # what was there is replaced
+    assert len(partitions.read(Path("out/predictions"))) == TILES
+    assert not Path("out/without_embedding.parquet").exists()
 
 
 READERS = {
@@ -133,6 +158,7 @@ if importlib.util.find_spec("polars") is None:  # Spark: test_engines.py
     del READERS["polars"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [NAMES, ALIKE], ids=["hostile", "alike"])
 def test_every_reader_gets_the_very_names_of_the_slides(cohort: Cohort, names: list[str]):
     """A file a slide, whose names differ on every disk; nothing else that readers would take."""
@@ -187,6 +213,7 @@ def test_predictions_in_folders_of_hive_are_read_as_they_were_meant(name: str):
     assert found.column_names == ["x", "y", "pred", "prob_Fat", "slide_id"]
 
 
+@pytest.mark.slow
 def test_labels_are_there_or_not(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     """With a label of every tile the predictions are judged as well."""
     assert probe.main([*cohort(labels=False), QUIET, "output=bare", "abstain_below=0.6"]) == 0

@@ -75,6 +75,7 @@ def files(out: str) -> dict[str, str]:
     return {n: hashlib.sha256(Path(out, "p", n).read_bytes()).hexdigest() for n in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waiting", [300, writer.WAITING], ids=["on disk", "in memory"])
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 def test_files_do_not_depend_on_the_processes_nor_on_memory(
@@ -121,6 +122,7 @@ def test_a_process_keeps_few_predictions_in_memory(tmp_path: Path, monkeypatch: 
     assert max(most) <= 500 + 210  # another thread has added its row group since
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 3])
 def test_faults_of_all_processes_are_one_refusal(
     world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

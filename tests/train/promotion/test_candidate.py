@@ -6,7 +6,7 @@ import pytest
 
 from train.config.schema import Config, Data, Sweep
 from train.config.text import text
-from train.promotion import candidate, decision, gate
+from train.promotion import candidate, checks, decision
 from train.promotion.candidate import CandidateEvaluation, recorded_config, training_differences
 from train.tracking.registry import Version
 from train.tracking.runs import RunRecord
@@ -44,7 +44,7 @@ def test_two_settings_of_one_sweep_were_trained_under_other_rules(
 
 
 def test_the_page_of_a_decision_names_what_intervals_resample():
-    evidence = gate.Evidence([], [], {}, None, None, {}, {}, {})
+    evidence = checks.Evidence([], [], {}, None, None, {}, {}, {})
     judged = CandidateEvaluation(evidence, run_of(None), {}, {}, 3, "patients")
     made = decision.Decision(
         "passed", "tissue-probe", "1", "champion", "none", "me", "promote", "0" * 40,

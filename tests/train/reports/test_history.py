@@ -38,6 +38,7 @@ class Recorder:
         self.tables[name] = table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "drawn"), [(None, [1, 5]), (2, [0, 1, 2, 4, 5]), (5, [0, 1, 5]), (9, [0, 1, 5])]
 )
@@ -98,6 +99,7 @@ def test_what_a_killed_run_had_not_recorded_is_recorded_when_it_goes_on(tmp_path
     assert other.cells[1].tolist() == [[n, n, 1] for n in range(10)]
 
 
+@pytest.mark.slow
 def test_a_picture_of_hundreds_of_classes_has_the_size_of_one_of_a_few_dozen(tmp_path: Path):
     sizes = []
     for count in (MANY + 1, 200):

@@ -52,6 +52,7 @@ with ending.watched(True) as end:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_lets_a_process_leave_in_good_order():
     """A launcher passes on a signal that the group has had: the echo does not cut it short."""
     process = started(WORKER.format(leaving=0.3))
@@ -64,6 +65,7 @@ def test_a_signal_lets_a_process_leave_in_good_order():
     assert err == f"terminated; kept: {KEPT}; run the same command with resume=true to go on\n"
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once():
     process = started(WORKER.format(leaving=60))
     process.send_signal(signal.SIGTERM)
@@ -73,6 +75,7 @@ def test_a_second_signal_ends_it_at_once():
     assert (out, process.returncode) == ("", -signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_rank_that_is_gone_is_ended():
     """Its main thread sits in C code and takes no signal; the run's status is set all the same."""
     process = started("""
@@ -95,6 +98,7 @@ def test_who_waits_for_a_rank_that_is_gone_is_ended():
     )
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_its_launcher(tmp_path: Path):
     """`accelerate launch` dies of a signal and passes none on."""
     (tmp_path / "probe.py").write_text(
@@ -223,6 +227,7 @@ def test_last_words_reach_all_and_who_has_done_is_not_missed():
         line.close()
 
 
+@pytest.mark.slow
 def test_a_cut_network_is_noticed():
     """In a network of its own, whose loopback goes down; with seconds for half minutes."""
     try:
@@ -253,6 +258,7 @@ def test_a_cut_network_is_noticed():
     assert out == "its connection is cut: Connection timed out\n", err
 
 
+@pytest.mark.slow
 def test_silence_of_half_a_minute_is_the_most():
     asked = OPTIONS["TCP_KEEPIDLE"] + OPTIONS["TCP_KEEPINTVL"] * OPTIONS["TCP_KEEPCNT"]
     assert asked == OPTIONS["TCP_USER_TIMEOUT"] / 1000 == 30

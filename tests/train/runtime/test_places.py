@@ -69,6 +69,7 @@ def test_a_killed_run_is_resumed_beside_one_that_runs():
     one.close()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_goes_with_it():
     code = (
         "import os, signal; from pathlib import Path; from featurestore.io import locks\n"

@@ -39,6 +39,7 @@ def test_a_command_is_quoted_for_the_shell():
     )
 
 
+@pytest.mark.slow
 def test_no_secret_is_recorded():
     uri = "tracking.uri=http://me:secret@server"
     assert "secret" not in command([uri], {})

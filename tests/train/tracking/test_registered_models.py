@@ -110,6 +110,7 @@ def test_a_version_without_digests_is_loaded_with_a_warning(uri: str):
         registered_models.load(f"models:/{MODEL}/{number}")
 
 
+@pytest.mark.slow
 def test_a_copy_on_this_machine_that_was_harmed_is_fetched_again(
     server: Server,
 ):

@@ -64,6 +64,7 @@ def test_a_glob_picks_objects(bucket: Bucket):
     assert files(artifact(uri)) == {"a.parquet": b"1", "b.parquet": b"2"}
 
 
+@pytest.mark.slow
 def test_each_uri_has_its_own_names_for_the_same_objects(bucket: Bucket):
     bucket.fill(e__a=b"1")
     assert files(artifact(f"{bucket.root}/*/a")) == {"e/a": b"1"}
@@ -72,6 +73,7 @@ def test_each_uri_has_its_own_names_for_the_same_objects(bucket: Bucket):
     assert bucket.count("get") == 1
 
 
+@pytest.mark.slow
 def test_a_key_is_taken_as_it_is_written(bucket: Bucket):
     """Not cut at signs that mean something in other URIs, and itself before it is a glob."""
     names = ["what?.parquet", "a#1 b%20c", "[1]", "*", "ü/é ☃", "a'b\"c"]
@@ -87,6 +89,7 @@ def test_a_folder_whose_name_could_be_a_glob_is_that_folder(bucket: Bucket):
     assert files(artifact(f"{bucket.root}/data[1]")) == {"a": b"1"}
 
 
+@pytest.mark.slow
 def test_a_key_may_begin_with_a_slash(s3_bucket: Bucket):
     s3_bucket.fill(**{"/a": b"slash", "a": b"none"})
     assert artifact("s3://cohort//a").read_bytes() == b"slash"
@@ -113,6 +116,7 @@ def test_keys_that_no_folder_can_hold_are_refused(keys: list[str], words: str):
         listing.listed(store, "s3://cohort/e")
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1)))
 def test_names_are_what_is_below_the_prefix(folders: list[str]):
     assume(not {".", "..", "file"} & set(folders))
@@ -149,6 +153,7 @@ def test_unchanged_objects_cost_a_listing(bucket: Bucket):
     assert [name for name, _ in bucket.asked] == ["list"]
 
 
+@pytest.mark.slow
 def test_one_object_more_is_fetched_alone(bucket: Bucket):
     bucket.fill(**{f"e__{n}": b"%d" % n for n in range(5)})
     old = artifact(f"{bucket.root}/e")
@@ -163,6 +168,7 @@ def test_one_object_more_is_fetched_alone(bucket: Bucket):
     assert bucket.count("get") == 0
 
 
+@pytest.mark.slow
 def test_a_changed_object_of_the_same_size_is_fetched_alone(bucket: Bucket):
     bucket.fill(e__a=b"old", e__b=b"2")
     old = artifact(f"{bucket.root}/e")
@@ -173,6 +179,7 @@ def test_a_changed_object_of_the_same_size_is_fetched_alone(bucket: Bucket):
     assert files(old) == {"a": b"old", "b": b"2"}
 
 
+@pytest.mark.slow
 def test_digests_are_remembered_when_an_object_is_added(bucket: Bucket):
     """They are known by what the file system says of a file: another folder changes nothing."""
     bucket.fill(e__a=b"1")
@@ -186,6 +193,7 @@ def test_an_empty_object_is_an_empty_file(bucket: Bucket):
     assert files(artifact(f"{bucket.root}/e")) == {"a": b"", "b": b"2"}
 
 
+@pytest.mark.slow
 def test_an_object_replaced_during_the_download_is_refused(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
@@ -203,6 +211,7 @@ def test_an_object_replaced_during_the_download_is_refused(
     assert artifact(f"{bucket.root}/a").read_bytes() == b"new"
 
 
+@pytest.mark.slow
 def test_another_machine_opens_an_object_by_what_was_listed(bucket: Bucket):
     """It has the same environment, and nothing of this process."""
     bucket.fill(e__a=b"1")
@@ -213,6 +222,7 @@ def test_another_machine_opens_an_object_by_what_was_listed(bucket: Bucket):
         assert file.read_bytes() == b"1"
 
 
+@pytest.mark.slow
 def test_what_is_too_large_for_the_disk_is_refused_before_it_is_fetched(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
@@ -227,6 +237,7 @@ def test_what_is_too_large_for_the_disk_is_refused_before_it_is_fetched(
 # -- what stays -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gc_keeps_what_a_folder_in_use_or_kept_links_to(
     bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ):
@@ -243,6 +254,7 @@ def test_gc_keeps_what_a_folder_in_use_or_kept_links_to(
     assert bucket.count("get") == 2
 
 
+@pytest.mark.slow
 def test_gc_removes_nothing_while_a_folder_is_made(bucket: Bucket, monkeypatch):
     bucket.fill(e__a=b"1", e__b=b"2")
     in_another_process(lambda: artifact(f"{bucket.root}/e/a"))
@@ -258,6 +270,7 @@ def test_gc_removes_nothing_while_a_folder_is_made(bucket: Bucket, monkeypatch):
     assert fetched is fetching.fetched
 
 
+@pytest.mark.slow
 def test_an_object_that_is_read_stays(bucket: Bucket):
     bucket.fill(a=b"1")
     store = listing.connect(bucket.root)
@@ -269,6 +282,7 @@ def test_an_object_that_is_read_stays(bucket: Bucket):
     assert not list(HOME.rglob("*"))
 
 
+@pytest.mark.slow
 def test_a_harmed_object_is_fetched_again(bucket: Bucket):
     bucket.fill(e__a=b"12345", e__b=b"2")
     in_another_process(lambda: artifact(f"{bucket.root}/e"))
@@ -325,6 +339,7 @@ def test_what_is_not_there_is_refused(bucket: Bucket):
     assert not HOME.exists()
 
 
+@pytest.mark.slow
 def test_a_refusal_ends_the_downloads_that_have_not_begun(bucket: Bucket, monkeypatch):
     bucket.fill(**{f"e__{n:03}": b"1" for n in range(40)})
     monkeypatch.setattr(fetching, "AT_ONCE", 1)

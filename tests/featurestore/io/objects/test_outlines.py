@@ -69,6 +69,7 @@ def test_keys_and_footer_are_those_of_the_file(
     assert cloud_bucket.count("get") == 0
 
 
+@pytest.mark.slow
 def test_keys_cost_less_than_a_tenth_of_the_bytes(
     s3_bucket: Bucket, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -93,6 +94,7 @@ def test_the_footer_may_be_longer_than_the_end_that_is_read(cloud_bucket: Bucket
     assert cloud_bucket.count("get") == 4  # end, footer, what stands before and after the lists
 
 
+@pytest.mark.slow
 def test_small_files_and_logs_of_tables_are_fetched_as_a_whole(bucket: Bucket):
     small, large = parquet_bytes(table(rows=3, dim=2)), parquet_bytes(table())
     bucket.fill(**{"e__a.parquet": small, "e___delta_log__1.checkpoint.parquet": large})
@@ -103,6 +105,7 @@ def test_small_files_and_logs_of_tables_are_fetched_as_a_whole(bucket: Bucket):
     assert list(originals.lacking(folder.rglob("*.parquet"))) == [folder / "b.parquet"]
 
 
+@pytest.mark.slow
 def test_lists_come_when_they_are_asked_for(bucket: Bucket):
     """Under the name that the file has had, which is remembered as the same content."""
     body = parquet_bytes(table())
@@ -120,6 +123,7 @@ def test_lists_come_when_they_are_asked_for(bucket: Bucket):
     assert bucket.count("get") == 1
 
 
+@pytest.mark.slow
 def test_of_an_object_that_is_here_nothing_is_asked(bucket: Bucket):
     bucket.put("e.parquet", parquet_bytes(table()))
     fetching.artifact(f"{bucket.root}/e.parquet")
@@ -173,6 +177,7 @@ def test_a_harmed_outline_is_read_again(cloud_bucket: Bucket):
         assert pq.read_table(file, columns=KEY).num_rows == ROWS
 
 
+@pytest.mark.slow
 def test_gc_keeps_what_a_folder_links_to(bucket: Bucket):
     bucket.fill(**{"e__a.parquet": parquet_bytes(table()), "f": b"1"})
     folder = fetching.artifact(f"{bucket.root}/e", outlined=True)

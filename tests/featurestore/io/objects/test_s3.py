@@ -29,6 +29,7 @@ def leave_part(uri: str, content: bytes) -> Path:
     return part / NAME
 
 
+@pytest.mark.slow
 def test_a_cut_download_goes_on_where_it_ended(
     s3_bucket: Bucket, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -47,6 +48,7 @@ def test_a_cut_download_goes_on_where_it_ended(
     assert not list(HOME.glob("objects/.*"))
 
 
+@pytest.mark.slow
 def test_a_replaced_object_goes_on_with_nothing_of_the_one_before(s3_bucket: Bucket):
     """Of the same size: what a cut download left is of another version."""
     s3_bucket.fill(big=b"12345")

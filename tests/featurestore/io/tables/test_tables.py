@@ -116,6 +116,7 @@ def alike(rows: pa.Table) -> pa.Table:
     return rows.select(TILES.column_names).cast(TILES.schema).sort_by("x").combine_chunks()
 
 
+@pytest.mark.slow
 @FORMATS
 @pytest.mark.parametrize("by", [None, "slide_id", "fold"])
 def test_a_table_is_read_as_its_own_library_reads_it(make: Make, by: str | None, tmp_path: Path):
@@ -160,6 +161,7 @@ def test_a_command_reads_one_version_whatever_is_written_meanwhile(make: Make, t
     assert dataset(str(tmp_path / "t")).uri != before.uri
 
 
+@pytest.mark.slow
 @FORMATS
 def test_tables_go_all_the_way_to_a_snapshot(make: Make, tmp_path: Path):
     """Tiles and embeddings, both partitioned by slide, one row deleted on either side."""

@@ -76,6 +76,7 @@ def test_the_optimum_is_scikit_learns(name: str):
         assert float(result.diagnostics["gradient"][head]) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_head_beside_others_is_the_head_alone():
     shard, classes = load_shard("digits")
     heads = make_heads(fold=[0, 1, 2, 3, 0], weight_decay=[1e-2, 1e-3, 1e-1, 1e-2, 1e-3])
@@ -144,6 +145,7 @@ def test_standardised_in_the_weights_as_well():
         )
 
 
+@pytest.mark.slow
 def test_a_solver_that_is_broken_off_finds_the_optimum_all_the_same():
     """Some heads are at theirs by then: they stay there while the others begin anew."""
     shard, classes = load_shard("wine")
