@@ -46,8 +46,8 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
     run: Any = SimpleNamespace(config=config, tracker=tracker, is_main=True, folder=tmp_path)
     history, loss = HeadHistory(run), torch.tensor([0.5])
     for number in range(6):
-        confusion = torch.zeros((1, 10, 10), dtype=torch.int64)
-        confusion[0, 3, number] = number + 1
+        confusion = torch.zeros((10, 10), dtype=torch.int64)
+        confusion[3, number] = number + 1
         history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
     result: Any = SimpleNamespace(best_epoch=torch.tensor([1]))
     history.close(result)
