@@ -7,7 +7,6 @@ Both write exactly the artifacts of the input contract: ``kfold_tiles.parquet``,
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.io import cache, mlflow_artifacts
-from featurestore.spec.bounds import COUNTS, SEEDS, within
 from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.synthetic import SyntheticConfig
 from featurestore.views.classes import COVERAGE
 
 WRITER = 130  # consecutive scans of the digits: roughly one writer, our stand-in for a slide
@@ -26,9 +25,9 @@ TILE = 224  # pixels a side
 TISSUES = ("Nerve", "Blood", "Connective-Tissue", "Fat", "Epithelium", "Muscle", "Other")
 
 
-def digits_spec() -> StoreSpec:
-    """Return the digits under the rules of ``configs/classes/digits.yaml``."""
-    artifact = digits()
+def digits_spec(log: bool = True) -> StoreSpec:
+    """Return the digits under the rules of ``configs/classes/digits.yaml``; see `digits`."""
+    artifact = digits(log)
     return StoreSpec(
         tiles=artifact["tiles"],
         test_tiles=artifact["test_tiles"],
@@ -51,7 +50,7 @@ def digits(log: bool = True) -> dict[str, str]:
     return uris(keep("digits", content, write_digits))
 
 
-def synthetic(cohort: "SyntheticConfig") -> dict[str, str]:
+def synthetic(cohort: SyntheticConfig) -> dict[str, str]:
     """Return the paths of a synthetic cohort's artifacts, written on the first use.
 
     They stay in the working folder: MLflow would copy gigabytes to no use.
@@ -99,44 +98,6 @@ def write_digits(folder: Path) -> None:
     pq.write_table(
         keyed.append_column("embedding", _lists(images)), folder / "embeddings" / "digits.parquet"
     )
-
-
-@dataclass
-class SyntheticConfig:
-    """Shape of a synthetic cohort.
-
-    Parameters
-    ----------
-    rows
-        Number of tiles, the held-out ones included.
-    dim
-        Length of an embedding.
-    slides, patients
-        Number of slides, dealt to that many patients in turn.
-    shift
-        Length of the offset that all embeddings of a slide share; the noise has a standard
-        deviation of 1 in each dimension.
-    signal
-        Length of the offset that all embeddings of a class share.
-    mixed, missing, empty
-        Shares of tiles with two classes, without an embedding, without any coverage.
-    held_out
-        Share of the patients whose slides become the test artifacts.
-    seed
-        Seed of all of it.
-    """
-
-    rows: int = field(default=20_000, metadata=within(COUNTS))
-    dim: int = field(default=64, metadata=within(COUNTS))
-    slides: int = field(default=40, metadata=within(COUNTS))
-    patients: int = field(default=30, metadata=within(COUNTS))
-    shift: float = field(default=4.0, metadata=within("[0, 1e6]"))
-    signal: float = field(default=2.8, metadata=within("[0, 1e6]"))
-    mixed: float = field(default=0.1, metadata=within("[0, 1]"))
-    missing: float = field(default=0.01, metadata=within("[0, 1]"))
-    empty: float = field(default=0.02, metadata=within("[0, 1]"))
-    held_out: float = field(default=0.2, metadata=within("[0, 1)"))
-    seed: int = field(default=0, metadata=within(SEEDS))
 
 
 def write_synthetic(

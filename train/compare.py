@@ -21,29 +21,16 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from featurestore.console.tables import print_table
-from featurestore.errors import ArtifactError, FeatureStoreError, FoldError, JoinError
-from featurestore.io.names import resolved_once
+from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.printing import Console, print_error
 from featurestore.spec.bounds import SEEDS
 from train.config.help import keys
 from train.config.load import small
 from train.config.schema import doc
-from train.evaluation.comparison import PermutationTest, differences, permutation_test
-from train.evaluation.estimates import Estimate
-from train.evaluation.metrics import is_higher_better, shown_in
-from train.evaluation.pairing import Pair, paired
-from train.plots.evaluation import differences_png
-from train.predictions.files import predictions, resolved, write_parquet
-from train.predictions.table import plural
-from train.tracking.compared import Compared, fold_differences, look_up
 
 EXAMPLE = "RUN RUN output=comparison"
 BETTER = {True: "higher", False: "lower"}
@@ -79,21 +66,6 @@ class Request:
     tracking: Tracking = field(default_factory=Tracking, metadata=doc("MLflow"))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compare runs; return the exit status, 2 after a refusal."""
-    if {"-h", "--help"} & set(argv):
-        print("\n".join([(__doc__ or "").strip(), "", *keys(Request)]))
-        return 0
-    try:
-        runs, request = understood(argv)
-        with resolved_once():
-            compare(runs, request, Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
-    return 0
-
-
 def understood(argv: Sequence[str]) -> tuple[list[str], Request]:
     """Return the runs that are named, and how they are to be compared.
 
@@ -113,6 +85,60 @@ def understood(argv: Sequence[str]) -> tuple[list[str], Request]:
             fix="name at least two",
         )  # fmt: skip
     return runs, request
+
+
+def usage() -> str:
+    """Return the help: what is compared how, and the keys."""
+    return "\n".join([(__doc__ or "").strip(), "", *keys(Request)])
+
+
+def check_or_exit(argv: Sequence[str]) -> None:
+    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        sys.exit(0)
+    try:
+        understood(argv)
+    except FeatureStoreError as error:
+        print_error(error)
+        sys.exit(2)
+
+
+# Help and refused arguments must not wait for MLflow, SciPy and matplotlib to be imported.
+if __name__ == "__main__":
+    check_or_exit(sys.argv[1:])
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.console.tables import print_table
+from featurestore.errors import FoldError, JoinError
+from featurestore.io.names import resolved_once
+from train.evaluation.comparison import PermutationTest, differences, permutation_test
+from train.evaluation.estimates import Estimate
+from train.evaluation.metrics import is_higher_better, shown_in
+from train.evaluation.pairing import Pair, paired
+from train.plots.evaluation import differences_png
+from train.predictions.files import predictions, resolved, write_parquet
+from train.predictions.table import plural
+from train.tracking.compared import Compared, fold_differences, look_up
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare runs; return the exit status, 2 after a refusal."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        return 0
+    try:
+        runs, request = understood(argv)
+        with resolved_once():
+            compare(runs, request, Console())
+    except FeatureStoreError as error:
+        print_error(error)
+        return 2
+    return 0
 
 
 def compare(runs: list[str], request: Request, console: Console) -> None:

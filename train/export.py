@@ -17,6 +17,26 @@ if __name__ == "__main__":
     installed.check_or_exit()
 
 import argparse
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    options = argparse.ArgumentParser(
+        prog="export.py", description=(__doc__ or "").partition("\n")[0]
+    )
+    options.add_argument(
+        "model", help="models:/NAME/VERSION, runs:/RUN/checkpoint.safetensors, file"
+    )
+    options.add_argument("--output", type=Path, default=Path("exported"), help="a new folder")
+    options.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
+    return options
+
+
+# Help must not wait for torch and MLflow to be imported.
+if __name__ == "__main__":
+    parser().parse_args()
+
 import contextlib
 import dataclasses
 import io
@@ -25,7 +45,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,15 +111,7 @@ magnification and stains. It is no diagnosis.
 
 def main(argv: Sequence[str]) -> int:
     """Export a model; return the exit status, 2 after a refusal."""
-    parser = argparse.ArgumentParser(
-        prog="export.py", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument(
-        "model", help="models:/NAME/VERSION, runs:/RUN/checkpoint.safetensors, file"
-    )
-    parser.add_argument("--output", type=Path, default=Path("exported"), help="a new folder")
-    parser.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         with shown_warnings(Console(stderr=True)), names.resolved_once():
             export(options.model, options.output, options.uri)

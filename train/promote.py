@@ -24,40 +24,21 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-import hashlib
 import re
-import shlex
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from featurestore.console.cli import shown_warnings
-from featurestore.console.tables import print_table
-from featurestore.errors import ArtifactError, FeatureStoreError
-from featurestore.io.atomic import write_bytes
-from featurestore.io.mlflow_artifacts import use_tracking
-from featurestore.io.names import resolved_once
-from featurestore.io.progress import Rows
+from featurestore.errors import FeatureStoreError
 from featurestore.printing import Console, print_error, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
 from train.config.help import keys
-from train.config.load import CONFIGS, filed, small
+from train.config.load import small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, doc
-from train.promotion import alias, gate, lock
-from train.promotion import history as history_of
-from train.promotion.alias import OvertakenError
-from train.promotion.checks import Check, failed_checks, files_line, run_checks
-from train.promotion.decision import Decision, page, show, tags
-from train.promotion.gate import Gate
-from train.tracking import registry
-from train.tracking.provenance import git_commit
-from train.tracking.registry import Version
+from train.promotion.requirements import Gate
 
 if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
@@ -92,28 +73,6 @@ class Request:
     output: str | None = field(
         default=None, metadata=doc("folder for the page of the decision, besides MLflow")
     )
-
-
-def main(argv: Sequence[str]) -> int:
-    """Promote, roll back or unlock; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    verb = argv[0] if argv and argv[0] in VERBS else "promote"
-    try:
-        request, changes = understood([*argv][verb in VERBS :], verb)
-        use_tracking(request.uri)
-        command = shlex.join(["python", "train/promote.py", *argv])
-        if verb == "unlock":
-            return unlock(request.model)
-        if verb == "history":
-            return history(request)
-        if verb == "rollback":
-            return rollback(request, command)
-        return promote(request, changes, command, Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
 
 
 def usage() -> str:
@@ -156,6 +115,74 @@ def understood(argv: list[str], verb: str) -> tuple[Request, list[str]]:
             fix="write for example alias=champion",
         )  # fmt: skip
     return request, changes
+
+
+def asked_of(argv: Sequence[str]) -> tuple[str, Request, list[str]]:
+    """Return the verb, what is asked for, and the changes to the test view; see `understood`."""
+    verb = argv[0] if argv and argv[0] in VERBS else "promote"
+    return verb, *understood([*argv][verb in VERBS :], verb)
+
+
+def check_or_exit(argv: Sequence[str]) -> None:
+    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        sys.exit(0)
+    try:
+        asked_of(argv)
+    except ConfigError as error:
+        print_error(error)
+        sys.exit(2)
+
+
+# Help and refused arguments must not wait for MLflow and Ibis to be imported.
+if __name__ == "__main__":
+    check_or_exit(sys.argv[1:])
+
+import hashlib
+import shlex
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from featurestore.console.cli import shown_warnings
+from featurestore.console.tables import print_table
+from featurestore.errors import ArtifactError
+from featurestore.io.atomic import write_bytes
+from featurestore.io.mlflow_artifacts import use_tracking
+from featurestore.io.names import resolved_once
+from featurestore.io.progress import Rows
+from train.config.load import CONFIGS, filed
+from train.promotion import alias, gate, lock
+from train.promotion import history as history_of
+from train.promotion.alias import OvertakenError
+from train.promotion.checks import Check, failed_checks, files_line, run_checks
+from train.promotion.decision import Decision, page, show, tags
+from train.tracking import registry
+from train.tracking.provenance import git_commit
+from train.tracking.registry import Version
+
+
+def main(argv: Sequence[str]) -> int:
+    """Promote, roll back or unlock; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        return 0
+    try:
+        verb, request, changes = asked_of(argv)
+        use_tracking(request.uri)
+        command = shlex.join(["python", "train/promote.py", *argv])
+        if verb == "unlock":
+            return unlock(request.model)
+        if verb == "history":
+            return history(request)
+        if verb == "rollback":
+            return rollback(request, command)
+        return promote(request, changes, command, Console())
+    except FeatureStoreError as error:
+        print_error(error)
+        return 2
 
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:

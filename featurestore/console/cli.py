@@ -8,25 +8,25 @@ featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --f
 """
 
 import argparse
+import gc
+import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from featurestore.console import (
+from featurestore.console import keys
+from featurestore.console.commands import (
     cover,
     imports,
     init,
     label_issues,
     questions,
-    settings,
     split,
     training_sets,
 )
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
-from featurestore.io import names
-from featurestore.io.objects import shared
 from featurestore.printing import Console, print_error
 from featurestore.spec import store_arguments
 
@@ -37,16 +37,40 @@ WITHOUT_KEYS = ("import", "cover")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status, 2 after a refusal."""
     try:
-        options = arguments(argv)
-        with shown_warnings(Console(stderr=True)), names.resolved_once():
-            shared.use(options.store)
-            return options.run(options) or 0
+        return _run(arguments(argv))
     except FeatureStoreError as error:
         print_error(error)
         return 2
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
     return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
+    # Help and refused arguments do not wait for what reads artifacts.
+    from featurestore.io import names
+    from featurestore.io.objects import shared
+
+    with shown_warnings(Console(stderr=True)), names.resolved_once():
+        shared.use(options.store)
+        return work(options.run)(options) or 0
+
+
+def work(target: str) -> Callable[[argparse.Namespace], int | None]:
+    """Return the function that does the work of a command.
+
+    Parameters
+    ----------
+    target
+        ``module:function`` of this room, as the arguments of the command name it: one command
+        imports what it needs, and not what others do.
+    """
+    module, _, name = target.partition(":")
+    run: Callable[[argparse.Namespace], int | None] = getattr(
+        importlib.import_module(f"featurestore.console.{module}"), name
+    )
+    return run
 
 
 @contextmanager
@@ -67,7 +91,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     SystemExit
         argparse does not understand it, or was asked for help.
     FeatureStoreError
-        A ``key=value`` is not understood, see `featurestore.console.settings.take`.
+        A ``key=value`` is not understood, see `featurestore.console.keys.take`.
     """
     parser = _parser()
     options, words = parser.parse_known_args(argv)
@@ -75,9 +99,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _refuse(parser, [word for word in words if not keyed or word.startswith("-")])
     if keyed:
         words = [*_taken(options), *words]
-        given = [word for word in words if settings.is_setting(word)]
+        given = [word for word in words if keys.is_setting(word)]
         _refuse(parser, _given_back(options, [word for word in words if word not in given]))
-        settings.take(options, given)
+        keys.take(options, given)
     return options
 
 
@@ -135,3 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     for group in (init, questions, cover, label_issues, split, training_sets, imports):
         group.add(commands)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.console import settings
+from featurestore.console.commands.init import FLAGS
 from featurestore.console.tables import print_table
 from featurestore.discovery import choice, cohort, data_file, folders, kinds
 from featurestore.discovery.cohort import Cohort
@@ -27,20 +28,7 @@ from featurestore.views.classes import class_names, merged_classes
 
 THRESHOLD = 0.5
 """The least coverage that is suggested for every class: more than half of a tile, or it is none."""
-FLAGS = ("tiles", "test_tiles", "embeddings", "slides")
 COLUMN = "embedding"
-
-
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    init = commands.add_parser("init", help="own data: look at what is there, write data.yaml")
-    init.add_argument("places", nargs="*", metavar="FOLDER|URI", help="where the artifacts are")
-    for name in FLAGS:
-        init.add_argument(f"--{name.replace('_', '-')}", metavar="URI", help=f"as data.{name}=URI")
-    init.add_argument("--to", type=Path, default=Path("data.yaml"), help="(data.yaml)")
-    init.add_argument("--yes", action="store_true", help="ask nothing, take what comes first")
-    init.add_argument("--force", action="store_true", help="replace a file that is there")
-    init.set_defaults(run=run, optional="places")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,32 +1,11 @@
 """``featurestore label-issues``: labels that a run doubts, for a person to review."""
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from featurestore.console.cover import factor, pixels
 from featurestore.errors import ConfigError, library_needed
 from featurestore.printing import Console, say
 
-LIMIT = 500
 SHOWN = 10  # rows in the terminal
-
-
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    issues = commands.add_parser(
-        "label-issues", help="labels that a run (runs=RUN) doubts, ranked, and as boxes for QuPath"
-    )
-    issues.add_argument("--to", type=Path, required=True, help="a folder, for example review")
-    issues.add_argument("--limit", type=int, default=LIMIT, help=f"how many at most ({LIMIT})")
-    issues.add_argument(
-        "--tile-size", type=pixels, metavar="PIXELS", help="224, or 224,192 (that of the slides)"
-    )
-    issues.add_argument(
-        "--downsample", type=factor, metavar="FACTOR",
-        help="pixels of full resolution in one of x and y (1, or that of the slides)",
-    )  # fmt: skip
-    issues.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -199,7 +199,7 @@ def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
         colour = DROPPED if not tiles else "white" if dark else "black"
         weight = "normal" if tiles else "bold"
         axes.text(kind, fold, cell_text, ha="center", va="center", fontsize=8, color=colour,
-                  fontweight=weight)  # fmt: skip
+                  fontweight=weight, in_layout=False)  # fmt: skip
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)
     axes.set_yticks(range(len(folds)), [str(fold) for fold in folds])
     axes.set_ylabel("fold")

@@ -1,8 +1,6 @@
 """What ``featurestore`` is asked of: files and ``key=value`` arguments, made one store."""
 
 import argparse
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,76 +8,37 @@ from typing import Any
 from featurestore import examples
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import mlflow_artifacts, uris
-from featurestore.spec import bounds, store_arguments
-from featurestore.spec.arguments import check_form, twice
+from featurestore.spec import bounds
 from featurestore.spec.bounds import THREADS
 from featurestore.spec.keys import MISSING, unset
 from featurestore.spec.rules import Artifacts, field_names
 from featurestore.spec.store_spec import KEYS, StoreSpec
-from featurestore.spec.typed import Reader
 from featurestore.store import FeatureStore
 
-SETTING = re.compile(r"[A-Za-z_]\w*(\.[^=]+)?=.*", re.DOTALL)
-FILES = ("data", "classes", "experiment")
-"""Keys that name a file of keys, in the order in which these are merged."""
-OPTIONS: dict[str, tuple[str, Any]] = {
-    "store": ("store", str),
-    "threads": ("threads", int),
-    "memory_limit": ("memory_limit", str),
-    "tracking.uri": ("tracking_uri", str),
-    "runs": ("runs", str | list[str]),
-}
-"""Keys of the scripts that are options here, with their types."""
 SUFFIXES = (".yaml", ".yml")
 MANDATORY = ("tiles", "embeddings", "class_indices", "thresholds")
-
-
-def is_setting(word: str) -> bool:
-    """Return whether a word of the command line is of the form ``key=value``."""
-    return SETTING.fullmatch(word) is not None
-
-
-def take(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Read the arguments ``key=value`` into the options, before any work.
-
-    Parameters
-    ----------
-    options
-        Gets ``files``, that are to be overlaid in this order, and ``values``, that go before them;
-        keys that are options as well are set as such.
-
-    Raises
-    ------
-    ConfigError
-        One is not understood, with the nearest key that is, or is given twice.
-    """
-    files: dict[str, str] = {}
-    rest = []
-    for word in words:
-        check_form(word, list(words), store_arguments.EXAMPLE)
-        key, _, text = word.partition("=")
-        if key in FILES:
-            if key in files or (key == "data" and options.config is not None):
-                raise twice(key, [f"--config {options.config}", *words])
-            files[key] = Reader().argument(str, text, key)
-        elif key in OPTIONS:
-            name, kind = OPTIONS[key]
-            setattr(options, name, Reader().argument(kind, text, key))
-        else:
-            rest.append(word)
-    options.values = store_arguments.values_given(rest)
-    StoreSpec().overlaid(options.values)
-    options.files = files
 
 
 def open_store(options: argparse.Namespace, **rules: Any) -> FeatureStore:
     """Open the store that files and arguments describe, some of its rules replaced."""
     bounds.check([("--threads", options.threads)], THREADS)
-    mlflow_artifacts.use_tracking(options.tracking_uri)
+    files = [uri for uri in (options.config, *options.files.values()) if uri is not None]
+    if options.tracking_uri is not None or any(map(uris.in_mlflow, files)):
+        use_tracking(options)
     spec = replace(configured(options), **rules)
-    store = FeatureStore(spec, options.threads, options.memory_limit)
+    artifacts = [[uri] if isinstance(uri, str) else uri for uri in spec.uris().values()]
+    if any(uris.in_mlflow(uri) for several in artifacts for uri in several):
+        use_tracking(options)
     runs = [options.runs] if isinstance(options.runs, str) else options.runs
+    if any(not Path(run).exists() for run in runs):
+        use_tracking(options)
+    store = FeatureStore(spec, options.threads, options.memory_limit)
     return store.add_runs(*runs)
+
+
+def use_tracking(options: argparse.Namespace) -> None:
+    """Point MLflow at what is asked for; who asks nothing of it need not wait for its import."""
+    mlflow_artifacts.use_tracking(options.tracking_uri)
 
 
 def configured(options: argparse.Namespace) -> StoreSpec:
@@ -95,7 +54,7 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     named = any(values.get(name) is not None for name in field_names(Artifacts))
     overlays = [values_of(group, uri) for group, uri in files.items()]  # before digits are made
     if data == "digits" or (data is None and not named):
-        spec = examples.digits_spec()
+        spec = examples.digits_spec(log=False)
     elif data in (None, "files"):
         spec = StoreSpec()
     else:

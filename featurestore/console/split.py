@@ -1,61 +1,23 @@
 """``featurestore split``: a held-out set, whole groups of it, alike in what matters."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore.console import outputs
-from featurestore.console.settings import open_store
+from featurestore.console.settings import open_store, use_tracking
 from featurestore.console.tables import print_table
 from featurestore.io import mlflow_artifacts, names, preflight
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, say
-from featurestore.spec.split_rules import LABEL, SplitRules
+from featurestore.spec.split_rules import SplitRules
 from featurestore.splits import split as splits
 from featurestore.splits.folder import MANIFEST, TILES
 from featurestore.splits.split import Request, Split
 
 SHOWN = 20  # strata in the terminal
-
-
-def add(commands: Any) -> None:
-    """Add the command to a parser's."""
-    split = commands.add_parser("split", help="tiles to train on and tiles to test, by groups")
-    split.add_argument(
-        "--test", type=share, default=0.2, metavar="SHARE", help="share to hold out (0.2)"
-    )
-    split.add_argument(
-        "--group", default="slide_id", metavar="COLUMN",
-        help="of tiles or slides, for example patient_id: never divided (slide_id)",
-    )  # fmt: skip
-    split.add_argument(
-        "--stratify", type=columns, default=(LABEL,), metavar="COLUMNS",
-        help=f"of tiles or slides, and {LABEL}, with commas: kept alike ({LABEL})",
-    )  # fmt: skip
-    split.add_argument("--seed", type=int, default=0, help="between groups that are alike (0)")
-    split.add_argument(
-        "--to", type=Path, required=True, metavar="FOLDER",
-        help="new, or that of an earlier split, which is extended",
-    )  # fmt: skip
-    split.add_argument("--new", action="store_true", help="assign every group anew")
-    split.add_argument("--no-log", action="store_true", help="log no run to MLflow")
-    split.set_defaults(run=run)
-
-
-def share(text: str) -> float:
-    """Return the number that an argument is; a percentage is none."""
-    number = float(text)
-    if math.isnan(number):
-        raise ValueError(text)
-    return number
-
-
-def columns(text: str) -> tuple[str, ...]:
-    """Return the columns that an argument names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     for name in TILES:
         outputs.check(store, options.to / name)
     if not options.no_log:
+        use_tracking(options)
         preflight.check(names.tracking(), mlflow_artifacts.EXPERIMENT, None)
     request = Request(options.to, options.new, log=not options.no_log)
     made = splits.split(store, rules, request, Rows(Console(stderr=True), "tiles"))

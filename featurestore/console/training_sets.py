@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow as pa
 from rich.filesize import decimal
 
-from featurestore.console.settings import open_store
+from featurestore.console.settings import open_store, use_tracking
 from featurestore.console.tables import print_funnel, print_table, print_tables
-from featurestore.embeddings.layout import STORED
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import downloads, garbage, ledger
 from featurestore.io.objects import collection as objects
@@ -17,64 +16,17 @@ from featurestore.io.objects import shared
 from featurestore.io.objects.shared import Shared
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, say
-from featurestore.snapshots import build, collection, diff, shared_store, tags
+from featurestore.snapshots import build, collection, diff, pictures, shared_store, tags
 from featurestore.snapshots.export import export
 from featurestore.snapshots.leakage import raise_leaks
 from featurestore.snapshots.verify import damages
 
 FITS = "fits"  # see train/runtime/fit_state.py
+EXPORTS = "exports"  # see train/tracking/model_folder.py
 
 
-def add(commands: Any) -> None:
-    """Add the commands to a parser's."""
-    make = commands.add_parser("materialise", help="write the training set, once")
-    make.add_argument("--storage", choices=list(STORED), help="type of the embeddings")
-    make.set_defaults(run=_materialise)
-
-    listed = commands.add_parser("snapshots", help="the training sets that were written")
-    listed.add_argument("--tag", metavar="TAG", help="name the last used one, or SNAPSHOT")
-    listed.add_argument("--untag", metavar="TAG", help="take a name away")
-    listed.add_argument("snapshot", nargs="?", metavar="SNAPSHOT", help="the one to name")
-    listed.add_argument(
-        "--store", metavar="PLACE", default=argparse.SUPPRESS, help="as before the command"
-    )
-    listed.set_defaults(run=_snapshots, optional="snapshot")
-
-    verified = commands.add_parser(
-        "verify", help="read every byte of the artifacts and of what is kept; say what is damaged"
-    )
-    _add_place(verified, "read what lies in this store instead, every byte of it")
-    verified.add_argument(
-        "--repair",
-        action="store_true",
-        help="remove what is damaged in the store, and send what is whole here again",
-    )
-    verified.set_defaults(run=_verify)
-
-    gc = commands.add_parser(
-        "gc", help="remove old training sets, downloads and killed fits, never one in use"
-    )
-    gc.add_argument("--keep", type=int, default=5, help="how many of the last used stay (5)")
-    _add_place(gc, "remove in this store instead what no snapshot there needs, and nobody has used "
-               "for a day")  # fmt: skip
-    gc.set_defaults(run=_gc)
-
-    differ = commands.add_parser("diff", help="what differs between two training sets")
-    differ.add_argument("before", help="a snapshot's name, or the beginning of it")
-    differ.add_argument("after")
-    differ.set_defaults(run=_diff)
-
-    out = commands.add_parser("export", help="the training set as portable Parquet")
-    out.add_argument("--to", required=True, help="`mlflow`, or a folder that is not there yet")
-    out.set_defaults(run=_export)
-
-
-def _add_place(command: argparse.ArgumentParser, text: str) -> None:
-    """Add a store to work on, which that of the environment does not stand for."""
-    command.add_argument("--store", metavar="PLACE", dest="place", help=text)
-
-
-def _materialise(options: argparse.Namespace) -> None:
+def run_materialise(options: argparse.Namespace) -> None:
+    """Write a training set, and print its funnel and its leaks."""
     store = open_store(options, **({"storage": options.storage} if options.storage else {}))
     made = build.materialise(store, Rows(Console(stderr=True)))
     name, cohort = next(iter(made.manifest["cohorts"].items()))  # the test tiles, if alone
@@ -86,7 +38,8 @@ def _materialise(options: argparse.Namespace) -> None:
     say(f"snapshot: {made.folder.name}")
 
 
-def _verify(options: argparse.Namespace) -> int:
+def run_verify(options: argparse.Namespace) -> int:
+    """Print what is damaged; return 2 if anything is."""
     if options.place:
         return _verify_shared(_place(options), options.repair)
     if options.repair:
@@ -120,7 +73,8 @@ def _place(options: argparse.Namespace) -> Shared:
     return store
 
 
-def _snapshots(options: argparse.Namespace) -> None:
+def run_snapshots(options: argparse.Namespace) -> None:
+    """Name training sets, and print all of them."""
     if options.untag:
         say(f"{tags.untag(options.untag)} is not called {options.untag} any more")
     if options.tag:
@@ -145,7 +99,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gc(options: argparse.Namespace) -> None:
+def run_gc(options: argparse.Namespace) -> None:
+    """Remove what was not used for long."""
     keep = max(options.keep, 0)
     if options.place:
         for name in shared_store.collect(_place(options), keep):
@@ -155,7 +110,9 @@ def _gc(options: argparse.Namespace) -> None:
         collection.collect(keep),
         downloads.collect(keep),
         objects.collect(keep),  # after the folders that need them
+        pictures.collect(),
         garbage.collect(FITS, keep),
+        garbage.collect(EXPORTS, keep),
     )
     for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")
@@ -163,13 +120,17 @@ def _gc(options: argparse.Namespace) -> None:
         say(f"forgot the digests of {forgotten} files that are gone or changed")
 
 
-def _diff(options: argparse.Namespace) -> None:
+def run_diff(options: argparse.Namespace) -> None:
+    """Print what differs between two training sets."""
     sides = [collection.opened(name) for name in (options.before, options.after)]
     print_tables(diff.difference(*sides), Console())
 
 
-def _export(options: argparse.Namespace) -> None:
+def run_export(options: argparse.Namespace) -> None:
+    """Write a training set as portable Parquet."""
     store, bar = open_store(options), Rows(Console(stderr=True))
+    if options.to == "mlflow":
+        use_tracking(options)
     made = build.materialise(store, bar)
     for leak in raise_leaks(made.findings, store.spec.leakage):
         warnings.warn(f"leak: {leak}", FeatureStoreWarning, stacklevel=2)

@@ -24,7 +24,7 @@ from featurestore.errors import (
 )
 from featurestore.importing.geometry import Placement, place
 from featurestore.importing.parquet_file import SlideFile, file_name, is_whole, read_record
-from featurestore.importing.registry import FORMATS
+from featurestore.importing.registry import reader
 from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
 from featurestore.io import atomic, digests, locks, preflight
@@ -103,7 +103,7 @@ def import_slides(
 
 
 def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Imported:
-    slides = _with_tiles(FORMATS[request.format].slides(request), skip_empty)
+    slides = _with_tiles(reader(request.format)(request), skip_empty)
     placements = [place(slide, request) for slide in slides]
     files = [to / EMBEDDINGS / file_name(slide.slide_id) for slide in slides]
     records = _records(slides, placements, request)

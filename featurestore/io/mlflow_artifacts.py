@@ -53,6 +53,8 @@ def use_tracking(uri: str | None = None) -> str:
     if tracking_server.over_http(uri):
         tracking_server.check(uri)
     tracking_server.be_patient()
+    # Who is asked for what stays between us and the tracking store; read when MLflow is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
     # Its INFO lines on tables made and versions created would drown what the user asked for.

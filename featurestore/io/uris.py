@@ -7,6 +7,14 @@ from featurestore.io import names, proxied
 from featurestore.io.objects import fetching
 from featurestore.io.objects.listing import SCHEMES
 
+IN_MLFLOW = ("runs", "mlflow-artifacts", "models")
+"""Schemes of what MLflow is asked for."""
+
+
+def in_mlflow(uri: str) -> bool:
+    """Return whether a URI names what MLflow keeps."""
+    return urlsplit(uri).scheme in IN_MLFLOW
+
 
 def local_path(uri: str, outlined: bool = False) -> str:
     """Return where an artifact lies on this machine, downloading what is not here.
@@ -46,7 +54,7 @@ def local_path(uri: str, outlined: bool = False) -> str:
     if scheme in SCHEMES:
         how = "outlined" if outlined else ""
         return names.remembered((how, uri), lambda: str(fetching.artifact(uri, outlined)))
-    if scheme not in ("runs", "mlflow-artifacts", "models"):
+    if scheme not in IN_MLFLOW:
         raise ArtifactError(
             f"The URI {uri} has a scheme that is not known here",
             found=f"{scheme}:",

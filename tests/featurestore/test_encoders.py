@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from featurestore.backend import engine
 from featurestore.console import cli
-from featurestore.console.settings import configured, take
+from featurestore.console.keys import take
+from featurestore.console.settings import configured
 from featurestore.embeddings.layout import VALUES
 from featurestore.errors import ArtifactError, ConfigError, FeatureStoreError
 from featurestore.snapshots.build import materialise

@@ -494,13 +494,3 @@ def test_the_main_commands_model_is_promoted_as_documented(copied: Path):
     assert found.aliases == ["judged"] or "judged" in found.aliases
     listed = {line[66:] for line in found.tags["sha256sums"].splitlines()}
     assert {"MLmodel", "data/model.pt2", "extra_files/checkpoint.safetensors"} <= listed
-
-
-@pytest.mark.slow
-def test_help_and_bad_arguments_cost_no_heavy_import(tmp_path: Path):
-    command = [sys.executable, "-X", "importtime", str(ROOT / "train" / "promote.py")]
-    for argument, status in (("--help", 0), ("verison=7", 2)):
-        done = launch([*command, argument], tmp_path)
-        assert done.returncode == status
-        names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-        assert not {"torch", "mlflow", "sklearn", "scipy"} & names

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from featurestore.errors import ConfigError
-from featurestore.examples import SyntheticConfig
 from featurestore.spec.bounds import COUNTS, THREADS
 from featurestore.spec.keys import MISSING, doc
 from featurestore.spec.literals import (
@@ -21,6 +20,7 @@ from featurestore.spec.literals import (
 )
 from featurestore.spec.rules import EncoderUris, Uris
 from featurestore.spec.store_spec import StoreSpec
+from featurestore.spec.synthetic import SyntheticConfig
 
 __all__ = ["MISSING", "Config", "ConfigError", "doc"]  # the errors and values of other files' keys
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from train.evaluation.metrics import calibration_error
 
@@ -139,6 +137,8 @@ def cross_fitted(
 
 def scaled(logits: Floats32, temperature: float) -> Floats32:
     """Return the probabilities of logits divided by a temperature; shape (tiles, K)."""
+    from scipy.special import softmax  # as in `cross_entropy`
+
     probabilities: Floats32 = softmax(logits.astype(float) / temperature, axis=1)
     return probabilities.astype(np.float32)
 
@@ -153,6 +153,8 @@ def cross_entropy(
     In double precision and from logits: of these no probability is too small. The logarithms of
     probabilities are logits, too.
     """
+    from scipy.special import log_softmax  # a tenth of a second, which a refusal need not wait for
+
     by_tile = -log_softmax(logits.astype(float), axis=1)[np.arange(len(target)), target]
     if weights is None:
         return float(by_tile.mean())
@@ -169,6 +171,8 @@ def temperature(logits: Floats32, target: Targets) -> float:
     1 / T, so that it has one minimum. An end of the range is returned as such: where all tiles are
     predicted rightly, no temperature is small enough.
     """
+    from scipy.optimize import minimize_scalar  # a third of a second, for who calibrates
+
     # Of a true class without a logit no temperature is right.
     possible = np.isfinite(logits[np.arange(len(target)), target])
     if not possible.any():

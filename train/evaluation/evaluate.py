@@ -10,6 +10,7 @@ import numpy as np
 from train.config.schema import Evidence
 from train.evaluation.calibration import risk_coverage
 from train.evaluation.confusion import absent_classes, confusions, slide_accuracy, slide_summary
+from train.evaluation.curves import Curve
 from train.evaluation.estimates import Estimate, estimate
 from train.evaluation.groups import Group, as_metrics, by_group, by_slide
 from train.evaluation.jackknife import Floats
@@ -17,16 +18,6 @@ from train.evaluation.metrics import confusion_metrics, one_against_others
 from train.evaluation.unit_sums import ConfusionCells, Counts, confidence_bins, confusion_cells
 from train.predictions.table import Predictions, lone_slides
 from train.tracking.names import encode_name
-
-
-@dataclass(frozen=True)
-class Curve:
-    """ROC and precision-recall curve of a class against the others."""
-
-    false_positive_rate: Floats
-    true_positive_rate: Floats
-    recall: Floats
-    precision: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +79,11 @@ class Evaluation:
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """The curves of each class that some tiles have and others do not."""
-        from sklearn.metrics import precision_recall_curve, roc_curve
-
-        curves = {}
-        for name, of_class, probability in one_against_others(self.predictions):
-            if of_class.any() and not of_class.all():
-                false, true, _ = roc_curve(of_class, probability)
-                precision, recall, _ = precision_recall_curve(of_class, probability)
-                curves[name] = Curve(false, true, recall, precision)
-        return curves
+        return {
+            name: Curve.of(of_class, probability)
+            for name, of_class, probability in one_against_others(self.predictions)
+            if of_class.any() and not of_class.all()
+        }
 
     @cached_property
     def risk_coverage(self) -> dict[str, list[float]]:

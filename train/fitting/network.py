@@ -4,7 +4,6 @@ from torch import nn
 
 from train.config.schema import Config
 from train.engine.trainer import FitResult
-from train.fitting.autograd import NetworkResult
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import build_backbone, classifier, linear
 
@@ -14,9 +13,11 @@ def build_network(result: FitResult, head: int, config: Config) -> TrainedModel:
 
     Its standardisation and its temperature are in its weights.
     """
-    if isinstance(result, NetworkResult):
+    if result.weights is None:  # of a head that only autograd knows
+        from train.fitting.autograd import NetworkResult
+
+        assert isinstance(result, NetworkResult)
         return result.model
-    assert result.weights
     weight, bias = result.weights.weight[head].cpu(), result.weights.bias[head].cpu()
     class_weights = result.problem.losses.class_weights[head].tolist()
     number, dim = weight.shape

@@ -11,7 +11,6 @@ from train.engine.solvers.gram_matrix import list_strata
 from train.engine.solvers.knn import NearestNeighbours
 from train.engine.solvers.lbfgs import LbfgsTrainer
 from train.engine.trainer import Trainer
-from train.fitting.autograd import AutogradTrainer
 from train.fitting.grid import HeadGrid
 from train.fitting.load import Shards, load_all, memory_budget
 from train.fitting.selection import Choice
@@ -31,6 +30,8 @@ def build_trainer(config: Config, grid: HeadGrid, shards: Shards, processes: Pro
     problem = _problem(config, heads, shards, processes)
     plan = train_plan(config)
     if config.head != "linear":
+        from train.fitting.autograd import AutogradTrainer  # a second of torchmetrics
+
         return AutogradTrainer(problem, plan, config, processes)
     if config.probe == "knn":
         reference = load_all(shards, config, processes)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from train.evaluation.curves import Curve
 from train.evaluation.estimates import Estimate
-from train.evaluation.evaluate import Curve, Evaluation
+from train.evaluation.evaluate import Evaluation
 from train.evaluation.groups import Group
 from train.evaluation.metrics import is_higher_better
 from train.plots.style import BLUE, ORANGE, new_figure, save
@@ -234,7 +235,16 @@ def confusion_png(
     if not many:
         for (row, column), count in np.ndenumerate(confusion):
             colour = "white" if share[row, column] > 0.55 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+            axes.text(
+                column,
+                row,
+                f"{count}",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=8,
+                in_layout=False,
+            )  # fmt: skip  (within the axes: it moves nothing)
     step = -(-len(names) // (2 * MANY))  # of so many names not all can be read
     ticks, named = range(0, len(names), step), names[::step]
     font = 7 if many else 10

@@ -1,9 +1,10 @@
 """How all pictures look, and how they are written."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # half a second, which a run without pictures need not wait for
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -14,14 +15,17 @@ FEW = 4  # lines whose intervals can be told apart
 FLAT = 0.4  # height to width of what is better drawn below each other than side by side
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> "Figure":
     """Return an empty figure, sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save(figure: "Figure", path: Path) -> Path:
     """Write a figure as PNG and return its path."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

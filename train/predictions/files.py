@@ -1,10 +1,12 @@
 """Predictions that a run has written: a file, a folder with a file a slide, or an artifact."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -65,9 +67,17 @@ def _opened(path: Path) -> ds.Dataset:
 
 def as_json(columns: Mapping[str, list[Any]]) -> str:
     """Return a table as MLflow writes it, numbers that are none as null: ``columns``, ``data``."""
-    rows = zip(*columns.values(), strict=True)
-    data = [[None if value != value else value for value in row] for row in rows]
+    plain = [_plain(values) for values in columns.values()]
+    data = list(zip(*plain, strict=True))
     return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    """Return values that JSON has words for: of NumPy's Python's, null for no finite number."""
+    if {type(value) for value in values} <= {str, int, bool, type(None)}:
+        return values
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    return [None if isinstance(v, float) and not math.isfinite(v) else v for v in values]
 
 
 def write_json(path: Path, columns: Mapping[str, list[Any]]) -> Path:

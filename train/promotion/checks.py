@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from train.evaluation.metrics import METRICS
-from train.promotion.gate import Gate
+from train.promotion.requirements import Gate
 
 if TYPE_CHECKING:
     from train.evaluation.estimates import Estimate

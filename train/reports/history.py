@@ -1,9 +1,12 @@
 """What is recorded of the epochs of a fit, and saved with its state."""
 
+import math
+import time
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from train.engine.trainer import Epoch, FitResult
 from train.evaluation.evaluate import encode_metrics
@@ -12,7 +15,9 @@ from train.fitting.grid import HeadGrid
 from train.plots.evaluation import confusion_png
 from train.runtime.fit_state import SavedHistory
 from train.runtime.run import Run
+from train.tracking.tracker import Step
 
+EVERY = 1.0  # seconds between requests: epochs of a small cohort end more often
 Losses = list[tuple[int, int, float, float]]
 """Epoch, setting, training loss and validation loss."""
 
@@ -28,7 +33,7 @@ class History(SavedHistory, Protocol):
 
 
 class HeadHistory:
-    """The epochs of one head: losses and metrics of each at once, confusion matrices at the end.
+    """The epochs of one head: losses and metrics while it trains, confusion matrices at the end.
 
     Parameters
     ----------
@@ -40,10 +45,13 @@ class HeadHistory:
 
     def __init__(self, run: Run) -> None:
         self.run, self.classes = run, run.config.class_names
-        self.rows: list[tuple[int, str, str, int]] = []  # epoch, true, predicted, tiles
+        self.cells: dict[int, npt.NDArray[np.int64]] = {}
+        """By epoch: true and predicted class and tiles of each cell that is not 0, shape (n, 3)."""
+        self.unsent: list[Step] = []
+        self.sent = -math.inf
 
     def epoch(self, epoch: Epoch) -> None:
-        """Record numbers, and keep the confusion matrix."""
+        """Record numbers, those of several epochs in a request; keep the confusion matrix."""
         tracker = self.run.tracker
         if not self.run.is_main or not tracker.records:
             return
@@ -55,10 +63,11 @@ class HeadHistory:
             "learning_rate": self.run.config.learning_rate,
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
-        tracker.metrics({**losses, **metrics}, step=epoch.number)
-        for true, predicted in np.argwhere(confusion):
-            tiles = int(confusion[true, predicted])
-            self.rows.append((epoch.number, self.classes[true], self.classes[predicted], tiles))
+        self.unsent.append(Step(epoch.number, time.time(), {**losses, **metrics}))
+        if time.monotonic() - self.sent >= EVERY:
+            self._send()
+        true, predicted = np.nonzero(confusion)
+        self.cells[epoch.number] = np.stack([true, predicted, confusion[true, predicted]], axis=1)
 
     def close(self, result: FitResult) -> None:
         """Record all confusion matrices in one table, and draw those that people look at.
@@ -66,13 +75,11 @@ class HeadHistory:
         The table has a row per epoch and cell that is not 0. The best epoch and the last are drawn,
         and every so many as ``confusion_every`` asks for: a picture takes longer than an epoch.
         """
-        columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * 4
-        names = ("epoch", "true", "predicted", "tiles")
-        table = {name: list(values) for name, values in zip(names, columns, strict=True)}
-        self.run.tracker.table(table, "confusion.json")
-        if not self.rows:
+        self._send()
+        self.run.tracker.table(self._table(), "confusion.json")
+        if not self.cells:
             return
-        last, every = self.rows[-1][0], self.run.config.confusion_every
+        last, every = max(self.cells), self.run.config.confusion_every
         asked = range(0, last, every) if every else ()
         for number in sorted({int(result.best_epoch[0]), last, *asked}):
             file = self.run.folder / "confusion" / f"epoch_{number:04d}.png"
@@ -80,22 +87,40 @@ class HeadHistory:
             confusion_png(file, self._confusion(number), self.classes, title)
             self.run.tracker.file(file, "confusion")
 
+    def _send(self) -> None:
+        """Record the epochs that have ended since the last time, in one request."""
+        if self.unsent:
+            self.run.tracker.steps(self.unsent)
+        self.unsent, self.sent = [], time.monotonic()
+
+    def _table(self) -> dict[str, list[Any]]:
+        none = np.zeros((0, 3), dtype=np.int64)
+        true, predicted, tiles = np.concatenate([none, *self.cells.values()]).T
+        sizes = list(map(len, self.cells.values()))
+        names = np.array(self.classes, dtype=object)
+        return {
+            "epoch": np.repeat(np.array(list(self.cells), dtype=np.int64), sizes).tolist(),
+            "true": names[true].tolist(),
+            "predicted": names[predicted].tolist(),
+            "tiles": tiles.tolist(),
+        }
+
     def _confusion(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the confusion matrix of an epoch, shape (K, K)."""
-        index = {name: number for number, name in enumerate(self.classes)}
-        confusion = np.zeros((len(index), len(index)), dtype=np.int64)
-        for number, true, predicted, tiles in self.rows:
-            if number == epoch:
-                confusion[index[true], index[predicted]] = tiles
+        confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        true, predicted, tiles = self.cells.get(epoch, np.zeros((0, 3), dtype=np.int64)).T
+        confusion[true, predicted] = tiles
         return confusion
 
-    def state_dict(self) -> list[Any]:
-        """Return the rows."""
-        return self.rows
+    def state_dict(self) -> dict[str, Any]:
+        """Return the cells, and what is not recorded yet."""
+        cells = {number: torch.from_numpy(cells) for number, cells in self.cells.items()}
+        return {"cells": cells, "unsent": [tuple(step) for step in self.unsent]}
 
-    def load_state_dict(self, state: list[Any]) -> None:
-        """Go on from rows."""
-        self.rows[:] = state
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from cells; what a killed run had not recorded is recorded with the next epoch."""
+        self.cells = {number: cells.numpy() for number, cells in state["cells"].items()}
+        self.unsent = [Step(*step) for step in state["unsent"]]
 
 
 class GridHistory:

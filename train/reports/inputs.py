@@ -1,18 +1,26 @@
 """What a run says of its data."""
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from featurestore.console import plots
+from featurestore.console.tables import print_funnel
+from featurestore.printing import Console
+from featurestore.snapshots import pictures
 from featurestore.snapshots.leakage import Finding
 from featurestore.snapshots.snapshot import Snapshot
+from train.config import text
 from train.predictions.table import plural
+from train.reports import training
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
+from train.runtime.inputs import Inputs
 from train.runtime.run import Run
 from train.runtime.seen import Seen
-from train.tracking.runs import FOLDS
-from train.tracking.tracker import Tracker
+from train.runtime.snapshots import inputs_of
+from train.tracking.runs import CONTENT, FOLDS, versions
+from train.tracking.tracker import NullTracker, Tracker
 
 PICTURES = {
     "coverages": "Coverage by class",
@@ -20,6 +28,42 @@ PICTURES = {
     "thresholds": "Tiles that a threshold keeps",
 }
 """Of the cohort, those that no table says as well."""
+
+
+def record(run: Run, page: Page, opened: Inputs) -> None:
+    """Record what goes into a run; see `train.reports.logger.RunLogger.inputs`."""
+    config, mode, snapshots = run.config, run.config.mode, opened.snapshots
+    tracker: Tracker = NullTracker() if config.resume else run.tracker
+    # What encoders have in common was printed of the run above.
+    run = replace(run, console=Console(quiet=True)) if run.is_child else run
+    tracker.params({**training.configured(config), "command": run.command})
+    tracker.text(text.text(config), "config.yaml")
+    tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
+    for snapshot in snapshots:
+        run.console.print(f"snapshot: {snapshot.folder.name}")
+        digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
+        tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
+    for snapshot in snapshots[:1]:
+        cohort = "test_tiles" if mode == "test" else "tiles"
+        rows = snapshot.manifest["cohorts"][cohort]["funnel"]
+        print_funnel(rows, run.console)
+        tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in rows})
+        tracker.table(columns(rows), "funnel.json")
+        funnel(page, rows, len(snapshots))
+        if mode in ("fit", "validate"):
+            record_folds(run, tracker, page, snapshot)
+        else:
+            test_leakage(page, snapshot.findings, opened.seen)
+    record_seen(run, tracker, opened.seen)
+    for number, snapshot in enumerate(snapshots[1:], 2):
+        keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
+    # A prediction reads its embeddings once: it does not read them again to hash them.
+    unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
+    artifacts = inputs_of(config, opened.store, snapshots, unread)
+    for name, (uri, digest) in artifacts.items():
+        kind = "stamp" if name in unread else "sha256"
+        tracker.dataset(name, uri, {kind: digest}, context=mode)
+    sources(page, snapshots, artifacts)
 
 
 def sources(
@@ -59,12 +103,12 @@ def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
     page.headlines.append(Headline("Tiles kept", f"{number[-1]:,}", share + of_first))
 
 
-def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
+def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     """Tell how many tiles of each class a fold has.
 
     Parameters
     ----------
-    pictures
+    drawn
         Of the cohort.
     """
     labels = snapshot.manifest["labels"]
@@ -77,7 +121,7 @@ def folds(page: Page, snapshot: Snapshot, pictures: Sequence[Path]) -> None:
     }))  # fmt: skip
     page.add("data", *(
         Picture(PICTURES[file.stem], file.read_bytes())
-        for file in pictures if file.stem in PICTURES
+        for file in drawn if file.stem in PICTURES
     ))  # fmt: skip
 
 
@@ -159,10 +203,22 @@ def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str
 
 
 def cohort_pictures(run: Run, snapshot: Snapshot) -> list[Path]:
-    """Return pictures of a cohort; of several encoders they have been drawn for the run above."""
-    if run.is_child:
-        return sorted((run.folder.parent / "pictures").glob("*.png"))
-    return plots.draw(snapshot.fates(), snapshot.classes, run.folder / "pictures")
+    """Return pictures of a cohort, drawn once for its snapshot, if anybody can see them.
+
+    Of several encoders they are those of the run above.
+    """
+    folder = (run.folder.parent if run.is_child else run.folder) / "pictures"
+    if not run.is_child and run.visible:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in pictures.drawn(snapshot, lambda drawn: _draw(snapshot, drawn)):
+            shutil.copyfile(file, folder / file.name)
+    return sorted(folder.glob("*.png"))
+
+
+def _draw(snapshot: Snapshot, folder: Path) -> None:
+    from featurestore.console import plots  # half a second of matplotlib, for who draws
+
+    plots.draw(snapshot.fates(), snapshot.classes, folder)
 
 
 def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
@@ -191,8 +247,8 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
         run.console.print(f"folds: {snapshot.lineage}", soft_wrap=True)
     tracker.table(columns([finding.as_dict() for finding in snapshot.findings]), "leakage.json")
     tracker.table(columns(snapshot.manifest["labels"]), "label_distribution.json")
-    pictures = cohort_pictures(run, snapshot)
-    for picture in pictures:
+    drawn = cohort_pictures(run, snapshot)
+    for picture in drawn:
         tracker.file(picture, "pictures")
     uri = keep_folds(run, tracker, snapshot, FOLDS)
     brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
@@ -200,4 +256,4 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     )  # fmt: skip
     page.add("data", Table("On both sides of the split", columns(rows), brought))
     leakage(page, snapshot.findings)
-    folds(page, snapshot, pictures)
+    folds(page, snapshot, drawn)

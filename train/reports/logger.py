@@ -2,44 +2,43 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import ibis.expr.types as ir
-import pyarrow as pa
 
-from featurestore.console.tables import print_funnel, print_table
 from featurestore.errors import FeatureStoreWarning
-from featurestore.printing import Console
 from featurestore.snapshots.snapshot import Snapshot
-from train.config import text
 from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration
-from train.evaluation.evaluate import Evaluation, encode_metrics, evaluation_metrics
-from train.evaluation.groups import as_table, worst_groups
-from train.evaluation.jackknife import METHOD
+from train.evaluation.evaluate import Evaluation, encode_metrics
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.models.training import Training
-from train.plots.evaluation import evaluation_pngs, groups_png
 from train.predictions import partitions
-from train.predictions.files import write_json, write_parquet
+from train.predictions.files import write_parquet
 from train.predictions.table import Predictions
 from train.reports import calibration as temperature
-from train.reports import encoders, inputs, printed, reproduce, results, settings, solver, training
+from train.reports import (
+    encoders,
+    evaluated,
+    inputs,
+    reproduce,
+    results,
+    review,
+    settings,
+    solver,
+    training,
+)
 from train.reports import missing as missing_tiles
-from train.reports.html import FILE, Page, columns, write_page
+from train.reports.html import FILE, Page, write_page
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
 from train.runtime.seen import Seen
-from train.runtime.snapshots import inputs_of
 from train.tracking.names import encode_name
-from train.tracking.runs import CONTENT, FOLDS, INTERVALS, versions
-from train.tracking.tracker import NullTracker, Tracker
 
 P = ParamSpec("P")
 Method = Callable[Concatenate["RunLogger", P], None]
@@ -84,11 +83,6 @@ class RunLogger:
         self.seen: Seen | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
 
-    @property
-    def visible(self) -> bool:
-        """Whether anybody can see a picture."""
-        return self.tracker.records or self.config.output is not None
-
     # -- what goes in -----------------------------------------------------------------------------
 
     @on_main
@@ -98,40 +92,8 @@ class RunLogger:
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        mode, self.snapshots, self.seen = self.config.mode, opened.snapshots, opened.seen
-        snapshots = opened.snapshots
-        tracker: Tracker = NullTracker() if self.config.resume else self.tracker
-        # What encoders have in common was printed of the run above.
-        run = replace(self.run, console=Console(quiet=True)) if self.run.is_child else self.run
-        tracker.params(training.configured(self.config))
-        tracker.text(text.text(self.config), "config.yaml")
-        tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
-        tracker.params({"command": self.run.command})
-        for snapshot in snapshots:
-            run.console.print(f"snapshot: {snapshot.folder.name}")
-            digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
-            tracker.dataset("snapshot", str(snapshot.folder), digests, context=mode)
-        for snapshot in snapshots[:1]:
-            cohort = "test_tiles" if mode == "test" else "tiles"
-            funnel = snapshot.manifest["cohorts"][cohort]["funnel"]
-            print_funnel(funnel, run.console)
-            tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in funnel})
-            tracker.table(columns(funnel), "funnel.json")
-            inputs.funnel(self.page, funnel, len(snapshots))
-            if mode in ("fit", "validate"):
-                inputs.record_folds(run, tracker, self.page, snapshot)
-            else:
-                inputs.test_leakage(self.page, snapshot.findings, self.seen)
-        inputs.record_seen(run, tracker, self.seen)
-        for number, snapshot in enumerate(snapshots[1:], 2):
-            inputs.keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
-        # A prediction reads its embeddings once: it does not read them again to hash them.
-        unread = ("embeddings", "test_embeddings") if mode == "predict" else ()
-        sources = inputs_of(self.config, opened.store, snapshots, unread)
-        for name, (uri, digest) in sources.items():
-            kind = "stamp" if name in unread else "sha256"
-            tracker.dataset(name, uri, {kind: digest}, context=mode)
-        inputs.sources(self.page, snapshots, sources)
+        self.snapshots, self.seen = opened.snapshots, opened.seen
+        inputs.record(self.run, self.page, opened)
 
     # -- a fit ------------------------------------------------------------------------------------
 
@@ -273,30 +235,8 @@ class RunLogger:
     def abstentions(
         self, predictions: Predictions, prefix: str = "", tiles: int | None = None
     ) -> None:
-        """Write the tiles whose prediction is less sure than ``abstain_below``, the least first.
-
-        Parameters
-        ----------
-        predictions
-            All of those, and maybe others.
-        prefix
-            Begins the names of files.
-        tiles
-            How many were predicted; by default as many as there are predictions.
-        """
-        least, sure = self.config.abstain_below, predictions.confidence
-        if least is None:
-            return
-        doubtful = predictions.by_confidence(sure < least)
-        review = predictions.table().take(pa.array(doubtful))
-        review = review.append_column("confidence", pa.array(sure[doubtful]))
-        file = f"{prefix}review.parquet"
-        self.tracker.file(write_parquet(self.folder / file, review))
-        self.tracker.metrics({f"{prefix}review/tiles": len(review)})
-        self.console.print(
-            f"{file}: {len(review):,} of {tiles or len(predictions):,} tiles are less sure than "
-            f"{least}"
-        )
+        """Write the tiles whose prediction is less sure than ``abstain_below``, the least first."""
+        review.record(self.run, predictions, prefix, tiles or len(predictions))
 
     @on_main
     def maps(self, folder: Path) -> None:
@@ -317,46 +257,7 @@ class RunLogger:
         """
         if self.run.is_child:  # one of several, that are compared when all have been evaluated
             self.evaluated[split] = evaluation.predictions, evaluation.metrics
-        printed.lone_slides(self.console, evaluation, split)
-        self.tracker.params({INTERVALS: METHOD})
-        self.tracker.metrics(evaluation_metrics(evaluation, split))
-        self.tracker.table(results.estimates_table(evaluation), f"{prefix}evidence.json")
-        self.tracker.table(evaluation.confusions, f"{prefix}confusions.json")
-        self.tracker.table(evaluation.slides, f"{prefix}slides.json")
-        results.metrics(self.page, evaluation, split)
-        results.failures(self.page, evaluation, split)
-        if self.visible:
-            confusion, *others = evaluation_pngs(evaluation, self.folder, split, prefix)
-            self._picture(confusion)
-            for picture in others:
-                self._picture(picture, "evidence")
-        printed.metrics(self.console, evaluation, split)
-        if evaluation.groups:
-            self._groups(evaluation, split, prefix)
-
-    def _groups(self, evaluation: Evaluation, split: str, prefix: str) -> None:
-        """Record groups: all in one table; those that are shown with a picture and in print."""
-        table, clusters = as_table(evaluation.groups), evaluation.predictions.cluster_name
-        self.tracker.table(table, f"{prefix}groups.json")
-        write_json(self.folder / f"{prefix}groups.json", table)
-        for column in dict.fromkeys(group.column for group in evaluation.groups):
-            groups = [group for group in evaluation.groups if group.column == column]
-            largest = [group for group in groups if group.is_shown]
-            if self.visible:
-                file = self.folder / f"{prefix}groups_{encode_name(column)}.png"
-                self._picture(groups_png(file, largest, evaluation.metrics, clusters), "evidence")
-            title = f"{split} by {column}, the worst first; 95 % over {clusters}"
-            print_table(worst_groups(largest), self.console, title)
-            results.groups(self.page, title, worst_groups(largest))
-            if len(groups) > len(largest):
-                self.console.print(
-                    f"{column} has {len(groups):,} values, all in {prefix}groups.json; intervals, "
-                    f"metrics and picture are of the {len(largest)} with the most tiles"
-                )
-
-    def _picture(self, file: Path, folder: str | None = None) -> None:
-        self.tracker.file(file, folder)
-        results.picture(self.page, file)
+        evaluated.record(self.run, self.page, evaluation, split, prefix)
 
     @on_main
     def encoders(self, logs: Sequence["RunLogger"]) -> None:
@@ -396,7 +297,7 @@ class RunLogger:
             if mode == "test":
                 self.tracker.params({"untouched": trained.verdict})
             training.say(self.console, trained, mode)
-        if not self.visible:
+        if not self.run.visible:
             return
         uri = self.model_uri if mode == "fit" else self.config.checkpoint
         reproduce.heading(self.page, self.run)

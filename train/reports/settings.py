@@ -1,6 +1,7 @@
 """What a run records of settings that were trained side by side."""
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from train.reports.html import Page, Table, Text
 from train.reports.results import picture
 from train.runtime.run import Run
 from train.tracking.names import encode_name
-from train.tracking.tracker import Tracker
+from train.tracking.tracker import Step, Tracker
 
 
 def record(run: Run, page: Page, trained: SettingResults) -> None:
@@ -76,16 +77,19 @@ def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters
 def record_child(tracker: Tracker, trained: SettingResults, index: int) -> None:
     """Record a setting as a run: its values, its metrics by fold, its losses by epoch."""
     setting, score, folds = trained.settings[index], trained.scores[index], trained.folds
+    values = summary(score)
+    for fold, metrics in zip(folds, score.folds, strict=True):
+        values |= encode_metrics(metrics, f"fold{fold}/validation")
+    for name, of_heads in trained.diagnostics.items():
+        by_fold = of_heads.view(-1, len(folds))[index].tolist()
+        numbers = {f"fold{fold}/{name}": v for fold, v in zip(folds, by_fold, strict=True)}
+        values |= {key: v for key, v in numbers.items() if math.isfinite(v)}
+    now = time.time()
+    epochs = [
+        Step(epoch, now, {"train/loss": training, "validation/loss": validation})
+        for epoch, of_setting, training, validation in trained.losses
+        if of_setting == index and math.isfinite(validation)
+    ]
     with tracker.child(setting.name):
         tracker.params({**setting.overrides, "folds": folds, "best": index == trained.best})
-        tracker.metrics(summary(score))
-        for fold, metrics in zip(folds, score.folds, strict=True):
-            tracker.metrics(encode_metrics(metrics, f"fold{fold}/validation"))
-        for name, values in trained.diagnostics.items():
-            by_fold = values.view(-1, len(folds))[index].tolist()
-            numbers = {f"fold{fold}/{name}": v for fold, v in zip(folds, by_fold, strict=True)}
-            tracker.metrics({key: v for key, v in numbers.items() if math.isfinite(v)})
-        for epoch, of_setting, training, validation in trained.losses:
-            if of_setting == index and math.isfinite(validation):
-                losses = {"train/loss": training, "validation/loss": validation}
-                tracker.metrics(losses, step=epoch)
+        tracker.steps([Step(0, now, values), *epochs])

@@ -46,3 +46,8 @@ class Run:
     def is_main(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.processes.is_main
+
+    @property
+    def visible(self) -> bool:
+        """Whether anybody can see a picture."""
+        return self.tracker.records or self.config.output is not None

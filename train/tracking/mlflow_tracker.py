@@ -1,33 +1,31 @@
 """A run recorded in MLflow, whose server may be lost in its midst."""
 
-import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cached_property, wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import numpy as np
-import torch
-from torch import nn
 
 from featurestore.errors import FeatureStoreError, TrackingError
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
 from train.models.checkpoint import TrainedModel
-from train.models.heads import Finite
 from train.predictions.files import as_json
-from train.tracking import registry
+from train.tracking import logged_model, registry
 from train.tracking.left_over import forget_left_over
 from train.tracking.provenance import git_commit
 from train.tracking.runs import get_run
+from train.tracking.tracker import Step
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-AT_ONCE = 100  # as many as a tracking server takes in one request
+METRICS, PARAMS = 1000, 100  # as many as a tracking server takes in one request
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -70,13 +68,6 @@ def as_failure(error: FeatureStoreError) -> TrackingError:
     failure = TrackingError(error.wrong, found=error.found, fix=error.fix)
     failure.__cause__ = error
     return failure
-
-
-def complete_version(model: str, number: str, trained: TrainedModel) -> None:
-    """Describe a version that was registered; then tag it with its digests, which it ends with."""
-    if trained.training:
-        registry.describe(model, number, trained.training.text)
-    registry.record_digests(model, number)
 
 
 class MlflowTracker:
@@ -123,6 +114,23 @@ class MlflowTracker:
         self.goes_on = False
         self.going_on: frozenset[str] = frozenset()
         self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
+        self.first: list[Any] = []  # metrics of the run that are of no later step
+        self.tables: list[str] = []
+        self.experiment_id: str | None = None
+        self.below: str | None = None  # the nested run that is recorded now
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client; one, since each asks anew where its stores are."""
+        import mlflow
+
+        return mlflow.MlflowClient()
+
+    @property
+    def _now(self) -> str:
+        """The id of the run that is recorded now."""
+        assert self.run
+        return self.below or self.run
 
     @property
     def records(self) -> bool:
@@ -146,13 +154,13 @@ class MlflowTracker:
             get_run(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
         run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
-        self.run = run.info.run_id
+        self.run, self.experiment_id = run.info.run_id, run.info.experiment_id
         if self.beside and not self.goes_on and not self.nested:
             mlflow.delete_tag("mlflow.parentRunId")
         if self.goes_on:
             self._look_back(run)
         if commit := git_commit():
-            mlflow.set_tag("mlflow.source.git.commit", commit)
+            self.client.set_tag(self.run, "mlflow.source.git.commit", commit)
 
     def _look_back(self, run: Any) -> None:
         """See what a run that goes on holds; delete its nested runs and models: it makes them anew.
@@ -161,10 +169,12 @@ class MlflowTracker:
         """
         import mlflow
 
-        client, experiment = mlflow.MlflowClient(), run.info.experiment_id
+        client, experiment = self.client, run.info.experiment_id
         for key in run.data.metrics:
             history = client.get_metric_history(self.run, key)
             self.logged_steps[key] = {entry.step for entry in history}
+            self.first += [entry for entry in history if entry.step == 0 and not entry.model_id]
+        self.tables = [entry["path"] for entry in json.loads(run.data.tags.get(TABLES, "[]"))]
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
             if nested.info.run_id not in self.going_on:
                 client.delete_run(nested.info.run_id)
@@ -176,9 +186,7 @@ class MlflowTracker:
                 client.delete_logged_model(model.model_id)
 
     def _versions(self) -> list[Any]:
-        import mlflow
-
-        return list(mlflow.MlflowClient().search_model_versions(f"run_id = '{self.run}'"))
+        return list(self.client.search_model_versions(f"run_id = '{self.run}'"))
 
     def where(self) -> str:
         """Return the run's id and how to see it."""
@@ -194,6 +202,9 @@ class MlflowTracker:
 
         active = mlflow.active_run()
         if active and active.info.run_id == self.run:
+            if self.tables:
+                said = [{"path": name, "type": "table"} for name in self.tables]
+                self.client.set_tag(self.run, TABLES, json.dumps(said))
             mlflow.end_run("FINISHED")
 
     def leave(self, status: str) -> None:
@@ -224,79 +235,73 @@ class MlflowTracker:
     def _begin(self, name: str) -> None:
         import mlflow
 
-        experiment = mlflow.get_run(self.run).info.experiment_id
-        mlflow.start_run(run_name=name, nested=True, experiment_id=experiment)
+        nested = mlflow.start_run(run_name=name, nested=True, experiment_id=self.experiment_id)
+        self.below = nested.info.run_id
 
     @survives_lost_server
     def _end(self) -> None:
         import mlflow
 
+        self.below = None
         mlflow.end_run()
 
     @survives_lost_server
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters."""
-        import mlflow
+        from mlflow.entities import Param
 
-        texts = {key: redacted(str(value)) for key, value in values.items()}
-        for batch in batched(texts.items(), AT_ONCE):
-            mlflow.log_params(dict(batch))
+        texts = (Param(key, redacted(str(value))) for key, value in values.items())
+        for batch in batched(texts, PARAMS):
+            self.client.log_batch(self._now, params=batch)
 
-    @survives_lost_server
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
-        import mlflow
+        self.steps([Step(step or 0, time.time(), values)])
 
-        active = mlflow.active_run()
-        steps = self.logged_steps if active and active.info.run_id == self.run else {}
-        fresh = {
-            key: float(value)
-            for key, value in values.items()
-            if (step or 0) not in steps.get(key, ())
-        }
-        for batch in batched(fresh.items(), AT_ONCE):
-            mlflow.log_metrics(dict(batch), step=step)
+    @survives_lost_server
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Record the numbers of several steps together."""
+        from mlflow.entities import Metric
+
+        is_own = self.below is None
+        logged = self.logged_steps if is_own else {}
+        fresh = [
+            Metric(key, float(value), int(1000 * step.time), step.number)
+            for step in steps
+            for key, value in step.values.items()
+            if step.number not in logged.get(key, ())
+        ]
+        for batch in batched(fresh, METRICS):
+            self.client.log_batch(self._now, metrics=batch)
+        self.first += [metric for metric in fresh if is_own and metric.step == 0]
 
     @survives_lost_server
     def text(self, content: str, name: str) -> None:
         """Record a text as an artifact."""
-        import mlflow
-
-        mlflow.log_text(redacted(content), name)
+        self.client.log_text(self._now, redacted(content), name)
 
     @survives_lost_server
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """Record a table, shown as such in the UI."""
-        import mlflow
-
-        artifacts = mlflow.MlflowClient().list_artifacts(self.run) if self.goes_on else []
-        if name in {entry.path for entry in artifacts}:
-            # MLflow would append to it, and stumble where it was cut off.
-            mlflow.log_text(as_json(columns), name)
-        else:
-            mlflow.log_table(dict(columns), name)
+        """Record a table, shown as such in the UI; one that is there is replaced."""
+        self.client.log_text(self._now, as_json(columns), name)
+        if name not in self.tables:
+            self.tables.append(name)
 
     @survives_lost_server
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file as an artifact."""
-        import mlflow
-
-        mlflow.log_artifact(str(path), folder)
+        self.client.log_artifact(self._now, str(path), folder)
 
     @survives_lost_server
     def checkpoint(self, path: Path) -> None:
         """Record a file as an artifact, and its digest in a tag of the run."""
-        import mlflow
-
-        mlflow.set_tag(registry.DIGESTS_TAG, registry.line(path, path.name))
-        mlflow.log_artifact(str(path))
+        self.client.set_tag(self._now, registry.DIGESTS_TAG, registry.line(path, path.name))
+        self.client.log_artifact(self._now, str(path))
 
     @survives_lost_server
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
-        import mlflow
-
-        mlflow.log_artifacts(str(path), name)
+        self.client.log_artifacts(self._now, str(path), name)
 
     @survives_lost_server
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
@@ -319,39 +324,10 @@ class MlflowTracker:
 
         A registered version says how it was trained, and is tagged with the digests of its files.
         """
-        import mlflow
-        from mlflow.models import ModelSignature
-
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
                 if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
-                    complete_version(name, str(version.version), trained)
+                    logged_model.complete_version(name, str(version.version), trained)
                 return f"models:/{name}/{version.version}"
-        from mlflow.types import Schema, TensorSpec
-
-        spec = trained.spec
-        example = np.zeros((2, spec.dim), dtype=np.float32)
-        named = f"probabilities of {', '.join(spec.classes)}"
-        kind, classes = np.dtype(np.float32), len(spec.classes)
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(kind, (-1, spec.dim))]),
-            outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
-        )
-        network = nn.Sequential(Finite(), trained.network).cpu().eval()
-        with torch.no_grad():
-            info = mlflow.pytorch.log_model(
-                network,
-                name="model",
-                signature=signature,
-                input_example=example,
-                serialization_format="pt2",
-                extra_files=[str(checkpoint)],
-                metadata={"classes": spec.classes, "dim": spec.dim},
-                # Given, or MLflow starts a process to find them out.
-                pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
-                registered_model_name=name,
-            )
-        if not name:
-            return str(info.model_uri)
-        complete_version(name, str(info.registered_model_version), trained)
-        return f"models:/{name}/{info.registered_model_version}"
+        uri = logged_model.log(self.client.get_run(self.run), trained, checkpoint, self.first)
+        return logged_model.register(uri, name, trained) if name else uri

@@ -1,13 +1,31 @@
 """What scripts ask of a tracker; `train.tracking.mlflow_tracker` records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from featurestore.errors import TrackingError
 from train.models.checkpoint import TrainedModel
+
+
+class Step(NamedTuple):
+    """The numbers of a step, an epoch for example.
+
+    Parameters
+    ----------
+    number
+        Which step.
+    time
+        When it ended, in seconds of the epoch (of Unix).
+    values
+        By name.
+    """
+
+    number: int
+    time: float
+    values: Mapping[str, float]
 
 
 class Tracker(Protocol):
@@ -37,6 +55,9 @@ class Tracker(Protocol):
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Record the numbers of several steps together."""
 
     def text(self, content: str, name: str) -> None:
         """Record a text as an artifact."""
@@ -94,6 +115,5 @@ class NullTracker:
     def _ignore(self, *_: object, **__: object) -> None:
         return None
 
-    params = metrics = text = table = file = checkpoint = folder = dataset = model = finish = (
-        _ignore
-    )
+    params = metrics = steps = text = table = file = checkpoint = folder = dataset = _ignore
+    model = finish = _ignore

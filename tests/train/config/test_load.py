@@ -17,7 +17,7 @@ from train.config.text import plain
 from train.engine.optimizers import OPTIMIZERS
 from train.engine.solvers.closed_form import CLOSED
 from train.models.heads import HEADS
-from train.promotion import gate
+from train.promotion import gate, requirements
 
 CONFIGS = ROOT / "configs"
 RUNS = [f"data.runs.{name}=abc" for name in ("embeddings", "folds", "tiles")]
@@ -34,7 +34,7 @@ def test_every_yaml_loads_and_opens_with_its_command(file: Path):
     assert text.startswith("# ")
     if file.name.startswith("gate"):  # of another script, with keys of its own
         assert "python train/promote.py model=tissue-probe version=" in text
-        gate.check(config_load.filed(gate.Gate, file))
+        gate.check(config_load.filed(requirements.Gate, file))
         return
     assert "accelerate launch" in text
     if group == "accelerate":

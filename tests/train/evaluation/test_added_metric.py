@@ -19,7 +19,7 @@ from train.evaluation.estimates import Estimate
 from train.evaluation.metrics import METRICS, MetricSpec
 from train.evaluation.unit_sums import Floats, UnitSums
 from train.promotion import checks, gate
-from train.promotion.gate import Gate
+from train.promotion.requirements import Gate
 from train.tracking.mlflow_tracker import MlflowTracker
 
 

@@ -14,7 +14,7 @@ from train.config.schema import ConfigError
 from train.evaluation.estimates import Estimate
 from train.promotion import checks, gate
 from train.promotion.checks import Evidence, run_checks
-from train.promotion.gate import Floor, Gate
+from train.promotion.requirements import Floor, Gate
 
 NAMES = ["Fat", "Connective-Tissue", "a: b"]
 SHA = "0123456789abcdef" * 4

@@ -1,5 +1,6 @@
 """What is kept of a fit's epochs, and which of them are drawn."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from train.config.load import load
 from train.engine.trainer import Epoch
 from train.plots.evaluation import MANY, confusion_png
+from train.reports import history as histories
 from train.reports.history import HeadHistory
+from train.tracking.tracker import Step
 
 
 class Recorder:
@@ -21,10 +24,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.files: list[str] = []
+        self.requests: list[list[int]] = []
         self.tables: dict[str, dict[str, list[Any]]] = {}
 
-    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
-        """Not of interest here."""
+    def steps(self, steps: Sequence[Step]) -> None:
+        self.requests.append([step.number for step in steps])
 
     def file(self, path: Path, folder: str | None = None) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -56,6 +60,43 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
         "epoch": [0, 1, 2, 3, 4, 5], "true": ["3"] * 6,
         "predicted": ["0", "1", "2", "3", "4", "5"], "tiles": [1, 2, 3, 4, 5, 6],
     }  # fmt: skip
+
+
+def history_of(tmp_path: Path) -> HeadHistory:
+    run: Any = SimpleNamespace(
+        config=load(["fold=0"]), tracker=Recorder(), is_main=True, folder=tmp_path
+    )
+    return HeadHistory(run)
+
+
+def train(history: HeadHistory, *numbers: int) -> Recorder:
+    """Record epochs; return the tracker."""
+    loss, confusion = torch.tensor([0.5]), torch.eye(10, dtype=torch.int64)[None]
+    for number in numbers:
+        history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
+    recorder: Any = history.run.tracker
+    return recorder
+
+
+def test_short_epochs_share_a_request_and_long_ones_have_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first is recorded at once, the others when a second has passed, or at the end."""
+    history = history_of(tmp_path)
+    assert train(history, 0, 1, 2, 3).requests == [[0]]
+    history.close(SimpleNamespace(best_epoch=torch.tensor([0])))  # type: ignore[arg-type]
+    assert train(history).requests == [[0], [1, 2, 3]]
+    monkeypatch.setattr(histories, "EVERY", 0.0)
+    assert train(history_of(tmp_path), 0, 1, 2).requests == [[0], [1], [2]]
+
+
+def test_what_a_killed_run_had_not_recorded_is_recorded_when_it_goes_on(tmp_path: Path):
+    killed, other = history_of(tmp_path), history_of(tmp_path)
+    train(killed, 0, 1, 2)
+    other.load_state_dict(killed.state_dict())
+    assert train(other, 3).requests == [[1, 2, 3]]
+    assert list(other.cells) == [0, 1, 2, 3]
+    assert other.cells[1].tolist() == [[n, n, 1] for n in range(10)]
 
 
 @pytest.mark.slow

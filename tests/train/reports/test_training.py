@@ -26,7 +26,7 @@ from train.config.sweep import chosen_config, settings, trained_config
 from train.config.text import text
 from train.engine.heads import train_mask
 from train.engine.shard import DROPPED
-from train.fitting import trainers
+from train.fitting import autograd, trainers
 from train.models import checkpoint
 from train.runtime import inputs
 from train.tracking.runs import RunRecord, trained_values
@@ -92,13 +92,14 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return a list of all trainers that are built, the last one at the end."""
     trained: list[Any] = []
     for name in BUILDERS:
-        build = getattr(trainers, name)
+        module = autograd if name == "AutogradTrainer" else trainers
+        build = getattr(module, name)
 
         def keep(*given: Any, build: Any = build) -> Any:
             trained.append(build(*given))
             return trained[-1]
 
-        monkeypatch.setattr(trainers, name, keep)
+        monkeypatch.setattr(module, name, keep)
     return trained
 
 
