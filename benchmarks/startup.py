@@ -96,7 +96,11 @@ def record(epochs: int, classes: int, tiles: int = 20_000) -> None:
         os.chdir(scratch)
         with MlflowTracker("sqlite:///mlflow.db", "epochs", None) as tracker:
             run: Any = SimpleNamespace(
-                config=config, tracker=tracker, is_main=True, folder=Path(scratch)
+                config=config,
+                tracker=tracker,
+                is_main=True,
+                folder=Path(scratch),
+                states=Path(scratch),
             )
             history, loss = HeadHistory(run), torch.tensor([0.5])
             target = rng.integers(0, classes, tiles)

@@ -2,12 +2,14 @@
 
 import math
 import time
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from featurestore.io.atomic import write_bytes
 from train.engine.trainer import Epoch, FitResult
 from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import confusion_metrics
@@ -67,7 +69,11 @@ class HeadHistory:
         if time.monotonic() - self.sent >= EVERY:
             self._send()
         true, predicted = np.nonzero(confusion)
-        self.cells[epoch.number] = np.stack([true, predicted, confusion[true, predicted]], axis=1)
+        cells = np.stack([true, predicted, confusion[true, predicted]], axis=1)
+        self.cells[epoch.number] = cells
+        content = BytesIO()
+        np.save(content, cells)
+        write_bytes(self._file(epoch.number), content.getvalue())
 
     def close(self, result: FitResult) -> None:
         """Record all confusion matrices in one table, and draw those that people look at.
@@ -112,14 +118,18 @@ class HeadHistory:
         confusion[true, predicted] = tiles
         return confusion
 
+    def _file(self, epoch: int) -> Path:
+        """Return where the cells of an epoch lie: beside the state, which would grow with them."""
+        return self.run.states / "confusion" / f"epoch_{epoch:04d}.npy"
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the cells, and what is not recorded yet."""
-        cells = {number: torch.from_numpy(cells) for number, cells in self.cells.items()}
-        return {"cells": cells, "unsent": [tuple(step) for step in self.unsent]}
+        """Return which epochs there were, and what is not recorded yet."""
+        return {"epochs": list(self.cells), "unsent": [tuple(step) for step in self.unsent]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from cells; what a killed run had not recorded is recorded with the next epoch."""
-        self.cells = {number: cells.numpy() for number, cells in state["cells"].items()}
+        """Go on from epochs; what a killed run had not recorded is recorded with the next one."""
+        if self.run.is_main:
+            self.cells = {number: np.load(self._file(number)) for number in state["epochs"]}
         self.unsent = [Step(*step) for step in state["unsent"]]
 
 

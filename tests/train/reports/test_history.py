@@ -47,7 +47,9 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
 ):
     config = load(["fold=0", *([f"confusion_every={every}"] if every else [])])
     tracker = Recorder()
-    run: Any = SimpleNamespace(config=config, tracker=tracker, is_main=True, folder=tmp_path)
+    run: Any = SimpleNamespace(
+        config=config, tracker=tracker, is_main=True, folder=tmp_path, states=tmp_path
+    )
     history, loss = HeadHistory(run), torch.tensor([0.5])
     for number in range(6):
         confusion = torch.zeros((10, 10), dtype=torch.int64)
@@ -64,7 +66,7 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
 
 def history_of(tmp_path: Path) -> HeadHistory:
     run: Any = SimpleNamespace(
-        config=load(["fold=0"]), tracker=Recorder(), is_main=True, folder=tmp_path
+        config=load(["fold=0"]), tracker=Recorder(), is_main=True, folder=tmp_path, states=tmp_path
     )
     return HeadHistory(run)
 
