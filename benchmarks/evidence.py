@@ -19,7 +19,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from train.evaluation.confusion import confusions
 from train.evaluation.estimates import estimate
 from train.evaluation.groups import by_group
-from train.evaluation.unit_sums import confusion_counts
+from train.evaluation.unit_sums import confusion_matrix
 from train.predictions.table import Predictions
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     metrics = estimate(predictions)
     ours = time.perf_counter() - start
     start = time.perf_counter()
-    [confusion] = confusion_counts(0, target, predictions.predicted, options.classes)
+    confusion = confusion_matrix(target, predictions.predicted, options.classes)
     confusions(predictions, confusion)
     groups = by_group(predictions, ["organ", "scanner"])
     of_groups = time.perf_counter() - start

@@ -35,13 +35,13 @@ def same(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def make_shard(rows: int, dim: int) -> Shard:
+def make_shard(rows: int, dim: int, apart: float = 0.4) -> Shard:
     """Return embeddings with a falling spectrum around class centres, turned and shifted."""
     rng = torch.Generator().manual_seed(0)
     spectrum = 10 * torch.arange(1, dim + 1).float() ** -0.7
     rotation, _ = torch.linalg.qr(torch.randn((dim, dim), generator=rng))
     y = torch.randint(CLASSES, (rows,), generator=rng)
-    centres = 0.4 * torch.randn((CLASSES, dim), generator=rng)
+    centres = apart * torch.randn((CLASSES, dim), generator=rng)
     x = ((torch.randn((rows, dim), generator=rng) + centres[y]) * spectrum) @ rotation + 3
     number = torch.arange(rows)
     return Shard(

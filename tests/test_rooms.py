@@ -30,7 +30,7 @@ ROOMS = {
     "omegaconf": {"train/config"},
     "accelerate": {"train/runtime"},
     "safetensors": {"train/models/checkpoint.py"},
-    "torchmetrics": {"train/evaluation"},
+    "torchmetrics": {"train/fitting/autograd.py"},
     "scipy": {"featurestore/folds/balance.py", "train/evaluation", "train/overlays/regions.py"},
     "shapely": {"featurestore/annotations", "train/overlays"},
     "tifffile": {"train/overlays/ome_tiff.py"},

@@ -326,8 +326,8 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> dict[s
     classes = config.class_names
     predictions = Predictions.from_table(relabelled, classes, config.evidence.resample)
     evaluation = evaluate(predictions, config.evidence)
-    counts = fold_confusions(predictions)
-    score = selection.score([0.0] * len(counts), counts, classes)
+    cells, folds = fold_confusions(predictions)
+    score = selection.score([0.0] * folds, cells, classes)
     by_fold = {f"best/{name}": value for name, value in summary(score).items()}
     by_fold = {name: value for name, value in by_fold.items() if "loss" not in name}
     return by_fold | evaluation_metrics(evaluation, "oof")

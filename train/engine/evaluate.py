@@ -1,16 +1,23 @@
 """Heads on the tiles of their validation folds."""
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.engine.confusion import confusion_index
+from train.engine.confusion import ConfusionCells, confusion_index
 from train.engine.problem import Problem
 from train.engine.shard import DROPPED, gather_rows
 from train.engine.weights import LinearHeads
 
+Part = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Heads of one validation fold on some of its tiles: the heads' numbers, shape (M,); the local
+rows, shape (R,); scores, of which the highest is the prediction, shape (M, K, R); sums of losses
+and of weights, shape (2, M)."""
 
-@torch.no_grad()
+
 def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tuple[Tensor, Tensor]:
     """Apply each head to the tiles of its own validation fold.
 
@@ -26,16 +33,87 @@ def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tu
     loss : Tensor of double, shape (H,)
         Mean cross entropy, weighted by class, without label smoothing; 0 for a head without a
         validation fold.
-    confusion : Tensor of int, shape (H, clusters, K, K)
-        By head, cluster, true and predicted class; empty unless ``counted``.
+    confusion : Tensor of int, shape (H, K, K)
+        By head, true and predicted class; empty unless ``counted``.
     """
-    shard, losses = problem.validation, problem.losses.plain()
-    number, classes, _ = weights.weight.shape
+    return count(problem, _apply(problem, weights), counted)
+
+
+def evaluate_by_cluster(problem: Problem, weights: LinearHeads) -> tuple[Tensor, ConfusionCells]:
+    """Apply each head to the tiles of its own validation fold, and count them by cluster.
+
+    Returns
+    -------
+    loss : Tensor of double, shape (H,)
+        As of `evaluate`.
+    confusion : ConfusionCells
+        Of units head * clusters + cluster. Memory is linear in the tiles and in how many heads
+        validate on each of them.
+    """
+    return count_by_cluster(problem, _apply(problem, weights))
+
+
+@torch.no_grad()
+def count(problem: Problem, parts: Iterable[Part], counted: bool) -> tuple[Tensor, Tensor]:
+    """Return what `evaluate` does, of scores that are given."""
+    shard, number, classes = problem.validation, len(problem.heads), problem.classes
     sums = torch.zeros((2, number), dtype=torch.float64, device=shard.device)
-    shape = (number if counted else 0, shard.clusters * classes**2)
-    confusion = torch.zeros(shape, dtype=torch.int64, device=shard.device)
+    size = number * classes**2 if counted else 0
+    confusion = torch.zeros(size, dtype=torch.int64, device=shard.device)
+    for heads, rows, scores, part_sums in parts:
+        sums[:, heads] += part_sums
+        if counted:
+            index = _cells(problem, heads, rows, scores, heads[:, None]).flatten()
+            confusion.scatter_add_(0, index, torch.ones_like(index))
+    sums, confusion = problem.reduce(sums), problem.reduce(confusion)
+    return sums[0] / sums[1].clamp(min=1e-12), confusion.view(-1, classes, classes)
+
+
+@torch.no_grad()
+def count_by_cluster(problem: Problem, parts: Iterable[Part]) -> tuple[Tensor, ConfusionCells]:
+    """Return what `evaluate_by_cluster` does, of scores that are given.
+
+    Each tile's cell is put where the tile stands in the order of all tiles: added up over the
+    processes, that is what each of them has counted.
+    """
+    shard, number = problem.validation, len(problem.heads)
+    sums = torch.zeros((2, number), dtype=torch.float64, device=shard.device)
+    slots = _slots(problem).to(shard.device)
+    size = (int(slots.max()) + 1, shard.rows)
+    cells = torch.zeros(size, dtype=torch.int64, device=shard.device)  # 0 where there is no tile
+    positions = np.arange(shard.rows) if shard.positions is None else shard.positions
+    position = torch.from_numpy(positions).to(shard.device)
+    for heads, rows, scores, part_sums in parts:
+        sums[:, heads] += part_sums
+        unit = heads[:, None] * shard.clusters + shard.cluster[rows]
+        index = _cells(problem, heads, rows, scores, unit)
+        cells[slots[heads][:, None], position[rows]] = index + 1
+    sums, cells = problem.reduce(sums), problem.reduce(cells)
+    tiles = (cells[cells > 0] - 1).cpu().numpy()
+    loss = sums[0] / sums[1].clamp(min=1e-12)
+    return loss, ConfusionCells.of(tiles, number * shard.clusters, problem.classes)
+
+
+def _cells(problem: Problem, heads: Tensor, rows: Tensor, scores: Tensor, unit: Tensor) -> Tensor:
+    target = problem.validation.target[problem.heads.variant[heads[0]], rows]
+    return confusion_index(unit, target, scores.argmax(dim=1), problem.classes)
+
+
+def _slots(problem: Problem) -> Tensor:
+    """Return numbers of heads that differ where two validate on one tile, shape (H,)."""
+    slots = torch.zeros(len(problem.heads), dtype=torch.int64)
+    first, last, before = 0, 0, None
+    for variant, _, heads in problem.heads.by_validation_fold():
+        first, before = last if variant != before else first, variant
+        slots[heads.cpu()] = first + torch.arange(len(heads))
+        last = max(last, first + len(heads))
+    return slots
+
+
+def _apply(problem: Problem, weights: LinearHeads) -> Iterator[Part]:
+    shard, losses = problem.validation, problem.losses.plain()
     buffer = torch.empty(0)
-    for _, section in shard.sections():
+    for start, section in shard.sections():
         for variant, fold, members in problem.heads.by_validation_fold():
             if fold == DROPPED:
                 continue
@@ -45,18 +123,9 @@ def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tu
                 x, buffer = gather_rows(section.x, rows, buffer, shard.block)
                 logits = heads.logits(x.to(shard.device))
                 target = section.target[variant, rows].expand(len(members), -1)
-                if counted:
-                    index = confusion_index(
-                        section.cluster[rows], target, logits.argmax(dim=1), classes
-                    )
-                    confusion[members] = confusion[members].scatter_add(
-                        1, index, torch.ones_like(index)
-                    )
                 mask = torch.ones_like(target, dtype=torch.bool)
-                sums[:, members] += head_losses.residuals(logits, target, mask)[1]
-    sums, confusion = problem.reduce(sums), problem.reduce(confusion)
-    loss = sums[0] / sums[1].clamp(min=1e-12)
-    return loss, confusion.view(-1, shard.clusters, classes, classes)
+                sums = head_losses.residuals(logits, target, mask)[1]
+                yield members, start + rows, logits, sums
 
 
 @torch.no_grad()

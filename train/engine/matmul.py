@@ -1,12 +1,21 @@
-"""Products of a tall matrix of embeddings with few columns, as fast as the processor takes them.
+"""Products of a tall matrix of embeddings with few columns, by what is quickest on the processor.
 
-torch sends float32 products on a CPU to MKL, which on processors of AMD uses half their width;
-oneDNN, which torch brings as well, uses all of it, and is quicker still where columns are few. See
-docs/decisions/008-products.md for what was measured.
+Which that is goes by the width of its vectors, see docs/decisions/049-kernels.md and
+`benchmarks.products`, which measures all kernels on the processor at hand. It is no measurement of
+each process: one would then have other last digits than the next.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
+
+Kernel = Callable[[Tensor, Tensor], Tensor]
+TILE = 8  # columns that OpenBLAS computes as fast as one
+LARGE = 2**20  # numbers: below, no kernel is so much quicker that it is worth another last digit
+FEW = 16  # columns that oneDNN multiplies faster than OpenBLAS, if embeddings are its rows
+WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def has_onednn() -> bool:
@@ -21,25 +30,81 @@ def has_onednn() -> bool:
         return False
 
 
-def _onednn_matmul(x: Tensor, weight: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+def _onednn_matmul(left: Tensor, right: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return product
 
 
-ONEDNN = has_onednn()
+def _onednn_rows_first(left: Tensor, right: Tensor) -> Tensor:
+    return _onednn_matmul(right, left).T.contiguous()  # what runs over rows is quick
 
 
-def matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``x @ weight.T``.
+def _numpy_matmul(left: Tensor, right: Tensor) -> Tensor:
+    columns = left.numpy()
+    lacking = -len(columns) % TILE
+    if lacking:
+        columns = np.concatenate([columns, np.zeros((lacking, columns.shape[1]), np.float32)])
+    return torch.from_numpy(columns @ right.numpy().T)[: len(left)]
+
+
+def _torch_matmul(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right.T
+
+
+ONEDNN: dict[str, Kernel] = {"onednn": _onednn_matmul, "onednn, rows first": _onednn_rows_first}
+KERNELS: dict[str, Kernel] = {
+    **(ONEDNN if has_onednn() else {}),
+    "numpy": _numpy_matmul,
+    "torch": _torch_matmul,
+}
+"""Products of float32 on a CPU."""
+
+
+def kernel_of(columns: int, right: Tensor) -> str:
+    """Return the name of the kernel that multiplies some columns with embeddings.
+
+    Parameters
+    ----------
+    columns
+        How many.
+    right
+        The embeddings; in a gradient a transposed view of them.
+    """
+    has_onednn, forward, few = "onednn" in KERNELS, right.is_contiguous(), columns <= FEW
+    if WIDE or right.numel() < LARGE:
+        return "onednn" if has_onednn else "torch"
+    if has_onednn and few and forward:
+        return "onednn, rows first"
+    if torch.get_num_threads() == 1:  # several of NumPy's and several of torch's wait by spinning
+        return "numpy"
+    return "onednn" if has_onednn and few else "torch"
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left @ right.T``.
+
+    Parameters
+    ----------
+    left
+        Shape (few, dim): weights of heads; or their residuals, and then dim is of rows.
+    right
+        Shape (many, dim); may be a transposed view.
+    """
+    suits = left.device.type == "cpu" and left.dtype == torch.float32
+    if suits and len(left) and left.shape[1] > 1:  # oneDNN refuses some views of one column
+        return KERNELS[kernel_of(len(left), right)](left, right)
+    return left @ right.T
+
+
+def symmetric_product(x: Tensor) -> Tensor:
+    """Return ``x.T @ x``: on a CPU NumPy computes half of it, and mirrors the rest.
 
     Parameters
     ----------
     x
-        Shape (rows, dim).
-    weight
-        Shape (columns, dim); may be a transposed view.
+        Shape (rows, dim), float32.
     """
-    suits = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and x.shape[1] > 1
-    if ONEDNN and suits:  # which refuses some views of one column
-        return _onednn_matmul(x, weight)
-    return x @ weight.T
+    if x.device.type != "cpu":
+        return x.T @ x
+    array = x.numpy()
+    return torch.from_numpy(array.T @ array)

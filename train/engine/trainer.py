@@ -6,7 +6,8 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from train.engine.evaluate import evaluate, out_of_fold
+from train.engine.confusion import ConfusionCells
+from train.engine.evaluate import evaluate, evaluate_by_cluster, out_of_fold
 from train.engine.problem import Problem
 from train.engine.weights import LinearHeads
 
@@ -24,8 +25,8 @@ class Epoch:
     train_loss, validation_loss
         Their mean losses, shape (A,).
     confusion
-        Of a single head, by cluster, true and predicted class on its validation tiles, shape
-        (clusters, K, K); None where nobody asked.
+        Of a single head, by true and predicted class on its validation tiles, shape (K, K); None
+        where nobody asked.
     """
 
     number: int
@@ -66,6 +67,11 @@ class FitResult:
         """Return loss and confusion of each head on its fold, see `train.engine.evaluate`."""
         assert self.weights
         return evaluate(self.problem, self.weights, counted)
+
+    def evaluate_by_cluster(self) -> tuple[Tensor, ConfusionCells]:
+        """Return loss and confusion of each head and cluster, see `train.engine.evaluate`."""
+        assert self.weights
+        return evaluate_by_cluster(self.problem, self.weights)
 
     def out_of_fold(self, heads: Tensor) -> Tensor:
         """Return each local validation row's probabilities by the head that has not seen it.

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from train.engine.confusion import Counts
 from train.evaluation.jackknife import Floats
 
-Counts = npt.NDArray[np.int64]
 STEPS = 512  # of a class's probability, for what leaving out a unit changes
 AT_ONCE = 1024  # units in memory
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.evaluation.jackknife import jackknife_interval
-from train.evaluation.unit_sums import Counts, confusion_counts
+from train.evaluation.unit_sums import ConfusionCells, Counts, confusion_cells
 from train.predictions.table import Predictions
 
 
@@ -65,19 +65,22 @@ def absent_classes(confusion: Counts, classes: list[str]) -> list[str]:
     return [name for name, count in zip(classes, tiles, strict=True) if count == 0]
 
 
-def slide_accuracy(cube: Counts, slides: list[str]) -> dict[str, list[Any]]:
+def slide_accuracy(cells: ConfusionCells, slides: list[str]) -> dict[str, list[Any]]:
     """Return a table ``slide_id, tiles, accuracy`` of the slides with any tile, the worst first.
 
     Parameters
     ----------
-    cube
-        Counts, shape (slides, K, K).
+    cells
+        Counts whose units are slides.
     slides
         Their names.
     """
-    tiles = cube.sum(axis=(1, 2))
-    accuracy = np.trace(cube, axis1=1, axis2=2) / np.maximum(tiles, 1)
-    order = [i for i in np.lexsort((slides, accuracy)) if tiles[i]]  # of equals, by name
+    tiles = np.bincount(cells.unit, cells.count, minlength=cells.units)
+    hits = np.bincount(
+        cells.unit, cells.count * (cells.true == cells.predicted), minlength=cells.units
+    )
+    accuracy = hits / np.maximum(tiles, 1)
+    order = [i for i in np.lexsort((np.array(slides), accuracy)) if tiles[i]]  # of equals, by name
     return {
         "slide_id": [slides[i] for i in order],
         "tiles": [int(tiles[i]) for i in order],
@@ -94,12 +97,12 @@ def slide_summary(accuracy: list[float]) -> dict[str, float]:
     }
 
 
-def fold_confusions(predictions: Predictions) -> Counts:
-    """Return tiles by fold, cluster, true and predicted class, shape (folds, clusters, K, K)."""
+def fold_confusions(predictions: Predictions) -> tuple[ConfusionCells, int]:
+    """Return tiles by fold and cluster, units fold * clusters + cluster, and how many folds."""
     folds, fold = np.unique(predictions.keys["fold"].to_numpy(), return_inverse=True)
-    shape = (len(folds), predictions.clusters, len(predictions.classes), len(predictions.classes))
-    counts = np.zeros((shape[0] * shape[1], *shape[2:]), dtype=np.int64)
-    cluster = fold * predictions.clusters + predictions.cluster
-    counted = confusion_counts(cluster, predictions.target, predictions.predicted, shape[-1])
-    counts[: len(counted)] = counted  # the last clusters of the last fold may have no tile
-    return counts.reshape(shape)
+    unit = fold * predictions.clusters + predictions.cluster
+    cells = confusion_cells(
+        unit, len(folds) * predictions.clusters, predictions.predicted, predictions.target,
+        len(predictions.classes),
+    )  # fmt: skip
+    return cells, len(folds)

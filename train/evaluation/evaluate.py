@@ -15,7 +15,7 @@ from train.evaluation.estimates import Estimate, estimate
 from train.evaluation.groups import Group, as_metrics, by_group, by_slide
 from train.evaluation.jackknife import Floats
 from train.evaluation.metrics import confusion_metrics, one_against_others
-from train.evaluation.unit_sums import Counts, confidence_bins, confusion_counts
+from train.evaluation.unit_sums import ConfusionCells, Counts, confidence_bins, confusion_cells
 from train.predictions.table import Predictions, lone_slides
 from train.tracking.names import encode_name
 
@@ -35,7 +35,7 @@ class Evaluation:
     scores
         Those of the confusion matrix and of its slides, without an interval.
     slide_confusion
-        Tiles by slide, true and predicted class, shape (slides, K, K).
+        Tiles by slide, true and predicted class.
     slides
         A table of the slides, the worst first.
     groups
@@ -52,7 +52,7 @@ class Evaluation:
     settings: Evidence
     metrics: dict[str, Estimate]
     scores: dict[str, float]
-    slide_confusion: Counts
+    slide_confusion: ConfusionCells
     slides: dict[str, list[Any]]
     groups: Sequence[Group]
     confusions: dict[str, list[Any]]
@@ -62,8 +62,7 @@ class Evaluation:
     @cached_property
     def confusion(self) -> Counts:
         """Tiles by true and predicted class, shape (K, K)."""
-        confusion: Counts = self.slide_confusion.sum(axis=0)
-        return confusion
+        return self.slide_confusion.matrix()
 
     @property
     def absent_classes(self) -> list[str]:
@@ -118,9 +117,11 @@ def evaluate(predictions: Predictions, settings: Evidence, loss: float | None = 
     True
     """
     target, predicted, classes = predictions.target, predictions.predicted, predictions.classes
-    slide_confusion = confusion_counts(predictions.slide, target, predicted, len(classes))
+    slide_confusion = confusion_cells(
+        predictions.slide, len(predictions.slides), predicted, target, len(classes)
+    )
     slides = slide_accuracy(slide_confusion, predictions.slides)
-    scores = confusion_metrics(confusion := slide_confusion.sum(axis=0), classes)
+    scores = confusion_metrics(confusion := slide_confusion.matrix(), classes)
     return Evaluation(
         predictions=predictions,
         settings=settings,

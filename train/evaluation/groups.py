@@ -16,7 +16,7 @@ from train.config.schema import Config
 from train.evaluation.confusion import most_confused
 from train.evaluation.estimates import Estimate, with_intervals, without_interval
 from train.evaluation.metrics import compute_metrics, shown_in
-from train.evaluation.unit_sums import Counts, confusion_counts, leave_one_out, unit_sums
+from train.evaluation.unit_sums import Counts, confusion_matrix, leave_one_out, unit_sums
 from train.predictions.table import Predictions, encode_column, encode_slides
 from train.tracking.names import encode_name
 
@@ -113,7 +113,7 @@ def by_group(predictions: Predictions, columns: Sequence[str]) -> list[Group]:
         for index, (value, rows) in enumerate(zip(values, by_value, strict=True)):
             classes = len(predictions.classes)
             target, predicted = predictions.target[rows], predictions.predicted[rows]
-            [confusion] = confusion_counts(0, target, predicted, classes)
+            confusion = confusion_matrix(target, predicted, classes)
             group = Group(
                 column=column,
                 value=value,

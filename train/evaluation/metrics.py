@@ -309,11 +309,6 @@ def confusion_metrics(confusion: Counts, classes: list[str]) -> dict[str, float]
     }
 
 
-def f1_macro(confusion: Floats | Counts) -> Floats:
-    """Return the macro F1 of many confusion matrices, shape (..., K, K) -> (...)."""
-    return METRICS["f1_macro"].compute(UnitSums.of_confusion(confusion))
-
-
 def one_against_others(
     predictions: Predictions,
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.float32]]]:

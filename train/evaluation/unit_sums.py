@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from train.engine.confusion import confusion_index
-from train.evaluation.areas import Counts, areas, areas_left_out
+from train.engine.confusion import ConfusionCells, Counts, confusion_index
+from train.evaluation.areas import areas, areas_left_out
 from train.evaluation.jackknife import Floats
 
 BINS = 15  # of confidence, for the calibration error
@@ -59,6 +59,23 @@ class UnitSums:
             distance=(counts * (index[:, None] - index) ** 2).sum(axis=(-2, -1)),
         )
 
+    @classmethod
+    def of_cells(cls, cells: ConfusionCells) -> "UnitSums":
+        """Return those of the units of a sparse count, units in front."""
+        unit, true, predicted = cells.unit, cells.true, cells.predicted
+        shape = (cells.units, cells.classes)
+
+        def added(kind: Counts, count: Counts) -> Floats:
+            place = unit * cells.classes + kind
+            return _added(place, shape[0] * shape[1], count).reshape(shape)
+
+        return cls(
+            hits=added(true, cells.count * (true == predicted)),
+            true=added(true, cells.count),
+            predicted=added(predicted, cells.count),
+            distance=_added(unit, cells.units, cells.count * (true - predicted) ** 2),
+        )
+
     def __len__(self) -> int:
         return len(self.hits)
 
@@ -66,6 +83,16 @@ class UnitSums:
         """Return the sums over units, which are the axis in front."""
         return UnitSums(
             **{part.name: getattr(self, part.name).sum(axis=0) for part in fields(self)}
+        )
+
+    def reshape(self, *units: int) -> "UnitSums":
+        """Return the sums of a confusion with its units along several axes."""
+        classes = self.hits.shape[-1]
+        return UnitSums(
+            hits=self.hits.reshape(*units, classes),
+            true=self.true.reshape(*units, classes),
+            predicted=self.predicted.reshape(*units, classes),
+            distance=self.distance.reshape(units),
         )
 
     def without(self, units: "UnitSums") -> "UnitSums":
@@ -158,13 +185,17 @@ def unit_sums(
     )
 
 
-def confusion_counts(
-    cluster: Counts | int, target: Counts, predicted: Counts, classes: int
-) -> Counts:
-    """Count tiles by cluster, true and predicted class, shape (clusters, K, K)."""
-    clusters = int(np.max(cluster)) + 1
-    index = confusion_index(np.asarray(cluster), target, predicted, classes)
-    return np.bincount(index, minlength=clusters * classes**2).reshape(clusters, classes, classes)
+def confusion_cells(
+    unit: Counts, units: int, predicted: Counts, target: Counts, classes: int
+) -> ConfusionCells:
+    """Count tiles by unit, true and predicted class."""
+    return ConfusionCells.of(confusion_index(unit, target, predicted, classes), units, classes)
+
+
+def confusion_matrix(target: Counts, predicted: Counts, classes: int) -> Counts:
+    """Count tiles by true and predicted class, shape (K, K)."""
+    index = confusion_index(np.zeros_like(target), target, predicted, classes)
+    return np.bincount(index, minlength=classes**2).reshape(classes, classes)
 
 
 def confidence_bins(

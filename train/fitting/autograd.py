@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from train.config.schema import Config
 from train.engine.losses import cross_entropy_sum
@@ -19,7 +20,6 @@ from train.engine.shard import Shard
 from train.engine.standardizer import Standardizer
 from train.engine.stream import Stream
 from train.engine.trainer import Epoch, FitResult
-from train.evaluation.slide_confusion import SlideConfusion
 from train.models.checkpoint import ModelSpec, TrainedModel, copy_state
 from train.models.heads import Standardize
 from train.models.inference import BLOCK, Applied, apply_network
@@ -47,7 +47,7 @@ class NetworkResult(FitResult):
         return TrainedModel(network.eval().requires_grad_(False), self.trainer.spec)
 
     def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
-        """Return loss, shape (1,), and confusion, shape (1, clusters, K, K)."""
+        """Return loss, shape (1,), and confusion, shape (1, K, K)."""
         assert self.trainer
         loss, confusion = self.trainer.summarise(self._applied)
         return loss, confusion[None]
@@ -163,10 +163,11 @@ class AutogradTrainer:
         return apply_network(lambda x: head(x.float()), blocks, self.weights)
 
     def summarise(self, applied: Applied) -> tuple[Tensor, Tensor]:
-        """Return the loss, shape (1,), and the confusion by cluster, over all processes."""
+        """Return the loss, shape (1,), and the confusion, shape (K, K), over all processes."""
         shard = self.validation
-        confusion = SlideConfusion(shard.clusters, len(self.weights)).to(shard.device)
-        confusion.update(shard.cluster, shard.target[0], applied.predicted)
+        confusion = MulticlassConfusionMatrix(len(self.weights), validate_args=False)
+        confusion = confusion.to(shard.device)
+        confusion.update(applied.predicted, shard.target[0])
         sums = self.processes.all_reduce(applied.sums)
         return (sums[0] / sums[1].clamp(min=1e-12))[None], confusion.compute()
 

@@ -8,10 +8,12 @@ import numpy as np
 from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.evaluation.estimates import Estimate, estimates, limits_of
-from train.evaluation.metrics import confusion_metrics, f1_macro, nan_mean
-from train.evaluation.unit_sums import Counts
+from train.evaluation.metrics import METRICS, confusion_metrics, nan_mean
+from train.evaluation.unit_sums import ConfusionCells, UnitSums
 from train.fitting.divergence import check_result
 from train.fitting.grid import HeadGrid
+
+AT_ONCE = 2**17  # sums of clusters, folds and classes in memory
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ def select_setting(grid: HeadGrid, result: FitResult, config: Config) -> Choice:
     if grid.is_single:
         loss, _ = result.evaluate(counted=False)
         return Choice(0, 0, grid.folds[0], float(loss), int(result.best_epoch) + 1, [])
-    loss, confusion = result.evaluate()
+    loss, cells = result.evaluate_by_cluster()
     check_result(result.best_loss, loss, config)
-    by_fold = confusion.view(-1, folds, *confusion.shape[1:]).cpu().numpy()
+    size = cells.units // len(loss) * folds
     scores = [
-        score(losses, counts, classes)
-        for losses, counts in zip(loss.view(-1, folds).tolist(), by_fold, strict=True)
+        score(losses, cells.select(number * size, (number + 1) * size), classes)
+        for number, losses in enumerate(loss.view(-1, folds).tolist())
     ]
     order = [(-round(s.mean("f1_macro"), 12), s.mean("loss")) for s in scores]
     setting = order.index(min(order))
@@ -105,24 +107,27 @@ def select_setting(grid: HeadGrid, result: FitResult, config: Config) -> Choice:
     return Choice(setting, head, fold, float(loss[head]), epochs, scores)
 
 
-def score(losses: Sequence[float], confusion: Counts, classes: list[str]) -> Score:
+def score(losses: Sequence[float], cells: ConfusionCells, classes: list[str]) -> Score:
     """Return how good a setting is.
 
     Parameters
     ----------
     losses
         Validation loss of each fold.
-    confusion
-        Counts, shape (folds, clusters, K, K); see ``evidence.resample``.
+    cells
+        Counts of units fold * clusters + cluster; see ``evidence.resample``.
     """
+    clusters = cells.units // len(losses)
     folds = [
-        confusion_metrics(fold.sum(axis=0), classes) | {"loss": float(loss)}
-        for loss, fold in zip(losses, confusion, strict=True)
-    ]
-    return Score(folds, mean_f1_macro(confusion))
+        confusion_metrics(
+            cells.select(fold * clusters, (fold + 1) * clusters).matrix(), classes
+        ) | {"loss": float(loss)}
+        for fold, loss in enumerate(losses)
+    ]  # fmt: skip
+    return Score(folds, mean_f1_macro(cells, len(losses)))
 
 
-def mean_f1_macro(confusion: Counts) -> Estimate:
+def mean_f1_macro(cells: ConfusionCells, folds: int) -> Estimate:
     """Return the mean of the folds' macro F1 and its 95 % interval, clusters left out one by one.
 
     Without the only cluster of a fold, the mean is that of the other folds. The heads stay as they
@@ -130,12 +135,29 @@ def mean_f1_macro(confusion: Counts) -> Estimate:
 
     Parameters
     ----------
-    confusion
-        Counts, shape (folds, clusters, K, K).
+    cells
+        Counts of units fold * clusters + cluster.
+    folds
+        Their number.
     """
-    present = confusion[:, confusion.any(axis=(0, 2, 3))]
-    total = present.sum(axis=1)
-    value = f1_macro(total).mean(keepdims=True)
-    left_out = nan_mean(f1_macro(total[:, None] - present).T)[None]
-    names, units = ["f1_macro"], np.array([present.shape[1]], dtype=float)
-    return estimates(names, value, left_out, limits_of(names), units)["f1_macro"]
+    fold, cluster = np.divmod(cells.unit, cells.units // folds)
+    present, cluster = np.unique(cluster, return_inverse=True)
+    number, classes = len(present), cells.classes
+    cell = cells.index % classes**2
+    total = UnitSums.of_cells(ConfusionCells(fold * classes**2 + cell, cells.count, folds, classes))
+    unit = cluster * folds + fold  # so that some clusters at a time are a range of units
+    order = np.argsort(unit, kind="stable")
+    by_cluster = ConfusionCells(
+        (unit * classes**2 + cell)[order], cells.count[order], number * folds, classes
+    )
+    left_out = np.empty((folds, number))
+    step = max(1, AT_ONCE // (folds * classes))
+    for start in range(0, number, step):
+        stop = min(start + step, number)
+        clusters = UnitSums.of_cells(by_cluster.select(start * folds, stop * folds))
+        without = total.without(clusters.reshape(stop - start, folds))
+        left_out[:, start:stop] = METRICS["f1_macro"].compute(without).T
+    value = METRICS["f1_macro"].compute(total).mean(keepdims=True)
+    names, units = ["f1_macro"], np.array([number], dtype=float)
+    interval = estimates(names, value, nan_mean(left_out.T)[None], limits_of(names), units)
+    return interval["f1_macro"]

@@ -58,7 +58,7 @@ class HeadHistory:
         if not self.run.is_main or not tracker.records:
             return
         assert epoch.confusion is not None
-        confusion = epoch.confusion.sum(dim=0).cpu().numpy()
+        confusion = epoch.confusion.cpu().numpy()
         losses = {
             "train/loss": float(epoch.train_loss),
             "validation/loss": float(epoch.validation_loss),

@@ -101,10 +101,12 @@ def worst_slides(evaluation: Evaluation, name: str) -> Table:
     predictions = evaluation.predictions
     columns = ("slide_id", "tiles", "accuracy")
     worst = {column: evaluation.slides[column][:WORST] for column in columns}
-    by_slide = dict(zip(predictions.slides, evaluation.slide_confusion, strict=True))
-    worst["taken for another"] = [
-        confused(by_slide[slide], predictions.classes) for slide in worst["slide_id"]
-    ]
+    number = {slide: place for place, slide in enumerate(predictions.slides)}
+    cells = (
+        evaluation.slide_confusion.select(number[slide], number[slide] + 1)
+        for slide in worst["slide_id"]
+    )
+    worst["taken for another"] = [confused(each.matrix(), predictions.classes) for each in cells]
     return Table(f"Worst slides, {name}", worst)
 
 

@@ -162,7 +162,7 @@ def test_closed_forms_are_those_in_memory(dataset: tuple[Shard, int]):
 def test_heads_learn_from_the_disk(shard: Shard):
     result = train(make_problem(on_disk(shard), make_heads()), make_plan(12))
     _, confusion = evaluate(make_problem(shard, make_heads()), result.weights)
-    hits: Tensor = confusion.sum(dim=(0, 1)).diagonal().sum()
+    hits: Tensor = confusion.sum(dim=0).diagonal().sum()
     assert float(hits / confusion.sum()) > 0.85
     assert confusion.shape[-1] == CLASSES
 

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as peer
 
 from train.engine.losses import class_weights, cross_entropy_sum
 from train.evaluation.confusion import absent_classes, slide_accuracy, slide_summary
 from train.evaluation.metrics import confusion_metrics
-from train.evaluation.slide_confusion import SlideConfusion
+from train.evaluation.unit_sums import (
+    ConfusionCells,
+    UnitSums,
+    confusion_cells,
+    confusion_matrix,
+)
 from train.tracking.names import decode_name, encode_name
 
 TRUE = np.array([0, 0, 1, 1, 1, 2, 2, 0, 1, 2])
@@ -16,30 +23,55 @@ PRED = np.array([0, 1, 1, 1, 2, 2, 0, 0, 1, 2])
 SLIDE = np.array([0, 0, 0, 1, 1, 1, 1, 3, 3, 3])
 
 
-def cube(*edges: int) -> np.ndarray:
-    """Count in blocks that end at the edges."""
-    counted = SlideConfusion(4, 3)
-    for start, stop in zip((0, *edges), (*edges, len(TRUE)), strict=True):
-        rows = slice(start, stop)
-        counted.update(*(torch.from_numpy(v[rows]) for v in (SLIDE, TRUE, PRED)))
-    return counted.compute().numpy()
+CELLS = confusion_cells(SLIDE, 4, PRED, TRUE, 3)
 
 
-def test_cube_counts_each_tile_once_however_it_is_cut():
-    assert cube().sum() == len(TRUE)
-    np.testing.assert_array_equal(cube(), cube(1, 2, 7))
-    np.testing.assert_array_equal(cube().sum(axis=0), peer.confusion_matrix(TRUE, PRED))
+def cells_of(cube: np.ndarray) -> ConfusionCells:
+    """Return the cells of counts of shape (units, K, K)."""
+    index = np.flatnonzero(cube)
+    return ConfusionCells(index, cube.ravel()[index], *cube.shape[:2])
+
+
+def dense(cells: ConfusionCells) -> np.ndarray:
+    """Return counts of shape (units, K, K)."""
+    return np.stack([cells.select(unit, unit + 1).matrix() for unit in range(cells.units)])
+
+
+def test_cells_are_scikit_learns_matrices_of_each_slide():
+    assert CELLS.count.sum() == len(TRUE)
+    assert (CELLS.count > 0).all()
+    by_slide = [
+        peer.confusion_matrix(TRUE[slide == SLIDE], PRED[slide == SLIDE], labels=range(3))
+        if (slide == SLIDE).any() else np.zeros((3, 3))
+        for slide in range(4)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(dense(CELLS), by_slide)
+    np.testing.assert_array_equal(CELLS.matrix(), peer.confusion_matrix(TRUE, PRED))
+    np.testing.assert_array_equal(confusion_matrix(TRUE, PRED, 3), CELLS.matrix())
+
+
+@given(tiles=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=30), cut=st.integers(0, 5))
+def test_sums_of_cells_are_those_of_matrices(tiles: list[tuple[int, int, int]], cut: int):
+    unit, true, predicted = np.array(tiles, dtype=np.int64).reshape(-1, 3).T
+    counts = np.zeros((5, 5, 5), dtype=np.int64)
+    np.add.at(counts, (unit, true, predicted), 1)
+    cells = confusion_cells(unit, 5, predicted, true, 5)
+    np.testing.assert_array_equal(dense(cells), counts)
+    np.testing.assert_array_equal(cells.select(0, cut).matrix(), counts[:cut].sum(axis=0))
+    sums, expected = UnitSums.of_cells(cells), UnitSums.of_confusion(counts)
+    for name in ("hits", "true", "predicted", "distance"):
+        np.testing.assert_array_equal(getattr(sums, name), getattr(expected, name))
 
 
 def test_of_equally_good_slides_the_name_decides():
     """Not the number, which is that of the first tile."""
     half, good = np.array([[1, 1], [0, 0]]), np.array([[1, 0], [0, 1]])
-    found = slide_accuracy(np.stack([good, 2 * half, half]), ["a", "c", "b"])
-    assert found["slide_id"] == ["b", "c", "a"]
+    table = slide_accuracy(cells_of(np.stack([good, 2 * half, half])), ["a", "c", "b"])
+    assert table["slide_id"] == ["b", "c", "a"]
 
 
 def test_scores_agree_with_scikit_learn():
-    scores = confusion_metrics(cube().sum(axis=0), ["a", "b", "c"])
+    scores = confusion_metrics(CELLS.matrix(), ["a", "b", "c"])
     assert scores["accuracy"] == pytest.approx(peer.accuracy_score(TRUE, PRED))
     assert scores["balanced_accuracy"] == pytest.approx(peer.balanced_accuracy_score(TRUE, PRED))
     assert scores["f1_macro"] == pytest.approx(peer.f1_score(TRUE, PRED, average="macro"))
@@ -66,7 +98,7 @@ def test_class_only_predicted_counts_as_zero_in_macro_f1():
 
 
 def test_slides_are_listed_worst_first_and_empty_ones_not_at_all():
-    table = slide_accuracy(cube(), ["s0", "s1", "s2", "s3"])
+    table = slide_accuracy(CELLS, ["s0", "s1", "s2", "s3"])
     assert table["slide_id"] == ["s1", "s0", "s3"]
     assert table["tiles"] == [4, 3, 3]
     assert table["accuracy"] == pytest.approx([0.5, 2 / 3, 1.0])

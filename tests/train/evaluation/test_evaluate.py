@@ -38,7 +38,7 @@ def test_it_has_no_effect(evaluation: Evaluation, capsys: pytest.CaptureFixture[
 
 def test_it_is_made_of_the_same_tiles(evaluation: Evaluation):
     assert evaluation.confusion.tolist() == [[2, 1], [1, 2]]
-    assert evaluation.slide_confusion.sum(axis=0).tolist() == evaluation.confusion.tolist()
+    assert evaluation.slide_confusion.matrix().tolist() == evaluation.confusion.tolist()
     assert evaluation.bins[:, 0].sum() == 6
     assert evaluation.risk_coverage["risk"][-1] == pytest.approx(2 / 6)
     assert set(evaluation.curves) == set(CLASSES)

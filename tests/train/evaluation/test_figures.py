@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from train.evaluation.estimates import estimate
 from train.evaluation.metrics import CLASS, METRICS, confusion_metrics
-from train.evaluation.unit_sums import confusion_counts
+from train.evaluation.unit_sums import confusion_matrix
 
 CLASSES = ["Fat", "Muscle", "Nerve"]
 ROWS = re.findall(
@@ -38,7 +38,7 @@ def test_a_figure_is_what_is_said_of_it(row: tuple[str, ...]):
         variable, value = given.split(" = ")
         names[variable] = eval(value, names)
     tiles = predictions(y, p, np.arange(90) // 9, CLASSES)
-    confusion = confusion_counts(0, y, p.argmax(axis=1), 3)[0]
+    confusion = confusion_matrix(y, p.argmax(axis=1), 3)
     computed = confusion_metrics(confusion, CLASSES)
     computed |= {key: each.value for key, each in estimate(tiles, ordered=True).items()}
     for index, of_class in enumerate(CLASSES):

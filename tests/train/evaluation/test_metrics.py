@@ -12,7 +12,7 @@ from train.evaluation.confusion import confusions
 from train.evaluation.estimates import ALIKE, ALONE, Estimate
 from train.evaluation.estimates import estimate as estimated
 from train.evaluation.metrics import compute_metrics, final_metrics, spec_of
-from train.evaluation.unit_sums import confusion_counts, leave_one_out
+from train.evaluation.unit_sums import confusion_cells, confusion_matrix, leave_one_out
 
 NAMES = ["Fat", "Muscle", "Nerve"]
 
@@ -254,7 +254,7 @@ def test_confusions_come_worst_first():
     )
     slide = np.repeat([0, 1], [21, 2])
     found = confusions(predictions(true, np.eye(3)[predicted], slide, NAMES),
-                       confusion_counts(0, true, predicted, 3)[0])  # fmt: skip
+                       confusion_matrix(true, predicted, 3))  # fmt: skip
     low, high = np.array(found.pop("low")), np.array(found.pop("high"))
     assert found == {
         "true": ["Nerve", "Fat", "Muscle"],
@@ -275,5 +275,6 @@ def test_nothing_is_confused_by_who_is_right():
 
 def test_tiles_are_counted_by_unit_truth_and_prediction():
     unit, target, predicted = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0, 0])
-    found = confusion_counts(unit, target, predicted, 2)
-    assert found.tolist() == [[[0, 0], [2, 0]], [[1, 0], [0, 0]]]
+    cells = confusion_cells(unit, 2, predicted, target, 2)
+    assert cells.select(0, 1).matrix().tolist() == [[0, 0], [2, 0]]
+    assert cells.select(1, 2).matrix().tolist() == [[1, 0], [0, 0]]

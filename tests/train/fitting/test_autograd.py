@@ -81,7 +81,7 @@ def test_it_is_what_a_loop_in_torch_trains(sides: tuple[Shard, Shard]):
             float(plain(logits, validation.target[0])), rel=1e-4
         )
         hits = int((logits.argmax(dim=1) == validation.target[0]).sum())
-        assert int(epoch.confusion.sum(dim=0).diagonal().sum()) == hits
+        assert int(epoch.confusion.diagonal().sum()) == hits
         assert int(epoch.confusion.sum()) == len(validation)
 
 
@@ -117,7 +117,7 @@ def test_tiles_on_the_disk_are_those_in_memory(sides: tuple[Shard, Shard], norma
         probabilities = trainer.result().out_of_fold(torch.tensor([0]))
         torch.testing.assert_close(trainer.result().model.network(sides[1].x), probabilities)
     result = run(make_trainer(tuple(map(on_disk, sides)), normalize, epochs=12))
-    hits = result.evaluate()[1].sum(dim=(0, 1)).diagonal().sum()
+    hits = result.evaluate()[1].sum(dim=0).diagonal().sum()
     assert float(hits) / len(sides[1]) > 0.6
 
 

@@ -66,7 +66,7 @@ def fitted(argv: list[str]) -> tuple[float, torch.Tensor]:
         for _ in trainer:
             pass
         loss, confusion = trainer.result().evaluate()
-    counts = confusion.sum(dim=(0, 1))[:3].double()
+    counts = confusion.sum(dim=0)[:3].double()
     return float(counts.diagonal().sum() / counts.sum()), loss
 
 

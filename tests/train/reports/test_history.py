@@ -52,8 +52,8 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
     )
     history, loss = HeadHistory(run), torch.tensor([0.5])
     for number in range(6):
-        confusion = torch.zeros((1, 10, 10), dtype=torch.int64)
-        confusion[0, 3, number] = number + 1
+        confusion = torch.zeros((10, 10), dtype=torch.int64)
+        confusion[3, number] = number + 1
         history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
     result: Any = SimpleNamespace(best_epoch=torch.tensor([1]))
     history.close(result)
@@ -73,7 +73,7 @@ def history_of(tmp_path: Path) -> HeadHistory:
 
 def train(history: HeadHistory, *numbers: int) -> Recorder:
     """Record epochs; return the tracker."""
-    loss, confusion = torch.tensor([0.5]), torch.eye(10, dtype=torch.int64)[None]
+    loss, confusion = torch.tensor([0.5]), torch.eye(10, dtype=torch.int64)
     for number in numbers:
         history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
     recorder: Any = history.run.tracker

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from train.engine.heads import HeadSpecs
-from train.engine.matmul import matmul
+from train.engine.matmul import symmetric_product
 from train.engine.problem import Problem
 from train.engine.shard import DROPPED
 
@@ -94,7 +94,7 @@ def gram_matrices(problem: Problem, second: bool = True) -> Moments:
                 count[stratum] += len(rows)
                 sums[stratum] += x.sum(dim=0, dtype=torch.float64)
                 if second:
-                    gram[stratum] += matmul(x.T.contiguous(), x.T).double()
+                    gram[stratum] += symmetric_product(x).double()
     totals = (reduce(part).cpu() for part in (count, sums, gram))
     return Moments(strata, cutoffs, centre.cpu(), *totals)
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.engine.confusion import confusion_index
+from train.engine.confusion import ConfusionCells
+from train.engine.evaluate import Part, count, count_by_cluster
 from train.engine.heads import train_mask
 from train.engine.matmul import matmul
 from train.engine.problem import Problem
@@ -42,11 +43,14 @@ class Votes(FitResult):
 
     def evaluate(self, counted: bool = True) -> tuple[Tensor, Tensor]:
         """Return loss and confusion of each head on its fold, as of heads with weights."""
-        problem, shard, classes = self.problem, self.problem.validation, self.problem.classes
-        number, device = len(problem.heads), shard.device
-        sums = torch.zeros((2, number), dtype=torch.float64, device=device)
-        confusion = torch.zeros((number, shard.clusters * classes**2), dtype=torch.int64)
-        confusion = confusion.to(device)
+        return count(self.problem, self._parts(), counted)
+
+    def evaluate_by_cluster(self) -> tuple[Tensor, ConfusionCells]:
+        """Return loss and confusion of each head and cluster, as of heads with weights."""
+        return count_by_cluster(self.problem, self._parts())
+
+    def _parts(self) -> Iterator[Part]:
+        problem, shard = self.problem, self.problem.validation
         for head, (variant, fold) in enumerate(
             zip(problem.heads.variant.tolist(), problem.heads.fold.tolist(), strict=True)
         ):
@@ -56,13 +60,9 @@ class Votes(FitResult):
             votes, target = self.by_head[head][rows], shard.target[variant, rows]
             weight = problem.losses.class_weights[head, target]
             of_target = votes.gather(1, target[:, None])[:, 0]
-            sums[0, head] = -(weight * of_target.clamp(min=LEAST).log()).sum(dtype=torch.float64)
-            sums[1, head] = weight.sum(dtype=torch.float64)
-            index = confusion_index(shard.cluster[rows], target, votes.argmax(dim=1), classes)
-            confusion[head] = torch.bincount(index, minlength=confusion.shape[1])
-        sums, confusion = problem.reduce(sums), problem.reduce(confusion)
-        loss = sums[0] / sums[1].clamp(min=1e-12)
-        return loss, confusion.view(number, shard.clusters, classes, classes)
+            losses = -(weight * of_target.clamp(min=LEAST).log())
+            sums = torch.stack([part.sum(dtype=torch.float64) for part in (losses, weight)])
+            yield torch.tensor([head], device=shard.device), rows, votes.T[None], sums[:, None]
 
     def out_of_fold(self, heads: Tensor) -> Tensor:
         """Return each local row's shares of votes by the head that validates on it."""

@@ -74,7 +74,7 @@ class LbfgsTrainer:
 
     def __iter__(self) -> Iterator[Epoch]:
         """Minimise the objectives of all heads at once; each leaves the product when it is done."""
-        objective, weights, most = self.objective, self.weights, self.plan.max_epochs
+        objective, weights, most = self.objective, self.weights.clone(), self.plan.max_epochs
         active = torch.arange(len(self.values))
         logits = objective.logits(weights)
         value, gradient = objective.value(weights, logits)
@@ -84,6 +84,7 @@ class LbfgsTrainer:
                 guess = Guess.sampled(objective, logits)
             direction = pairs.direction(gradient, guess, objective)
             decrease = -dot(gradient, direction)
+            self._finish(active, weights, value, iteration)
             yield Epoch(iteration, active, value.cpu(), value.cpu())
             small = decrease <= 2 * self.tolerance * value.abs()
             lost = stalled | (iteration == most) | ~value.isfinite()
@@ -95,7 +96,6 @@ class LbfgsTrainer:
                 proven = (small & optimal) | (stalled & (gap <= PROVEN * value))
                 done = proven | lost
                 heads = active[done.cpu()]
-                self._finish(heads, weights.select(done), value[done], iteration)
                 self._finish_evidence(heads, gradient.select(done), gap[done], proven[done])
                 going_on = (~done).nonzero()[:, 0]
                 active = active[going_on.cpu()]
@@ -137,6 +137,13 @@ class LbfgsTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Start anew."""
 
+    def current(self) -> LinearHeads:
+        """Return the weights of the last iteration, on embeddings as they are."""
+        learned = self.problem.losses.class_weights.to(self.weights.bias.device) > 0
+        weights = single_precision(self.weights)
+        bias = weights.bias.masked_fill(~learned, -torch.inf)
+        return self.objective.standardizer.fold_into(LinearHeads(weights.weight, bias))
+
     def result(self) -> FitResult:
         """Return the heads with the evidence that they are at their optimum.
 
@@ -145,10 +152,7 @@ class LbfgsTrainer:
         embeddings); ``gap``, how far it is above the optimum at the most, see `Objective.gap`;
         ``converged``, 1 where it ended within its tolerance, 0 where iterations were used up.
         """
-        learned = self.problem.losses.class_weights.to(self.weights.bias.device) > 0
-        weights = single_precision(self.weights)
-        bias = weights.bias.masked_fill(~learned, -torch.inf)
-        raw = self.objective.standardizer.fold_into(LinearHeads(weights.weight, bias))
+        raw = self.current()
         loss, _ = evaluate(self.problem, raw, counted=False)
         diagnostics = {
             "objective": self.values, "gradient": self.gradient_norm, "gap": self.gap,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.matmul import matmul
+from train.engine.matmul import symmetric_product
 from train.engine.solvers.objective import Objective, tile_weights
 from train.engine.weights import LinearHeads
 
 MEMORY = 10  # pairs of steps and changes of gradient
 SAMPLE = 32768  # tiles that the Gram matrix is taken from
+PIECE = 4096  # of them in memory
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,24 @@ class Guess:
         tile_weight = tile_weights(sample, problem)
         curvature = (probability * (1 - probability)).mean(dim=1)
         weight = (curvature * tile_weight).mean(dim=0)
-        rows = [section.x[-start % step :: step] for start, section in shard.sections()]
-        x = torch.cat([piece.to(standardizer.mean.device).float() for piece in rows])
-        z = (x - standardizer.mean.mean(dim=0)) / standardizer.scale.mean(dim=0)
-        gram = problem.reduce(matmul((z * weight[:, None]).T.contiguous(), z.T)).double()
+        mean, scale = standardizer.mean.mean(dim=0), standardizer.scale.mean(dim=0)
+        root, before = weight.sqrt(), 0
+        gram = torch.zeros((shard.dim, shard.dim), device=mean.device)
+        for start, section in shard.sections():
+            for rows in torch.arange(-start % step, section.local_rows, step).split(PIECE):
+                x = section.x[rows.to(section.x.device)].to(mean.device).float()  # type: ignore[union-attr]  # a section is in memory
+                z = x.sub_(mean).div_(scale).mul_(root[before : before + len(rows), None])
+                gram += symmetric_product(z)
+                before += len(rows)
+        gram = problem.reduce(gram).double()
         bias = problem.reduce(weight.sum(dtype=torch.float64))
         weight_sum = problem.reduce(tile_weight.mean(dim=0).sum(dtype=torch.float64)).clamp(
             min=1e-12
         )
-        mean = (gram / weight_sum).float()
-        if not mean.isfinite().all():  # of numbers whose squares are too large there is no guess
-            mean = torch.eye(len(mean), device=mean.device)
-        values, vectors = torch.linalg.eigh(mean)
+        gram = (gram / weight_sum).float()
+        if not gram.isfinite().all():  # of numbers whose squares are too large there is no guess
+            gram = torch.eye(len(gram), device=gram.device)
+        values, vectors = torch.linalg.eigh(gram)
         return cls(vectors.double(), values.double().clamp(min=0), bias / weight_sum)
 
     def applied(self, vector: LinearHeads, decay: Tensor) -> LinearHeads:
