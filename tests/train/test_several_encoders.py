@@ -27,8 +27,8 @@ from train.evaluation.leaderboard import Entry, leaderboard
 from train.fitting import load
 from train.models import checkpoint
 from train.predictions.table import Predictions
-from train.reports.logger import RunLogger
 from train.runtime.fit_state import FileCheckpointer
+from train.runtime.run import Run
 from train.tracking.mlflow_tracker import MlflowTracker
 
 PROBE = str(ROOT / "train" / "probe.py")
@@ -216,7 +216,7 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     models: list[str | None] = []  # to export one takes seconds
     monkeypatch.setattr(MlflowTracker, "model", lambda *given: models.append(given[-1]))
-    monkeypatch.setattr(RunLogger, "visible", False)  # nor is a page written
+    monkeypatch.setattr(Run, "visible", False)  # nor is a page written
     save, saved = FileCheckpointer.save, []
 
     def killed(self: FileCheckpointer) -> None:
