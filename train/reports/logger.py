@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from featurestore.console.tables import print_funnel, print_table
 from featurestore.errors import FeatureStoreWarning
+from featurestore.io.names import is_registered
 from featurestore.printing import Console
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.store import FeatureStore
@@ -30,7 +31,8 @@ from train.predictions import partitions
 from train.predictions.files import write_json, write_parquet
 from train.predictions.table import Predictions
 from train.reports import calibration as temperature
-from train.reports import encoders, inputs, printed, reproduce, results, settings, solver, training
+from train.reports import card, encoders, inputs, printed, reproduce, results, settings, solver
+from train.reports import training as training_report
 from train.reports.html import FILE, Page, columns, write_page
 from train.runtime.run import Run
 from train.runtime.snapshots import inputs_of
@@ -79,6 +81,7 @@ class RunLogger:
         self.model_uri: str | None = None
         self.snapshots: Sequence[Snapshot] = ()
         self.evaluated: dict[str, encoders.Evaluated] = {}
+        self.tags: dict[str, str] = {}
 
     @property
     def visible(self) -> bool:
@@ -98,10 +101,14 @@ class RunLogger:
         tracker: Tracker = NullTracker() if self.config.resume else self.tracker
         # What encoders have in common was printed of the run above.
         run = replace(self.run, console=Console(quiet=True)) if self.run.is_child else self.run
-        tracker.params(training.configured(self.config))
+        tracker.params(training_report.configured(self.config))
         tracker.text(text.text(self.config), "config.yaml")
         tracker.text("".join(f"{name}=={v}\n" for name, v in versions().items()), "versions.txt")
         tracker.params({"command": self.run.command})
+        self.tags = card.tags(self.config, snapshots)
+        self.tracker.tags(self.tags)
+        if mode != "fit" and is_registered(self.config.checkpoint or ""):
+            self.tracker.evaluates(str(self.config.checkpoint))
         for snapshot in snapshots:
             run.console.print(f"snapshot: {snapshot.folder.name}")
             digests = {"sha256": snapshot.digest, CONTENT: snapshot.content}
@@ -175,8 +182,8 @@ class RunLogger:
     def training(self, trained: Training) -> None:
         """Record how the registered head was trained, and what was selected by which figure."""
         self.trained = trained
-        self.tracker.params(training.chosen(self.config, trained))
-        training.say(self.console, trained, self.config.mode)
+        self.tracker.params(training_report.chosen(self.config, trained))
+        training_report.say(self.console, trained, self.config.mode)
 
     @on_main
     def registered_head(self, choice: Choice) -> None:
@@ -203,7 +210,8 @@ class RunLogger:
         self.registered = model
         self.tracker.checkpoint(file)
         name = tracking.model if tracking.register else None
-        self.model_uri = self.tracker.model(model, file, name)
+        described = card.card(model, self.page.headlines, self.tags, self.run.command)
+        self.model_uri = self.tracker.model(model, file, name, described)
         if self.model_uri:
             self.console.print(f"model: {self.model_uri}")
 
@@ -366,10 +374,11 @@ class RunLogger:
         """
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
-            model, trained = evaluated, training.of_evaluated(evaluated, mode)
-            training.say(self.console, trained, mode)
+            model, trained = evaluated, training_report.of_evaluated(evaluated, mode)
+            training_report.say(self.console, trained, mode)
         if not self.visible:
             return
+        self.tracker.describe(card.description(self.page.headlines, self.run.command))
         uri = self.model_uri if mode == "fit" else self.config.checkpoint
         reproduce.heading(self.page, self.run)
         results.model(self.page, self.config, model, trained, uri)

@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, wraps
-from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,7 +14,9 @@ from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
 from train.models.checkpoint import TrainedModel
 from train.predictions.files import as_json
-from train.tracking import logged_model, registry
+from train.tracking import datasets, logged_model, registry
+from train.tracking.batches import METRICS, PARAMS, batched
+from train.tracking.experiments import open_experiment
 from train.tracking.left_over import forget_left_over
 from train.tracking.provenance import git_commit
 from train.tracking.runs import get_run
@@ -24,15 +25,8 @@ from train.tracking.tracker import Step
 T = TypeVar("T")
 P = ParamSpec("P")
 
-METRICS, PARAMS = 1000, 100  # as many as a tracking server takes in one request
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Yield tuples of at most ``size`` items (itertools has it from Python 3.12 on)."""
-    rest = iter(items)
-    while batch := tuple(islice(rest, size)):
-        yield batch
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 
 
 def survives_lost_server(
@@ -116,6 +110,9 @@ class MlflowTracker:
         self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
         self.first: list[Any] = []  # metrics of the run that are of no later step
         self.tables: list[str] = []
+        self.datasets: dict[str, str] = {}  # the digests of the inputs by name
+        self.named: dict[str, str] = {}  # the tags by which the run and its model are found
+        self.evaluated: str | None = None  # the id of the model whose figures are recorded
         self.experiment_id: str | None = None
         self.below: str | None = None  # the nested run that is recorded now
 
@@ -146,7 +143,7 @@ class MlflowTracker:
         import mlflow
 
         make_tables()
-        mlflow.set_experiment(self.experiment)
+        open_experiment(self.client, self.experiment)
         if other := mlflow.active_run():
             self.beside = {other.info.run_id}
         self.goes_on = self.run is not None
@@ -175,6 +172,8 @@ class MlflowTracker:
             self.logged_steps[key] = {entry.step for entry in history}
             self.first += [entry for entry in history if entry.step == 0 and not entry.model_id]
         self.tables = [entry["path"] for entry in json.loads(run.data.tags.get(TABLES, "[]"))]
+        inputs = (one.dataset for one in run.inputs.dataset_inputs)
+        self.datasets = {dataset.name: dataset.digest for dataset in inputs}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
             if nested.info.run_id not in self.going_on:
                 client.delete_run(nested.info.run_id)
@@ -271,6 +270,8 @@ class MlflowTracker:
             for key, value in step.values.items()
             if step.number not in logged.get(key, ())
         ]
+        if self.evaluated:
+            fresh = logged_model.figures(fresh, self.evaluated, self._now, self.datasets)
         for batch in batched(fresh, METRICS):
             self.client.log_batch(self._now, metrics=batch)
         self.first += [metric for metric in fresh if is_own and metric.step == 0]
@@ -307,27 +308,44 @@ class MlflowTracker:
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
         import mlflow
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
 
-        tags = {"uri": redacted(uri), **digests}
-        digest = next(iter(digests.values()))
-        mlflow.log_input(
-            MetaDataset(CodeDatasetSource(tags=tags), name=name, digest=digest[:32]),
-            context=context,
-            tags=tags,
-        )
+        dataset = datasets.dataset(name, uri, next(iter(digests.values())))
+        mlflow.log_input(dataset, context=context, tags={"uri": redacted(uri), **digests})
+        self.datasets[name] = dataset.digest
 
     @survives_lost_server
-    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags, by which a run is searched for; its model gets them as well."""
+        self.named = {key: redacted(value) for key, value in values.items()}
+        for key, value in self.named.items():
+            self.client.set_tag(self._now, key, value)
+
+    @survives_lost_server
+    def describe(self, text: str) -> None:
+        """Write the description of the run, which MLflow shows as Markdown."""
+        self.client.set_tag(self._now, DESCRIPTION, redacted(text)[: registry.LONGEST])
+
+    @survives_lost_server
+    def evaluates(self, uri: str) -> None:
+        """Let the figures that follow be those of a registered version as well."""
+        if self.run:
+            self.evaluated = logged_model.use(self.client, self.run, uri)
+
+    @survives_lost_server
+    def model(
+        self, trained: TrainedModel, checkpoint: Path, name: str | None, card: str = ""
+    ) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI.
 
-        A registered version says how it was trained, and is tagged with the digests of its files.
+        A registered version has the card as its description, and the tags of the run.
         """
+        described = logged_model.Described(card, self.named, self.datasets)
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
                 if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
-                    logged_model.complete_version(name, str(version.version), trained)
+                    logged_model.complete_version(name, str(version.version), described)
                 return f"models:/{name}/{version.version}"
-        uri = logged_model.log(self.client.get_run(self.run), trained, checkpoint, self.first)
-        return logged_model.register(uri, name, trained) if name else uri
+        model = logged_model.log(
+            self.client.get_run(self.run), trained, checkpoint, self.first, described
+        )
+        return logged_model.register(model, name, described) if name else model

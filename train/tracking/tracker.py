@@ -77,8 +77,19 @@ class Tracker(Protocol):
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests by their kind, the one that names it first."""
 
-    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
-        """Record the model, register it under a name; return its URI."""
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags, by which a run and its model are searched for."""
+
+    def describe(self, text: str) -> None:
+        """Write the description of the run, as Markdown."""
+
+    def evaluates(self, uri: str) -> None:
+        """Let the figures that follow be those of a registered version as well."""
+
+    def model(
+        self, trained: TrainedModel, checkpoint: Path, name: str | None, card: str = ""
+    ) -> str | None:
+        """Record the model with its card, register it under a name; return its URI."""
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record what is recorded meanwhile under a run below this one."""
@@ -116,4 +127,4 @@ class NullTracker:
         return None
 
     params = metrics = steps = text = table = file = checkpoint = folder = dataset = _ignore
-    model = finish = _ignore
+    tags = describe = evaluates = model = finish = _ignore
