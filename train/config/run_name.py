@@ -3,13 +3,14 @@
 from dataclasses import MISSING, fields
 
 from train.config.encoders import encoders
-from train.config.hyperparameters import MODEL, hyperparameters
+from train.config.hyperparameters import EARLY_STOPPING, MODEL, hyperparameters
 from train.config.schema import Config
 from train.config.sweep import settings
 
 LONGEST = 200  # of the 250 characters that MLflow takes
 STRATEGIES = {"stratified": "stratified", "stratified_group": "group"}
 METHOD = ("head", "probe", "optimizer")  # stand in the name whatever they are
+LENGTH = ("batch_size", "max_epochs", *EARLY_STOPPING)  # how long it trains: not in the name
 REGISTERED = "models:/"
 
 
@@ -66,7 +67,8 @@ def differing(config: Config) -> list[str]:
     return [f"sweep {' '.join(swept)}"] * bool(swept) + [
         f"{key} {getattr(config, key)}"
         for key in keys
-        if key not in (*METHOD, *swept) and default[key] not in (MISSING, getattr(config, key))
+        if key not in (*METHOD, *LENGTH, *swept)
+        and default[key] not in (MISSING, getattr(config, key))
     ]
 
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -21,6 +21,7 @@ from train.evaluation.calibration import Calibration
 from train.evaluation.evaluate import Evaluation, encode_metrics, evaluation_metrics
 from train.evaluation.groups import as_table, worst_groups
 from train.evaluation.jackknife import METHOD
+from train.evaluation.short_list import is_short
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
@@ -75,6 +76,8 @@ class RunLogger:
         self.run, self.config = run, run.config
         self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
         self.classes = run.config.class_names
+        if self.config.metrics == "short":
+            self.tracker.shown = partial(is_short, classes=len(self.classes))
         self.page = Page()
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None

@@ -1,6 +1,6 @@
 """What scripts ask of a tracker; `train.tracking.mlflow_tracker` records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,11 @@ class Step(NamedTuple):
     values: Mapping[str, float]
 
 
+def every(metric: str) -> bool:
+    """Return that a metric is logged, whatever it is."""
+    return True
+
+
 class Tracker(Protocol):
     """What the scripts ask of a tracker."""
 
@@ -37,6 +42,8 @@ class Tracker(Protocol):
     """Of a run that goes on, the runs below it that do so too; the others are made anew."""
     failure: TrackingError | None
     """Why nothing is recorded any more: the server was lost."""
+    shown: Callable[[str], bool]
+    """Which metrics are logged by their names; those of the run stand in one table, all of them."""
 
     @property
     def records(self) -> bool:
@@ -108,6 +115,7 @@ class NullTracker:
     run: str | None = None
     going_on: frozenset[str] = frozenset()
     failure: TrackingError | None = None
+    shown: Callable[[str], bool] = staticmethod(every)
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""

@@ -12,8 +12,9 @@ from conftest import TABLES
 from refused import arguments
 
 from featurestore.io.uris import local_path
-from train import probe
+from train import probe, replay
 from train.tracking import datasets, model_folder, registered_models
+from train.tracking.runs import load_run
 
 MODEL = "tissue-probe"
 
@@ -54,10 +55,11 @@ def recorded(
 def test_runs_and_versions_are_found_by_what_they_are_about(
     recorded: mlflow.MlflowClient, tmp_path: Path
 ):
+    """Their figures are few, and replay finds them all."""
     experiment = recorded.get_experiment_by_name("tissue-probe")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     tested, fit = recorded.search_runs([experiment.experiment_id])
-    assert fit.info.run_name == "own stratified fold 1 adamw max_epochs 2"
+    assert fit.info.run_name == "own stratified fold 1 adamw"
     assert tested.info.run_name == "test own tissue-probe version 1"
 
     # Tags, which the version has as well.
@@ -85,6 +87,13 @@ def test_runs_and_versions_are_found_by_what_they_are_about(
     assert len(version.tags["sha256sums"]) == 64
     Path(local_path(f"runs:/{version.run_id}/{sums}")).write_text("")
     assert registered_models.unlike(f"models:/{MODEL}/1") == []
+
+    # About thirty figures by themselves, with each class's; all of them in a table.
+    assert len(fit.data.metrics) < 30
+    every = load_run(fit.info.run_id).metrics
+    assert fit.data.metrics.items() <= every.items()
+    assert {"best/validation/auroc/Fat", "best/validation/kappa", "funnel/input"} <= set(every)
+    assert replay.main([f"models:/{MODEL}/1"]) == 0
 
     # Inputs load themselves.
     inputs = {each.dataset.name: each for each in fit.inputs.dataset_inputs}
