@@ -55,8 +55,10 @@ def again(page: Page, run: Run, uri: str | None) -> None:
             "The checkout had changes that no commit holds: the commit alone does not bring this "
             "code back.", doubtful=True,
         ))  # fmt: skip
-    page.add("again", Table("Code", {"what": list(facts), "value": list(facts.values())}))
+    page.add("again", Table(
+        "Code", {"what": list(facts), "value": list(facts.values())}, folded=True
+    ))  # fmt: skip
     packages = {"python": platform.python_version(), **versions()}
     page.add("again", Table("Versions", {
         "package": list(packages), "version": list(packages.values())
-    }))  # fmt: skip
+    }, folded=True))  # fmt: skip
