@@ -142,7 +142,7 @@ def as_bytes(value: torch.Tensor) -> bytes:
 def save(path: Path, described: Any, network: nn.Module, spec: ModelSpec, file: Path) -> None:
     """Let MLflow write the folder of a model: an exported graph, no pickle.
 
-    What it answers is decided by the file beside the graph, see `train.tracking.served_model`.
+    What it answers is decided by ``served_model.py``, which lies beside the graph.
     """
     import mlflow
     from mlflow.models import ModelSignature
