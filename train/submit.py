@@ -32,6 +32,7 @@ from featurestore.printing import print_error
 from featurestore.spec import bounds
 from featurestore.spec.bounds import COUNTS
 from train.config import load, text
+from train.config.run_name import run_name
 from train.config.schema import ConfigError
 from train.runtime.job import PROBE, Job
 from train.runtime.manifests import manifests
@@ -109,7 +110,7 @@ def planned(options: argparse.Namespace) -> Job:
     ):  # fmt: skip
         bounds.check([(key, number)], interval)
     config = load.load(options.arguments)
-    name = options.name or text.run_name(config)
+    name = options.name or run_name(config)
     commit = git_commit() or "unknown"
     if commit.endswith("-dirty"):
         print("warning: the checkout has changes that its commit does not hold", file=sys.stderr)

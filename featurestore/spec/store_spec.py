@@ -27,7 +27,7 @@ DATA = (
 TRAINING = (
     "mode", "fold", "sweep", "final", "checkpoint", "output", "head", "hidden", "normalize",
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
-    "maps",
+    "metrics", "maps",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
     "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit", "tracking",
     "data.name", "data.builder", "data.runs", "data.snapshot", "data.synthetic",

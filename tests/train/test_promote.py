@@ -1,5 +1,6 @@
 """Versions promoted, refused and rolled back, in a real registry on sqlite."""
 
+import hashlib
 import multiprocessing
 import shutil
 import sys
@@ -492,5 +493,8 @@ def test_the_main_commands_model_is_promoted_as_documented(copied: Path):
     client = mlflow.MlflowClient(f"sqlite:///{copied / 'mlflow.db'}")
     found = client.get_model_version("tissue-probe", "1")
     assert found.aliases == ["judged"] or "judged" in found.aliases
-    listed = {line[66:] for line in found.tags["sha256sums"].splitlines()}
+    mlflow.set_tracking_uri(f"sqlite:///{copied / 'mlflow.db'}")
+    sums = mlflow.artifacts.load_text(f"runs:/{found.run_id}/sha256sums/tissue-probe-1.txt")
+    assert found.tags["sha256sums"] == hashlib.sha256(sums.encode()).hexdigest()
+    listed = {line[66:] for line in sums.splitlines()}
     assert {"MLmodel", "data/model.pt2", "extra_files/checkpoint.safetensors"} <= listed

@@ -215,7 +215,7 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
     uri = f"sqlite:///{Path('mlflow.db').absolute()}"  # MLflow keeps stores by name
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     models: list[str | None] = []  # to export one takes seconds
-    monkeypatch.setattr(MlflowTracker, "model", lambda *given: models.append(given[-1]))
+    monkeypatch.setattr(MlflowTracker, "model", lambda *given: models.append(given[3]))
     monkeypatch.setattr(Run, "visible", False)  # nor is a page written
     save, saved = FileCheckpointer.save, []
 

@@ -252,6 +252,10 @@ class Config:
     evidence: Evidence = field(
         default_factory=Evidence, metadata=doc("intervals, figures by group")
     )
+    metrics: Literal["short", "all"] = field(
+        default="short",
+        metadata=doc("short: about thirty, the rest in metrics.json; all: every one is logged"),
+    )
     maps: Maps = field(default_factory=Maps, metadata=doc("GeoJSON and TIFF of predictions"))
     optimizer: str = field(default="adamw", metadata=doc("adamw, sgd; or lbfgs, to the optimum"))
     learning_rate: float = field(default=1e-4, metadata=doc("learning rate", f"(0, {FLOATS}]"))

@@ -5,17 +5,7 @@ from typing import Any
 
 from featurestore.spec.trees import leaves
 from featurestore.spec.yaml_text import dumped
-from train.config.encoders import encoders
 from train.config.schema import Config
-
-
-def run_name(config: Config) -> str:
-    """Return the name of the run: the configured one, or what it does on what."""
-    several = "-".join(map(str, config.fold)) if isinstance(config.fold, list) else config.fold
-    fold = "" if config.fold is None else f"-fold{several}"
-    named = config.tracking.run_name
-    compared = "".join(f"-{name}" for name in encoders(config))
-    return named or f"{config.mode}-{config.data.name}-{config.head}{fold}{compared}"
 
 
 def plain(config: Config) -> dict[str, Any]:

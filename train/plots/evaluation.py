@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,13 @@ from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.groups import Group
 from train.evaluation.metrics import is_higher_better
+from train.plots.palette import FAINT, LINES, line_styles
 from train.plots.style import BLUE, ORANGE, new_figure, save
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LONGEST = 24  # characters of a name beside a picture
 MANY = 25  # classes whose counts can be read in one picture
 
 
@@ -70,12 +76,32 @@ def reliability_png(path: Path, bins: npt.NDArray[np.float64], error: float) -> 
 
 
 def curves_png(path: Path, curves: Mapping[str, Curve]) -> Path:
-    """Draw each class against the others: ROC curves and precision-recall curves."""
-    figure = new_figure(9.2, 4.6)
+    """Write the picture of `curves_figure`."""
+    return save(curves_figure(curves), path)
+
+
+def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
+    """Draw each class against the others: ROC curves and precision-recall curves.
+
+    Of many classes those with the least area under the ROC curve have a colour and a name beside
+    the pictures; the others are grey.
+    """
+    from matplotlib.lines import Line2D
+
+    figure = new_figure(10.8, 4.6)
     left, right = figure.subplots(1, 2)
-    for name, curve in curves.items():
-        left.plot(curve.false_positive_rate, curve.true_positive_rate, linewidth=1, label=name)
-        right.plot(curve.recall, curve.precision, linewidth=1, label=name)
+    areas = {
+        name: float(np.trapezoid(curve.true_positive_rate, curve.false_positive_rate))
+        for name, curve in curves.items()
+    }
+    worst = set(sorted(areas, key=areas.__getitem__)[:LINES])
+    styles = dict(zip([name for name in curves if name in worst], line_styles(len(worst)),
+                      strict=True))  # fmt: skip
+    for name, curve in sorted(curves.items(), key=lambda named: named[0] in worst):
+        colour, dashes = styles.get(name, (FAINT, "-"))
+        style = {"linewidth": 1.2 if name in worst else 0.6, "color": colour, "linestyle": dashes}
+        left.plot(curve.false_positive_rate, curve.true_positive_rate, **style)
+        right.plot(curve.recall, curve.precision, **style)
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
     for axes, x, y in ((left, "false positive rate", "recall"), (right, "recall", "precision")):
         axes.set_xlabel(x)
@@ -84,8 +110,20 @@ def curves_png(path: Path, curves: Mapping[str, Curve]) -> Path:
         axes.set_ylim(-0.01, 1.02)
     left.set_title("ROC, each class against the others", loc="left", fontsize=10)
     right.set_title("Precision and recall", loc="left", fontsize=10)
-    right.legend(fontsize=7, frameon=False, loc="lower left")
-    return save(figure, path)
+    lines = [Line2D([], [], color=c, linestyle=dashes) for c, dashes in styles.values()]
+    names = [shortened(name) for name in styles]
+    if others := len(curves) - len(worst):
+        lines.append(Line2D([], [], color=FAINT))
+        names.append(f"{others} others, with more area")
+    legend = figure.legend(lines, names, fontsize=8, frameon=False, loc="outside right upper")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def shortened(name: str) -> str:
+    """Return a name as it fits beside a picture, its middle left out."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
 
 
 def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:

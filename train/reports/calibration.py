@@ -31,7 +31,8 @@ def show(page: Page, calibration: Calibration, predictions: Predictions, config:
         "calibration error": [calibration.error_before, calibration.error_cross_fitted,
                               calibration.error_after],
     }, f"The temperature {calibration.temperature:.4g} was fitted on the logits of {tiles}."
-        f"{also_chosen(config)} {honest} All other figures are of the temperature as registered.")
+        f"{also_chosen(config)} {honest} All other figures are of the temperature as registered.",
+        folded=True)
     )  # fmt: skip
     if calibration.doubt:
         page.add("good", Text(f"Calibration: {calibration.doubt}.", doubtful=True))

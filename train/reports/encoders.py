@@ -62,7 +62,7 @@ def record(
         write_json(run.folder / name, table)
     tracker.params({"best_encoder": best})
     known = {key: [of_encoder[key] for of_encoder in facts.values()] for key in facts[best]}
-    page.add("data", Table("Encoders", {"encoder": list(facts), **known}))
+    page.add("data", Table("Encoders", {"encoder": list(facts), **known}, folded=True))
     for board in boards:
         tracker.metrics(metrics(board))
         show(page, board)

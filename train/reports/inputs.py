@@ -80,7 +80,8 @@ def sources(
         "input": list(places),
         "place": [place for place, _ in places.values()],
         "SHA-256": [digest for _, digest in places.values()],
-    }, "A snapshot's digest is that of artifacts, rules and the code of the views."))  # fmt: skip
+    }, "A snapshot's digest is that of artifacts, rules and the code of the views.",
+        folded=True))  # fmt: skip
 
 
 def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
@@ -118,7 +119,7 @@ def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     page.add("data", Table("Tiles by class and fold", {
         "class": names,
         **{f"fold {n}": [tiles.get((name, n), 0) for name in names] for n in numbers},
-    }))  # fmt: skip
+    }, folded=True))  # fmt: skip
     page.add("data", *(
         Picture(PICTURES[file.stem], file.read_bytes())
         for file in drawn if file.stem in PICTURES
@@ -185,7 +186,7 @@ def leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
             "promised": [finding.is_error for finding in findings],
             "found": [finding.count for finding in findings],
             "the first": [finding.first for finding in findings],
-        }))  # fmt: skip
+        }, folded=not leaks))  # fmt: skip
 
 
 def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str | None:
@@ -254,6 +255,6 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
         "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
     )  # fmt: skip
-    page.add("data", Table("On both sides of the split", columns(rows), brought))
+    page.add("data", Table("On both sides of the split", columns(rows), brought, folded=True))
     leakage(page, snapshot.findings)
     folds(page, snapshot, drawn)

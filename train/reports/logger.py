@@ -2,17 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import ibis.expr.types as ir
 
 from featurestore.errors import FeatureStoreWarning
+from featurestore.io.names import is_registered
 from featurestore.snapshots.snapshot import Snapshot
 from train.engine.trainer import FitResult
 from train.evaluation.calibration import Calibration
 from train.evaluation.evaluate import Evaluation, encode_metrics
+from train.evaluation.short_list import is_short
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
 from train.models import checkpoint
@@ -23,6 +25,7 @@ from train.predictions.files import write_parquet
 from train.predictions.table import Predictions
 from train.reports import calibration as temperature
 from train.reports import (
+    card,
     encoders,
     evaluated,
     inputs,
@@ -31,9 +34,9 @@ from train.reports import (
     review,
     settings,
     solver,
-    training,
 )
 from train.reports import missing as missing_tiles
+from train.reports import training as training_report
 from train.reports.html import FILE, Page, write_page
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
@@ -75,6 +78,8 @@ class RunLogger:
         self.run, self.config = run, run.config
         self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
         self.classes = run.config.class_names
+        if self.config.metrics == "short":
+            self.tracker.shown = partial(is_short, classes=len(self.classes))
         self.page = Page()
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None
@@ -82,6 +87,7 @@ class RunLogger:
         self.snapshots: Sequence[Snapshot] = ()
         self.seen: Seen | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
+        self.tags: dict[str, str] = {}
 
     # -- what goes in -----------------------------------------------------------------------------
 
@@ -93,6 +99,10 @@ class RunLogger:
         recorded them, and tells them once more.
         """
         self.snapshots, self.seen = opened.snapshots, opened.seen
+        self.tags = card.tags(self.config, opened.snapshots)
+        self.tracker.tags(self.tags)
+        if self.config.mode != "fit" and is_registered(self.config.checkpoint or ""):
+            self.tracker.evaluates(str(self.config.checkpoint))
         inputs.record(self.run, self.page, opened)
 
     # -- a fit ------------------------------------------------------------------------------------
@@ -143,8 +153,8 @@ class RunLogger:
     def training(self, trained: Training) -> None:
         """Record how the registered head was trained, and what was selected by which figure."""
         self.trained = trained
-        self.tracker.params(training.chosen(self.config, trained))
-        training.say(self.console, trained, self.config.mode)
+        self.tracker.params(training_report.chosen(self.config, trained))
+        training_report.say(self.console, trained, self.config.mode)
 
     @on_main
     def registered_head(self, choice: Choice) -> None:
@@ -171,7 +181,8 @@ class RunLogger:
         self.registered = model
         self.tracker.checkpoint(file)
         name = tracking.model if tracking.register else None
-        self.model_uri = self.tracker.model(model, file, name)
+        described = card.card(model, self.page.headlines, self.tags, self.run.command)
+        self.model_uri = self.tracker.model(model, file, name, described)
         if self.model_uri:
             self.console.print(f"model: {self.model_uri}")
 
@@ -293,12 +304,13 @@ class RunLogger:
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
             doubt = self.seen.doubt if self.seen else ""
-            model, trained = evaluated, training.of_evaluated(evaluated, mode, doubt)
+            model, trained = evaluated, training_report.of_evaluated(evaluated, mode, doubt)
             if mode == "test":
                 self.tracker.params({"untouched": trained.verdict})
-            training.say(self.console, trained, mode)
+            training_report.say(self.console, trained, mode)
         if not self.run.visible:
             return
+        self.tracker.describe(card.description(self.page.headlines, self.run.command))
         uri = self.model_uri if mode == "fit" else self.config.checkpoint
         reproduce.heading(self.page, self.run)
         results.model(self.page, self.config, model, trained, uri)

@@ -5,8 +5,8 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from train.config import text
 from train.config.encoders import encoders
+from train.config.run_name import run_name
 from train.reports.html import Page, Table, Text
 from train.runtime.run import Run
 from train.tracking.provenance import git_commit
@@ -16,7 +16,7 @@ from train.tracking.runs import versions
 def heading(page: Page, run: Run) -> None:
     """Tell which run it is."""
     config, id_ = run.config, run.tracker.run
-    page.title = text.run_name(config)
+    page.title = run_name(config)
     when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
     fold = "" if config.fold is None else f"fold {config.fold} · "
     tracked = f"run {id_}" if id_ else "not tracked"
@@ -55,8 +55,10 @@ def again(page: Page, run: Run, uri: str | None) -> None:
             "The checkout had changes that no commit holds: the commit alone does not bring this "
             "code back.", doubtful=True,
         ))  # fmt: skip
-    page.add("again", Table("Code", {"what": list(facts), "value": list(facts.values())}))
+    page.add("again", Table(
+        "Code", {"what": list(facts), "value": list(facts.values())}, folded=True
+    ))  # fmt: skip
     packages = {"python": platform.python_version(), **versions()}
     page.add("again", Table("Versions", {
         "package": list(packages), "version": list(packages.values())
-    }))  # fmt: skip
+    }, folded=True))  # fmt: skip

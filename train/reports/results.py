@@ -20,7 +20,8 @@ from train.reports.html import Headline, Page, Picture, Table, Text
 from train.reports.training import show
 from train.tracking.names import decode_name
 
-WORST, SUREST = 10, 20  # slides and errors that are listed
+WORST, SUREST = 10, 10  # slides and errors that are listed
+FOLDED = 12  # classes of which there is a row each, to be opened where there are more
 FEW = f" (fewer than {FEW_UNITS}: they may be too narrow)"
 PICTURES = {
     "classes": ("good", "F1 by class"),
@@ -64,7 +65,7 @@ def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
            for key in others},
         "F1": [estimate.value for estimate in f1],
         ends: [estimate.text(4) for estimate in f1],
-    }, strip=[estimate.ends for estimate in f1]))  # fmt: skip
+    }, strip=[estimate.ends for estimate in f1], folded=len(classes) > FOLDED))  # fmt: skip
     page.headlines[:0] = [
         Headline(f"{title}, {name}", f"{values[key].value:.3f}", values[key].text(3))
         for key, title in HEADLINES.items()
@@ -139,7 +140,7 @@ def confusions(evaluation: Evaluation, name: str) -> Table:
         f"95 % over {evaluation.predictions.cluster_name}": [
             f"{low:.1%} – {high:.1%}" if np.isfinite(low) else "" for low, high in ends
         ],
-    })  # fmt: skip
+    }, folded=True)  # fmt: skip
 
 
 def confused(confusion: Counts, classes: Sequence[str]) -> str:
@@ -179,7 +180,7 @@ def model(
     how |= {"model": uri or "none registered"}
     page.add("model", Table("How it is made", {
         "what": list(how), "value": [str(value) for value in how.values()]
-    }))  # fmt: skip
+    }, folded=True))  # fmt: skip
     if training:
         show(page, training, config.mode)
     classes = spec.classes if spec else config.class_names
@@ -192,7 +193,8 @@ def model(
         "least coverage": [rules["thresholds"].get(name) for name in classes],
         "weight in the loss": list(weights),
     }, f"Least sum of coverages {rules['tissue_prop_min']}; label rule {rules['label_rule']}; "
-        f"tiles of several classes {'dropped' if rules['single_class'] else 'kept'}."))  # fmt: skip
+        f"tiles of several classes {'dropped' if rules['single_class'] else 'kept'}.",
+        folded=True))  # fmt: skip
     kind = settings.get("probe", "logistic")
     kind = settings.get("head", "none") if kind == "logistic" else kind
     page.headlines.append(Headline("Model", kind, uri or "none registered"))

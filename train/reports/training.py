@@ -81,7 +81,7 @@ def show(page: Page, training: Training, mode: str) -> None:
     by_subject = facts(training, mode)
     page.add("model", Table("What was selected, and by which figure", {
         "what": list(by_subject), "value": list(by_subject.values())
-    }))  # fmt: skip
+    }, folded=True))  # fmt: skip
     if UNTOUCHED in by_subject:
         why = training.doubt.partition(": ")[2] or "the tiles of each have selected something"
         if training.untouched:

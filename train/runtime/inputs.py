@@ -11,9 +11,10 @@ from featurestore.spec.trees import leaves
 from featurestore.store import FeatureStore
 from train.config.encoders import encoders
 from train.config.rules import registers
+from train.config.run_name import run_name
 from train.config.schema import Config
 from train.config.store import check_places, open_store
-from train.config.text import plain, run_name
+from train.config.text import plain
 from train.models.checkpoint import TrainedModel
 from train.runtime import places
 from train.runtime.seen import Seen

@@ -2,72 +2,29 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, wraps
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from featurestore.errors import FeatureStoreError, TrackingError
+from featurestore.errors import TrackingError
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
 from train.models.checkpoint import TrainedModel
 from train.predictions.files import as_json
-from train.tracking import logged_model, registry
+from train.tracking import datasets, logged_model, registry
+from train.tracking.batches import METRICS, PARAMS, batched
+from train.tracking.experiments import open_experiment
 from train.tracking.left_over import forget_left_over
+from train.tracking.lost_server import survives_lost_server
 from train.tracking.provenance import git_commit
-from train.tracking.runs import get_run
-from train.tracking.tracker import Step
+from train.tracking.runs import FIGURES, get_run
+from train.tracking.tracker import Step, every
 
-T = TypeVar("T")
-P = ParamSpec("P")
-
-METRICS, PARAMS = 1000, 100  # as many as a tracking server takes in one request
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Yield tuples of at most ``size`` items (itertools has it from Python 3.12 on)."""
-    rest = iter(items)
-    while batch := tuple(islice(rest, size)):
-        yield batch
-
-
-def survives_lost_server(
-    call: Callable[Concatenate["MlflowTracker", P], T],
-) -> Callable[Concatenate["MlflowTracker", P], T | None]:
-    """Let a tracker call nobody once MLflow is lost or refuses; the call that meets it notes why.
-
-    It does not raise: other processes wait for this one in the midst of their work, and all end
-    together where they next meet.
-    """
-
-    @wraps(call)
-    def wrapped(self: "MlflowTracker", *given: P.args, **named: P.kwargs) -> T | None:
-        if self.failure:
-            return None
-        try:
-            with tracking_server.translated(
-                self.uri, f"MLflow at {self.uri} refuses to record the run"
-            ):
-                return call(self, *given, **named)
-        except FeatureStoreError as error:
-            self.failure = as_failure(error)
-            self.leave("FAILED")
-            return None
-
-    return wrapped
-
-
-def as_failure(error: FeatureStoreError) -> TrackingError:
-    """Return a refusal as what ends a run."""
-    if isinstance(error, TrackingError):
-        return error
-    failure = TrackingError(error.wrong, found=error.found, fix=error.fix)
-    failure.__cause__ = error
-    return failure
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 
 
 class MlflowTracker:
@@ -114,8 +71,13 @@ class MlflowTracker:
         self.goes_on = False
         self.going_on: frozenset[str] = frozenset()
         self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
-        self.first: list[Any] = []  # metrics of the run that are of no later step
+        self.first: list[Any] = []  # those of them that are logged
         self.tables: list[str] = []
+        self.datasets: dict[str, str] = {}  # the digests of the inputs by name
+        self.named: dict[str, str] = {}  # the tags by which the run and its model are found
+        self.evaluated: str | None = None  # the id of the model whose figures are recorded
+        self.shown: Callable[[str], bool] = every
+        self.figures: dict[str, float] = {}  # metrics of the run that are of no step: all
         self.experiment_id: str | None = None
         self.below: str | None = None  # the nested run that is recorded now
 
@@ -146,7 +108,7 @@ class MlflowTracker:
         import mlflow
 
         make_tables()
-        mlflow.set_experiment(self.experiment)
+        open_experiment(self.client, self.experiment)
         if other := mlflow.active_run():
             self.beside = {other.info.run_id}
         self.goes_on = self.run is not None
@@ -173,8 +135,11 @@ class MlflowTracker:
         for key in run.data.metrics:
             history = client.get_metric_history(self.run, key)
             self.logged_steps[key] = {entry.step for entry in history}
-            self.first += [entry for entry in history if entry.step == 0 and not entry.model_id]
+            if {entry.step for entry in history} == {0}:
+                self.first += [entry for entry in history if not entry.model_id]
         self.tables = [entry["path"] for entry in json.loads(run.data.tags.get(TABLES, "[]"))]
+        inputs = (one.dataset for one in run.inputs.dataset_inputs)
+        self.datasets = {dataset.name: dataset.digest for dataset in inputs}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
             if nested.info.run_id not in self.going_on:
                 client.delete_run(nested.info.run_id)
@@ -202,6 +167,9 @@ class MlflowTracker:
 
         active = mlflow.active_run()
         if active and active.info.run_id == self.run:
+            if not all(map(self.shown, self.figures)):
+                names, values = [*self.figures], [float(each) for each in self.figures.values()]
+                self.table({"metric": names, "value": values}, FIGURES)
             if self.tables:
                 said = [{"path": name, "type": "table"} for name in self.tables]
                 self.client.set_tag(self.run, TABLES, json.dumps(said))
@@ -256,6 +224,8 @@ class MlflowTracker:
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
+        if step is None and self.below is None:
+            self.figures |= values
         self.steps([Step(step or 0, time.time(), values)])
 
     @survives_lost_server
@@ -269,11 +239,14 @@ class MlflowTracker:
             Metric(key, float(value), int(1000 * step.time), step.number)
             for step in steps
             for key, value in step.values.items()
-            if step.number not in logged.get(key, ())
+            if self.shown(key) and step.number not in logged.get(key, ())
         ]
+        if self.evaluated:
+            fresh = logged_model.figures(fresh, self.evaluated, self._now, self.datasets)
         for batch in batched(fresh, METRICS):
             self.client.log_batch(self._now, metrics=batch)
-        self.first += [metric for metric in fresh if is_own and metric.step == 0]
+        # Of a model that of the best epoch is told, and not what the first one was.
+        self.first += [metric for metric in fresh if is_own and metric.key in self.figures]
 
     @survives_lost_server
     def text(self, content: str, name: str) -> None:
@@ -307,27 +280,44 @@ class MlflowTracker:
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
         import mlflow
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
 
-        tags = {"uri": redacted(uri), **digests}
-        digest = next(iter(digests.values()))
-        mlflow.log_input(
-            MetaDataset(CodeDatasetSource(tags=tags), name=name, digest=digest[:32]),
-            context=context,
-            tags=tags,
-        )
+        dataset = datasets.dataset(name, uri, next(iter(digests.values())))
+        mlflow.log_input(dataset, context=context, tags={"uri": redacted(uri), **digests})
+        self.datasets[name] = dataset.digest
 
     @survives_lost_server
-    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags, by which a run is searched for; its model gets them as well."""
+        self.named = {key: redacted(value) for key, value in values.items()}
+        for key, value in self.named.items():
+            self.client.set_tag(self._now, key, value)
+
+    @survives_lost_server
+    def describe(self, text: str) -> None:
+        """Write the description of the run, which MLflow shows as Markdown."""
+        self.client.set_tag(self._now, DESCRIPTION, redacted(text)[: registry.LONGEST])
+
+    @survives_lost_server
+    def evaluates(self, uri: str) -> None:
+        """Let the figures that follow be those of a registered version as well."""
+        if self.run:
+            self.evaluated = logged_model.use(self.client, self.run, uri)
+
+    @survives_lost_server
+    def model(
+        self, trained: TrainedModel, checkpoint: Path, name: str | None, card: str = ""
+    ) -> str | None:
         """Record the model as an exported graph (no pickle), register it; return its URI.
 
-        A registered version says how it was trained, and is tagged with the digests of its files.
+        A registered version has the card as its description, and the tags of the run.
         """
+        described = logged_model.Described(card, self.named, self.datasets)
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
                 if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
-                    logged_model.complete_version(name, str(version.version), trained)
+                    logged_model.complete_version(name, str(version.version), described)
                 return f"models:/{name}/{version.version}"
-        uri = logged_model.log(self.client.get_run(self.run), trained, checkpoint, self.first)
-        return logged_model.register(uri, name, trained) if name else uri
+        model = logged_model.log(
+            self.client.get_run(self.run), trained, checkpoint, self.first, described
+        )
+        return logged_model.register(model, name, described) if name else model

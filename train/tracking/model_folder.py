@@ -32,6 +32,8 @@ MODEL, RECORDS = "model", "records.json"
 GRAPH = Path("data") / "model.pt2"
 EXTRA = Path("extra_files") / checkpoint.FILE
 MLMODEL = "MLmodel"
+CODE = Path(__file__).with_name("served_model.py")
+ANSWER = "answer"  # the parameter of a prediction that says in which form it comes
 
 
 def write(path: Path, described: Any, trained: TrainedModel, file: Path) -> None:
@@ -72,7 +74,7 @@ def served(network: nn.Module) -> nn.Module:
 def shape_digest(spec: ModelSpec) -> str:
     """Digest all that determines the graph of a network, and what MLflow says of it."""
     code = meaning.source(
-        *(Path(str(file)).read_bytes() for file in (__file__, model_heads.__file__))
+        *(Path(str(file)).read_bytes() for file in (__file__, model_heads.__file__, CODE))
     )
     libraries = [importlib.metadata.version(name) for name in ("torch", "mlflow", "numpy")]
     shape = [spec.head, spec.hidden, spec.normalize, spec.dim, spec.classes]
@@ -138,27 +140,38 @@ def as_bytes(value: torch.Tensor) -> bytes:
 
 
 def save(path: Path, described: Any, network: nn.Module, spec: ModelSpec, file: Path) -> None:
-    """Let MLflow write the folder of a model: an exported graph, no pickle."""
+    """Let MLflow write the folder of a model: an exported graph, no pickle.
+
+    What it answers is decided by ``served_model.py``, which lies beside the graph.
+    """
     import mlflow
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
     named = f"probabilities of {', '.join(spec.classes)}"
     kind, classes = np.dtype(np.float32), len(spec.classes)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(kind, (-1, spec.dim))]),
-        outputs=Schema([TensorSpec(kind, (-1, classes), named)]),
-    )
+    outputs = Schema([TensorSpec(kind, (-1, classes), named)])
     with torch.no_grad():
         mlflow.pytorch.save_model(
             network,
             str(path),
             mlflow_model=described,
-            signature=signature,
+            # Which dimension of the graph is free to grow is read from it.
+            signature=ModelSignature(Schema([TensorSpec(kind, (-1, spec.dim))]), outputs),
             input_example=np.zeros((2, spec.dim), dtype=np.float32),
             serialization_format="pt2",
             extra_files=[str(file)],
             metadata={"classes": spec.classes, "dim": spec.dim},
             # Given, or MLflow starts a process to find them out.
-            pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy"],
+            pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy", "pandas"],
         )
+    shutil.copyfile(CODE, path / CODE.name)
+    graph = {"graph": {"path": GRAPH.as_posix(), "uri": GRAPH.as_posix()}}
+    mlflow.pyfunc.add_to_model(
+        described, "mlflow.pyfunc.model", model_code_path=CODE.name, artifacts=graph,
+        env=described.flavors["python_function"]["env"],
+    )  # fmt: skip
+    # No schema of the input, or MLflow takes float32 alone: the model checks shape and values.
+    answer = ParamSchema([ParamSpec(ANSWER, "string", "auto")])
+    described.signature = ModelSignature(outputs=outputs, params=answer)
+    described.save(str(path / MLMODEL))

@@ -1,6 +1,8 @@
 """The model registry: versions, the alias that a model is served by, and who may move it now.
 
-Digests of a version's files stand in its tag `sha256sums`, as ``sha256sum`` writes them.
+The digests of a version's files are a text of its run, as ``sha256sum`` writes them. The digest of
+that text stands in the version's tag `sha256sums`: in the server's database, where nobody gets who
+can write artifacts alone. Earlier versions have the text itself there.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from featurestore.redaction import redacted
 from featurestore.spec.typed import nearest
 
 DIGESTS_TAG = "sha256sums"
+SUMS = "sha256sums"  # the folder of a run with the digests of the versions that it has made
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
 LONGEST = 5000  # characters of a tag that every backend store takes
 SHOWN = 20  # names or versions in a message
@@ -159,17 +162,28 @@ def by_name(lines: str) -> dict[str, str]:
 
 
 def record_digests(model: str, number: str) -> None:
-    """Tag a version with the digests of its files as the registry gives them out."""
+    """Record the digests of a version's files as the registry gives them out, and tag it."""
     with tempfile.TemporaryDirectory() as scratch:
         digests = recorded_digests(fetch(model, number, Path(scratch)))
+    made = version(model, int(number))
+    if made.run:
+        write(made, digests, sums_file(made))
+        digests = hashlib.sha256(digests.encode()).hexdigest()
     with translated(f"Version {number} of {model} could not be tagged"):
         client().set_model_version_tag(model, number, DIGESTS_TAG, digests)
 
 
-def describe(model: str, number: str, text: str) -> None:
-    """Write the description of a version, which MLflow shows as Markdown."""
+def sums_file(version: Version) -> str:
+    """Return which text of a version's run holds the digests of its files."""
+    return f"{SUMS}/{version.model}-{version.number}.txt"
+
+
+def describe(model: str, number: str, text: str, tags: Mapping[str, str]) -> None:
+    """Write the description of a version, which MLflow shows as Markdown, and its tags."""
     with translated(f"Version {number} of {model} could not be described"):
         client().update_model_version(model, number, description=redacted(text)[:LONGEST])
+        for key, value in tags.items():
+            client().set_model_version_tag(model, number, key, value)
 
 
 def fetch(model: str, number: str, folder: Path) -> Path:
@@ -191,15 +205,34 @@ def fetch(model: str, number: str, folder: Path) -> Path:
 
 def verify_files(version: Version, folder: Path) -> list[str] | None:
     """Return what is not as registered: files changed, gone or new; None without digests."""
-    if DIGESTS_TAG not in version.tags:
+    recorded, sums = version.tags.get(DIGESTS_TAG), recorded_digests(folder)
+    if recorded is None:
         return None
-    before, now = by_name(version.tags[DIGESTS_TAG]), by_name(recorded_digests(folder))
+    if recorded == hashlib.sha256(sums.encode()).hexdigest():
+        return []
+    if len(recorded.split()) == 1:  # something has changed, and the text tells what
+        text = _recorded_text(version)
+        if hashlib.sha256(text.encode()).hexdigest() != recorded:
+            return [f"{sums_file(version)} {'changed' if text else 'gone'}, or files"]
+        recorded = text
+    before, now = by_name(recorded), by_name(sums)
     changes = {name: "gone" if name not in now else "changed" for name in before}
     return [
         f"{name} {changes.get(name, 'new')}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
+
+
+def _recorded_text(version: Version) -> str:
+    """Return the text with the digests of a version's files; empty if it is not there."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{version.run}/{sums_file(version)}"))
+    except (MlflowException, OSError):
+        return ""
 
 
 # -- registered models ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a run has recorded."""
 
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ def versions() -> dict[str, str]:
 
 FOLDS = "folds_artifact"  # begins the parameters that name the assignments of a run's folds
 INTERVALS = "intervals"  # the parameter that names the method of a run's intervals
+FIGURES = "metrics.json"  # the table of all metrics of a run, of which not all are logged
 CONTENT = "content"  # a kind of digest: of a snapshot's rows
 
 
@@ -102,12 +104,21 @@ def load_run(run: str) -> RunRecord:
         run=run,
         commit=entity.data.tags.get("mlflow.source.git.commit"),
         config=config.read_text() if config.is_file() else "",
-        metrics=dict(entity.data.metrics),
+        metrics=figures(run) | entity.data.metrics,
         data=inputs,
         params=dict(entity.data.params),
         contents=frozenset(contents),
         name=entity.info.run_name or "",
     )
+
+
+def figures(run: str) -> dict[str, float]:
+    """Return the metrics of a run that stand in its table; none of one that has logged them all."""
+    try:
+        table = json.loads(Path(local_path(f"runs:/{run}/{FIGURES}")).read_text())
+    except (ArtifactError, OSError):
+        return {}
+    return dict(table["data"])
 
 
 def trained_values(record: RunRecord, names: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What scripts ask of a tracker; `train.tracking.mlflow_tracker` records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,11 @@ class Step(NamedTuple):
     values: Mapping[str, float]
 
 
+def every(metric: str) -> bool:
+    """Return that a metric is logged, whatever it is."""
+    return True
+
+
 class Tracker(Protocol):
     """What the scripts ask of a tracker."""
 
@@ -37,6 +42,8 @@ class Tracker(Protocol):
     """Of a run that goes on, the runs below it that do so too; the others are made anew."""
     failure: TrackingError | None
     """Why nothing is recorded any more: the server was lost."""
+    shown: Callable[[str], bool]
+    """Which metrics are logged by their names; those of the run stand in one table, all of them."""
 
     @property
     def records(self) -> bool:
@@ -77,8 +84,19 @@ class Tracker(Protocol):
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests by their kind, the one that names it first."""
 
-    def model(self, trained: TrainedModel, checkpoint: Path, name: str | None) -> str | None:
-        """Record the model, register it under a name; return its URI."""
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags, by which a run and its model are searched for."""
+
+    def describe(self, text: str) -> None:
+        """Write the description of the run, as Markdown."""
+
+    def evaluates(self, uri: str) -> None:
+        """Let the figures that follow be those of a registered version as well."""
+
+    def model(
+        self, trained: TrainedModel, checkpoint: Path, name: str | None, card: str = ""
+    ) -> str | None:
+        """Record the model with its card, register it under a name; return its URI."""
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record what is recorded meanwhile under a run below this one."""
@@ -97,6 +115,7 @@ class NullTracker:
     run: str | None = None
     going_on: frozenset[str] = frozenset()
     failure: TrackingError | None = None
+    shown: Callable[[str], bool] = staticmethod(every)
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""
@@ -116,4 +135,4 @@ class NullTracker:
         return None
 
     params = metrics = steps = text = table = file = checkpoint = folder = dataset = _ignore
-    model = finish = _ignore
+    tags = describe = evaluates = model = finish = _ignore

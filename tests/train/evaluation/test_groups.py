@@ -20,6 +20,7 @@ from train.evaluation.estimates import ALONE
 from train.predictions import table as predictions_table
 from train.predictions.table import Predictions, count_values
 from train.tracking.names import encode_name
+from train.tracking.runs import load_run
 
 NAMES = ["Fat", "Muscle"]
 
@@ -200,7 +201,7 @@ def test_predictions_out_of_fold_get_the_whole_evidence(artifacts: TABLES, tmp_p
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("tissue-probe").experiment_id
     [run] = client.search_runs([experiment], "params.mode = 'fit'")
-    found = run.data.metrics
+    found = load_run(run.info.run_id).metrics
     table = pq.read_table("out/oof_predictions.parquet")
     assert len(table) == 12
     predictions = Predictions.from_table(table, NAMES, "patient_id")

@@ -104,6 +104,15 @@ def test_any_table_can_be_added():
     assert "10 more rows" in content
 
 
+def test_pictures_and_what_is_folded_are_opened_by_a_reader():
+    page = Page("run")
+    page.add("good", Table("Figures", {"a": [1]}), Table("Inputs", {"a": [2]}, folded=True))
+    page.add("good", Picture("F1 by class", DOT), Picture("Curves", DOT))
+    content = html(page)
+    assert re.findall(r"<summary>(.*?)</summary>", content) == ["Inputs", "F1 by class · Curves"]
+    assert "<h3>Figures</h3>" in content
+
+
 def test_intervals_are_drawn_where_there_are_any():
     nan = float("nan")
     table = Table("t", {"a": [1, 2]}, strip=[(0.5, 0.25, 1.5), (0.5, nan, nan)])
@@ -202,7 +211,8 @@ def run(digits_home: Path) -> tuple[Path, dict[str, float], str]:
     script = ROOT / "train" / "probe.py"
     assert recorded.data.params["command"].endswith(f"accelerate launch {script} fold=4")
     page = digits_home / recorded.info.artifact_uri / "report.html"
-    return page, recorded.data.metrics, id_
+    figures = json.loads(page.with_name("metrics.json").read_text())["data"]
+    return page, dict(figures), id_
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import yaml
 from conftest import ROOT, Server, answers, free_port, launch
 
 from train.predictions.files import predictions
+from train.tracking.runs import load_run
 
 pytestmark = pytest.mark.slow
 HOSTILE = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett", "50 %"]
@@ -83,7 +84,8 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
     client = mlflow.MlflowClient(server.uri)
     run = client.get_run(client.get_model_version("cohort", "1").run_id)
     assert run.info.status == "FINISHED"
-    scores = run.data.metrics
+    mlflow.set_tracking_uri(server.uri)
+    scores = load_run(run.info.run_id).metrics
     assert (scores["funnel/input"], scores["funnel/rare_class"], scores["funnel/no_embedding"],
             scores["funnel/kept"]) == (240, 2, 10, 228)  # fmt: skip
     assert scores["leakage/shared_slides"] == scores["leakage/shared_patients"] == 0

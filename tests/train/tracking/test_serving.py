@@ -14,8 +14,10 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from train.models import checkpoint
 from train.models.heads import NOT_FINITE
@@ -108,10 +110,57 @@ def test_the_check_changes_no_bit_of_a_prediction(digits_home: Path, uri: str):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_signature_names_classes_and_dimension(uri: str):
+def test_mlflow_evaluates_a_version_by_its_name(uri: str, digits_home: Path):
     mlflow.set_tracking_uri(uri)
-    signature = mlflow.models.get_model_info(MODEL).signature
-    [given], [taken] = signature.inputs.inputs, signature.outputs.inputs
-    assert given.shape == (-1, 64)
+    x, frame = embeddings()
+    predicted = mlflow.pyfunc.load_model(MODEL).predict(frame)
+    right = np.arange(len(x)) % 3 > 0  # a third of the labels is made wrong
+    frame["label"] = np.where(right, predicted, "9" if predicted.iloc[0] != "9" else "8")
+    with mlflow.start_run():
+        evaluated = mlflow.models.evaluate(
+            MODEL, frame, targets="label", model_type="classifier", evaluators=["default"],
+        )  # fmt: skip
+    expected = (frame["label"] == predicted).mean()
+    assert evaluated.metrics["accuracy_score"] == pytest.approx(expected)
+
+
+def test_an_answer_is_asked_for_by_a_parameter(uri: str):
+    mlflow.set_tracking_uri(uri)
+    x, frame = embeddings()
+    model = mlflow.pyfunc.load_model(MODEL)
+    probabilities = model.predict(x)  # as ever: an array for an array
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (30, 10))
+    table = model.predict(frame, params={"answer": "table"})
+    assert [*table] == [*map(str, range(10)), "label", "probability"]
+    assert table.index.equals(frame.index)
+    np.testing.assert_array_equal(table[table.columns[:10]], probabilities)
+    assert [*table["label"]] == [str(index) for index in probabilities.argmax(axis=1)]
+    np.testing.assert_array_equal(table["probability"], probabilities.max(axis=1))
+    assert [*model.predict(frame)] == [*table["label"]]
+    asked = model.predict(frame, params={"answer": "probabilities"})
+    np.testing.assert_array_equal(asked, probabilities)
+    with pytest.raises(MlflowException, match="set it to one of auto, probabilities, labels"):
+        model.predict(x, params={"answer": "logits"})
+
+
+def test_numbers_of_any_precision_are_taken(uri: str):
+    mlflow.set_tracking_uri(uri)
+    x, _ = embeddings()
+    model = mlflow.pyfunc.load_model(MODEL)
+    np.testing.assert_array_equal(model.predict(x), model.predict(x.astype(np.float32)))
+
+
+def embeddings() -> tuple[np.ndarray, pd.DataFrame]:
+    """Return embeddings in double precision, and the same with names of rows and columns."""
+    x = np.random.default_rng(2).normal(size=(30, 64))
+    return x, pd.DataFrame(x, index=[f"tile{n}" for n in range(30)]).rename(columns=str)
+
+
+def test_the_signature_names_classes_and_answers(uri: str):
+    mlflow.set_tracking_uri(uri)
+    info = mlflow.models.get_model_info(MODEL)
+    [taken], [answer] = info.signature.outputs.inputs, info.signature.params.params
+    assert info.metadata["dim"] == 64
     assert taken.shape == (-1, 10)
     assert taken.name == "probabilities of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert (answer.name, answer.default) == ("answer", "auto")
