@@ -19,6 +19,7 @@ from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.synthetic import SyntheticConfig
 from featurestore.views.classes import COVERAGE
 
+DIGITS = "digits"  # what MLflow and the cache call them
 WRITER = 130  # consecutive scans of the digits: roughly one writer, our stand-in for a slide
 HELD_OUT = 3  # last writers, kept for the test artifacts
 TILE = 224  # pixels a side
@@ -45,9 +46,18 @@ def digits(log: bool = True) -> dict[str, str]:
     They are logged to MLflow under a run id and named by ``runs:/`` URIs, or kept in the working
     folder where ``log`` is false.
     """
-    content = hashlib.sha256(f"digits, {WRITER} a slide, {HELD_OUT} held out".encode()).hexdigest()
-    keep = mlflow_artifacts.logged if log else cache.built
-    return uris(keep("digits", content, write_digits))
+    if log:
+        return uris(mlflow_artifacts.logged(DIGITS, _digits_content(), write_digits))
+    return uris(cache.built(DIGITS, _digits_content(), write_digits, on_trial=True))
+
+
+def are_digits_logged() -> bool:
+    """Return whether `digits` would log nothing: MLflow has them."""
+    return mlflow_artifacts.find_artifact(DIGITS, _digits_content()) is not None
+
+
+def _digits_content() -> str:
+    return hashlib.sha256(f"digits, {WRITER} a slide, {HELD_OUT} held out".encode()).hexdigest()
 
 
 def synthetic(cohort: SyntheticConfig) -> dict[str, str]:

@@ -27,6 +27,7 @@ ROOMS = {
     "ml_dtypes": {"featurestore/embeddings"},
     "matplotlib": {"featurestore/console/plots.py", "train/plots"},
     "yaml": {"featurestore/spec", "train/config", "train/submit.py", "train/runtime/manifests.py"},
+    "shtab": {"featurestore/console/completion.py"},
     "omegaconf": {"train/config"},
     "accelerate": {"train/runtime"},
     "safetensors": {"train/models/checkpoint.py"},

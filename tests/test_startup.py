@@ -24,6 +24,7 @@ SCRIPTS = ("probe", "replay", "compare", "promote", "export", "maps")
 COMMANDS = (
     "init", "sql", "funnel", "views", "check", "describe", "catalog", "shell", "plot", "cover",
     "label-issues", "split", "materialise", "snapshots", "verify", "gc", "diff", "export", "import",
+    "completion",
 )  # fmt: skip
 FORKED = """
 import json, os, runpy, sys
@@ -63,6 +64,9 @@ def test_help_and_refusals_import_neither_engines_nor_what_training_needs(tmp_pa
         ["featurestore/console/cli.py", "funnel", "--help"],
         ["featurestore/console/cli.py", "import", "--help"],
         ["featurestore/console/cli.py", "label-issues", "--help"],
+        ["featurestore/console/cli.py", "--version"],
+        ["featurestore/console/cli.py", "completion", "bash"],
+        *([f"train/{script}.py", "--version"] for script in (*SCRIPTS, "submit")),
     ]
     refused = [
         ["train/probe.py", "flod=4"],
@@ -98,7 +102,7 @@ def test_a_question_about_a_known_cohort_asks_neither_mlflow_nor_scikit_learn(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_names_a_function_that_does_its_work(command: str):
-    parser = cli._parser()
+    parser = cli.parser()
     [commands] = [action for action in parser._actions if action.dest == "command"]
     choices = commands.choices
     assert set(choices) == set(COMMANDS)

@@ -172,6 +172,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         verb, request, changes = asked_of(argv)
         use_tracking(request.uri)
+        registry.check_store(request.model)  # before a lock is written
         command = shlex.join(["python", "train/promote.py", *argv])
         if verb == "unlock":
             return unlock(request.model)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from featurestore.console import keys
 from featurestore.console.commands import (
+    completion,
     cover,
     imports,
     init,
@@ -27,11 +28,18 @@ from featurestore.console.commands import (
     training_sets,
 )
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
-from featurestore.printing import Console, print_error
+from featurestore.printing import Console, print_error, say
 from featurestore.spec import store_arguments
 
-WITHOUT_KEYS = ("import", "cover")
+WITHOUT_KEYS = ("import", "cover", "completion")
 """Commands that read no configuration."""
+
+
+def version() -> str:
+    """Return the version of this package, as it is installed."""
+    from importlib.metadata import version as installed
+
+    return installed("tissue-probe")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,12 +57,13 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
     # Help and refused arguments do not wait for what reads artifacts.
-    from featurestore.io import names
+    from featurestore.io import cache, names
     from featurestore.io.objects import shared
 
     with shown_warnings(Console(stderr=True)), names.resolved_once():
         shared.use(options.store)
-        return work(options.run)(options) or 0
+        with cache.undone_if_refused("digits"):  # which nobody asked for who was refused
+            return work(options.run)(options) or 0
 
 
 def work(target: str) -> Callable[[argparse.Namespace], int | None]:
@@ -93,14 +102,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     FeatureStoreError
         A ``key=value`` is not understood, see `featurestore.console.keys.take`.
     """
-    parser = _parser()
-    options, words = parser.parse_known_args(argv)
+    argument_parser = parser()
+    options, words = argument_parser.parse_known_args(argv)
     keyed = options.command not in WITHOUT_KEYS
-    _refuse(parser, [word for word in words if not keyed or word.startswith("-")])
+    _refuse(argument_parser, [word for word in words if not keyed or word.startswith("-")])
     if keyed:
         words = [*_taken(options), *words]
         given = [word for word in words if keys.is_setting(word)]
-        _refuse(parser, _given_back(options, [word for word in words if word not in given]))
+        _refuse(
+            argument_parser, _given_back(options, [word for word in words if word not in given])
+        )
         keys.take(options, given)
     return options
 
@@ -120,12 +131,22 @@ def _given_back(options: argparse.Namespace, words: list[str]) -> list[str]:
     return words[1:] if options.optional else words
 
 
-def _refuse(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def _refuse(asked: argparse.ArgumentParser, words: Sequence[str]) -> None:
     if words:
-        parser.error(f"unrecognized arguments: {' '.join(words)}")
+        asked.error(f"unrecognized arguments: {' '.join(words)}")
 
 
-def _parser() -> argparse.ArgumentParser:
+class Version(argparse.Action):
+    """Prints the version and leaves; it is looked up by who asks for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Do so."""
+        say(f"{parser.prog} {version()}")
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="featurestore",
         description=__doc__.splitlines()[0],
@@ -154,9 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, help="threads of the engine (default: every core)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version, and leave")
     parser.set_defaults(optional=None, runs=[])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for group in (init, questions, cover, label_issues, split, training_sets, imports):
+    for group in (init, questions, cover, label_issues, split, training_sets, imports, completion):
         group.add(commands)
     return parser
 

@@ -44,6 +44,7 @@ def places(run: str) -> Iterator[tuple[str, Path]]:
     if run.endswith(".parquet"):
         parquet.parquet_files(run)  # says what lies there instead
     number, empty = names.run_of(run), True
+    names.check_run(number)
     for name in PARTS:
         with suppress(ArtifactError):
             path = Path(uris.local_path(f"runs:/{number}/{name}"))

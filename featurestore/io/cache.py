@@ -32,7 +32,7 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
-_ON_TRIAL: list[list["Trial"]] = []  # of each `undone_if_refused`
+_ON_TRIAL: list[tuple[str | None, list["Trial"]]] = []  # kind, trials of each `undone_if_refused`
 
 
 class Trial(NamedTuple):
@@ -102,7 +102,7 @@ def get_or_build(
                 _touch(lock)
                 entry = CacheEntry(folder, lock)
                 if on_trial:
-                    try_out(lock.close, partial(_undo, folder, is_new))
+                    try_out(lock.close, partial(_undo, folder, is_new), kind)
                 return entry
             lock.close()
             if wrong:
@@ -116,14 +116,19 @@ def get_or_build(
 
 
 @contextmanager
-def undone_if_refused() -> Iterator[None]:
+def undone_if_refused(kind: str | None = None) -> Iterator[None]:
     """Undo what is built in the meantime if it ends in a refusal, the last first.
 
     What another process has begun to use stays. So does all after an interruption, which refuses
     nothing: the next run goes on with it.
+
+    Parameters
+    ----------
+    kind
+        Undo entries of this kind alone.
     """
     trials: list[Trial] = []
-    _ON_TRIAL.append(trials)
+    _ON_TRIAL.append((kind, trials))
     try:
         yield
     except FeatureStoreError:
@@ -136,10 +141,23 @@ def undone_if_refused() -> Iterator[None]:
         _ON_TRIAL.pop()
 
 
-def try_out(let_go: Callable[[], object], undo: Callable[[], object]) -> None:
-    """Have something undone if it ends in a refusal, see `undone_if_refused`."""
-    for trials in _ON_TRIAL:
-        trials.append(Trial(let_go, undo))
+@contextmanager
+def always_undone() -> Iterator[None]:
+    """Undo what is built in the meantime, as `undone_if_refused`, also if nothing is refused."""
+    with suppress(_UndoneError), undone_if_refused():
+        yield
+        raise _UndoneError("", found="", fix="")
+
+
+class _UndoneError(FeatureStoreError):
+    """Ends `always_undone`."""
+
+
+def try_out(let_go: Callable[[], object], undo: Callable[[], object], kind: str = "") -> None:
+    """Have something, or an entry of a kind, undone after a refusal, see `undone_if_refused`."""
+    for only, trials in _ON_TRIAL:
+        if only in (None, kind):
+            trials.append(Trial(let_go, undo))
 
 
 def _undo(folder: Path, is_new: bool) -> None:
@@ -147,7 +165,13 @@ def _undo(folder: Path, is_new: bool) -> None:
         remove(folder)
 
 
-def built(name: str, content: str, build: Callable[[Path], object], checks: Checks = NONE) -> Path:
+def built(
+    name: str,
+    content: str,
+    build: Callable[[Path], object],
+    checks: Checks = NONE,
+    on_trial: bool = False,
+) -> Path:
     """Return a folder that nobody removes as long as this process lives, see `get_or_build`.
 
     Parameters
@@ -158,13 +182,13 @@ def built(name: str, content: str, build: Callable[[Path], object], checks: Chec
         A digest of all that determines the result.
     build
         Writes the result into the folder that it is given.
-    checks
+    checks, on_trial
         As of `get_or_build`.
     """
     folder = place(name, content).absolute()
     if folder in _BUILT and seals.fault(folder, content, checks):
         let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    entry = get_or_build(name, content, build, checks, on_trial=False)
+    entry = get_or_build(name, content, build, checks, on_trial)
     return _BUILT.setdefault(folder, entry).folder
 
 

@@ -68,11 +68,9 @@ def translated(wrong: str) -> Iterator[None]:
     import mlflow
 
     uri = tracking()
-    fix = f"check names, paths and the tracking URI ({uri})"
+    fix = f"check names, paths and the tracking URI ({preflight.absolute(uri)})"
     with tracking_server.translated(uri, wrong, ArtifactError, fix):
-        asked = dict.fromkeys((uri, str(mlflow.get_registry_uri())))
-        if not any(preflight.is_there(place) for place in asked):
-            raise ArtifactError(wrong, found=f"there is no database at {uri}", fix=fix)
+        preflight.check_there((uri, str(mlflow.get_registry_uri())), wrong, ArtifactError)
         yield
 
 
@@ -151,6 +149,14 @@ def run_of(name: str) -> str:
             fix="name a run, or register the model again with train/probe.py",
         )
     return str(run)
+
+
+def check_run(run: str) -> None:
+    """Refuse the id of a run that MLflow does not have; raises as `stored`."""
+    import mlflow
+
+    with translated(f"MLflow has no run {run}"):
+        mlflow.MlflowClient().get_run(run)
 
 
 def stored(uri: str) -> str:

@@ -6,11 +6,12 @@ the run may still be refused for other reasons.
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from featurestore.errors import ArtifactError, TrackingError
+from featurestore.errors import ArtifactError, FeatureStoreError, TrackingError
 from featurestore.io import tracking_server
 from featurestore.io.refusals import AGAIN
 
@@ -134,6 +135,40 @@ def is_there(uri: str) -> bool:
     if kind in DATABASES:
         return check_database(uri)
     return not _keeps_files(uri) or Path(unquote(urlsplit(uri).path)).exists()
+
+
+def absolute(uri: str) -> str:
+    """Return a tracking URI as it reads from any folder: a path of this machine is absolute."""
+    scheme, separator, path = uri.partition(":///")
+    if scheme.partition("+")[0] == "sqlite" and separator and path not in ("", ":memory:"):
+        return f"{scheme}:///{Path(path).absolute()}"
+    return str(Path(uri).absolute()) if is_folder(uri) and "://" not in uri else uri
+
+
+def check_there(asked: Iterable[str], wrong: str, kind: type[FeatureStoreError]) -> None:
+    """Refuse to ask stores of which none is there: MLflow would make one, to find it empty.
+
+    Parameters
+    ----------
+    asked
+        Tracking URI, registry URI.
+    wrong, kind
+        What is wrong then, and the error.
+
+    Raises
+    ------
+    FeatureStoreError
+        Of that kind; or as `is_there`.
+    """
+    stores = list(dict.fromkeys(asked))
+    if any(is_there(uri) for uri in stores):
+        return
+    raise kind(
+        wrong,
+        found=f"there is no database at {' or '.join(map(absolute, stores))}: no run, no model",
+        fix="name the tracking store by MLFLOW_TRACKING_URI or tracking.uri, or work in the "
+        "folder of its mlflow.db",
+    )
 
 
 def check_experiment(experiment: Any, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import downloads, names
+from featurestore.io import downloads, names, preflight
 from featurestore.io.atomic import publish
 
 AT_ONCE = 8  # files
@@ -50,7 +50,8 @@ def fetched(place: str, uri: str) -> Path:
             raise ArtifactError(
                 f"MLflow has no artifact {uri}",
                 found="no file by that path",
-                fix=f"check the run id, the path and the tracking URI ({names.tracking()})",
+                fix="check the run id, the path and the tracking URI "
+                f"({preflight.absolute(names.tracking())})",
             )
         content = _content(repository, files)
 

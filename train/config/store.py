@@ -47,6 +47,22 @@ def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
     return _opened(StoreSpec.from_config(plain(config)), config, folds)
 
 
+def logs_digits(config: Config) -> bool:
+    """Return whether to open the store would log the digits to MLflow, for the first time."""
+    data = config.data
+    digits = data.builder == "digits" and not data.snapshot and config.tracking.enabled
+    return digits and not examples.are_digits_logged()
+
+
+def with_artifacts(config: Config, built: dict[str, str]) -> Config:
+    """Return a configuration that reads artifacts where it names none, and records nothing."""
+    named: dict[str, Any] = {
+        name: uri for name, uri in built.items() if getattr(config.data, name) is None
+    }
+    data = replace(config.data, builder="none", **named)
+    return replace(config, data=data, tracking=replace(config.tracking, enabled=False))
+
+
 def _opened(spec: StoreSpec, config: Config, folds: Collection[str] = ()) -> FeatureStore:
     return FeatureStore(
         spec,

@@ -1,5 +1,6 @@
 """From a configuration to what a run works on: refused here is whatever can be refused."""
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from featurestore import examples
 from featurestore.errors import FeatureStoreWarning
 from featurestore.io import cache
 from featurestore.io.progress import Rows
@@ -22,7 +24,7 @@ from featurestore.store import FeatureStore
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
-from train.config.store import with_rules
+from train.config.store import logs_digits, open_store, with_artifacts, with_rules
 from train.config.sweep import rule_variants, settings
 from train.engine.shard import DROPPED
 from train.evaluation.groups import check_group_columns, check_group_values
@@ -33,7 +35,7 @@ from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
-from train.runtime.inputs import Inputs, open_artifacts
+from train.runtime.inputs import Inputs, open_model
 from train.runtime.seen import Seen, seen_in_fit, seen_in_training
 from train.runtime.snapshots import make_snapshots
 from train.tracking.tracker import Tracker
@@ -118,13 +120,43 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     if config.mode == "test" and not (data.test_tiles or data.snapshot or data.builder != "none"):
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
-        tracker, store, model = open_artifacts(config, locks)
-        job = open_tiles(config, (tracker, store, model), console)
+        tracker, model = open_model(config, locks)
+        rehearse(config, (tracker, model), console)
+        job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
         states = find_state(config, (tracker, digests), processes, locks)
         inputs = replace(job.inputs, locks=locks.pop_all())
     return inputs, replace(job, states=states, inputs=None)
+
+
+def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console) -> None:
+    """Refuse what can be refused of digits before their first use logs them to MLflow.
+
+    It works on a copy of them, of which nothing is left.
+
+    Parameters
+    ----------
+    opened
+        As `train.runtime.inputs.open_model` returns it.
+
+    Raises
+    ------
+    FeatureStoreError
+        As `open_tiles`.
+    """
+    tracker, model = opened
+    if not logs_digits(config):
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        cache.always_undone(),
+    ):
+        warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
+        examples.write_digits(Path(folder))
+        copied = with_artifacts(config, examples.uris(folder))
+        open_tiles(copied, (tracker, open_store(copied), model), console)
 
 
 def open_tiles(

@@ -59,9 +59,14 @@ def open_artifacts(
     locks
         Gets that of the output.
     """
-    tracker = open_tracker(config, locks)
-    model = open_checkpoint(config) if config.checkpoint else None  # it may pick the encoder
+    tracker, model = open_model(config, locks)
     return tracker, open_store(config), model
+
+
+def open_model(config: Config, locks: ExitStack) -> tuple[Tracker, TrainedModel | None]:
+    """Return tracker and network, as `open_artifacts`; it may pick the encoder."""
+    tracker = open_tracker(config, locks)
+    return tracker, open_checkpoint(config) if config.checkpoint else None
 
 
 def open_tracker(config: Config, locks: ExitStack) -> Tracker:

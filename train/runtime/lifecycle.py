@@ -13,6 +13,7 @@ from typing import Protocol, Self, TypeVar
 import pyarrow as pa
 from accelerate.utils import set_seed
 
+from featurestore.io import cache
 from featurestore.io.names import resolved_once
 from featurestore.io.objects import shared
 from featurestore.printing import Console
@@ -93,7 +94,8 @@ def start_run(
         opened: list[tuple[Inputs, J]] = []  # what the main process keeps to itself
 
         def open_all() -> J:
-            inputs, job = prepare(config, console, processes.world)
+            with cache.undone_if_refused("digits"):
+                inputs, job = prepare(config, console, processes.world)
             stack.callback(inputs.locks.close)
             check(config, job.slides)
             opened.append((inputs, job))

@@ -67,9 +67,23 @@ def translated(wrong: str) -> Iterator[None]:
     import mlflow
 
     uri = mlflow.get_registry_uri()
-    fix = f"check names and the tracking URI ({uri})"
+    fix = f"check names and the tracking URI ({preflight.absolute(uri)})"
     with tracking_server.translated(uri, wrong, RegistryError, fix):
         yield
+
+
+def check_store(model: str) -> None:
+    """Refuse to ask for a model where no store is: MLflow would make one.
+
+    Raises
+    ------
+    RegistryError
+        There is none.
+    """
+    import mlflow
+
+    wrong = f"The registry has no model {model}"
+    preflight.check_there([mlflow.get_registry_uri()], wrong, RegistryError)
 
 
 def version(model: str, number: int | Literal["latest"]) -> Version:
@@ -106,8 +120,11 @@ def alias_version(model: str, alias: str) -> Version | None:
 @contextmanager
 def _listing(model: str, wrong: str) -> Iterator[None]:
     """Let the refusal of a name or number that there is not say which ones there are."""
+    import mlflow
     from mlflow.exceptions import MlflowException
 
+    store = mlflow.get_registry_uri()
+    preflight.check_there([store], wrong, RegistryError)
     try:
         yield
     except MlflowException as error:
@@ -117,7 +134,7 @@ def _listing(model: str, wrong: str) -> Iterator[None]:
         raise RegistryError(
             wrong,
             found=_versions(registered) if registered else _models(model),
-            fix="name one that is there, or version=latest",
+            fix=f"name one that is in {preflight.absolute(store)}, or version=latest",
         ) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ArtifactError
-from featurestore.io import tracking_server
+from featurestore.io import preflight, tracking_server
 from featurestore.io.uris import local_path
 from featurestore.spec.trees import changed
 from train.config.load import excerpt
@@ -78,8 +78,10 @@ def get_run(run: str) -> Any:
     import mlflow
 
     uri = mlflow.get_tracking_uri()
-    fix = f"check its id and the tracking URI ({uri})"
-    with tracking_server.translated(uri, f"MLflow has no run {run}", ArtifactError, fix):
+    fix = f"check its id and the tracking URI ({preflight.absolute(uri)})"
+    wrong = f"MLflow has no run {run}"
+    with tracking_server.translated(uri, wrong, ArtifactError, fix):
+        preflight.check_there([uri], wrong, ArtifactError)
         return mlflow.MlflowClient().get_run(run)
 
 

@@ -94,7 +94,7 @@ def test_formats_hold_the_same_rows(
     out = tmp_path / "o.parquet"
     ask(capsys, tracking, "sql", query, "--format", "parquet", "-o", str(out))
     assert pq.read_table(out).to_pylist() == expected
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / ".featurestore", out]
 
 
 @pytest.mark.slow
@@ -219,8 +219,8 @@ def test_an_answer_does_not_become_part_of_an_artifact(
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        (None, "there is no database at sqlite:///mlflow.db"),
-        ("sqlite:///not/there/x.db", "there is no database"),
+        (None, "there is no database at sqlite:///{folder}/mlflow.db"),
+        ("sqlite:///not/there/x.db", "there is no database at sqlite:///{folder}/not/there/x.db"),
         ("foo://x", "unsupported URI 'foo://x'"),
         ("mysql://127.0.0.1/x", "pip install 'mysqlclient'"),
         ("file:///not/there", "MLflow has no artifact runs:/abc/store.yaml"),
@@ -232,7 +232,8 @@ def test_a_question_to_no_mlflow_is_refused_and_makes_none(
 ):  # fmt: skip
     if uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert words in refused(capsys, "--config", "runs:/abc/store.yaml", "funnel")
+    message = refused(capsys, "--config", "runs:/abc/store.yaml", "funnel")
+    assert words.format(folder=tmp_path) in message
     assert not list(tmp_path.iterdir())
 
 
