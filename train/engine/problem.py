@@ -101,9 +101,11 @@ class TrainPlan:
     max_epochs
         Most epochs.
     patience, min_delta
-        Epochs without a validation loss better by so much before a head stops.
+        Epochs without a monitored figure better by so much before a head stops.
     seed
         Decides the order of batches.
+    monitor
+        The figure that says which epoch is kept, one of `train.engine.monitor.MONITORS`.
     """
 
     optimizer: str
@@ -112,3 +114,4 @@ class TrainPlan:
     patience: int
     min_delta: float
     seed: int
+    monitor: str = "validation/loss"

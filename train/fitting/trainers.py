@@ -69,7 +69,7 @@ def train_plan(config: Config) -> TrainPlan:
     """Return how a configuration trains."""
     return TrainPlan(
         config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
-        config.seed,
+        config.seed, config.monitor,
     )  # fmt: skip
 
 
