@@ -6,7 +6,8 @@ MODEL = ("head", "probe", "normalize", "precision")
 """What is trained, on which numbers."""
 EARLY_STOPPING = ("monitor", "patience", "min_delta")
 DESCENT = (
-    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
+    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "schedule", "warmup_epochs",
+    "batch_size", "max_epochs",
     *EARLY_STOPPING,
 )  # fmt: skip
 SOLVER = ("optimizer", "weight_decay", "label_smoothing", "max_epochs")

@@ -264,6 +264,13 @@ class Config:
     label_smoothing: float = field(
         default=0.0, metadata=doc("share of the target spread over classes", "[0, 1)")
     )
+    schedule: Literal["constant", "cosine", "linear"] = field(
+        default="constant",
+        metadata=doc("learning rate over max_epochs, after the warm-up (adamw, sgd)"),
+    )
+    warmup_epochs: int = field(
+        default=0, metadata=doc("epochs in which the learning rate rises", "[0, 2147483647]")
+    )
     batch_size: int = field(
         default=1024, metadata=doc("tiles a step, over all processes together", COUNTS)
     )

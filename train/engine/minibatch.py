@@ -64,6 +64,8 @@ class MiniBatchTrainer:
                 participants = len(self.active)
                 problem = self.problem.select(self.active)
                 runner = self._runner(problem)
+            if self.plan.schedule.varies:
+                self.stepper.scale(self.plan.schedule.share(self.epoch))
             sums = runner.run(self.rng)
             raw = problem.on_raw(self.stepper.weights)
             loss, confusion, f1 = self._validate(problem, raw)

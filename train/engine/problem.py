@@ -6,6 +6,7 @@ from torch import Tensor
 
 from train.engine.heads import HeadSpecs, balanced_class_weights
 from train.engine.losses import HeadLosses
+from train.engine.schedule import CONSTANT, Schedule
 from train.engine.shard import Reduce, Shard
 from train.engine.standardizer import Standardizer, fit_standardizer
 from train.engine.weights import LinearHeads, initial_weights
@@ -106,6 +107,8 @@ class TrainPlan:
         Decides the order of batches.
     monitor
         The figure that says which epoch is kept, one of `train.engine.monitor.MONITORS`.
+    schedule
+        The share of each head's learning rate in an epoch.
     """
 
     optimizer: str
@@ -115,3 +118,4 @@ class TrainPlan:
     min_delta: float
     seed: int
     monitor: str = "validation/loss"
+    schedule: Schedule = CONSTANT

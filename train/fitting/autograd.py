@@ -127,6 +127,8 @@ class AutogradTrainer:
         accelerator, plan = self.processes.accelerator, self.plan
         head, optimizer = accelerator.prepare(self.head, self.optimizer)
         while self.epoch < plan.max_epochs and self.epochs_without_improvement < plan.patience:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning[0] * plan.schedule.share(self.epoch)
             train_loss = self.train_epoch(head, optimizer)
             loss, confusion = self.summarise(self.apply(self.head))
             epoch = Epoch(

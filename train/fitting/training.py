@@ -65,6 +65,8 @@ def registered_head(config: Config, grid: HeadGrid, choice: Choice) -> str:
     of_setting = f" of the setting {name}" if several else ""
     if config.final:
         length = f", for {choice.median_epochs} epochs" if stops_early(config) else ""
+        if length and config.schedule != "constant":
+            length += f" of a {config.schedule} schedule over {config.max_epochs}"
         return f"one more{of_setting}, trained on all folds{length}"
     fold = lone_fold(config) if grid.is_single else choice.fold
     others = "" if len(grid.folds) == 1 else f", one of {len(grid.folds)}"

@@ -33,7 +33,8 @@ from train.tracking.runs import RunRecord, trained_values
 from train.tracking.tracker import NullTracker
 
 FIT = {"optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size",
-       "max_epochs", "monitor", "patience", "min_delta", "hidden", "neighbours"}  # fmt: skip
+       "max_epochs", "monitor", "patience", "min_delta", "hidden", "neighbours",
+       "schedule", "warmup_epochs"}  # fmt: skip
 BUILDERS = ("MiniBatchTrainer", "LbfgsTrainer", "ClosedFormTrainer", "NearestNeighbours",
             "AutogradTrainer")  # fmt: skip
 
@@ -147,10 +148,12 @@ def registered(trainer: Any, key: str) -> float:
 @pytest.mark.parametrize(
     ("argv", "acting", "untouched"),
     [
-        (["fold=1"], "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs "
+        (["fold=1"], "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs "
                      "monitor patience min_delta", None),
         (["fold=1", "head=mlp", "hidden=8", "optimizer=sgd", "monitor=train/loss"],
-         "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs monitor "
+         "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs monitor "
          "patience min_delta hidden", "best/validation/*"),
         (["fold=all", "optimizer=lbfgs", "sweep.weight_decay=[0.5,0.01]"],
          "optimizer weight_decay label_smoothing max_epochs", None),
@@ -161,7 +164,8 @@ def registered(trainer: Any, key: str) -> float:
         (["fold=all", "probe=knn", "neighbours=3"], "neighbours", "best/oof/*"),
         (["fold=all", "final=true", "sweep.learning_rate=[0.5,0.0001]",
           "sweep.label_smoothing=[0.0,0.2]"],
-         "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs", None),
+         "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs", None),
     ],
 )  # fmt: skip
 def test_what_is_said_was_trained(
