@@ -29,7 +29,8 @@ TRAINING = (
     "precision", "probe", "neighbours", "calibrate", "abstain_below", "confusion_every", "evidence",
     "metrics", "maps",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
-    "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit", "tracking",
+    "monitor", "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit",
+    "tracking", "schedule", "warmup_epochs",
     "data.name", "data.builder", "data.runs", "data.snapshot", "data.synthetic",
 )  # fmt: skip
 """Keys of a configuration that are none of the store's. A test holds them and train/ alike."""

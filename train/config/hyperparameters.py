@@ -4,9 +4,10 @@ from train.config.schema import SOLVERS, Config
 
 MODEL = ("head", "probe", "normalize", "precision")
 """What is trained, on which numbers."""
-EARLY_STOPPING = ("patience", "min_delta")
+EARLY_STOPPING = ("monitor", "patience", "min_delta")
 DESCENT = (
-    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
+    "optimizer", "learning_rate", "weight_decay", "label_smoothing", "schedule", "warmup_epochs",
+    "batch_size", "max_epochs",
     *EARLY_STOPPING,
 )  # fmt: skip
 SOLVER = ("optimizer", "weight_decay", "label_smoothing", "max_epochs")
@@ -46,5 +47,5 @@ def method(config: Config) -> str:
 
 
 def stops_early(config: Config) -> bool:
-    """Return whether heads are kept as they were at the epoch of their lowest validation loss."""
+    """Return whether heads are kept as they were at the epoch of their best monitored figure."""
     return set(EARLY_STOPPING) <= set(hyperparameters(config))

@@ -46,6 +46,7 @@ def check(config: Config) -> None:
     _check_fold(config)
     _check_floor(config)
     _check_solver(config)
+    _check_warmup(config)
     _check_probe(config)
     _check_calibration(config)
     _check_tracking(config)
@@ -115,6 +116,16 @@ def _check_solver(config: Config) -> None:
             "An optimum is not found in half precision",
             found=f"optimizer={config.optimizer} precision={config.precision}",
             fix="set precision=float32",
+        )
+
+
+def _check_warmup(config: Config) -> None:
+    """Refuse a warm-up that would not end."""
+    if config.warmup_epochs >= config.max_epochs and config.warmup_epochs:
+        raise ConfigError(
+            "The learning rate would rise until the last epoch",
+            found=f"warmup_epochs={config.warmup_epochs} max_epochs={config.max_epochs}",
+            fix="set warmup_epochs to fewer epochs than max_epochs",
         )
 
 

@@ -268,12 +268,22 @@ class Config:
     label_smoothing: float = field(
         default=0.0, metadata=doc("share of the target spread over classes", "[0, 1)")
     )
+    schedule: Literal["constant", "cosine", "linear"] = field(
+        default="constant",
+        metadata=doc("learning rate over max_epochs, after the warm-up (adamw, sgd)"),
+    )
+    warmup_epochs: int = field(
+        default=0, metadata=doc("epochs in which the learning rate rises", "[0, 2147483647]")
+    )
     batch_size: int = field(
         default=1024, metadata=doc("tiles a step, over all processes together", COUNTS)
     )
     max_epochs: int = field(default=500, metadata=doc("most epochs", COUNTS))
+    monitor: Literal["validation/loss", "validation/f1_macro", "train/loss"] = field(
+        default="validation/loss", metadata=doc("what says which epoch is kept, and when to stop")
+    )
     patience: int = field(
-        default=1, metadata=doc("epochs without a better validation/loss before stopping", COUNTS)
+        default=1, metadata=doc("epochs without a better `monitor` before stopping", COUNTS)
     )
     min_delta: float = field(default=1e-4, metadata=doc("what counts as better", f"[0, {FLOATS}]"))
     resume: bool | Literal["auto"] = field(

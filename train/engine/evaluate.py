@@ -39,6 +39,19 @@ def evaluate(problem: Problem, weights: LinearHeads, counted: bool = True) -> tu
     return count(problem, _apply(problem, weights), counted)
 
 
+def evaluate_classes(problem: Problem, weights: LinearHeads) -> tuple[Tensor, Tensor]:
+    """Apply each head to the tiles of its own validation fold, and count them by class.
+
+    Returns
+    -------
+    loss : Tensor of double, shape (H,)
+        As of `evaluate`.
+    counts : Tensor of int, shape (3, H, K)
+        Tiles that were predicted rightly, that are of the class, and that were predicted to be.
+    """
+    return count_classes(problem, _apply(problem, weights))
+
+
 def evaluate_by_cluster(problem: Problem, weights: LinearHeads) -> tuple[Tensor, ConfusionCells]:
     """Apply each head to the tiles of its own validation fold, and count them by cluster.
 
@@ -67,6 +80,24 @@ def count(problem: Problem, parts: Iterable[Part], counted: bool) -> tuple[Tenso
             confusion.scatter_add_(0, index, torch.ones_like(index))
     sums, confusion = problem.reduce(sums), problem.reduce(confusion)
     return sums[0] / sums[1].clamp(min=1e-12), confusion.view(-1, classes, classes)
+
+
+@torch.no_grad()
+def count_classes(problem: Problem, parts: Iterable[Part]) -> tuple[Tensor, Tensor]:
+    """Return what `evaluate_classes` does, of scores that are given: linear in the classes."""
+    shard, number, classes = problem.validation, len(problem.heads), problem.classes
+    sums = torch.zeros((2, number), dtype=torch.float64, device=shard.device)
+    counts = torch.zeros((3, number * classes), dtype=torch.int64, device=shard.device)
+    for heads, rows, scores, part_sums in parts:
+        sums[:, heads] += part_sums
+        predicted = scores.argmax(dim=1)
+        target = shard.target[problem.heads.variant[heads[0]], rows].expand_as(predicted)
+        hits, first = (predicted == target).long(), heads[:, None] * classes
+        each = ((target, hits), (target, torch.ones_like(hits)), (predicted, torch.ones_like(hits)))
+        for row, (index, tiles) in zip(counts, each, strict=True):
+            row.scatter_add_(0, (first + index).flatten(), tiles.flatten())
+    sums, counts = problem.reduce(sums), problem.reduce(counts)
+    return sums[0] / sums[1].clamp(min=1e-12), counts.view(3, number, classes)
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from train.engine.cuda_graph import EpochRunner
-from train.engine.evaluate import evaluate
+from train.engine.evaluate import evaluate, evaluate_classes
+from train.engine.monitor import F1, f1_macro, f1_of_confusion, monitored
 from train.engine.problem import Problem, TrainPlan
 from train.engine.shard import DROPPED
 from train.engine.stepper import Stepper
@@ -49,32 +50,49 @@ class MiniBatchTrainer:
         self.epoch = 0  # the next one
         self.active = torch.arange(number)
         self.best = FitResult(problem, weights.clone(), zeros, infinite)
-        self.reference_loss = infinite.clone()  # that patience is counted from
+        self.best_value = infinite.clone()  # of the monitored figure, of which lower is better
+        self.reference = infinite.clone()  # that patience is counted from
         self.epochs_without_improvement = zeros.clone()
         self.stepper = Stepper(plan.optimizer, problem.heads, weights.clone())
         self.rng = np.random.default_rng(plan.seed)
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train until every head has stopped."""
-        counted = self.problem.validation is not self.problem.train
         participants = 0
         while len(self.active) and self.epoch < self.plan.max_epochs:
             if len(self.active) != participants:  # at first, and whenever heads have left
                 participants = len(self.active)
                 problem = self.problem.select(self.active)
                 runner = self._runner(problem)
+            if self.plan.schedule.varies:
+                self.stepper.scale(self.plan.schedule.share(self.epoch))
             sums = runner.run(self.rng)
             raw = problem.on_raw(self.stepper.weights)
-            loss, confusion = evaluate(problem, raw, counted)
+            loss, confusion, f1 = self._validate(problem, raw)
+            train_loss = (sums[0] / sums[1]).cpu()
             epoch = Epoch(
                 number=self.epoch,
                 active=self.active,
-                train_loss=(sums[0] / sums[1]).cpu(),
-                validation_loss=loss.cpu(),
-                confusion=confusion[0] if counted else None,
+                train_loss=train_loss,
+                validation_loss=loss,
+                confusion=confusion,
             )
-            self.update(raw, loss.cpu(), (problem.heads.fold == DROPPED).cpu())
+            value = monitored(self.plan.monitor, train_loss, loss, f1)
+            self.update(raw, loss, value, (problem.heads.fold == DROPPED).cpu())
             yield epoch
+
+    def _validate(
+        self, problem: Problem, weights: LinearHeads
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return loss, the confusion where it is wanted, and macro F1 where it is known."""
+        counted = self.problem.validation is not self.problem.train
+        if self.plan.monitor == F1 and not counted:
+            loss, classes = evaluate_classes(problem, weights)
+            return loss.cpu(), None, f1_macro(*classes).cpu()
+        loss, confusion = evaluate(problem, weights, counted)
+        if not counted:
+            return loss.cpu(), None, torch.empty(0)
+        return loss.cpu(), confusion[0], f1_of_confusion(confusion).cpu()
 
     def _runner(self, problem: Problem) -> EpochRunner:
         stepper = self.stepper
@@ -85,7 +103,9 @@ class MiniBatchTrainer:
             capturable=stepper.capturable,
         )
 
-    def update(self, weights: LinearHeads, loss: Tensor, trains_on_all: Tensor) -> None:
+    def update(
+        self, weights: LinearHeads, loss: Tensor, value: Tensor, trains_on_all: Tensor
+    ) -> None:
         """Keep what is better, let go of heads without improvement for too long.
 
         Parameters
@@ -94,19 +114,23 @@ class MiniBatchTrainer:
             Of the active heads, on embeddings as they are.
         loss
             Their validation losses.
+        value
+            What is monitored of them: lower is better.
         trains_on_all
             Which of them have no validation fold: their last epoch is their best.
         """
         active, best = self.active, self.best
         assert best.weights
-        for index in ((loss < best.best_loss[active]) | trains_on_all).nonzero()[:, 0].tolist():
+        better = (value < self.best_value[active]) & loss.isfinite() | trains_on_all
+        for index in better.nonzero()[:, 0].tolist():
             head = int(active[index])
             best.weights.weight[head] = weights.weight[index]
             best.weights.bias[head] = weights.bias[index]
             best.best_epoch[head], best.best_loss[head] = self.epoch, loss[index]
+            self.best_value[head] = value[index]
         # min_delta decides on patience alone: the best epoch is the best, by any margin.
-        improved = (loss < self.reference_loss[active] - self.plan.min_delta) | trains_on_all
-        self.reference_loss[active] = torch.where(improved, loss, self.reference_loss[active])
+        improved = (value < self.reference[active] - self.plan.min_delta) | trains_on_all
+        self.reference[active] = torch.where(improved, value, self.reference[active])
         unimproved = torch.where(improved, 0, self.epochs_without_improvement[active] + 1)
         self.epochs_without_improvement[active] = unimproved
         going_on = (unimproved < self.plan.patience) & loss.isfinite()
@@ -125,7 +149,8 @@ class MiniBatchTrainer:
             "best": (best.weights.weight, best.weights.bias),
             "best_epoch": best.best_epoch,
             "best_loss": best.best_loss,
-            "reference_loss": self.reference_loss,
+            "best_value": self.best_value,
+            "reference": self.reference,
             "epochs_without_improvement": self.epochs_without_improvement,
             "weights": (stepper.weights.weight, stepper.weights.bias),
             "sizes": stepper.sizes,
@@ -140,7 +165,7 @@ class MiniBatchTrainer:
         self.epoch, self.active = state["epoch"], state["active"]
         best = LinearHeads(*state["best"]).to(device)
         self.best = FitResult(self.problem, best, state["best_epoch"], state["best_loss"])
-        self.reference_loss = state["reference_loss"]
+        self.best_value, self.reference = state["best_value"], state["reference"]
         self.epochs_without_improvement = state["epochs_without_improvement"]
         if len(self.active):  # else no step follows, and torch refuses an optimizer of nothing
             weights = LinearHeads(*state["weights"]).to(device)

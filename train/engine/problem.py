@@ -6,6 +6,7 @@ from torch import Tensor
 
 from train.engine.heads import HeadSpecs, balanced_class_weights
 from train.engine.losses import HeadLosses
+from train.engine.schedule import CONSTANT, Schedule
 from train.engine.shard import Reduce, Shard
 from train.engine.standardizer import Standardizer, fit_standardizer
 from train.engine.weights import LinearHeads, initial_weights
@@ -101,9 +102,13 @@ class TrainPlan:
     max_epochs
         Most epochs.
     patience, min_delta
-        Epochs without a validation loss better by so much before a head stops.
+        Epochs without a monitored figure better by so much before a head stops.
     seed
         Decides the order of batches.
+    monitor
+        The figure that says which epoch is kept, one of `train.engine.monitor.MONITORS`.
+    schedule
+        The share of each head's learning rate in an epoch.
     """
 
     optimizer: str
@@ -112,3 +117,5 @@ class TrainPlan:
     patience: int
     min_delta: float
     seed: int
+    monitor: str = "validation/loss"
+    schedule: Schedule = CONSTANT

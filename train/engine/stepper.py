@@ -78,7 +78,10 @@ class Stepper:
         ):
             parameters = [torch.nn.Parameter(weight), torch.nn.Parameter(bias)]
             learning_rate, weight_decay = learning[first].tolist()
-            groups.append({"params": parameters, "lr": learning_rate, "weight_decay": weight_decay})
+            groups.append({
+                "params": parameters, "lr": learning_rate, "weight_decay": weight_decay,
+                "configured": learning_rate,
+            })  # fmt: skip
         self.optimizer = OPTIMIZERS[optimizer](groups, 0.0, 0.0)
         for group in self.optimizer.param_groups:
             if "capturable" in group:  # a CUDA graph can hold its steps
@@ -92,6 +95,20 @@ class Stepper:
     def capturable(self) -> bool:
         """Whether steps never ask the GPU for a number, so that a graph can hold them."""
         return all(group.get("capturable") for group in self.optimizer.param_groups)
+
+    def scale(self, share: float) -> None:
+        """Set every learning rate to a share of its configured one, for the steps to come.
+
+        On a GPU it becomes a number that lies there, so that a captured step reads the new one.
+        """
+        for group in self.optimizer.param_groups:
+            learning_rate = group["configured"] * share
+            if not group.get("capturable"):
+                group["lr"] = learning_rate
+            elif torch.is_tensor(group["lr"]) and group["lr"].is_cuda:
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = torch.tensor(learning_rate, device=self.weights.weight.device)
 
     @torch.no_grad()
     def step(self, pieces: list[Shard], problem: Problem) -> Tensor:

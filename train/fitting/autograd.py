@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from train.config.schema import Config
 from train.engine.losses import cross_entropy_sum
+from train.engine.monitor import f1_of_confusion, monitored
 from train.engine.optimizers import OPTIMIZERS
 from train.engine.problem import Problem, TrainPlan
 from train.engine.shard import Shard
@@ -119,13 +120,15 @@ class AutogradTrainer:
         self.rng = np.random.default_rng(plan.seed)  # the same on every process: so are the batches
         self.epoch = self.epochs_without_improvement = 0
         self.best_epoch = 0
-        self.best_loss = self.reference_loss = math.inf
+        self.best_loss = self.best_value = self.reference = math.inf
 
     def __iter__(self) -> Iterator[Epoch]:
-        """Train until the validation loss has stopped falling."""
+        """Train until the monitored figure has stopped getting better."""
         accelerator, plan = self.processes.accelerator, self.plan
         head, optimizer = accelerator.prepare(self.head, self.optimizer)
         while self.epoch < plan.max_epochs and self.epochs_without_improvement < plan.patience:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning[0] * plan.schedule.share(self.epoch)
             train_loss = self.train_epoch(head, optimizer)
             loss, confusion = self.summarise(self.apply(self.head))
             epoch = Epoch(
@@ -135,7 +138,10 @@ class AutogradTrainer:
                 validation_loss=loss.cpu(),
                 confusion=confusion,
             )
-            self.update(float(loss))
+            value = monitored(
+                plan.monitor, epoch.train_loss, loss.cpu(), f1_of_confusion(confusion[None]).cpu()
+            )
+            self.update(float(loss), float(value))
             yield epoch
 
     def train_epoch(self, head: nn.Module, optimizer: torch.optim.Optimizer) -> float:
@@ -171,14 +177,22 @@ class AutogradTrainer:
         sums = self.processes.all_reduce(applied.sums)
         return (sums[0] / sums[1].clamp(min=1e-12))[None], confusion.compute()
 
-    def update(self, loss: float) -> None:
-        """Keep the head if it is better than ever; count epochs without a better loss."""
-        if loss < self.best_loss:
-            self.best, self.best_loss = copy_state(self.head), loss
+    def update(self, loss: float, value: float) -> None:
+        """Keep the head if it is better than ever; count epochs without a better figure.
+
+        Parameters
+        ----------
+        loss
+            Of the validation tiles.
+        value
+            What is monitored: lower is better.
+        """
+        if value < self.best_value and math.isfinite(loss):
+            self.best, self.best_loss, self.best_value = copy_state(self.head), loss, value
             self.best_epoch = self.epoch
         # min_delta decides on patience alone: the best checkpoint is the best, by any margin.
-        improved = loss < self.reference_loss - self.plan.min_delta
-        self.reference_loss = loss if improved else self.reference_loss
+        improved = value < self.reference - self.plan.min_delta
+        self.reference = value if improved else self.reference
         self.epochs_without_improvement = 0 if improved else self.epochs_without_improvement + 1
         self.epoch += 1
 
@@ -190,7 +204,7 @@ class AutogradTrainer:
             "rng": self.rng.bit_generator.state,
             "best": self.best,
             "epochs": (self.epoch, self.best_epoch, self.epochs_without_improvement),
-            "losses": (self.best_loss, self.reference_loss),
+            "losses": (self.best_loss, self.best_value, self.reference),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -200,7 +214,7 @@ class AutogradTrainer:
         self.rng.bit_generator.state = state["rng"]
         self.best = state["best"]
         self.epoch, self.best_epoch, self.epochs_without_improvement = state["epochs"]
-        self.best_loss, self.reference_loss = state["losses"]
+        self.best_loss, self.best_value, self.reference = state["losses"]
 
     def result(self) -> NetworkResult:
         """Return the head as it was at its best epoch so far."""

@@ -1,11 +1,14 @@
 """From a configuration to the trainer of its heads."""
 
+from dataclasses import replace
+
 import torch
 
 from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
 from train.engine.heads import HeadSpecs
 from train.engine.minibatch import MiniBatchTrainer
 from train.engine.problem import Problem, TrainPlan
+from train.engine.schedule import Schedule
 from train.engine.solvers.closed_form import ClosedFormTrainer
 from train.engine.solvers.gram_matrix import list_strata
 from train.engine.solvers.knn import NearestNeighbours
@@ -46,7 +49,9 @@ def build_final_trainer(
     assert grid.final
     head = grid.final.select(torch.tensor([choice.setting])).to(processes.device)
     problem = _problem(config, head, shards, processes)
-    return _linear_trainer(config, problem, train_plan(final_config(config, grid, choice)))
+    plan = train_plan(final_config(config, grid, choice))
+    # The rates of the heads that it is made after: over the most epochs, not those it is given.
+    return _linear_trainer(config, problem, replace(plan, schedule=train_plan(config).schedule))
 
 
 def _problem(config: Config, heads: HeadSpecs, shards: Shards, processes: Processes) -> Problem:
@@ -69,7 +74,8 @@ def train_plan(config: Config) -> TrainPlan:
     """Return how a configuration trains."""
     return TrainPlan(
         config.optimizer, config.batch_size, config.max_epochs, config.patience, config.min_delta,
-        config.seed,
+        config.seed, config.monitor,
+        Schedule(config.schedule, config.warmup_epochs, config.max_epochs),
     )  # fmt: skip
 
 

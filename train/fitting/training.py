@@ -7,6 +7,7 @@ from train.config.hyperparameters import EARLY_STOPPING, MODEL, hyperparameters,
 from train.config.rules import lone_fold
 from train.config.schema import Config
 from train.config.sweep import path_of, trained_config
+from train.engine.monitor import MONITORS
 from train.fitting.grid import HeadGrid
 from train.fitting.selection import Choice
 from train.models.training import Training
@@ -64,6 +65,8 @@ def registered_head(config: Config, grid: HeadGrid, choice: Choice) -> str:
     of_setting = f" of the setting {name}" if several else ""
     if config.final:
         length = f", for {choice.median_epochs} epochs" if stops_early(config) else ""
+        if length and config.schedule != "constant":
+            length += f" of a {config.schedule} schedule over {config.max_epochs}"
         return f"one more{of_setting}, trained on all folds{length}"
     fold = lone_fold(config) if grid.is_single else choice.fold
     others = "" if len(grid.folds) == 1 else f", one of {len(grid.folds)}"
@@ -74,7 +77,9 @@ def selection(config: Config, grid: HeadGrid) -> dict[str, str]:
     """Return what a fit selects, in this order, and by which figure."""
     several_folds, choices = len(grid.folds) > 1, {}
     if stops_early(config):
-        choices["epoch"] = "lowest validation/loss, of each head on its own fold"
+        on = "training tiles" if config.monitor == "train/loss" else "fold"
+        best = f"{MONITORS[config.monitor]} {config.monitor}"
+        choices["epoch"] = f"{best}, of each head on its own {on}"
     if len(grid.settings) > 1:
         folds = ", ".join(map(str, grid.folds))
         choices["setting"] = (
@@ -99,4 +104,7 @@ def untouched(config: Config, grid: HeadGrid, is_tested: bool) -> str | None:
     if config.final and is_tested:
         return "best/test/*"
     touched = {"epoch", "setting", "temperature"} & set(selection(config, grid))
-    return None if touched else "best/oof/*"
+    if config.monitor == "train/loss":  # an epoch that no held-out tile has selected
+        touched -= {"epoch"}
+    split = "validation" if grid.is_single else "oof"
+    return None if touched else f"best/{split}/*"

@@ -14,6 +14,7 @@ from train.engine.trainer import Epoch, FitResult
 from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import confusion_metrics
 from train.fitting.grid import HeadGrid
+from train.fitting.trainers import train_plan
 from train.plots.evaluation import confusion_png
 from train.runtime.fit_state import SavedHistory
 from train.runtime.run import Run
@@ -47,6 +48,7 @@ class HeadHistory:
 
     def __init__(self, run: Run) -> None:
         self.run, self.classes = run, run.config.class_names
+        self.schedule = train_plan(run.config).schedule
         self.cells: dict[int, npt.NDArray[np.int64]] = {}
         """By epoch: true and predicted class and tiles of each cell that is not 0, shape (n, 3)."""
         self.unsent: list[Step] = []
@@ -62,7 +64,7 @@ class HeadHistory:
         losses = {
             "train/loss": float(epoch.train_loss),
             "validation/loss": float(epoch.validation_loss),
-            "learning_rate": self.run.config.learning_rate,
+            "learning_rate": self.run.config.learning_rate * self.schedule.share(epoch.number),
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
         self.unsent.append(Step(epoch.number, time.time(), {**losses, **metrics}))

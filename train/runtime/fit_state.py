@@ -23,7 +23,7 @@ from train.runtime.run import Run
 from train.tracking.runs import set_status
 
 KIND = "fits"
-FORMAT = 5  # a state of another format is no state of this fit
+FORMAT = 6  # a state of another format is no state of this fit
 RUN = "_run.txt"  # the underscore: readers of a folder of predictions pass over it
 # What may differ between the fit that was killed and the one that goes on.
 FREE = ("resume", "output", "tracking", "threads", "memory_limit", "store", "allow_missing")

@@ -228,6 +228,7 @@ def test_advice_that_is_followed_already_is_not_given(arguments: list[str], advi
          "leave sweep.weight_decay=[0.1] out", "fold=4"),
         (["mode=validate", "checkpoint=x", "fold=all"], "set one fold", "leave"),
         (["fold=0", "head=mlp", "final=true"], "leave the others out", "one fold"),
+        (["fold=0", "warmup_epochs=3", "max_epochs=3"], "fewer epochs than max_epochs", "knn"),
         (["fold=0", "probe=knn", "calibrate=true"], "another probe", "head=linear\n"),
     ],
 )  # fmt: skip

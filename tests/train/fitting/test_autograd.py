@@ -14,6 +14,7 @@ from torch import nn
 from train.config.schema import Config
 from train.engine.problem import Problem
 from train.engine.sampler import batch_windows
+from train.engine.schedule import Schedule
 from train.engine.shard import Shard
 from train.engine.stream import Stream
 from train.fitting.autograd import AutogradTrainer
@@ -126,3 +127,10 @@ def test_tiles_that_only_masks_tell_apart_are_refused(sides: tuple[Shard, Shard]
     together = replace(trainer.problem, validation=trainer.problem.train)
     with pytest.raises(ValueError, match="a shard of their own"):
         AutogradTrainer(together, trainer.plan, Config(), trainer.processes)
+
+
+def test_its_learning_rate_follows_the_schedule(sides: tuple[Shard, Shard]):
+    trainer = make_trainer(sides)
+    trainer.plan = replace(trainer.plan, schedule=Schedule("linear", 1, 3))
+    rates = [trainer.optimizer.param_groups[0]["lr"] for _ in trainer]
+    assert rates == pytest.approx([RATE / 2, RATE, RATE / 2])

@@ -33,7 +33,8 @@ from train.tracking.runs import RunRecord, trained_values
 from train.tracking.tracker import NullTracker
 
 FIT = {"optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size",
-       "max_epochs", "patience", "min_delta", "hidden", "neighbours"}  # fmt: skip
+       "max_epochs", "monitor", "patience", "min_delta", "hidden", "neighbours",
+       "schedule", "warmup_epochs"}  # fmt: skip
 BUILDERS = ("MiniBatchTrainer", "LbfgsTrainer", "ClosedFormTrainer", "NearestNeighbours",
             "AutogradTrainer")  # fmt: skip
 
@@ -147,11 +148,13 @@ def registered(trainer: Any, key: str) -> float:
 @pytest.mark.parametrize(
     ("argv", "acting", "untouched"),
     [
-        (["fold=1"], "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs "
-                     "patience min_delta", None),
-        (["fold=1", "head=mlp", "hidden=8", "optimizer=sgd"],
-         "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs patience "
-         "min_delta hidden", None),
+        (["fold=1"], "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs "
+                     "monitor patience min_delta", None),
+        (["fold=1", "head=mlp", "hidden=8", "optimizer=sgd", "monitor=train/loss"],
+         "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs monitor "
+         "patience min_delta hidden", "best/validation/*"),
         (["fold=all", "optimizer=lbfgs", "sweep.weight_decay=[0.5,0.01]"],
          "optimizer weight_decay label_smoothing max_epochs", None),
         (["fold=1", "optimizer=lbfgs"], "optimizer weight_decay label_smoothing max_epochs",
@@ -161,7 +164,8 @@ def registered(trainer: Any, key: str) -> float:
         (["fold=all", "probe=knn", "neighbours=3"], "neighbours", "best/oof/*"),
         (["fold=all", "final=true", "sweep.learning_rate=[0.5,0.0001]",
           "sweep.label_smoothing=[0.0,0.2]"],
-         "optimizer learning_rate weight_decay label_smoothing batch_size max_epochs", None),
+         "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
+         "batch_size max_epochs", None),
     ],
 )  # fmt: skip
 def test_what_is_said_was_trained(
@@ -171,7 +175,7 @@ def test_what_is_said_was_trained(
     said = fitted(*argv)
     keys = set(acting.split())
     final = "final=true" in argv
-    recorded_of_folds = {"patience", "min_delta", "max_epochs"} if final else set()
+    recorded_of_folds = {"monitor", "patience", "min_delta", "max_epochs"} if final else set()
     for key in FIT - keys - recorded_of_folds:
         assert said.values(key) == {None}, key
     trainer = built[-1]
@@ -179,7 +183,7 @@ def test_what_is_said_was_trained(
         [value] = said.values(key)
         assert value is not None
         assert float(value) == pytest.approx(registered(trainer, key)), key
-    for key in keys & {"batch_size", "max_epochs", "optimizer"} - recorded_of_folds:
+    for key in keys & {"batch_size", "max_epochs", "optimizer", "monitor"} - recorded_of_folds:
         assert said.values(key) == {str(getattr(trainer.plan, key))}, key
     if final and said.model and keys:
         assert said.model["training"]["settings"]["max_epochs"] == trainer.plan.max_epochs
