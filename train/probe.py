@@ -45,16 +45,16 @@ from train.evaluation.evaluate import evaluate
 from train.fitting.divergence import check_finite
 from train.fitting.encoders import prepare_encoders
 from train.fitting.held_out import HeldOut
-from train.fitting.load import load_shards
+from train.fitting.load import Shards, embedding_transform, load_shards
 from train.fitting.network import build_network
 from train.fitting.prepare import Job, prepare_fit
-from train.fitting.selection import select_setting
+from train.fitting.selection import Choice, select_setting
 from train.fitting.settings import SettingResults
-from train.fitting.trainers import build_final_trainer, build_trainer
+from train.fitting.trainers import build_final_trainer, build_trainer, build_voters
 from train.fitting.training import describe_training
 from train.inference.prepare import PredictionJob, prepare_prediction
 from train.inference.stream import predict_cohort
-from train.inference.tiles import predict_split, read_cohort, read_doubtful
+from train.inference.tiles import predict_split, read_cohort, read_doubtful, vote_split
 from train.overlays.checks import check_maps
 from train.predictions import files
 from train.predictions.table import Predictions
@@ -152,6 +152,7 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     training = replace(describe_training(config, grid, choice, is_tested), doubt=job.doubt)
     log.training(training)
     if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
+        evaluate_votes(this, log, job, shards, choice)
         return
     head = choice.head  # of the best setting's heads the one with the lowest validation loss
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
@@ -200,6 +201,18 @@ def evaluate_model(this: Run, log: RunLogger, job: Job) -> None:
     predictions, loss = predict_split(job.model, job.tiles, this.processes, this.config)
     split = "validation" if this.config.mode == "validate" else "test"
     publish(this, log, predictions, split, loss)
+
+
+def evaluate_votes(this: Run, log: RunLogger, job: Job, shards: Shards, choice: Choice) -> None:
+    """Let the tiles of all folds vote on held-out ones, under the rules of the best setting."""
+    config, processes, grid = this.config, this.processes, job.grid
+    assert grid
+    if job.held_out:
+        voters = build_voters(config, grid, shards, processes, choice)
+        tiles = job.held_out[grid.settings[choice.setting].variant]
+        transform = embedding_transform(config)
+        predictions, loss = vote_split(voters, transform, tiles, processes, config)
+        publish(this, log, predictions, "test", loss)
 
 
 def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:

@@ -30,7 +30,7 @@ TRAINING = (
     "metrics", "maps",
     "optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "max_epochs",
     "monitor", "patience", "min_delta", "resume", "stream", "store", "threads", "memory_limit",
-    "tracking", "schedule", "warmup_epochs",
+    "tracking", "schedule", "warmup_epochs", "neighbour_weights", "neighbour_metric",
     "data.name", "data.builder", "data.runs", "data.snapshot", "data.synthetic",
 )  # fmt: skip
 """Keys of a configuration that are none of the store's. A test holds them and train/ alike."""

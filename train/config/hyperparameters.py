@@ -11,14 +11,15 @@ DESCENT = (
     *EARLY_STOPPING,
 )  # fmt: skip
 SOLVER = ("optimizer", "weight_decay", "label_smoothing", "max_epochs")
+NEIGHBOURS = ("neighbours", "neighbour_weights", "neighbour_metric")
 PROBE = {
     "ridge": ("weight_decay",),
     "lda": ("weight_decay",),
     "prototype": (),
-    "knn": ("neighbours",),
+    "knn": NEIGHBOURS,
 }
 """Of those without iterations, by the name of the probe."""
-HYPERPARAMETERS = (*DESCENT, "hidden", "neighbours")
+HYPERPARAMETERS = (*DESCENT, "hidden", *NEIGHBOURS)
 
 
 def hyperparameters(config: Config) -> tuple[str, ...]:

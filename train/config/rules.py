@@ -131,11 +131,13 @@ def _check_warmup(config: Config) -> None:
 
 def _check_probe(config: Config) -> None:
     """Refuse what a probe without iterations has no use for."""
-    if config.final and config.probe == "knn":
+    data = config.data
+    tested = data.test_tiles or data.snapshot or data.builder != "none"
+    if config.final and config.probe == "knn" and not tested:
         raise ConfigError(
-            "probe=knn has no weights that a final head could be trained to",
-            found="final=true",
-            fix="leave final out; the folds say how good it is",
+            "final=true of probe=knn evaluates held-out tiles, and none are named",
+            found="data.test_tiles is not set",
+            fix="set data.test_tiles, or leave final out: the folds say how good it is",
         )
     decays = [config.weight_decay, *config.sweep.weight_decay]
     if config.probe == "lda" and not all(0 <= decay <= 1 for decay in decays):

@@ -33,6 +33,8 @@ PROBES = ("logistic", *CLOSED, "knn")
 
 
 FLOATS = "3.4e38"  # the largest that single floats hold
+VoteWeights = Literal["uniform", "distance"]
+Metric = Literal["euclidean", "cosine"]
 Fold = int | Literal["all"] | list[int] | None
 
 
@@ -120,6 +122,9 @@ class Sweep:
     learning_rate: list[float] = field(default_factory=list)
     weight_decay: list[float] = field(default_factory=list)
     label_smoothing: list[float] = field(default_factory=list)
+    neighbours: list[int] = field(default_factory=list)
+    neighbour_weights: list[VoteWeights] = field(default_factory=list)
+    neighbour_metric: list[Metric] = field(default_factory=list)
     train_fraction: list[float] = field(
         default_factory=list,
         metadata=doc("shares of the slides to train on, drawn by slide", "(0, 1]"),
@@ -236,6 +241,12 @@ class Config:
         metadata=doc("logistic; without iterations ridge, lda, prototype; or knn, a baseline"),
     )
     neighbours: int = field(default=20, metadata=doc("how many vote, with probe=knn", COUNTS))
+    neighbour_weights: VoteWeights = field(
+        default="uniform", metadata=doc("a neighbour's vote: one, or 1 / distance")
+    )
+    neighbour_metric: Metric = field(
+        default="euclidean", metadata=doc("which neighbours are the nearest")
+    )
     calibrate: bool = field(
         default=False,
         metadata=doc("fit a temperature on validation, or out of fold; it is in the weights"),

@@ -11,7 +11,10 @@ from train.config.schema import Config, Sweep
 SWEPT = set(field_names(Sweep)) - {"thresholds"}  # whose classes are swept one by one
 RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWEPT)
 """The rules that can be swept: with the thresholds, what makes a variant."""
-LEARNING = ("train_fraction", "learning_rate", "weight_decay", "label_smoothing")
+LEARNING = (
+    "train_fraction", "learning_rate", "weight_decay", "label_smoothing", "neighbours",
+    "neighbour_weights", "neighbour_metric",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Setting:
         Which variant of the rules.
     train_fraction, learning_rate, weight_decay, label_smoothing
         As in the configuration.
+    neighbours, neighbour_weights, neighbour_metric
+        As in the configuration.
     """
 
     overrides: dict[str, Any]
@@ -34,6 +39,9 @@ class Setting:
     learning_rate: float
     weight_decay: float
     label_smoothing: float
+    neighbours: int = 0
+    neighbour_weights: str = "uniform"
+    neighbour_metric: str = "euclidean"
 
     @property
     def name(self) -> str:
@@ -56,7 +64,9 @@ def settings(config: Config) -> list[Setting]:
     combinations = []
     for variant, rules in enumerate(rule_variants(config)):
         for values in itertools.product(*filter(None, axes)):
-            learning = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(values)
+            learning: dict[str, Any] = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(
+                values
+            )
             combinations.append(Setting(rules | dict(values), variant, **learning))
     return combinations
 

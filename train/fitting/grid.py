@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class HeadGrid:
 
 def single_head(tiles: TileTable, config: Config) -> HeadGrid:
     """Return the grid of one head on the two sides of a split."""
-    learning = {key: getattr(config, key, 1.0) for key in LEARNING}
+    learning: dict[str, Any] = {key: getattr(config, key, 1.0) for key in LEARNING}
     grid = head_grid(tiles, [Setting({}, 0, **learning)], [VALIDATION], config.seed)
     return replace(grid, is_single=True)
 

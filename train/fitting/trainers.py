@@ -5,13 +5,14 @@ from dataclasses import replace
 import torch
 
 from train.config.schema import CLOSED, SOLVERS, Config, ConfigError
+from train.config.sweep import Setting
 from train.engine.heads import HeadSpecs
 from train.engine.minibatch import MiniBatchTrainer
 from train.engine.problem import Problem, TrainPlan
 from train.engine.schedule import Schedule
 from train.engine.solvers.closed_form import ClosedFormTrainer
 from train.engine.solvers.gram_matrix import list_strata
-from train.engine.solvers.knn import NearestNeighbours
+from train.engine.solvers.knn import NearestNeighbours, Voters, Voting
 from train.engine.solvers.lbfgs import LbfgsTrainer
 from train.engine.trainer import Trainer
 from train.fitting.grid import HeadGrid
@@ -38,8 +39,24 @@ def build_trainer(config: Config, grid: HeadGrid, shards: Shards, processes: Pro
         return AutogradTrainer(problem, plan, config, processes)
     if config.probe == "knn":
         reference = load_all(shards, config, processes)
-        return NearestNeighbours(problem, reference, config.neighbours)
+        votings = [_voting(setting) for setting in grid.settings for _ in grid.folds]
+        return NearestNeighbours(problem, reference, votings)
     return _linear_trainer(config, problem, plan)
+
+
+def build_voters(
+    config: Config, grid: HeadGrid, shards: Shards, processes: Processes, choice: Choice
+) -> Voters:
+    """Return the tiles of all folds, which vote as the best setting says."""
+    assert grid.final
+    head = grid.final.select(torch.tensor([choice.setting])).to(processes.device)
+    reference = load_all(shards, config, processes)
+    voting = _voting(grid.settings[choice.setting])
+    return Voters.of(_problem(config, head, shards, processes), reference, [voting])
+
+
+def _voting(setting: Setting) -> Voting:
+    return Voting(setting.neighbours, setting.neighbour_weights, setting.neighbour_metric)
 
 
 def build_final_trainer(

@@ -1,5 +1,6 @@
 """A network applied to the tiles of a split, which all processes share."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import torch
+from torch import Tensor
 
 from featurestore.snapshots.tile_set import TileSet
 from train.config.schema import Config
 from train.engine.lanes import Lanes, Rows, owned
+from train.engine.shard import DROPPED
+from train.engine.solvers.knn import QUERIES, Voters
 from train.evaluation.predict import weighted_loss
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.inference import apply_to_tiles, mean_loss
@@ -43,6 +48,41 @@ def predict_split(
     probabilities = processes.assemble(applied.probabilities, places, len(tiles.keys))
     predictions = Predictions.of(
         tiles.keys, probabilities.numpy(), spec.classes, config.evidence.resample
+    )
+    return predictions, loss
+
+
+def vote_split(
+    voters: Voters,
+    transform: Callable[[Tensor], Tensor],
+    tiles: TileSet,
+    processes: Processes,
+    config: Config,
+) -> tuple[Predictions, float | None]:
+    """Return what neighbours vote on the tiles of a split, and the loss; as `predict_split`.
+
+    Parameters
+    ----------
+    transform
+        What was done to the voters' embeddings when they were read.
+    """
+    places, share = processes.scatter(lambda: split_tiles(tiles, processes.world))
+    rows = share.keys["row"].to_numpy()
+    share.matrix.check(rows)
+    target = torch.from_numpy(share.keys["target"].fill_null(DROPPED).to_numpy())
+    target = target.to(processes.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
+    votes = [torch.zeros((0, len(config.class_names)), device=processes.device)]
+    for start in range(0, len(rows), QUERIES):
+        block = slice(start, start + QUERIES)
+        x = transform(torch.from_numpy(share.matrix.read_rows(rows[block], threads=config.threads)))
+        votes += voters.shares(x.to(processes.device))
+        labelled = target[block] != DROPPED
+        sums += voters.loss_sums(votes[-1][labelled], target[block][labelled])
+    loss = mean_loss(processes.all_reduce(sums))
+    probabilities = processes.assemble(torch.cat(votes), places, len(tiles.keys))
+    predictions = Predictions.of(
+        tiles.keys, probabilities.numpy(), config.class_names, config.evidence.resample
     )
     return predictions, loss
 

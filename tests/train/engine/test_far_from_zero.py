@@ -14,7 +14,7 @@ from torch import Tensor
 
 from train.engine.shard import Reduce, Shard
 from train.engine.solvers.closed_form import ClosedFormTrainer
-from train.engine.solvers.knn import NearestNeighbours
+from train.engine.solvers.knn import NearestNeighbours, Voting
 from train.engine.stream import Stream
 
 ROWS, DIM, CLASSES = 900, 12, 3
@@ -42,7 +42,9 @@ def split(shard: Shard, head: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_votes_are_those_of_doubles(far: Shard):
-    votes = run(NearestNeighbours(make_problem(far, HEADS, classes=CLASSES), far, 5))
+    votes = run(
+        NearestNeighbours(make_problem(far, HEADS, classes=CLASSES), far, [Voting(5)] * len(HEADS))
+    )
     for head in range(len(HEADS)):
         x, y, held = split(far, head)
         oracle = KNeighborsClassifier(5, algorithm="brute").fit(x[~held], y[~held])
@@ -54,7 +56,7 @@ def test_votes_are_those_of_doubles(far: Shard):
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_and_streams_move_them_alike(far: Shard, world: int):
     problem = make_problem(far, HEADS, classes=CLASSES)
-    expected = run(NearestNeighbours(problem, far, 5)).by_head
+    expected = run(NearestNeighbours(problem, far, [Voting(5)] * len(HEADS))).by_head
 
     def streamed(share: Shard) -> Shard:
         rows = share.x.numpy()
@@ -67,7 +69,7 @@ def test_processes_and_streams_move_them_alike(far: Shard, world: int):
 
     def work(share: Shard, reduce: Reduce) -> tuple[list[Tensor], np.ndarray | None]:
         local = of_rank(problem, streamed(share), reduce)
-        return run(NearestNeighbours(local, far, 5)).by_head, share.positions
+        return run(NearestNeighbours(local, far, [Voting(5)] * len(HEADS))).by_head, share.positions
 
     for by_head, positions in ranks(far, world, work):
         for votes, whole in zip(by_head, expected, strict=True):

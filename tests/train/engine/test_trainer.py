@@ -20,7 +20,7 @@ from train.engine.minibatch import MiniBatchTrainer
 from train.engine.problem import Problem
 from train.engine.shard import DROPPED, Reduce, Shard
 from train.engine.solvers.closed_form import CLOSED, ClosedFormTrainer
-from train.engine.solvers.knn import NearestNeighbours
+from train.engine.solvers.knn import NearestNeighbours, Voting
 from train.engine.solvers.lbfgs import LbfgsTrainer
 from train.engine.trainer import Epoch, FitResult, Trainer
 
@@ -48,7 +48,9 @@ TRAINERS: dict[str, Callable[[Problem, Shard], Trainer]] = {
     "sgd": minibatch("sgd"),
     "lbfgs": lambda problem, shard: LbfgsTrainer(problem, make_plan(100)),
     **{name: closed_form(name) for name in CLOSED},
-    "knn": lambda problem, shard: NearestNeighbours(problem, shard, neighbours=5),
+    "knn": lambda problem, shard: NearestNeighbours(
+        problem, shard, [Voting(5)] * len(problem.heads)
+    ),
 }
 WITHOUT_EPOCHS = {*CLOSED, "knn"}
 

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, launch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -247,6 +248,35 @@ def test_probes_without_iterations(name: str, least: float):
     assert Path("out/checkpoint.safetensors").exists() == (name != "knn")
 
 
+@pytest.mark.parametrize("name", ["knn", "prototype"])
+def test_baselines_are_tested_on_held_out_tiles(name: str):
+    """By all folds together, as the best setting says: what scikit-learn predicts."""
+    from featurestore.snapshots.build import materialise
+
+    swept = ["sweep.neighbours=[1,5]", "sweep.neighbour_weights=[uniform,distance]"]
+    argv = ["fold=[0,1]", f"probe={name}", *(swept if name == "knn" else []), "final=true",
+            "tracking.enabled=false", "output=out"]  # fmt: skip
+    assert probe.main(argv) == 0
+    snapshot = materialise(open_store(load.load(argv)))
+    (x, y), (held, truth) = (
+        (tiles.matrix.read_rows(tiles.keys["row"].to_numpy()).astype(float),
+         tiles.keys["target"].to_numpy())
+        for tiles in (snapshot.fold_set(), snapshot.test_set())
+    )  # fmt: skip
+    scale = StandardScaler().fit(x)
+    models = [NearestCentroid()] if name == "prototype" else [
+        KNeighborsClassifier(k, weights=weights)
+        for k, weights in product([1, 5], ["uniform", "distance"])
+    ]  # fmt: skip
+    table = pq.read_table("out/predictions.parquet")
+    np.testing.assert_array_equal(table["target"], truth)
+    differ = [
+        (model.fit(scale.transform(x), y).predict(scale.transform(held)) != table["pred"]).sum()
+        for model in models
+    ]
+    assert min(differ) <= 1
+
+
 def test_streamed_neighbours_of_two_processes_are_the_neighbours(tmp_path: Path):
     argv = ["fold=[0,3]", "probe=knn", "tracking.enabled=false"]
     assert probe.main([*argv, "output=one"]) == 0
@@ -311,7 +341,18 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
             ["fold=0", "optimizer=lbfgs", "sweep.learning_rate=[1]"],
             ["optimizer=lbfgs has no learning_rate", "leave sweep.learning_rate out"],
         ),
-        (["fold=0", "probe=knn", "final=true"], ["no weights", "final=true"]),
+        (
+            [
+                "fold=0",
+                "probe=knn",
+                "final=true",
+                "data.builder=none",
+                "data.embeddings=e.parquet",
+                "data.tiles=t.parquet",
+                "data.test_tiles=null",
+            ],
+            ["held-out", "data.test_tiles"],
+        ),
         (["fold=0", "calibrate=true", "head=mlp"], ["linear head", "head=mlp"]),
         (["fold=0", "abstain_below=80"], ["abstain_below is out of bounds", "80", "(0, 1]"]),
         (["fold=0", "resume=maybe"], ["resume=maybe", "resume=true"]),

@@ -34,7 +34,7 @@ from train.tracking.tracker import NullTracker
 
 FIT = {"optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size",
        "max_epochs", "monitor", "patience", "min_delta", "hidden", "neighbours",
-       "schedule", "warmup_epochs"}  # fmt: skip
+       "schedule", "warmup_epochs", "neighbour_weights", "neighbour_metric"}  # fmt: skip
 BUILDERS = ("MiniBatchTrainer", "LbfgsTrainer", "ClosedFormTrainer", "NearestNeighbours",
             "AutogradTrainer")  # fmt: skip
 
@@ -161,7 +161,8 @@ def registered(trainer: Any, key: str) -> float:
          "best/oof/*"),
         (["fold=all", "probe=ridge", "weight_decay=0.3"], "weight_decay", "best/oof/*"),
         (["fold=all", "probe=prototype", "final=true"], "", "best/oof/*"),
-        (["fold=all", "probe=knn", "neighbours=3"], "neighbours", "best/oof/*"),
+        (["fold=all", "probe=knn", "neighbours=3"],
+         "neighbours neighbour_weights neighbour_metric", "best/oof/*"),
         (["fold=all", "final=true", "sweep.learning_rate=[0.5,0.0001]",
           "sweep.label_smoothing=[0.0,0.2]"],
          "optimizer learning_rate weight_decay label_smoothing schedule warmup_epochs "
@@ -241,7 +242,8 @@ SWEPT = Config(
     sweep=Sweep(
         learning_rate=[0.1, 0.2], weight_decay=[0.0, 0.5], label_smoothing=[0.0, 0.1],
         train_fraction=[0.5, 1.0], thresholds={"Fat": [0.1, 0.2]}, tissue_prop_min=[0.0, 0.3],
-        kfold_strategy=["stratified", "stratified_group"],
+        kfold_strategy=["stratified", "stratified_group"], neighbours=[3, 5],
+        neighbour_weights=["uniform", "distance"], neighbour_metric=["euclidean", "cosine"],
     ),
 )  # fmt: skip
 
@@ -251,7 +253,7 @@ def test_every_key_that_is_swept_has_the_value_of_its_setting():
     sweep = vars(SWEPT.sweep)
     assert all(sweep.values()), "a key of the sweep is not tried here"
     every = settings(SWEPT)
-    assert len(every) == 2**7
+    assert len(every) == 2**10
     for setting in (every[0], every[77], every[-1]):
         trained = trained_config(SWEPT, setting)
         for key, value in setting.overrides.items():
