@@ -3,11 +3,37 @@
 Whatever prints does so by `say`, `print_error` or a `featurestore.printing.Console`.
 """
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import rich.console
 from rich.text import Text
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+def be_quiet() -> None:
+    """Let no progress and no note be printed from here on: answers and errors are."""
+    _QUIET.set(True)
+
+
+def is_quiet() -> bool:
+    """Return whether progress and notes are not to be printed."""
+    return _QUIET.get()
+
+
+@contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Print no progress and no note in the block, if that is asked for."""
+    token = _QUIET.set(quiet or is_quiet())
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def printable(text: str) -> str:
@@ -39,7 +65,14 @@ class Console(rich.console.Console):
     """
 
     def __init__(self, **settings: Any) -> None:
+        if os.environ.get("NO_COLOR"):  # Rich would go on with bold and italic
+            settings = {"color_system": None, **settings}
         super().__init__(markup=False, emoji=False, **settings)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a bar may be drawn: by escape sequences, which pipes and NO_COLOR do without."""
+        return self.is_terminal and not self.no_color and not self.is_dumb_terminal
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Return a string as Rich draws it."""

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.errors import FeatureStoreError
-from featurestore.printing import Console, print_error, say
+from featurestore.printing import Console, is_quiet, print_error, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
@@ -272,7 +272,7 @@ def examined(
     evaluation = replace(evaluation, evidence=evidence)
     if champion:
         evaluation = replace(evaluation, notes=training_differences(run, champion))
-    for note in evaluation.notes:
+    for note in evaluation.notes if not is_quiet() else ():
         console.print(f"note: {note}", soft_wrap=True)
     return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
 

@@ -28,11 +28,12 @@ from featurestore.console.commands import (
     training_sets,
 )
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
-from featurestore.printing import Console, print_error, say
+from featurestore.printing import Console, is_quiet, print_error, quietly, say
 from featurestore.spec import store_arguments
 
 WITHOUT_KEYS = ("import", "cover", "completion")
 """Commands that read no configuration."""
+QUIET = "--quiet"
 
 
 def version() -> str:
@@ -45,10 +46,20 @@ def version() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status, 2 after a refusal."""
     try:
-        return _run(arguments(argv))
+        options = arguments(argv)
+        with quietly(options.quiet):
+            return _run(options)
     except FeatureStoreError as error:
         print_error(error)
         return 2
+    except KeyboardInterrupt:
+        say("interrupted", sys.stderr)
+        return 130
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # what DuckDB makes of Ctrl-C
+            raise
+        say("interrupted", sys.stderr)
+        return 130
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
     return 0
@@ -87,7 +98,7 @@ def shown_warnings(console: Console) -> Iterator[None]:
     """Print this project's warnings as lines; other libraries' are for us, not for users."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", FeatureStoreWarning)
+        warnings.simplefilter("ignore" if is_quiet() else "always", FeatureStoreWarning)
         warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
         yield
 
@@ -103,6 +114,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         A ``key=value`` is not understood, see `featurestore.console.keys.take`.
     """
     argument_parser = parser()
+    argv = sys.argv[1:] if argv is None else argv
+    quiet = [word for word in argv if word == QUIET]  # it may stand anywhere
+    argv = [*quiet, *(word for word in argv if word != QUIET)]
     options, words = argument_parser.parse_known_args(argv)
     keyed = options.command not in WITHOUT_KEYS
     _refuse(argument_parser, [word for word in words if not keyed or word.startswith("-")])
@@ -176,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="threads of the engine (default: every core)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version, and leave")
+    parser.add_argument(QUIET, action="store_true", help="no progress, no warnings; errors alone")
     parser.set_defaults(optional=None, runs=[])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for group in (init, questions, cover, label_issues, split, training_sets, imports, completion):

@@ -4,21 +4,39 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 
 from featurestore.errors import ConfigError
-from featurestore.printing import print_error, say
+from featurestore.printing import be_quiet, print_error, say
 
 NEEDED = (
     "accelerate", "jinja2", "omegaconf", "psutil", "safetensors", "torch", "torchmetrics",
 )  # fmt: skip
 """What the extra ``train`` brings, by the names that are imported."""
 
+QUIET = "--quiet"
+
+
+def _in_a_line(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Show an exception that nobody has caught, of which Python then makes the exit status."""
+    if issubclass(kind, KeyboardInterrupt):
+        say("interrupted", sys.stderr)  # it ends by the signal: 130, as a shell counts
+    else:
+        sys.__excepthook__(kind, error, trace)
+
 
 def check_or_exit() -> None:
     """Refuse an environment without the extra ``train`` with exit status 2, or return.
 
-    Who asks for the version is told, and needs nothing else.
+    What all scripts take is taken here, before anything is imported: ``--version``, which needs
+    nothing else; ``--quiet``; and Ctrl-C, of which one line is said and no traceback.
     """
+    sys.excepthook = _in_a_line
+    while QUIET in sys.argv[1:]:
+        sys.argv.remove(QUIET)
+        be_quiet()
     if "--version" in sys.argv[1:]:
         say(f"{Path(sys.argv[0]).name} of tissue-probe {version('tissue-probe')}")
         sys.exit(0)

@@ -15,7 +15,7 @@ from torch.distributed import distributed_c10d
 
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
-from featurestore.printing import Console
+from featurestore.printing import Console, is_quiet
 from train.config.schema import Config
 from train.runtime import agreement
 from train.runtime.ending import Ending, Rank
@@ -67,7 +67,7 @@ def start_processes(config: Config, ending: Ending) -> Iterator[tuple[Processes,
     with contextlib.ExitStack() as stack:
         accelerator = create_accelerator(ending)
         processes = Processes(accelerator)
-        console = Console(quiet=not processes.is_main)
+        console = Console(quiet=is_quiet() or not processes.is_main)
         set_seed(config.seed)
         stack.enter_context(shown_warnings(console))
         stack.callback(accelerator.end_training)

@@ -1,16 +1,19 @@
-"""The bar that a person at a terminal sees: epoch, losses, rows a second, time left."""
+"""What a person sees of a fit: epoch, losses, rows a second, time left."""
 
 import time
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from featurestore.printing import Console
+from featurestore.io.progress import Pace
+from featurestore.printing import Console, is_quiet
 from train.engine.trainer import Epoch
 
 
 class EpochBar:
-    """A progress bar over epochs; silent where the output is not a terminal.
+    """A progress bar over epochs; where the output is not a terminal, a line every ten seconds.
+
+    Epochs that take longer have a line each.
 
     Parameters
     ----------
@@ -23,14 +26,17 @@ class EpochBar:
     """
 
     def __init__(self, console: Console, epochs: int, rows: int) -> None:
-        self.rows, self.started = rows, time.perf_counter()
+        self.console, self.rows = console, rows
+        self.pace, self.started = Pace(epochs), time.perf_counter()
+        visible = not console.quiet and not is_quiet()
+        self.prints = visible and not console.draws
         self.progress = Progress(
             TextColumn("epoch {task.completed}/{task.total}"),
             BarColumn(),
             TextColumn("{task.fields[losses]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=console.quiet or not console.is_terminal,
+            disable=not (visible and console.draws),
         )
         self.task = self.progress.add_task("fit", total=epochs, losses="")
 
@@ -39,8 +45,17 @@ class EpochBar:
         now = time.perf_counter()
         speed, self.started = self.rows / (now - self.started), now
         train, validation = (float(x.mean()) for x in (epoch.train_loss, epoch.validation_loss))
-        losses = f"loss {train:.4f}, validation {validation:.4f}, {speed:,.0f} rows/s"
-        self.progress.update(self.task, completed=epoch.number + 1, losses=losses)
+        losses = f"loss {train:.4f}, validation {validation:.4f}"
+        done = epoch.number + 1
+        self.progress.update(self.task, completed=done, losses=f"{losses}, {speed:,.0f} rows/s")
+        pace = self.pace
+        rate = pace.advance(done - pace.done)
+        if self.prints and rate is not None:
+            self.console.print(
+                f"epoch {done}/{pace.total}, {losses}, {rate * self.rows:,.0f} rows/s, "
+                f"at most {pace.left} left",
+                soft_wrap=True,
+            )
 
     def __enter__(self) -> "EpochBar":
         self.progress.start()
