@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         if str(error) != "Query interrupted":  # what DuckDB makes of Ctrl-C
             raise
         say("interrupted", sys.stderr)
-        return 130
+        sys.stderr.flush()
+        os._exit(130)  # what holds the answer would wait for its query, which goes on to its end
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
     return 0
