@@ -1,13 +1,16 @@
 """The views as a documented DuckDB file that any client opens: the views alone, no data."""
 
+import argparse
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.backend import engine
 from featurestore.console import outputs
+from featurestore.console.settings import open_store
 from featurestore.errors import ArtifactError, os_errors_refused
 from featurestore.io.atomic import publish
+from featurestore.printing import say
 from featurestore.store import FeatureStore
 from featurestore.views.catalogue import column_notes, describe_view
 
@@ -31,6 +34,12 @@ class Catalog:
     path: Path
     views: list[str]
     files: list[Path]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the views as a DuckDB file."""
+    written = write(open_store(options), options.path)
+    say(f"{written.path}: {len(written.views)} views")
 
 
 def write(store: FeatureStore, path: Path) -> Catalog:

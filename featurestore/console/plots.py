@@ -1,5 +1,6 @@
 """Pictures of a cohort, drawn from the small tables of `featurestore.views.summaries`."""
 
+import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from featurestore.backend import errors
+from featurestore.console.settings import open_store
 from featurestore.io import atomic
+from featurestore.printing import say
 from featurestore.views import summaries
 from featurestore.views.classes import ClassSpec
 from featurestore.views.fates import distribution_view, funnel_view
@@ -23,6 +26,15 @@ from featurestore.views.thresholds import ON_REQUEST
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
 KEPT, DROPPED, INPUT = "#009E73", "#D55E00", "#56606B"
 DPI = 110
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw pictures of a cohort."""
+    store = open_store(options)
+    store.survivors("")
+    classes = store.classes()
+    for path in draw(store.view("fates"), classes, options.output, [options.picture]):
+        say(path)
 
 
 def draw(

@@ -1,5 +1,6 @@
 """DuckDB's own command line over the views: history, completion, pager, every format."""
 
+import argparse
 import signal
 import subprocess
 import tempfile
@@ -13,10 +14,17 @@ from types import FrameType
 from featurestore.backend import engine, statements
 from featurestore.console import catalog
 from featurestore.console.catalog import Catalog
+from featurestore.console.settings import open_store
 from featurestore.errors import QueryError
 from featurestore.store import FeatureStore
 
 PACKAGE, BINARIES = "duckdb_cli", ("duckdb", "duckdb.exe")
+
+
+def run_shell(options: argparse.Namespace) -> int:
+    """Open DuckDB's command line; return its status."""
+    path = Path(options.path) if options.path else None
+    return run(open_store(options), path, external=options.external)
 
 
 def run(store: FeatureStore, path: Path | None = None, *, external: bool = False) -> int:

@@ -40,19 +40,19 @@ def add(commands: Any) -> None:
 def _add_files(commands: Any) -> None:
     catalog = commands.add_parser("catalog", help="the views as a DuckDB file, without data")
     catalog.add_argument("path", type=Path, help="for example feature_views.duckdb")
-    catalog.set_defaults(run="files:run_catalog")
+    catalog.set_defaults(run="catalog:run")
 
     prompt = commands.add_parser("shell", help="DuckDB's command line over the views, read-only")
     prompt.add_argument(
         "path", nargs="?", help="write the views to this DuckDB file (a temporary one)"
     )
     _add_external(prompt)
-    prompt.set_defaults(run="files:run_shell", optional="path")
+    prompt.set_defaults(run="shell:run_shell", optional="path")
 
     plot = commands.add_parser("plot", help="pictures of the cohort, as PNG")
     plot.add_argument("picture", choices=["funnel", "thresholds", "folds", "slides"])
     plot.add_argument("-o", "--output", type=Path, default=Path(), help="folder (here)")
-    plot.set_defaults(run="files:run_plot")
+    plot.set_defaults(run="plots:run")
 
 
 def _add_external(command: argparse.ArgumentParser) -> None:
