@@ -90,8 +90,25 @@ def _own_folder(
     """Run every test in an empty folder, with no tracking URI inherited."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = tracking_uri()
     yield
     forget_relative_stores()
+    if tracking_uri() != before:
+        sys.modules["mlflow"].set_tracking_uri(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_tracking() -> Iterator[None]:
+    """Forget which store the fixtures of a module have pointed MLflow at."""
+    yield
+    if tracking_uri() is not None:
+        sys.modules["mlflow"].set_tracking_uri(None)
+
+
+def tracking_uri() -> str | None:
+    """Return the store that MLflow was pointed at; None for its default, and if not imported."""
+    utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    return None if utils is None else utils._tracking_uri
 
 
 def forget_relative_stores() -> None:

@@ -380,7 +380,7 @@ def test_a_damaged_slide_is_predicted_again(hurt: Damage, predicted: list[str], 
 def test_any_flipped_byte_of_a_slide_is_found_or_changes_nothing(predicted: list[str]):
     folder = Path("out/predictions")
     [file], wanted = folder.glob("s0-*.parquet"), {"slide_id", "x", "y", "target", "pred"}
-    wanted |= {"prob_Fat", "prob_Muscle"}
+    wanted |= {"predicted", "prob_Fat", "prob_Muscle"}
     whole, before = file.read_bytes(), pq.read_table(file, partitioning=None)
     for place in range(0, len(whole), 5):
         file.write_bytes(whole)

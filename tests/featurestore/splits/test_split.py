@@ -302,7 +302,7 @@ def test_it_is_logged_with_a_run_of_its_own_once_and_found_by_whoever_shares_mlf
 ):
     assert cli.main([*config, "--to", "out"]) == 0
     shown = capsys.readouterr().out
-    assert "kept tiles by organ, label" in shown
+    assert "tiles that the label rules keep, by organ, label" in shown
     assert "breast, Muscle" in shown
     [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.data.tags["featurestore.split.why"] == "first"

@@ -223,6 +223,9 @@ def test_a_run_that_this_server_does_not_know_is_named(
     with lost("log_batch", 10):
         assert probe.main([*argv, f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]) == 2
     capsys.readouterr()
-    elsewhere = f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"
-    assert probe.main([*argv, elsewhere, "resume=true"]) == 2
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    assert probe.main([*argv, f"tracking.uri={other}", "resume=true"]) == 2
+    assert f"there is no database at {other}" in capsys.readouterr().err
+    mlflow.MlflowClient(other).search_experiments()
+    assert probe.main([*argv, f"tracking.uri={other}", "resume=true"]) == 2
     assert "MLflow has no run" in capsys.readouterr().err
