@@ -15,6 +15,8 @@ def translated() -> Iterator[None]:
     """Turn the engine's exceptions into a `QueryError` that keeps what the engine said."""
     try:
         yield
+    except duckdb.InterruptException as error:
+        raise RuntimeError("Query interrupted") from error  # as DuckDB's relations say it
     except duckdb.Error as error:
         raise _refusal("DuckDB could not run the query", error, _advice(error)) from error
     except sqlglot.errors.SqlglotError as error:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -117,26 +116,3 @@ def test_an_interrupted_script_ends_in_one_line(tmp_path):
         [sys.executable, "-c", code], tmp_path, PYTHONPATH=str(ROOT)
     )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
-
-
-ASKED = """
-import os, signal, threading
-from featurestore.console import cli
-from featurestore.store import FeatureStore
-
-answers = FeatureStore.answers
-
-def interrupted(*given):
-    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    return answers(*given)
-
-FeatureStore.answers = interrupted
-cli.main(["sql", "select sum(a.x * b.x * c.x) from labels a, labels b, labels c, labels d"])
-"""
-
-
-@pytest.mark.slow
-def test_an_interrupted_query_ends_in_one_line():
-    """What DuckDB had begun is not waited for: it would take years."""
-    done = launch([sys.executable, "-c", ASKED], Path.cwd())
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
