@@ -28,7 +28,7 @@ from pathlib import Path
 from featurestore.errors import ArtifactError, FeatureStoreError
 from featurestore.printing import Console, print_error
 from featurestore.spec.bounds import SEEDS
-from train.config.help import keys
+from train.config.help import help_or_refuse, keys
 from train.config.load import small
 from train.config.schema import doc
 
@@ -92,21 +92,9 @@ def usage() -> str:
     return "\n".join([(__doc__ or "").strip(), "", *keys(Request)])
 
 
-def check_or_exit(argv: Sequence[str]) -> None:
-    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        sys.exit(0)
-    try:
-        understood(argv)
-    except FeatureStoreError as error:
-        print_error(error)
-        sys.exit(2)
-
-
 # Help and refused arguments must not wait for MLflow, SciPy and matplotlib to be imported.
 if __name__ == "__main__":
-    check_or_exit(sys.argv[1:])
+    help_or_refuse(sys.argv[1:], usage, understood)
 
 from collections.abc import Mapping
 from typing import Any

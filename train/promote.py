@@ -34,7 +34,7 @@ from featurestore.printing import Console, is_quiet, print_error, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
-from train.config.help import keys
+from train.config.help import help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, doc
@@ -123,21 +123,9 @@ def asked_of(argv: Sequence[str]) -> tuple[str, Request, list[str]]:
     return verb, *understood([*argv][verb in VERBS :], verb)
 
 
-def check_or_exit(argv: Sequence[str]) -> None:
-    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        sys.exit(0)
-    try:
-        asked_of(argv)
-    except ConfigError as error:
-        print_error(error)
-        sys.exit(2)
-
-
 # Help and refused arguments must not wait for MLflow and Ibis to be imported.
 if __name__ == "__main__":
-    check_or_exit(sys.argv[1:])
+    help_or_refuse(sys.argv[1:], usage, asked_of)
 
 import hashlib
 import shlex

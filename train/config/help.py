@@ -3,8 +3,9 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, FeatureStoreError
 from featurestore.printing import print_error
 from featurestore.spec.keys import documented
 from train.config.load import CONFIGS, GROUPS, LATE, load
@@ -41,14 +42,36 @@ def keys(schema: type) -> list[str]:
 
 def check_or_exit(argv: list[str]) -> None:
     """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
+    help_or_refuse(argv, usage, _check)
+
+
+def help_or_refuse(
+    argv: Sequence[str], usage: Callable[[], str], check: Callable[[list[str]], object]
+) -> None:
+    """Print the help and leave, or leave with exit status 2 if a check refuses, or return.
+
+    Parameters
+    ----------
+    usage
+        Returns the help.
+    check
+        Is given the arguments.
+    """
     if {"-h", "--help"} & set(argv):
         print(usage())
         sys.exit(0)
     try:
+        check([*argv])
+    except FeatureStoreError as error:
+        print_error(error)
+        sys.exit(2)
+
+
+def _check(argv: list[str]) -> None:
+    try:
         load(argv)
-    except ConfigError as error:
+    except ConfigError:
         if not speaks(os.environ):
             # The first says the same and its launcher ends this one, unless arguments differ.
             time.sleep(LATE)
-        print_error(error)
-        sys.exit(2)
+        raise

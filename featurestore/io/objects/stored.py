@@ -15,9 +15,9 @@ from featurestore.errors import ArtifactError
 
 CHUNK = 2**20  # bytes that are read at once
 OBJECTS, OUTLINES = "objects", "outlines"
+"""What of an object lies on this machine: all of it, or all but its lists of numbers."""
 RECORD = "object.json"
 """What the store says of an object, beside what was fetched of it."""
-"""What of an object lies on this machine: all of it, or all but its lists of numbers."""
 NAME = "object"  # of the file in its folder: a key may be longer than the name of a file
 LINK = re.compile(rf"(?:.*/)?({OBJECTS}|{OUTLINES})/([0-9a-f]+)/{NAME}")
 
