@@ -9,6 +9,7 @@ what a step costs however small it is would flatter them. Memory is bounded by 2
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.confusion import random_problem
+from benchmarks.processes import epoch_seconds
 from train.engine.evaluate import evaluate_by_cluster
 from train.engine.minibatch import MiniBatchTrainer
-from train.engine.problem import Problem, TrainPlan
+from train.engine.problem import TrainPlan
 from train.fitting.selection import mean_f1_macro
 
 MOST = 1.1
@@ -38,31 +40,47 @@ class Sizes:
     slides: int = 100
     classes: int = 7
     epochs: int = 1
+    processes: int = 1
 
 
-def train(sizes: Sizes, problem: Problem) -> None:
+def train(sizes: Sizes) -> float:
     """Train for some epochs."""
+    problem = random_problem(argparse.Namespace(**vars(sizes)))
     plan = TrainPlan("adamw", 1024, sizes.epochs, 10**6, 0.0, 0)
+    start = time.process_time()
     for _ in MiniBatchTrainer(problem, plan):
         pass
+    return time.process_time() - start
 
 
-def validate(sizes: Sizes, problem: Problem) -> None:
+def validate(sizes: Sizes) -> float:
     """Validate by slide, with the intervals of all settings."""
-    _, cells = evaluate_by_cluster(problem, problem.initial_weights(0))
+    problem = random_problem(argparse.Namespace(**vars(sizes)))
     folds = min(5, sizes.heads)
+    start = time.process_time()
+    _, cells = evaluate_by_cluster(problem, problem.initial_weights(0))
     for setting in range(sizes.heads // folds):
         size = folds * sizes.slides
         mean_f1_macro(cells.select(setting * size, (setting + 1) * size), folds)
+    return time.process_time() - start
 
 
-Work = Callable[[Sizes, Problem], None]
+def train_together(sizes: Sizes) -> float:
+    """Train for an epoch on some processes; more than there are cores would wait for each other."""
+    return epoch_seconds(sizes.processes, sizes.rows, sizes.dim)
+
+
+Work = Callable[[Sizes], float]
+"""Returns the processor seconds that it took."""
+
+PROCESSES = [number for number in (1, 2, 4, 8, 16) if number <= max(2, os.cpu_count() or 1)]
 LAWS: dict[str, tuple[Work, Sizes, list[int]]] = {
     "rows": (train, Sizes(dim=64), [10_000, 30_000, 100_000, 300_000, 1_000_000]),
     "dim": (train, Sizes(), [64, 256, 1024, 2048, 4096]),
     "heads": (train, Sizes(), [1, 5, 20, 50, 100, 200]),
     "classes": (train, Sizes(), [2, 7, 50, 150, 500]),
     "epochs": (train, Sizes(), [1, 4, 16]),
+    "processes": (train_together, Sizes(rows=100_000, dim=1024), PROCESSES),
     "slides": (validate, Sizes(dim=64), [10, 100, 1000, 3000, 10_000]),
     "classes, validation": (validate, Sizes(dim=64), [2, 7, 50, 150, 500]),
     "heads, validation": (validate, Sizes(dim=64), [1, 5, 20, 50, 100, 200]),
@@ -75,13 +93,7 @@ def measure(name: str, repeats: int) -> list[tuple[int, float]]:
     points = []
     for value in values:
         sizes = replace(base, **{name.partition(",")[0]: value})
-        problem = random_problem(argparse.Namespace(**vars(sizes)))
-        seconds = []
-        for _ in range(repeats):
-            start = time.process_time()
-            work(sizes, problem)
-            seconds.append(time.process_time() - start)
-        points.append((value, min(seconds)))
+        points.append((value, min(work(sizes) for _ in range(repeats))))
     return points
 
 
