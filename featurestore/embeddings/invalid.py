@@ -241,5 +241,6 @@ def find_invalid(
 def _sums(block: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[np.float32]:
     """Sum the rows; where the range is smaller, take each row's largest value in that type."""
     if storage != "float32":
-        return np.abs(block).max(axis=1).astype(STORED[storage]).astype(np.float32)
-    return block @ np.ones(block.shape[1], dtype=np.float32)
+        largest = np.maximum(block.max(axis=1), -block.min(axis=1))
+        return largest.astype(STORED[storage]).astype(np.float32)
+    return block.sum(axis=1)

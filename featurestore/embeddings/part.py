@@ -207,7 +207,7 @@ def row_hashes(block: np.ndarray, weights: npt.NDArray[np.uint64]) -> Rows:
     size = block.shape[1] * block.itemsize
     width = next(width for width in (8, 4, 2) if size % width == 0)
     words = rows.view(f"u{width}").astype(np.uint64, copy=False)
-    return (words @ weights[: words.shape[1]]).view(np.int64)
+    return np.einsum("ij,j->i", words, weights[: words.shape[1]]).view(np.int64)
 
 
 def content_of(keys: pa.Table) -> str:

@@ -6,8 +6,8 @@ import numpy.typing as npt
 from featurestore.embeddings.layout import STORED
 from featurestore.spec.literals import Storage
 
-LEAST, ABOVE = 2.0**-14, 65520.0
-"""Half floats between these have all their bits; what is rounded to 65,520 is infinite."""
+LEAST, ABOVE = np.array([2.0**-14, 65520.0], dtype=np.float32).view(np.uint32)
+"""Bits of what half floats hold in full lies between; what is rounded to 65,520 is infinite."""
 
 
 class Rounding:
@@ -29,7 +29,8 @@ class Rounding:
         self.block = np.empty((rows, dim), dtype=np.float32)
         """Memory for a block to be rounded."""
         self._stored = np.empty((rows, dim), dtype=STORED[storage])
-        self._rounded, self._bits = np.empty((2, rows, dim), dtype=np.float32)
+        self._rounded = np.empty((rows, dim), dtype=np.float32)
+        self._bits = np.empty((2, rows, dim), dtype=np.uint32)
 
     def __call__(self, block: npt.NDArray[np.float32]) -> tuple[np.ndarray, np.ndarray]:
         """Return a block as it is stored, and what it then is in single floats; both (rows, dim).
@@ -42,16 +43,18 @@ class Rounding:
                 block = np.ascontiguousarray(block)
                 return block, block
             if stored.dtype == np.float16 and block.flags.c_contiguous:
-                _halves(block, stored, rounded, self._bits[: len(block)])
+                _halves(block, stored, rounded, *self._bits[:, : len(block)])
             else:
                 np.copyto(stored, block, casting="unsafe")
                 np.copyto(rounded, stored)
         return stored, rounded
 
 
-def _halves(block: np.ndarray, stored: np.ndarray, rounded: np.ndarray, room: np.ndarray) -> None:
-    """Write half floats, and what they are in single floats."""
-    bits, kept, work = (array.view(np.uint32) for array in (block, rounded, room))
+def _halves(
+    block: np.ndarray, stored: np.ndarray, rounded: np.ndarray, work: np.ndarray, sign: np.ndarray
+) -> None:
+    """Write half floats, and what they are in single floats; the last two are overwritten."""
+    bits, kept = block.view(np.uint32), rounded.view(np.uint32)
     np.right_shift(bits, 13, out=kept)  # a single float has 13 bits more of its significand
     kept &= 1
     kept += 0xFFF
@@ -59,16 +62,15 @@ def _halves(block: np.ndarray, stored: np.ndarray, rounded: np.ndarray, room: np
     kept &= 0xFFFF_E000
 
     np.right_shift(kept, 13, out=work)
-    work -= (127 - 15) << 10  # another bias of the exponent
-    work &= 0x7FFF
-    halves = stored.view(np.uint16)
-    np.copyto(halves, work, casting="unsafe")
-    np.right_shift(bits, 16, out=work)
-    work &= 0x8000  # the sign
-    np.bitwise_or(halves, work, out=halves, casting="unsafe")
+    work -= (127 - 15) << 10  # another bias of the exponent, which leaves 15 bits, and the sign
+    np.right_shift(bits, 16, out=sign)
+    sign &= 0x8000
+    work |= sign
+    np.copyto(stored.view(np.uint16), work, casting="unsafe")  # the lower half of each
 
-    size = np.abs(block, out=room)
-    others = np.flatnonzero(~((size >= LEAST) & (size < ABOVE)))
+    np.bitwise_and(bits, 0x7FFF_FFFF, out=work)
+    work -= LEAST
+    others = np.flatnonzero(work >= ABOVE - LEAST)
     if len(others):
         few = block.reshape(-1)[others].astype(np.float16)
         stored.reshape(-1)[others] = few
