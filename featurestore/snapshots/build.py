@@ -44,6 +44,7 @@ from featurestore.snapshots.part_list import read_parts, remove_unnamed, write_p
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
+from featurestore.views.fates import distribution_view, funnel_view, possible_fates
 from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
@@ -293,7 +294,7 @@ def write(
     for prefix, embedding_matrix in matrices_of.items():
         files, fates_of[prefix] = _write_fates(store, prefix, embedding_matrix, folder)
         manifest["cohorts"][prefix + "tiles"] = {
-            "funnel": store.funnel(prefix),
+            "funnel": _rows(funnel_view(fates_of[prefix], possible_fates(store.spec))),
             "rows": sum(pq.read_metadata(file).num_rows for file in files),
             "content": meaning.rows(files),
             "parts": len(embedding_matrix.parts),
@@ -304,7 +305,7 @@ def write(
         engine.write_parquet(slides, folder / SLIDES)
     if "" in matrices_of:
         manifest["folds"] = store.folds()
-        manifest["labels"] = store.label_distribution().to_pylist()
+        manifest["labels"] = _rows(distribution_view(fates_of[""]))
         if (assignment := store.assignment) is not None:
             pq.write_table(assignment.table, folder / artifact.FILE)
             manifest["imbalance"] = assignment.imbalance
@@ -329,6 +330,11 @@ def _write_fates(
     file = folder / f"{prefix}{FATES}.parquet"
     engine.write_parquet(placed.order_by(list(KEY)), file)
     return [file], engine.read_parquet(store.connection, [file])
+
+
+def _rows(answer: ir.Table) -> list[dict[str, Any]]:
+    with errors.translated():
+        return answer.to_pyarrow().to_pylist()
 
 
 def _here(store: FeatureStore, name: str) -> ir.Table:

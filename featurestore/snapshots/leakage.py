@@ -8,7 +8,7 @@ from typing import Any
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from featurestore.backend import errors
+from featurestore.backend import engine, errors
 from featurestore.contract import rules
 from featurestore.errors import FeatureStoreWarning, LeakageError
 from featurestore.snapshots.duplicates import duplicates
@@ -110,36 +110,31 @@ def find_leaks(store: FeatureStore) -> list[Finding]:
 
     # Folds over patients promise whole slides as well: a slide is one patient's.
     undivided = ("slide_id", spec.kfold_group) if grouped else ()
-    for group in dict.fromkeys([*groups, *undivided]):
-        promised = group in undivided
-        look(
-            f"values of {group} in several folds",
-            promised,
-            views_leakage.groups_in_several_folds(fates, group),
-        )
-    divided = views_leakage.groups_in_several_folds(fates, "slide_id")
-    sizes, unknown = _sizes(store, divided)
-    if unknown:
-        warnings.warn(
-            f"{unknown:,} slides are divided by the folds, and how large their tiles are is not "
-            "known: whether tiles overlap is not looked for there (write a slides artifact with "
-            f"{' and '.join(rules.EXTENTS)})",
-            FeatureStoreWarning,
-            stacklevel=2,
-        )
+    looked_at = list(dict.fromkeys([*groups, *undivided]))
+    counts = engine.keep(views_leakage.group_counts(fates, looked_at))  # the views are asked once
+    for group in looked_at:
+        spread = views_leakage.groups_in_several_folds(counts, group)
+        look(f"values of {group} in several folds", group in undivided, spread)
+    divided = views_leakage.groups_in_several_folds(counts, "slide_id")
+    sizes = _sizes(store, divided)
     overlaps = views_leakage.overlapping_tiles(fates.semi_join(divided, "slide_id"), sizes)
     look("overlapping tiles of one slide in different folds", grouped, overlaps)
+    engine.release(sizes)
     if spec.test_tiles:
         test = store.view("test_fates")
-        for group in (name for name in groups if name in test.columns):
-            promised = group in undivided
-            common = views_leakage.groups_in_train_and_test(fates, test, group)
-            look(f"values of {group} among both training and test tiles", promised, common)
+        both = [name for name in groups if name in test.columns]
+        test_counts = engine.keep(views_leakage.group_counts(test, both))
+        for group in both:
+            common = views_leakage.groups_in_train_and_test(counts, test_counts, group)
+            check = f"values of {group} among both training and test tiles"
+            look(check, group in undivided, common)
+        engine.release(test_counts)
+    engine.release(counts)
     return findings
 
 
-def _sizes(store: FeatureStore, divided: ir.Table) -> tuple[ir.Table, int]:
-    """Return the size of a tile of each slide, and how many divided slides have none that is known.
+def _sizes(store: FeatureStore, divided: ir.Table) -> ir.Table:
+    """Return the size of a tile of each divided slide, and warn of those that have none.
 
     It is what the slides artifact says, else the spacing of the slide's tiles.
 
@@ -148,16 +143,28 @@ def _sizes(store: FeatureStore, divided: ir.Table) -> tuple[ir.Table, int]:
     divided
         ``slide_id`` of the slides with kept tiles in several folds: others have no overlap to find.
     """
-    spacing = views_leakage.grid_spacing(store.view("tiles"))
+    tiles = store.view("tiles").semi_join(divided, "slide_id")
     slides = store.view("slides") if store.spec.slides else None
-    if slides is not None and set(rules.EXTENTS) <= set(slides.columns):
+    if slides is None or not set(rules.EXTENTS) <= set(slides.columns):
+        sizes = engine.keep(views_leakage.grid_spacing(tiles))
+    else:
         given = slides.select(
             id=slides.id.cast("string"), **{n: slides[n].cast("int64") for n in rules.EXTENTS}
         )
-        spacing = given.union(spacing.anti_join(given, "id"))
-    unknown = divided.anti_join(spacing, divided.slide_id == spacing.id)
+        others = tiles.anti_join(given, tiles.slide_id == given.id)
+        sizes = engine.keep(given.union(views_leakage.grid_spacing(others)))
+    unknown = divided.anti_join(sizes, divided.slide_id == sizes.id)
     with errors.translated():
-        return spacing, int(unknown.count().to_pyarrow().as_py())
+        number = int(unknown.count().to_pyarrow().as_py())
+    if number:
+        warnings.warn(
+            f"{number:,} slides are divided by the folds, and how large their tiles are is not "
+            "known: whether tiles overlap is not looked for there (write a slides artifact with "
+            f"{' and '.join(rules.EXTENTS)})",
+            FeatureStoreWarning,
+            stacklevel=3,
+        )
+    return sizes
 
 
 def find_duplicates(

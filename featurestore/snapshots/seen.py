@@ -12,7 +12,7 @@ from featurestore.backend import engine, errors
 from featurestore.snapshots.duplicates import duplicates
 from featurestore.snapshots.leakage import SHOWN, Finding, finding
 from featurestore.snapshots.snapshot import Snapshot
-from featurestore.views.leakage import groups_in_train_and_test
+from featurestore.views.leakage import group_counts, groups_in_train_and_test
 
 GROUPS = ("slide_id", "patient_id")
 TILES = "test tiles with the embedding of a tile that the model was trained on"
@@ -36,9 +36,11 @@ def seen_groups(training: ir.Table, tested: Snapshot) -> list[Finding]:
     """
     test = engine.read_parquet(training.get_backend(), tested.files(TEST))
     promised = _promised(tested)
+    groups = [name for name in GROUPS if {name} <= {*training.columns} & {*test.columns}]
+    counts, test_counts = (group_counts(fates, groups) for fates in (training, test))
     findings = []
-    for group in (name for name in GROUPS if {name} <= {*training.columns} & {*test.columns}):
-        common = groups_in_train_and_test(training, test, group)
+    for group in groups:
+        common = groups_in_train_and_test(counts, test_counts, group)
         with errors.translated():
             count = int(common.count().to_pyarrow().as_py())
             first = common.limit(SHOWN).to_pyarrow()

@@ -4,6 +4,8 @@ Each check is a view that holds its offenders; none of them is a check that pass
 tiles alone.
 """
 
+from collections.abc import Sequence
+
 import ibis
 import ibis.expr.types as ir
 
@@ -13,26 +15,54 @@ def kept_tiles(fates: ir.Table) -> ir.Table:
     return fates.filter(fates.dropped_by.isnull())
 
 
-def groups_in_several_folds(fates: ir.Table, group: str) -> ir.Table:
+def group_counts(fates: ir.Table, groups: Sequence[str]) -> ir.Table:
+    """Count the kept tiles: the groups, ``fold`` (where there are folds), ``tiles``.
+
+    Parameters
+    ----------
+    groups
+        Names of columns.
+    """
+    kept = kept_tiles(fates)
+    by = [*groups, *(name for name in ["fold"] if name in fates.columns)]
+    return kept.group_by(by).aggregate(tiles=kept.count())
+
+
+def groups_in_several_folds(counts: ir.Table, group: str) -> ir.Table:
     """Return the groups with kept tiles in several folds: the group, ``folds, tiles``.
 
     Tiles without a group, for example of an unknown patient, are not one group.
+
+    Parameters
+    ----------
+    counts
+        `group_counts`, of this group and others.
     """
-    tiles = kept_tiles(fates).filter(lambda kept: kept[group].notnull())
-    groups = tiles.group_by(group).aggregate(folds=tiles.fold.nunique(), tiles=tiles.count())
+    known = counts.filter(lambda rows: rows[group].notnull())
+    groups = known.group_by(group).aggregate(folds=known.fold.nunique(), tiles=_total(known.tiles))
     return groups.filter(groups.folds > 1).order_by(group)
 
 
-def groups_in_train_and_test(fates: ir.Table, test: ir.Table, group: str) -> ir.Table:
-    """Return the groups with kept tiles in both artifacts: the group, ``tiles, test_tiles``."""
+def groups_in_train_and_test(counts: ir.Table, test_counts: ir.Table, group: str) -> ir.Table:
+    """Return the groups with kept tiles in both artifacts: the group, ``tiles, test_tiles``.
+
+    Parameters
+    ----------
+    counts, test_counts
+        `group_counts` of the artifacts, of this group and others.
+    """
     # One artifact may hold a patient's number, the other its text.
     ours, theirs = (
-        side.mutate(side[group].cast("string").name(group))
-        for side in (kept_tiles(fates), kept_tiles(test))
+        side.mutate(side[group].cast("string").name(group)) for side in (counts, test_counts)
     )
-    left = ours.group_by(group).aggregate(tiles=ours.count())
-    right = theirs.group_by(group).aggregate(test_tiles=theirs.count())
+    left = ours.group_by(group).aggregate(tiles=_total(ours.tiles))
+    right = theirs.group_by(group).aggregate(test_tiles=_total(theirs.tiles))
     return left.inner_join(right, group).order_by(group)
+
+
+def _total(counts: ir.IntegerColumn) -> ir.IntegerScalar:
+    # DuckDB's sums are 128 bits wide and reach clients as decimals.
+    return counts.sum().cast("int64")
 
 
 def grid_spacing(tiles: ir.Table) -> ir.Table:
@@ -86,6 +116,7 @@ def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
         height=slides.tile_extent_y.cast("int64"),
     )
     tiles = kept_tiles(fates).select("slide_id", "x", "y", "fold").inner_join(size, "slide_id")
+    tiles = tiles.anti_join(_on_their_grid(tiles), "slide_id")
     tiles = tiles.mutate(
         column=(tiles.x / tiles.width).floor().cast("int64"),
         line=(tiles.y / tiles.height).floor().cast("int64"),
@@ -109,6 +140,15 @@ def overlapping_tiles(fates: ir.Table, slides: ir.Table) -> ir.Table:
     return overlapping.select(
         "slide_id", "x", "y", "fold", "other_x", "other_y", "other_fold"
     ).order_by(["slide_id", "x", "y", "other_x", "other_y"])
+
+
+def _on_their_grid(tiles: ir.Table) -> ir.Table:
+    """Return the slides whose tiles lie a whole number of sizes apart, so that none overlap."""
+    across, down = tiles.x % tiles.width, tiles.y % tiles.height
+    edges = tiles.group_by("slide_id").aggregate(
+        left=across.min(), right=across.max(), top=down.min(), bottom=down.max()
+    )
+    return edges.filter((edges.left == edges.right) & (edges.top == edges.bottom))
 
 
 def duplicate_embeddings(sides: ir.Table) -> ir.Table:

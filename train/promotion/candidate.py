@@ -17,7 +17,7 @@ from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import KEEPING, LabelRules
 from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
-from featurestore.views.leakage import groups_in_train_and_test
+from featurestore.views.leakage import group_counts, groups_in_train_and_test
 from train.config import text
 from train.config.load import recorded
 from train.config.schema import Config
@@ -219,12 +219,13 @@ def leaks(store: FeatureStore) -> tuple[dict[str, int | None], dict[str, tuple[s
     counts: dict[str, int | None] = {}
     for name, group in GROUPS.items():
         both = group in training.columns and group in test.columns
+        if not both:
+            counts[name] = None
+            continue
+        ours, theirs = (group_counts(tiles, [group]) for tiles in (training, test))
+        common = groups_in_train_and_test(ours, theirs, group)
         with errors.translated():
-            counts[name] = (
-                int(groups_in_train_and_test(training, test, group).count().to_pyarrow().as_py())
-                if both
-                else None
-            )
+            counts[name] = int(common.count().to_pyarrow().as_py())
     return counts, store.sources.digests()
 
 

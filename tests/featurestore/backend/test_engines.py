@@ -38,6 +38,7 @@ from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.leakage import (
     duplicate_embeddings,
     grid_spacing,
+    group_counts,
     groups_in_several_folds,
     groups_in_train_and_test,
     overlapping_tiles,
@@ -143,8 +144,11 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
         "funnel": funnel_view(fates),
         "split": split.select(*KEY, "split"),
         "shared_groups": shared_groups(split, "slide_id"),
-        "spread": groups_in_several_folds(fates, "slide_id"),
-        "common": groups_in_train_and_test(fates, fates.filter(fates.x > 8), "slide_id"),
+        "spread": groups_in_several_folds(group_counts(fates, ["slide_id"]), "slide_id"),
+        "common": groups_in_train_and_test(
+            *(group_counts(rows, ["slide_id"]) for rows in (fates, fates.filter(fates.x > 8))),
+            "slide_id",
+        ),
         "overlap": overlapping_tiles(fates, slides),
         "spacing": grid_spacing(tiles),
         "twins": duplicate_embeddings(sides),

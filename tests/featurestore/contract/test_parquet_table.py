@@ -29,7 +29,7 @@ from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWa
 from featurestore.io.parquet import dataset
 from featurestore.snapshots.build import materialise
 from featurestore.validation import violations
-from featurestore.views.leakage import groups_in_train_and_test
+from featurestore.views.leakage import group_counts, groups_in_train_and_test
 
 DIM = 3
 SLIDES = ["1", "01", "001", "S é", "a/b", "=", "%20", "__x", "NULL"]
@@ -518,9 +518,8 @@ def test_a_patient_is_one_whether_a_number_or_text(tmp_path: Path):
     files = {"tiles": "t", "test_tiles": "test.parquet", "embeddings": "e.parquet"}
     spec = StoreSpec(**{key: str(tmp_path / file) for key, file in files.items()}, **RULES)
     store = FeatureStore(spec)
-    shared = groups_in_train_and_test(
-        store.view("fates"), store.view("test_fates"), "patient_id"
-    ).to_pyarrow()
+    counts = (group_counts(store.view(name), ["patient_id"]) for name in ("fates", "test_fates"))
+    shared = groups_in_train_and_test(*counts, "patient_id").to_pyarrow()
     assert shared.to_pylist() == [{"patient_id": "7", "tiles": 4, "test_tiles": 2}]
 
 
