@@ -123,10 +123,11 @@ class Stepper:
         """
         raw = problem.on_raw(self.weights)
         parts = [gradient(piece, raw, problem.heads, problem.losses) for piece in pieces]
-        weight, bias, sums = (
-            problem.reduce(torch.stack(list(same)).sum(dim=0) if len(parts) > 1 else same[0])
-            for same in zip(*((grad.weight, grad.bias, sums) for grad, sums in parts), strict=True)
-        )
+        tensors = [(grad.weight, grad.bias, sums) for grad, sums in parts]
+        for first, *others in zip(*tensors, strict=True):
+            for other in others:  # of the batch that begins at the end of the order
+                first += other
+        weight, bias, sums = map(problem.reduce, tensors[0])
         grad = LinearHeads(weight, bias)
         if problem.standardizer:
             grad = problem.standardizer.pull_back(grad)
