@@ -101,7 +101,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.console.tables import print_table
+from featurestore.console.tables import print_field, print_table
 from featurestore.errors import FoldError, JoinError
 from featurestore.io.names import resolved_once
 from train.evaluation.comparison import PermutationTest, differences, permutation_test
@@ -154,7 +154,7 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
     write_parquet(output / "comparison.parquet", pa.Table.from_pylist(rows))
     picture = output / "comparison.png"
     differences_png(picture, sides[0].title, differing, plural(request.resample))
-    console.print(f"written: {output / 'comparison.parquet'}, {picture}")
+    print_field("written", f"{output / 'comparison.parquet'}, {picture}", console, indent=0)
 
 
 def check_folds(one: Compared, other: Compared, request: Request) -> None:
@@ -254,12 +254,11 @@ def show(
         }
     )
     print_table(table, console, f"{this} above {first}, {len(pair.one):,} tiles")
-    console.print(
-        f"right on alone: {first} {test.only_one:,}, {this} {test.only_other:,} tiles; equally "
-        f"often right: p = {test.p:.3g} ({pair.one.clusters} {pair.one.cluster_name} exchanged)"
-    )
+    counts = f"{first} {test.only_one:,}, {this} {test.only_other:,} tiles; equally often right"
+    over = f"{pair.one.clusters} {pair.one.cluster_name} exchanged"
+    print_field("right on alone", f"{counts}: p = {test.p:.3g} ({over})", console, indent=0)
     for reason in pair.reasons(first, this):
-        console.print(f"left out: {reason}")
+        print_field("left out", reason, console, indent=0)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featurestore.console.cli import shown_warnings
-from featurestore.console.tables import print_table
+from featurestore.console.tables import print_field, print_table
 from featurestore.errors import ArtifactError
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
@@ -208,8 +208,9 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     if decision.outcome == "refused":
         return refuse(decision)
     instead = champion or "no version"
-    console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")
-    console.print(f"evidence: runs:/{candidate.run}/{decision.file}", soft_wrap=True)
+    outcome = f"{candidate} is {request.alias} of {request.model}, in place of {instead}"
+    print_field("promoted", outcome, console, indent=0)
+    print_field("evidence", f"runs:/{candidate.run}/{decision.file}", console, indent=0)
     return 0
 
 
@@ -261,7 +262,7 @@ def examined(
     if champion:
         evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes if not is_quiet() else ():
-        console.print(f"note: {note}", soft_wrap=True)
+        print_field("note", note, console, indent=0)
     return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
 
 
@@ -323,11 +324,12 @@ def write_page(decision: Decision, version: Version, request: Request) -> str:
 
 def refuse(decision: Decision) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
-    say(f"refused: version {decision.version} does not become {decision.alias} of {decision.model}",
-        sys.stderr)  # fmt: skip
+    console, version = Console(stderr=True), f"version {decision.version}"
+    outcome = f"{version} does not become {decision.alias} of {decision.model}"
+    print_field("refused", outcome, console, indent=0)
     for line in failed_checks(decision.lines):
         short = f", {line.room}" if line.room else ""
-        say(f"  {line.name}: {line.measured} (asked: {line.required}{short})", sys.stderr)
+        print_field(line.name, f"{line.measured} (asked: {line.required}{short})", console)
     return REFUSED
 
 

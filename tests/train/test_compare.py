@@ -42,9 +42,17 @@ def read(folder: str = "comparison") -> dict[str, dict[str, float]]:
     return {row["metric"]: row for row in rows}
 
 
-def test_the_better_run_is_told_from_the_worse():
-    one, other = written("one.parquet", 0.5), written("other.parquet", 1.5)
+def test_the_better_run_is_told_from_the_worse(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """In 80 columns, in which names and figures stand whole."""
+    one, other = written("one-of-a-long-name.parquet", 0.5), written(f"{'o' * 40}.parquet", 1.5)
+    monkeypatch.setenv("COLUMNS", "80")
     assert compare.main([one, other]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(name in line for line in lines) for name in (one, other, "f1_macro"))
+    assert f"{read()['f1_macro']['difference']:+.4f}" in " ".join(lines)
     row = read()["f1_macro"]
     tables = [pq.read_table(name) for name in (one, other)]
     scores = [f1_score(t["target"], t["pred"], average="macro") for t in tables]

@@ -116,7 +116,7 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
 
     assert promote.main(["history", f"model={MODEL}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    moved = [line.split("│")[2].strip() for line in lines if line.startswith("│ 20")]
+    moved = [line.split("version: ")[1][0] for line in lines if line.startswith("since (UTC): 20")]
     assert moved == [good, better, good, better]
     told = history.reigns(MODEL, "champion")
     assert [(one.author, one.outcome) for one in told] == [
