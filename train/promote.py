@@ -37,7 +37,7 @@ from featurestore.spec.rules import KEEPING
 from train.config.help import help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
-from train.config.schema import Config, ConfigError, doc
+from train.config.schema import Config, ConfigError, Server, doc
 from train.promotion.requirements import Gate
 
 if TYPE_CHECKING:  # it imports torch
@@ -66,10 +66,7 @@ class Request:
     why: str | None = field(
         default=None, metadata=doc("reason, for the page and the history (default: the gate's)")
     )
-    uri: str | None = field(
-        default=None,
-        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
-    )
+    tracking: Server = field(default_factory=Server, metadata=doc("MLflow"))
     output: str | None = field(
         default=None, metadata=doc("folder for the page of the decision, besides MLflow")
     )
@@ -159,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         verb, request, changes = asked_of(argv)
-        use_tracking(request.uri)
+        use_tracking(request.tracking.uri)
         registry.check_store(request.model)  # before a lock is written
         command = shlex.join(["python", "train/promote.py", *argv])
         if verb == "unlock":

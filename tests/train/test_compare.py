@@ -116,8 +116,8 @@ def test_one_slide_tells_no_models_apart(capsys: pytest.CaptureFixture[str]):
 def test_patients_are_resampled_and_ordered_classes_compared():
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
     names = [written("one.parquet", 0.5, **patient), written("other.parquet", 1.5, **patient)]
-    assert compare.main([*names, "ordered=true", "output=slides"]) == 0
-    assert compare.main([*names, "resample=patient_id", "output=patients"]) == 0
+    assert compare.main([*names, "evidence.ordered=true", "output=slides"]) == 0
+    assert compare.main([*names, "evidence.resample=patient_id", "output=patients"]) == 0
     by_slide, by_patient = read("slides"), read("patients")
     assert by_slide["accuracy"]["difference"] == by_patient["accuracy"]["difference"]
     assert by_slide["accuracy"]["low"] != by_patient["accuracy"]["low"]
@@ -135,14 +135,14 @@ def test_clusters_are_those_of_the_first_run():
     keys, rows = ("difference", "low", "high", "units", "p_permutation"), []
     for columns in (patient, {"patient_id": ["q"] * 400}, {}):
         other = written("other.parquet", 1.5, **columns)
-        assert compare.main([one, other, "resample=patient_id"]) == 0
+        assert compare.main([one, other, "evidence.resample=patient_id"]) == 0
         rows.append([read()["accuracy"][key] for key in keys])
     assert rows[0] == rows[1] == rows[2]
 
 
 def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
     one = written("one.parquet", 1.0)
-    assert compare.main([one, one, "resample=patient_id"]) == 2
+    assert compare.main([one, one, "evidence.resample=patient_id"]) == 2
     said = capsys.readouterr().err
     assert "no column 'patient_id'" in said
     assert "slide_id, x, y, target, pred" in said
@@ -249,6 +249,16 @@ def test_folds_that_were_extended_are_the_same(tmp_path: Path):
     ]  # fmt: skip
 
 
-def test_one_run_is_refused(capsys: pytest.CaptureFixture[str]):
-    assert compare.main(["one.parquet"]) == 2
-    assert "at least two" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["one.parquet"], "at least two"),
+        (["one.parquet", "two.parquet", "resample=slide_id"], "did you mean 'evidence.resample'"),
+        (["one.parquet", "two.parquet", "uri=sqlite:///m.db"], "did you mean 'tracking.uri'"),
+    ],
+)
+def test_what_is_not_understood_is_refused(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    assert compare.main(argv) == 2
+    assert words in capsys.readouterr().err

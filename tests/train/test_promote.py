@@ -321,6 +321,7 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
         (["history", "model=tisue-probe"], ["did you mean 'tissue-probe'"]),
         (["history", "version=1"], ["history takes neither"]),
         ([], ["version is not set", "model=tissue-probe version=7"]),
+        (["version=1", "uri=sqlite:///mlflow.db"], ["'uri'", "did you mean 'tracking.uri'"]),
         (["verison=1"], ["'verison'", "did you mean 'version'"]),
         (["version=one"], ["version is not a whole number", "version=one"]),
         (["version=1", "alias=v1"], ["'v1' cannot be an alias"]),
@@ -366,7 +367,7 @@ def contend(arguments: tuple[str, str, str]) -> tuple[int, str]:
 
     promotion_alias.move = meet
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        status = promote.main([f"version={number}", f"author=of-{number}", f"uri={uri}"])
+        status = promote.main([f"version={number}", f"author=of-{number}", f"tracking.uri={uri}"])
     return status, said.getvalue()
 
 

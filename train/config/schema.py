@@ -38,6 +38,7 @@ Metric = Literal["euclidean", "cosine"]
 Fold = int | Literal["all"] | list[int] | None
 
 
+TRACKING_URI = doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)")
 STORE = {entry.name: entry for entry in fields(StoreSpec)}
 
 
@@ -101,14 +102,18 @@ class Data:
 
 
 @dataclass
+class Server:
+    """Where runs are recorded, of scripts that look up what is there."""
+
+    uri: str | None = field(default=None, metadata=TRACKING_URI)
+
+
+@dataclass
 class Tracking:
     """Where runs are recorded."""
 
     enabled: bool = field(default=True, metadata=doc("false: no MLflow, files stay in `output`"))
-    uri: str | None = field(
-        default=None,
-        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
-    )
+    uri: str | None = field(default=None, metadata=TRACKING_URI)
     experiment: str = field(default="tissue-probe", metadata=doc("MLflow experiment"))
     run_name: str | None = field(default=None, metadata=doc("name of the run"))
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))

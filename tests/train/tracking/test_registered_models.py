@@ -92,7 +92,7 @@ def test_files_that_are_not_as_registered_are_refused_by_every_command(
         lambda: applied("validate", model, uri, "fold=0"),
         lambda: applied("predict", model, uri, "output=out", "data.predict_tiles=tiles.parquet"),
         lambda: replay.main([model, f"tracking.uri={uri}"]),
-        lambda: export.main([model, "--uri", uri, "--output", "exported"]),
+        lambda: export.main([model, f"tracking.uri={uri}"]),
     ):
         assert command() == 2
         said = capsys.readouterr().err
