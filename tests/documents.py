@@ -180,7 +180,7 @@ def parse_script(path: str, argv: list[str]) -> None:
 
     by_path: dict[str, Callable[[list[str]], object]] = {
         "train/probe.py": load,
-        "train/replay.py": replay.check_or_exit,
+        "train/replay.py": replay.check,
         "train/compare.py": compare.understood,
         "train/export.py": export.understood,
         "train/submit.py": lambda argv: load(only_parsed(submit.main, argv).arguments),
