@@ -118,6 +118,9 @@ class Tracking:
     run_name: str | None = field(default=None, metadata=doc("name of the run"))
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
     register: bool = field(default=True, metadata=doc("register the model of a fit"))
+    system_metrics: bool = field(
+        default=False, metadata=doc("record processor, memory, disk, network and GPUs by time")
+    )
 
 
 @dataclass

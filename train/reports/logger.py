@@ -184,7 +184,7 @@ class RunLogger:
         described = card.card(model, self.page.headlines, self.tags, self.run.command)
         self.model_uri = self.tracker.model(model, file, name, described)
         if self.model_uri:
-            self.console.print(f"model: {self.model_uri}")
+            self.run.answers.print(f"model: {self.model_uri}", soft_wrap=True)
 
     # -- what comes out ---------------------------------------------------------------------------
 

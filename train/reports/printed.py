@@ -30,6 +30,10 @@ def metrics(console: Console, evaluation: Evaluation, split: str) -> None:
         Column(f"95 % over {evaluation.predictions.cluster_name}", intervals, True),
     ]
     print_columns(columns, console, split)
+
+
+def notes(console: Console, evaluation: Evaluation) -> None:
+    """Print what must be known of the figures: of how few units they are, of which classes none."""
     units, over = evaluation.predictions.clusters, evaluation.predictions.cluster_name
     if units < FEW_UNITS:
         console.print(f"of {units} {over}: intervals of fewer than {FEW_UNITS} may be too narrow")
