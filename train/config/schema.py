@@ -1,5 +1,6 @@
 """Every key of the configuration: its type, its default and the line that --help prints."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -189,7 +190,14 @@ class Maps:
 
 @dataclass
 class Config:
-    """Every key, its type and its default."""
+    """Every key, its type and its default.
+
+    Attributes
+    ----------
+    presets
+        Values of keys that ``data=`` alone gives, by which runs on a cohort do not differ. No key:
+        it is not recorded, and a configuration that is made of another one has none.
+    """
 
     mode: Literal["fit", "validate", "test", "predict"] = field(
         default="fit", metadata=doc("what to do")
@@ -325,6 +333,9 @@ class Config:
         default=None, metadata=doc("memory of the engine and of embeddings, for example 4GB")
     )
     tracking: Tracking = field(default_factory=Tracking, metadata=doc("MLflow"))
+
+    def __post_init__(self) -> None:
+        self.presets: Mapping[str, Any] = {}
 
     @property
     def class_names(self) -> list[str]:
