@@ -210,12 +210,12 @@ def rows_of(
     rows = []
     for metric, difference in by_metric.items():
         ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
-        told = {
+        judgement = {
             "higher_is_better": is_higher_better(metric),
             "verdict": verdict(metric, difference),
         }
         rows.append({
-            "run": side.run, "title": side.title, "metric": metric, **ends, **told,
+            "run": side.run, "title": side.title, "metric": metric, **ends, **judgement,
             "units": difference.units, **counts, **tests,
         })  # fmt: skip
     return rows

@@ -272,14 +272,14 @@ def fetch_champion(champion: Version, folder: Path) -> Path:
         They are not there.
     """
     try:
-        copy, found = registry.fetch(champion.model, champion.number, folder), "none of its files"
+        copy, remains = registry.fetch(champion.model, champion.number, folder), "none of its files"
     except ArtifactError as error:
-        copy, found = folder, f"{error.wrong}: {error.found}"
+        copy, remains = folder, f"{error.wrong}: {error.found}"
     if registry.recorded_digests(copy):
         return copy
     raise ArtifactError(
         f"The champion, {champion}, cannot be compared with: its files are not there",
-        found=found,
+        found=remains,
         fix="restore them; or give the alias back to the version before by `python "
         f"train/promote.py rollback model={champion.model}`, or delete the alias in MLflow",
     )

@@ -143,9 +143,9 @@ def test_clusters_are_those_of_the_first_run():
 def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
     one = written("one.parquet", 1.0)
     assert compare.main([one, one, "evidence.resample=patient_id"]) == 2
-    said = capsys.readouterr().err
-    assert "no column 'patient_id'" in said
-    assert "slide_id, x, y, target, pred" in said
+    error = capsys.readouterr().err
+    assert "no column 'patient_id'" in error
+    assert "slide_id, x, y, target, pred" in error
 
 
 @pytest.mark.slow
@@ -179,9 +179,9 @@ def test_runs_by_id_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_refusals(changes: dict, words: list[str], capsys: pytest.CaptureFixture[str]):
     one, other = written("one.parquet", 1.0), written("other.parquet", 1.0, **changes)
     assert compare.main([one, other]) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert not Path("comparison").exists()
 
 
@@ -190,12 +190,12 @@ def test_what_is_left_out_is_told_with_its_reason(capsys: pytest.CaptureFixture[
     one = written("one.parquet", 1.0)
     few = written("few.parquet", 1.5, slice(30, 120))  # a part of s0, all of s1 and s2
     assert compare.main([one, few]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "predicted few tiles in common" in said
-    assert "90 tiles, 22.5% and 100.0% of theirs" in said
-    assert "280 tiles of one.parquet, of 7 slides that few.parquet has none of: s3, s4, s5" in said
-    assert "30 tiles of one.parquet, of slides that few.parquet has in part" in said
-    assert "least_overlap=0.22 " in said
+    error = " ".join(capsys.readouterr().err.split())
+    assert "predicted few tiles in common" in error
+    assert "90 tiles, 22.5% and 100.0% of theirs" in error
+    assert "280 tiles of one.parquet, of 7 slides that few.parquet has none of: s3, s4, s5" in error
+    assert "30 tiles of one.parquet, of slides that few.parquet has in part" in error
+    assert "least_overlap=0.22 " in error
     assert not Path("comparison").exists()
     assert compare.main([one, few, "least_overlap=0.22"]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -215,9 +215,9 @@ def test_other_folds_are_refused_unless_told_to_compare(capsys: pytest.CaptureFi
     one = written("one.parquet", 0.5, fold=np.arange(400) % 5)
     other = written("other.parquet", 1.5, fold=np.arange(400) // 80)
     assert compare.main([one, other]) == 2
-    said = capsys.readouterr().err
-    assert "were trained on other folds" in said
-    assert "320 of 400 tiles are in another fold" in said
+    error = capsys.readouterr().err
+    assert "were trained on other folds" in error
+    assert "320 of 400 tiles are in another fold" in error
     assert compare.main([one, other, "other_folds=true"]) == 0
 
 

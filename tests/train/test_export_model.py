@@ -44,8 +44,10 @@ def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
     session = onnxruntime.InferenceSession("out/model.onnx")
     for rows in (1, 7, 300):
         batch = np.random.default_rng(rows).normal(size=(rows, 12)).astype(np.float32)
-        [found] = session.run(None, {"embedding": batch})
-        np.testing.assert_allclose(found, network(torch.from_numpy(batch)).numpy(), atol=1e-5)
+        [probabilities] = session.run(None, {"embedding": batch})
+        np.testing.assert_allclose(
+            probabilities, network(torch.from_numpy(batch)).numpy(), atol=1e-5
+        )
     same = checkpoint.load(Path("out/model.safetensors")).spec
     assert same == spec
     for name, value in load_file("out/model.safetensors").items():
@@ -96,8 +98,8 @@ def test_refusals(
     (tmp_path / "there").mkdir()
     uri = f"sqlite:///{tmp_path / 'm.db'}"
     assert export.main([*argv, f"tracking.uri={uri}"]) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert not Path("exported").exists()
     assert not list(Path().glob(".exporting*"))

@@ -70,9 +70,9 @@ def features(folder: Path) -> list[dict]:
 def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     """Class with name and colour, locked, measurements as a map of numbers: QuPath's own form."""
     folder = made(f"predictions={one()}", f"data.slides={slides({EDGE: {}})}")
-    found = features(folder)
-    assert [f["properties"]["classification"]["name"] for f in found] == NAMES
-    first = found[0]
+    polygons = features(folder)
+    assert [f["properties"]["classification"]["name"] for f in polygons] == NAMES
+    first = polygons[0]
     assert first["type"] == "Feature"
     assert shapely.from_geojson(json.dumps(first["geometry"])).equals(shapely.box(20, 0, 60, 20))
     colour = list(rgb(colours(3)[0]))
@@ -83,7 +83,7 @@ def test_a_region_is_an_annotation_that_qupath_reads(capsys):
         "measurements": {"Mean probability": 0.5, "Least probability": 0.5, "Tiles": 2,
                          "Region area µm²": 40 * 20 * 0.5 * 0.25},
     }  # fmt: skip
-    assert {f["geometry"]["type"] for f in found} == {"Polygon"}
+    assert {f["geometry"]["type"] for f in polygons} == {"Polygon"}
     assert "checked against the tiles" in capsys.readouterr().out
 
 
@@ -173,10 +173,10 @@ def test_regions_and_pixels_say_the_same(stride):
     assert pixel == np.gcd(24, stride)
     row, column = np.mgrid[: image.shape[0], : image.shape[1]]
     drawn = np.full(image.shape, 255)
-    for found in features(folder):
-        shape = shapely.from_geojson(json.dumps(found["geometry"]))
+    for polygon in features(folder):
+        shape = shapely.from_geojson(json.dumps(polygon["geometry"]))
         inside = shapely.contains_xy(shape, (column + 0.5) * pixel, (row + 0.5) * pixel)
-        drawn[inside] = found["properties"]["classification"]["color"]
+        drawn[inside] = polygon["properties"]["classification"]["color"]
     np.testing.assert_array_equal(image, drawn)
 
 
@@ -194,8 +194,8 @@ def test_openslide_and_libvips_read_the_pixel_size():
     openslide, vips = pytest.importorskip("openslide"), pytest.importorskip("pyvips")
     folder = made(*noisy(24))
     file = folder / "s.classes.ome.tif"
-    found = openslide.OpenSlide(file).properties
-    assert float(found["openslide.mpp-x"]) == pytest.approx(12)
+    properties = openslide.OpenSlide(file).properties
+    assert float(properties["openslide.mpp-x"]) == pytest.approx(12)
     assert 1000 / vips.Image.new_from_file(file).xres == pytest.approx(12)
 
 
@@ -259,8 +259,8 @@ def several() -> tuple[str, str]:
         predicted("unknown", [0], [0], [0]),
     ]
     pq.write_table(pa.concat_tables(tables), "predictions.parquet")
-    there = slides({name: {} for name in ("half", "one", "two", "unknown")})
-    return "predictions=predictions.parquet", f"data.slides={there}"
+    file = slides({name: {} for name in ("half", "one", "two", "unknown")})
+    return "predictions=predictions.parquet", f"data.slides={file}"
 
 
 @pytest.mark.slow
@@ -297,10 +297,10 @@ def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
     folder.mkdir()
     for name in (EDGE, "0012"):
         pq.write_table(predicted(name, [20], [0], [2]), folder / file_name(name))
-    there = slides({EDGE: {}, "0012": {}})
-    found = dataset("parts", None)
+    slides_file = slides({EDGE: {}, "0012": {}})
+    parts = dataset("parts", None)
     (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
-    tiles = read_tiles(found, read_slides(slides_artifact(there), None)["0012"], NAMES)
+    tiles = read_tiles(parts, read_slides(slides_artifact(slides_file), None)["0012"], NAMES)
     assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 
@@ -342,9 +342,9 @@ def test_what_cannot_be_mapped_is_refused_and_nothing_is_written(change, words, 
     changed = {argument.partition("=")[0] for argument in change}
     kept = [argument for argument in arguments if argument.partition("=")[0] not in changed]
     assert maps.main([*kept, *change]) == 2
-    said = capsys.readouterr().err
-    assert re.search(words, said, re.DOTALL), said
-    assert said.count("to do:") == 1
+    error = capsys.readouterr().err
+    assert re.search(words, error, re.DOTALL), error
+    assert error.count("to do:") == 1
     assert not Path("maps").exists() and not list(Path().glob(".building*"))
 
 
@@ -364,8 +364,8 @@ def test_a_folder_that_is_there_is_kept(capsys):
 def test_a_missing_package_is_said_before_any_work(monkeypatch, capsys):
     monkeypatch.setattr(checks, "NEEDED", ("shapely", "not_there"))
     assert maps.main(["predictions=nowhere.parquet"]) == 2
-    said = capsys.readouterr().err
-    assert "no not_there" in said and "pip install -e '.[maps]'" in said
+    error = capsys.readouterr().err
+    assert "no not_there" in error and "pip install -e '.[maps]'" in error
 
 
 @pytest.mark.slow

@@ -239,8 +239,10 @@ class RunLogger:
         if number:
             file = self.folder / missing_tiles.FILE
             self.tracker.file(file)
-            told = f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
-            self.console.print(told, soft_wrap=True)
+            message = (
+                f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
+            )
+            self.console.print(message, soft_wrap=True)
 
     @on_main
     def abstentions(

@@ -190,8 +190,8 @@ class MlflowTracker:
                 names, values = [*self.figures], [float(each) for each in self.figures.values()]
                 self.table({"metric": names, "value": values}, FIGURES)
             if self.tables:
-                said = [{"path": name, "type": "table"} for name in self.tables]
-                self.client.set_tag(self.run, TABLES, json.dumps(said))
+                entries = [{"path": name, "type": "table"} for name in self.tables]
+                self.client.set_tag(self.run, TABLES, json.dumps(entries))
             mlflow.end_run("FINISHED")
 
     def leave(self, status: str) -> None:
