@@ -68,11 +68,17 @@ class Console(rich.console.Console):
         if os.environ.get("NO_COLOR"):  # Rich would go on with bold and italic
             settings = {"color_system": None, **settings}
         super().__init__(markup=False, emoji=False, **settings)
+        self.width_is_given = "width" in settings or os.environ.get("COLUMNS", "").isdigit()
 
     @property
     def draws(self) -> bool:
         """Whether a bar may be drawn: by escape sequences, which pipes and NO_COLOR do without."""
         return self.is_terminal and not self.no_color and not self.is_dumb_terminal
+
+    @property
+    def prose_width(self) -> int:
+        """Where prose is broken: at the terminal's edge; in a pipe, of no known width, nowhere."""
+        return self.width if self.is_terminal or self.width_is_given else sys.maxsize
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Return a string as Rich draws it."""

@@ -87,9 +87,10 @@ def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def _own_folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Run every test in an empty folder, with no tracking URI inherited."""
+    """Run every test in an empty folder, with no tracking URI inherited, and as in a pipe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # which readline sets where it is imported
     before = tracking_uri()
     yield
     forget_relative_stores()

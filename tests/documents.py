@@ -180,9 +180,9 @@ def parse_script(path: str, argv: list[str]) -> None:
 
     by_path: dict[str, Callable[[list[str]], object]] = {
         "train/probe.py": load,
-        "train/replay.py": replay.check_or_exit,
+        "train/replay.py": replay.check,
         "train/compare.py": compare.understood,
-        "train/export.py": lambda argv: only_parsed(export.main, argv),
+        "train/export.py": export.understood,
         "train/submit.py": lambda argv: load(only_parsed(submit.main, argv).arguments),
         "train/maps.py": lambda argv: small(maps.Keys, argv, maps.EXAMPLE),
         "train/promote.py": promotion,

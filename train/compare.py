@@ -2,7 +2,7 @@
 
     python train/compare.py RUN RUN [RUN ...]
     python train/compare.py models:/tissue-probe/1 models:/tissue-probe/2 output=comparison
-    python train/compare.py a/predictions.parquet b/predictions.parquet resample=patient_id
+    python train/compare.py a/predictions.parquet b/predictions.parquet evidence.resample=patient_id
 
 Each is the id of a run, a models:/ URI (its run's predictions), or what a run has written: a file,
 or the folder of mode=predict.
@@ -30,20 +30,21 @@ from featurestore.printing import Console, print_error
 from featurestore.spec.bounds import SEEDS
 from train.config.help import help_or_refuse, keys
 from train.config.load import small
-from train.config.schema import doc
+from train.config.schema import Server, doc
 
 EXAMPLE = "RUN RUN output=comparison"
 BETTER = {True: "higher", False: "lower"}
 
 
 @dataclass
-class Tracking:
-    """Where runs are recorded."""
+class Evidence:
+    """How differences are judged."""
 
-    uri: str | None = field(
-        default=None,
-        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
+    resample: str = field(
+        default="slide_id",
+        metadata=doc("column of the predictions that intervals and test are over: patient_id"),
     )
+    ordered: bool = field(default=False, metadata=doc("the order of classes means something"))
 
 
 @dataclass
@@ -51,11 +52,7 @@ class Request:
     """How runs are compared."""
 
     output: str = field(default="comparison", metadata=doc("folder of table and picture"))
-    resample: str = field(
-        default="slide_id",
-        metadata=doc("column of the predictions that intervals and test are over: patient_id"),
-    )
-    ordered: bool = field(default=False, metadata=doc("the order of classes means something"))
+    evidence: Evidence = field(default_factory=Evidence, metadata=doc("intervals"))
     seed: int = field(default=0, metadata=doc("of the exchanges of the permutation test", SEEDS))
     least_overlap: float = field(
         default=0.5, metadata=doc("least share of each run's tiles that is compared", "[0, 1]")
@@ -63,7 +60,7 @@ class Request:
     other_folds: bool = field(
         default=False, metadata=doc("compare runs that were trained on other folds")
     )
-    tracking: Tracking = field(default_factory=Tracking, metadata=doc("MLflow"))
+    tracking: Server = field(default_factory=Server, metadata=doc("MLflow"))
 
 
 def understood(argv: Sequence[str]) -> tuple[list[str], Request]:
@@ -101,7 +98,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.console.tables import print_table
+from featurestore.console.tables import print_field, print_table
 from featurestore.errors import FoldError, JoinError
 from featurestore.io.names import resolved_once
 from train.evaluation.comparison import PermutationTest, differences, permutation_test
@@ -138,23 +135,23 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
     first, *others = [predictions(side.run, uri) for side in sides]
     rows: list[dict[str, Any]] = []
     differing: dict[str, dict[str, Estimate]] = {}
-    pairs = [paired(first, other, request.resample) for other in others]
+    pairs = [paired(first, other, request.evidence.resample) for other in others]
     for side, pair in zip(sides[1:], pairs, strict=True):
         check_pair(sides[0], side, pair, request)
     for side, pair in zip(sides[1:], pairs, strict=True):
-        by_metric = differences(pair.one, pair.other, request.ordered)
+        by_metric = differences(pair.one, pair.other, request.evidence.ordered)
         test = permutation_test(pair.one, pair.other, request.seed)
         rows += rows_of(side, by_metric, pair, test)
         differing[side.title] = {
-            name: by_metric[name] for name in shown_in("compare", ordered=request.ordered)
+            name: by_metric[name] for name in shown_in("compare", ordered=request.evidence.ordered)
         }
         show((sides[0], side), differing[side.title], pair, test, console)
     output = Path(request.output)
     output.mkdir(parents=True, exist_ok=True)
     write_parquet(output / "comparison.parquet", pa.Table.from_pylist(rows))
     picture = output / "comparison.png"
-    differences_png(picture, sides[0].title, differing, plural(request.resample))
-    console.print(f"written: {output / 'comparison.parquet'}, {picture}")
+    differences_png(picture, sides[0].title, differing, plural(request.evidence.resample))
+    print_field("written", f"{output / 'comparison.parquet'}, {picture}", console, indent=0)
 
 
 def check_folds(one: Compared, other: Compared, request: Request) -> None:
@@ -213,12 +210,12 @@ def rows_of(
     rows = []
     for metric, difference in by_metric.items():
         ends = dict(zip(("difference", "low", "high"), difference.ends, strict=True))
-        told = {
+        judgement = {
             "higher_is_better": is_higher_better(metric),
             "verdict": verdict(metric, difference),
         }
         rows.append({
-            "run": side.run, "title": side.title, "metric": metric, **ends, **told,
+            "run": side.run, "title": side.title, "metric": metric, **ends, **judgement,
             "units": difference.units, **counts, **tests,
         })  # fmt: skip
     return rows
@@ -254,12 +251,11 @@ def show(
         }
     )
     print_table(table, console, f"{this} above {first}, {len(pair.one):,} tiles")
-    console.print(
-        f"right on alone: {first} {test.only_one:,}, {this} {test.only_other:,} tiles; equally "
-        f"often right: p = {test.p:.3g} ({pair.one.clusters} {pair.one.cluster_name} exchanged)"
-    )
+    counts = f"{first} {test.only_one:,}, {this} {test.only_other:,} tiles; equally often right"
+    over = f"{pair.one.clusters} {pair.one.cluster_name} exchanged"
+    print_field("right on alone", f"{counts}: p = {test.p:.3g} ({over})", console, indent=0)
     for reason in pair.reasons(first, this):
-        console.print(f"left out: {reason}")
+        print_field("left out", reason, console, indent=0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Export a model: ONNX, safetensors with its rules in JSON, and a card that says what it is.
 
     python train/export.py models:/tissue-probe/1
-    python train/export.py runs:/RUN/checkpoint.safetensors --output deployed
+    python train/export.py runs:/RUN/checkpoint.safetensors output=deployed
 
 Writes a folder (which must not be there yet): `model.onnx`, one file, embeddings (rows, dim) to
 probabilities (rows, classes), compared with the network before it is kept; `model.safetensors` and
@@ -16,26 +16,53 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurestore.errors import ConfigError
+from train.config.help import help_or_refuse, keys
+from train.config.load import small
+from train.config.schema import Server, doc
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    options = argparse.ArgumentParser(
-        prog="export.py", description=(__doc__ or "").partition("\n")[0]
-    )
-    options.add_argument(
-        "model", help="models:/NAME/VERSION, runs:/RUN/checkpoint.safetensors, file"
-    )
-    options.add_argument("--output", type=Path, default=Path("exported"), help="a new folder")
-    options.add_argument("--uri", help="tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
-    return options
+EXAMPLE = "models:/tissue-probe/1 output=exported"
 
 
-# Help must not wait for torch and MLflow to be imported.
+@dataclass
+class Request:
+    """How a model is exported."""
+
+    output: str = field(default="exported", metadata=doc("a new folder"))
+    tracking: Server = field(default_factory=Server, metadata=doc("MLflow"))
+
+
+def understood(argv: Sequence[str]) -> tuple[str, Request]:
+    """Return the model that is named, and how it is to be exported.
+
+    Raises
+    ------
+    ConfigError
+        A ``key=value`` is not understood, or no model is named, or several.
+    """
+    models = [word for word in argv if not word.startswith("-")
+              and ("=" not in word or Path(word).exists())]  # fmt: skip
+    request = small(Request, [word for word in argv if word not in models], EXAMPLE)
+    if len(models) != 1:
+        raise ConfigError(
+            "One model is exported at a time", found=" ".join(models) or "no model",
+            fix=f"name one, for example {EXAMPLE}",
+        )  # fmt: skip
+    return models[0], request
+
+
+def usage() -> str:
+    """Return the help: what is exported, and the keys."""
+    return "\n".join([(__doc__ or "").strip(), "", *keys(Request)])
+
+
+# Help and refused arguments must not wait for torch and MLflow to be imported.
 if __name__ == "__main__":
-    parser().parse_args()
+    help_or_refuse(sys.argv[1:], usage, understood)
 
 import contextlib
 import dataclasses
@@ -44,7 +71,6 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,14 +137,18 @@ magnification and stains. It is no diagnosis.
 
 def main(argv: Sequence[str]) -> int:
     """Export a model; return the exit status, 2 after a refusal."""
-    options = parser().parse_args(argv)
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        return 0
     try:
+        model, request = understood(argv)
+        output = Path(request.output)
         with shown_warnings(Console(stderr=True)), names.resolved_once():
-            export(options.model, options.output, options.uri)
+            export(model, output, request.tracking.uri)
     except FeatureStoreError as error:
         print_error(error)
         return 2
-    say(f"written: {', '.join(sorted(str(file) for file in options.output.iterdir()))}")
+    say(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
     return 0
 
 

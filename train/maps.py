@@ -1,6 +1,6 @@
 """Maps of predictions that a pathologist opens: GeoJSON for QuPath, pyramidal TIFFs, an overview.
 
-    python train/maps.py predictions=outputs/predictions.parquet slides=slides.parquet
+    python train/maps.py predictions=outputs/predictions.parquet data.slides=slides.parquet
     python train/maps.py predictions=RUN maps.slides=worst:20 output=maps
     python train/maps.py predictions=models:/tissue-probe/1 maps.slides=slide-07,slide-12
 
@@ -25,13 +25,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.spec.rules import Uris
-from train.config.schema import MISSING, ConfigError, Maps, doc
+from train.config.schema import MISSING, ConfigError, Maps, Server, doc
 from train.overlays.checks import check_extra
 
 if TYPE_CHECKING:
     pass
 
-EXAMPLE = "predictions=predictions.parquet slides=slides.parquet"
+EXAMPLE = "predictions=predictions.parquet data.slides=slides.parquet"
+
+
+@dataclass
+class Data:
+    """Where the artifacts are."""
+
+    slides: Uris = field(
+        default=None, metadata=doc("slides artifact (default: that of the run's configuration)")
+    )
 
 
 @dataclass
@@ -42,14 +51,10 @@ class Keys:
         default=MISSING,
         metadata=doc("a file, a folder with a file a slide, a run or a models:/ URI"),
     )
-    slides: Uris = field(
-        default=None, metadata=doc("slides artifact (default: that of the run's configuration)")
-    )
+    data: Data = field(default_factory=Data, metadata=doc("artifacts"))
     maps: Maps = field(default_factory=Maps, metadata=doc("which slides, and how"))
     output: str = field(default="maps", metadata=doc("a new folder"))
-    uri: str | None = field(
-        default=None, metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else sqlite)")
-    )
+    tracking: Server = field(default_factory=Server, metadata=doc("MLflow"))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,8 +90,8 @@ def run(keys: Keys) -> None:
         keys.maps.slides = "all"
     if Path(keys.output).exists():
         atomic.new_folder(Path(keys.output), lambda _: None)  # refuses before any work
-    predicted = dataset(keys.predictions, keys.uri)
-    uri, strip = (keys.slides, "") if keys.slides else recorded_slides(keys.predictions)
+    predicted = dataset(keys.predictions, keys.tracking.uri)
+    uri, strip = (keys.data.slides, "") if keys.data.slides else recorded_slides(keys.predictions)
     slides = slides_artifact(uri, strip)
     console = Console()
     atomic.new_folder(
@@ -114,8 +119,8 @@ def recorded_slides(run: str) -> tuple[str | list[str], str]:
             return slides, data.get("slide_id_strip") or ""
     raise ConfigError(
         "No slides artifact says how large slides and tiles are",
-        found=f"slides is not set, and {run} has recorded none",
-        fix="set for example slides=slides.parquet",
+        found=f"data.slides is not set, and {run} has recorded none",
+        fix="set for example data.slides=slides.parquet",
     )
 
 

@@ -37,7 +37,7 @@ from featurestore.spec.rules import KEEPING
 from train.config.help import help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
-from train.config.schema import Config, ConfigError, doc
+from train.config.schema import Config, ConfigError, Server, doc
 from train.promotion.requirements import Gate
 
 if TYPE_CHECKING:  # it imports torch
@@ -66,10 +66,7 @@ class Request:
     why: str | None = field(
         default=None, metadata=doc("reason, for the page and the history (default: the gate's)")
     )
-    uri: str | None = field(
-        default=None,
-        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
-    )
+    tracking: Server = field(default_factory=Server, metadata=doc("MLflow"))
     output: str | None = field(
         default=None, metadata=doc("folder for the page of the decision, besides MLflow")
     )
@@ -135,7 +132,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featurestore.console.cli import shown_warnings
-from featurestore.console.tables import print_table
+from featurestore.console.tables import print_field, print_table
 from featurestore.errors import ArtifactError
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
@@ -159,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         verb, request, changes = asked_of(argv)
-        use_tracking(request.uri)
+        use_tracking(request.tracking.uri)
         registry.check_store(request.model)  # before a lock is written
         command = shlex.join(["python", "train/promote.py", *argv])
         if verb == "unlock":
@@ -208,8 +205,9 @@ def promote(request: Request, changes: list[str], command: str, console: Console
     if decision.outcome == "refused":
         return refuse(decision)
     instead = champion or "no version"
-    console.print(f"{candidate} is {request.alias} of {request.model}, in place of {instead}")
-    console.print(f"evidence: runs:/{candidate.run}/{decision.file}", soft_wrap=True)
+    outcome = f"{candidate} is {request.alias} of {request.model}, in place of {instead}"
+    print_field("promoted", outcome, console, indent=0)
+    print_field("evidence", f"runs:/{candidate.run}/{decision.file}", console, indent=0)
     return 0
 
 
@@ -261,7 +259,7 @@ def examined(
     if champion:
         evaluation = replace(evaluation, notes=training_differences(run, champion))
     for note in evaluation.notes if not is_quiet() else ():
-        console.print(f"note: {note}", soft_wrap=True)
+        print_field("note", note, console, indent=0)
     return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
 
 
@@ -274,14 +272,14 @@ def fetch_champion(champion: Version, folder: Path) -> Path:
         They are not there.
     """
     try:
-        copy, found = registry.fetch(champion.model, champion.number, folder), "none of its files"
+        copy, remains = registry.fetch(champion.model, champion.number, folder), "none of its files"
     except ArtifactError as error:
-        copy, found = folder, f"{error.wrong}: {error.found}"
+        copy, remains = folder, f"{error.wrong}: {error.found}"
     if registry.recorded_digests(copy):
         return copy
     raise ArtifactError(
         f"The champion, {champion}, cannot be compared with: its files are not there",
-        found=found,
+        found=remains,
         fix="restore them; or give the alias back to the version before by `python "
         f"train/promote.py rollback model={champion.model}`, or delete the alias in MLflow",
     )
@@ -323,11 +321,12 @@ def write_page(decision: Decision, version: Version, request: Request) -> str:
 
 def refuse(decision: Decision) -> int:
     """Say on standard error which lines failed; return the exit status of a refusal."""
-    say(f"refused: version {decision.version} does not become {decision.alias} of {decision.model}",
-        sys.stderr)  # fmt: skip
+    console, version = Console(stderr=True), f"version {decision.version}"
+    outcome = f"{version} does not become {decision.alias} of {decision.model}"
+    print_field("refused", outcome, console, indent=0)
     for line in failed_checks(decision.lines):
         short = f", {line.room}" if line.room else ""
-        say(f"  {line.name}: {line.measured} (asked: {line.required}{short})", sys.stderr)
+        print_field(line.name, f"{line.measured} (asked: {line.required}{short})", console)
     return REFUSED
 
 

@@ -19,31 +19,36 @@ if __name__ == "__main__":
 
 from featurestore.printing import print_error
 from featurestore.spec.arguments import given
+from train.config.help import help_or_refuse
 from train.config.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
 
 
-def check_or_exit(argv: list[str]) -> None:
-    """Print the help and leave, or refuse bad arguments with exit status 2, or return."""
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        if not argv or "=" in argv[0]:
-            raise ConfigError(
-                "There is no run to replay", found=" ".join(argv) or "no argument",
-                fix=f"name a model or a run first, for example {EXAMPLE}",
-            )  # fmt: skip
-        given(Config, argv[1:], EXAMPLE)
-    except ConfigError as error:
-        print_error(error)
-        sys.exit(2)
+def usage() -> str:
+    """Return the help; the keys are those of train/probe.py."""
+    return (__doc__ or "").strip()
+
+
+def check(argv: list[str]) -> None:
+    """Refuse arguments that name no run first, or change what is no key.
+
+    Raises
+    ------
+    ConfigError
+        They do.
+    """
+    if not argv or "=" in argv[0]:
+        raise ConfigError(
+            "There is no run to replay", found=" ".join(argv) or "no argument",
+            fix=f"name a model or a run first, for example {EXAMPLE}",
+        )  # fmt: skip
+    given(Config, argv[1:], EXAMPLE)
 
 
 # Help and refused arguments must not wait for torch and MLflow to be imported.
 if __name__ == "__main__":
-    check_or_exit(sys.argv[1:])
+    help_or_refuse(sys.argv[1:], usage, check)
 
 import warnings
 from collections.abc import Mapping
@@ -92,8 +97,11 @@ DIFFERS = 3  # the exit status
 
 def main(argv: list[str]) -> int:
     """Replay a run; return the exit status."""
-    check_or_exit(argv)
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        return 0
     try:
+        check(argv)
         with shown_warnings(Console(stderr=True)), names.resolved_once():
             same = replay(argv[0], argv[1:], Console())
     except FeatureStoreError as error:

@@ -125,8 +125,8 @@ def _statement(connection: duckdb.DuckDBPyConnection, text: str) -> Statement:
             fix="write a select, from, with, values, describe, summarize, show, explain, pivot or "
             "unpivot",
         )
-    told = any(node.get("type") in ("SHOW_REF", "PIVOT") for node, _ in nodes(tree))
-    return Statement(text, tree, is_plain=kinds == ["SELECT"] and not told)
+    describes = any(node.get("type") in ("SHOW_REF", "PIVOT") for node, _ in nodes(tree))
+    return Statement(text, tree, is_plain=kinds == ["SELECT"] and not describes)
 
 
 def _pivot(text: str) -> query.Tree:

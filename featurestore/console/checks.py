@@ -5,7 +5,7 @@ import argparse
 import pyarrow as pa
 
 from featurestore.console.settings import open_store
-from featurestore.console.tables import print_matches, print_table
+from featurestore.console.tables import print_findings, print_matches
 from featurestore.printing import Console, counted, say
 from featurestore.snapshots.verify import damages
 from featurestore.validation import joins, violations
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     if options.verify:
         table = pa.concat_tables([table, damages(store)])
     errors = table["severity"].to_pylist().count("error")
-    print_table(table, Console())
+    print_findings(table, Console())
     for name, matches, _ in joined:
         print_matches(matches, Console(), f"surviving {name.replace('_', ' ')} by slide")
     warnings = counted(len(table) - errors, "warning")

@@ -18,6 +18,10 @@ PREAMBLE = {
     "bash": '_featurestore_keys() { compgen -W "KEYS" -- "$1"; }',
     "zsh": "_featurestore_keys() { compset -P '*=' && _files || compadd -S '' -- KEYS; }",
 }
+# shtab registers what `eval` reads, and would complete at once what `source` does.
+SOURCED = ("[[ $zsh_eval_context[-1] == eval ]]", "[[ $zsh_eval_context[-1] != loadautofunc ]]")
+COMPDEF = "  compdef "
+STARTED = "  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n"
 # bash takes `key`, `=` and the value for three words, and adds a blank to what it completes.
 WRAPPED = """
 _featurestore_words() {
@@ -56,8 +60,10 @@ def script(shell: str) -> str:
         if name not in cli.WITHOUT_KEYS:
             _take_keys(command)
     preamble = PREAMBLE[shell].replace("KEYS", " ".join(f"{key}=" for key in known()))
-    completions = shtab.complete(parser, shell, preamble=preamble)
-    return completions + (WRAPPED if shell == "bash" else "")
+    completions: str = shtab.complete(parser, shell, preamble=preamble)
+    if shell == "bash":
+        return completions + WRAPPED
+    return completions.replace(*SOURCED).replace(COMPDEF, STARTED + COMPDEF)
 
 
 def known() -> list[str]:

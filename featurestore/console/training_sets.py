@@ -8,7 +8,7 @@ import pyarrow as pa
 from rich.filesize import decimal
 
 from featurestore.console.settings import open_store, use_tracking
-from featurestore.console.tables import print_funnel, print_table, print_tables
+from featurestore.console.tables import print_finding, print_funnel, print_table, print_tables
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import downloads, garbage, ledger
 from featurestore.io.objects import collection as objects
@@ -51,7 +51,7 @@ def run_verify(options: argparse.Namespace) -> int:
         )
     rows = damages(open_store(options)).to_pylist()
     for row in rows:
-        say(f"{row['artifact']}: {row['wrong']}\n  found: {row['found']}\n  to do: {row['to do']}")
+        print_finding(row["artifact"], row["wrong"], row["found"], row["to do"], Console())
     say(f"{len(rows)} damaged" if rows else "nothing is damaged")
     return 2 if rows else 0
 
@@ -60,7 +60,8 @@ def _verify_shared(store: Shared, repair: bool) -> int:
     damaged = 0
     for one in shared_store.verify(store, repair):
         damaged += 1
-        say(f"{one.place} is damaged in {store.uri}\n  found: {one.fault}\n  to do: {one.advice}")
+        wrong = f"it is damaged in {store.uri}"
+        print_finding(str(one.place), wrong, str(one.fault), one.advice, Console())
     say(f"{damaged} damaged" if damaged else "nothing is damaged")
     return 2 if damaged else 0
 

@@ -64,7 +64,9 @@ def object_rows(
     rows = executors.read(
         connection, partial(read_object, schema=read, workplace=Workplace.here()), items, read
     )
-    content = "\n".join([str(read), *(f"{stored.digest} {dict(said)}" for stored, said in items)])
+    content = "\n".join(
+        [str(read), *(f"{stored.digest} {dict(partition)}" for stored, partition in items)]
+    )
     name = f"parquet_{hashlib.sha256(content.encode()).hexdigest()[:32]}"
     kept = engine.kept(connection, name)
     reason = "lists of numbers are read where they are converted; Spark has the other columns"
@@ -87,9 +89,9 @@ def read_object(item: Item, schema: pa.Schema, workplace: Workplace) -> Iterator
         pq.ParquetFile(file) as parquet,
     ):
         for batch in parquet.iter_batches(columns=written):
-            said = {name: pa.repeat(pa.scalar(folders[name], pa.string()), len(batch))
+            constants = {name: pa.repeat(pa.scalar(folders[name], pa.string()), len(batch))
                     for name in schema.names if name in folders}  # fmt: skip
-            table = pa.table({**{name: batch[name] for name in written}, **said})
+            table = pa.table({**{name: batch[name] for name in written}, **constants})
             yield from table.select(schema.names).cast(schema).to_batches()
 
 

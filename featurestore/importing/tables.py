@@ -1,6 +1,5 @@
 """Tables with a row a tile, of any number of slides in any order."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ import pyarrow as pa
 from featurestore.embeddings.batches import as_matrix, lengths
 from featurestore.errors import ConfigError, EmbeddingError, SchemaError
 from featurestore.importing.slide import Array, Blocks, Geometry, Request, Slide, fault
+from featurestore.spec.typed import nearest_name
 
 KEY = ("slide_id", "x", "y")
 BATCH_BYTES = 2**24
@@ -88,11 +88,11 @@ def _columns(request: Request, source: Source) -> dict[str, str]:
     names = {name: name for name in (*KEY, "embedding")} | request.columns
     for name, column in names.items():
         if column not in source.schema.names:
-            near = difflib.get_close_matches(column, source.schema.names, n=1, cutoff=0.5)
+            near = nearest_name(column, source.schema.names)
             raise ConfigError(
                 f"{request.source} has no column {column!r} for {name}",
                 found=f"columns {', '.join(source.schema.names)}",
-                fix=f"name it: --columns {name}={near[0] if near else 'COLUMN'}",
+                fix=f"name it: --columns {name}={near or 'COLUMN'}",
             )
     return names
 

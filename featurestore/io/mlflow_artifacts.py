@@ -3,7 +3,8 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from featurestore.io import locks, preflight, tracking_server
+from featurestore.printing import is_quiet
 from featurestore.redaction import redacted
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
@@ -66,6 +68,8 @@ def use_tracking(uri: str | None = None) -> str:
         logging.getLogger(f"mlflow.{repeating}").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    if is_quiet():
+        _silence()
     mlflow.set_tracking_uri(uri)
     if tracking_server.over_http(uri):
         with (
@@ -74,6 +78,32 @@ def use_tracking(uri: str | None = None) -> str:
         ):
             mlflow.MlflowClient().search_experiments(max_results=1)
     return uri
+
+
+def _silence() -> None:
+    """Let MLflow, and what makes its tables, say errors alone."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Let MLflow print nothing in the block, if nobody wants to read it; what it raises is told.
+
+    Of a model that is registered it tells by no logger, whose level would decide.
+    """
+    from mlflow.utils.logging_utils import disable_logging, enable_logging
+
+    if not is_quiet():
+        yield
+        return
+    disable_logging()
+    try:
+        yield
+    finally:
+        enable_logging()
 
 
 def make_tables() -> None:

@@ -287,8 +287,22 @@ def _either(words: Sequence[str]) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return a question that names the nearest of some names, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(name, names)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the nearest of some names, or None if none is near.
+
+    Examples
+    --------
+    >>> nearest_name("tissue", ["tissues"]), nearest_name("uri", ["model", "tracking.uri"])
+    ('tissues', 'tracking.uri')
+    """
+    names = list(names)
+    in_a_section = [one for one in names if one.endswith(f".{name}")]
+    near = in_a_section or difflib.get_close_matches(name, names, n=1)
+    return near[0] if near else None
 
 
 def _scalar(kind: Any, node: ScalarNode) -> str | int | float | bool | None:

@@ -74,7 +74,7 @@ def told_by_page() -> str:
 
 
 def told_by_verdict() -> str:
-    command = "python train/promote.py uri=http://u:secret@h/?api_key=secret"
+    command = "python train/promote.py tracking.uri=http://u:secret@h/?api_key=secret"
     decided = Decision(
         "refused", "m", "1", "champion", "none", "me", command, "c", datetime.now(UTC)
     )

@@ -42,9 +42,17 @@ def read(folder: str = "comparison") -> dict[str, dict[str, float]]:
     return {row["metric"]: row for row in rows}
 
 
-def test_the_better_run_is_told_from_the_worse():
-    one, other = written("one.parquet", 0.5), written("other.parquet", 1.5)
+def test_the_better_run_is_told_from_the_worse(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """In 80 columns, in which names and figures stand whole."""
+    one, other = written("one-of-a-long-name.parquet", 0.5), written(f"{'o' * 40}.parquet", 1.5)
+    monkeypatch.setenv("COLUMNS", "80")
     assert compare.main([one, other]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(name in line for line in lines) for name in (one, other, "f1_macro"))
+    assert f"{read()['f1_macro']['difference']:+.4f}" in " ".join(lines)
     row = read()["f1_macro"]
     tables = [pq.read_table(name) for name in (one, other)]
     scores = [f1_score(t["target"], t["pred"], average="macro") for t in tables]
@@ -108,8 +116,8 @@ def test_one_slide_tells_no_models_apart(capsys: pytest.CaptureFixture[str]):
 def test_patients_are_resampled_and_ordered_classes_compared():
     patient = {"patient_id": [f"p{n // 100}" for n in range(400)]}
     names = [written("one.parquet", 0.5, **patient), written("other.parquet", 1.5, **patient)]
-    assert compare.main([*names, "ordered=true", "output=slides"]) == 0
-    assert compare.main([*names, "resample=patient_id", "output=patients"]) == 0
+    assert compare.main([*names, "evidence.ordered=true", "output=slides"]) == 0
+    assert compare.main([*names, "evidence.resample=patient_id", "output=patients"]) == 0
     by_slide, by_patient = read("slides"), read("patients")
     assert by_slide["accuracy"]["difference"] == by_patient["accuracy"]["difference"]
     assert by_slide["accuracy"]["low"] != by_patient["accuracy"]["low"]
@@ -127,17 +135,17 @@ def test_clusters_are_those_of_the_first_run():
     keys, rows = ("difference", "low", "high", "units", "p_permutation"), []
     for columns in (patient, {"patient_id": ["q"] * 400}, {}):
         other = written("other.parquet", 1.5, **columns)
-        assert compare.main([one, other, "resample=patient_id"]) == 0
+        assert compare.main([one, other, "evidence.resample=patient_id"]) == 0
         rows.append([read()["accuracy"][key] for key in keys])
     assert rows[0] == rows[1] == rows[2]
 
 
 def test_a_column_that_the_predictions_lack_is_refused(capsys: pytest.CaptureFixture[str]):
     one = written("one.parquet", 1.0)
-    assert compare.main([one, one, "resample=patient_id"]) == 2
-    said = capsys.readouterr().err
-    assert "no column 'patient_id'" in said
-    assert "slide_id, x, y, target, pred" in said
+    assert compare.main([one, one, "evidence.resample=patient_id"]) == 2
+    error = capsys.readouterr().err
+    assert "no column 'patient_id'" in error
+    assert "slide_id, x, y, target, pred" in error
 
 
 @pytest.mark.slow
@@ -171,9 +179,9 @@ def test_runs_by_id_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_refusals(changes: dict, words: list[str], capsys: pytest.CaptureFixture[str]):
     one, other = written("one.parquet", 1.0), written("other.parquet", 1.0, **changes)
     assert compare.main([one, other]) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert not Path("comparison").exists()
 
 
@@ -182,12 +190,12 @@ def test_what_is_left_out_is_told_with_its_reason(capsys: pytest.CaptureFixture[
     one = written("one.parquet", 1.0)
     few = written("few.parquet", 1.5, slice(30, 120))  # a part of s0, all of s1 and s2
     assert compare.main([one, few]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "predicted few tiles in common" in said
-    assert "90 tiles, 22.5% and 100.0% of theirs" in said
-    assert "280 tiles of one.parquet, of 7 slides that few.parquet has none of: s3, s4, s5" in said
-    assert "30 tiles of one.parquet, of slides that few.parquet has in part" in said
-    assert "least_overlap=0.22 " in said
+    error = " ".join(capsys.readouterr().err.split())
+    assert "predicted few tiles in common" in error
+    assert "90 tiles, 22.5% and 100.0% of theirs" in error
+    assert "280 tiles of one.parquet, of 7 slides that few.parquet has none of: s3, s4, s5" in error
+    assert "30 tiles of one.parquet, of slides that few.parquet has in part" in error
+    assert "least_overlap=0.22 " in error
     assert not Path("comparison").exists()
     assert compare.main([one, few, "least_overlap=0.22"]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -207,9 +215,9 @@ def test_other_folds_are_refused_unless_told_to_compare(capsys: pytest.CaptureFi
     one = written("one.parquet", 0.5, fold=np.arange(400) % 5)
     other = written("other.parquet", 1.5, fold=np.arange(400) // 80)
     assert compare.main([one, other]) == 2
-    said = capsys.readouterr().err
-    assert "were trained on other folds" in said
-    assert "320 of 400 tiles are in another fold" in said
+    error = capsys.readouterr().err
+    assert "were trained on other folds" in error
+    assert "320 of 400 tiles are in another fold" in error
     assert compare.main([one, other, "other_folds=true"]) == 0
 
 
@@ -241,6 +249,16 @@ def test_folds_that_were_extended_are_the_same(tmp_path: Path):
     ]  # fmt: skip
 
 
-def test_one_run_is_refused(capsys: pytest.CaptureFixture[str]):
-    assert compare.main(["one.parquet"]) == 2
-    assert "at least two" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["one.parquet"], "at least two"),
+        (["one.parquet", "two.parquet", "resample=slide_id"], "did you mean 'evidence.resample'"),
+        (["one.parquet", "two.parquet", "uri=sqlite:///m.db"], "did you mean 'tracking.uri'"),
+    ],
+)
+def test_what_is_not_understood_is_refused(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    assert compare.main(argv) == 2
+    assert words in capsys.readouterr().err

@@ -56,6 +56,6 @@ def test_a_snapshot_that_was_let_pass_is_refused_to_who_allows_less(
     named = artifacts(None, {"x": [*range(10), 98, 99]})
     made = snapshot(named, class_indices={"Fat": 0, "Muscle": 1}, allow_missing=0.7)
     assert fit(named, f"data.snapshot={made.digest[:8]}", "tracking.enabled=false") == 2
-    said = capsys.readouterr().err
-    assert "made of tiles that hardly had embeddings: more than allow_missing=0.5 had none" in said
-    assert "2 of 12 had none; of slide s3 2 of 3" in said
+    error = capsys.readouterr().err
+    assert "made of tiles that hardly had embeddings: more than allow_missing=0.5 had none" in error
+    assert "2 of 12 had none; of slide s3 2 of 3" in error

@@ -29,14 +29,14 @@ EARLIER = "recorded before the rows of a snapshot had a digest of their own: its
 def run(tmp_path: Path) -> str:
     """Return the id of the run, logged anew, its artifacts beside it."""
     shutil.copytree(FIXTURE / "in", tmp_path / "in")
-    said = json.loads((FIXTURE / "run.json").read_text())
+    recorded = json.loads((FIXTURE / "run.json").read_text())
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_experiment("tissue-probe")
     client = mlflow.MlflowClient()
     with mlflow.start_run() as logged:
-        mlflow.log_params(said["params"])
-        mlflow.log_metrics(said["metrics"])
-        for one in said["inputs"]:
+        mlflow.log_params(recorded["params"])
+        mlflow.log_metrics(recorded["metrics"])
+        for one in recorded["inputs"]:
             source = CodeDatasetSource(tags=one["tags"])
             dataset = MetaDataset(source, name=one["name"], digest=one["tags"]["sha256"][:32])
             tags = [InputTag(key, value) for key, value in one["tags"].items()]
@@ -60,11 +60,11 @@ def test_the_same_content_is_the_same_run(run: str, capsys: pytest.CaptureFixtur
     recorded = json.loads((FIXTURE / "run.json").read_text())["inputs"][2]["tags"]["sha256"]
     embeddings = parquet.dataset("in/embeddings").named
     assert digests.earlier(embeddings) == recorded != digests.digest(embeddings)
-    status, said = again(capsys, run)
-    assert status == 0, said
-    assert EARLIER in said
-    assert re.search(r"│ embeddings │ \w{12} │ \w{12} │ yes │", said)
-    assert re.search(r"the same: \d+ figures and all the artifacts", said)
+    status, output = again(capsys, run)
+    assert status == 0, output
+    assert EARLIER in output
+    assert re.search(r"│ embeddings │ \w{12} │ \w{12} │ yes │", output)
+    assert re.search(r"the same: \d+ figures and all the artifacts", output)
 
 
 def swapped(tiles: pa.Table) -> pa.Table:
@@ -85,7 +85,7 @@ def test_other_rows_are_not(
     change: str, words: list[str], run: str, capsys: pytest.CaptureFixture[str]
 ):
     pq.write_table(swapped(pq.read_table("in/tiles.parquet")), "other.parquet")
-    status, said = again(capsys, run, change)
-    assert status == 3, said
+    status, output = again(capsys, run, change)
+    assert status == 3, output
     for word in words:
-        assert word in said
+        assert word in output

@@ -34,7 +34,7 @@ def saved(head: str, normalize: str) -> Path:
 def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
     """For any number of rows, from one file that needs no other."""
     file = saved(head, normalize)
-    assert export.main([str(file), "--output", "out"]) == 0
+    assert export.main([str(file), "output=out"]) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "README.md", "model.json", "model.onnx", "model.safetensors"
     ]  # fmt: skip
@@ -44,8 +44,10 @@ def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
     session = onnxruntime.InferenceSession("out/model.onnx")
     for rows in (1, 7, 300):
         batch = np.random.default_rng(rows).normal(size=(rows, 12)).astype(np.float32)
-        [found] = session.run(None, {"embedding": batch})
-        np.testing.assert_allclose(found, network(torch.from_numpy(batch)).numpy(), atol=1e-5)
+        [probabilities] = session.run(None, {"embedding": batch})
+        np.testing.assert_allclose(
+            probabilities, network(torch.from_numpy(batch)).numpy(), atol=1e-5
+        )
     same = checkpoint.load(Path("out/model.safetensors")).spec
     assert same == spec
     for name, value in load_file("out/model.safetensors").items():
@@ -62,7 +64,7 @@ def test_onnx_gives_the_networks_probabilities(head: str, normalize: str):
 def test_a_registered_model_with_its_rules_and_figures(digits_home: Path, tmp_path: Path):
     uri = f"sqlite:///{digits_home / 'mlflow.db'}"
     out = tmp_path / "out"
-    assert export.main(["models:/tissue-probe/1", "--uri", uri, "--output", str(out)]) == 0
+    assert export.main(["models:/tissue-probe/1", f"tracking.uri={uri}", f"output={out}"]) == 0
     content = json.loads((out / "model.json").read_text())
     assert content["rules"]["thresholds"] == {str(digit): 0.0 for digit in range(10)}
     assert "rounded to the type of its column" in content["rules"]["precision"]
@@ -80,7 +82,14 @@ def test_a_registered_model_with_its_rules_and_figures(digits_home: Path, tmp_pa
         ([str(ROOT / "README.md")], ["is not a checkpoint"]),
         (["models:/tissue-probe/9"], ["no models:/tissue-probe/9"]),
         (["runs:/0123/checkpoint.safetensors"], ["no run 0123"]),
-        (["any", "--output", "there"], ["there is there already", "another folder"]),
+        ([], ["One model is exported at a time", "no model"]),
+        (["any", "other"], ["One model", "any other"]),
+        (["any", "--output", "there"], ["'--output' is not of the form", "output=exported"]),
+        (
+            ["any", "uri=sqlite:///m.db"],
+            ["no configuration key 'uri'", "did you mean 'tracking.uri'"],
+        ),
+        (["any", "output=there"], ["there is there already", "another folder"]),
     ],
 )
 def test_refusals(
@@ -88,9 +97,9 @@ def test_refusals(
 ):
     (tmp_path / "there").mkdir()
     uri = f"sqlite:///{tmp_path / 'm.db'}"
-    assert export.main([*argv, "--uri", uri]) == 2
-    said = capsys.readouterr().err
+    assert export.main([*argv, f"tracking.uri={uri}"]) == 2
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert not Path("exported").exists()
     assert not list(Path().glob(".exporting*"))

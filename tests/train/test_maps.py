@@ -69,10 +69,10 @@ def features(folder: Path) -> list[dict]:
 @pytest.mark.slow
 def test_a_region_is_an_annotation_that_qupath_reads(capsys):
     """Class with name and colour, locked, measurements as a map of numbers: QuPath's own form."""
-    folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
-    found = features(folder)
-    assert [f["properties"]["classification"]["name"] for f in found] == NAMES
-    first = found[0]
+    folder = made(f"predictions={one()}", f"data.slides={slides({EDGE: {}})}")
+    polygons = features(folder)
+    assert [f["properties"]["classification"]["name"] for f in polygons] == NAMES
+    first = polygons[0]
     assert first["type"] == "Feature"
     assert shapely.from_geojson(json.dumps(first["geometry"])).equals(shapely.box(20, 0, 60, 20))
     colour = list(rgb(colours(3)[0]))
@@ -83,7 +83,7 @@ def test_a_region_is_an_annotation_that_qupath_reads(capsys):
         "measurements": {"Mean probability": 0.5, "Least probability": 0.5, "Tiles": 2,
                          "Region area µm²": 40 * 20 * 0.5 * 0.25},
     }  # fmt: skip
-    assert {f["geometry"]["type"] for f in found} == {"Polygon"}
+    assert {f["geometry"]["type"] for f in polygons} == {"Polygon"}
     assert "checked against the tiles" in capsys.readouterr().out
 
 
@@ -92,7 +92,7 @@ def test_each_tile_has_its_own_polygon_with_all_probabilities():
     """Overlapping or not: the box that its row stands for."""
     table = predicted(EDGE, [3, 13], [0, 5], [1, 2], [2, None])
     pq.write_table(table, "predictions.parquet")
-    folder = made("predictions=predictions.parquet", f"slides={slides({EDGE: {}})}",
+    folder = made("predictions=predictions.parquet", f"data.slides={slides({EDGE: {}})}",
                   "maps.regions=false")  # fmt: skip
     shapes = [shapely.from_geojson(json.dumps(f["geometry"])) for f in features(folder)]
     assert [shape.bounds for shape in shapes] == [(3, 0, 23, 20), (13, 5, 33, 25)]
@@ -109,7 +109,7 @@ def test_each_tile_has_its_own_polygon_with_all_probabilities():
 @pytest.mark.slow
 def test_tiles_of_another_level_are_written_in_full_resolution():
     content = slides({EDGE: {"level": 2}})
-    folder = made(f"predictions={one()}", f"slides={content}", "maps.downsample=4.5")
+    folder = made(f"predictions={one()}", f"data.slides={content}", "maps.downsample=4.5")
     shape = shapely.from_geojson(json.dumps(features(folder)[0]["geometry"]))
     assert shape.bounds == (90, 0, 270, 90)
     assert features(folder)[0]["properties"]["measurements"]["Region area µm²"] == 100
@@ -118,7 +118,7 @@ def test_tiles_of_another_level_are_written_in_full_resolution():
 @pytest.mark.slow
 def test_a_map_has_the_slides_extent_and_pixel_size():
     """70 x 50 pixels in steps of 20: 4 x 3, reaching 10 over either border; 10 and 5 µm a pixel."""
-    folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
+    folder = made(f"predictions={one()}", f"data.slides={slides({EDGE: {}})}")
     [file] = folder.glob("*.classes.ome.tif")
     with tifffile.TiffFile(file) as tiff:
         assert tiff.is_bigtiff and tiff.is_ome
@@ -141,7 +141,7 @@ def test_a_map_has_the_slides_extent_and_pixel_size():
 
 
 def test_the_error_map_tells_right_wrong_and_unknown():
-    folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
+    folder = made(f"predictions={one()}", f"data.slides={slides({EDGE: {}})}")
     [file] = folder.glob("*.errors.ome.tif")
     right, wrong, unknown = (list(rgb(colour)) for colour in ANSWERS.values())
     pixels = tifffile.imread(file).tolist()
@@ -160,7 +160,7 @@ def noisy(stride: int, seed: int = 0) -> tuple[str, str]:
         table = table.set_column(at, f"prob_{name}", pa.array(shares[:, index].copy()))
     pq.write_table(table, "predictions.parquet")
     size = {"extent_x": 1000, "extent_y": 900, "tile_extent_x": 24, "tile_extent_y": 24}
-    return "predictions=predictions.parquet", f"slides={slides({'s': size})}"
+    return "predictions=predictions.parquet", f"data.slides={slides({'s': size})}"
 
 
 @pytest.mark.slow
@@ -173,10 +173,10 @@ def test_regions_and_pixels_say_the_same(stride):
     assert pixel == np.gcd(24, stride)
     row, column = np.mgrid[: image.shape[0], : image.shape[1]]
     drawn = np.full(image.shape, 255)
-    for found in features(folder):
-        shape = shapely.from_geojson(json.dumps(found["geometry"]))
+    for polygon in features(folder):
+        shape = shapely.from_geojson(json.dumps(polygon["geometry"]))
         inside = shapely.contains_xy(shape, (column + 0.5) * pixel, (row + 0.5) * pixel)
-        drawn[inside] = found["properties"]["classification"]["color"]
+        drawn[inside] = polygon["properties"]["classification"]["color"]
     np.testing.assert_array_equal(image, drawn)
 
 
@@ -194,8 +194,8 @@ def test_openslide_and_libvips_read_the_pixel_size():
     openslide, vips = pytest.importorskip("openslide"), pytest.importorskip("pyvips")
     folder = made(*noisy(24))
     file = folder / "s.classes.ome.tif"
-    found = openslide.OpenSlide(file).properties
-    assert float(found["openslide.mpp-x"]) == pytest.approx(12)
+    properties = openslide.OpenSlide(file).properties
+    assert float(properties["openslide.mpp-x"]) == pytest.approx(12)
     assert 1000 / vips.Image.new_from_file(file).xres == pytest.approx(12)
 
 
@@ -223,7 +223,7 @@ def test_maps_come_back_in_as_annotations_and_give_the_labels(form: str):
 
 
 def test_names_of_files_give_the_slides_back():
-    folder = made(f"predictions={one()}", f"slides={slides({EDGE: {}})}")
+    folder = made(f"predictions={one()}", f"data.slides={slides({EDGE: {}})}")
     [row] = pq.read_table(folder / "index.parquet").to_pylist()
     assert row["slide_id"] == EDGE
     for kind in ("geojson", "classes", "errors", "overview"):
@@ -244,7 +244,7 @@ def test_names_of_files_are_short_and_unique_on_every_disk():
 
 def test_a_slide_without_labels_has_no_error_map():
     file = one(target=[None] * 4)
-    folder = made(f"predictions={file}", f"slides={slides({EDGE: {}})}")
+    folder = made(f"predictions={file}", f"data.slides={slides({EDGE: {}})}")
     [row] = pq.read_table(folder / "index.parquet").to_pylist()
     assert (row["errors"], row["accuracy"]) == (None, None)
     assert not list(folder.glob("*errors*"))
@@ -259,8 +259,8 @@ def several() -> tuple[str, str]:
         predicted("unknown", [0], [0], [0]),
     ]
     pq.write_table(pa.concat_tables(tables), "predictions.parquet")
-    there = slides({name: {} for name in ("half", "one", "two", "unknown")})
-    return "predictions=predictions.parquet", f"slides={there}"
+    file = slides({name: {} for name in ("half", "one", "two", "unknown")})
+    return "predictions=predictions.parquet", f"data.slides={file}"
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_a_folder_of_partitions_is_read_by_its_quoted_names():
     table = pa.concat_tables([predicted(EDGE, [0], [0], [0]), predicted("0012", [20], [0], [2])])
     ds.write_dataset(table, "parts", format="parquet", partitioning=ds.partitioning(
         pa.schema([("slide_id", pa.string())]), flavor="hive"))  # fmt: skip
-    folder = made("predictions=parts", f"slides={slides({EDGE: {}, '0012': {}})}")
+    folder = made("predictions=parts", f"data.slides={slides({EDGE: {}, '0012': {}})}")
     assert pq.read_table(folder / "index.parquet")["slide_id"].to_pylist() == ["0012", EDGE]
     tiles = read_tiles(
         dataset("parts", None), read_slides(slides_artifact("slides.parquet"), None)["0012"], NAMES
@@ -297,10 +297,10 @@ def test_of_a_folder_with_a_file_a_slide_one_file_is_read_for_a_slide():
     folder.mkdir()
     for name in (EDGE, "0012"):
         pq.write_table(predicted(name, [20], [0], [2]), folder / file_name(name))
-    there = slides({EDGE: {}, "0012": {}})
-    found = dataset("parts", None)
+    slides_file = slides({EDGE: {}, "0012": {}})
+    parts = dataset("parts", None)
     (folder / file_name(EDGE)).write_bytes(b"no Parquet any more")
-    tiles = read_tiles(found, read_slides(slides_artifact(there), None)["0012"], NAMES)
+    tiles = read_tiles(parts, read_slides(slides_artifact(slides_file), None)["0012"], NAMES)
     assert (tiles.x.tolist(), tiles.pred.tolist()) == ([20], [2])
 
 
@@ -309,7 +309,7 @@ def test_keys_of_any_string_type_are_the_same(kind):
     table = predicted("s", [0], [0], [0])
     pq.write_table(table.set_column(0, "slide_id", table["slide_id"].cast(kind)), "p.parquet")
     assert classes_of(dataset("p.parquet", None)) == NAMES
-    made("predictions=p.parquet", f"slides={slides({'s': {}})}")
+    made("predictions=p.parquet", f"data.slides={slides({'s': {}})}")
 
 
 @pytest.mark.parametrize(
@@ -318,15 +318,17 @@ def test_keys_of_any_string_type_are_the_same(kind):
         (["maps.slides=tow"], "There is no slide 'tow'.*did you mean 'two'"),
         (["maps.slides=worst:none"], "how many of the worst"),
         (["maps.slides=worst"], "how many of the worst"),
-        (["slides=nowhere.parquet"], "no Parquet file at nowhere.parquet"),
+        (["data.slides=nowhere.parquet"], "no Parquet file at nowhere.parquet"),
         (["predictions=nowhere.parquet"], "no Parquet file at nowhere.parquet"),
         (["predictions=slides.parquet"], "Predictions lack slide_id"),
         (["map.slides=all"], "no configuration key"),
-        (["slides=level.parquet"], "not cut from its full resolution.*maps.downsample"),
-        (["slides=some.parquet"], "1 of 4 slides are not among"),
-        (["slides=bare.parquet"], "Slides lack mpp_x"),
-        (["slides=zero.parquet"], "Slide half has no mpp_x"),
-        (["slides=small.parquet"], "begin outside"),
+        (["uri=sqlite:///mlflow.db"], "no configuration key 'uri'.*did you mean 'tracking.uri'"),
+        (["slides=slides.parquet"], "no configuration key 'slides'.*did you mean 'data.slides'"),
+        (["data.slides=level.parquet"], "not cut from its full resolution.*maps.downsample"),
+        (["data.slides=some.parquet"], "1 of 4 slides are not among"),
+        (["data.slides=bare.parquet"], "Slides lack mpp_x"),
+        (["data.slides=zero.parquet"], "Slide half has no mpp_x"),
+        (["data.slides=small.parquet"], "begin outside"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_and_nothing_is_written(change, words, capsys):
@@ -340,21 +342,21 @@ def test_what_cannot_be_mapped_is_refused_and_nothing_is_written(change, words, 
     changed = {argument.partition("=")[0] for argument in change}
     kept = [argument for argument in arguments if argument.partition("=")[0] not in changed]
     assert maps.main([*kept, *change]) == 2
-    said = capsys.readouterr().err
-    assert re.search(words, said, re.DOTALL), said
-    assert said.count("to do:") == 1
+    error = capsys.readouterr().err
+    assert re.search(words, error, re.DOTALL), error
+    assert error.count("to do:") == 1
     assert not Path("maps").exists() and not list(Path().glob(".building*"))
 
 
 def test_without_labels_nobody_is_the_worst(capsys):
-    arguments = [f"predictions={one(target=[None] * 4)}", f"slides={slides({EDGE: {}})}"]
+    arguments = [f"predictions={one(target=[None] * 4)}", f"data.slides={slides({EDGE: {}})}"]
     assert maps.main([*arguments, "maps.slides=worst:3"]) == 2
     assert "Without labels no slide can be the worst" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_there_is_kept(capsys):
     Path("maps").mkdir()
-    assert maps.main([f"predictions={one()}", f"slides={slides({EDGE: {}})}"]) == 2
+    assert maps.main([f"predictions={one()}", f"data.slides={slides({EDGE: {}})}"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert not list(Path("maps").iterdir())
 
@@ -362,8 +364,8 @@ def test_a_folder_that_is_there_is_kept(capsys):
 def test_a_missing_package_is_said_before_any_work(monkeypatch, capsys):
     monkeypatch.setattr(checks, "NEEDED", ("shapely", "not_there"))
     assert maps.main(["predictions=nowhere.parquet"]) == 2
-    said = capsys.readouterr().err
-    assert "no not_there" in said and "pip install -e '.[maps]'" in said
+    error = capsys.readouterr().err
+    assert "no not_there" in error and "pip install -e '.[maps]'" in error
 
 
 @pytest.mark.slow

@@ -33,9 +33,9 @@ def artifact(client: mlflow.MlflowClient, run: mlflow.entities.Run, path: str) -
 
 
 def test_main_command_prints_funnel_leak_scores_and_model(digits_home: Path):
-    said = (digits_home / "stdout.txt").read_text()
+    output = (digits_home / "stdout.txt").read_text()
     for words in ("input", "kept", "11 shared slides", "f1_macro", "models:/tissue-probe/1"):
-        assert words in said
+        assert words in output
 
 
 def test_no_progress_bar_outside_a_terminal(digits_home: Path):

@@ -32,13 +32,13 @@ def uri(tmp_path: Path) -> str:
 
 
 def aliases() -> dict[str, str]:
-    found = mlflow.MlflowClient().get_registered_model(MODEL).aliases
-    return {alias: str(number) for alias, number in found.items()}
+    registered = mlflow.MlflowClient().get_registered_model(MODEL).aliases
+    return {alias: str(number) for alias, number in registered.items()}
 
 
 def tags(number: str) -> dict[str, str]:
-    found = mlflow.MlflowClient().get_model_version(MODEL, number).tags
-    return {k.removeprefix("promotion."): v for k, v in found.items() if "promotion." in k}
+    version = mlflow.MlflowClient().get_model_version(MODEL, number).tags
+    return {k.removeprefix("promotion."): v for k, v in version.items() if "promotion." in k}
 
 
 def pages(number: str) -> list[str]:
@@ -59,12 +59,16 @@ def test_the_first_version_that_passes_becomes_champion(
     number = register(GOOD)
     assert asked(number, "output=out") == 0
     assert aliases() == {"champion": number}
-    found = tags(number)
-    assert (found["decision"], found["author"], found["champion"]) == ("promoted", "Ada", "none")
-    assert (found["gate.floor"], found["gate.worse"]) == ("passed", "passed")
-    assert len(found["gate_sha256"]) == 64
+    recorded = tags(number)
+    assert (recorded["decision"], recorded["author"], recorded["champion"]) == (
+        "promoted",
+        "Ada",
+        "none",
+    )
+    assert (recorded["gate.floor"], recorded["gate.worse"]) == ("passed", "passed")
+    assert len(recorded["gate_sha256"]) == 64
     [page] = pages(number)
-    assert found["report"].endswith("-champion.md")
+    assert recorded["report"].endswith("-champion.md")
     assert [file.read_text() for file in Path("out").iterdir()] == [page]
     digest = digests.digest({"test_tiles.parquet": Path("test_tiles.parquet")})
     for words in ("author: Ada", "| difference | holds | no champion yet |", "sha256", digest,
@@ -87,11 +91,11 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     capsys.readouterr()
 
     assert asked(worse) == 3
-    said = capsys.readouterr().err
-    assert f"version {worse} does not become champion" in said
-    assert "worse: Connective-Tissue: -0." in said
-    assert "difference: -0." in said
-    assert "shared slides" not in said
+    error = capsys.readouterr().err
+    assert f"version {worse} does not become champion" in error
+    assert "worse: Connective-Tissue: -0." in error
+    assert "difference: -0." in error
+    assert "shared slides" not in error
     assert aliases() == {"champion": better, "previous_champion": good}
     assert tags(worse)["decision"] == "refused"
     assert tags(worse)["gate.difference"].startswith("failed: difference -0.")
@@ -116,15 +120,15 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
 
     assert promote.main(["history", f"model={MODEL}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    moved = [line.split("│")[2].strip() for line in lines if line.startswith("│ 20")]
+    moved = [line.split("version: ")[1][0] for line in lines if line.startswith("since (UTC): 20")]
     assert moved == [good, better, good, better]
-    told = history.reigns(MODEL, "champion")
-    assert [(one.author, one.outcome) for one in told] == [
+    reigns = history.reigns(MODEL, "champion")
+    assert [(one.author, one.outcome) for one in reigns] == [
         ("Ada", "promoted"), ("Ada", "promoted"), ("Bo", "restored"), ("Bo", "restored"),
     ]  # fmt: skip
-    assert told[0].why == "all 10 lines of the gate hold"
-    assert told[1].figures.startswith("macro F1 1.0000 ")
-    assert told[1].figures.endswith(" against version 1")
+    assert reigns[0].why == "all 10 lines of the gate hold"
+    assert reigns[1].figures.startswith("macro F1 1.0000 ")
+    assert reigns[1].figures.endswith(" against version 1")
 
 
 @pytest.mark.slow
@@ -159,9 +163,9 @@ def test_a_champion_that_vanished_is_no_rival(uri: str, capsys: pytest.CaptureFi
     client.set_registered_model_alias(MODEL, "champion", good)
     shutil.rmtree(stored(good))
     assert asked(better) == 2
-    said = capsys.readouterr().err
-    assert "The champion, version 1, cannot be compared with" in said
-    assert "rollback" in said
+    error = capsys.readouterr().err
+    assert "The champion, version 1, cannot be compared with" in error
+    assert "rollback" in error
     assert aliases() == {"champion": good}
     assert not pages(better)
     client.delete_model_version(MODEL, good)
@@ -238,9 +242,9 @@ def test_training_data_in_the_test_view_are_refused(
         pq.write_table(table.set_column(1, "x", moved), "embeddings.parquet")
     number = register(GOOD)
     assert asked(number) == 3
-    said = capsys.readouterr().err
-    assert words in said
-    assert len(said.splitlines()) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 2
     assert aliases() == {}
 
 
@@ -253,9 +257,9 @@ def test_data_that_are_not_those_of_the_run_are_refused(
     table = pq.read_table("test_tiles.parquet")
     pq.write_table(table.slice(0, 80), "newer.parquet")
     assert asked(number, "data.test_tiles=newer.parquet") == 3
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     newer = digests.digest({"newer.parquet": Path("newer.parquet")})
-    assert f"digests of the data: test_tiles is {newer[:12]}" in said
+    assert f"digests of the data: test_tiles is {newer[:12]}" in error
     (tmp_path / "gate.yaml").write_text(f"known: {{test_tiles: {newer}}}\n")
     assert asked(number, "data.test_tiles=newer.parquet", "gate=gate.yaml") == 0
     assert "newer.parquet" in pages(number)[-1]
@@ -285,10 +289,10 @@ def test_files_that_are_not_as_registered_are_refused(
     else:
         (stored(number) / "code.py").write_text("")
     assert asked(number) == 3
-    said = capsys.readouterr().err
-    assert said.splitlines()[1].startswith("  files of the model: version 1: ")
-    assert harm in said
-    assert len(said.splitlines()) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[1].startswith("  files of the model: version 1: ")
+    assert harm in error
+    assert len(error.splitlines()) == 2
     assert tags(number)["gate.files_of_the_model"].startswith("failed: ")
 
 
@@ -321,6 +325,7 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
         (["history", "model=tisue-probe"], ["did you mean 'tissue-probe'"]),
         (["history", "version=1"], ["history takes neither"]),
         ([], ["version is not set", "model=tissue-probe version=7"]),
+        (["version=1", "uri=sqlite:///mlflow.db"], ["'uri'", "did you mean 'tracking.uri'"]),
         (["verison=1"], ["'verison'", "did you mean 'version'"]),
         (["version=one"], ["version is not a whole number", "version=one"]),
         (["version=1", "alias=v1"], ["'v1' cannot be an alias"]),
@@ -337,10 +342,10 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
 def test_refusals(uri: str, argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]):
     number = register(GOOD)
     assert promote.main(argv) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
     for word in words:
-        assert word in said
+        assert word in error
     assert (aliases(), tags(number), pages(number)) == ({}, {}, [])
 
 
@@ -356,7 +361,7 @@ def contend(arguments: tuple[str, str, str]) -> tuple[int, str]:
 
     os.chdir(folder)
     mlflow_artifacts.use_tracking(uri)
-    move, said = promotion_alias.move, io.StringIO()
+    move, output = promotion_alias.move, io.StringIO()
 
     def meet(*given) -> None:  # both have compared with the champion
         Path(f"ready-{number}").touch()
@@ -365,9 +370,9 @@ def contend(arguments: tuple[str, str, str]) -> tuple[int, str]:
         move(*given)
 
     promotion_alias.move = meet
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        status = promote.main([f"version={number}", f"author=of-{number}", f"uri={uri}"])
-    return status, said.getvalue()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
+        status = promote.main([f"version={number}", f"author=of-{number}", f"tracking.uri={uri}"])
+    return status, output.getvalue()
 
 
 @pytest.mark.slow
@@ -380,10 +385,10 @@ def test_of_two_processes_one_wins_and_the_other_says_so(uri: str, tmp_path: Pat
     winner = aliases()["champion"]
     loser = two if winner == one else one
     assert outcomes[winner] == (0, "")
-    status, said = outcomes[loser]
+    status, error = outcomes[loser]
     assert status == 3
-    assert f"overtaken: version {winner} (by of-{winner}, " in said
-    assert f"instead of version {old}" in said
+    assert f"overtaken: version {winner} (by of-{winner}, " in error
+    assert f"instead of version {old}" in error
     assert aliases() == {"champion": winner, "previous_champion": old}
     assert (tags(winner)["decision"], tags(loser)["decision"]) == ("promoted", "refused")
     assert "overtaken" in pages(loser)[0]
@@ -427,11 +432,13 @@ def test_a_lock_that_a_killed_process_left_is_told_of(
     mlflow.MlflowClient().create_registered_model(
         f"{MODEL}.promotion", description="champion: 3 -> 7, by Cy on far, process 1"
     )
-    monkeypatch.setattr(lock, "acquire", lambda *given, own=lock.acquire: own(*given[:2], 0))
+    monkeypatch.setattr(
+        lock, "acquire", lambda *given, acquire=lock.acquire: acquire(*given[:2], 0)
+    )
     assert asked(number) == 2
-    said = capsys.readouterr().err
-    assert "by Cy on far, process 1" in said
-    assert "python train/promote.py unlock model=tissue-probe" in said
+    error = capsys.readouterr().err
+    assert "by Cy on far, process 1" in error
+    assert "python train/promote.py unlock model=tissue-probe" in error
     assert aliases() == {}
     assert promote.main(["unlock", f"model={MODEL}"]) == 0
     assert "removed: champion: 3 -> 7, by Cy" in capsys.readouterr().out
@@ -450,13 +457,13 @@ def test_no_failure_loses_the_champion(
     assert asked(old) == 0
     done, client = [], mlflow.MlflowClient
 
-    def failing(own):
+    def failing(version):
         def call(*given, **named):
             if len(done) == step:
                 done.append("failed")
                 raise mlflow.exceptions.MlflowException("the disk is full")
-            done.append(own.__name__)
-            return own(*given, **named)
+            done.append(version.__name__)
+            return version(*given, **named)
 
         return call
 
@@ -492,10 +499,10 @@ def test_the_main_commands_model_is_promoted_as_documented(copied: Path):
     )
     assert done.returncode == 0, done.stderr + done.stdout
     client = mlflow.MlflowClient(f"sqlite:///{copied / 'mlflow.db'}")
-    found = client.get_model_version("tissue-probe", "1")
-    assert found.aliases == ["judged"] or "judged" in found.aliases
+    version = client.get_model_version("tissue-probe", "1")
+    assert version.aliases == ["judged"] or "judged" in version.aliases
     mlflow.set_tracking_uri(f"sqlite:///{copied / 'mlflow.db'}")
-    sums = mlflow.artifacts.load_text(f"runs:/{found.run_id}/sha256sums/tissue-probe-1.txt")
-    assert found.tags["sha256sums"] == hashlib.sha256(sums.encode()).hexdigest()
+    sums = mlflow.artifacts.load_text(f"runs:/{version.run_id}/sha256sums/tissue-probe-1.txt")
+    assert version.tags["sha256sums"] == hashlib.sha256(sums.encode()).hexdigest()
     listed = {line[66:] for line in sums.splitlines()}
     assert {"MLmodel", "data/model.pt2", "extra_files/checkpoint.safetensors"} <= listed

@@ -93,9 +93,9 @@ def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]
         return {file for file in home.rglob("*") if not file.name.startswith(ledger.FILE)}
 
     before = files()
-    status, said = again(capsys, run)
-    assert status == 0, said
-    assert re.match(r"the same: \d\d figures and all the data", said)  # said before all else
+    status, output = again(capsys, run)
+    assert status == 0, output
+    assert re.match(r"the same: \d\d figures and all the data", output)  # said before all else
     assert files() == before
 
 
@@ -105,12 +105,12 @@ def test_moved_artifacts_are_named_anew(
 ):
     shutil.copytree("in", tmp_path / "moved")
     places = [f"data.{name}={tmp_path}/moved/{name}.parquet" for name in ("tiles", "embeddings")]
-    status, said = again(capsys, run, *places)
-    assert status == 0, said
-    assert f"changed: {places[0]}" in said
-    status, said = again(capsys, run, "data.tiles=nowhere.parquet")
+    status, output = again(capsys, run, *places)
+    assert status == 0, output
+    assert f"changed: {places[0]}" in output
+    status, output = again(capsys, run, "data.tiles=nowhere.parquet")
     assert status == 2
-    assert "There is no Parquet file at nowhere.parquet" in said
+    assert "There is no Parquet file at nowhere.parquet" in output
 
 
 def test_a_tampered_artifact(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -118,26 +118,26 @@ def test_a_tampered_artifact(run: str, tmp_path: Path, capsys: pytest.CaptureFix
     table = pq.read_table("in/tiles.parquet")
     fat, muscle = table["roi_coverage_Fat"].to_numpy(), table["roi_coverage_Muscle"].to_numpy()
     other = np.arange(12) == 11
-    for name, own, its in (("Fat", fat, muscle), ("Muscle", muscle, fat)):
+    for name, covered, its in (("Fat", fat, muscle), ("Muscle", muscle, fat)):
         place = table.column_names.index(f"roi_coverage_{name}")
-        values = pa.array(np.where(other, its, own))
+        values = pa.array(np.where(other, its, covered))
         table = table.set_column(place, f"roi_coverage_{name}", values)
     pq.write_table(table, tmp_path / "tiles.parquet")
-    status, said = again(capsys, run, f"data.tiles={tmp_path}/tiles.parquet")
+    status, output = again(capsys, run, f"data.tiles={tmp_path}/tiles.parquet")
     assert status == 3
-    assert re.search(r"│ tiles │ \w{12} │ \w{12} │ NO │", said)
-    assert re.search(r"│ embeddings │ \w{12} │ \w{12} │ yes │", said)
-    assert re.search(r"│ best/validation/accuracy │ \S+ │ \S+ │ NO │", said)
-    assert "and the data: tiles, snapshot" in said
+    assert re.search(r"│ tiles │ \w{12} │ \w{12} │ NO │", output)
+    assert re.search(r"│ embeddings │ \w{12} │ \w{12} │ yes │", output)
+    assert re.search(r"│ best/validation/accuracy │ \S+ │ \S+ │ NO │", output)
+    assert "and the data: tiles, snapshot" in output
 
 
 @pytest.mark.slow
 def test_another_threshold(run: str, capsys: pytest.CaptureFixture[str]):
     """The artifacts are the same, the rows are not."""
-    status, said = again(capsys, run, "thresholds.Fat=0.95", "allow_empty_class=true")
+    status, output = again(capsys, run, "thresholds.Fat=0.95", "allow_empty_class=true")
     assert status == 3
-    assert "the artifacts are the same: the rules or the code of the views have changed" in said
-    assert re.search(r"NOT the same: \d+ of \d+ figures differ, and the data: snapshot", said)
+    assert "the artifacts are the same: the rules or the code of the views have changed" in output
+    assert re.search(r"NOT the same: \d+ of \d+ figures differ, and the data: snapshot", output)
 
 
 @pytest.mark.slow
@@ -147,10 +147,10 @@ def test_what_makes_the_same_rows_is_the_same(
 ):
     if other == "code":
         monkeypatch.setattr(meaning, "code", lambda *_: "other")
-    status, said = again(capsys, run, *(["thresholds.Fat=0.6"] if other == "a rule" else []))
-    assert status == 0, said
-    assert "the rows are the same: other rules, or another code of the views, make them" in said
-    assert re.search(r"the same: \d\d figures and all the data", said)
+    status, output = again(capsys, run, *(["thresholds.Fat=0.6"] if other == "a rule" else []))
+    assert status == 0, output
+    assert "the rows are the same: other rules, or another code of the views, make them" in output
+    assert re.search(r"the same: \d\d figures and all the data", output)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -167,14 +167,14 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     sums = client.get_run(run).data.tags[registry.DIGESTS_TAG]
     if not recorded:  # as of a run before there were digests
         client.delete_tag(run, registry.DIGESTS_TAG)
-    status, said = again(capsys, run)
+    status, output = again(capsys, run)
     client.set_tag(run, registry.DIGESTS_TAG, sums)
     file.write_bytes(kept)
     if recorded:
-        assert (status, f"found: {checkpoint.FILE} changed" in said) == (2, True)
+        assert (status, f"found: {checkpoint.FILE} changed" in output) == (2, True)
     else:
         assert status == 3
-        assert re.match(r"NOT the same: \d+ of \d+ figures differ changed: ", said)
+        assert re.match(r"NOT the same: \d+ of \d+ figures differ changed: ", output)
 
 
 @pytest.mark.slow
@@ -191,30 +191,30 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     ],
 )  # fmt: skip
 def test_every_kind_of_fit(argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]):
-    status, said = again(capsys, fitted(*argv))
-    assert status == 0, said
+    status, output = again(capsys, fitted(*argv))
+    assert status == 0, output
     for word in words:
-        assert word in said
+        assert word in output
 
 
 @pytest.mark.slow
 def test_a_validation_is_replayed_as_well(run: str, capsys: pytest.CaptureFixture[str]):
-    status, said = again(
+    status, output = again(
         capsys, fitted("fold=1", "mode=validate", f"checkpoint=runs:/{run}/{checkpoint.FILE}")
     )
-    assert status == 0, said
+    assert status == 0, output
 
 
 @pytest.mark.slow
 def test_a_registered_model(digits_home: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """The digits', with nothing but its name and where MLflow is."""
     monkeypatch.chdir(digits_home)
-    status, said = again(capsys, "models:/tissue-probe/1")
-    assert status == 0, said
-    assert "the same: 157 figures and all the data" in said
-    status, said = again(capsys, "models:/tissue-probe/9")
+    status, output = again(capsys, "models:/tissue-probe/1")
+    assert status == 0, output
+    assert "the same: 157 figures and all the data" in output
+    status, output = again(capsys, "models:/tissue-probe/9")
     assert status == 2
-    assert "The registry has no models:/tissue-probe/9" in said
+    assert "The registry has no models:/tissue-probe/9" in output
 
 
 def test_figures_are_compared_each_within_its_tolerance():
@@ -245,6 +245,6 @@ def test_refused_arguments_cost_no_heavy_import(argv: list[str], tmp_path: Path)
 @pytest.mark.slow
 def test_a_prediction_has_nothing_to_replay(run: str, capsys: pytest.CaptureFixture[str]):
     given = (f"checkpoint=runs:/{run}/{checkpoint.FILE}", "data.predict_tiles=in/tiles.parquet")
-    status, said = again(capsys, fitted("mode=predict", *given))
+    status, output = again(capsys, fitted("mode=predict", *given))
     assert status == 2
-    assert "A prediction has no figures to compare" in said
+    assert "A prediction has no figures to compare" in output

@@ -172,8 +172,8 @@ def test_what_is_refused_names_the_encoder(
     argv: list[str], more: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ):
     assert probe.main([*argv, "fold=2", *more, "tracking.enabled=false"]) == 2
-    said = capsys.readouterr().err
-    assert all(each in said for each in words), said
+    error = capsys.readouterr().err
+    assert all(each in error for each in words), error
 
 
 @pytest.mark.slow
@@ -236,10 +236,10 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
     assert len(saved) == 2  # of four epochs of the second encoder
     assert models == ["tissue-probe-full", "tissue-probe-full", "tissue-probe-half.b"]
     for name in VECTORS:
-        cut, whole = (home / name / "checkpoint.safetensors" for home in (
+        cut, uncut = (home / name / "checkpoint.safetensors" for home in (
             Path("cut"), trained[0] / "all"
         ))  # fmt: skip
-        assert cut.read_bytes() == whole.read_bytes()
+        assert cut.read_bytes() == uncut.read_bytes()
     client = mlflow.MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
     [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]

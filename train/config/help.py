@@ -24,7 +24,7 @@ def usage() -> str:
             for group in GROUPS
         ),
         "  Text is taken as it is written; null unsets what has no default. Lists: key=[a,b].",
-        "  --quiet, of every script: no progress, no notes; errors alone. --version: its version.",
+        "  --quiet, of every script: no progress, no notes; errors and results. --version: which.",
         "",
         *keys(Config),
     ]

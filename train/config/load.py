@@ -63,7 +63,19 @@ def load(argv: list[str]) -> Config:
         raise unset(missing, " ".join(f"{key}={MISSING}" for key in missing))
     config = _checked(changed(Config(), tree))
     check_sweep(config)
+    config.presets = presets([argument for argument in argv if argument.startswith("data=")])
     return config
+
+
+def presets(argv: list[str]) -> dict[str, Any]:
+    """Return the values of keys that arguments give, and configs/ below them: no sections."""
+    _, *layers = _layers(argv, Templates())  # the schema's defaults come first
+    return {
+        key: value
+        for layer in layers
+        for key, value in layer.items()
+        if not isinstance(value, dict)
+    }
 
 
 def recorded(content: str, argv: list[str]) -> Config:

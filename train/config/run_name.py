@@ -18,7 +18,7 @@ def run_name(config: Config) -> str:
     """Return the name of a run: the configured one, or what it does on what.
 
     Of a fit: the cohort or the encoder, the folds' strategy and which fold, the method, then the
-    keys of training that are not as they are by default, or swept.
+    keys of training that are swept, or not as ``data=`` alone would have them.
 
     Examples
     --------
@@ -60,9 +60,9 @@ def method(config: Config) -> str:
 
 
 def differing(config: Config) -> list[str]:
-    """Return the keys of training that are swept, or not as they are by default."""
+    """Return the keys of training that are swept, or not as the choice of data alone has them."""
     swept = [*settings(config)[0].overrides] if len(settings(config)) > 1 else []
-    default = {entry.name: entry.default for entry in fields(Config)}
+    default = {entry.name: entry.default for entry in fields(Config)} | {**config.presets}
     keys = dict.fromkeys((*MODEL, *hyperparameters(config)))
     return [f"sweep {' '.join(swept)}"] * bool(swept) + [
         f"{key} {getattr(config, key)}"

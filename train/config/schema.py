@@ -1,5 +1,6 @@
 """Every key of the configuration: its type, its default and the line that --help prints."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -38,6 +39,7 @@ Metric = Literal["euclidean", "cosine"]
 Fold = int | Literal["all"] | list[int] | None
 
 
+TRACKING_URI = doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)")
 STORE = {entry.name: entry for entry in fields(StoreSpec)}
 
 
@@ -101,18 +103,25 @@ class Data:
 
 
 @dataclass
+class Server:
+    """Where runs are recorded, of scripts that look up what is there."""
+
+    uri: str | None = field(default=None, metadata=TRACKING_URI)
+
+
+@dataclass
 class Tracking:
     """Where runs are recorded."""
 
     enabled: bool = field(default=True, metadata=doc("false: no MLflow, files stay in `output`"))
-    uri: str | None = field(
-        default=None,
-        metadata=doc("tracking URI (default: MLFLOW_TRACKING_URI, else a sqlite file)"),
-    )
+    uri: str | None = field(default=None, metadata=TRACKING_URI)
     experiment: str = field(default="tissue-probe", metadata=doc("MLflow experiment"))
     run_name: str | None = field(default=None, metadata=doc("name of the run"))
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
     register: bool = field(default=True, metadata=doc("register the model of a fit"))
+    system_metrics: bool = field(
+        default=False, metadata=doc("record processor, memory, disk, network and GPUs by time")
+    )
 
 
 @dataclass
@@ -181,7 +190,14 @@ class Maps:
 
 @dataclass
 class Config:
-    """Every key, its type and its default."""
+    """Every key, its type and its default.
+
+    Attributes
+    ----------
+    presets
+        Values of keys that ``data=`` alone gives, by which runs on a cohort do not differ. No key:
+        it is not recorded, and a configuration that is made of another one has none.
+    """
 
     mode: Literal["fit", "validate", "test", "predict"] = field(
         default="fit", metadata=doc("what to do")
@@ -317,6 +333,9 @@ class Config:
         default=None, metadata=doc("memory of the engine and of embeddings, for example 4GB")
     )
     tracking: Tracking = field(default_factory=Tracking, metadata=doc("MLflow"))
+
+    def __post_init__(self) -> None:
+        self.presets: Mapping[str, Any] = {}
 
     @property
     def class_names(self) -> list[str]:

@@ -67,7 +67,7 @@ def load_shards(tiles: TileTable, grid: HeadGrid, config: Config, processes: Pro
         if grid.is_single:
             sides = [np.flatnonzero(tiles.fold[:, 0] == side) for side in (TRAIN, VALIDATION)]
         by_side = [tiles.shares(side, column, config.seed, world) for side in sides]
-        return [list(own) for own in zip(*by_side, strict=True)]
+        return [list(of_process) for of_process in zip(*by_side, strict=True)]
 
     loaded = [load_shard(share, config, processes) for share in processes.scatter(shares)]
     return Shards(loaded[0][0], *loaded[-1])

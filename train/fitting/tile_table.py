@@ -88,11 +88,11 @@ class TileTable:
         lanes = Lanes.cut(row[tiles], self.matrix.starts)
         cluster, clusters = encode_clusters(self.keys, cluster_column)
         rank = slide_rank(self.keys, seed)
-        whole = TileShare(
+        share = TileShare(
             self.matrix, lanes, clusters, tiles, row[tiles], self.target[tiles], self.fold[tiles],
             cluster[tiles], rank[tiles],
         )  # fmt: skip
-        return [whole.take(lanes.rows(owned(number, world))) for number in range(world)]
+        return [share.take(lanes.rows(owned(number, world))) for number in range(world)]
 
 
 @dataclass(frozen=True)

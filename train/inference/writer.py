@@ -103,13 +103,13 @@ class PredictionWriter:
             self._rows += len(table)
             self.left[slides] -= counts
             self._ready += self.cohort.counts[slides[self._is_whole(slides)]].sum()
-            whole = table.slice(0, 0)
+            complete = table.slice(0, 0)
             # To part whole slides from the rest costs as much as all that waits.
             if 2 * self._ready >= self._rows or self._rows > WAITING:
-                whole = self._take_whole()
+                complete = self._take_whole()
             if 2 * self._rows > WAITING:
                 self._spill()
-        self._write_slides(whole)
+        self._write_slides(complete)
 
     def _table(self, tiles: pa.Table, probabilities: npt.NDArray[np.float32]) -> pa.Table:
         table = tiles.select([*KEY, "target"])
@@ -127,10 +127,10 @@ class PredictionWriter:
     def _take_whole(self) -> pa.Table:
         """Return what waits of whole slides, which waits no more."""
         table = pa.concat_tables(self._waiting)
-        whole = self._is_whole(table["slide_id"].to_numpy())
-        self._waiting = [table.filter(pa.array(~whole))]
+        complete = self._is_whole(table["slide_id"].to_numpy())
+        self._waiting = [table.filter(pa.array(~complete))]
         self._rows, self._ready = len(self._waiting[0]), 0
-        return table.filter(pa.array(whole))
+        return table.filter(pa.array(complete))
 
     def _spill(self) -> None:
         """Have all that waits in memory wait on the disk, sorted by slide."""
@@ -178,8 +178,8 @@ class PredictionWriter:
             within = (slides[0] <= SLIDE) & (slides[-1] >= SLIDE)
             with os_errors_refused(f"Not all that was predicted is in {self.folder}", ELSEWHERE):
                 table = ds.dataset(waiting, format="parquet").to_table(filter=within)
-            whole = np.isin(table["slide_id"].to_numpy(), slides)
-            self._write_slides(table.filter(pa.array(whole)))
+            of_stretch = np.isin(table["slide_id"].to_numpy(), slides)
+            self._write_slides(table.filter(pa.array(of_stretch)))
         for written in self._written:
             written.result()
 

@@ -240,8 +240,8 @@ def differences_png(
         range(len(names)), [f"{n} {'↑' if is_higher_better(n) else '↓'}" for n in names]
     )
     axes.set_ylim(len(names) - 0.5, -0.5)
-    told = f"above {first}; line: 95 % interval over {over}; of ↑ more is better, of ↓ less"
-    axes.set_xlabel(told, parse_math=False)
+    caption = f"above {first}; line: 95 % interval over {over}; of ↑ more is better, of ↓ less"
+    axes.set_xlabel(caption, parse_math=False)
     axes.legend(fontsize=7, frameon=False)
     return save(figure, path)
 

@@ -40,21 +40,21 @@ def listed(headlines: Sequence[Headline]) -> str:
 
 
 def card(
-    model: TrainedModel, headlines: Sequence[Headline], told: dict[str, str], command: str
+    model: TrainedModel, headlines: Sequence[Headline], tags_of_run: dict[str, str], command: str
 ) -> str:
     """Return the card of a model in Markdown: what it is, how good, how made, how used.
 
     Parameters
     ----------
-    told
+    tags_of_run
         The tags of its run, see `tags`.
     command
         That trained it.
     """
-    spec, subject = model.spec, told.get("encoder") or told["cohort"]
+    spec, subject = model.spec, tags_of_run.get("encoder") or tags_of_run["cohort"]
     classes = ", ".join(spec.classes)
     made = model.training.text if model.training else "not known"
-    origin = "\n".join(f"- {name}: {value}" for name, value in told.items())
+    origin = "\n".join(f"- {name}: {value}" for name, value in tags_of_run.items())
     asked = json.dumps({"answer": "table"})
     return redacted(f"""\
 A {spec.head} head on tile embeddings of {subject}, {spec.dim} numbers each: probabilities of \

@@ -206,7 +206,7 @@ def say(run: Run, board: Leaderboard) -> None:
         title: [f"{entry.metrics[RANKED_BY].value:.4f}" for entry in entries],
         f"95 % over {over}": [entry.metrics[RANKED_BY].text(4) for entry in entries],
         "accuracy": [f"{entry.metrics['accuracy'].value:.4f}" for entry in entries],
-    }), run.console, f"encoders, {name}, {board.tiles:,} tiles")  # fmt: skip
+    }), run.answers, f"encoders, {name}, {board.tiles:,} tiles")  # fmt: skip
     if board.differences:
         f1 = [each.metrics[RANKED_BY] for each in board.differences]
         print_table(pa.table({
@@ -215,7 +215,7 @@ def say(run: Run, board: Leaderboard) -> None:
             title: [f"{estimate.value:+.4f}" for estimate in f1],
             f"95 % over {over}": [estimate.text(4, "+") for estimate in f1],
             "p": [f"{each.test.p:.3g}" for each in board.differences],
-        }), run.console, "differences, on the same tiles")  # fmt: skip
+        }), run.answers, "differences, on the same tiles")  # fmt: skip
 
 
 def of_best(training: Training, tested: bool) -> Training:

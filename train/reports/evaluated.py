@@ -38,7 +38,8 @@ def record(run: Run, page: Page, evaluation: Evaluation, split: str, prefix: str
         _picture(run, page, confusion)
         for picture in others:
             _picture(run, page, picture, "evidence")
-    printed.metrics(run.console, evaluation, split)
+    printed.metrics(run.answers, evaluation, split)
+    printed.notes(run.console, evaluation)
     if evaluation.groups:
         _groups(run, page, evaluation, split, prefix)
 

@@ -184,7 +184,7 @@ class RunLogger:
         described = card.card(model, self.page.headlines, self.tags, self.run.command)
         self.model_uri = self.tracker.model(model, file, name, described)
         if self.model_uri:
-            self.console.print(f"model: {self.model_uri}")
+            self.run.answers.print(f"model: {self.model_uri}", soft_wrap=True)
 
     # -- what comes out ---------------------------------------------------------------------------
 
@@ -239,8 +239,10 @@ class RunLogger:
         if number:
             file = self.folder / missing_tiles.FILE
             self.tracker.file(file)
-            told = f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
-            self.console.print(told, soft_wrap=True)
+            message = (
+                f"{number:,} of {number + predicted:,} tiles have no embedding, listed in {file}"
+            )
+            self.console.print(message, soft_wrap=True)
 
     @on_main
     def abstentions(

@@ -1,7 +1,6 @@
 """What a run prints of an evaluation."""
 
-from rich.table import Table
-
+from featurestore.console.tables import Column, print_columns
 from featurestore.printing import Console
 from train.evaluation.estimates import FEW_UNITS, Estimate
 from train.evaluation.evaluate import Evaluation
@@ -20,19 +19,21 @@ def lone_slides(console: Console, evaluation: Evaluation, split: str) -> None:
 
 def metrics(console: Console, evaluation: Evaluation, split: str) -> None:
     """Print the figures that people compare runs by."""
-    table = Table(title=split, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column(f"95 % over {evaluation.predictions.cluster_name}", justify="right")
     values: dict[str, float | Estimate] = {**evaluation.scores, **evaluation.metrics}
-    for name, value in values.items():
-        if not is_printed(name):
-            continue
-        if isinstance(value, Estimate):
-            table.add_row(name, f"{value.value:.4f}", value.text() if value.has_interval else "")
-        else:
-            table.add_row(name, f"{value:.4f}", "")
-    console.print(table)
+    printed = {name: value for name, value in values.items() if is_printed(name)}
+    estimates = [each if isinstance(each, Estimate) else None for each in printed.values()]
+    figures = [each.value if isinstance(each, Estimate) else each for each in printed.values()]
+    intervals = [each.text() if each and each.has_interval else "" for each in estimates]
+    columns = [
+        Column("metric", list(printed)),
+        Column("value", [f"{value:.4f}" for value in figures], True),
+        Column(f"95 % over {evaluation.predictions.cluster_name}", intervals, True),
+    ]
+    print_columns(columns, console, split)
+
+
+def notes(console: Console, evaluation: Evaluation) -> None:
+    """Print what must be known of the figures: of how few units they are, of which classes none."""
     units, over = evaluation.predictions.clusters, evaluation.predictions.cluster_name
     if units < FEW_UNITS:
         console.print(f"of {units} {over}: intervals of fewer than {FEW_UNITS} may be too narrow")

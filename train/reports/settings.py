@@ -21,7 +21,7 @@ from train.tracking.tracker import Step, Tracker
 def record(run: Run, page: Page, trained: SettingResults) -> None:
     """Print the settings side by side; record each as a run of its own below this one."""
     tracker, clusters = run.tracker, plural(run.config.evidence.resample)
-    print_table(trained.printed(clusters), run.console, "settings")
+    print_table(trained.printed(clusters), run.answers, "settings")
     tracker.table(trained.columns(), "settings.json")
     pictures = draw(trained, run.folder, clusters)
     for file in pictures:

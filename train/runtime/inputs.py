@@ -96,8 +96,9 @@ def new_tracker(config: Config, nested: bool = False) -> Tracker:
         check_spelled(config.class_indices)
         model = tracking.model if registers(config) and not encoders(config) else None
         return MlflowTracker(
-            tracking.uri, tracking.experiment, run_name(config), model, nested=nested
-        )
+            tracking.uri, tracking.experiment, run_name(config), model,
+            nested=nested, system_metrics=tracking.system_metrics and not nested,
+        )  # fmt: skip
     uris = [config.checkpoint, *(uri for _, uri in leaves(plain(config)["data"]))]
     each = [uri for uri in uris for uri in (uri if isinstance(uri, list) else [uri])]
     if any(str(uri).startswith(("runs:", "models:", "mlflow-artifacts:")) for uri in each):

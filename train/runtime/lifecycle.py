@@ -122,7 +122,7 @@ def start_run(
         # What is left to resume goes; of a prediction with an output, the state is the output.
         if run.is_main and (fits or run.config.output is None):
             fit_state.remove_state(run.states)
-        console.print(tracker.where(), soft_wrap=True)
+        run.answers.print(tracker.where(), soft_wrap=True)
 
 
 def has_checkpoint(config: Config) -> bool:

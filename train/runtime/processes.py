@@ -70,11 +70,11 @@ class Processes:
             outcome: Any = _attempt(work)
             refused = isinstance(outcome, FeatureStoreError)
             outcomes = [outcome] * self.world if refused else list(outcome)
-        own = outcomes[:1]
+        received = outcomes[:1]
         if self.world > 1:
-            own = [None]
-            scatter_object_list(own, outcomes)
-        return _delivered(own[0])  # type: ignore[return-value]  # of what `work` returned
+            received = [None]
+            scatter_object_list(received, outcomes)
+        return _delivered(received[0])  # type: ignore[return-value]  # of what `work` returned
 
     def together(self, work: Callable[[], T]) -> T:
         """Do some work on every process; a refusal on one is raised on all, or they would wait."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.printing import Console
+from featurestore.printing import Console, is_quiet
 from train.config.schema import Config
 from train.runtime.processes import Processes
 from train.tracking.tracker import Tracker
@@ -46,6 +46,11 @@ class Run:
     def is_main(self) -> bool:
         """Whether this process is the one that prints and writes."""
         return self.processes.is_main
+
+    @property
+    def answers(self) -> Console:
+        """Where the main process prints what came of the run, be it quiet or not."""
+        return Console() if is_quiet() and self.is_main else self.console
 
     @property
     def visible(self) -> bool:

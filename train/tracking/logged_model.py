@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.io import names
+from featurestore.io.mlflow_artifacts import unsaid
 from train.models.checkpoint import TrainedModel
 from train.tracking import model_folder, registry
 from train.tracking.batches import METRICS, batched
@@ -122,7 +123,8 @@ def register(uri: str, name: str, described: Described) -> str:
     """Make a logged model a version of a registered one; return its URI."""
     import mlflow
 
-    number = str(mlflow.register_model(uri, name).version)
+    with unsaid():
+        number = str(mlflow.register_model(uri, name).version)
     complete_version(name, number, described)
     return f"models:/{name}/{number}"
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from featurestore.errors import TrackingError
+from featurestore.errors import ArtifactError, TrackingError
 from featurestore.io import preflight, tracking_server
 from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
@@ -24,6 +25,7 @@ from train.tracking.runs import FIGURES, get_run
 from train.tracking.tracker import Step, every
 
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
+SYSTEM = "system/"  # begins the names of MLflow's metrics of the machine
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as the description of a run
 
 
@@ -43,9 +45,13 @@ class MlflowTracker:
         Name in the registry of the model that the run will make; None if it registers none.
     nested
         Whether it is a run below the one that is active when it starts.
+    system_metrics
+        Whether MLflow is to record, beside it, how busy the machine is.
 
     Raises
     ------
+    ArtifactError
+        There is no psutil, which reads that.
     TrackingError
         The run could not be recorded, see `featurestore.io.preflight.check`.
     """
@@ -58,13 +64,21 @@ class MlflowTracker:
         model: str | None = None,
         *,
         nested: bool = False,
+        system_metrics: bool = False,
     ) -> None:
+        if system_metrics and find_spec("psutil") is None:
+            raise ArtifactError(
+                "tracking.system_metrics=true needs psutil, which reads them",
+                found="no package psutil",
+                fix="pip install 'tissue-probe[train]', or leave it out",
+            )
         self.uri = use_tracking(uri)
         if preflight.is_made(self.uri):
             make_tables()  # another run's first process may be in the midst of it
         preflight.check(self.uri, experiment, model)
         forget_left_over(experiment)
         self.experiment, self.run_name, self.nested = experiment, run_name, nested
+        self.system_metrics = system_metrics
         self.run: str | None = None
         self.beside: set[str] = set()  # runs of others, left active in this process
         self.failure: TrackingError | None = None
@@ -115,7 +129,12 @@ class MlflowTracker:
         if self.run:
             get_run(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
-        run = mlflow.start_run(run_id=self.run, run_name=name, nested=bool(self.beside))
+        run = mlflow.start_run(
+            run_id=self.run,
+            run_name=name,
+            nested=bool(self.beside),
+            log_system_metrics=self.system_metrics or None,  # or as MLflow's own variable says
+        )
         self.run, self.experiment_id = run.info.run_id, run.info.experiment_id
         if self.beside and not self.goes_on and not self.nested:
             mlflow.delete_tag("mlflow.parentRunId")
@@ -135,7 +154,7 @@ class MlflowTracker:
         for key in run.data.metrics:
             history = client.get_metric_history(self.run, key)
             self.logged_steps[key] = {entry.step for entry in history}
-            if {entry.step for entry in history} == {0}:
+            if {entry.step for entry in history} == {0} and not key.startswith(SYSTEM):
                 self.first += [entry for entry in history if not entry.model_id]
         self.tables = [entry["path"] for entry in json.loads(run.data.tags.get(TABLES, "[]"))]
         inputs = (one.dataset for one in run.inputs.dataset_inputs)
@@ -171,8 +190,8 @@ class MlflowTracker:
                 names, values = [*self.figures], [float(each) for each in self.figures.values()]
                 self.table({"metric": names, "value": values}, FIGURES)
             if self.tables:
-                said = [{"path": name, "type": "table"} for name in self.tables]
-                self.client.set_tag(self.run, TABLES, json.dumps(said))
+                entries = [{"path": name, "type": "table"} for name in self.tables]
+                self.client.set_tag(self.run, TABLES, json.dumps(entries))
             mlflow.end_run("FINISHED")
 
     def leave(self, status: str) -> None:

@@ -123,8 +123,8 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     )
     folds = fold_view(thresholds, engine.register(connection, "assigned", ASSIGNED))
     groups = engine.register(connection, "assigned_groups", GROUPS)
-    there = engine.register(connection, "embeddings", EMBEDDED)
-    fates = engine.create_view(connection, "fates", fate_view(folds, there))
+    embeddings = engine.register(connection, "embeddings", EMBEDDED)
+    fates = engine.create_view(connection, "fates", fate_view(folds, embeddings))
     split = split_view(fates, 1)
     slides = engine.register(connection, "slides", SLIDES)
     fates_of = ["fold", "dropped_by"]
@@ -152,9 +152,9 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
         "overlap": overlapping_tiles(fates, slides),
         "spacing": grid_spacing(tiles),
         "twins": duplicate_embeddings(sides),
-        "matches": match_view(tiles, there),
+        "matches": match_view(tiles, embeddings),
         "extents": extent_view(tiles),
-        "rekeyed": rekeyed_view(tiles, engine.register(connection, "changes", MOVED), there),
+        "rekeyed": rekeyed_view(tiles, engine.register(connection, "changes", MOVED), embeddings),
     }
 
 
@@ -220,9 +220,9 @@ def test_a_filter_means_the_same_on_every_engine(connection: Any):
 
 @pytest.mark.parametrize("rule", ["dominant", "any_passing"])
 def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: str):
-    here, there = views(connection, rule), views(engine.connect(threads=1), rule)
+    here, on_spark = views(connection, rule), views(engine.connect(threads=1), rule)
     for name in here:
-        assert rows(here[name]) == rows(there[name]), name
+        assert rows(here[name]) == rows(on_spark[name]), name
 
 
 BOUNDS = [(0.7, 0.0, 0.0), (0.7, 0.1, 0.0), (0.1, 0.0, 0.7), (0.8, 0.0, 0.0), (0.6999, 0.1001, 0.0),
@@ -273,13 +273,13 @@ def test_a_store_on_spark_makes_the_same_training_set(spec: StoreSpec):
     """Same name of the snapshot, same fates, funnel and folds; only the engine differs."""
     import shutil
 
-    there = materialise(FeatureStore(replace(spec, backend="pyspark")))
-    tiles, manifest = pq.read_table(there.files()), there.manifest
-    there.entry.lock.close()
+    on_spark = materialise(FeatureStore(replace(spec, backend="pyspark")))
+    tiles, manifest = pq.read_table(on_spark.files()), on_spark.manifest
+    on_spark.entry.lock.close()
     shutil.rmtree(".featurestore")
     here = materialise(FeatureStore(spec))
-    for said in (here.manifest["assignment"], manifest["assignment"]):
-        assert said.pop("made")
+    for assignment in (here.manifest["assignment"], manifest["assignment"]):
+        assert assignment.pop("made")
     assert here.manifest == manifest
     assert pq.read_table(here.files()).equals(tiles)
 
@@ -474,8 +474,8 @@ def test_spark_reads_predictions_with_the_very_names_of_the_slides(on_spark: Any
     out = PredictionWriter(tmp_path / "predictions", PredictionSet(slides, 1, {}), ["Fat"])
     out.add(tiles, np.ones((6, 1), dtype=np.float32))
     out.close()
-    found = on_spark.session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
-    assert sorted(found["slide_id"].to_pylist()) == names
+    predicted = on_spark.session.read.parquet(f"file://{tmp_path}/predictions").toArrow()
+    assert sorted(predicted["slide_id"].to_pylist()) == names
 
 
 def test_a_session_that_is_there_keeps_its_settings_and_views(spark: Any):
@@ -523,9 +523,9 @@ try:
 except errors.QueryError as refusal:
     print(refusal)
 """
-    said = python(code, JAVA_HOME="/nowhere").stdout
-    assert "Spark does not start" in said
-    assert "Java 17" in said
+    output = python(code, JAVA_HOME="/nowhere").stdout
+    assert "Spark does not start" in output
+    assert "Java 17" in output
 
 
 def test_the_environment_names_the_cluster():

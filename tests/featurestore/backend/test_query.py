@@ -108,18 +108,18 @@ def test_queries_of_the_views_alone_are_taken(dialect: str, text: str):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "text", "found"),
+    ("dialect", "text", "reason"),
     [(name, *pair) for name, texts in OUTSIDE.items() for pair in texts.items()],
 )
-def test_whatever_else_is_read_is_named(dialect: str, text: str, found: str):
+def test_whatever_else_is_read_is_named(dialect: str, text: str, reason: str):
     with pytest.raises(QueryError, match="none of the views") as refused:
         query.refuse_outside(outside(dialect, text), VIEWS)
-    assert refused.value.found == found
+    assert refused.value.found == reason
     assert "--external" in refused.value.fix
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "reason"),
     [
         ("copy fates to 'x.csv'", "COPY: it reads or writes files"),
         ("explain copy fates to 'x.csv'", "COPY: it reads or writes files"),
@@ -140,10 +140,10 @@ def test_whatever_else_is_read_is_named(dialect: str, text: str, found: str):
         ("-- nothing", "no statement"),
     ],
 )
-def test_what_writes_is_refused_with_what_it_does(text: str, found: str):
+def test_what_writes_is_refused_with_what_it_does(text: str, reason: str):
     with duckdb.connect() as con, pytest.raises(QueryError) as refused:
         parsed.statements(con, text)
-    assert refused.value.found == found
+    assert refused.value.found == reason
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "sql").glob("*.sql")), ids=lambda file: file.stem)
@@ -218,9 +218,9 @@ def test_external_data_are_read_if_they_may_be(
     )
     ask = ["--config", "store.yaml", "sql", "select a from 'other.parquet'", "--format", "csv"]
     assert cli.main(ask) == 2
-    said = capsys.readouterr()
-    assert "error: The query reads what is none of the views" in said.err
-    assert not said.out
+    output = capsys.readouterr()
+    assert "error: The query reads what is none of the views" in output.err
+    assert not output.out
     assert cli.main([*ask, "--external"]) == 0
     assert capsys.readouterr().out == '"a"\n"outer"\n'
 

@@ -1,6 +1,12 @@
-"""`featurestore completion`: what bash completes, asked of bash."""
+"""`featurestore completion`: what bash and zsh complete, asked of them."""
 
+import os
+import pty
+import select
+import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +47,49 @@ def test_bash_completes_commands_options_keys_and_files(tmp_path):
     }
 
 
-@pytest.mark.parametrize("word", ["label-issues", "--memory-limit", "thresholds=", "data.tiles="])
-def test_zsh_is_told_of_the_same(word: str):
-    assert word in completion.script("zsh")
+TYPED = {
+    # what is typed before the tabulator -> what stands there after it
+    "che": "check",
+    "sql --form": "sql --format",
+    "import tri": "import trident",
+    "funnel tissue": "funnel tissue_prop_min=",
+    "funnel data=data.ya": "funnel data=data.yaml",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh on this machine")
+def test_zsh_loads_it_and_completes_the_same(tmp_path: Path):
+    """As its documentation says, at a terminal; the program is one that says what it was given."""
+    (tmp_path / "data.yaml").touch()
+    (tmp_path / "script").write_text(completion.script("zsh"))
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=its_end, stdout=its_end, stderr=its_end, cwd=tmp_path,
+        env={**os.environ, "TERM": "dumb", "HOME": str(tmp_path)}, start_new_session=True,
+    )  # fmt: skip
+    os.close(its_end)
+    try:
+        said(terminal, "source <(cat script); featurestore() print -r -- 'given:' $* .", "source")
+        answers = {
+            line: said(terminal, f"featurestore {line}\t", "given: ").removesuffix(" .")
+            for line in TYPED
+        }
+        assert answers == TYPED
+    finally:
+        os.close(terminal)
+        process.kill()
+        process.wait()
+
+
+def said(terminal: int, line: str, before: str) -> str:
+    """Type a line at a terminal; return what is printed in a line after these words."""
+    os.write(terminal, f"{line}\n".encode())
+    printed, end = "", time.monotonic() + 30
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            printed += os.read(terminal, 65536).decode()
+        for one in printed.splitlines()[:-1]:
+            if one.startswith(before):
+                return one.removeprefix(before)
+    raise AssertionError(printed)

@@ -93,9 +93,11 @@ def test_x_and_y_that_are_swapped_are_swapped_back(tmp_path: Path):
 def test_folders_may_be_the_column(tmp_path: Path):
     tiles, embeddings = rows(OTHER)
     for slide in ("s0", "s1"):
-        own = embeddings.filter(pa.compute.equal(embeddings["case"], slide)).drop_columns("case")
+        of_slide = embeddings.filter(pa.compute.equal(embeddings["case"], slide)).drop_columns(
+            "case"
+        )
         (tmp_path / "e" / f"case={slide}").mkdir(parents=True)
-        pq.write_table(own, tmp_path / "e" / f"case={slide}" / "0.parquet")
+        pq.write_table(of_slide, tmp_path / "e" / f"case={slide}" / "0.parquet")
     made = store(tmp_path, tiles, embeddings, columns=OTHER)
     divided = FeatureStore(replace(made.spec, embeddings=str(tmp_path / "e")))
     rows_of_both = [kept(one) for one in (made, divided)]
@@ -140,10 +142,10 @@ def test_a_suffix_of_slides_is_taken_away_by_every_reader(tmp_path: Path):
     tiles, embeddings = rows(USUAL)
     suffixed = [f"{name}.svs" for name in embeddings["slide_id"].to_pylist()]
     for slide in ("s0", "s1"):
-        own = embeddings.filter(pa.compute.equal(embeddings["slide_id"], slide))
+        of_slide = embeddings.filter(pa.compute.equal(embeddings["slide_id"], slide))
         (tmp_path / "e" / f"slide_id={slide}.svs").mkdir(parents=True)
         file = tmp_path / "e" / f"slide_id={slide}.svs" / "0.parquet"
-        pq.write_table(own.drop_columns("slide_id"), file)
+        pq.write_table(of_slide.drop_columns("slide_id"), file)
     pq.write_table(pa.table({"id": ["s0.svs", "s1.svsx"]}), tmp_path / "slides.parquet")
     usual = store(tmp_path / "usual", tiles, embeddings)
     written = store(tmp_path / "other", tiles, embeddings.set_column(0, "slide_id", [suffixed]))

@@ -130,14 +130,14 @@ def test_commands_from_materialise_to_gc(spec: StoreSpec, capsys: pytest.Capture
     assert len({first, second, third}) == 3
 
     assert ask(spec, "snapshots") == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in (first, second, third))
+    output = capsys.readouterr().out
+    assert all(name in output for name in (first, second, third))
 
     assert ask(spec, "diff", first[:8], second) == 0
-    said = capsys.readouterr().out
-    assert "thresholds.Fat" in said
-    assert "0.95" in said
-    assert "dropped by class_threshold" in said
+    output = capsys.readouterr().out
+    assert "thresholds.Fat" in output
+    assert "0.95" in output
+    assert "dropped by class_threshold" in output
 
     assert ask(spec, "diff", first, "nope") == 2
     assert "nope" in capsys.readouterr().err

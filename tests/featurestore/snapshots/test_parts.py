@@ -184,7 +184,7 @@ def test_verify_names_the_part(cohort: Cohort, capsys: pytest.CaptureFixture[str
     content[-40] ^= 1
     file.write_bytes(content)
     assert cli.main(verify) == 2
-    said = capsys.readouterr().out
-    assert name[:12] in said
-    assert "`featurestore materialise`" in said
+    output = capsys.readouterr().out
+    assert name[:12] in output
+    assert "`featurestore materialise`" in output
     assert cli.main(verify) == 0  # it is set aside

@@ -84,7 +84,7 @@ def bytes_read(bucket: Bucket) -> float:
     return total
 
 
-def whole(bucket: Bucket) -> int:
+def whole_objects(bucket: Bucket) -> int:
     """Return how many objects were asked for as a whole."""
     size = len(slide(0))
     return sum(at in ("", f"0-{size}") for kind, at in bucket.asked if kind == "get")
@@ -116,9 +116,9 @@ def test_a_question_about_embeddings_fetches_them(bucket: Bucket):
     store.seal()
     answer = store.sql("select count(*) as n from embeddings where embedding[1] >= 0").to_pyarrow()
     assert answer["n"].to_pylist() == [SLIDES * TILES]
-    assert whole(bucket) == SLIDES
+    assert whole_objects(bucket) == SLIDES
     assert store.view("embeddings").embedding.length().max().to_pyarrow().as_py() == DIM
-    assert whole(bucket) == SLIDES
+    assert whole_objects(bucket) == SLIDES
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_snapshot_reads_each_object_once_and_then_none(bucket: Bucket, tmp_pat
     """It has the name and the rows of the one made of files."""
     total = fill(bucket)
     snapshot = made(bucket)
-    assert whole(bucket) == SLIDES
+    assert whole_objects(bucket) == SLIDES
     several = [at for at in bucket.asked if at[0] == "get" and at[1] not in ("", f"0-{total // 4}")]
     bucket.asked[:] = several
     assert bytes_read(bucket) < total / 10
@@ -150,7 +150,7 @@ def test_a_changed_object_of_the_same_size_and_a_new_one_are_read_alone(bucket: 
     bucket.put(f"e/{SLIDES}.parquet", slide(SLIDES))
     bucket.asked.clear()
     after = made(bucket, write_tiles(SLIDES + 1))
-    assert whole(bucket) == 2
+    assert whole_objects(bucket) == 2
     changed = {part.name for part in after.matrices[""].parts}
     assert len(changed - {part.name for part in before.matrices[""].parts}) == 2
 
@@ -175,7 +175,7 @@ def test_what_was_converted_is_not_fetched_after_gc(cloud_bucket: Bucket):
     assert cli.main(["gc", "--keep", "0"]) == 0
     cloud_bucket.asked.clear()
     assert made(cloud_bucket).digest == name
-    assert whole(cloud_bucket) == 0
+    assert whole_objects(cloud_bucket) == 0
 
 
 @pytest.mark.slow

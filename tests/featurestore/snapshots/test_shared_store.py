@@ -207,9 +207,9 @@ def test_what_is_damaged_is_found_and_sent_again(
     assert cli.main(verify) == 0
     change(everything(kind)[file], -60)
     assert cli.main(verify) == 2
-    found = capsys.readouterr().out
-    assert words in found
-    assert f"to do: {' '.join(['featurestore', *verify])} --repair" in found
+    output = capsys.readouterr().out
+    assert words in output
+    assert f"to do: {' '.join(['featurestore', *verify])} --repair" in output
     assert cli.main([*verify, "--repair"]) == 2
     assert "removed there, and sent again" in capsys.readouterr().out
     assert cli.main(verify) == 0

@@ -249,9 +249,9 @@ def test_test_tiles_alone_are_made_and_listed(artifacts: TABLES, capsys):
         f"data: {{test_tiles: {named['data.tiles']}, embeddings: {named['data.embeddings']}}}\n"
     )
     assert cli.main(["--config", "config.yaml", "materialise"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("test tiles")
-    assert "100.0%" in said
+    output = capsys.readouterr().out
+    assert output.startswith("test tiles")
+    assert "100.0%" in output
     assert [(row["kept"], row["dim"]) for row in listing().to_pylist()] == [(12, 3)]
     assert cli.main(["snapshots"]) == 0
     assert "12 of 12" in capsys.readouterr().out
@@ -267,11 +267,11 @@ def test_warnings_are_repeated_when_a_snapshot_is_found(artifacts: TABLES):
 
 def test_manifest_tells_inputs_rules_funnel_and_labels(artifacts: TABLES):
     made = snapshot(artifacts())
-    said = json.loads((made.folder / "manifest.json").read_text())
-    assert len(said["digest"]) == len(said["inputs"]["tiles"]) == 64
-    assert said["rules"]["thresholds"] == {"Fat": 0.5, "Muscle": 0.5}
-    assert said["cohorts"]["tiles"]["funnel"][-1] == {"step": 7, "reason": "kept", "tiles": 12}
-    assert {"fold": 0, "label": "Fat", "tiles": 3, "slides": 2} in said["labels"]
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    assert len(manifest["digest"]) == len(manifest["inputs"]["tiles"]) == 64
+    assert manifest["rules"]["thresholds"] == {"Fat": 0.5, "Muscle": 0.5}
+    assert manifest["cohorts"]["tiles"]["funnel"][-1] == {"step": 7, "reason": "kept", "tiles": 12}
+    assert {"fold": 0, "label": "Fat", "tiles": 3, "slides": 2} in manifest["labels"]
 
 
 COHORT = SyntheticConfig(rows=3000, dim=64, slides=12, patients=9)
@@ -297,13 +297,13 @@ print(materialise(FeatureStore(spec)).digest)
 """
 
 
-def write(cohort: Path, folder: Path, said: Connection) -> None:
+def write(cohort: Path, folder: Path, pipe: Connection) -> None:
     """Materialise in a process of its own; say when the work begins, and what came out."""
     os.chdir(folder)
     rules = {"class_indices": {name: n for n, name in enumerate(TISSUES)},
              "thresholds": dict.fromkeys(TISSUES, 0.0)}  # fmt: skip
-    said.send("ready")
-    said.send(materialise(FeatureStore(StoreSpec(**uris(cohort), **rules))).digest)
+    pipe.send("ready")
+    pipe.send(materialise(FeatureStore(StoreSpec(**uris(cohort), **rules))).digest)
 
 
 def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
@@ -320,12 +320,12 @@ def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
     return writer, ours
 
 
-def whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Return whether a snapshot holds all that the manifest promises."""
-    said = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     return all(
         len(pq.read_table(folder / f"{name.removesuffix('tiles')}fates.parquet")) == part["rows"]
-        for name, part in said["cohorts"].items()
+        for name, part in manifest["cohorts"].items()
     )
 
 
@@ -334,9 +334,9 @@ def test_killed_at_any_moment_a_reader_sees_the_whole_or_none(cohort: Path, tmp_
     """Twenty writers are killed at twenty moments of their work; the last one is let be."""
     start(cohort, tmp_path)[0].join()  # the first waits for the server
     shutil.rmtree(tmp_path / ".featurestore")
-    _, said = start(cohort, tmp_path)
+    _, pipe = start(cohort, tmp_path)
     before = time.perf_counter()
-    digest = said.recv()
+    digest = pipe.recv()
     took = time.perf_counter() - before
     shutil.rmtree(tmp_path / ".featurestore")
     moments = random.Random(0)
@@ -352,18 +352,18 @@ def test_killed_at_any_moment_a_reader_sees_the_whole_or_none(cohort: Path, tmp_
         if writer.exitcode == 0:  # it was measured in a busier moment
             took *= 0.7
         seen = (tmp_path / ".featurestore/snapshots").glob("[!.]*")
-        assert all(whole(folder) for folder in seen if folder.is_dir())
+        assert all(is_complete(folder) for folder in seen if folder.is_dir())
         assert not [name for name in parts_folder.names() if damage(Part.read(name))]
     assert cut >= 10  # most of them were killed, not done
     assert start(cohort, tmp_path)[1].recv() == digest
-    assert whole(cache.place("snapshots", digest))
+    assert is_complete(cache.place("snapshots", digest))
     assert not list((tmp_path / ".featurestore").rglob(".building-*"))
 
 
 @pytest.mark.slow
 def test_two_writers_at_once_both_succeed_and_leave_one(cohort: Path, tmp_path: Path):
     writers = [start(cohort, tmp_path) for _ in range(2)]
-    first, second = (said.recv() for _, said in writers)
+    first, second = (pipe.recv() for _, pipe in writers)
     assert first == second
     assert len(cache.names("snapshots")) == 1
     assert len(parts_folder.names()) == len(list((cohort / "embeddings").iterdir()))
@@ -385,7 +385,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_error_and_leaves_nothing(cohor
 # -- the guard ----------------------------------------------------------------------------------
 
 
-def found(made: Snapshot) -> dict[str, int]:
+def counts_of(made: Snapshot) -> dict[str, int]:
     return {finding.check: finding.count for finding in made.findings if finding.count}
 
 
@@ -394,7 +394,7 @@ ALTERNATING = {"fold": [n % 2 for n in range(12)]}
 
 def test_sound_folds_leave_nothing_to_find(artifacts: TABLES, tmp_path: Path):
     made = snapshot(artifacts(), slides=slides(tmp_path), kfold_strategy="stratified_group")
-    assert found(made) == {}
+    assert counts_of(made) == {}
     assert len(made.findings) == 3
     assert made.shared(0) == {"slide_id": 0}
 
@@ -403,26 +403,26 @@ def test_sound_folds_leave_nothing_to_find(artifacts: TABLES, tmp_path: Path):
 def test_divided_slides_are_counted_or_refused(artifacts: TABLES, tmp_path: Path):
     named = artifacts(ALTERNATING)
     made = snapshot(named)
-    assert found(made) == {"values of slide_id in several folds": 4}
+    assert counts_of(made) == {"values of slide_id in several folds": 4}
     assert made.shared(0) == {"slide_id": 4}
     with pytest.raises(LeakageError, match="4; the first: slide_id s0"):
         snapshot(named, kfold_strategy="stratified_group")
     allowed = snapshot(named, kfold_strategy="stratified_group", leakage="warn")
-    assert found(allowed) == {"values of slide_id in several folds": 4}
+    assert counts_of(allowed) == {"values of slide_id in several folds": 4}
 
 
 @pytest.mark.slow
 def test_a_leak_through_a_patient_is_refused_though_slides_are_whole(artifacts: TABLES):
     named = artifacts({"patient_id": [f"p{(n // 3) % 2}" for n in range(12)]})
     by_slide = {"kfold_strategy": "stratified_group"}
-    assert found(snapshot(named, **by_slide)) == {"values of patient_id in several folds": 2}
+    assert counts_of(snapshot(named, **by_slide)) == {"values of patient_id in several folds": 2}
     with pytest.raises(LeakageError, match="2; the first: patient_id p0"):
         snapshot(named, **by_slide, kfold_group="patient_id")
 
 
 def test_tiles_of_no_patient_are_not_one_patient(artifacts: TABLES):
     made = snapshot(artifacts({"patient_id": [None, *["p"] * 4, *[None] * 7]}))
-    assert found(made) == {}
+    assert counts_of(made) == {}
     assert made.shared(0) == {"slide_id": 0}
 
 
@@ -459,9 +459,9 @@ def test_overlapping_tiles_across_folds_are_found(artifacts: TABLES, tmp_path: P
     """Tiles lie one apart; they are one wide, then one and a half."""
     named = artifacts(ALTERNATING)
     key = "overlapping tiles of one slide in different folds"
-    assert key not in found(snapshot(named, slides=slides(tmp_path)))
+    assert key not in counts_of(snapshot(named, slides=slides(tmp_path)))
     wide = slides(tmp_path, tile_extent_x=[2, 1, 1, 1])
-    assert found(snapshot(named, slides=wide))[key] == 2  # 0-1 and 1-2, of one slide alone
+    assert counts_of(snapshot(named, slides=wide))[key] == 2  # 0-1 and 1-2, of one slide alone
 
 
 @pytest.mark.slow
@@ -471,7 +471,7 @@ def test_slides_of_the_test_set_among_the_training_tiles(artifacts: TABLES, tmp_
     shared = table.filter(pa.array([n in (0, 5) for n in range(12)]))
     pq.write_table(shared, tmp_path / "test.parquet")
     made = snapshot(named, test_tiles=str(tmp_path / "test.parquet"))
-    assert found(made) == {
+    assert counts_of(made) == {
         "values of slide_id among both training and test tiles": 2,
         "tiles with the embedding of a tile in another fold or in the test set": 4,
     }
@@ -493,7 +493,7 @@ def test_one_embedding_under_two_keys_across_the_folds(artifacts: TABLES):
 
 def test_different_embeddings_of_one_cell_are_no_leak(artifacts: TABLES, monkeypatch):
     monkeypatch.setattr(near, "cells", lambda block, _: np.zeros((len(block), near.GRIDS), int))
-    assert found(snapshot(artifacts())) == {}
+    assert counts_of(snapshot(artifacts())) == {}
 
 
 @pytest.mark.slow

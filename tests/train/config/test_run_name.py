@@ -1,9 +1,11 @@
 """A run is named by what tells it from others."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from train.config.load import load
 from train.config.run_name import LONGEST, run_name
 from train.config.schema import Config, Data, Sweep, Tracking
 
@@ -44,3 +46,24 @@ GROUP = Config(
 )  # fmt: skip
 def test_a_name_has_cohort_folds_method_and_what_is_not_as_by_default(changes: dict, name: str):
     assert run_name(replace(GROUP, **changes)) == name
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        ([], "digits stratified fold 4 adamw"),  # whose own presets are no changes
+        (["normalize=zscore"], "digits stratified fold 4 adamw"),
+        (["normalize=none", "learning_rate=0.1"],
+         "digits stratified fold 4 adamw normalize none learning_rate 0.1"),
+        (["data=mine.yaml"], "mine stratified fold 4 adamw"),
+        (["data=mine.yaml", "normalize=none"], "mine stratified fold 4 adamw normalize none"),
+        (["data=mine.yaml", "experiment=l2.yaml"], "mine stratified fold 4 adamw normalize l2"),
+    ],
+)  # fmt: skip
+def test_what_the_choice_of_data_brings_is_no_change(argv: list[str], name: str):
+    Path("mine.yaml").write_text(
+        "use: {classes: tissue}\ndata: {name: mine, tiles: t.parquet, embeddings: e.parquet}\n"
+        "normalize: zscore\n"
+    )
+    Path("l2.yaml").write_text("normalize: l2\n")
+    assert run_name(load(["fold=4", *argv])) == name

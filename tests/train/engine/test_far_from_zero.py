@@ -72,8 +72,8 @@ def test_processes_and_streams_move_them_alike(far: Shard, world: int):
         return run(NearestNeighbours(local, far, [Voting(5)] * len(HEADS))).by_head, share.positions
 
     for by_head, positions in ranks(far, world, work):
-        for votes, whole in zip(by_head, expected, strict=True):
-            assert torch.equal(votes, whole[positions])
+        for votes, expected_votes in zip(by_head, expected, strict=True):
+            assert torch.equal(votes, expected_votes[positions])
 
 
 @pytest.mark.parametrize("zscore", [False, True])

@@ -48,10 +48,12 @@ def test_positions_are_exact_where_floating_point_is_not():
 def test_a_lane_is_shuffled_within_itself_whoever_owns_it(sizes: list[int], seed: int):
     lanes = lanes_of(sizes)
     for rank in range(4):
-        own = owned(rank, 4)
-        first = lanes.rows(own).start
-        by_lane = np.split(lanes.shuffled(own, seed) + first, np.cumsum(lanes.sizes[own])[:-1])
-        for lane, tiles in zip(own, by_lane, strict=True):
+        of_rank = owned(rank, 4)
+        first = lanes.rows(of_rank).start
+        by_lane = np.split(
+            lanes.shuffled(of_rank, seed) + first, np.cumsum(lanes.sizes[of_rank])[:-1]
+        )
+        for lane, tiles in zip(of_rank, by_lane, strict=True):
             edges = range(lanes.edges[lane], lanes.edges[lane + 1])
             assert sorted(tiles.tolist()) == list(edges)
             alone = lanes.shuffled(range(lane, lane + 1), seed) + edges.start

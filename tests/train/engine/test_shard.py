@@ -19,13 +19,13 @@ def numbers(*pieces: Shard) -> list[int]:
     return [int(value) for piece in pieces for value in piece.x[:, 0]]
 
 
-def assert_labels_belong(shard: Shard, whole: Shard) -> None:
+def assert_labels_belong(shard: Shard, everything: Shard) -> None:
     """Assert that each row has the columns of the tile that its embedding names."""
     rows = shard.x[:, 0].long()
-    assert torch.equal(shard.target, whole.target[:, rows])
-    assert torch.equal(shard.fold, whole.fold[:, rows])
-    assert torch.equal(shard.cluster, whole.cluster[rows])
-    assert torch.equal(shard.slide_rank, whole.slide_rank[rows])
+    assert torch.equal(shard.target, everything.target[:, rows])
+    assert torch.equal(shard.fold, everything.fold[:, rows])
+    assert torch.equal(shard.cluster, everything.cluster[rows])
+    assert torch.equal(shard.slide_rank, everything.slide_rank[rows])
 
 
 @given(rows=st.integers(1, 60), world=st.integers(1, 25))
@@ -56,20 +56,22 @@ def test_slices_of_a_window_are_its_positions(lanes: list[int], edges: tuple[int
 @given(world=st.integers(1, 25), size=st.integers(1, 20))
 def test_processes_share_every_batch_exactly(world: int, size: int):
     """Together they hold the rows that one process alone would: none twice, none lost."""
-    whole = numbered(23)
-    shares = [share(whole, rank, world) for rank in range(world)]
-    for window in batch_windows(len(whole), size, np.random.default_rng(1)):
+    everything = numbered(23)
+    shares = [share(everything, rank, world) for rank in range(world)]
+    for window in batch_windows(len(everything), size, np.random.default_rng(1)):
         for start, stop in window:
             pieces = [part.window(start, stop) for part in shares]
-            assert sorted(numbers(*pieces)) == numbers(whole.window(start, stop))
+            assert sorted(numbers(*pieces)) == numbers(everything.window(start, stop))
             for piece in pieces:
-                assert_labels_belong(piece, whole)
+                assert_labels_belong(piece, everything)
     epochs = [list(part.batches(size, np.random.default_rng(1))) for part in shares]
-    for batch, *parts in zip(whole.batches(size, np.random.default_rng(1)), *epochs, strict=True):
+    for batch, *parts in zip(
+        everything.batches(size, np.random.default_rng(1)), *epochs, strict=True
+    ):
         together = [piece for part in parts for piece in part]
         assert sorted(numbers(*together)) == sorted(numbers(*batch))
         for piece in together:
-            assert_labels_belong(piece, whole)
+            assert_labels_belong(piece, everything)
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -83,9 +85,9 @@ def test_blocks_are_the_local_rows_in_order(world: int):
 
 
 def test_rows_that_are_not_valid_are_dropped():
-    whole, rows = numbered(50), torch.tensor([4, 40, 3])
-    masked = whole.masked(rows, torch.tensor([True, False, True]))
+    everything, rows = numbered(50), torch.tensor([4, 40, 3])
+    masked = everything.masked(rows, torch.tensor([True, False, True]))
     assert numbers(masked) == [4, 40, 3]
     assert masked.fold.tolist() == [[0, DROPPED, 1]]
-    assert torch.equal(masked.target, whole.target[:, rows])
-    assert torch.equal(masked.cluster, whole.cluster[rows])
+    assert torch.equal(masked.target, everything.target[:, rows])
+    assert torch.equal(masked.cluster, everything.cluster[rows])

@@ -106,8 +106,8 @@ def test_results_are_asked_alike(shard: Shard, name: str):
         expected_loss, expected_confusion = evaluate(problem, result.weights)
         assert torch.equal(loss, expected_loss)
         assert torch.equal(confusion, expected_confusion)
-        own = out_of_fold(problem.select(FOLDS), result.weights.select(FOLDS))
-        assert torch.equal(probabilities, own)
+        single = out_of_fold(problem.select(FOLDS), result.weights.select(FOLDS))
+        assert torch.equal(probabilities, single)
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -24,11 +24,13 @@ def drawn(scale: float, tiles: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
 def test_the_temperature_is_found(scale: float):
     """Where float32 probabilities are all 0 and 1, too."""
     logits, target = drawn(scale)
-    found = calibration.temperature(logits, target)
-    assert found == pytest.approx(scale, rel=0.03)
-    after = calibration.scaled(logits, found)
+    temperature = calibration.temperature(logits, target)
+    assert temperature == pytest.approx(scale, rel=0.03)
+    after = calibration.scaled(logits, temperature)
     np.testing.assert_array_equal(after.argmax(axis=1), logits.argmax(axis=1))
-    losses = [log_loss(target, calibration.scaled(logits, found * step)) for step in (0.98, 1.02)]
+    losses = [
+        log_loss(target, calibration.scaled(logits, temperature * step)) for step in (0.98, 1.02)
+    ]
     assert log_loss(target, after) <= min(losses)
 
 
@@ -46,8 +48,8 @@ def test_a_class_without_a_logit_is_possible_at_no_temperature():
     logits, target = drawn(3.0)
     logits[:, 3] = -np.inf
     known = target < 3
-    found = calibration.temperature(logits, target)
-    assert found == calibration.temperature(logits[known][:, :3], target[known])
+    temperature = calibration.temperature(logits, target)
+    assert temperature == calibration.temperature(logits[known][:, :3], target[known])
     assert np.isfinite(calibration.cross_entropy(logits, target, np.array([1.0, 1.0, 1.0, 0.0])))
     assert calibration.temperature(logits, np.full(len(logits), 3)) == 1
 
@@ -62,13 +64,13 @@ def test_a_class_without_a_logit_is_possible_at_no_temperature():
     ],
 )
 def test_an_end_of_the_range_is_said(logits: list, target: list, end: int | None, words: str):
-    found = calibration.calibrate(np.float32(logits), np.array(target), np.array(target))
+    calibrated = calibration.calibrate(np.float32(logits), np.array(target), np.array(target))
     ends = np.exp(calibration.RANGE)
-    assert [found.temperature == pytest.approx(each) for each in ends] == [
+    assert [calibrated.temperature == pytest.approx(each) for each in ends] == [
         end == number for number in range(2)
     ]
-    assert words in found.doubt
-    assert bool(words) == bool(found.doubt)
+    assert words in calibrated.doubt
+    assert bool(words) == bool(calibrated.doubt)
 
 
 def test_the_error_that_is_reported_is_of_tiles_that_did_not_fit():
@@ -81,22 +83,24 @@ def test_the_error_that_is_reported_is_of_tiles_that_did_not_fit():
         others = cluster != slide
         best = calibration.temperature(logits[others], target[others])
         shares[~others] = calibration.scaled(logits[~others], best)
-    found = calibration.calibrate(logits, target, cluster)
-    assert found.parts == 3
-    assert found.error_cross_fitted == pytest.approx(calibration_error(shares, target))
-    assert found.error_before == pytest.approx(calibration_error(softmax(logits, axis=1), target))
-    assert found.error_after != found.error_cross_fitted
+    calibrated = calibration.calibrate(logits, target, cluster)
+    assert calibrated.parts == 3
+    assert calibrated.error_cross_fitted == pytest.approx(calibration_error(shares, target))
+    assert calibrated.error_before == pytest.approx(
+        calibration_error(softmax(logits, axis=1), target)
+    )
+    assert calibrated.error_after != calibrated.error_cross_fitted
     order = np.random.default_rng(0).permutation(300)
     again = calibration.calibrate(logits[order], target[order], cluster[order])
-    assert again.metrics == pytest.approx(found.metrics)
+    assert again.metrics == pytest.approx(calibrated.metrics)
 
 
 def test_one_slide_leaves_no_tile_to_tell_by():
     logits, target = drawn(2.0, 300)
-    found = calibration.calibrate(logits, target, np.full(300, 3))
-    assert found.parts == 1
-    assert np.isnan(found.error_cross_fitted)
-    assert set(found.metrics) == {"temperature", "error_before", "error_after"}
+    calibrated = calibration.calibrate(logits, target, np.full(300, 3))
+    assert calibrated.parts == 1
+    assert np.isnan(calibrated.error_cross_fitted)
+    assert set(calibrated.metrics) == {"temperature", "error_before", "error_after"}
 
 
 @st.composite

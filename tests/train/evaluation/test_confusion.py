@@ -126,8 +126,8 @@ def test_loss_sums_add_up_to_torchs_weighted_mean():
     logits, target = torch.randn(9, 3), torch.arange(9) % 3
     weights = torch.tensor([1.0, 2.0, 0.5])
     parts = sum(cross_entropy_sum(logits[s], target[s], weights) for s in (slice(4), slice(4, 9)))
-    whole = torch.nn.functional.cross_entropy(logits, target, weight=weights)
-    torch.testing.assert_close(parts / weights[target].sum(), whole)
+    expected_loss = torch.nn.functional.cross_entropy(logits, target, weight=weights)
+    torch.testing.assert_close(parts / weights[target].sum(), expected_loss)
 
 
 @pytest.mark.parametrize(

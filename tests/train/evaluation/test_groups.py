@@ -39,8 +39,8 @@ NAMES = ["Fat", "Muscle"]
     ],
 )
 def test_values_of_any_type_are_numbered_in_their_order(values, number, names):
-    found, called = predictions_table.encode_column(pa.chunked_array([values]))
-    assert (found.tolist(), called) == (number, names)
+    codes, called = predictions_table.encode_column(pa.chunked_array([values]))
+    assert (codes.tolist(), called) == (number, names)
 
 
 def test_slides_without_a_patient_stand_for_themselves():
@@ -67,21 +67,21 @@ def by_group(*columns: str, **changes) -> dict[tuple[str, str], groups.Group]:
     rows = TABLE.assign(**changes)
     table = pa.Table.from_pandas(rows.assign(x=range(8), y=0, prob_Fat=1 - rows.prob_Muscle))
     predictions = Predictions.from_table(table, NAMES)
-    found = groups.by_group(predictions, columns)
-    return {(group.column, group.value): group for group in found}
+    result = groups.by_group(predictions, columns)
+    return {(group.column, group.value): group for group in result}
 
 
 def test_groups_are_those_of_pandas_judged_by_scikit_learn():
-    found = by_group("organ", "scanner")
-    assert list(found) == [
+    result = by_group("organ", "scanner")
+    assert list(result) == [
         ("organ", "lung"), ("organ", "skin"), ("organ", "none"), ("scanner", "1"), ("scanner", "2"),
     ]  # fmt: skip
     rows = TABLE.assign(organ=TABLE.organ.fillna("none"), pred=(TABLE.prob_Muscle > 0.5) * 1)
-    for (column, value), group in found.items():
-        own = rows[rows[column].astype(str) == value]
-        truth, guess = own.target, own.pred
+    for (column, value), group in result.items():
+        of_value = rows[rows[column].astype(str) == value]
+        truth, guess = of_value.target, of_value.pred
         seen = {name: figure.value for name, figure in group.metrics.items()}
-        assert (group.tiles, group.slides) == (len(own), own.slide_id.nunique())
+        assert (group.tiles, group.slides) == (len(of_value), of_value.slide_id.nunique())
         assert seen["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
         recall = metrics.recall_score(truth, guess, labels=truth.unique(), average="macro")
         assert seen["balanced_accuracy"] == pytest.approx(recall)
@@ -89,26 +89,26 @@ def test_groups_are_those_of_pandas_judged_by_scikit_learn():
         assert seen["f1_macro"] == pytest.approx(f1)
         if len(np.union1d(truth, guess)) > 1:
             assert seen["kappa"] == pytest.approx(metrics.cohen_kappa_score(truth, guess))
-    assert found["organ", "lung"].most_confused == ("Fat", "Muscle", 1)
-    assert found["organ", "none"].most_confused == ("Muscle", "Fat", 1)
-    assert found["organ", "none"].metrics["calibration_error"].value == pytest.approx(0.8)
+    assert result["organ", "lung"].most_confused == ("Fat", "Muscle", 1)
+    assert result["organ", "none"].most_confused == ("Muscle", "Fat", 1)
+    assert result["organ", "none"].metrics["calibration_error"].value == pytest.approx(0.8)
 
 
 def test_a_group_of_one_slide_has_no_interval():
-    found = by_group("organ")
-    skin = found["organ", "skin"].metrics["accuracy"]
+    result = by_group("organ")
+    skin = result["organ", "skin"].metrics["accuracy"]
     assert (skin.text(), skin.units) == (f"({ALONE})", 1)
-    lung = found["organ", "lung"].metrics["accuracy"]
+    lung = result["organ", "lung"].metrics["accuracy"]
     assert 0 <= lung.low < lung.value < lung.high <= 1
     assert lung.text(2).endswith("(of 2)")
 
 
 def test_of_many_values_the_largest_are_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "SHOWN", 2)
-    found = by_group("slide_id")
-    assert [group.is_shown for group in found.values()] == [True, False, True, False]
-    assert all(np.isfinite(group.metrics["f1_macro"].value) for group in found.values())
-    assert len(groups.as_table(list(found.values()))["value"]) == 4
+    result = by_group("slide_id")
+    assert [group.is_shown for group in result.values()] == [True, False, True, False]
+    assert all(np.isfinite(group.metrics["f1_macro"].value) for group in result.values())
+    assert len(groups.as_table(list(result.values()))["value"]) == 4
 
 
 def test_values_without_end_are_no_groups(monkeypatch: pytest.MonkeyPatch):
@@ -126,16 +126,16 @@ def test_a_null_is_a_value_of_a_group(values: list[str | None], number: int):
 
 
 def test_slides_say_what_groups_they_are_of():
-    found = groups.by_slide(pa.Table.from_pandas(TABLE), ["scanner", "target"], ["c", "a"])
-    assert found == {"scanner": ["2", "1"], "target": ["0, 1", "0, 1"]}
+    columns = groups.by_slide(pa.Table.from_pandas(TABLE), ["scanner", "target"], ["c", "a"])
+    assert columns == {"scanner": ["2", "1"], "target": ["0, 1", "0, 1"]}
 
 
 def test_metrics_are_named_by_values_that_are_data():
     value = 'Über "x" /'
     [group] = by_group("organ", organ=value).values()
-    found = groups.as_metrics([group], "best/test/group")
+    metrics = groups.as_metrics([group], "best/test/group")
     start = f"best/test/group/organ/{encode_name(value)}"
-    assert set(found) == {f"{start}/{n}" for n in (
+    assert set(metrics) == {f"{start}/{n}" for n in (
         "f1_macro", "f1_macro_low", "f1_macro_high", "accuracy"
     )}  # fmt: skip
     [long] = by_group("organ", organ="Ü" * 100).values()
@@ -175,19 +175,19 @@ def rows(file: Path) -> list[dict]:
 def test_a_fit_tells_figures_by_group(artifacts: TABLES, capsys: pytest.CaptureFixture[str]):
     argv = [*arguments(artifacts), *GROUPS, "tracking.enabled=false", "output=out", "fold=1"]
     assert probe.main(argv) == 0
-    said = capsys.readouterr().out
-    assert "95 % over patients" in said
-    assert "validation by organ" in said
+    output = capsys.readouterr().out
+    assert "95 % over patients" in output
+    assert "validation by organ" in output
     table = pq.read_table("out/predictions.parquet")
     assert table["organ"].to_pylist() == ["Über", None] * 3
     assert table["patient_id"].to_pylist() == [2] * 3 + [3] * 3
     assert table["stain"].to_pylist() == ["HE"] * 3 + [None] * 3
-    found = rows(Path("out/groups.json"))
-    assert [(row["column"], row["value"], row["tiles"], row["units"]) for row in found] == [
+    recorded_rows = rows(Path("out/groups.json"))
+    assert [(row["column"], row["value"], row["tiles"], row["units"]) for row in recorded_rows] == [
         ("organ", "Über", 3, 2), ("organ", "none", 3, 2),
         ("stain", "HE", 3, 1), ("stain", "none", 3, 1),
     ]  # fmt: skip
-    assert found[2]["accuracy_low"] is None
+    assert recorded_rows[2]["accuracy_low"] is None
     assert Path("out/groups_organ.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -201,18 +201,18 @@ def test_predictions_out_of_fold_get_the_whole_evidence(artifacts: TABLES, tmp_p
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("tissue-probe").experiment_id
     [run] = client.search_runs([experiment], "params.mode = 'fit'")
-    found = load_run(run.info.run_id).metrics
+    recorded = load_run(run.info.run_id).metrics
     table = pq.read_table("out/oof_predictions.parquet")
     assert len(table) == 12
     predictions = Predictions.from_table(table, NAMES, "patient_id")
     expected = estimates.estimate(predictions, ordered=True)
     assert predictions.clusters == 3
     for name in ("f1_macro", "kappa_quadratic"):
-        own = expected[name]
-        assert found[f"best/oof/{name}"] == own.value
-        assert found[f"best/oof/{name}_low"] == own.low
-    assert found[f"best/oof/group/organ/{encode_name('Über')}/f1_macro"] >= 0
-    assert {"calibration/error_before", "calibration/error_after"} <= set(found)
+        expected_value = expected[name]
+        assert recorded[f"best/oof/{name}"] == expected_value.value
+        assert recorded[f"best/oof/{name}_low"] == expected_value.low
+    assert recorded[f"best/oof/group/organ/{encode_name('Über')}/f1_macro"] >= 0
+    assert {"calibration/error_before", "calibration/error_after"} <= set(recorded)
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {f"oof_{name}" for name in (
         "evidence.json", "slides.json", "confusions.json", "groups.json", "review.parquet",
@@ -240,7 +240,7 @@ def test_refused_before_anything_is_written(
 ):
     named = arguments(artifacts, marks=[[1]] * 12 if "marks" in argv[0] else None)
     assert probe.main([*named, *argv, "tracking.enabled=false", "fold=1"]) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert not Path(".featurestore").exists()

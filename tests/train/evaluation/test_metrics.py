@@ -41,7 +41,7 @@ def tiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_figures_are_scikit_learns(tiles):
     target, shares, slide = tiles
-    found = estimate(target, shares, slide, NAMES, ordered=True)
+    by_name = estimate(target, shares, slide, NAMES, ordered=True)
     guess = shares.argmax(axis=1)
     one_hot = np.eye(3)[target]
     expected = {
@@ -59,39 +59,41 @@ def test_figures_are_scikit_learns(tiles):
         expected[f"f1/{name}"] = metrics.f1_score(target, guess, average=None)[index]
         expected[f"auroc/{name}"] = metrics.roc_auc_score(one_hot[:, index], shares[:, index])
     for name, value in expected.items():
-        assert found[name].value == pytest.approx(value, abs=1e-6), name
-        assert found[name].low < found[name].value < found[name].high
+        assert by_name[name].value == pytest.approx(value, abs=1e-6), name
+        assert by_name[name].low < by_name[name].value < by_name[name].high
 
 
 def test_calibration_error_by_hand():
     """Two bins: four tiles at .75 of which two are right, two at .95 both right."""
     shares = np.array([[0.75, 0.25]] * 4 + [[0.05, 0.95]] * 2, dtype=np.float32)
     target = np.array([0, 0, 1, 1, 1, 1])
-    found = estimate(target, shares, np.array([0, 0, 0, 1, 1, 1]), ["a", "b"])
+    by_name = estimate(target, shares, np.array([0, 0, 0, 1, 1, 1]), ["a", "b"])
     expected = (4 * 0.25 + 2 * 0.05) / 6
-    assert found["calibration_error"].value == pytest.approx(expected, abs=1e-6)
+    assert by_name["calibration_error"].value == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_a_unit_sums_are_those_of_the_other_tiles(tiles):
     """Of each slide left out, scikit-learn is asked on the rows that stay."""
     target, shares, slide = tiles
-    found = computed(leave_one_out(target, shares, slide).left_out)
+    left_out_metrics = computed(leave_one_out(target, shares, slide).left_out)
     for number in range(12):
         rows = slide != number
-        own, guess = target[rows], shares[rows].argmax(axis=1)
+        true, guess = target[rows], shares[rows].argmax(axis=1)
         expected = {
-            "f1_macro": metrics.f1_score(own, guess, average="macro"),
-            "kappa": metrics.cohen_kappa_score(own, guess),
-            "kappa_quadratic": metrics.cohen_kappa_score(own, guess, weights="quadratic"),
-            "brier": ((shares[rows] - np.eye(3)[own]) ** 2).sum(axis=1).mean(),
+            "f1_macro": metrics.f1_score(true, guess, average="macro"),
+            "kappa": metrics.cohen_kappa_score(true, guess),
+            "kappa_quadratic": metrics.cohen_kappa_score(true, guess, weights="quadratic"),
+            "brier": ((shares[rows] - np.eye(3)[true]) ** 2).sum(axis=1).mean(),
         }
         for name, value in expected.items():
-            assert found[name][number] == pytest.approx(value, abs=1e-6), name
+            assert left_out_metrics[name][number] == pytest.approx(value, abs=1e-6), name
         for index, name in enumerate(NAMES):
-            area = metrics.roc_auc_score(own == index, shares[rows, index])
-            average = metrics.average_precision_score(own == index, shares[rows, index])
-            assert found[f"auroc/{name}"][number] == pytest.approx(area, abs=5e-4)
-            assert found[f"average_precision/{name}"][number] == pytest.approx(average, abs=5e-3)
+            area = metrics.roc_auc_score(true == index, shares[rows, index])
+            average = metrics.average_precision_score(true == index, shares[rows, index])
+            assert left_out_metrics[f"auroc/{name}"][number] == pytest.approx(area, abs=5e-4)
+            assert left_out_metrics[f"average_precision/{name}"][number] == pytest.approx(
+                average, abs=5e-3
+            )
 
 
 def test_a_rare_class_is_left_out_as_exactly():
@@ -102,12 +104,12 @@ def test_a_rare_class_is_left_out_as_exactly():
     share = 1 / (1 + np.exp(-logit))
     shares = np.stack([1 - share, share], axis=1).astype(np.float32)
     slide = np.arange(10_000) // 1_000
-    found = computed(leave_one_out(rare, shares, slide).left_out, ["many", "rare"])
+    left_out_metrics = computed(leave_one_out(rare, shares, slide).left_out, ["many", "rare"])
     exact = [
         metrics.average_precision_score(rare[slide != number], shares[slide != number, 1])
         for number in range(10)
     ]
-    error = np.std(found["average_precision/rare"] - exact)
+    error = np.std(left_out_metrics["average_precision/rare"] - exact)
     assert error < 0.05 * np.std(exact)
 
 
@@ -121,22 +123,22 @@ def test_slides_that_differ_make_wider_intervals_than_tiles_do(tiles):
 def test_a_class_that_is_not_there_is_left_out(tiles):
     target, shares, slide = tiles
     four = np.pad(shares, ((0, 0), (0, 1)))
-    found = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"])
-    assert np.isnan(found["auroc/Blood"].value)
-    assert np.isnan(found["f1/Blood"].value)
-    assert np.isnan(found["recall/Nerve"].value)  # predicted, never true
-    assert found["f1/Nerve"].value == 0
+    by_name = estimate(np.minimum(target, 1), four, slide, [*NAMES, "Blood"])
+    assert np.isnan(by_name["auroc/Blood"].value)
+    assert np.isnan(by_name["f1/Blood"].value)
+    assert np.isnan(by_name["recall/Nerve"].value)  # predicted, never true
+    assert by_name["f1/Nerve"].value == 0
     guess = shares.argmax(axis=1)
-    assert found["f1_macro"].value == pytest.approx(
+    assert by_name["f1_macro"].value == pytest.approx(
         metrics.f1_score(np.minimum(target, 1), guess, average="macro", labels=[0, 1, 2])
     )
 
 
 def test_one_slide_has_no_interval(tiles):
     target, shares, _ = tiles
-    found = estimate(target, shares, np.zeros(600, dtype=int), NAMES)
-    assert np.isfinite(found["accuracy"].value)
-    assert np.isnan(found["accuracy"].low)
+    by_name = estimate(target, shares, np.zeros(600, dtype=int), NAMES)
+    assert np.isfinite(by_name["accuracy"].value)
+    assert np.isnan(by_name["accuracy"].low)
 
 
 def test_an_interval_of_a_mean_is_that_of_a_t_test(tiles):
@@ -145,46 +147,46 @@ def test_an_interval_of_a_mean_is_that_of_a_t_test(tiles):
     right = np.arange(50) < rng.normal(35, 4, size=24).round()[:, None]
     target, slide = np.zeros(24 * 50, int), np.repeat(np.arange(24), 50)
     shares = np.where(right.reshape(-1, 1), [[0.9, 0.1]], [[0.1, 0.9]])
-    found = estimate(target, shares, slide, ["a", "b"])["accuracy"]
+    accuracy = estimate(target, shares, slide, ["a", "b"])["accuracy"]
     by_slide = right.mean(axis=1)
     mean, error = by_slide.mean(), stats.sem(by_slide)
     excess = max(stats.kurtosis(by_slide, bias=False), 0)
     degrees = 2 / (2 / 23 + excess / 24)
     margin = stats.t.ppf(0.975, degrees) * error / (mean * (1 - mean))
     expected = special.expit(special.logit(mean) + np.array([-margin, margin]))
-    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert (accuracy.low, accuracy.high) == pytest.approx(tuple(expected))
 
 
 def test_intervals_stay_within_what_a_figure_can_be(tiles):
     target, shares, slide = tiles
-    for name, found in estimate(target, shares, slide % 3, NAMES, ordered=True).items():
+    for name, figure in estimate(target, shares, slide % 3, NAMES, ordered=True).items():
         low, high = spec_of(name).limits
-        if found.has_interval:
-            assert low <= found.low <= found.value <= found.high <= high
+        if figure.has_interval:
+            assert low <= figure.low <= figure.value <= figure.high <= high
 
 
 def test_all_right_on_every_slide_is_not_beyond_doubt():
     """If fewer than .025^(1/8) of the slides were all right, eight of them would hardly be."""
     target, slide = np.tile([0, 1], 8), np.repeat(np.arange(8), 2)
-    found = estimate(target, np.eye(2)[target], slide, ["a", "b"])
+    by_name = estimate(target, np.eye(2)[target], slide, ["a", "b"])
     for name in ("accuracy", "f1_macro", "recall/a", "kappa", "auroc_macro"):
         width = 2 if name == "kappa" else 1
-        assert found[name].high == found[name].value == 1
-        assert found[name].low == pytest.approx(1 - width * (1 - 0.025 ** (1 / 8)))
-    assert found["brier"].ends == (0, 0, pytest.approx(2 * (1 - 0.025 ** (1 / 8))))
+        assert by_name[name].high == by_name[name].value == 1
+        assert by_name[name].low == pytest.approx(1 - width * (1 - 0.025 ** (1 / 8)))
+    assert by_name["brier"].ends == (0, 0, pytest.approx(2 * (1 - 0.025 ** (1 / 8))))
 
 
 def test_there_is_no_interval_without_a_reason(tiles):
     target, shares, slide = tiles
     target = np.where((target == 2) & (slide > 0), 0, target)
-    found = estimate(target, shares, slide, NAMES)
-    assert (found["recall/Nerve"].units, found["recall/Nerve"].no_interval) == (1, ALONE)
-    assert found["recall/Fat"].units == 12
-    assert "too large" in found["calibration_error"].no_interval
+    by_name = estimate(target, shares, slide, NAMES)
+    assert (by_name["recall/Nerve"].units, by_name["recall/Nerve"].no_interval) == (1, ALONE)
+    assert by_name["recall/Fat"].units == 12
+    assert "too large" in by_name["calibration_error"].no_interval
     one_each = np.tile([0, 1], 6)
     alike = estimate(one_each, np.eye(2)[np.zeros(12, int)], np.repeat(range(6), 2), ["a", "b"])
     assert (alike["accuracy"].value, alike["accuracy"].no_interval) == (0.5, ALIKE)
-    for each in [*found.values(), *alike.values()]:
+    for each in [*by_name.values(), *alike.values()]:
         assert each.has_interval != bool(each.no_interval) or np.isnan(each.value)
 
 
@@ -224,26 +226,26 @@ def test_a_unit_that_has_a_class_alone_takes_it_along(tiles):
     """Nerve is on one slide: without it, means are over the other classes."""
     target, shares, slide = tiles
     target = np.where((target == 2) & (slide > 0), 0, target)
-    found = computed(leave_one_out(target, shares, slide).left_out)
+    left_out_metrics = computed(leave_one_out(target, shares, slide).left_out)
     rows = slide > 0
     expected = [metrics.roc_auc_score(target[rows] == k, shares[rows, k]) for k in (0, 1)]
-    assert np.isnan(found["auroc/Nerve"][0])
-    assert found["auroc_macro"][0] == pytest.approx(np.mean(expected), abs=2e-3)
+    assert np.isnan(left_out_metrics["auroc/Nerve"][0])
+    assert left_out_metrics["auroc_macro"][0] == pytest.approx(np.mean(expected), abs=2e-3)
 
 
 def test_a_single_class_has_no_kappa_and_no_areas():
     shares = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], dtype=np.float32)
-    found = estimate(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
+    by_name = estimate(np.zeros(3, int), shares, np.arange(3), ["a", "b"], ordered=True)
     for name in ("kappa", "kappa_quadratic", "auroc_macro", "average_precision_macro"):
-        assert np.isnan([found[name].value, found[name].low]).all(), name
-    assert (found["accuracy"].value, found["balanced_accuracy"].high) == (1, 1)
+        assert np.isnan([by_name[name].value, by_name[name].low]).all(), name
+    assert (by_name["accuracy"].value, by_name["balanced_accuracy"].high) == (1, 1)
 
 
 def test_probabilities_that_are_all_alike_order_nothing():
     target = np.array([0, 1, 0, 1, 1])
-    found = estimate(target, np.full((5, 2), 0.5, np.float32), target, ["a", "b"])
-    assert found["auroc/b"].value == 0.5
-    assert found["average_precision/b"].value == pytest.approx(0.6)
+    by_name = estimate(target, np.full((5, 2), 0.5, np.float32), target, ["a", "b"])
+    assert by_name["auroc/b"].value == 0.5
+    assert by_name["average_precision/b"].value == pytest.approx(0.6)
 
 
 def test_confusions_come_worst_first():
@@ -253,10 +255,10 @@ def test_confusions_come_worst_first():
         np.repeat([0, 1, 0, 1, 0, 0], [5, 3, 1, 8, 4, 2]),
     )
     slide = np.repeat([0, 1], [21, 2])
-    found = confusions(predictions(true, np.eye(3)[predicted], slide, NAMES),
+    rows = confusions(predictions(true, np.eye(3)[predicted], slide, NAMES),
                        confusion_matrix(true, predicted, 3))  # fmt: skip
-    low, high = np.array(found.pop("low")), np.array(found.pop("high"))
-    assert found == {
+    low, high = np.array(rows.pop("low")), np.array(rows.pop("high"))
+    assert rows == {
         "true": ["Nerve", "Fat", "Muscle"],
         "predicted": ["Fat", "Muscle", "Fat"],
         "tiles": [4, 3, 1],
@@ -269,8 +271,8 @@ def test_confusions_come_worst_first():
 
 def test_nothing_is_confused_by_who_is_right():
     true = np.repeat([0, 1, 2], [3, 4, 5])
-    found = confusions(predictions(true, np.eye(3)[true], true, NAMES), np.diag([3, 4, 5]))
-    assert all(values == [] for values in found.values())
+    rows = confusions(predictions(true, np.eye(3)[true], true, NAMES), np.diag([3, 4, 5]))
+    assert all(values == [] for values in rows.values())
 
 
 def test_tiles_are_counted_by_unit_truth_and_prediction():

@@ -45,8 +45,8 @@ def runs(home: Path) -> list:
     """Return the parent run and its children."""
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
     experiment = client.get_experiment_by_name("tissue-probe").experiment_id
-    found = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
-    return [found[0], *(r for r in found if r.data.tags.get("mlflow.parentRunId"))]
+    children = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+    return [children[0], *(r for r in children if r.data.tags.get("mlflow.parentRunId"))]
 
 
 pytestmark = pytest.mark.slow
@@ -163,12 +163,12 @@ def test_variants_of_the_rules_are_those_of_the_views(capsys: pytest.CaptureFixt
     assert table is not None
     assert len(head_grid.heads) == 8 * 5
     for variant, snapshot in enumerate(snapshots):
-        own = snapshot.fold_set().keys
+        keys = snapshot.fold_set().keys
         kept = table.fold[:, variant] >= 0
         rows = table.keys["row"].to_numpy()[kept]
         folds = table.fold[kept, variant]
-        np.testing.assert_array_equal(np.sort(own["row"].to_numpy()), rows)
-        by_row = dict(zip(own["row"].to_pylist(), own["fold"].to_pylist(), strict=True))
+        np.testing.assert_array_equal(np.sort(keys["row"].to_numpy()), rows)
+        by_row = dict(zip(keys["row"].to_pylist(), keys["fold"].to_pylist(), strict=True))
         assert [by_row[row] for row in rows.tolist()] == folds.tolist()
 
 
@@ -219,8 +219,8 @@ def test_the_leak_gap_and_the_curve_of_label_efficiency(capsys: pytest.CaptureFi
             "sweep.train_fraction=[0.3,1.0]", "probe=ridge", "weight_decay=0.1",
             "tracking.enabled=false", "output=out"]  # fmt: skip
     assert probe.main(argv) == 0
-    said = capsys.readouterr().out
-    gap = float(said.split("leak gap: ")[1].split()[0])
+    output = capsys.readouterr().out
+    gap = float(output.split("leak gap: ")[1].split()[0])
     assert 0.01 < gap < 0.1
     for name in ("kfold_strategy", "train_fraction", "settings"):
         assert Path(f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -317,9 +317,9 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
         for tiles in (snapshot.fold_set(), snapshot.test_set())
     )  # fmt: skip
     scale = StandardScaler().fit(x)
-    own = compute_sample_weight("balanced", y)
-    theirs = LogisticRegression(C=1 / (0.01 * own.sum()), tol=1e-8, max_iter=5000)
-    expected = theirs.fit(scale.transform(x), y, own).predict(scale.transform(held))
+    weights = compute_sample_weight("balanced", y)
+    theirs = LogisticRegression(C=1 / (0.01 * weights.sum()), tol=1e-8, max_iter=5000)
+    expected = theirs.fit(scale.transform(x), y, weights).predict(scale.transform(held))
     table = pq.read_table("out/predictions.parquet")
     assert (table["pred"].to_numpy() != expected).sum() <= 1
 
@@ -361,7 +361,7 @@ def test_the_final_head_is_solved_to_the_optimum_of_all_tiles():
 )
 def test_refusals(argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]):
     assert probe.main([*argv, "tracking.enabled=false"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("error: ") == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1
     for word in words:
-        assert word in said
+        assert word in error

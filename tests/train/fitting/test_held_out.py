@@ -107,14 +107,14 @@ def test_what_is_reported_is_of_the_registered_network(tiles: TileTable, name: s
     predictions = held_out.predictions(assembled(result.out_of_fold(heads)), config)
     assert (calibration.doubt, calibration.parts) == ("", 5)
 
-    own = predictions.select(held_out.fold[predictions.keys["x"].to_numpy()] == choice.fold)
-    x = tiles.matrix.read_rows(own.keys["x"].to_numpy())
+    of_fold = predictions.select(held_out.fold[predictions.keys["x"].to_numpy()] == choice.fold)
+    x = tiles.matrix.read_rows(of_fold.keys["x"].to_numpy())
     model = build_network(result, choice.head, config)
-    found = model.network(torch.from_numpy(x)).numpy()
+    probabilities = model.network(torch.from_numpy(x)).numpy()
     assert model.spec.temperature == calibration.temperature != 1
-    np.testing.assert_allclose(found, own.probabilities, rtol=0, atol=1e-6)
-    weights = np.array(model.spec.weights)[own.target]
-    expected = log_loss(own.target, found.astype(float), sample_weight=weights)
+    np.testing.assert_allclose(probabilities, of_fold.probabilities, rtol=0, atol=1e-6)
+    weights = np.array(model.spec.weights)[of_fold.target]
+    expected = log_loss(of_fold.target, probabilities.astype(float), sample_weight=weights)
     assert choice.loss == pytest.approx(expected, rel=1e-4)
 
     if normalize == "none" and name != "ridge":  # float32 knows no probabilities so near to 1

@@ -143,9 +143,9 @@ def test_who_has_neighbours_loads_all_tiles_in_one_order(stream: str):
             return gathered
 
     for rank, shards in enumerate(loaded):
-        whole = load_all(shards, config, Met(None, rank, 4))
+        everything = load_all(shards, config, Met(None, rank, 4))
         for name in ("x", "target", "fold", "cluster", "slide_rank"):
-            assert torch.equal(getattr(whole, name), getattr(expected, name)), name
+            assert torch.equal(getattr(everything, name), getattr(expected, name)), name
     streamed = load_shards(tiles, grid, replace(config, stream="always"), alone)
     assert torch.equal(load_all(streamed, config, alone).x, expected.x)
 
@@ -166,8 +166,8 @@ def test_tiles_are_in_memory_on_all_processes_or_on_none():
 @pytest.mark.parametrize("parts", [1, 700])
 def test_processes_split_the_tiles_to_predict(parts: int):
     tiles = table(parts)
-    whole = TileSet(tiles.keys, tiles.matrix)
-    split = split_tiles(whole, 4)
+    everything = TileSet(tiles.keys, tiles.matrix)
+    split = split_tiles(everything, 4)
     row = tiles.keys["row"].to_numpy()
     assert sorted(np.concatenate([places for places, _ in split])) == list(range(len(row)))
     for places, share in split:

@@ -79,9 +79,9 @@ def test_label_smoothing_leaves_accuracy_where_it_is(uneven: list[str], solver: 
         argv = [*uneven, *SOLVERS[solver], f"label_smoothing={smoothing}"]
         with pytest.warns(FeatureStoreWarning) as heard:
             accuracy[smoothing], loss = fitted(argv)
-        said = [str(one.message) for one in heard if "few tiles" in str(one.message)]
-        assert len(said) == 1
-        assert "Blood 8, Nerve 0 (validating on fold 1)" in said[0]
+        messages = [str(one.message) for one in heard if "few tiles" in str(one.message)]
+        assert len(messages) == 1
+        assert "Blood 8, Nerve 0 (validating on fold 1)" in messages[0]
         assert 0 < float(loss) < 1
     assert accuracy[0.1] >= accuracy[0.0] - 0.02
     assert accuracy[0.1] > 0.95
@@ -109,9 +109,9 @@ def test_a_fold_that_validates_nothing_is_refused(
     )
     pq.write_table(split, tmp_path / "tiles.parquet")
     assert probe.main(uneven) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "No validation tile is of a class that is trained on" in said
-    assert "12 validation tiles" in said
+    error = " ".join(capsys.readouterr().err.split())
+    assert "No validation tile is of a class that is trained on" in error
+    assert "12 validation tiles" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -121,8 +121,8 @@ def test_heads_of_a_sweep_are_warned_of_once(uneven: list[str]):
     argv = [*uneven[:2], "fold=all", "optimizer=lbfgs", "sweep.weight_decay=[0.01,0.1]"]
     with pytest.warns(FeatureStoreWarning) as heard:
         fitted(argv)
-    [said] = [str(one.message) for one in heard if "few tiles" in str(one.message)]
-    assert "few tiles to train on, the fewest of 2 settings: " in said
-    assert "Blood 3 (validating on fold 0), Blood 8, Nerve 0 (validating on fold 1)" in said
+    [message] = [str(one.message) for one in heard if "few tiles" in str(one.message)]
+    assert "few tiles to train on, the fewest of 2 settings: " in message
+    assert "Blood 3 (validating on fold 0), Blood 8, Nerve 0 (validating on fold 1)" in message
     counts = np.array([[0, 9], [0, 9], [10, 90]])
     assert few_by_fold(counts, [2, 3, 4], ["a", "b"]) == "a 0, b 9 (validating on fold 2, 3)"

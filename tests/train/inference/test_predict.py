@@ -84,19 +84,19 @@ QUIET = "tracking.enabled=false"
 def expected() -> pa.Table:
     """Gather the embeddings of all tiles by their keys, and apply the network to them at once."""
     tiles = pq.read_table("tiles.parquet").select(KEY)
-    whole = pa.concat_tables(pq.read_table(file) for file in sorted(Path("in").iterdir()))
-    rows = whole.select(KEY).append_column("row", pa.array(np.arange(len(whole))))
+    together = pa.concat_tables(pq.read_table(file) for file in sorted(Path("in").iterdir()))
+    rows = together.select(KEY).append_column("row", pa.array(np.arange(len(together))))
     joined = tiles.join(rows, KEY, join_type="inner").sort_by([(key, "ascending") for key in KEY])
-    vectors = np.array(whole["embedding"].to_pylist())[joined["row"].to_numpy()]
+    vectors = np.array(together["embedding"].to_pylist())[joined["row"].to_numpy()]
     network = checkpoint.load(Path("head.safetensors")).network
     shares = network(torch.tensor(vectors, dtype=torch.float32)).numpy()
     columns = {"prob_Fat": shares[:, 0], "prob_Muscle": shares[:, 1]}
     return pa.table({**{key: joined[key] for key in KEY}, **columns})
 
 
-def same(found: pa.Table, wanted: pa.Table) -> bool:
-    return all(found[key].to_pylist() == wanted[key].to_pylist() for key in KEY) and all(
-        np.allclose(found[name], wanted[name], atol=1e-6) for name in ("prob_Fat", "prob_Muscle")
+def same(result: pa.Table, wanted: pa.Table) -> bool:
+    return all(result[key].to_pylist() == wanted[key].to_pylist() for key in KEY) and all(
+        np.allclose(result[name], wanted[name], atol=1e-6) for name in ("prob_Fat", "prob_Muscle")
     )
 
 
@@ -114,14 +114,14 @@ def same(found: pa.Table, wanted: pa.Table) -> bool:
 def test_probabilities_are_those_of_the_network_on_gathered_rows(cohort: Cohort, how: dict):
     """Slides span row groups and files, rows lie in any order, names are hostile."""
     assert probe.main([*cohort(**how), QUIET, "output=out"]) == 0
-    found = partitions.read(Path("out/predictions"))
-    assert found.column_names == [*KEY, "target", "pred", "predicted", "prob_Fat", "prob_Muscle"]
-    assert len(found) == len(NAMES) * TILES - 3
-    assert same(found, expected())
-    shares = np.stack([found["prob_Fat"], found["prob_Muscle"]], axis=1)
-    np.testing.assert_array_equal(found["pred"], shares.argmax(axis=1))
-    names = [["Fat", "Muscle"][index] for index in found["pred"].to_pylist()]
-    assert found["predicted"].to_pylist() == names
+    table = partitions.read(Path("out/predictions"))
+    assert table.column_names == [*KEY, "target", "pred", "predicted", "prob_Fat", "prob_Muscle"]
+    assert len(table) == len(NAMES) * TILES - 3
+    assert same(table, expected())
+    shares = np.stack([table["prob_Fat"], table["prob_Muscle"]], axis=1)
+    np.testing.assert_array_equal(table["pred"], shares.argmax(axis=1))
+    names = [["Fat", "Muscle"][index] for index in table["pred"].to_pylist()]
+    assert table["predicted"].to_pylist() == names
     lacking = pq.read_table("out/without_embedding.parquet").to_pylist()
     assert lacking == pq.read_table("tiles.parquet").select(KEY).to_pylist()[-3:]
 
@@ -131,10 +131,10 @@ def test_a_mask_limits_what_is_predicted(cohort: Cohort, capsys: pytest.CaptureF
     argv = [*cohort(), QUIET, "output=out"]
     assert probe.main([*argv, "where=slide_id in ('a b', '#&+') and x >= 3"]) == 0
     assert "2 of 32 tiles have no embedding, listed in out/without" in capsys.readouterr().out
-    found = partitions.read(Path("out/predictions"))
+    table = partitions.read(Path("out/predictions"))
     tiles = pq.read_table("tiles.parquet").select(KEY).to_pylist()
     asked = [row for row in tiles if row["slide_id"] in ("a b", "#&+") and row["x"] >= 3]
-    assert found.select(KEY).to_pylist() == sorted(
+    assert table.select(KEY).to_pylist() == sorted(
         asked[:-2], key=lambda row: tuple(row.values())
     )  # fmt: skip
     assert probe.main([*argv, "where=x < 2", "resume=true"]) == 2
@@ -169,8 +169,8 @@ def test_every_reader_gets_the_very_names_of_the_slides(cohort: Cohort, names: l
     assert all(name.isascii() and len(name) < 64 and "=" not in name for name in files)
     wanted = sorted(keys(names))
     for reader, read in READERS.items():
-        found = read("out/predictions").select([*KEY, "prob_Fat"])
-        assert sorted(zip(*(found[key].to_pylist() for key in KEY), strict=True)) == wanted, reader
+        table = read("out/predictions").select([*KEY, "prob_Fat"])
+        assert sorted(zip(*(table[key].to_pylist() for key in KEY), strict=True)) == wanted, reader
     ours = partitions.read(folder)
     assert ours.equals(pq.read_table(folder).sort_by([(key, "ascending") for key in KEY]))
 
@@ -208,9 +208,9 @@ def test_predictions_in_folders_of_hive_are_read_as_they_were_meant(name: str):
         folder = Path("id=7/predictions") / f"slide_id={slide}"
         folder.mkdir(parents=True)
         pq.write_table(shares, folder / "tiles.parquet")
-    found = compare.predictions("id=7/predictions", None)
-    assert found["slide_id"].to_pylist() == sorted([name, "c/d"])
-    assert found.column_names == ["x", "y", "pred", "prob_Fat", "slide_id"]
+    table = compare.predictions("id=7/predictions", None)
+    assert table["slide_id"].to_pylist() == sorted([name, "c/d"])
+    assert table.column_names == ["x", "y", "pred", "prob_Fat", "slide_id"]
 
 
 @pytest.mark.slow
@@ -224,8 +224,8 @@ def test_labels_are_there_or_not(cohort: Cohort, capsys: pytest.CaptureFixture[s
     assert review["confidence"].to_numpy().max() < 0.6
 
     assert probe.main([*cohort(), QUIET, "output=out"]) == 0
-    found = partitions.read(Path("out/predictions"))
-    right = np.mean(found["target"].to_numpy() == found["pred"].to_numpy())
+    table = partitions.read(Path("out/predictions"))
+    right = np.mean(table["target"].to_numpy() == table["pred"].to_numpy())
     assert f"{right:.4f}" in capsys.readouterr().out
     assert Path("out/confusion.png").exists()
 
@@ -238,17 +238,17 @@ def test_faulty_embeddings_spoil_their_slides_alone(
     faults = {3: [1.0] * 5 + [float("inf")], 90: [1.0], 95: [float("nan")] * DIM}
     argv = [*cohort(faults=faults), QUIET, "output=out"]
     assert probe.main(argv) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for words in ("not all of one length (6", "1 of 317 rows", "slide_id='e\\'\"", "length 1"):
-        assert words in said
-    found = partitions.read(Path("out/predictions"))
-    assert set(found["slide_id"].to_pylist()) == set(NAMES) - {"a b", "e'\";--"}
+        assert words in error
+    table = partitions.read(Path("out/predictions"))
+    assert set(table["slide_id"].to_pylist()) == set(NAMES) - {"a b", "e'\";--"}
     tiles = pq.read_table("tiles.parquet")
     some = tiles.filter(pa.compute.is_in(tiles["slide_id"], pa.array(["a b", "..", "c/d"])))
     pq.write_table(some, "tiles.parquet")
     assert probe.main(argv) == 2
-    assert "NaN, null or infinite" in (said := capsys.readouterr().err)
-    assert "1 of 120 rows" in said
+    assert "NaN, null or infinite" in (error := capsys.readouterr().err)
+    assert "1 of 120 rows" in error
     pq.write_table(some.slice(TILES), "tiles.parquet")
     assert probe.main(argv) == 0
     assert len(partitions.read(Path("out/predictions"))) == 80  # what was there is replaced
@@ -308,9 +308,9 @@ def test_refused_before_anything_is_written(
     change(pq.read_table("tiles.parquet"))
     before = sorted(Path().rglob("*"))
     assert probe.main(argv) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for word in words:
-        assert word in said
+        assert word in error
     assert sorted(Path().rglob("*")) == before
 
 
@@ -352,26 +352,26 @@ def test_what_is_whole_is_not_read_again(
     (folder,) = {file.parent for file in tmp_path.rglob("predictions/*.parquet")} or {
         file.parent for file in tmp_path.rglob(".featurestore/fits/*/*.parquet")
     }
-    there = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
-    assert len(there) == 3
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+    assert len(times) == 3
     part = folder / (partitions.file_name("x") + partitions.UNFINISHED)  # a killed writer's
     part.write_bytes(b"PAR1")
     capsys.readouterr()
     assert probe.main([*argv, "resume=true"]) == 0
-    said = capsys.readouterr().out
-    assert "197 tiles of 5 slides" in said
-    assert "3 slides were there" in said
+    printed = capsys.readouterr().out
+    assert "197 tiles of 5 slides" in printed
+    assert "3 slides were there" in printed
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("tissue-probe").experiment_id])
     assert run.info.status == "FINISHED"
     tags = {tag.key for item in run.inputs.dataset_inputs for tag in item.tags}
     assert {"sha256", "stamp"} <= tags  # the embeddings are not read a second time
-    found = compare.predictions(run.info.run_id, None)
-    assert same(found.sort_by([(key, "ascending") for key in KEY]), expected())
+    table = compare.predictions(run.info.run_id, None)
+    assert same(table.sort_by([(key, "ascending") for key in KEY]), expected())
     logged = [item.path for item in client.list_artifacts(run.info.run_id)]
     assert "predictions" in logged
     if output:
-        assert all(file.stat().st_mtime_ns == time for file, time in there.items())
+        assert all(file.stat().st_mtime_ns == time for file, time in times.items())
         assert not part.exists()
         assert probe.main([*argv, "resume=auto"]) == 0
         assert "0 tiles of 0 slides" in capsys.readouterr().out
@@ -392,9 +392,9 @@ def test_predictions_of_something_else_are_not_gone_on_with(
     cohort(normalize="l2")
     for resume in ("true", "auto"):
         assert probe.main([*argv, f"resume={resume}"]) == 2
-        said = capsys.readouterr().err
-        assert "made of something else" in said
-        assert "another checkpoint, embeddings" in said
+        error = capsys.readouterr().err
+        assert "made of something else" in error
+        assert "another checkpoint, embeddings" in error
     assert partitions.read(Path("out/predictions")).equals(before)
 
 
@@ -427,8 +427,8 @@ def test_two_ranks_write_what_one_process_writes(cohort: Cohort, order: str, tmp
     assert probe.main([*argv, "output=one"]) == (2 if order == "sorted" else 0)
     two = ["torchrun", "--nproc_per_node", "2", PROBE]
     done = launch([*two, *argv, "output=two"], tmp_path, ACCELERATE_USE_CPU="1")
-    said = done.stderr.count("2 of 317 rows"), done.stdout.count("317 tiles of 8 slides")
-    assert said == ((1, 0) if order == "sorted" else (0, 1)), done.stderr
+    counts = done.stderr.count("2 of 317 rows"), done.stdout.count("317 tiles of 8 slides")
+    assert counts == ((1, 0) if order == "sorted" else (0, 1)), done.stderr
     ours, theirs = (partitions.read(Path(f"{name}/predictions")) for name in ("one", "two"))
     assert len(ours) == (240 if order == "sorted" else 317)
     assert ours.equals(theirs)
@@ -448,12 +448,12 @@ def test_a_killed_process_leaves_whole_slides(cohort: Cohort, tmp_path: Path):
     pq.write_table(pa.table({**keys, "embedding": vectors}), "in/a.parquet", row_group_size=50)
     command = [sys.executable, PROBE, *argv, "output=out"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(there := list(Path("out/predictions").rglob("*.parquet"))) < 20:
+    while len(written_files := list(Path("out/predictions").rglob("*.parquet"))) < 20:
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    times = {file: file.stat().st_mtime_ns for file in there}
+    times = {file: file.stat().st_mtime_ns for file in written_files}
     assert probe.main([*argv, "output=out", "resume=true"]) == 0
     assert probe.main([*argv, "output=whole"]) == 0
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())

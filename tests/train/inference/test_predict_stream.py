@@ -143,7 +143,7 @@ def test_machines_that_share_no_output_are_told_so(tmp_path: Path, monkeypatch: 
     tiles = cohort(840)
     read = work.read_tiles
     monkeypatch.setattr(
-        stream, "read_tiles", lambda file, own: read(Path("elsewhere", file.name), own)
+        stream, "read_tiles", lambda file, columns: read(Path("elsewhere", file.name), columns)
     )
     with pytest.raises(ArtifactError, match="name an output that all machines share"):
         predict(tiles, "out", 2)

@@ -57,24 +57,24 @@ def agree(given: SlidePredictions) -> None:
     """Compare regions and pixels with what was painted."""
     label, truth = painted(given)
     cut = label_map(given)
-    found = regions(cut, given)
-    assert shapely.is_valid(found.shape).all()
-    assert set(shapely.get_type_id(found.shape).tolist()) == {3}  # polygons, no collections
+    areas = regions(cut, given)
+    assert shapely.is_valid(areas.shape).all()
+    assert set(shapely.get_type_id(areas.shape).tolist()) == {3}  # polygons, no collections
     height, width = label.shape
     column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     for index in range(K):
         inside = np.zeros(label.shape, dtype=int)
-        for shape in found.shape[found.label == index]:
+        for shape in areas.shape[areas.label == index]:
             inside += shapely.contains_xy(shape, column, row)
         np.testing.assert_array_equal(inside, label == index)  # in one region, or in none
-        assert found.area[found.label == index].sum() == (label == index).sum()
+        assert areas.area[areas.label == index].sum() == (label == index).sum()
     pixels = grid((width, height), given.step, 10**6)
     rows = places(cut.ys, pixels.pixel, pixels.height)
     columns = places(cut.xs, pixels.pixel, pixels.width)
     for values, expected in ((cut.label, label), (cut.truth, truth)):
         drawn = sample(cut.spread(values, NONE), rows, columns, NONE)
-        whole = drawn.repeat(pixels.pixel, axis=0).repeat(pixels.pixel, axis=1)
-        np.testing.assert_array_equal(whole[:height, :width], expected)
+        enlarged = drawn.repeat(pixels.pixel, axis=0).repeat(pixels.pixel, axis=1)
+        np.testing.assert_array_equal(enlarged[:height, :width], expected)
 
 
 @st.composite
@@ -103,13 +103,13 @@ def test_regions_and_pixels_are_what_the_rule_says_at_every_pixel(given):
 def test_a_hole_is_a_ring_of_its_own():
     x, y = np.divmod(np.arange(9), 3)
     given = tiles(4 * x, 4 * y, [0, 0, 0, 0, 1, 0, 0, 0, 0])
-    found = regions(label_map(given), given)
-    assert found.label.tolist() == [0, 1]
-    ring, middle = found.shape
+    areas = regions(label_map(given), given)
+    assert areas.label.tolist() == [0, 1]
+    ring, middle = areas.shape
     assert len(ring.interiors) == 1 and ring.area == 8 * 16
     assert shapely.get_num_coordinates(ring) == 10  # two squares: straight lines have no points
     assert middle.equals(shapely.box(4, 4, 8, 8))
-    assert found.tiles.tolist() == [8, 1]
+    assert areas.tiles.tolist() == [8, 1]
 
 
 def test_tiles_that_touch_in_a_corner_are_two_regions():
@@ -120,11 +120,11 @@ def test_tiles_that_touch_in_a_corner_are_two_regions():
 def test_where_tiles_overlap_the_mean_probability_decides():
     """Between 0.8 and 0.3 for class 0, and 0.2 and 0.7 for class 1, the mean is 0.55 to 0.45."""
     given = tiles([0, 2], [0, 0], [0, 1], probabilities=[[0.8, 0.2, 0], [0.3, 0.7, 0]])
-    found = regions(label_map(given), given)
-    assert [shape.bounds for shape in found.shape] == [(0, 0, 4, 4), (4, 0, 6, 4)]
-    np.testing.assert_allclose(found.mean, [(0.8 + 0.55) / 2, 0.7], rtol=1e-6)
-    np.testing.assert_allclose(found.least, [0.55, 0.7], rtol=1e-6)
-    assert found.tiles.tolist() == [2, 1]
+    areas = regions(label_map(given), given)
+    assert [shape.bounds for shape in areas.shape] == [(0, 0, 4, 4), (4, 0, 6, 4)]
+    np.testing.assert_allclose(areas.mean, [(0.8 + 0.55) / 2, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(areas.least, [0.55, 0.7], rtol=1e-6)
+    assert areas.tiles.tolist() == [2, 1]
 
 
 def test_gaps_between_tiles_stay_empty():
@@ -144,19 +144,19 @@ def test_a_lone_tile_keeps_the_class_that_was_predicted_for_it():
 def test_regions_that_are_too_small_are_refused():
     given = tiles([0, 4], [0, 0], [0, 1])
     cut = label_map(given)
-    found = regions(cut, given)
-    object.__setattr__(found, "shape", shapely.box([0, 4], 0, [4, 7], 4))
+    areas = regions(cut, given)
+    object.__setattr__(areas, "shape", shapely.box([0, 4], 0, [4, 7], 4))
     with pytest.raises(RegionError, match="not as large"):
-        check(found, cut, given)
+        check(areas, cut, given)
 
 
 def test_regions_elsewhere_are_refused():
     given = tiles([0, 4], [0, 0], [0, 1])
     cut = label_map(given)
-    found = regions(cut, given)
-    object.__setattr__(found, "shape", shapely.box([4, 0], 0, [8, 4], 4))
+    areas = regions(cut, given)
+    object.__setattr__(areas, "shape", shapely.box([4, 0], 0, [8, 4], 4))
     with pytest.raises(RegionError, match="outside"):
-        check(found, cut, given)
+        check(areas, cut, given)
 
 
 def test_every_slide_is_checked(monkeypatch):

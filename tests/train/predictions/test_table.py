@@ -51,5 +51,5 @@ def test_of_equally_sure_tiles_the_keys_decide_whatever_their_order():
             ("descending", [5, 3, 2, 0, 4]),
             ("ascending", [4, 5, 3, 2, 0]),
         ):
-            found = predictions.by_confidence(mask, direction)
-            assert [order[row] for row in found] == expected
+            ordered = predictions.by_confidence(mask, direction)
+            assert [order[row] for row in ordered] == expected

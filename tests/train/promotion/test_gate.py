@@ -122,14 +122,16 @@ def test_a_line_is_a_sentence_with_figure_limit_and_margin():
     asked = Gate(unknown_patients="allow")
     changes = {"shared": {"slides": 0, "patients": None},
                "candidate": figures(0.9, recall_1=0.25, calibration_error=0.05)}  # fmt: skip
-    said = [line.sentence for line in run_checks(asked, evidence(**changes))]
-    assert said[:2] == [
+    sentences = [line.sentence for line in run_checks(asked, evidence(**changes))]
+    assert sentences[:2] == [
         "floor: Fat holds: 0.9000; asked is recall at least 0.5, 0.4 to spare",
         "floor: Connective-Tissue does not hold: 0.2500; asked is recall at least 0.5, 0.25 short",
     ]
-    assert "shared slides holds: 0; asked is at most 0 in training and test, at the limit" in said
-    assert any("allowed by unknown_patients of the gate" in line for line in said)
-    assert not any("nan" in line for line in said)
+    assert (
+        "shared slides holds: 0; asked is at most 0 in training and test, at the limit" in sentences
+    )
+    assert any("allowed by unknown_patients of the gate" in line for line in sentences)
+    assert not any("nan" in line for line in sentences)
     [line] = [line for line in run_checks(Gate(), evidence(**changes)) if "patients" in line.name]
     assert "set unknown_patients: allow in the gate" in line.measured
 
@@ -189,11 +191,11 @@ def test_a_gate_of_ones_own(tmp_path: Path):
         "floor: {figure: f1, classes: {Connective-Tissue: 0.8}}\nworse: null\n"
         f"known: {{test_tiles: {SHA}}}\n"
     )
-    own = filed(Gate, tmp_path / "gate.yaml")
-    gate.check(own)
-    gate.check_classes(own, NAMES)
-    assert own.floor.classes == {"Connective-Tissue": 0.8}
-    assert (own.worse, own.difference, own.known["test_tiles"]) == (None, 0.02, SHA)
+    asked = filed(Gate, tmp_path / "gate.yaml")
+    gate.check(asked)
+    gate.check_classes(asked, NAMES)
+    assert asked.floor.classes == {"Connective-Tissue": 0.8}
+    assert (asked.worse, asked.difference, asked.known["test_tiles"]) == (None, 0.02, SHA)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,8 @@ def test_a_gate_of_ones_own(tmp_path: Path):
 def test_what_a_gate_must_not_say(content: str, words: list[str], tmp_path: Path):
     (tmp_path / "gate.yaml").write_text(content)
     with pytest.raises(ConfigError) as refusal:
-        own = filed(Gate, tmp_path / "gate.yaml")
-        gate.check(own)
-        gate.check_classes(own, NAMES)
+        asked = filed(Gate, tmp_path / "gate.yaml")
+        gate.check(asked)
+        gate.check_classes(asked, NAMES)
     for word in words:
         assert word in str(refusal.value)

@@ -233,8 +233,8 @@ def test_a_browser_shows_the_page(run: tuple[Path, dict[str, float], str], tmp_p
         body = browser.find_element(By.TAG_NAME, "body").text
         for name in ("kappa", "brier", "auroc_macro"):
             assert f"{metrics[f'best/validation/{name}']:.4f}" in body
-        for said in (id_, "accelerate launch", "train/probe.py fold=4", "replay.py models:/tissue"):
-            assert said in body
+        for text in (id_, "accelerate launch", "train/probe.py fold=4", "replay.py models:/tissue"):
+            assert text in body
         sizes = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
         assert len(sizes) >= 9
         assert min(sizes) > 0

@@ -48,10 +48,10 @@ def test_of_several_heads_the_furthest_is_named():
     shard, classes = load_shard("wine")
     heads = make_heads(fold=[0, 1, 2], weight_decay=[1.0, 1e-2, 0.0])
     problem = make_problem(shard, heads, classes=classes)
-    said = unconverged(solve(problem.select(torch.tensor([0, 1])), 7), ["first", "second"])
-    assert said
-    assert "1 of 2 heads, after 7 iterations" in said
-    assert "the furthest, second," in said
+    names = unconverged(solve(problem.select(torch.tensor([0, 1])), 7), ["first", "second"])
+    assert names
+    assert "1 of 2 heads, after 7 iterations" in names
+    assert "the furthest, second," in names
     without_bound = unconverged(solve(problem, 3), ["first", "second", "third"])
     assert without_bound
     assert "third" in without_bound

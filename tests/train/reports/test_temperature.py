@@ -14,18 +14,18 @@ from train.reports.html import Page
 NAMES = ["a", "b"]
 
 
-def told(config: Config, slides: list[str], wrong: int = 3) -> tuple[Page, str, dict]:
+def reported(config: Config, slides: list[str], wrong: int = 3) -> tuple[Page, str, dict]:
     """Return page, print and metrics of a temperature of tiles of which some are wrong."""
     sign = np.where(np.arange(12) < wrong, -1, 1)[:, None]
     target = np.arange(12) % 2
     logits = (sign * np.where(target[:, None] == [0, 1], 2.0, 0.0)).astype(np.float32)
     keys = pa.table({"slide_id": slides, "x": range(12), "y": range(12), "patient_id": slides})
     predictions = Predictions(keys, target, logits, NAMES, config.evidence.resample)
-    found, page, console = calibrate(logits, target, predictions.cluster), Page(), Console()
+    calibration, page, console = calibrate(logits, target, predictions.cluster), Page(), Console()
     with console.capture() as printed:
-        say(console, found, predictions)
-    show(page, found, predictions, config)
-    return page, " ".join(printed.get().split()), found.metrics
+        say(console, calibration, predictions)
+    show(page, calibration, predictions, config)
+    return page, " ".join(printed.get().split()), calibration.metrics
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def told(config: Config, slides: list[str], wrong: int = 3) -> tuple[Page, str, 
     ],
 )  # fmt: skip
 def test_the_page_says_which_tiles_fitted_it(changes: dict, words: list[str]):
-    page, printed, metrics = told(Config(**changes), list("abcd" * 3))
+    page, printed, metrics = reported(Config(**changes), list("abcd" * 3))
     [table] = page.sections["good"]
     for word in [*words, "4 parts of whole slides"]:
         assert word in table.note
@@ -51,7 +51,7 @@ def test_the_page_says_which_tiles_fitted_it(changes: dict, words: list[str]):
 def test_of_one_slide_no_honest_error_is_said():
     config = Config(fold=0)
     config.evidence.resample = "patient_id"
-    page, printed, metrics = told(config, ["a"] * 12)
+    page, printed, metrics = reported(config, ["a"] * 12)
     [table] = page.sections["good"]
     assert "no cross-fitted error: one of the patients has all tiles" in table.note
     assert np.isnan(table.columns["calibration error"][1])
@@ -60,7 +60,7 @@ def test_of_one_slide_no_honest_error_is_said():
 
 
 def test_an_end_of_the_range_is_on_the_page():
-    page, _, _ = told(Config(fold=0), list("abcd" * 3), wrong=0)
+    page, _, _ = reported(Config(fold=0), list("abcd" * 3), wrong=0)
     _, text = page.sections["good"]
     assert text.doubtful
     assert "infinitely sure" in text.text

@@ -51,9 +51,9 @@ class Recorder(NullTracker):
     @contextmanager
     def child(self, name: str) -> Iterator[None]:
         """Keep what is recorded meanwhile apart."""
-        own, self.values = self.values, {}
+        pairs, self.values = self.values, {}
         yield
-        self.values = own
+        self.values = pairs
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep parameters."""
@@ -80,12 +80,12 @@ class Said:
 
     def values(self, key: str) -> set[str | None]:
         """Return what each place says of a key, None where one says nothing."""
-        told = {self.page.get(key), self.params.get(key)}
+        recorded_values = {self.page.get(key), self.params.get(key)}
         if self.model:
-            told.add(self.model["training"]["settings"].get(key))
+            recorded_values.add(self.model["training"]["settings"].get(key))
             line = re.search(rf"^- {key}: (.*)$", self.card or "", re.MULTILINE)
-            told.add(line and line[1])
-        return {None if value is None else str(value) for value in told}
+            recorded_values.add(line and line[1])
+        return {None if value is None else str(value) for value in recorded_values}
 
 
 @pytest.fixture
@@ -173,26 +173,26 @@ def test_what_is_said_was_trained(
     argv: list[str], acting: str, untouched: str | None, built: list[Any], fitted: FITTED
 ):
     """What acts is said with the trainer's own value; what does nothing is not there at all."""
-    said = fitted(*argv)
+    recorded = fitted(*argv)
     keys = set(acting.split())
     final = "final=true" in argv
     recorded_of_folds = {"monitor", "patience", "min_delta", "max_epochs"} if final else set()
     for key in FIT - keys - recorded_of_folds:
-        assert said.values(key) == {None}, key
+        assert recorded.values(key) == {None}, key
     trainer = built[-1]
     for key in keys & {"learning_rate", "weight_decay", "label_smoothing"}:
-        [value] = said.values(key)
+        [value] = recorded.values(key)
         assert value is not None
         assert float(value) == pytest.approx(registered(trainer, key)), key
     for key in keys & {"batch_size", "max_epochs", "optimizer", "monitor"} - recorded_of_folds:
-        assert said.values(key) == {str(getattr(trainer.plan, key))}, key
-    if final and said.model and keys:
-        assert said.model["training"]["settings"]["max_epochs"] == trainer.plan.max_epochs
-    assert said.page["untouched number"].startswith(untouched or "none: ")
-    assert said.params["untouched"] == (untouched or "none")
+        assert recorded.values(key) == {str(getattr(trainer.plan, key))}, key
+    if final and recorded.model and keys:
+        assert recorded.model["training"]["settings"]["max_epochs"] == trainer.plan.max_epochs
+    assert recorded.page["untouched number"].startswith(untouched or "none: ")
+    assert recorded.params["untouched"] == (untouched or "none")
     for what in ("registered head", "untouched number"):
-        assert f"{what}: {said.page[what]}" in said.terminal
-        assert said.card is None or f"- {what}: {said.page[what]}" in said.card
+        assert f"{what}: {recorded.page[what]}" in recorded.terminal
+        assert recorded.card is None or f"- {what}: {recorded.page[what]}" in recorded.card
 
 
 @pytest.mark.slow
@@ -212,29 +212,29 @@ def test_the_rules_are_those_of_the_tiles_that_were_trained_on(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "evaluate_model", evaluated)
-        said = fitted(
+        recorded = fitted(
             "fold=all", "final=true", "thresholds.Fat=0.3", "sweep.thresholds.Fat=[0.5,0.8]",
             "sweep.train_fraction=[0.5,1.0]", "data.test_tiles=test_tiles.parquet",
             "data.test_embeddings=test_embeddings.parquet", "leakage=warn",
             fat=fat,
         )  # fmt: skip
-    assert said.model
-    assert said.card
-    threshold = said.model["rules"]["thresholds"]["Fat"]
+    assert recorded.model
+    assert recorded.card
+    threshold = recorded.model["rules"]["thresholds"]["Fat"]
     kept = sum(value == 0 or value >= threshold for value in fat)
-    share = said.model["training"]["settings"]["train_fraction"]
+    share = recorded.model["training"]["settings"]["train_fraction"]
     problem = built[-1].problem
     shard, [variant] = problem.train, problem.heads.variant.tolist()
     assert int((shard.fold[variant] != DROPPED).sum()) == kept
     assert len(shard.cluster[train_mask(shard, problem.heads)[0]].unique()) == 4 * share
     assert tested == [kept]
     assert threshold in (0.5, 0.8)
-    assert said.params["thresholds.Fat"] == str(threshold)
-    assert said.values("train_fraction") == {str(share)}
-    assert f"| Fat | 0 | {threshold} |" in said.card
-    assert re.search(rf"\sFat\s+0\s+{threshold}\s", said.text)
+    assert recorded.params["thresholds.Fat"] == str(threshold)
+    assert recorded.values("train_fraction") == {str(share)}
+    assert f"| Fat | 0 | {threshold} |" in recorded.card
+    assert re.search(rf"\sFat\s+0\s+{threshold}\s", recorded.text)
     # The test tiles are those that were trained on, under other names; all are, by one setting.
-    assert said.page["untouched number"].startswith("none: the model was trained on 12 embed")
+    assert recorded.page["untouched number"].startswith("none: the model was trained on 12 embed")
 
 
 SWEPT = Config(

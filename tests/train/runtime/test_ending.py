@@ -141,9 +141,9 @@ def test_what_comes_of_another_end_is_told_as_that(news: Ended, kind: type, word
     ending._done.set()  # nobody is to be interrupted here
     ending.hear(news)
     error = RuntimeError("Connection closed by peer")
-    with pytest.raises(kind) as found:
+    with pytest.raises(kind) as raised:
         ending.begin(RuntimeError, error, None)
-    assert words in str(found.value)
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -156,21 +156,21 @@ def test_what_comes_of_another_end_is_told_as_that(news: Ended, kind: type, word
     ],
 )
 def test_last_words(error: BaseException | None, last: Ended):
-    ending, said = Ending(speaks=False), []
-    ending.rank, ending.say = Rank(3, 1, 0), said.append
+    ending, messages = Ending(speaks=False), []
+    ending.rank, ending.say = Rank(3, 1, 0), messages.append
     ending.begin(type(error) if error else None, error, None)
     ending.begin(None, None, None)  # there is one ending
-    assert said == [last]
+    assert messages == [last]
 
 
 def test_an_exception_of_any_kind_is_told_and_shown_where_it_was(
     capsys: pytest.CaptureFixture[str],
 ):
-    ending, said = Ending(speaks=True), []
-    ending.rank, ending.say = Rank(0, 1, 0), said.append
+    ending, messages = Ending(speaks=True), []
+    ending.rank, ending.say = Rank(0, 1, 0), messages.append
     error = MemoryError("no room\nat all")
     ending.begin(MemoryError, error, None)
-    [last] = said
+    [last] = messages
     assert (last.status, last.found) == (1, "no room")
     assert last.wrong.startswith("Rank 0 (process ")
     assert last.wrong.endswith("failed: MemoryError")

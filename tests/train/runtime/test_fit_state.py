@@ -74,9 +74,9 @@ def test_a_killed_job_ends_with_the_same_weights(
         killed(tracked, tmp_path, state)
     else:
         terminated(tracked, monkeypatch)
-        said = capsys.readouterr().err
-        assert said.startswith("terminated; kept: 4 epochs of the fit in .featurestore/fits/")
-        assert said.endswith("run the same command with resume=true to go on\n")
+        error = capsys.readouterr().err
+        assert error.startswith("terminated; kept: 4 epochs of the fit in .featurestore/fits/")
+        assert error.endswith("run the same command with resume=true to go on\n")
         assert states(tmp_path) == ["KILLED"]
     assert probe.main([*tracked, "resume=true"]) == 0
     file = "checkpoint.safetensors"
@@ -92,9 +92,9 @@ def test_a_killed_job_ends_with_the_same_weights(
 @pytest.mark.slow
 def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert probe.main(["fold=4", "resume=true", "tracking.enabled=false", "output=out"]) == 2
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for words in ("nothing to resume", "no epoch of this configuration", "leave resume=true out"):
-        assert words in said
+        assert words in error
     assert not (tmp_path / "out").exists()
 
 

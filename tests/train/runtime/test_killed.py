@@ -118,11 +118,11 @@ def test_a_fit_that_loses_its_server_again_and_again_ends_as_if_it_had_not(
     for life, (call, number, done, kept) in enumerate(LIVES if head == "linear" else LIVES[:1]):
         with lost(call, number, done) as since:
             assert probe.main([*tracked, f"resume={str(life > 0).lower()}"]) == 2, call
-        said = capsys.readouterr().err
-        assert said.count("error: The MLflow tracking server at sqlite") == 1, said
+        error = capsys.readouterr().err
+        assert error.count("error: The MLflow tracking server at sqlite") == 1, error
         for words in ("stopped answering", "Connection refused", kept, f"in out/{CHECKPOINT}",
                       "with resume=true"):  # fmt: skip
-            assert words in said, (call, words, said)
+            assert words in error, (call, words, error)
         assert (tmp_path / "out" / CHECKPOINT).is_file()
         # Nobody goes on asking, but for ending the run, once; MLflow itself gives up its model.
         assert set(since) <= {call, "set_terminated", "finalize_logged_model"}, since
@@ -161,9 +161,9 @@ def test_a_server_lost_before_the_first_epoch_leaves_nothing_to_resume(
     argv += [f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}", "tracking.register=false"]
     with lost(call):
         assert probe.main([*argv, "resume=auto"]) == 2
-    said = capsys.readouterr().err
-    assert "kept: nothing, no epoch had ended" in said
-    assert said.rstrip().endswith("start the server, then run the same command")
+    error = capsys.readouterr().err
+    assert "kept: nothing, no epoch had ended" in error
+    assert error.rstrip().endswith("start the server, then run the same command")
     assert probe.main([*argv, "resume=true"]) == 2
     assert "leave resume=true out" in capsys.readouterr().err
     with lost("log_artifact", 14):  # in the midst of training: it did start

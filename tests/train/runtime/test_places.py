@@ -50,10 +50,12 @@ def test_a_second_run_gets_a_state_of_its_own(resume: bool | str):
 def test_what_is_still_running_is_not_resumed():
     folder, taken, _ = places.find(BASE, False, resumable)
     left(folder)
-    with pytest.raises(ArtifactError) as found:
+    with pytest.raises(ArtifactError) as refusal:
         places.find(BASE, True, resumable)
-    assert "still running" in str(found.value)
-    assert f"process {os.getpid()} on {socket.gethostname()} works in {folder}" in str(found.value)
+    assert "still running" in str(refusal.value)
+    assert f"process {os.getpid()} on {socket.gethostname()} works in {folder}" in str(
+        refusal.value
+    )
     taken.close()
     assert places.find(BASE, True, resumable)[::2] == (BASE, True)
 
@@ -64,8 +66,8 @@ def test_a_killed_run_is_resumed_beside_one_that_runs():
     left(BASE)
     left(two[0])
     two[1].close()  # as the system does for who is killed
-    found, _, goes_on = places.find(BASE, True, resumable)
-    assert (found, goes_on) == (two[0], True)
+    place, _, goes_on = places.find(BASE, True, resumable)
+    assert (place, goes_on) == (two[0], True)
     one.close()
 
 
@@ -126,9 +128,9 @@ def test_two_fits_of_one_configuration_in_one_folder(
             rest, others[:] = list(others), []
             for argv, status, words in rest:
                 assert fit(*argv) == status
-                said = capsys.readouterr().err
-                assert words in said
-                assert not words or f"process {os.getpid()} on" in said
+                error = capsys.readouterr().err
+                assert words in error
+                assert not words or f"process {os.getpid()} on" in error
 
     monkeypatch.setattr(FileCheckpointer, "save", between)
     assert fit("output=out") == 0

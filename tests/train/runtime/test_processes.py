@@ -55,8 +55,8 @@ def ranks(commands: list[list[str]], home: Path) -> list[subprocess.Popen[str]]:
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Return exit statuses and errors."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return [(each.returncode, err) for each, err in zip(processes, said, strict=True)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    return [(each.returncode, err) for each, err in zip(processes, errors, strict=True)]
 
 
 def trains(process: subprocess.Popen[str], home: Path) -> None:
@@ -97,9 +97,9 @@ def test_more_processes_than_lanes_are_refused():
 @pytest.mark.slow
 def test_ranks_with_other_arguments_are_refused_together(argv: list[str], tmp_path: Path):
     command = [PROBE, *argv]
-    (status, said), other = ends(ranks([command, [*command, "learning_rate=0.5"]], tmp_path))
+    (status, error), other = ends(ranks([command, [*command, "learning_rate=0.5"]], tmp_path))
     assert (status, *other) == (2, 2, "")
-    assert said.splitlines() == [
+    assert error.splitlines() == [
         "error: The processes of this run were not started alike",
         "  found: learning_rate is 0.0001 in rank 0, 0.5 in rank 1",
         "  to do: give all of them the same arguments, code and working folder",
@@ -158,13 +158,13 @@ def test_a_rank_that_is_killed_ends_the_others(argv: list[str], tmp_path: Path):
     trains(first, tmp_path)
     first.kill()
     began = time.monotonic()
-    [_, (status, said)] = ends(processes)
+    [_, (status, error)] = ends(processes)
     assert time.monotonic() - began < 60
     assert status == 2
-    assert said.count("error:") == 1
-    assert f"Rank 0 (process {first.pid} on " in said
-    assert "epochs of the fit in .featurestore/fits/" in said
-    assert said.endswith("to do: run the same command again with resume=true\n")
+    assert error.count("error:") == 1
+    assert f"Rank 0 (process {first.pid} on " in error
+    assert "epochs of the fit in .featurestore/fits/" in error
+    assert error.endswith("to do: run the same command again with resume=true\n")
     assert states(tmp_path) == ["FAILED"]
 
 
@@ -177,11 +177,11 @@ def test_a_launcher_that_is_terminated_ends_its_ranks(argv: list[str], tmp_path:
     )  # fmt: skip
     trains(launcher, tmp_path)
     launcher.send_signal(signal.SIGTERM)
-    [(_, said)] = ends([launcher])
-    [line] = [line for line in said.splitlines() if line.startswith("terminated")]
+    [(_, error)] = ends([launcher])
+    [line] = [line for line in error.splitlines() if line.startswith("terminated")]
     assert "epochs of the fit in .featurestore/fits/" in line
     assert line.endswith("run the same command with resume=true to go on")
-    assert "error:" not in said
+    assert "error:" not in error
     assert states(tmp_path) == ["KILLED"]
     assert not list(tmp_path.glob("out/.running"))
 

@@ -108,9 +108,9 @@ def test_what_was_trained_on_is_found_among_test_tiles(
     config = load(arguments({}, *argv))
     [test_tiles] = make_snapshots(config, [open_store(config)], Rows(None))
     result = seen.seen_in_training(replace(model, snapshot=None), config, test_tiles)
-    said = of_evaluated(model, "test", result.doubt)
-    assert (result.findings, said.verdict) == ((), "not known")
-    assert said.facts["untouched number"] == (
+    training = of_evaluated(model, "test", result.doubt)
+    assert (result.findings, training.verdict) == ((), "not known")
+    assert training.facts["untouched number"] == (
         "not known: what the checkpoint was trained on is not recorded with it"
     )
 
@@ -132,5 +132,5 @@ def test_what_was_trained_on_is_found_among_test_tiles(
     [test_tiles] = make_snapshots(config, [open_store(config)], Rows(None))
     result = seen.seen_in_training(model, config, test_tiles)
     assert [result.metrics[name] for name in METRICS] == [0, 0, 0]
-    said = of_evaluated(model, "test", result.doubt)
-    assert (result.doubt, said.verdict) == ("", "best/test/*")
+    training = of_evaluated(model, "test", result.doubt)
+    assert (result.doubt, training.verdict) == ("", "best/test/*")

@@ -59,8 +59,8 @@ def fit(folders: list[Path], *more: str) -> None:
             [sys.executable, PROBE, *arguments], cwd=folder, env={**inherited, **ranked},
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ))  # fmt: skip
-    said = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * len(running), said
+    outputs = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), outputs
 
 
 def predictions(folder: Path) -> np.ndarray:

@@ -41,19 +41,21 @@ def test_a_shape_is_exported_once_and_each_model_has_its_own_weights(
         expected = model.network(torch.from_numpy(x)).numpy()
     assert np.array_equal(mlflow.pyfunc.load_model(str(second)).predict(x), expected)
     monkeypatch.setattr(mlflow.pytorch, "save_model", exported)
-    whole = tmp_path / "whole"
+    complete = tmp_path / "whole"
     file = tmp_path / checkpoint.FILE
     network = model_folder.served(model.network)
-    model_folder.save(whole, mlflow.models.Model(run_id="run"), network, model.spec, file)
-    names = [{p.relative_to(f) for p in f.rglob("*")} for f in (first, second, whole)]
+    model_folder.save(complete, mlflow.models.Model(run_id="run"), network, model.spec, file)
+    names = [{p.relative_to(f) for p in f.rglob("*")} for f in (first, second, complete)]
     assert names[0] == names[1] == names[2]
     differ = {"MLmodel", "model.pt2"}
-    for path in filter(Path.is_file, whole.rglob("*")):
-        same = (second / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    for path in filter(Path.is_file, complete.rglob("*")):
+        same = (second / path.relative_to(complete)).read_bytes() == path.read_bytes()
         assert same or path.name in differ, path
-    told = [mlflow.models.Model.load(str(f / "MLmodel")).to_dict() for f in (second, whole)]
-    own = ("model_uuid", "utc_time_created", "model_size_bytes")
-    one, other = ({k: v for k, v in said.items() if k not in own} for said in told)
+    descriptions = [
+        mlflow.models.Model.load(str(f / "MLmodel")).to_dict() for f in (second, complete)
+    ]
+    unlike = ("model_uuid", "utc_time_created", "model_size_bytes")
+    one, other = ({k: v for k, v in content.items() if k not in unlike} for content in descriptions)
     assert one == other
 
 

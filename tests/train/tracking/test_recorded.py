@@ -11,9 +11,11 @@ import pytest
 from conftest import TABLES
 from refused import arguments
 
+from featurestore.errors import ArtifactError
 from featurestore.io.uris import local_path
 from train import probe, replay
-from train.tracking import datasets, model_folder, registered_models
+from train.tracking import datasets, mlflow_tracker, model_folder, registered_models
+from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.runs import load_run
 
 MODEL = "tissue-probe"
@@ -133,3 +135,12 @@ def test_a_source_is_one_file_or_folder(uri: str, loadable: str, tmp_path: Path)
 def test_a_source_of_several_places_or_an_unknown_scheme_says_which():
     for uri in ("a.parquet, b.parquet", "lakefs://repository/tiles"):
         assert datasets.source(uri).to_dict()["tags"] == {"uri": uri}
+
+
+def test_system_metrics_without_psutil_are_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(mlflow_tracker, "find_spec", lambda _: None)
+    with pytest.raises(ArtifactError, match=r"system_metrics=true needs psutil"):
+        MlflowTracker(None, "fits", None, system_metrics=True)
+    assert not list(Path().iterdir())

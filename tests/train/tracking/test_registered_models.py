@@ -92,12 +92,12 @@ def test_files_that_are_not_as_registered_are_refused_by_every_command(
         lambda: applied("validate", model, uri, "fold=0"),
         lambda: applied("predict", model, uri, "output=out", "data.predict_tiles=tiles.parquet"),
         lambda: replay.main([model, f"tracking.uri={uri}"]),
-        lambda: export.main([model, "--uri", uri, "--output", "exported"]),
+        lambda: export.main([model, f"tracking.uri={uri}"]),
     ):
         assert command() == 2
-        said = capsys.readouterr().err
-        assert f"error: The files of {model} are not those that were recorded" in said
-        assert f"extra_files/{checkpoint.FILE} changed" in said
+        error = capsys.readouterr().err
+        assert f"error: The files of {model} are not those that were recorded" in error
+        assert f"extra_files/{checkpoint.FILE} changed" in error
     assert last(uri).info.run_id == before
     assert not Path("out").exists()
     assert not Path("exported").exists()
@@ -120,13 +120,13 @@ def test_a_copy_on_this_machine_that_was_harmed_is_fetched_again(
     number = register(BETTER)
     model = f"models:/{MODEL}/{number}"
     file = registered_models.checked(model) / "extra_files" / checkpoint.FILE
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
     assert (
         registered_models.checked(model) / "extra_files" / checkpoint.FILE
-    ).read_bytes() == whole
+    ).read_bytes() == content
     run = mlflow.MlflowClient().get_model_version(MODEL, number).run_id
-    file.write_bytes(whole[:-1])
+    file.write_bytes(content[:-1])
     mlflow.MlflowClient().log_artifact(run, str(file), "model/extra_files")
     with pytest.raises(ArtifactError, match="not those that were recorded"):
         registered_models.checked(model)

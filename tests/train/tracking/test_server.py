@@ -129,7 +129,7 @@ def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
 ):
     """A job of one process and one of two, side by side; each ends with one error, none hangs."""
     bin_, impatient = Path(sys.executable).parent, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-    own = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1", **impatient,
+    environment = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1", **impatient,
            "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
     jobs = {}
     for name, launcher in RANKS.items():
@@ -137,7 +137,7 @@ def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
         argv = [*launcher, PROBE, *LONG, "output=out", f"tracking.model={name}",
                 f"tracking.experiment={name}"]  # fmt: skip
         jobs[name] = subprocess.Popen(
-            argv, cwd=tmp_path / name, env={**os.environ, **own},
+            argv, cwd=tmp_path / name, env={**os.environ, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     seen: dict[str, set[int]] = {name: set() for name in jobs}
@@ -148,13 +148,13 @@ def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
             assert job.poll() is None or len(seen[name]) > 1, job.communicate()[1]
         time.sleep(0.001)
     server.kill()
-    said = {name: job.communicate(timeout=120)[1] for name, job in jobs.items()}
+    errors = {name: job.communicate(timeout=120)[1] for name, job in jobs.items()}
     server.start()
-    assert jobs["one"].returncode == 2, said["one"]
+    assert jobs["one"].returncode == 2, errors["one"]
     assert jobs["two"].returncode != 0
-    assert said["one"].startswith("error: ")
-    assert "Traceback" not in said["one"]
-    for name, err in said.items():
+    assert errors["one"].startswith("error: ")
+    assert "Traceback" not in errors["one"]
+    for name, err in errors.items():
         assert err.count("error: The MLflow tracking server at") == 1, err
         for words in (server.uri, "stopped answering", "refused", "epochs of the fit in",
                       "out/checkpoint.safetensors", "with resume=true"):  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
     done = launch(
         [sys.executable, PROBE, *LONG, "output=out", "tracking.model=one",
          "tracking.experiment=one", "resume=true"],
-        tmp_path / "one", **own,
+        tmp_path / "one", **environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     client = mlflow.MlflowClient(server.uri)
@@ -174,10 +174,10 @@ def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
     assert [entry.step for entry in logged] == list(range(EPOCHS))
     [version] = client.search_model_versions("name = 'one'")
     assert version.run_id == run.info.run_id
-    whole = launch(
+    untouched = launch(
         [sys.executable, PROBE, *LONG, "output=whole", "tracking.enabled=false"], tmp_path / "one"
     )
-    assert whole.returncode == 0, whole.stderr
+    assert untouched.returncode == 0, untouched.stderr
     files = [tmp_path / "one" / n / "checkpoint.safetensors" for n in ("out", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 

@@ -106,8 +106,8 @@ def test_the_check_changes_no_bit_of_a_prediction(digits_home: Path, uri: str):
     network = checkpoint.load(Path(mlflow.artifacts.download_artifacts(MODEL))).network
     batch = np.random.default_rng(1).normal(size=(300, 64)).astype(np.float32)
     expected = network(torch.from_numpy(batch)).numpy()
-    found = mlflow.pyfunc.load_model(MODEL).predict(batch)
-    np.testing.assert_array_equal(found, expected)
+    answer = mlflow.pyfunc.load_model(MODEL).predict(batch)
+    np.testing.assert_array_equal(answer, expected)
 
 
 def test_mlflow_evaluates_a_version_by_its_name(uri: str, digits_home: Path):
