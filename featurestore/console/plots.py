@@ -203,7 +203,7 @@ def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Fi
     width = 1 / summaries.BINS
     across = min(len(names), 4)
     down = -(-len(names) // across)
-    figure = Figure(figsize=(2.4 * across, 1.9 * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.2 * across, 1.9 * down + 0.4), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
         bars = rows_of.get(name, [])
