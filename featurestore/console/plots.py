@@ -14,6 +14,17 @@ from matplotlib.figure import Figure
 
 from featurestore.backend import errors
 from featurestore.console.settings import open_store
+from featurestore.drawing import (
+    BLUE,
+    FAINT,
+    GREEN,
+    LINES,
+    ORANGE,
+    ROWS,
+    legend_beside,
+    line_styles,
+    shortened,
+)
 from featurestore.io import atomic
 from featurestore.printing import say
 from featurestore.views import summaries
@@ -22,10 +33,10 @@ from featurestore.views.fates import distribution_view, funnel_view
 from featurestore.views.labels import coverage_view
 from featurestore.views.thresholds import ON_REQUEST
 
-# Okabe and Ito (2008): told apart with any colour vision.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
-KEPT, DROPPED, INPUT = "#009E73", "#D55E00", "#56606B"
+KEPT, DROPPED, INPUT = GREEN, ORANGE, "#56606B"
 DPI = 110
+MANY, MANY_FOLDS = 25, 12  # whose counts can be read in one picture
+PANELS = 12  # classes that have axes of their own, at most
 
 
 def run(options: argparse.Namespace) -> None:
@@ -139,83 +150,111 @@ def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figu
     thresholds
         Class to threshold.
     """
-    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, threshold) in enumerate(thresholds.items()):
-        rows = [row for row in survival.to_pylist() if row["class"] == name]
-        if not rows:
-            continue
-        colour, dashes = (
-            COLOURS[number % len(COLOURS)],
-            ("-", "--", ":")[number // len(COLOURS) % 3],
-        )
+    rows_of = _by_class(survival)
+    total = {name: rows_of[name][0]["tiles"] for name in thresholds if name in rows_of}
+    largest = sorted(total, key=lambda name: -total[name])[:LINES]
+    in_order = [name for name in total if name in set(largest)]
+    styles = dict(zip(in_order, line_styles(LINES), strict=False))
+    lines: dict[str, Any] = {}
+    for name in sorted(total, key=lambda name: name in styles):  # the faint ones below
+        rows, threshold = rows_of[name], thresholds[name]
+        colour, dashes = styles.get(name, (FAINT, "-"))
         at = np.array([row["at_least"] for row in rows])
-        share = np.array([row["tiles"] for row in rows]) / max(rows[0]["tiles"], 1)
-        height = float(np.interp(threshold, at, share))
-        axes.plot(at, share, dashes, color=colour, label=f"{name} ({rows[0]['tiles']:,})")
-        axes.plot([threshold], [height], "o", color=colour, markeredgecolor="white", zorder=3)
-        axes.plot([threshold, threshold], [0, height], color=colour, linewidth=0.8, alpha=0.5)
+        share = np.array([row["tiles"] for row in rows]) / max(total[name], 1)
+        [lines[name]] = axes.plot(at, share, dashes, color=colour)
+        if name in styles:
+            height = float(np.interp(threshold, at, share))
+            axes.plot([threshold], [height], "o", color=colour, markeredgecolor="white", zorder=3)
+            axes.plot([threshold, threshold], [0, height], color=colour, linewidth=0.8, alpha=0.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("threshold of the dominant class's coverage")
     axes.set_ylabel("share of its tiles that reach it")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Survival by threshold (dots: the chosen ones)", loc="left")
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    handles = [lines[name] for name in styles]
+    names = [f"{shortened(name)} ({total[name]:,})" for name in styles]
+    if others := len(total) - len(styles):
+        handles.append(next(lines[name] for name in total if name not in styles))
+        names.append(f"{others} others, with fewer tiles")
+    legend_beside(figure, handles, names)
     return figure
 
 
+def _by_class(table: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each class, read once."""
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rows_of.setdefault(row["class"], []).append(row)
+    return rows_of
+
+
 def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Figure:
-    """Draw each class's coverages where there are any: ``class, low, tiles``."""
-    names, rows = list(thresholds), histogram.to_pylist()
+    """Draw each class's coverages where there are any: ``class, low, tiles``.
+
+    Of many classes those with the most tiles.
+    """
+    rows_of = _by_class(histogram)
+    tiles = {name: sum(row["tiles"] for row in rows_of.get(name, [])) for name in thresholds}
+    largest = set(sorted(tiles, key=lambda name: -tiles[name])[:PANELS])
+    names = [name for name in thresholds if name in largest]
     width = 1 / summaries.BINS
     across = min(len(names), 4)
     down = -(-len(names) // across)
-    figure = Figure(figsize=(2.4 * across, 1.9 * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.2 * across, 1.9 * down + 0.4), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        bars = [row for row in rows if row["class"] == name]
+        bars = rows_of.get(name, [])
         axes.bar([r["low"] for r in bars], [r["tiles"] for r in bars], width, align="edge",
-                 color=COLOURS[0])  # fmt: skip
+                 color=BLUE)  # fmt: skip
         axes.axvline(thresholds[name], color=DROPPED, linewidth=1.2)
-        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set_title(shortened(name), fontsize=9, parse_math=False)
         axes.set_yscale("log")
+        axes.minorticks_off()
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(grid.flat)[len(names) :]:
         axes.set_axis_off()
-    figure.supxlabel("coverage, where above 0 (line: threshold)", fontsize=9)
+    of = f"; {len(names)} classes of {len(tiles)}" if len(names) < len(tiles) else ""
+    figure.supxlabel(f"coverage, where above 0 (line: threshold){of}", fontsize=9)
     figure.supylabel("tiles", fontsize=9)
     return figure
 
 
 def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
-    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out."""
+    """Draw class x fold: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out.
+
+    Above `MANY` classes or `MANY_FOLDS` folds there are no counts, and the size is fixed.
+    """
     rows = counts.to_pylist()
-    folds = sorted({row["fold"] for row in rows})
-    table = np.zeros((len(folds), len(names)), dtype=np.int64)
+    folds = {fold: place for place, fold in enumerate(sorted({row["fold"] for row in rows}))}
+    places = {name: place for place, name in enumerate(names)}
+    table = np.zeros((len(names), len(folds)), dtype=np.int64)
     for row in rows:
-        table[folds.index(row["fold"]), names.index(row["label"])] = row["tiles"]
-    share = table / np.maximum(table.sum(axis=0), 1)
-    figure = Figure(
-        figsize=(0.95 * len(names) + 1.6, 0.55 * len(folds) + 1.9), layout="constrained"
-    )
+        table[places[row["label"]], folds[row["fold"]]] = row["tiles"]
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    many = len(names) > MANY or len(folds) > MANY_FOLDS
+    size = (0.85 * min(len(folds), MANY_FOLDS) + 3.8, 0.5 * min(len(names), MANY) + 1.4)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    most = max(2 / max(len(folds), 1), share.max())  # an even share is half of the scale
+    most = max(2 / max(len(folds), 1), share.max(initial=0))  # an even share is half of the scale
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=most, aspect="auto")
-    for (fold, kind), tiles in np.ndenumerate(table):
-        dark = share[fold, kind] > 0.6 * most
-        cell_text = f"{tiles:,}\n{share[fold, kind]:.0%}" if tiles else "none"
+    for (kind, fold), tiles in () if many else np.ndenumerate(table):
+        dark = share[kind, fold] > 0.6 * most
+        cell_text = f"{tiles:,}\n{share[kind, fold]:.0%}" if tiles else "none"
         colour = DROPPED if not tiles else "white" if dark else "black"
         weight = "normal" if tiles else "bold"
-        axes.text(kind, fold, cell_text, ha="center", va="center", fontsize=8, color=colour,
+        axes.text(fold, kind, cell_text, ha="center", va="center", fontsize=8, color=colour,
                   fontweight=weight, in_layout=False)  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)
-    axes.set_yticks(range(len(folds)), [str(fold) for fold in folds])
-    axes.set_ylabel("fold")
-    axes.set_title("Kept tiles per fold and class, share of the class", loc="left", fontsize=10)
+    step = max(-(-len(names) // ROWS), 1)  # of so many names not all can be read
+    named = [shortened(name) for name in names[::step]]
+    axes.set_yticks(range(0, len(names), step), named, parse_math=False)
+    step = max(-(-len(folds) // (2 * MANY_FOLDS)), 1)
+    axes.set_xticks(range(0, len(folds), step), [str(fold) for fold in folds][::step])
+    axes.set_xlabel("fold")
+    figure.suptitle("Kept tiles by class and fold", x=0.01, ha="left", fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the class")
     return figure
 
@@ -237,8 +276,8 @@ def slides_figure(slides: pa.Table) -> Figure:
     axes.set_xlim(0, max(len(kept), 1))
     axes.set_ylim(0, None)
     if len(kept) <= 40:
-        axes.set_xticks(place + 0.5, slides["slide_id"].to_pylist(), rotation=90, fontsize=7,
-                        parse_math=False)  # fmt: skip
+        names = [shortened(name) for name in slides["slide_id"].to_pylist()]
+        axes.set_xticks(place + 0.5, names, rotation=90, fontsize=7, parse_math=False)
     else:
         axes.set_xlabel(f"{len(kept):,} slides, the largest first")
     axes.set_ylabel("tiles")

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.drawing import (
+    BLUE,
+    FAINT,
+    LINES,
+    ORANGE,
+    ROWS,
+    legend_beside,
+    line_styles,
+    shortened,
+)
 from train.evaluation.curves import Curve
 from train.evaluation.estimates import Estimate
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.groups import Group
 from train.evaluation.metrics import is_higher_better
-from train.plots.palette import FAINT, LINES, line_styles
-from train.plots.style import BLUE, ORANGE, new_figure, save
+from train.plots.style import new_figure, row_names, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LONGEST = 24  # characters of a name beside a picture
 MANY = 25  # classes whose counts can be read in one picture
 
 
@@ -115,19 +123,12 @@ def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
     if others := len(curves) - len(worst):
         lines.append(Line2D([], [], color=FAINT))
         names.append(f"{others} others, with more area")
-    legend = figure.legend(lines, names, fontsize=8, frameon=False, loc="outside right upper")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    legend_beside(figure, lines, names)
     return figure
 
 
-def shortened(name: str) -> str:
-    """Return a name as it fits beside a picture, its middle left out."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
-
-
 def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
-    """Draw the F1 of each class with its 95 % interval.
+    """Draw the F1 of each class with its 95 % interval; of many classes the lowest ones.
 
     Parameters
     ----------
@@ -136,19 +137,28 @@ def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
     over
         What the intervals are over: slides, patients.
     """
-    figure = new_figure(6.5, 0.34 * len(f1) + 1.2)
+    shown = lowest(f1)
+    figure = new_figure(6.5, 0.34 * len(shown) + 1.2)
     axes = figure.add_subplot()
-    values, low, high = np.array([estimate.ends for estimate in f1.values()]).T
-    axes.barh(range(len(f1)), np.nan_to_num(values), color=BLUE, alpha=0.55)
-    axes.hlines(range(len(f1)), low, high, color="black", linewidth=1.5)
+    values, low, high = np.array([f1[name].ends for name in shown]).T
+    axes.barh(range(len(shown)), np.nan_to_num(values), color=BLUE, alpha=0.55)
+    axes.hlines(range(len(shown)), low, high, color="black", linewidth=1.5)
     for place, (value, end) in enumerate(zip(values, high, strict=True)):
         label = "absent" if np.isnan(value) else f"{value:.3f}"
-        axes.text(np.nan_to_num(max(value, end)) + 0.01, place, label, va="center", fontsize=8)
-    axes.set_yticks(range(len(f1)), list(f1), parse_math=False)
-    axes.set_ylim(len(f1) - 0.5, -0.5)
+        at = np.nanmax([value, end, 0]) + 0.01
+        axes.text(at, place, label, va="center", fontsize=8)
+    row_names(axes, shown)
     axes.set_xlim(0, 1.12)
-    axes.set_xlabel(f"F1; line: 95 % interval over {over}", parse_math=False)
+    of = f" of the {len(shown)} lowest of {len(f1)}" if len(shown) < len(f1) else ""
+    axes.set_xlabel(f"F1{of}\nline: 95 % interval over {shortened(over)}", parse_math=False)
     return save(figure, path)
+
+
+def lowest(values: Mapping[str, Estimate]) -> list[str]:
+    """Return names in their order; if they are more than `ROWS`, those of the lowest values."""
+    ranked = sorted(values, key=lambda name: np.nan_to_num(values[name].value, nan=np.inf))
+    kept = set(ranked[:ROWS])
+    return [name for name in values if name in kept]
 
 
 def groups_png(
@@ -169,19 +179,24 @@ def groups_png(
     titles = {"f1_macro": "macro F1", "accuracy": "accuracy"}
     for axes, (metric, title) in zip(panels, titles.items(), strict=True):
         values, low, high = np.array([group.metrics[metric].ends for group in groups]).T
-        colours = [ORANGE if value == values.min() else BLUE for value in values]
-        axes.barh(places, values, color=colours, alpha=0.55)
+        colours = [ORANGE if value == np.nanmin(values) else BLUE for value in values]
+        axes.barh(places, np.nan_to_num(values), color=colours, alpha=0.55)
         axes.hlines(places, low, high, color="black", linewidth=1.5)
         for place, value in enumerate(values):
             axes.text(1.02, place, f"{value:.3f}", va="center", fontsize=8)
         axes.axvline(overall[metric].value, color="grey", linewidth=1, linestyle="--")
         axes.set_xlim(0, 1.12)
         axes.set_xlabel(title)
-    names = [f"{group.value}\n{group.tiles:,} tiles, {group.slides:,} slides" for group in groups]
+    names = [
+        f"{shortened(group.value)}\n{group.tiles:,} tiles, {group.slides:,} slides"
+        for group in groups
+    ]
     panels[0].set_yticks(places, names, parse_math=False, fontsize=8)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
-    column = groups[0].column
-    title = f"By {column}, the worst in orange; line: 95 % over {over}; dashed: all tiles"
+    column = shortened(groups[0].column)
+    title = (
+        f"By {column}, the worst in orange; line: 95 % over {shortened(over)}; dashed: all tiles"
+    )
     figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
     return save(figure, path)
 
@@ -200,18 +215,21 @@ def slides_png(path: Path, accuracy: list[float], tiles: list[int]) -> Path:
 
 def risk_png(path: Path, curve: dict[str, list[float]]) -> Path:
     """Draw how many errors are left if only the surest predictions are given."""
-    figure = new_figure(5.6, 3.8)
+    figure = new_figure(7.4, 3.8)
     axes = figure.add_subplot()
     # Between points are tiles that are equally sure, which no threshold tells apart.
     axes.plot(curve["coverage"], curve["risk"], ".-", markersize=3, color=BLUE)
-    for place in np.unique(np.searchsorted(curve["coverage"], (0.5, 0.8, 0.9))):
+    named = {}  # beside the curve, not on it: points may be as near as two probabilities are
+    for marker, share in zip("os^", (0.5, 0.8, 0.9), strict=True):
+        place = np.searchsorted(curve["coverage"], share)
         x, y = curve["coverage"][place], curve["risk"][place]
-        axes.plot(x, y, "o", color=ORANGE)
-        axes.annotate(f"from {curve['confidence'][place]:.2f}", (x, y), fontsize=8, ha="right")
+        label = f"from {curve['confidence'][place]:.2f}: {x:.0%} of tiles"
+        [named[label]] = axes.plot(x, y, marker, color=ORANGE, linestyle="")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of tiles that a prediction is given for, the surest first")
     axes.set_ylabel("share of errors among them")
+    legend_beside(figure, list(named.values()), list(named))
     return save(figure, path)
 
 
@@ -228,21 +246,25 @@ def differences_png(
         What the intervals are over: slides, patients.
     """
     names = list(next(iter(by_run.values())))
-    figure = new_figure(7.5, 0.3 * len(names) * len(by_run) + 1.4)
+    figure = new_figure(9.5, 0.3 * len(names) * min(len(by_run), LINES) + 1.4)
     axes = figure.add_subplot()
     axes.axvline(0, color="grey", linewidth=1)
+    styles = line_styles(len(by_run))
+    named = {}
     for number, (run, differences) in enumerate(by_run.items()):
         place = np.arange(len(names)) + 0.7 * (number + 0.5) / len(by_run) - 0.35
         value, low, high = np.array([differences[name].ends for name in names]).T
-        points = axes.plot(value, place, "o", label=run)
-        axes.hlines(place, low, high, color=points[0].get_color())
-    axes.set_yticks(
-        range(len(names)), [f"{n} {'↑' if is_higher_better(n) else '↓'}" for n in names]
-    )
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    caption = f"above {first}; line: 95 % interval over {over}; of ↑ more is better, of ↓ less"
-    axes.set_xlabel(caption, parse_math=False)
-    axes.legend(fontsize=7, frameon=False)
+        colour, dashes = styles[number] if number < len(styles) else (FAINT, "-")
+        points = axes.plot(value, place, "o" if dashes == "-" else "D", color=colour, markersize=5)
+        axes.hlines(place, low, high, color=colour, linestyle=dashes)
+        if number < len(styles):
+            named[shortened(run)] = points[0]
+    if others := len(by_run) - len(styles):
+        named[f"{others} others"] = points[0]
+    row_names(axes, [f"{n} {'↑' if is_higher_better(n) else '↓'}" for n in names])
+    caption = f"above {shortened(first)}; line: 95 % interval over {shortened(over)}"
+    axes.set_xlabel(f"{caption}\nof ↑ more is better, of ↓ less", parse_math=False)
+    legend_beside(figure, list(named.values()), list(named))
     return save(figure, path)
 
 
@@ -265,7 +287,8 @@ def confusion_png(
         Written above.
     """
     many = len(names) > MANY
-    size = 9.0 if many else max(3.2, 0.55 * len(names) + 1.6)
+    longest = max(map(len, map(shortened, names)))
+    size = 9.0 if many else max(3.2, 0.55 * len(names) + 0.09 * longest + 1.2)
     figure = new_figure(size, size)
     axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -284,14 +307,14 @@ def confusion_png(
                 in_layout=False,
             )  # fmt: skip  (within the axes: it moves nothing)
     step = -(-len(names) // (2 * MANY))  # of so many names not all can be read
-    ticks, named = range(0, len(names), step), names[::step]
+    ticks, named = range(0, len(names), step), [shortened(name) for name in names[::step]]
     font = 7 if many else 10
-    axes.set_xticks(ticks, named, rotation=90 if many else 45, ha="center" if many else "right",
-                    parse_math=False, fontsize=font)  # fmt: skip
+    upright = 90 if longest > 3 else 0
+    axes.set_xticks(ticks, named, rotation=upright, parse_math=False, fontsize=font)
     axes.set_yticks(ticks, named, parse_math=False, fontsize=font)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(shortened(title, 32), x=0.02, ha="left", fontsize=10, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

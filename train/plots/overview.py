@@ -1,6 +1,6 @@
 """The overview of many slides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from featurestore.drawing import LONGEST, ROWS, shortened
 from train.plots.palette import ANSWERS
 from train.plots.style import FLAT, new_figure, save
 
@@ -47,7 +48,7 @@ def overview_png(path: Path, overview: OverviewImage, legend: Mapping[str, str])
     legend
         Each class and its colour, by index.
     """
-    classes, colours = list(legend), list(legend.values())
+    colours = list(legend.values())
     truth, extent = overview.truth, overview.extent
     marks = {"prediction": (overview.label, colours)}
     if truth is not None:
@@ -74,14 +75,33 @@ def overview_png(path: Path, overview: OverviewImage, legend: Mapping[str, str])
     for axes in panels:
         axes.tick_params(labelsize=7)
     panels[-1 if tall < FLAT else 0].set_xlabel("mm", fontsize=7)
-    seen = np.unique(np.concatenate([values.ravel() for values, _ in list(marks.values())[:2]]))
-    named = {classes[index]: colours[index] for index in seen if index >= 0}
-    entries = {**named, **(ANSWERS if truth is not None else {})}
+    handles = legend_entries([image for image, _ in list(marks.values())[:2]], legend)
+    handles |= ANSWERS if truth is not None else {}
+    longest = max(map(len, handles))
+    columns = max(1, int((figure.get_figwidth() - 0.4) / (0.085 * longest + 0.7)))
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.18 * (rows - 1))
     key = figure.legend(
-        handles=[Patch(color=colour, label=name) for name, colour in entries.items()],
-        loc="outside lower left", ncols=min(10, len(entries)), fontsize=8, frameon=False,
+        handles=[Patch(color=colour, label=name) for name, colour in handles.items()],
+        loc="outside lower left", ncols=min(columns, len(handles)), fontsize=8, frameon=False,
     )  # fmt: skip
     for text in key.get_texts():
         text.set_parse_math(False)
-    figure.suptitle(overview.title, x=0.01, ha="left", fontsize=10, parse_math=False)
+    title = "\n".join(shortened(line, 3 * LONGEST) for line in overview.title.split("\n"))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
     return save(figure, path)
+
+
+def legend_entries(
+    images: Sequence[npt.NDArray[np.int64]], legend: Mapping[str, str]
+) -> dict[str, str]:
+    """Return name and colour of the classes that are in images; of many those with most pixels."""
+    classes, colours = list(legend), list(legend.values())
+    pixels = np.concatenate([image.ravel() for image in images])
+    count = np.bincount(pixels[pixels >= 0], minlength=len(classes))
+    seen = np.flatnonzero(count)
+    largest = np.sort(seen[np.argsort(-count[seen], kind="stable")[:ROWS]])
+    entries = {shortened(classes[index]): colours[index] for index in largest}
+    if others := len(seen) - len(largest):
+        entries[f"{others} others"] = "none"
+    return entries

@@ -1,18 +1,10 @@
 """One colour for each class, the same in every map: told apart by whoever is colour-blind too."""
 
 import colorsys
-from typing import Literal
+
+from featurestore.drawing import FIRST
 
 RGB = tuple[int, int, int]
-Dashes = Literal["-", "--"]
-
-# Okabe and Ito (2008), black at the end.
-FIRST = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000",
-)  # fmt: skip
-FAINT = "#C8C8C8"
-"""Of lines beyond `LINES`, which stand in no legend."""
-LINES = 12
 GOLDEN = 0.618034  # of the circle of hues: no two steps come close for long
 
 NOWHERE = "#FFFFFF"
@@ -33,17 +25,6 @@ def colours(count: int) -> list[str]:
             palette.append(colour)
         step += 1
     return palette
-
-
-def line_styles(count: int) -> list[tuple[str, Dashes]]:
-    """Return colour and dashes of lines on white that can be told apart, at most `LINES`.
-
-    Without the palette's yellow, which is hard to see as a line; then again, dashed.
-    """
-    dark = [colour for colour in FIRST if colour != "#F0E442"]
-    kinds: tuple[Dashes, ...] = ("-", "--")
-    styles = [(colour, dashes) for dashes in kinds for colour in dark]
-    return styles[: min(count, LINES)]
 
 
 def rgb(colour: str) -> RGB:

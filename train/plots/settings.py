@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from train.plots.style import BLUE, FEW, ORANGE, new_figure, save
+from featurestore.drawing import (
+    BLUE,
+    FAINT,
+    LINES,
+    LONGEST,
+    ORANGE,
+    ROWS,
+    legend_beside,
+    line_styles,
+    shortened,
+)
+from train.plots.style import FEW, new_figure, row_names, save
+
+TICKS = 7  # values along an axis that have room for a name
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,8 @@ class SettingPoint:
 def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: str) -> Path:
     """Draw the macro F1 of each setting: its folds' mean and standard deviation, its interval.
 
+    Of many settings those with the highest mean.
+
     Parameters
     ----------
     best
@@ -44,19 +59,23 @@ def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: st
     over
         What the intervals are over: slides, patients.
     """
-    figure = new_figure(8, 0.34 * len(points) + 1.2)
+    ranked = sorted(range(len(points)), key=lambda index: (index != best, -points[index].mean))
+    shown = sorted(ranked[:ROWS])
+    figure = new_figure(9, 0.34 * len(shown) + 1.2)
     axes = figure.add_subplot()
-    for place, point in enumerate(points):
-        colour = ORANGE if place == best else BLUE
-        axes.plot(point.interval, [place, place], color=colour, linewidth=6, alpha=0.3)
-        axes.errorbar(point.mean, place, xerr=point.spread, color=colour, fmt="o", capsize=3)
-    axes.set_yticks(range(len(points)), [point.name for point in points], parse_math=False)
-    axes.get_yticklabels()[best].set_fontweight("bold")
-    axes.set_ylim(len(points) - 0.5, -0.5)
-    axes.set_xlabel(
-        f"macro F1: mean and deviation over folds; band: 95 % over {over}", parse_math=False
-    )
-    axes.set_title("Settings, the best in orange", loc="left", fontsize=10)
+    places = np.arange(len(shown))
+    low, high = np.array([points[index].interval for index in shown]).T
+    mean, spread = np.array([(points[index].mean, points[index].spread) for index in shown]).T
+    is_best = np.array(shown) == best
+    for mask, colour in ((~is_best, BLUE), (is_best, ORANGE)):
+        axes.hlines(places[mask], low[mask], high[mask], color=colour, linewidth=6, alpha=0.3)
+        axes.errorbar(mean[mask], places[mask], xerr=spread[mask], color=colour, fmt="o", capsize=3)
+    row_names(axes, [points[index].name for index in shown], 2 * LONGEST)
+    axes.get_yticklabels()[shown.index(best)].set_fontweight("bold")
+    told = f"macro F1: mean and deviation over folds\nband: 95 % over {shortened(over)}"
+    axes.set_xlabel(told, parse_math=False)
+    of = f" ({len(shown)} of {len(points)})" if len(shown) < len(points) else ""
+    axes.set_title(f"Settings{of}, the best in orange", loc="left", fontsize=10)
     return save(figure, path)
 
 
@@ -75,24 +94,38 @@ def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -
     for point in points:
         others = [f"{key}={value}" for key, value in point.overrides.items() if key != axis]
         lines.setdefault(" ".join(others), []).append(point)
-    figure = new_figure(max(5.0, 1.1 * len(values) + 2), 4)
+    width = max(5.0, 1.1 * min(len(values), TICKS) + 2)
+    figure = new_figure(width + (3 if len(lines) > 1 else 0), 4)
     axes = figure.add_subplot()
-    for name, line in lines.items():
+    ranked = sorted(lines, key=lambda name: -max(point.mean for point in lines[name]))
+    styles = dict(zip(ranked, line_styles(len(lines)), strict=False))
+    named = {}
+    for name in reversed(ranked):  # the best is drawn last, over the others
+        line, (colour, dashes) = lines[name], styles.get(name, (FAINT, "-"))
         x = [values.index(point.overrides[axis]) for point in line]
         mean, spread = np.array([(point.mean, point.spread) for point in line]).T
         low, high = np.array([point.interval for point in line]).T
-        drawn = axes.errorbar(x, mean, yerr=spread, fmt="o-", capsize=3, label=name or None)
+        named[name] = axes.errorbar(
+            x, mean, yerr=spread, fmt=f"o{dashes}", capsize=3, color=colour, markersize=4
+        )
         if len(lines) <= FEW:
-            axes.fill_between(x, low, high, color=drawn.lines[0].get_color(), alpha=0.15)
-    labels = []
-    for value in values:
-        tiles = [point.tiles for point in points if point.overrides[axis] == value]
-        labels.append(f"{value}\n{np.mean(tiles):,.0f} tiles")
-    axes.set_xticks(range(len(values)), labels, parse_math=False)
-    axes.set_xlabel(axis, parse_math=False)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15)
+    tiles: dict[Any, list[int]] = {value: [] for value in values}
+    for point in points:
+        tiles[point.overrides[axis]].append(point.tiles)
+    labels = [f"{shortened(str(v), 12)}\n{np.mean(tiles[v]):,.0f} tiles" for v in values]
+    step = -(-len(values) // TICKS)
+    axes.set_xticks(range(0, len(values), step), labels[::step], parse_math=False, fontsize=8)
+    axes.set_xlabel(shortened(axis, 2 * LONGEST), parse_math=False)
     axes.set_ylabel("macro F1")
-    title = "mean and deviation over folds" + f"; band: 95 % over {over}" * (len(lines) <= FEW)
+    title = "mean and deviation over folds"
+    title += f"\nband: 95 % over {shortened(over)}" * (len(lines) <= FEW)
     axes.set_title(title, loc="left", fontsize=9, parse_math=False)
     if len(lines) > 1:
-        axes.legend(fontsize=7, frameon=False)
+        texts = [shortened(name, 3 * LONGEST // 2) for name in ranked[:LINES]]
+        handles = [named[name] for name in ranked[:LINES]]
+        if more := len(lines) - len(styles):
+            texts.append(f"{more} others, none as high")
+            handles.append(named[ranked[-1]])
+        legend_beside(figure, handles, texts)
     return save(figure, path)

@@ -1,17 +1,15 @@
 """How all pictures look, and how they are written."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from featurestore.drawing import LONGEST, shortened
 
 if TYPE_CHECKING:  # half a second, which a run without pictures need not wait for
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
-
-
 FEW = 4  # lines whose intervals can be told apart
-
-
 FLAT = 0.4  # height to width of what is better drawn below each other than side by side
 
 
@@ -32,3 +30,10 @@ def save(figure: "Figure", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def row_names(axes: Any, names: Sequence[str], longest: int = LONGEST) -> None:
+    """Name rows that are drawn at 0, 1, ... from above."""
+    short = [shortened(name, longest) for name in names]
+    axes.set_yticks(range(len(names)), short, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)

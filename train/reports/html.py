@@ -107,6 +107,7 @@ class Picture:
     png: bytes
 
     kind = "picture"
+    folded = True
 
     @property
     def uri(self) -> str:

@@ -186,7 +186,7 @@ def leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
             "promised": [finding.is_error for finding in findings],
             "found": [finding.count for finding in findings],
             "the first": [finding.first for finding in findings],
-        }, folded=not leaks))  # fmt: skip
+        }, folded=True))  # fmt: skip
 
 
 def keep_folds(run: Run, tracker: Tracker, snapshot: Snapshot, name: str) -> str | None:
@@ -255,6 +255,6 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
         "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
     )  # fmt: skip
-    page.add("data", Table("On both sides of the split", columns(rows), brought, folded=True))
     leakage(page, snapshot.findings)
+    page.add("data", Table("On both sides of the split", columns(rows), brought, folded=True))
     folds(page, snapshot, drawn)

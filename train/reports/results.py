@@ -20,7 +20,7 @@ from train.reports.html import Headline, Page, Picture, Table, Text
 from train.reports.training import show
 from train.tracking.names import decode_name
 
-WORST, SUREST = 10, 10  # slides and errors that are listed
+WORST, SUREST = 5, 5  # slides and errors that are listed
 FOLDED = 12  # classes of which there is a row each, to be opened where there are more
 FEW = f" (fewer than {FEW_UNITS}: they may be too narrow)"
 PICTURES = {

@@ -215,6 +215,18 @@ def run(digits_home: Path) -> tuple[Path, dict[str, float], str]:
     return page, dict(figures), id_
 
 
+SCREENS = 2
+OPEN = "document.querySelectorAll('details').forEach(one => one.open = arguments[0])"
+HEIGHT = "return document.documentElement.scrollHeight"
+SCALES = """return [...document.images].filter(one => one.offsetParent)
+    .map(one => one.getBoundingClientRect().width / one.naturalWidth)"""
+BEYOND = """return [...document.querySelectorAll('body, body *')]
+    .filter(one => !one.closest('.scroll *, nav ul *'))
+    .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+    .map(one => one.outerHTML.slice(0, 99))"""
+"""What of a page lies beyond its right edge, but for what scrolls in a box of its own."""
+
+
 @pytest.mark.slow
 def test_a_browser_shows_the_page(run: tuple[Path, dict[str, float], str], tmp_path: Path):
     """Offline: no request, no console message; every picture decoded; nothing overflows."""
@@ -245,10 +257,16 @@ def test_a_browser_shows_the_page(run: tuple[Path, dict[str, float], str], tmp_p
         for link in browser.find_elements(By.CSS_SELECTOR, "nav a"):
             link.click()
             assert browser.execute_script("return location.hash").startswith("#")
-        for width in (1280, 400):
+        heights = {}
+        for width, is_open in ((1100, False), (400, False), (1100, True), (400, True)):
             narrow(browser, width)
-            over = "return document.documentElement.scrollWidth - window.innerWidth"
-            assert browser.execute_script(over) <= 0, width
+            browser.execute_script(OPEN, is_open)
+            assert browser.execute_script(BEYOND) == [], (width, is_open)
+            heights[width, is_open] = browser.execute_script(HEIGHT)
+            # What is opened can be read: hardly smaller than drawn, in a box that scrolls.
+            assert min(browser.execute_script(SCALES), default=1) > 0.9, width
+        assert heights[1100, False] < SCREENS * 1_350, "what matters is not on two screens"
+        assert heights[1100, True] > 3 * heights[1100, False]
 
 
 @pytest.mark.slow
