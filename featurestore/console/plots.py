@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import ibis.expr.types as ir
+import matplotlib
 import numpy as np
 import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from featurestore.backend import errors
 from featurestore.console.settings import open_store
 from featurestore.io import atomic
+from featurestore.png import png
 from featurestore.printing import say
 from featurestore.views import summaries
 from featurestore.views.classes import ClassSpec
@@ -24,8 +25,9 @@ from featurestore.views.thresholds import ON_REQUEST
 
 # Okabe and Ito (2008): told apart with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#7F7F7F")
-KEPT, DROPPED, INPUT = "#009E73", "#D55E00", "#56606B"
+KEPT, DROPPED, INPUT, FAINT = "#009E73", "#D55E00", "#56606B", "#C8C8C8"
 DPI = 110
+MANY = 25  # classes that have a panel each
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,9 +71,7 @@ def draw(
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, by temporary name and rename."""
     FigureCanvasAgg(figure)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
-    atomic.write_bytes(path, content.getvalue())
+    atomic.write_bytes(path, png(figure, DPI))
     return path
 
 
@@ -132,6 +132,8 @@ def funnel_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw the share of each class's tiles that reaches each threshold, the chosen one marked.
 
+    Of more than `MANY` classes those that lose the most have a colour and a name, others are grey.
+
     Parameters
     ----------
     survival
@@ -139,20 +141,23 @@ def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figu
     thresholds
         Class to threshold.
     """
+    curves = survival_curves(survival, thresholds)
+    heights = {name: float(np.interp(thresholds[name], at, share))
+               for name, (at, share, _) in curves.items()}  # fmt: skip
+    worst = sorted(curves, key=heights.__getitem__)[: len(COLOURS)]
+    named = [name for name in curves if len(curves) <= MANY or name in worst]
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, threshold) in enumerate(thresholds.items()):
-        rows = [row for row in survival.to_pylist() if row["class"] == name]
-        if not rows:
-            continue
+    for name in curves.keys() - set(named):
+        axes.plot(*curves[name][:2], "-", color=FAINT, linewidth=0.6)
+    for number, name in enumerate(named):
         colour, dashes = (
             COLOURS[number % len(COLOURS)],
             ("-", "--", ":")[number // len(COLOURS) % 3],
         )
-        at = np.array([row["at_least"] for row in rows])
-        share = np.array([row["tiles"] for row in rows]) / max(rows[0]["tiles"], 1)
-        height = float(np.interp(threshold, at, share))
-        axes.plot(at, share, dashes, color=colour, label=f"{name} ({rows[0]['tiles']:,})")
+        at, share, tiles = curves[name]
+        threshold, height = thresholds[name], heights[name]
+        axes.plot(at, share, dashes, color=colour, label=f"{name} ({tiles:,})")
         axes.plot([threshold], [height], "o", color=colour, markeredgecolor="white", zorder=3)
         axes.plot([threshold, threshold], [0, height], color=colour, linewidth=0.8, alpha=0.5)
     axes.set_xlim(0, 1)
@@ -161,58 +166,124 @@ def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figu
     axes.set_ylabel("share of its tiles that reach it")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Survival by threshold (dots: the chosen ones)", loc="left")
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    if curves:
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 
+def survival_curves(
+    survival: pa.Table, thresholds: Mapping[str, float]
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Return thresholds, the share that reaches them, and all tiles, of each class with tiles."""
+    by_class: dict[str, list[tuple[float, int]]] = {name: [] for name in thresholds}
+    for row in survival.to_pylist():
+        if row["class"] in by_class:
+            by_class[row["class"]].append((row["at_least"], row["tiles"]))
+    curves = {}
+    for name, points in by_class.items():
+        if points:
+            at, tiles = np.array(points, dtype=float).T
+            curves[name] = at, tiles / max(tiles[0], 1), int(tiles[0])
+    return curves
+
+
 def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Figure:
-    """Draw each class's coverages where there are any: ``class, low, tiles``."""
-    names, rows = list(thresholds), histogram.to_pylist()
-    width = 1 / summaries.BINS
-    across = min(len(names), 4)
-    down = -(-len(names) // across)
-    figure = Figure(figsize=(2.4 * across, 1.9 * down + 0.4), layout="constrained")
+    """Draw each class's coverages where there are any: ``class, low, tiles``.
+
+    Each class has a panel; above `MANY` classes it has a row of one picture.
+    """
+    table = histogram_counts(histogram, list(thresholds))
+    if len(thresholds) > MANY:
+        return histogram_rows_figure(table, thresholds)
+    low, width = np.arange(summaries.BINS) / summaries.BINS, 1 / summaries.BINS
+    across = min(len(thresholds), 4)
+    down = -(-len(thresholds) // across)
+    size = 2.4 * across, 1.9 * down + 0.4
+    figure = Figure(figsize=size)
+    # Panels of one size need no layout that measures them: it took two thirds of the drawing.
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for axes, name in zip(grid.flat, names, strict=False):
-        bars = [row for row in rows if row["class"] == name]
-        axes.bar([r["low"] for r in bars], [r["tiles"] for r in bars], width, align="edge",
-                 color=COLOURS[0])  # fmt: skip
-        axes.axvline(thresholds[name], color=DROPPED, linewidth=1.2)
+    figure.subplots_adjust(
+        left=0.75 / size[0], right=1 - 0.1 / size[0], wspace=0.08,
+        bottom=0.6 / size[1], top=1 - 0.3 / size[1], hspace=0.25,
+    )  # fmt: skip
+    grid[0, 0].set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+    for axes, tiles, (name, threshold) in zip(grid.flat, table, thresholds.items(), strict=False):
+        axes.bar(low[tiles > 0], tiles[tiles > 0], width, align="edge", color=COLOURS[0])
+        axes.axvline(threshold, color=DROPPED, linewidth=1.2)
         axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_yscale("log")
+        axes.minorticks_off()
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in list(grid.flat)[len(names) :]:
+    for axes in list(grid.flat)[len(thresholds) :]:
         axes.set_axis_off()
     figure.supxlabel("coverage, where above 0 (line: threshold)", fontsize=9)
     figure.supylabel("tiles", fontsize=9)
     return figure
 
 
+def histogram_rows_figure(table: np.ndarray, thresholds: Mapping[str, float]) -> Figure:
+    """Draw the coverages of many classes, a row each: tiles by class and bin, shape (K, bins)."""
+    figure = Figure(figsize=(7.5, 9), layout="constrained")
+    axes = figure.add_subplot()
+    counts = np.ma.masked_less(table, 1)  # a logarithm has no colour for none
+    image = axes.imshow(
+        counts, cmap="Blues", norm="log", aspect="auto", interpolation="nearest",
+        extent=(0, 1, len(table) - 0.5, -0.5),
+    )  # fmt: skip
+    places = np.arange(len(table))
+    axes.vlines(list(thresholds.values()), places - 0.5, places + 0.5, color=DROPPED, linewidth=1.2)
+    step = -(-len(table) // (2 * MANY))  # of so many names not all can be read
+    names = list(thresholds)[::step]
+    axes.set_yticks(places[::step], names, parse_math=False, fontsize=7)
+    axes.set_xlabel("coverage, where above 0 (line: threshold)")
+    figure.colorbar(image, ax=axes, label="tiles")
+    return figure
+
+
+def histogram_counts(histogram: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Return tiles by class and bin, shape (K, bins), of ``class, low, tiles``."""
+    place = {name: row for row, name in enumerate(names)}
+    rows = np.array([place.get(name, -1) for name in histogram["class"].to_pylist()], dtype=int)
+    bins = np.rint(histogram["low"].to_numpy() * summaries.BINS).astype(int)
+    table = np.zeros((len(names), summaries.BINS), dtype=np.int64)
+    named = rows >= 0
+    table[rows[named], bins[named]] = histogram["tiles"].to_numpy()[named]
+    return table
+
+
 def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:
-    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out."""
-    rows = counts.to_pylist()
-    folds = sorted({row["fold"] for row in rows})
+    """Draw fold x class: ``fold, label, tiles, slides``, of kept tiles; empty cells stand out.
+
+    Above `MANY` classes there is no text in cells, and the size is fixed.
+    """
+    folds = sorted(set(counts["fold"].to_pylist()))
+    row = {fold: place for place, fold in enumerate(folds)}
+    column = {name: place for place, name in enumerate(names)}
     table = np.zeros((len(folds), len(names)), dtype=np.int64)
-    for row in rows:
-        table[folds.index(row["fold"]), names.index(row["label"])] = row["tiles"]
+    for each in counts.to_pylist():
+        table[row[each["fold"]], column[each["label"]]] = each["tiles"]
     share = table / np.maximum(table.sum(axis=0), 1)
-    figure = Figure(
-        figsize=(0.95 * len(names) + 1.6, 0.55 * len(folds) + 1.9), layout="constrained"
-    )
+    many = len(names) > MANY
+    width = 12.0 if many else 0.95 * len(names) + 1.6
+    figure = Figure(figsize=(width, 0.55 * len(folds) + 1.9), layout="constrained")
     axes = figure.add_subplot()
     most = max(2 / max(len(folds), 1), share.max())  # an even share is half of the scale
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=most, aspect="auto")
-    for (fold, kind), tiles in np.ndenumerate(table):
+    colours = matplotlib.colormaps["Blues"].with_extremes(bad=DROPPED)  # of an empty cell
+    shown = np.ma.masked_where(table == 0, share) if many else share
+    image = axes.imshow(shown, cmap=colours, vmin=0, vmax=most, aspect="auto")
+    for (fold, kind), tiles in np.ndenumerate(table) if not many else ():
         dark = share[fold, kind] > 0.6 * most
         cell_text = f"{tiles:,}\n{share[fold, kind]:.0%}" if tiles else "none"
         colour = DROPPED if not tiles else "white" if dark else "black"
         weight = "normal" if tiles else "bold"
         axes.text(kind, fold, cell_text, ha="center", va="center", fontsize=8, color=colour,
                   fontweight=weight, in_layout=False)  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)
+    step = -(-len(names) // (2 * MANY))  # of so many names not all can be read
+    axes.set_xticks(range(0, len(names), max(step, 1)), names[:: max(step, 1)], parse_math=False,
+                    rotation=90 if many else 35, ha="center" if many else "right")  # fmt: skip
     axes.set_yticks(range(len(folds)), [str(fold) for fold in folds])
     axes.set_ylabel("fold")
     axes.set_title("Kept tiles per fold and class, share of the class", loc="left", fontsize=10)
