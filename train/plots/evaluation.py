@@ -127,7 +127,7 @@ def shortened(name: str) -> str:
 
 
 def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
-    """Draw the F1 of each class with its 95 % interval.
+    """Draw the F1 of each class with its 95 % interval; of more than `MANY` the lowest ones.
 
     Parameters
     ----------
@@ -136,18 +136,21 @@ def classes_png(path: Path, f1: Mapping[str, Estimate], over: str) -> Path:
     over
         What the intervals are over: slides, patients.
     """
-    figure = new_figure(6.5, 0.34 * len(f1) + 1.2)
+    lowest = sorted(f1, key=lambda name: np.nan_to_num(f1[name].value, nan=np.inf))
+    drawn = {name: f1[name] for name in (lowest[:MANY] if len(f1) > MANY else f1)}
+    figure = new_figure(6.5, 0.34 * len(drawn) + 1.2)
     axes = figure.add_subplot()
-    values, low, high = np.array([estimate.ends for estimate in f1.values()]).T
-    axes.barh(range(len(f1)), np.nan_to_num(values), color=BLUE, alpha=0.55)
-    axes.hlines(range(len(f1)), low, high, color="black", linewidth=1.5)
+    values, low, high = np.array([estimate.ends for estimate in drawn.values()]).T
+    axes.barh(range(len(drawn)), np.nan_to_num(values), color=BLUE, alpha=0.55)
+    axes.hlines(range(len(drawn)), low, high, color="black", linewidth=1.5)
     for place, (value, end) in enumerate(zip(values, high, strict=True)):
         label = "absent" if np.isnan(value) else f"{value:.3f}"
         axes.text(np.nan_to_num(max(value, end)) + 0.01, place, label, va="center", fontsize=8)
-    axes.set_yticks(range(len(f1)), list(f1), parse_math=False)
-    axes.set_ylim(len(f1) - 0.5, -0.5)
+    axes.set_yticks(range(len(drawn)), list(map(shortened, drawn)), parse_math=False)
+    axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.set_xlim(0, 1.12)
-    axes.set_xlabel(f"F1; line: 95 % interval over {over}", parse_math=False)
+    of_all = f", the {len(drawn)} lowest of {len(f1)} classes" if len(drawn) < len(f1) else ""
+    axes.set_xlabel(f"F1{of_all}; line: 95 % interval over {over}", parse_math=False)
     return save(figure, path)
 
 
