@@ -12,7 +12,9 @@ from featurestore.snapshots.snapshot import Snapshot
 
 KIND = "pictures"
 OF = "snapshot.txt"  # whose pictures a folder holds
-CODE = ("console/plots", "views/classes", "views/fates", "views/labels", "views/summaries")
+CODE = (
+    "console/plots", "png", "views/classes", "views/fates", "views/labels", "views/summaries",
+)  # fmt: skip
 """The modules that say what is drawn, and how."""
 
 
