@@ -25,7 +25,12 @@ ROOMS = {
     "obstore": {"featurestore/io/objects/clouds.py"},
     "portalocker": {"featurestore/io/locks.py"},
     "ml_dtypes": {"featurestore/embeddings"},
-    "matplotlib": {"featurestore/console/plots.py", "featurestore/drawing.py", "train/plots"},
+    "matplotlib": {
+        "featurestore/console/plots.py",
+        "featurestore/drawing.py",
+        "featurestore/png.py",
+        "train/plots",
+    },
     "yaml": {"featurestore/spec", "train/config", "train/submit.py", "train/runtime/manifests.py"},
     "shtab": {"featurestore/console/completion.py"},
     "omegaconf": {"train/config"},

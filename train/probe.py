@@ -22,14 +22,11 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-import gc
-
 from train.config.help import check_or_exit
 
 # Help and refused arguments must not wait for torch, MLflow and scikit-learn to be imported.
 if __name__ == "__main__":
     check_or_exit(sys.argv[1:])
-    gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -8,7 +8,6 @@ featurestore --config runs:/RUN/config.yaml sql "select count(*) from fates" --f
 """
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -28,6 +27,7 @@ from featurestore.console.commands import (
     training_sets,
 )
 from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from featurestore.interpreter import collect_seldom
 from featurestore.printing import Console, is_quiet, print_error, quietly, say
 from featurestore.spec import store_arguments
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    gc.set_threshold(10_000)  # what imports make stays: to look for garbage is a fifth of them
+    collect_seldom()
     # Help and refused arguments do not wait for what reads artifacts.
     from featurestore.io import cache, names
     from featurestore.io.objects import shared

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from featurestore.drawing import (
     shortened,
 )
 from featurestore.io import atomic
+from featurestore.png import png
 from featurestore.printing import say
 from featurestore.views import summaries
 from featurestore.views.classes import ClassSpec
@@ -80,9 +80,7 @@ def draw(
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, by temporary name and rename."""
     FigureCanvasAgg(figure)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
-    atomic.write_bytes(path, content.getvalue())
+    atomic.write_bytes(path, png(figure, DPI))
     return path
 
 
@@ -143,6 +141,8 @@ def funnel_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw the share of each class's tiles that reaches each threshold, the chosen one marked.
 
+    Of more than `MANY` classes those that lose the most have a colour and a name, others are grey.
+
     Parameters
     ----------
     survival
@@ -194,33 +194,66 @@ def _by_class(table: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw each class's coverages where there are any: ``class, low, tiles``.
 
-    Of many classes those with the most tiles.
+    Each class has a panel; above `PANELS` classes it has a row of one picture.
     """
-    rows_of = _by_class(histogram)
-    tiles = {name: sum(row["tiles"] for row in rows_of.get(name, [])) for name in thresholds}
-    largest = set(sorted(tiles, key=lambda name: -tiles[name])[:PANELS])
-    names = [name for name in thresholds if name in largest]
-    width = 1 / summaries.BINS
-    across = min(len(names), 4)
-    down = -(-len(names) // across)
-    figure = Figure(figsize=(2.2 * across, 1.9 * down + 0.4), layout="constrained")
+    table = histogram_counts(histogram, list(thresholds))
+    if len(thresholds) > PANELS:
+        return histogram_rows_figure(table, thresholds)
+    low, width = np.arange(summaries.BINS) / summaries.BINS, 1 / summaries.BINS
+    across = min(len(thresholds), 4)
+    down = -(-len(thresholds) // across)
+    size = 2.4 * across, 1.9 * down + 0.4
+    figure = Figure(figsize=size)
+    # Panels of one size need no layout that measures them: it took two thirds of the drawing.
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for axes, name in zip(grid.flat, names, strict=False):
-        bars = rows_of.get(name, [])
-        axes.bar([r["low"] for r in bars], [r["tiles"] for r in bars], width, align="edge",
-                 color=BLUE)  # fmt: skip
-        axes.axvline(thresholds[name], color=DROPPED, linewidth=1.2)
+    figure.subplots_adjust(
+        left=0.75 / size[0], right=1 - 0.1 / size[0], wspace=0.08,
+        bottom=0.6 / size[1], top=1 - 0.3 / size[1], hspace=0.25,
+    )  # fmt: skip
+    grid[0, 0].set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+    for axes, tiles, (name, threshold) in zip(grid.flat, table, thresholds.items(), strict=False):
+        axes.bar(low[tiles > 0], tiles[tiles > 0], width, align="edge", color=BLUE)
+        axes.axvline(threshold, color=DROPPED, linewidth=1.2)
         axes.set_title(shortened(name), fontsize=9, parse_math=False)
         axes.set_yscale("log")
         axes.minorticks_off()
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in list(grid.flat)[len(names) :]:
+    for axes in list(grid.flat)[len(thresholds) :]:
         axes.set_axis_off()
-    of = f"; {len(names)} classes of {len(tiles)}" if len(names) < len(tiles) else ""
-    figure.supxlabel(f"coverage, where above 0 (line: threshold){of}", fontsize=9)
+    figure.supxlabel("coverage, where above 0 (line: threshold)", fontsize=9)
     figure.supylabel("tiles", fontsize=9)
     return figure
+
+
+def histogram_rows_figure(table: np.ndarray, thresholds: Mapping[str, float]) -> Figure:
+    """Draw the coverages of many classes, a row each: tiles by class and bin, shape (K, bins)."""
+    figure = Figure(figsize=(7.5, 9), layout="constrained")
+    axes = figure.add_subplot()
+    counts = np.ma.masked_less(table, 1)  # a logarithm has no colour for none
+    image = axes.imshow(
+        counts, cmap="Blues", norm="log", aspect="auto", interpolation="nearest",
+        extent=(0, 1, len(table) - 0.5, -0.5),
+    )  # fmt: skip
+    places = np.arange(len(table))
+    axes.vlines(list(thresholds.values()), places - 0.5, places + 0.5, color=DROPPED, linewidth=1.2)
+    step = -(-len(table) // ROWS)  # of so many names not all can be read
+    names = [shortened(name) for name in list(thresholds)[::step]]
+    axes.set_yticks(places[::step], names, parse_math=False, fontsize=7)
+    axes.set_xlabel("coverage, where above 0 (line: threshold)")
+    figure.colorbar(image, ax=axes, label="tiles")
+    return figure
+
+
+def histogram_counts(histogram: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Return tiles by class and bin, shape (K, bins), of ``class, low, tiles``."""
+    place = {name: row for row, name in enumerate(names)}
+    rows = np.array([place.get(name, -1) for name in histogram["class"].to_pylist()], dtype=int)
+    bins = np.rint(histogram["low"].to_numpy() * summaries.BINS).astype(int)
+    table = np.zeros((len(names), summaries.BINS), dtype=np.int64)
+    named = rows >= 0
+    table[rows[named], bins[named]] = histogram["tiles"].to_numpy()[named]
+    return table
 
 
 def folds_figure(counts: pa.Table, names: Sequence[str]) -> Figure:

@@ -13,7 +13,8 @@ from featurestore.snapshots.snapshot import Snapshot
 KIND = "pictures"
 OF = "snapshot.txt"  # whose pictures a folder holds
 CODE = (
-    "console/plots", "drawing", "views/classes", "views/fates", "views/labels", "views/summaries",
+    "console/plots", "drawing", "png", "views/classes", "views/fates", "views/labels",
+    "views/summaries",
 )  # fmt: skip
 """The modules that say what is drawn, and how."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from featurestore.errors import ConfigError
+from featurestore.interpreter import collect_seldom
 from featurestore.printing import be_quiet, print_error, say
 
 NEEDED = (
@@ -33,6 +34,7 @@ def check_or_exit() -> None:
     What all scripts take is taken here, before anything is imported: ``--version``, which needs
     nothing else; ``--quiet``; and Ctrl-C, of which one line is said and no traceback.
     """
+    collect_seldom()
     sys.excepthook = _in_a_line
     while QUIET in sys.argv[1:]:
         sys.argv.remove(QUIET)

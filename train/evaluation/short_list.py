@@ -1,5 +1,7 @@
 """The metrics that people look at: a run logs these, and all there are as a table."""
 
+from functools import lru_cache
+
 from train.evaluation.metrics import CLASS, METRICS
 
 MOST_CLASSES = 20  # of which each has metrics of its own
@@ -9,6 +11,7 @@ MAIN = "f1_macro"  # has its interval in the list
 ENDS = ("_low", "_high", "_sd")  # of the names of what tells how sure a metric is
 
 
+@lru_cache(maxsize=10_000)  # those of an epoch are those of the one before
 def is_short(name: str, classes: int) -> bool:
     """Return whether a metric is logged by itself, and not in a table alone.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.drawing import LONGEST, shortened
+from featurestore.png import png
 
 if TYPE_CHECKING:  # half a second, which a run without pictures need not wait for
     from matplotlib.figure import Figure
@@ -23,12 +24,18 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: Path) -> Path:
-    """Write a figure as PNG and return its path."""
-    for axes in figure.axes:
+def save(figure: "Figure", path: Path, is_framed: bool = False) -> Path:
+    """Write a figure as PNG and return its path.
+
+    Parameters
+    ----------
+    is_framed
+        Whether axes keep the upper and the right edge of their frames.
+    """
+    for axes in figure.axes if not is_framed else ():
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    path.write_bytes(png(figure))
     return path
 
 

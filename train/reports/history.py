@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from featurestore.io.atomic import write_bytes
 from train.engine.trainer import Epoch, FitResult
@@ -15,7 +16,8 @@ from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import confusion_metrics
 from train.fitting.grid import HeadGrid
 from train.fitting.trainers import train_plan
-from train.plots.evaluation import confusion_png
+from train.plots.evaluation import MANY, confusion_png
+from train.predictions.files import write_parquet
 from train.runtime.fit_state import SavedHistory
 from train.runtime.run import Run
 from train.tracking.tracker import Step
@@ -67,7 +69,9 @@ class HeadHistory:
             "learning_rate": self.run.config.learning_rate * self.schedule.share(epoch.number),
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
-        self.unsent.append(Step(epoch.number, time.time(), {**losses, **metrics}))
+        # What is not logged is not saved with the state either: of many classes it is most of it.
+        logged = {name: value for name, value in metrics.items() if tracker.shown(name)}
+        self.unsent.append(Step(epoch.number, time.time(), {**losses, **logged}))
         if time.monotonic() - self.sent >= EVERY:
             self._send()
         true, predicted = np.nonzero(confusion)
@@ -80,11 +84,17 @@ class HeadHistory:
     def close(self, result: FitResult) -> None:
         """Record all confusion matrices in one table, and draw those that people look at.
 
-        The table has a row per epoch and cell that is not 0. The best epoch and the last are drawn,
-        and every so many as ``confusion_every`` asks for: a picture takes longer than an epoch.
+        The table has a row per epoch and cell that is not 0; above `MANY` classes it is Parquet.
+        The best epoch and the last are drawn, and every so many as ``confusion_every`` asks for: a
+        picture takes longer than an epoch.
         """
         self._send()
-        self.run.tracker.table(self._table(), "confusion.json")
+        table = self._table()
+        if len(self.classes) > MANY:  # as text it has millions of lines
+            file = write_parquet(self.run.folder / "confusion.parquet", table)
+            self.run.tracker.file(file)
+        else:
+            self.run.tracker.table(table.to_pydict(), "confusion.json")
         if not self.cells:
             return
         last, every = max(self.cells), self.run.config.confusion_every
@@ -101,17 +111,16 @@ class HeadHistory:
             self.run.tracker.steps(self.unsent)
         self.unsent, self.sent = [], time.monotonic()
 
-    def _table(self) -> dict[str, list[Any]]:
+    def _table(self) -> pa.Table:
         none = np.zeros((0, 3), dtype=np.int64)
         true, predicted, tiles = np.concatenate([none, *self.cells.values()]).T
         sizes = list(map(len, self.cells.values()))
-        names = np.array(self.classes, dtype=object)
-        return {
-            "epoch": np.repeat(np.array(list(self.cells), dtype=np.int64), sizes).tolist(),
-            "true": names[true].tolist(),
-            "predicted": names[predicted].tolist(),
-            "tiles": tiles.tolist(),
-        }
+        return pa.table({
+            "epoch": np.repeat(np.array(list(self.cells), dtype=np.int64), sizes),
+            "true": pa.DictionaryArray.from_arrays(true.astype(np.int32), self.classes),
+            "predicted": pa.DictionaryArray.from_arrays(predicted.astype(np.int32), self.classes),
+            "tiles": tiles,
+        })  # fmt: skip
 
     def _confusion(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the confusion matrix of an epoch, shape (K, K)."""

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,11 @@ class Table:
         """How many rows are not shown."""
         return max(0, len(next(iter(self.columns.values()), [])) - LONG)
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers alone."""
+        """Which columns hold numbers alone, where they are shown."""
         return [
-            all(type(value) in (int, float) or value is None for value in column)
+            all(type(value) in (int, float) or value is None for value in column[:LONG])
             for column in self.columns.values()
         ]
 

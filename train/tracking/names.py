@@ -1,6 +1,7 @@
 """Names as MLflow takes them."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from train.config.schema import ConfigError
@@ -8,6 +9,7 @@ from train.config.schema import ConfigError
 SPELLED = 200  # of the 250 characters of a metric's name, for the class in it
 
 
+@lru_cache(maxsize=10_000)  # those of an epoch are those of the one before
 def encode_name(name: str) -> str:
     """Spell a class name with the characters that MLflow takes in a metric's name.
 

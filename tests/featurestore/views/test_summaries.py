@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import CLASSES, TABLES
 from matplotlib import image
+from matplotlib.figure import Figure
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.console import plots
 from featurestore.errors import ArtifactError
+from featurestore.png import png
 from featurestore.views import summaries
 
 FAT = [0.29, 0.3, 0.5, 0.58, 1.0, 0.05, 0.05, 0.1, 0.2, 0.0, 0.0, 0.0]
@@ -92,6 +95,44 @@ def test_survival_marks_the_chosen_thresholds(store: FeatureStore):
 def test_empty_folds_stand_out(store: FeatureStore):
     figure = plots.folds_figure(store.label_distribution(), ["Fat", "Muscle"])
     assert {text.get_text() for text in figure.axes[0].texts} >= {"1\n25%", "none"}
+
+
+def test_many_classes_are_drawn_in_pictures_of_one_size():
+    thresholds = {f"class {number}": number / 200 for number in range(200)}
+    names = list(thresholds)
+    histogram = pa.table({"class": names, "low": [0.95] * 200, "tiles": [3] * 200})
+    survival = pa.table({
+        "class": names * 2, "at_least": [0.0] * 200 + [1.0] * 200, "tiles": [4] * 200 + [1] * 200
+    })  # fmt: skip
+    counts = pa.table({"fold": [0, 1] * 100, "label": names, "tiles": [1] * 200})
+    figures = [
+        plots.histogram_figure(histogram, thresholds),
+        plots.survival_figure(survival, thresholds),
+        plots.folds_figure(counts, names),
+    ]
+    assert [max(figure.get_size_inches()) <= 12 for figure in figures] == [True] * 3
+    assert [len(figure.axes) <= 2 for figure in figures] == [True] * 3
+    assert not figures[2].axes[0].texts
+    shown = figures[0].axes[0].images[0].get_array()
+    assert (shown.shape, int(shown.sum()), shown[7, 19]) == ((200, plots.summaries.BINS), 600, 3)
+    assert len(figures[1].axes[0].get_legend().get_texts()) == len(plots.COLOURS)
+
+
+def test_a_picture_is_that_of_a_figure_that_is_drawn_twice(tmp_path: Path):
+    """Matplotlib itself draws a figure a first time, to measure what is on it."""
+
+    def drawn() -> Figure:
+        figure = Figure(figsize=(4, 3), dpi=90, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.set_ylabel("what is long and must be measured")
+        right.legend([right.plot([1, 2], [3, 1])[0]], ["a line"])
+        figure.colorbar(left.imshow([[1, 2]]), ax=left)
+        return figure
+
+    drawn().savefig(tmp_path / "twice.png", dpi=110)
+    (tmp_path / "once.png").write_bytes(png(drawn(), 110))
+    once, twice = (image.imread(tmp_path / name) for name in ("once.png", "twice.png"))
+    assert np.array_equal(once, twice)
 
 
 def test_a_folder_that_cannot_be_written(store: FeatureStore, tmp_path: Path):

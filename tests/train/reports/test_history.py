@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -14,13 +15,14 @@ from train.engine.trainer import Epoch
 from train.plots.evaluation import MANY, confusion_png
 from train.reports import history as histories
 from train.reports.history import HeadHistory
-from train.tracking.tracker import Step
+from train.tracking.tracker import Step, every
 
 
 class Recorder:
     """A tracker that keeps what it is told."""
 
     records = True
+    shown = staticmethod(every)
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -31,6 +33,9 @@ class Recorder:
         self.requests.append([step.number for step in steps])
 
     def file(self, path: Path, folder: str | None = None) -> None:
+        if path.suffix == ".parquet":
+            self.tables[path.name] = pq.read_table(path).to_pydict()
+            return
         assert path.read_bytes().startswith(b"\x89PNG")
         self.files.append(f"{folder}/{path.name}")
 
@@ -62,6 +67,29 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
         "epoch": [0, 1, 2, 3, 4, 5], "true": ["3"] * 6,
         "predicted": ["0", "1", "2", "3", "4", "5"], "tiles": [1, 2, 3, 4, 5, 6],
     }  # fmt: skip
+
+
+def test_many_classes_are_kept_as_cells_and_what_is_not_logged_is_not_saved(tmp_path: Path):
+    recorder: Any = Recorder()
+    recorder.shown = lambda name: name.endswith("f1_macro")
+    config = load(["fold=0"])
+    config.class_indices = {f"class {number}": number for number in range(MANY + 1)}
+    run: Any = SimpleNamespace(
+        config=config, tracker=recorder, is_main=True, folder=tmp_path, states=tmp_path
+    )
+    history, loss = HeadHistory(run), torch.tensor([0.5])
+    confusion = torch.zeros((MANY + 1, MANY + 1), dtype=torch.int64)
+    confusion[25, 3] = 7
+    for number in (0, 1):
+        history.epoch(Epoch(number, torch.tensor([0]), loss, loss, confusion))
+    [unsent] = history.state_dict()["unsent"]
+    assert sorted(unsent[2]) == [
+        "learning_rate", "train/loss", "validation/f1_macro", "validation/loss"
+    ]  # fmt: skip
+    history.close(SimpleNamespace(best_epoch=torch.tensor([1])))  # type: ignore[arg-type]
+    assert recorder.tables == {"confusion.parquet": {
+        "epoch": [0, 1], "true": ["class 25"] * 2, "predicted": ["class 3"] * 2, "tiles": [7, 7],
+    }}  # fmt: skip
 
 
 def history_of(tmp_path: Path) -> HeadHistory:
