@@ -1,5 +1,6 @@
 """Shared by all tests: a working folder of their own, the embedded digits, and small artifacts."""
 
+import gc
 import os
 import re
 import signal
@@ -25,6 +26,8 @@ import pytest
 from hypothesis import settings
 from programs import run_line, run_program
 
+from featurestore.interpreter import SELDOM
+
 pytest_plugins = [
     "engine_problems",  # the fixtures that tests of the engine share
     "machines",
@@ -38,6 +41,9 @@ CLASSES = {
     "class_indices": {"Fat": 0, "Muscle": 1},
     "thresholds": {"Fat": 0.5, "Muscle": 0.5},
 }
+
+
+gc.set_threshold(*SELDOM)  # to look through all that was imported is an eighth of the time
 
 
 def pytest_configure(config: pytest.Config) -> None:
