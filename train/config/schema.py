@@ -129,6 +129,14 @@ class Sweep:
         default_factory=list,
         metadata=doc("shares of the slides to train on, drawn by slide", "(0, 1]"),
     )
+    shots: list[int] = field(
+        default_factory=list,
+        metadata=doc("slides of each class to train on: a few-shot curve", COUNTS),
+    )
+    draw: list[int] = field(
+        default_factory=list,
+        metadata=doc("numbers of random draws of these slides: [0,1,2,3,4]", "[0, 2147483647]"),
+    )
     thresholds: dict[str, list[float]] = field(
         default_factory=dict, metadata=doc("class -> values: sweep.thresholds.Fat=[0.4,0.5]")
     )

@@ -29,6 +29,8 @@ class SettingResults:
         Epoch, setting, training loss and validation loss.
     diagnostics
         Of a solver, by name: a number for each head, setting by setting.
+    curve
+        Where slides are drawn: how good the draws of each few-shot setting are together.
     """
 
     grid: HeadGrid
@@ -36,6 +38,7 @@ class SettingResults:
     best: int
     losses: Sequence[tuple[int, int, float, float]] = ()
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    curve: Sequence[Score] = ()
 
     @property
     def settings(self) -> list[Setting]:
@@ -89,6 +92,26 @@ class SettingResults:
                 f"95 % over {clusters}": [score.f1_macro.text() for score in self.scores],
             }
         )
+
+    def few_shot(self) -> dict[str, list[Any]]:
+        """Return the few-shot curve by column: a row for the draws of a setting together."""
+        draws = self.grid.draws
+        tiles = np.array(self.tiles).reshape(-1, draws).mean(axis=1).round().astype(int)
+        first = self.settings[::draws]
+        keys = [key for key in first[0].overrides if key != "draw"]
+        by_draw = [
+            np.array([fold["f1_macro"] for fold in score.folds]).reshape(draws, -1).mean(axis=1)
+            for score in self.curve
+        ]
+        return {
+            **{key: [setting.overrides[key] for setting in first] for key in keys},
+            "draws": [draws] * len(first),
+            "tiles": tiles.tolist(),
+            "f1_macro": [score.mean("f1_macro") for score in self.curve],
+            "sd": [float(np.std(values, ddof=1)) if draws > 1 else 0.0 for values in by_draw],
+            "low": [score.f1_macro.low for score in self.curve],
+            "high": [score.f1_macro.high for score in self.curve],
+        }
 
     def leak_gap(self) -> float | None:
         """Return how much better heads look under folds that share slides, the mean over settings.
