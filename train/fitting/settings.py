@@ -9,6 +9,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from train.config.sweep import Setting
+from train.evaluation.metrics import nan_mean
 from train.fitting.grid import HeadGrid
 from train.fitting.selection import Score
 
@@ -137,3 +138,11 @@ def summary(score: Score) -> dict[str, float]:
         _, low, high = score.f1_macro.ends
         values |= {"validation/f1_macro_low": low, "validation/f1_macro_high": high}
     return values
+
+
+def class_means(score: Score, classes: Sequence[str]) -> dict[str, float]:
+    """Return the mean F1 of each class over the folds that have it, under ``f1/<class>``."""
+    names = [f"f1/{name}" for name in classes]
+    by_fold = np.array([[fold.get(name, np.nan) for name in names] for fold in score.folds])
+    means = zip(names, nan_mean(by_fold.T).tolist(), strict=True)
+    return {name: mean for name, mean in means if np.isfinite(mean)}

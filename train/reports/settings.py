@@ -10,13 +10,14 @@ import pyarrow as pa
 from featurestore.console.tables import print_table
 from train.evaluation.evaluate import encode_metrics
 from train.evaluation.metrics import METRICS
-from train.fitting.settings import SettingResults, summary
+from train.fitting.settings import SettingResults, class_means, summary
 from train.plots.settings import SettingPoint, axis_png, settings_png
 from train.predictions.table import plural
 from train.reports.html import Page, Table, Text
 from train.reports.results import picture
 from train.runtime.run import Run
 from train.tracking.names import encode_name
+from train.tracking.runs import FIGURES
 from train.tracking.tracker import Step, Tracker
 
 
@@ -36,7 +37,7 @@ def record(run: Run, page: Page, trained: SettingResults) -> None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         run.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")
     for index in range(len(trained.settings)):
-        record_child(tracker, trained, index)
+        record_child(tracker, trained, index, run.config.class_names)
     tracker.params({"best_setting": trained.settings[trained.best].name})
     best = summary(trained.scores[trained.best])
     tracker.metrics({f"best/{name}": value for name, value in best.items()})
@@ -115,10 +116,12 @@ def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters
         picture(page, file)
 
 
-def record_child(tracker: Tracker, trained: SettingResults, index: int) -> None:
-    """Record a setting as a run: its values, its metrics by fold, its losses by epoch."""
+def record_child(
+    tracker: Tracker, trained: SettingResults, index: int, classes: Sequence[str]
+) -> None:
+    """Record a setting as a run: its values, its metrics by class and fold, its losses by epoch."""
     setting, score, folds = trained.settings[index], trained.scores[index], trained.folds
-    values = summary(score)
+    values = summary(score) | encode_metrics(class_means(score, classes), "mean/validation")
     for fold, metrics in zip(folds, score.folds, strict=True):
         values |= encode_metrics(metrics, f"fold{fold}/validation")
     for name, of_heads in trained.diagnostics.items():
@@ -134,3 +137,4 @@ def record_child(tracker: Tracker, trained: SettingResults, index: int) -> None:
     with tracker.child(setting.name):
         tracker.params({**setting.overrides, "folds": folds, "best": index == trained.best})
         tracker.steps([Step(0, now, values), *epochs])
+        tracker.table({"metric": [*values], "value": [*map(float, values.values())]}, FIGURES)
