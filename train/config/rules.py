@@ -46,6 +46,7 @@ def check(config: Config) -> None:
     _check_fold(config)
     _check_floor(config)
     _check_shots(config)
+    _check_onnx(config)
     _check_solver(config)
     _check_warmup(config)
     _check_probe(config)
@@ -179,6 +180,16 @@ def _check_calibration(config: Config) -> None:
             found=f"calibrate=true head={config.head} probe={config.probe}",
             fix="leave calibrate out"
             + (", or set head=linear" if config.head != "linear" else ", or pick another probe"),
+        )
+
+
+def _check_onnx(config: Config) -> None:
+    """Refuse a file of a model where there is none."""
+    if config.tracking.onnx and config.mode == "fit" and config.probe == "knn":
+        raise ConfigError(
+            "Votes of neighbours make no model that ONNX could hold",
+            found="tracking.onnx=true probe=knn",
+            fix="leave tracking.onnx out, or pick another probe",
         )
 
 

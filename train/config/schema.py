@@ -113,6 +113,9 @@ class Tracking:
     run_name: str | None = field(default=None, metadata=doc("name of the run"))
     model: str = field(default="tissue-probe", metadata=doc("name in the model registry"))
     register: bool = field(default=True, metadata=doc("register the model of a fit"))
+    onnx: bool = field(
+        default=False, metadata=doc("write the model of a fit as model.onnx too, in its run")
+    )
 
 
 @dataclass

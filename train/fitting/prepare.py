@@ -32,7 +32,7 @@ from train.fitting.few_shot import with_draws
 from train.fitting.grid import HeadGrid, head_grid, single_head
 from train.fitting.small_classes import warn_of_small_classes
 from train.fitting.tile_table import TileTable
-from train.models import checkpoint
+from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
@@ -118,6 +118,8 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         How many share the work: a state is theirs.
     """
     data = config.data
+    if config.mode == "fit" and config.tracking.onnx:
+        onnx_graph.check_installed()
     if config.mode == "test" and not (data.test_tiles or data.snapshot or data.builder != "none"):
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
