@@ -64,17 +64,10 @@ def usage() -> str:
 if __name__ == "__main__":
     help_or_refuse(sys.argv[1:], usage, understood)
 
-import contextlib
 import dataclasses
-import io
 import json
-import logging
 import tempfile
-import warnings
 from typing import Any
-
-import numpy as np
-import torch
 
 from featurestore.console.cli import shown_warnings
 from featurestore.errors import ArtifactError, FeatureStoreError
@@ -86,12 +79,12 @@ from featurestore.views import precision
 from train.config.load import excerpt
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
+from train.models.onnx_graph import write_onnx
 from train.models.training import Training
 from train.predictions.table import plural
 from train.tracking import registered_models
 from train.tracking.runs import RunRecord, load_run, trained_values
 
-CLOSE = 1e-5  # how far probabilities of the two may be apart
 CARD = """---
 library_name: onnx
 pipeline_tag: image-classification
@@ -182,36 +175,6 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         (folder / "README.md").write_text(card(model, trained, settings, record))
         publish(folder, output)
-
-
-def write_onnx(trained: TrainedModel, file: Path) -> None:
-    """Write the network as one ONNX file, for any number of rows, and see that it agrees."""
-    import onnxruntime
-
-    network, dim = trained.network.cpu().eval(), trained.spec.dim
-    rng = torch.Generator().manual_seed(0)
-    example = torch.randn((2, dim), generator=rng)
-    rows = torch.export.Dim("rows")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not here
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network, (example,), dynamo=True, verbose=False, external_data=False,
-            input_names=["embedding"], output_names=["probabilities"],
-            dynamic_shapes=({0: rows},),
-        )  # fmt: skip
-        assert program is not None
-        program.save(str(file), external_data=False)
-    batch = 3 * torch.randn((64, dim), generator=rng)
-    session = onnxruntime.InferenceSession(str(file))
-    [probabilities] = session.run(None, {"embedding": batch.numpy()})
-    with torch.no_grad():
-        apart = float(np.abs(np.asarray(probabilities) - network(batch).numpy()).max())
-    if not apart <= CLOSE:
-        raise ArtifactError(
-            "ONNX gives other probabilities than the network", found=f"up to {apart:.1e} apart",
-            fix="export another head, or with another version of torch and onnxruntime",
-        )  # fmt: skip
 
 
 def rules(training: Training | None, record: RunRecord | None) -> dict[str, Any]:

@@ -138,7 +138,9 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     else:
         publish(this, log, predictions, "oof")
         scores, losses = choice.scores, history.losses
-        log.settings(SettingResults(grid, scores, choice.setting, losses, result.diagnostics))
+        log.settings(SettingResults(
+            grid, scores, choice.setting, losses, result.diagnostics, choice.curve
+        ))  # fmt: skip
     if config.calibrate:
         log.calibration(calibration, predictions)
 

@@ -45,6 +45,8 @@ def check(config: Config) -> None:
     _check_repeated(config)
     _check_fold(config)
     _check_floor(config)
+    _check_shots(config)
+    _check_onnx(config)
     _check_solver(config)
     _check_warmup(config)
     _check_probe(config)
@@ -96,6 +98,28 @@ def _check_fold(config: Config) -> None:
             found=f"head={config.head} {' '.join(siblings(config))}",
             fix="set head=linear, or leave the others out",
         )
+
+
+def _check_shots(config: Config) -> None:
+    """Refuse draws of slides that nothing is drawn for, or that are drawn twice over."""
+    sweep = config.sweep
+    if sweep.draw and not sweep.shots:
+        raise ConfigError(
+            "sweep.draw draws slides, and no number of them is named",
+            found=f"sweep.draw={sweep.draw}",
+            fix="set for example sweep.shots=[1,2,4,8], or leave sweep.draw out",
+        )
+    rival = {
+        "final=true": config.final,
+        f"sweep.train_fraction={sweep.train_fraction}": bool(sweep.train_fraction),
+    }
+    for argument, is_set in rival.items():
+        if sweep.shots and is_set:
+            raise ConfigError(
+                "sweep.shots says which slides a head is trained on, and so does another key",
+                found=f"sweep.shots={sweep.shots} {argument}",
+                fix="leave one of them out",
+            )
 
 
 def _check_floor(config: Config) -> None:
@@ -156,6 +180,16 @@ def _check_calibration(config: Config) -> None:
             found=f"calibrate=true head={config.head} probe={config.probe}",
             fix="leave calibrate out"
             + (", or set head=linear" if config.head != "linear" else ", or pick another probe"),
+        )
+
+
+def _check_onnx(config: Config) -> None:
+    """Refuse a file of a model where there is none."""
+    if config.tracking.onnx and config.mode == "fit" and config.probe == "knn":
+        raise ConfigError(
+            "Votes of neighbours make no model that ONNX could hold",
+            found="tracking.onnx=true probe=knn",
+            fix="leave tracking.onnx out, or pick another probe",
         )
 
 

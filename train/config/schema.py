@@ -122,6 +122,9 @@ class Tracking:
     system_metrics: bool = field(
         default=False, metadata=doc("record processor, memory, disk, network and GPUs by time")
     )
+    onnx: bool = field(
+        default=False, metadata=doc("write the model of a fit as model.onnx too, in its run")
+    )
 
 
 @dataclass
@@ -137,6 +140,14 @@ class Sweep:
     train_fraction: list[float] = field(
         default_factory=list,
         metadata=doc("shares of the slides to train on, drawn by slide", "(0, 1]"),
+    )
+    shots: list[int] = field(
+        default_factory=list,
+        metadata=doc("slides of each class to train on: a few-shot curve", COUNTS),
+    )
+    draw: list[int] = field(
+        default_factory=list,
+        metadata=doc("numbers of random draws of these slides: [0,1,2,3,4]", "[0, 2147483647]"),
     )
     thresholds: dict[str, list[float]] = field(
         default_factory=dict, metadata=doc("class -> values: sweep.thresholds.Fat=[0.4,0.5]")

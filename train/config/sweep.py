@@ -13,8 +13,10 @@ RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWE
 """The rules that can be swept: with the thresholds, what makes a variant."""
 LEARNING = (
     "train_fraction", "learning_rate", "weight_decay", "label_smoothing", "neighbours",
-    "neighbour_weights", "neighbour_metric",
+    "neighbour_weights", "neighbour_metric", "shots", "draw",
 )  # fmt: skip
+SLIDES = {"train_fraction": 1.0, "shots": 0, "draw": 0}
+"""What decides the slides of a head; it has no key outside the sweep."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Setting:
         As in the configuration.
     neighbours, neighbour_weights, neighbour_metric
         As in the configuration.
+    shots, draw
+        How many slides of each class, 0 for all, and the number of their draw.
     """
 
     overrides: dict[str, Any]
@@ -42,6 +46,8 @@ class Setting:
     neighbours: int = 0
     neighbour_weights: str = "uniform"
     neighbour_metric: str = "euclidean"
+    shots: int = 0
+    draw: int = 0
 
     @property
     def name(self) -> str:
@@ -64,11 +70,14 @@ def settings(config: Config) -> list[Setting]:
     combinations = []
     for variant, rules in enumerate(rule_variants(config)):
         for values in itertools.product(*filter(None, axes)):
-            learning: dict[str, Any] = {key: getattr(config, key, 1.0) for key in LEARNING} | dict(
-                values
-            )
+            learning = configured(config) | dict(values)
             combinations.append(Setting(rules | dict(values), variant, **learning))
     return combinations
+
+
+def configured(config: Config) -> dict[str, Any]:
+    """Return the values of `LEARNING` that are not swept."""
+    return {key: getattr(config, key, SLIDES.get(key)) for key in LEARNING}
 
 
 def path_of(key: str) -> tuple[str, ...]:
@@ -80,18 +89,19 @@ def trained_config(config: Config, setting: Setting) -> Config:
     """Return the configuration that a setting is trained by: its only setting is that one.
 
     The values take the place of those that are configured, and no list is left of them; but for
-    the share of the slides, which has no key outside the sweep.
+    `SLIDES`, which has no key outside the sweep.
     """
-    fraction = setting.overrides.get("train_fraction")
+    slides: dict[str, Any] = {
+        key: [setting.overrides[key]] for key in SLIDES if key in setting.overrides
+    }
     tree: Tree = {}
     for key, value in setting.overrides.items():
         section, *name = path_of(key)
         if name:
             tree.setdefault(section, {})[name[0]] = value
-        elif key != "train_fraction":
+        elif key not in SLIDES:
             tree[key] = value
-    sweep = Sweep(train_fraction=[] if fraction is None else [fraction])
-    return replace(changed(config, tree), sweep=sweep)
+    return replace(changed(config, tree), sweep=Sweep(**slides))
 
 
 def chosen_config(config: Config, best: str | None) -> Config:

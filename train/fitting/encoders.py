@@ -13,6 +13,7 @@ from train.config.encoders import encoders, named, of_encoder
 from train.config.schema import Config
 from train.config.store import open_store
 from train.fitting.prepare import Job, find_state, open_tiles
+from train.models import onnx_graph
 from train.runtime import fit_state
 from train.runtime.inputs import Inputs, new_tracker, open_tracker
 
@@ -27,6 +28,8 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
     processes
         How many share the work: a state is theirs.
     """
+    if config.tracking.onnx:
+        onnx_graph.check_installed()
     with ExitStack() as locks:
         tracker = open_tracker(config, locks)
         jobs = []

@@ -3,7 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,14 @@ import torch
 
 from featurestore.errors import EmptyViewError
 from train.config.schema import Config
-from train.config.sweep import LEARNING, Setting
+from train.config.sweep import Setting, configured
 from train.engine.heads import HeadSpecs
 from train.engine.shard import DROPPED
+from train.fitting.few_shot import Variants
 from train.fitting.tile_table import VALIDATION, TileTable, slide_rank
 from train.predictions.table import encode_slides
+
+NONE: Variants = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class HeadGrid:
     is_single: bool = False
 
     @property
+    def draws(self) -> int:
+        """How often slides are drawn: so many settings, one after another, differ by that alone."""
+        return len({setting.draw for setting in self.settings})
+
+    @property
     def names(self) -> list[str]:
         """What tells each head from the others."""
         if self.is_single:
@@ -61,16 +69,23 @@ class HeadGrid:
 
 def single_head(tiles: TileTable, config: Config) -> HeadGrid:
     """Return the grid of one head on the two sides of a split."""
-    learning: dict[str, Any] = {key: getattr(config, key, 1.0) for key in LEARNING}
-    grid = head_grid(tiles, [Setting({}, 0, **learning)], [VALIDATION], config.seed)
+    grid = head_grid(tiles, [Setting({}, 0, **configured(config))], [VALIDATION], config.seed)
     return replace(grid, is_single=True)
 
 
-def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed: int) -> HeadGrid:
+def head_grid(
+    tiles: TileTable, settings: list[Setting], folds: list[int], seed: int,
+    variants: Variants = NONE,
+) -> HeadGrid:  # fmt: skip
     """Return the heads of some settings and folds.
 
     A setting's fraction is that of the slides outside the validation fold, at least one of them:
     the first in an order that only the seed decides, so that a larger share holds a smaller one.
+
+    Parameters
+    ----------
+    variants
+        Of heads that draw slides, see `train.fitting.few_shot.with_draws`.
 
     Raises
     ------
@@ -81,8 +96,9 @@ def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed:
     slide, _ = encode_slides(tiles.keys)
     classes = int(tiles.target.max(initial=DROPPED)) + 1
     rows, counts, class_counts = [], [], []
-    for setting, fold in itertools.product(settings, folds):
-        tile_fold, target = tiles.fold[:, setting.variant], tiles.target[:, setting.variant]
+    for (number, setting), fold in itertools.product(enumerate(settings), folds):
+        variant = variants.get((number, fold), setting.variant)
+        tile_fold, target = tiles.fold[:, variant], tiles.target[:, variant]
         other_folds = (tile_fold != DROPPED) & (tile_fold != fold)
         ranks = np.unique(rank[other_folds])
         if not len(ranks):
@@ -99,7 +115,7 @@ def head_grid(tiles: TileTable, settings: list[Setting], folds: list[int], seed:
         validation = (tile_fold != DROPPED) & (tile_fold == fold)
         check_validation(target[validation], class_counts[-1], setting.name)
         learning = (setting.learning_rate, setting.weight_decay, setting.label_smoothing)
-        rows.append((setting.variant, fold, float(max_rank), *learning))
+        rows.append((variant, fold, float(max_rank), *learning))
     columns = list(zip(*rows, strict=True))
     integers = [torch.tensor(column, dtype=torch.int64) for column in columns[:2]]
     numbers = [torch.tensor(column, dtype=torch.float32) for column in columns[2:]]

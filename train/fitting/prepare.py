@@ -28,10 +28,11 @@ from train.config.store import logs_digits, open_store, with_artifacts, with_rul
 from train.config.sweep import rule_variants, settings
 from train.engine.shard import DROPPED
 from train.evaluation.groups import check_group_columns, check_group_values
+from train.fitting.few_shot import with_draws
 from train.fitting.grid import HeadGrid, head_grid, single_head
 from train.fitting.small_classes import warn_of_small_classes
 from train.fitting.tile_table import TileTable
-from train.models import checkpoint
+from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
@@ -117,6 +118,8 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         How many share the work: a state is theirs.
     """
     data = config.data
+    if config.mode == "fit" and config.tracking.onnx:
+        onnx_graph.check_installed()
     if config.mode == "test" and not (data.test_tiles or data.snapshot or data.builder != "none"):
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
@@ -228,7 +231,9 @@ def choose_grid(snapshots: list[Snapshot], config: Config) -> Job:
     further = config.evidence.columns()
     held_out = tuple(snapshot.test_set(further) for snapshot in snapshots) if tested else ()
     table = TileTable.union([snapshot.fold_set(further) for snapshot in snapshots])
-    grid = head_grid(table, settings(config), folds, config.seed)
+    every = settings(config)
+    table, variants = with_draws(table, every, folds, config.seed)
+    grid = head_grid(table, every, folds, config.seed, variants)
     if config.final:
         final = head_grid(table, grid.settings, [DROPPED], config.seed)
         grid = replace(grid, final=final.heads)

@@ -1,13 +1,14 @@
 """Which setting is the best: scores over folds, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from train.config.schema import Config
 from train.engine.trainer import FitResult
 from train.evaluation.estimates import Estimate, estimates, limits_of
+from train.evaluation.jackknife import Floats
 from train.evaluation.metrics import METRICS, confusion_metrics, nan_mean
 from train.evaluation.unit_sums import ConfusionCells, UnitSums
 from train.fitting.divergence import check_result
@@ -59,6 +60,8 @@ class Choice:
         Epochs of the setting's heads, the median over its folds.
     scores
         Of every setting; of a single head there are none to compare.
+    curve
+        Where slides are drawn: of the draws of each few-shot setting together, in its order.
     """
 
     setting: int
@@ -67,6 +70,7 @@ class Choice:
     loss: float
     median_epochs: int
     scores: list[Score]
+    curve: list[Score] = field(default_factory=list)
 
     @property
     def fold_index(self) -> int:
@@ -104,7 +108,27 @@ def select_setting(grid: HeadGrid, result: FitResult, config: Config) -> Choice:
     head = int(heads[loss.cpu()[heads].argmin()])
     epochs = int(np.median(result.best_epoch[heads].numpy())) + 1
     fold = grid.folds[head - setting * folds]
-    return Choice(setting, head, fold, float(loss[head]), epochs, scores)
+    curve = few_shot_curve(grid, scores, cells) if grid.settings[0].shots else []
+    return Choice(setting, head, fold, float(loss[head]), epochs, scores, curve)
+
+
+def few_shot_curve(grid: HeadGrid, scores: Sequence[Score], cells: ConfusionCells) -> list[Score]:
+    """Return how good the draws of each few-shot setting are together.
+
+    Parameters
+    ----------
+    scores, cells
+        Of all settings: those that differ by their draw alone follow each other.
+    """
+    folds, draws = len(grid.folds), grid.draws
+    size = cells.units // len(scores)
+    return [
+        Score(
+            [fold for one in scores[first : first + draws] for fold in one.folds],
+            mean_f1_macro(cells.select(first * size, (first + draws) * size), folds * draws, draws),
+        )
+        for first in range(0, len(scores), draws)
+    ]
 
 
 def score(losses: Sequence[float], cells: ConfusionCells, classes: list[str]) -> Score:
@@ -127,7 +151,7 @@ def score(losses: Sequence[float], cells: ConfusionCells, classes: list[str]) ->
     return Score(folds, mean_f1_macro(cells, len(losses)))
 
 
-def mean_f1_macro(cells: ConfusionCells, folds: int) -> Estimate:
+def mean_f1_macro(cells: ConfusionCells, folds: int, draws: int = 1) -> Estimate:
     """Return the mean of the folds' macro F1 and its 95 % interval, clusters left out one by one.
 
     Without the only cluster of a fold, the mean is that of the other folds. The heads stay as they
@@ -139,6 +163,9 @@ def mean_f1_macro(cells: ConfusionCells, folds: int) -> Estimate:
         Counts of units fold * clusters + cluster.
     folds
         Their number.
+    draws
+        How many draws of slides they are of, one after another: these are left out one by one too,
+        and the variances of both add up.
     """
     fold, cluster = np.divmod(cells.unit, cells.units // folds)
     present, cluster = np.unique(cluster, return_inverse=True)
@@ -157,7 +184,31 @@ def mean_f1_macro(cells: ConfusionCells, folds: int) -> Estimate:
         clusters = UnitSums.of_cells(by_cluster.select(start * folds, stop * folds))
         without = total.without(clusters.reshape(stop - start, folds))
         left_out[:, start:stop] = METRICS["f1_macro"].compute(without).T
-    value = METRICS["f1_macro"].compute(total).mean(keepdims=True)
+    of_folds = METRICS["f1_macro"].compute(total)
+    value = of_folds.mean(keepdims=True)
+    without_one = nan_mean(left_out.T)
+    if draws > 1:
+        without_one = combined_jackknife(without_one, of_folds.reshape(draws, -1).mean(axis=1))
     names, units = ["f1_macro"], np.array([number], dtype=float)
-    interval = estimates(names, value, nan_mean(left_out.T)[None], limits_of(names), units)
+    interval = estimates(names, value, without_one[None], limits_of(names), units)
     return interval["f1_macro"]
+
+
+def combined_jackknife(without_cluster: Floats, by_draw: Floats) -> Floats:
+    """Return jackknife values whose variance is that over clusters plus that over draws.
+
+    Parameters
+    ----------
+    without_cluster
+        The mean without each cluster, shape (n,).
+    by_draw
+        The mean of each draw, shape (D,).
+    """
+    value, draws = by_draw.mean(), len(by_draw)
+    without_draw = (by_draw.sum() - by_draw) / (draws - 1)
+    together = len(without_cluster) + draws
+    parts = [
+        value + (values - value) * np.sqrt((1 - 1 / len(values)) / (1 - 1 / together))
+        for values in (without_cluster, without_draw)
+    ]
+    return np.concatenate(parts)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from train.config.sweep import Setting
+from train.evaluation.metrics import nan_mean
 from train.fitting.grid import HeadGrid
 from train.fitting.selection import Score
 
@@ -29,6 +30,8 @@ class SettingResults:
         Epoch, setting, training loss and validation loss.
     diagnostics
         Of a solver, by name: a number for each head, setting by setting.
+    curve
+        Where slides are drawn: how good the draws of each few-shot setting are together.
     """
 
     grid: HeadGrid
@@ -36,6 +39,7 @@ class SettingResults:
     best: int
     losses: Sequence[tuple[int, int, float, float]] = ()
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    curve: Sequence[Score] = ()
 
     @property
     def settings(self) -> list[Setting]:
@@ -90,6 +94,26 @@ class SettingResults:
             }
         )
 
+    def few_shot(self) -> dict[str, list[Any]]:
+        """Return the few-shot curve by column: a row for the draws of a setting together."""
+        draws = self.grid.draws
+        tiles = np.array(self.tiles).reshape(-1, draws).mean(axis=1).round().astype(int)
+        first = self.settings[::draws]
+        keys = [key for key in first[0].overrides if key != "draw"]
+        by_draw = [
+            np.array([fold["f1_macro"] for fold in score.folds]).reshape(draws, -1).mean(axis=1)
+            for score in self.curve
+        ]
+        return {
+            **{key: [setting.overrides[key] for setting in first] for key in keys},
+            "draws": [draws] * len(first),
+            "tiles": tiles.tolist(),
+            "f1_macro": [score.mean("f1_macro") for score in self.curve],
+            "sd": [float(np.std(values, ddof=1)) if draws > 1 else 0.0 for values in by_draw],
+            "low": [score.f1_macro.low for score in self.curve],
+            "high": [score.f1_macro.high for score in self.curve],
+        }
+
     def leak_gap(self) -> float | None:
         """Return how much better heads look under folds that share slides, the mean over settings.
 
@@ -114,3 +138,11 @@ def summary(score: Score) -> dict[str, float]:
         _, low, high = score.f1_macro.ends
         values |= {"validation/f1_macro_low": low, "validation/f1_macro_high": high}
     return values
+
+
+def class_means(score: Score, classes: Sequence[str]) -> dict[str, float]:
+    """Return the mean F1 of each class over the folds that have it, under ``f1/<class>``."""
+    names = [f"f1/{name}" for name in classes]
+    by_fold = np.array([[fold.get(name, np.nan) for name in names] for fold in score.folds])
+    means = zip(names, nan_mean(by_fold.T).tolist(), strict=True)
+    return {name: mean for name, mean in means if np.isfinite(mean)}

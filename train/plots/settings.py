@@ -79,7 +79,9 @@ def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: st
     return save(figure, path)
 
 
-def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -> Path:
+def axis_png(
+    path: Path, axis: str, points: Sequence[SettingPoint], over: str, deviation: str = "folds"
+) -> Path:
     """Draw the macro F1 along one swept key: a line for each combination of the others.
 
     Parameters
@@ -88,6 +90,8 @@ def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -
         The key, for example ``train_fraction``: a curve of label efficiency.
     over
         What the intervals are over: slides, patients.
+    deviation
+        What standard deviations are over.
     """
     values = list(dict.fromkeys(point.overrides[axis] for point in points))
     lines: dict[str, list[SettingPoint]] = {}
@@ -118,7 +122,7 @@ def axis_png(path: Path, axis: str, points: Sequence[SettingPoint], over: str) -
     axes.set_xticks(range(0, len(values), step), labels[::step], parse_math=False, fontsize=8)
     axes.set_xlabel(shortened(axis, 2 * LONGEST), parse_math=False)
     axes.set_ylabel("macro F1")
-    title = "mean and deviation over folds"
+    title = f"mean and deviation over {deviation}"
     title += f"\nband: 95 % over {shortened(over)}" * (len(lines) <= FEW)
     axes.set_title(title, loc="left", fontsize=9, parse_math=False)
     if len(lines) > 1:

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec
 import ibis.expr.types as ir
 
 from featurestore.errors import FeatureStoreWarning
+from featurestore.io import digests
 from featurestore.io.names import is_registered
 from featurestore.snapshots.snapshot import Snapshot
 from train.engine.trainer import FitResult
@@ -17,7 +18,7 @@ from train.evaluation.evaluate import Evaluation, encode_metrics
 from train.evaluation.short_list import is_short
 from train.fitting.selection import Choice
 from train.fitting.settings import SettingResults
-from train.models import checkpoint
+from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
 from train.models.training import Training
 from train.predictions import partitions
@@ -180,6 +181,13 @@ class RunLogger:
         tracking, file = self.config.tracking, self.folder / checkpoint.FILE
         self.registered = model
         self.tracker.checkpoint(file)
+        if (
+            tracking.onnx
+        ):  # beside the model: a second one would be found where the best is looked for
+            graph = self.folder / onnx_graph.FILE
+            onnx_graph.write_onnx(model, graph)
+            self.tracker.params({"onnx_sha256": digests.sha256(graph)})
+            self.tracker.file(graph)
         name = tracking.model if tracking.register else None
         described = card.card(model, self.page.headlines, self.tags, self.run.command)
         self.model_uri = self.tracker.model(model, file, name, described)

@@ -30,6 +30,7 @@ PICTURES = {
     "reliability": ("good", "How sure predictions are, and how often right"),
     "risk_coverage": ("good", "Errors left if only the surest predictions are given"),
     "settings": ("good", "Settings side by side"),
+    "few_shot": ("good", "Macro F1 by slides of each class"),
     "slides": ("fails", "Accuracy of every slide"),
 }
 """By the names of their files: the section that shows a picture, and what it shows."""

@@ -11,7 +11,8 @@ SHORT = (
     "best/test/f1_macro_low", "best/test/f1/Fat", "best/test/recall/Fat", "funnel/kept",
     "leakage/shared_slides", "calibration/temperature", "solver/gap", "fold0/validation/f1_macro",
     "validation/f1_macro_sd", "encoder/f1/test/accuracy", "difference/a/b/test/f1_macro_high",
-    "leak_gap/f1_macro", "review/tiles", "registered/validation/accuracy",
+    "leak_gap/f1_macro", "review/tiles", "mean/validation/f1/Fat", "fold4/converged",
+    "registered/validation/accuracy",
 )  # fmt: skip
 TABLED = (
     "learning_rate", "class_weight/Fat", "funnel/input", "folds/imbalance_tiles",
@@ -19,7 +20,9 @@ TABLED = (
     "best/test/kappa_low", "best/test/f1_low/Fat", "best/test/auroc/Fat",
     "best/test/f1_low/f1_macro_",
     "best/test/accuracy/Fat", "best/test/slide_accuracy/min", "best/test/group/organ/lung/f1_macro",
-    "difference/a/b/test/kappa", "registered_fold/validation/f1_macro", "validation/accuracy_sd",
+    "difference/a/b/test/kappa",
+    "fold0/validation/balanced_accuracy", "fold4/gap",
+    "registered_fold/validation/f1_macro", "validation/accuracy_sd",
 )  # fmt: skip
 
 

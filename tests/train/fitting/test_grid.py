@@ -75,7 +75,8 @@ def test_every_tile_is_predicted_by_the_head_that_did_not_see_it(home: Path, run
     )
 
 
-def test_settings_are_runs_below_one_run(runs: list):
+def test_settings_are_runs_below_one_run(home: Path, runs: list):
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
     parent, *children = runs
     seen = {
         (float(r.data.params["learning_rate"]), float(r.data.params["label_smoothing"]))
@@ -90,6 +91,13 @@ def test_settings_are_runs_below_one_run(runs: list):
     for run in children:
         folds = [run.data.metrics[f"fold{k}/validation/f1_macro"] for k in range(5)]
         assert run.data.metrics["validation/f1_macro"] == pytest.approx(np.mean(folds))
+        of_classes = [run.data.metrics[f"mean/validation/f1/{digit}"] for digit in range(10)]
+        assert np.mean(of_classes) == pytest.approx(np.mean(folds))
+        assert len(run.data.metrics) < 40
+        file = client.download_artifacts(run.info.run_id, "metrics.json")
+        every = dict(json.loads(Path(file).read_text())["data"])
+        by_fold = [every[f"fold{k}/validation/f1/3"] for k in range(5)]
+        assert of_classes[3] == pytest.approx(np.mean(by_fold))
 
 
 def test_the_final_head_alone_is_registered_and_tested_once(home: Path, runs: list):

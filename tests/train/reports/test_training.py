@@ -22,7 +22,7 @@ from test_html import Reader
 from train import export, probe
 from train.config.hyperparameters import HYPERPARAMETERS, MODEL, PROBE, unused
 from train.config.schema import PROBES, Config, Evidence, Sweep
-from train.config.sweep import chosen_config, settings, trained_config
+from train.config.sweep import SLIDES, chosen_config, settings, trained_config
 from train.config.text import text
 from train.engine.heads import train_mask
 from train.engine.shard import DROPPED
@@ -244,6 +244,7 @@ SWEPT = Config(
         train_fraction=[0.5, 1.0], thresholds={"Fat": [0.1, 0.2]}, tissue_prop_min=[0.0, 0.3],
         kfold_strategy=["stratified", "stratified_group"], neighbours=[3, 5],
         neighbour_weights=["uniform", "distance"], neighbour_metric=["euclidean", "cosine"],
+        shots=[1, 2], draw=[0, 1],
     ),
 )  # fmt: skip
 
@@ -253,20 +254,19 @@ def test_every_key_that_is_swept_has_the_value_of_its_setting():
     sweep = vars(SWEPT.sweep)
     assert all(sweep.values()), "a key of the sweep is not tried here"
     every = settings(SWEPT)
-    assert len(every) == 2**10
+    assert len(every) == 2**12
     for setting in (every[0], every[77], every[-1]):
         trained = trained_config(SWEPT, setting)
         for key, value in setting.overrides.items():
             section, _, name = key.partition(".")
-            if key == "train_fraction":
-                assert trained.sweep.train_fraction == [value]
+            if key in SLIDES:
+                assert getattr(trained.sweep, key) == [value]
             else:
                 assert (getattr(trained, section)[name] if name else getattr(trained, key)) == value
         assert trained.thresholds["Muscle"] == 0.5
         [alone] = settings(trained)
-        assert (alone.learning_rate, alone.train_fraction) == (
-            setting.learning_rate, setting.train_fraction
-        )  # fmt: skip
+        for key in ("learning_rate", *SLIDES):
+            assert getattr(alone, key) == getattr(setting, key)
         assert chosen_config(SWEPT, setting.name) == trained
         record = RunRecord("1", None, text(SWEPT), {}, {}, {"best_setting": setting.name})
         names = ("thresholds", "tissue_prop_min", "kfold_strategy", "weight_decay")

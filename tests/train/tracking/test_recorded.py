@@ -1,19 +1,24 @@
 """What MLflow knows of a run and its model: datasets, figures, tags, description."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import TABLES
 from refused import arguments
 
 from featurestore.errors import ArtifactError
 from featurestore.io.uris import local_path
 from train import probe, replay
+from train.models import checkpoint
 from train.tracking import datasets, mlflow_tracker, model_folder, registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.runs import load_run
@@ -43,7 +48,7 @@ def recorded(
     pq.write_table(vectors, tmp_path / "in" / "test_vectors.parquet")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     argv = arguments(named, f"tracking.uri={uri}")
-    assert probe.main([*argv, "fold=1"]) == 0
+    assert probe.main([*argv, "fold=1", "tracking.onnx=true"]) == 0
     test = [
         f"data.test_tiles={held_out}",
         f"data.test_embeddings={tmp_path}/in/test_vectors.parquet",
@@ -96,6 +101,15 @@ def test_runs_and_versions_are_found_by_what_they_are_about(
     assert fit.data.metrics.items() <= every.items()
     assert {"best/validation/auroc/Fat", "best/validation/kappa", "funnel/input"} <= set(every)
     assert replay.main([f"models:/{MODEL}/1"]) == 0
+
+    # The model as ONNX, as it was asked for.
+    graph = Path(local_path(f"runs:/{fit.info.run_id}/model.onnx"))
+    assert fit.data.params["onnx_sha256"] == hashlib.sha256(graph.read_bytes()).hexdigest()
+    saved = local_path(f"runs:/{fit.info.run_id}/{checkpoint.FILE}")
+    trained = checkpoint.load(Path(saved))
+    x = np.random.default_rng(0).normal(size=(5, trained.spec.dim)).astype(np.float32)
+    [answer] = onnxruntime.InferenceSession(graph).run(None, {"embedding": x})
+    np.testing.assert_allclose(answer, trained.network(torch.from_numpy(x)).numpy(), atol=1e-5)
 
     # Inputs load themselves.
     inputs = {each.dataset.name: each for each in fit.inputs.dataset_inputs}
