@@ -181,9 +181,7 @@ class RunLogger:
         tracking, file = self.config.tracking, self.folder / checkpoint.FILE
         self.registered = model
         self.tracker.checkpoint(file)
-        if (
-            tracking.onnx
-        ):  # beside the model: a second one would be found where the best is looked for
+        if tracking.onnx:  # a file: a second model would be found where the best is looked for
             graph = self.folder / onnx_graph.FILE
             onnx_graph.write_onnx(model, graph)
             self.tracker.params({"onnx_sha256": digests.sha256(graph)})

@@ -10,15 +10,18 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, Server, answers, free_port, launch
 
+from train import probe
 from train.predictions.files import predictions
 from train.tracking.runs import load_run
 
@@ -108,6 +111,8 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
     kind = np.where(np.arange(240) < 2, 3, np.arange(240) % 3)[bare["x"].to_numpy()]
     assert np.mean(bare["pred"].to_numpy() == kind) > 0.9
 
+    at_home_in_mlflow(run, cohort, [*common, f"tracking.uri={server.uri}"])
+
     asked = launch(
         [str(Path(sys.executable).parent / "featurestore"), "--tracking-uri", server.uri,
          "--config", f"runs:/{run.info.run_id}/config.yaml", "sql", "--format", "json",
@@ -115,6 +120,44 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
         tmp_path,
     )  # fmt: skip
     assert json.loads(asked.stdout) == [{"n": 2}], asked.stderr
+
+
+def at_home_in_mlflow(run: Any, cohort: Path, common: list[str]) -> None:
+    """MLflow's own calls, over HTTP: an input loads itself, a version is evaluated and found."""
+    inputs = {each.dataset.name: each for each in run.inputs.dataset_inputs}
+    tiles = pq.read_table(mlflow.data.get_source(inputs["tiles"]).load())
+    assert tiles.equals(pq.read_table(cohort / "kfold_tiles.parquet"))
+
+    held_out = tiles.set_column(0, "slide_id", pa.array([f"t {n // 20}" for n in range(240)]))
+    vectors = pq.read_table(cohort / "embeddings" / "a.parquet")
+    vectors = vectors.set_column(0, "slide_id", held_out["slide_id"].slice(0, len(vectors)))
+    for name, table in (("test_tiles", held_out), ("test_embeddings", vectors)):
+        pq.write_table(table, cohort / f"{name}.parquet")
+    argv = [f"data.{name}={cohort / name}.parquet" for name in ("test_tiles", "test_embeddings")]
+    test = [*common, f"data.tiles={cohort / 'kfold_tiles.parquet'}", *argv, "mode=test",
+            "checkpoint=models:/cohort/1", "leakage=warn"]  # fmt: skip
+    assert probe.main(test) == 0
+
+    x = np.array(vectors["embedding"].to_pylist())
+    frame = pd.DataFrame(x, columns=[str(n) for n in range(x.shape[1])])
+    labels = mlflow.pyfunc.load_model("models:/cohort/1").predict(frame)
+    frame["label"] = np.where(np.arange(len(x)) % 4 > 0, labels, HOSTILE[3])
+    with mlflow.start_run():
+        evaluated = mlflow.models.evaluate(
+            "models:/cohort/1", frame, targets="label", model_type="classifier",
+            evaluators=["default"],
+        )  # fmt: skip
+    assert evaluated.metrics["accuracy_score"] == pytest.approx((frame["label"] == labels).mean())
+
+    order = {"field_name": "metrics.best/test/f1_macro", "dataset_name": "test_tiles",
+             "ascending": False}  # fmt: skip
+    best = mlflow.search_logged_models(
+        [run.info.experiment_id], order_by=[order], output_format="list"
+    )[0]
+    version = mlflow.MlflowClient().get_model_version("cohort", "1")
+    assert best.model_uri == version.source
+    figures = {(each.key, each.dataset_name) for each in best.metrics}
+    assert ("best/test/f1_macro", "test_tiles") in figures
 
 
 PROBE = str(ROOT / "train" / "probe.py")
