@@ -41,7 +41,7 @@ from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.predictions import error_view, prediction_view
-from featurestore.views.summaries import classes_said, slide_class_view
+from featurestore.views.summaries import tile_classes, slide_class_view
 from featurestore.views.thresholds import threshold_view
 
 MADE_HERE = (
@@ -382,8 +382,8 @@ class FeatureStore:
     def _slide_classes(self) -> ir.Table:
         cohorts = {"fates": self.spec.tiles, "test_fates": self.spec.test_tiles}
         fates = {name: self.view(name) for name, uri in cohorts.items() if uri}
-        said = classes_said(fates, self.view("predictions") if self.runs else None)
-        return slide_class_view(said, self.view("slides") if self.spec.slides else None)
+        tiles = tile_classes(fates, self.view("predictions") if self.runs else None)
+        return slide_class_view(tiles, self.view("slides") if self.spec.slides else None)
 
     def survivors(self, prefix: str) -> ir.Table:
         """Return the threshold survivors, after making sure that some can be trained on."""

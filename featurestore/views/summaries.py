@@ -71,7 +71,7 @@ def histogram_view(coverages: ir.Table, bins: int = BINS) -> ir.Table:
     return counts.order_by(["class", "low"])
 
 
-def classes_said(fates: Mapping[str, ir.Table], predictions: ir.Table | None = None) -> ir.Table:
+def tile_classes(fates: Mapping[str, ir.Table], predictions: ir.Table | None = None) -> ir.Table:
     """Return ``source, slide_id, class`` of each tile: its label if it is kept, and predictions.
 
     Parameters
@@ -81,7 +81,7 @@ def classes_said(fates: Mapping[str, ir.Table], predictions: ir.Table | None = N
     predictions
         Of runs, which are sources as well: of tiles with a label or without.
     """
-    said = [
+    classes = [
         table.filter(table.dropped_by.isnull()).select(
             ibis.literal(name, "string").name("source"), "slide_id", table.label.name("class")
         )
@@ -89,16 +89,16 @@ def classes_said(fates: Mapping[str, ir.Table], predictions: ir.Table | None = N
     ]
     if predictions is not None:
         source, of_class = predictions.run.name("source"), predictions.predicted.name("class")
-        said.append(predictions.select(source, "slide_id", of_class))
-    return ibis.union(*said)
+        classes.append(predictions.select(source, "slide_id", of_class))
+    return ibis.union(*classes)
 
 
-def slide_class_view(said: ir.Table, slides: ir.Table | None = None) -> ir.Table:
+def slide_class_view(tiles: ir.Table, slides: ir.Table | None = None) -> ir.Table:
     """Return how much of each slide each class is, in tiles, as a share and in square millimetres.
 
     Parameters
     ----------
-    said
+    tiles
         ``source, slide_id, class``, one row a tile and source.
     slides
         The slides artifact. Where tiles overlap, each stands for what lies between it and the next.
@@ -109,7 +109,7 @@ def slide_class_view(said: ir.Table, slides: ir.Table | None = None) -> ir.Table
         ``source, slide_id, class, tiles, share, mm2``; ``mm2`` is null where the size of tiles or
         pixels is not known.
     """
-    counts = said.group_by(["source", "slide_id", "class"]).aggregate(tiles=said.count())
+    counts = tiles.group_by(["source", "slide_id", "class"]).aggregate(tiles=tiles.count())
     of_slide = ibis.window(group_by=["source", "slide_id"])
     shares = counts.mutate(share=counts.tiles / counts.tiles.sum().over(of_slide).cast("float64"))
     if slides is None:
