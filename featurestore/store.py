@@ -41,7 +41,7 @@ from featurestore.views.folds import KEY, fold_view, hashed_fold_view
 from featurestore.views.joins import common_keys
 from featurestore.views.labels import coverage_view, label_view
 from featurestore.views.predictions import error_view, prediction_view
-from featurestore.views.summaries import tile_classes, slide_class_view
+from featurestore.views.summaries import slide_class_view, tile_classes
 from featurestore.views.thresholds import threshold_view
 
 MADE_HERE = (
