@@ -99,14 +99,14 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.console.tables import print_field, print_table
-from featurestore.errors import FoldError, JoinError
+from featurestore.errors import EmptyViewError, FoldError, JoinError
 from featurestore.io.names import resolved_once
 from train.evaluation.comparison import PermutationTest, differences, permutation_test
 from train.evaluation.estimates import Estimate
 from train.evaluation.metrics import is_higher_better, shown_in
 from train.evaluation.pairing import Pair, paired
 from train.plots.evaluation import differences_png
-from train.predictions.files import predictions, resolved, write_parquet
+from train.predictions.files import all_predictions, resolved, write_parquet
 from train.predictions.table import plural
 from train.tracking.compared import Compared, fold_differences, look_up
 
@@ -132,10 +132,9 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
     sides = [look_up(resolved(run, uri), uri) for run in runs]
     for other in sides[1:]:
         check_folds(sides[0], other, request)
-    first, *others = [predictions(side.run, uri) for side in sides]
     rows: list[dict[str, Any]] = []
     differing: dict[str, dict[str, Estimate]] = {}
-    pairs = [paired(first, other, request.evidence.resample) for other in others]
+    pairs = [pair_of(sides[0].run, side.run, request) for side in sides[1:]]
     for side, pair in zip(sides[1:], pairs, strict=True):
         check_pair(sides[0], side, pair, request)
     for side, pair in zip(sides[1:], pairs, strict=True):
@@ -152,6 +151,28 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
     picture = output / "comparison.png"
     differences_png(picture, sides[0].title, differing, plural(request.evidence.resample))
     print_field("written", f"{output / 'comparison.parquet'}, {picture}", console, indent=0)
+
+
+def pair_of(run: str, other: str, request: Request) -> Pair:
+    """Return what two runs have predicted of the same tiles.
+
+    Tiles that one has held out the other may have predicted out of fold: where the predictions that
+    each is judged by are of other tiles, all that they have are looked through.
+
+    Raises
+    ------
+    EmptyViewError
+        None of them have a tile in common.
+    """
+    uri, refusal = request.tracking.uri, None
+    for one in all_predictions(run, uri):
+        for two in all_predictions(other, uri):
+            try:
+                return paired(one, two, request.evidence.resample)
+            except EmptyViewError as error:
+                refusal = refusal or error
+    assert refusal
+    raise refusal
 
 
 def check_folds(one: Compared, other: Compared, request: Request) -> None:

@@ -77,9 +77,8 @@ from featurestore.printing import Console, print_error, say
 from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
-from train.models import checkpoint
+from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
-from train.models.onnx_graph import write_onnx
 from train.models.training import Training
 from train.predictions.table import plural
 from train.tracking import registered_models
@@ -151,8 +150,10 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
     Raises
     ------
     ArtifactError
-        There is no such model, the folder is there, or ONNX gives other probabilities.
+        There is no such model, the folder is there, ONNX is not installed, or it gives other
+        probabilities.
     """
+    onnx_graph.check_installed()
     if output.exists():
         raise ArtifactError(
             f"{output} is there already", found=f"{len(list(output.glob('*')))} files",
@@ -169,7 +170,7 @@ def export(model: str, output: Path, uri: str | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".exporting-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        write_onnx(trained, folder / "model.onnx")
+        onnx_graph.write_onnx(trained, folder / "model.onnx")
         checkpoint.save(folder / "model.safetensors", trained)
         content = described(model, trained, settings, record)
         (folder / "model.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

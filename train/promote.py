@@ -38,7 +38,7 @@ from train.config.help import help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, Server, doc
-from train.promotion.requirements import Gate
+from train.promotion.requirements import Gate, gate_file
 
 if TYPE_CHECKING:  # it imports torch
     from train.promotion.candidate import CandidateEvaluation
@@ -138,7 +138,7 @@ from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
-from train.config.load import CONFIGS, filed
+from train.config.load import filed
 from train.promotion import alias, gate, lock
 from train.promotion import history as history_of
 from train.promotion.alias import OvertakenError
@@ -173,8 +173,7 @@ def main(argv: Sequence[str]) -> int:
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:
     """Look at the candidate and the champion, decide, write it down, move the alias."""
-    named = CONFIGS / f"{request.gate or 'gate'}.yaml"
-    file = named if named.is_file() else Path(request.gate or named)
+    file = gate_file(request.gate or "gate")
     asked = filed(Gate, file)
     gate.check(asked)
     candidate = registry.version(request.model, request.version or 0)

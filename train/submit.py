@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, library_needed
 from featurestore.io.atomic import write_bytes
 from featurestore.printing import print_error
 from featurestore.spec import bounds
@@ -135,7 +135,8 @@ def keep(job: Job, folder: Path) -> None:
 
 def slurm(job: Job, options: argparse.Namespace) -> str:
     """Submit to Slurm by submitit; return what to tell, or what would be submitted."""
-    import submitit
+    with library_needed("Slurm is submitted to by submitit", "cluster"):
+        import submitit
 
     folder = options.folder / job.name
     wanted = {
@@ -180,12 +181,13 @@ def sbatch_script(folder: Path, parameters: Mapping[str, Any]) -> str:
 
 def kubernetes(job: Job, options: argparse.Namespace) -> str:
     """Submit to Kubernetes by its client; return what to tell, or what would be submitted."""
-    from kubernetes import client, config
-    from urllib3.exceptions import HTTPError
-
     objects = manifests(job, options)
     if options.dry_run:
         return yaml.safe_dump_all(objects, sort_keys=False).rstrip()
+    with library_needed("Kubernetes is submitted to by its client", "cluster"):
+        from kubernetes import client, config
+        from urllib3.exceptions import HTTPError
+
     try:
         config.load_config()
         batch, core = client.BatchV1Api(), client.CoreV1Api()

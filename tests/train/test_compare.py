@@ -164,6 +164,11 @@ def test_runs_by_id_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert read()["accuracy"]["title"] == f"fit 2 ({runs[1][:8]})"
     out = " ".join(capsys.readouterr().out.split())
     assert f"fit 2 ({runs[1][:8]}) above tissue-probe 1, fit 1, 400 tiles" in out
+    # What the first has held out the second has predicted out of fold.
+    client.log_artifact(runs[1], written("oof_predictions.parquet", 1.5))
+    client.log_artifact(runs[1], written("predictions.parquet", 1.5, x=np.arange(400) + 1000))
+    assert compare.main([*runs, f"tracking.uri={uri}"]) == 0
+    assert "400 tiles" in capsys.readouterr().out
     assert compare.main(["models:/tissue-probe/9", runs[1], f"tracking.uri={uri}"]) == 2
     assert "The registry has no models:/tissue-probe/9" in capsys.readouterr().err
 

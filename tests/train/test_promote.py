@@ -330,7 +330,10 @@ def test_a_champion_on_embeddings_of_another_length(uri: str, capsys: pytest.Cap
         (["version=one"], ["version is not a whole number", "version=one"]),
         (["version=1", "alias=v1"], ["'v1' cannot be an alias"]),
         (["version=1", "alias=a/b"], ["'a/b' cannot be an alias"]),
-        (["version=1", "gate=nowhere.yaml"], ["nowhere.yaml cannot be read"]),
+        (
+            ["version=1", "gate=nowhere.yaml"],
+            ["no gate 'nowhere.yaml'", "gate, gate-without-patients"],
+        ),
         (["version=1", "data.test_tile=x"], ["'data.test_tile'", "'data.test_tiles'"]),
         (["version=1", "data.test_tiles=null"], ["no test view"]),
         (["version=1", "learning_rate=1"], ["'learning_rate'"]),

@@ -134,6 +134,21 @@ def test_a_dry_run_without_that_function_shows_the_settings(
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize(
+    ("library", "argv"),
+    [("submitit", ["slurm", "--dry-run"]), ("kubernetes", ["kubernetes", "--image", "probe:1"])],
+)
+def test_without_the_extra_it_is_named(
+    library: str,
+    argv: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    assert submit.main([*argv, "fold=4"]) == 2
+    assert "tissue-probe[cluster]" in capsys.readouterr().err
+
+
 def test_values_of_a_template_stay_values():
     """A value is put in its place after parsing: no text becomes structure, no number a text."""
     template = yaml.safe_load("{a: '${text}', b: [{c: '${count}', d: '${nothing}'}], e: $x}")

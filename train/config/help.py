@@ -58,7 +58,7 @@ def help_or_refuse(
         Is given the arguments.
     """
     if {"-h", "--help"} & set(argv):
-        print(usage())
+        print(usage(), flush=True)
         sys.exit(0)
     try:
         check([*argv])

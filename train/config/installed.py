@@ -24,6 +24,8 @@ def _in_a_line(
     """Show an exception that nobody has caught, of which Python then makes the exit status."""
     if issubclass(kind, KeyboardInterrupt):
         say("interrupted", sys.stderr)  # it ends by the signal: 130, as a shell counts
+    elif issubclass(kind, BrokenPipeError):  # `... | head`
+        sys.stderr.close()  # or Python would tell at its end of what could not be written
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,20 @@ def dataset(run: str, uri: str | None) -> ds.Dataset:
     ArtifactError
         There is no such run or file, or it has no predictions.
     """
+    return _opened(next(_places(run, uri)))
+
+
+def all_predictions(run: str, uri: str | None) -> Iterator[pa.Table]:
+    """Yield all that a run has predicted, in the order of `dataset`; raises as that does."""
+    for place in _places(run, uri):
+        yield _opened(place).to_table()
+
+
+def _places(run: str, uri: str | None) -> Iterator[Path]:
     if not (Path(run).exists() or run.endswith(".parquet")):
         mlflow_artifacts.use_tracking(uri)
-    _, place = next(places(run))
-    return _opened(place)
+    for _, place in places(run):
+        yield place
 
 
 def resolved(run: str, uri: str | None) -> str:
@@ -51,11 +61,6 @@ def resolved(run: str, uri: str | None) -> str:
         return run
     mlflow_artifacts.use_tracking(uri)
     return names.resolved(run)
-
-
-def predictions(run: str, uri: str | None) -> pa.Table:
-    """Return `dataset`, read."""
-    return dataset(run, uri).to_table()
 
 
 def _opened(path: Path) -> ds.Dataset:

@@ -1,8 +1,12 @@
 """What a gate asks: the keys of configs/gate.yaml, which `train.promotion.checks` judges by."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from featurestore.errors import ConfigError
+from featurestore.spec.typed import nearest
+from train.config.load import CONFIGS
 from train.config.schema import doc
 
 
@@ -57,4 +61,23 @@ class Gate:
     known: dict[str, str] = field(
         default_factory=dict,
         metadata=doc("artifact -> SHA-256 that it must have, whatever the run has recorded"),
+    )
+
+
+def gate_file(name: str) -> Path:
+    """Return the file of a gate: one of configs/ by its name, or any.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    for file in (CONFIGS / f"{name}.yaml", Path(name)):
+        if file.is_file():
+            return file
+    gates = sorted(path.stem for path in CONFIGS.glob("gate*.yaml"))
+    raise ConfigError(
+        f"There is no gate {name!r}",
+        found=f"{', '.join(gates)}{nearest(name, gates)}",
+        fix="name one of them, or a file, for example gate=mine.yaml",
     )
