@@ -34,7 +34,7 @@ from featurestore.printing import Console, is_quiet, print_error, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
-from train.config.help import help_or_refuse, keys
+from train.config.help import broken, help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, Server, doc
@@ -77,7 +77,7 @@ def usage() -> str:
     return "\n".join(
         [
             (__doc__ or "").strip(), "", *keys(Request),
-            f"  {', '.join(VIEW)}", "      change the test view, as in train/probe.py",
+            *broken(f"  {', '.join(VIEW)}", 2), "      change the test view, as in train/probe.py",
             "", "Keys of the gate:", "", *keys(Gate),
         ]
     )  # fmt: skip

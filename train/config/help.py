@@ -1,7 +1,9 @@
 """What --help prints; bad arguments are refused before anything heavy is imported."""
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,6 +13,9 @@ from featurestore.spec.keys import documented
 from train.config.load import CONFIGS, GROUPS, LATE, load
 from train.config.ranks import speaks
 from train.config.schema import MISSING, Config
+
+NAMES = 26  # characters that keys take in the help, at least
+UNBROKEN = 10_000  # columns of a pipe
 
 
 def usage() -> str:
@@ -32,12 +37,20 @@ def usage() -> str:
 
 
 def keys(schema: type) -> list[str]:
-    """Return a line of help for every key."""
+    """Return a line of help for every key, broken where a terminal is narrower."""
     lines = []
     for name, default, doc in documented(schema):
-        default_text = "" if default in (None, {}, MISSING) else f" [{default}]"
-        lines.append(f"  {name:<26}{doc}{default_text}")
+        default_text = "" if default in (None, {}, [], MISSING) else f" [{default}]"
+        line = f"  {name:<{NAMES}}{doc}{default_text}"
+        lines += broken(line, NAMES + 2)
     return lines
+
+
+def broken(line: str, indent: int) -> list[str]:
+    """Return a line as several where the terminal is narrower; all but the first are indented."""
+    width = shutil.get_terminal_size((UNBROKEN, 0)).columns
+    return textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def check_or_exit(argv: list[str]) -> None:
