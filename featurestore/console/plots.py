@@ -202,7 +202,7 @@ def histogram_figure(histogram: pa.Table, thresholds: Mapping[str, float]) -> Fi
     low, width = np.arange(summaries.BINS) / summaries.BINS, 1 / summaries.BINS
     across = min(len(thresholds), 4)
     down = -(-len(thresholds) // across)
-    size = 2.4 * across, 1.9 * down + 0.4
+    size = 2.2 * across, 1.9 * down + 0.4
     figure = Figure(figsize=size)
     # Panels of one size need no layout that measures them: it took two thirds of the drawing.
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
