@@ -21,8 +21,9 @@ def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:
     Raises
     ------
     FeatureStoreError
-        The artifacts break the contract.
+        The artifacts break the contract, or none is configured.
     """
+    store.spec.check_artifacts()
     prefixes = [prefix for prefix in ("", "test_") if getattr(store.spec, prefix + "tiles")]
     for prefix in prefixes:
         store.survivors(prefix)

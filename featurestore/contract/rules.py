@@ -21,7 +21,7 @@ from featurestore.errors import (
     EmbeddingError,
     EmptyViewError,
 )
-from featurestore.views.classes import ClassSpec
+from featurestore.views.classes import COVERAGE, ClassSpec, class_names
 from featurestore.views.fates import funnel_view
 from featurestore.views.folds import KEY
 from featurestore.views.precision import exact
@@ -180,6 +180,20 @@ def merged_coverages(
         )
 
 
+def overfull(tiles: ir.Table, artifact: str) -> Iterator[Violation]:
+    """Find tiles of which all classes together cover more than there is."""
+    names = [COVERAGE + name for name in class_names(tiles.columns)]
+    shares = [exact(tiles[n]) for n in names if tiles.schema()[n].is_numeric()]
+    if shares:
+        total = reduce(operator.add, shares)
+        yield from violations_of(
+            tiles.filter((total > OVERFULL) & ~total.isnan()),
+            f"{artifact} have coverages that sum to more than 1",
+            f"look whether classes overlap, or a {COVERAGE} column is no class",
+            "warning",
+        )
+
+
 def _no_share(share: ir.FloatingValue) -> ir.BooleanValue:
     return share.isnull() | share.isnan() | (share < 0) | (share > 1)
 
@@ -272,7 +286,7 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
 
 
 def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:
-    """Return the refusal of rules that drop every tile, with the funnel.
+    """Return the refusal of rules that drop every tile, with the funnel; or of no tile at all.
 
     Parameters
     ----------
@@ -281,6 +295,12 @@ def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:
     """
     with translated():
         reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+    if not reasons[0]["tiles"]:
+        return EmptyViewError(
+            "There is no tile: the artifact has no rows",
+            found="Parquet with 0 rows",
+            fix="look at what wrote it, or name other tiles",
+        )
     lost = {row["reason"] for row in reasons if row["tiles"]}
     looser = [advice for reason, advice in LOOSER.items() if reason in lost]
     return EmptyViewError(
