@@ -30,6 +30,7 @@ from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.interpreter import collect_seldom
 from featurestore.printing import Console, is_quiet, print_error, quietly, say
 from featurestore.spec import store_arguments
+from featurestore.spec.places import file_question
 
 WITHOUT_KEYS = ("import", "cover", "completion")
 """Commands that read no configuration."""
@@ -124,9 +125,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if keyed:
         words = [*_taken(options), *words]
         given = [word for word in words if keys.is_setting(word)]
-        _refuse(
-            argument_parser, _given_back(options, [word for word in words if word not in given])
-        )
+        left = _given_back(options, [word for word in words if word not in given])
+        _refuse(argument_parser, left, "".join(dict.fromkeys(map(file_question, left))))
         keys.take(options, given)
     return options
 
@@ -146,9 +146,9 @@ def _given_back(options: argparse.Namespace, words: list[str]) -> list[str]:
     return words[1:] if options.optional else words
 
 
-def _refuse(asked: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def _refuse(asked: argparse.ArgumentParser, words: Sequence[str], question: str = "") -> None:
     if words:
-        asked.error(f"unrecognized arguments: {' '.join(words)}")
+        asked.error(f"unrecognized arguments: {' '.join(words)}{question}")
 
 
 class Version(argparse.Action):

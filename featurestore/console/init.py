@@ -20,7 +20,7 @@ from featurestore.discovery.grouping import Grouping, suggested
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import atomic, mlflow_artifacts, uris
 from featurestore.printing import Console, counted, say
-from featurestore.spec.places import is_path
+from featurestore.spec.places import YAML, is_path
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.validation import violations
@@ -77,7 +77,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_target(options: argparse.Namespace) -> None:
-    if options.to.suffix not in settings.SUFFIXES:
+    if options.to.suffix not in YAML:
         raise ConfigError(
             f"{options.to} is not the name of a file of YAML",
             found=options.to.suffix or "no suffix",
