@@ -23,7 +23,13 @@ from featurestore.errors import (
     os_errors_refused,
 )
 from featurestore.importing.geometry import Placement, place
-from featurestore.importing.parquet_file import SlideFile, file_name, is_whole, read_record
+from featurestore.importing.parquet_file import (
+    SlideFile,
+    check_places,
+    file_name,
+    is_whole,
+    read_record,
+)
 from featurestore.importing.registry import reader
 from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
@@ -81,7 +87,8 @@ def import_slides(
     FeatureStoreError
         A file is not whole, has another number of coordinates than of embeddings, embeddings of
         another length or encoder than the rest, values that are not finite, or no tile; or two
-        files are of one slide. All but the values is found before anything is written.
+        files are of one slide. All but what is among the values of embeddings is found before
+        anything is written; slides that were whole until then stay.
     """
     preflight.check_folder(to, "name a folder elsewhere: --to FOLDER")
     if to.resolve().is_relative_to(request.source.resolve()):
@@ -117,6 +124,8 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     tiles = sum(slide.rows for slide in slides)
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
     before = digests.identities(file for some in sources.values() for file in some)
+    for number in sorted(missing):
+        check_places(slides[number], placements[number])
     with rows.counting(request.format, tiles) as done, WriteBehind() as behind:
         for number, slide in enumerate(slides):
             if number in missing:
