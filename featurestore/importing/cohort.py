@@ -35,6 +35,7 @@ from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
 from featurestore.io import atomic, digests, locks, preflight
 from featurestore.io.progress import Rows
+from featurestore.printing import counted
 
 EMBEDDINGS, SLIDES = "embeddings", "slides.parquet"
 LOCK, BUILDING = ".import.lock", ".building-"
@@ -220,12 +221,14 @@ def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]])
     foreign: dict[str, list[Path]] = defaultdict(list)
     for file, (before, now) in pairs.items():
         if before and _made_by(before) != _made_by(now):
-            foreign[f"of {' '.join(map(str, _made_by(before)))}"].append(file)
+            foreign[_described(before)].append(file)
         elif not before and is_whole(file):
             foreign["of no import"].append(file)
     if foreign:
         files = [file for some in foreign.values() for file in some]
-        counts = ", ".join(f"{len(some):,} {what}" for what, some in foreign.items())
+        counts = ", ".join(
+            f"{counted(len(some), 'slide')} {what}" for what, some in foreign.items()
+        )
         raise ArtifactError(
             f"{len(files):,} of the slides are in {files[0].parent} already, and not of this tool "
             "and encoder",
@@ -235,8 +238,13 @@ def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]])
 
 
 def _made_by(record: dict[str, Any]) -> tuple[Any, ...]:
-    encoder = record["slide"].get("encoder")
-    return (record.get("format"), *([encoder] if encoder else []), f"{record['dim']} numbers")
+    return record.get("format"), record["slide"].get("encoder"), record["dim"]
+
+
+def _described(record: dict[str, Any]) -> str:
+    tool, encoder, dim = _made_by(record)
+    encoded = f"embeddings of {encoder}" if encoder else "embeddings"
+    return f"of {tool} ({encoded}: {dim:,} numbers a tile)"
 
 
 def _records(

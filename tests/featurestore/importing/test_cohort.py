@@ -288,7 +288,9 @@ def test_slides_of_another_tool_or_encoder_are_not_replaced_unasked(
     assert cli.main([*clam, "--to", "artifacts"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "1 of the slides are in artifacts/embeddings already" in said
-    assert "1 of trident uni_v1 4 numbers; the first: B.parquet" in said
+    assert (
+        "1 slide of trident (embeddings of uni_v1: 4 numbers a tile); the first: B.parquet" in said
+    )
     assert "--to FOLDER, or replace them: --replace" in said
     with pytest.raises(FeatureStoreError, match="not of this tool and encoder"):
         bring(tools.trident(tmp_path / "virchow", tools.tiles(), encoder="virchow"))
@@ -298,7 +300,7 @@ def test_slides_of_another_tool_or_encoder_are_not_replaced_unasked(
     Path("own/embeddings").mkdir(parents=True)
     pq.write_table(pa.table({"a": [1]}), "own/embeddings/B.parquet")
     assert cli.main([*clam, "--to", "own"]) == 2
-    assert "1 of no import" in capsys.readouterr().err
+    assert "1 slide of no import" in capsys.readouterr().err
     Path("own/embeddings/B.parquet").write_bytes(b"PAR1")  # what is not whole is nobody's loss
     assert cli.main([*clam, "--to", "own"]) == 0
 
