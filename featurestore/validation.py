@@ -171,6 +171,8 @@ def _artifact(
         return
     yield from files
     if any(violation.severity == "error" for violation in files):
+        if name != "slides":
+            yield from rules.lacking_key(store.sources.dataset(name).columns, title)
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
     options = ReadOptions(absent_coverage=absent)

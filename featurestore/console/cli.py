@@ -120,6 +120,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     quiet = [word for word in argv if word == QUIET]  # it may stand anywhere
     argv = [*quiet, *(word for word in argv if word != QUIET)]
     options, words = argument_parser.parse_known_args(argv)
+    if options.command is None:
+        names = ", ".join(options.commands)
+        argument_parser.error(f"name a command: {names}; `featurestore --help` says what they do")
     keyed = options.command not in WITHOUT_KEYS
     _refuse(argument_parser, [word for word in words if not keyed or word.startswith("-")])
     if keyed:
@@ -192,10 +195,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version, and leave")
     parser.add_argument(QUIET, action="store_true", help="no progress, no warnings; errors alone")
-    parser.set_defaults(optional=None, runs=[])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for group in (init, questions, cover, label_issues, split, training_sets, imports, completion):
         group.add(commands)
+    parser.set_defaults(optional=None, runs=[], commands=[*commands.choices])
     return parser
 
 

@@ -21,6 +21,7 @@ from featurestore.errors import (
     EmbeddingError,
     EmptyViewError,
 )
+from featurestore.spec.typed import nearest_name
 from featurestore.views.classes import COVERAGE, ClassSpec, class_names
 from featurestore.views.fates import funnel_view
 from featurestore.views.folds import KEY
@@ -91,20 +92,34 @@ def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
 
 def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
     schema = table.schema()
+    yield from lacking_key(schema.names, artifact)
     for name, kind in zip(KEY, (dt.String, dt.Integer, dt.Integer), strict=True):
-        if name not in schema:
-            yield Violation(
-                f"{artifact} lack the key column {name}",
-                f"columns {', '.join(schema.names[:12])}",
-                "write slide_id (string), x and y (integers), or say which column it is: "
-                f"data.columns.{name}=COLUMN",
-            )
-        elif not isinstance(schema[name], kind):
+        if name in schema and not isinstance(schema[name], kind):
+            what, pandas = ("a string", "str") if kind is dt.String else ("an integer", "int64")
             yield Violation(
                 f"column {name} of the {artifact} has the wrong type",
                 str(schema[name]),
-                f"write it as {'a string' if kind is dt.String else 'an integer'}",
+                f"write it as {what}, by pandas: .astype({{{name!r}: {pandas!r}}})",
             )
+
+
+def lacking_key(columns: Sequence[str], artifact: str) -> Iterator[Violation]:
+    """Find columns of the key that are not there, and those that may be meant.
+
+    Parameters
+    ----------
+    columns
+        Names of those that are.
+    """
+    folded = {name.casefold() for name in columns}  # another case is told of as such
+    others = [name for name in columns if name.casefold() not in KEY]
+    for name in (name for name in KEY if name not in folded):
+        yield Violation(
+            f"{artifact} lack the key column {name}",
+            f"columns {', '.join(columns[:12])}",
+            "write slide_id (string), x and y (integers), or say which column it is: "
+            f"data.columns.{name}={nearest_name(name, others) or 'COLUMN'}",
+        )
 
 
 def slides(slides: ir.Table) -> Iterator[Violation]:

@@ -54,6 +54,12 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
         [("error", "tiles", "more than once", 1), ("warning", "all", "of no tile", 1)],
     ),
     "missing key column": ({"y": None}, {}, {}, [("error", "tiles", "key column y", None)]),
+    "key in other words": (
+        {"slide_id": None, "x": None, "Slide": ["s"] * 12, "X": [0] * 12},
+        {"slide_id": ["s"] * 12}, {},
+        [("error", "tiles", "'X' that differs from 'x' in case alone", None),
+         ("error", "tiles", "lack the key column slide_id", None)],
+    ),
     "coverage out of range, in two columns": (
         {"roi_coverage_Fat": with_(FAT, n1=1.5, n3=math.nan),
          "roi_coverage_Muscle": with_([0.0 if n % 2 else 0.8 for n in range(12)], n4=-1.0)},
@@ -221,6 +227,20 @@ def test_a_patient_in_two_folds_is_an_error_where_none_is_promised(
     assert "There are values of slide_id in several folds" in capsys.readouterr().out
 
 
+def test_what_is_to_be_done_about_a_column_names_the_key_or_the_type(artifacts: TABLES):
+    """A name in another case, one that is near, and whole numbers in floats."""
+    named = artifacts({"slide_id": None, "x": None, "Slide": ["s"] * 12, "X": [0] * 12,
+                       "y": [0.0] * 12}, {"slide_id": ["s"] * 12})  # fmt: skip
+    places = {key.removeprefix("data."): value for key, value in named.items()}
+    fixes = violations(FeatureStore(StoreSpec(**CLASSES, **places)))["to do"].to_pylist()
+    assert [fix.partition("data.columns.")[2] for fix in fixes] == ["x=X", "slide_id=Slide"]
+    artifacts({"y": [0.0] * 12})  # in the same place
+    table = violations(FeatureStore(StoreSpec(**CLASSES, **places)))
+    assert table["to do"].to_pylist() == [
+        "write it as an integer, by pandas: .astype({'y': 'int64'})"
+    ]
+
+
 def test_tiles_without_a_row_are_said_to_have_none(artifacts: TABLES):
     named = artifacts()
     pq.write_table(pq.read_table(named["data.tiles"]).slice(0, 0), named["data.tiles"])
@@ -274,7 +294,7 @@ def test_description_counts_what_pandas_counts(described):
         assert (row["tiles"], row["classes"]) == (len(part), 10)
         assert row["fewest"] == part.label.value_counts().min()
     assert tables["tiles: what is dropped"].to_pylist()[-1] == {
-        "reason": "kept", "tiles": 1430, "percent": 100.0,
+        "reason": "kept", "tiles": 1430, "share": 1.0,
     }  # fmt: skip
 
 

@@ -153,6 +153,13 @@ def test_words_that_no_command_takes_are_not_understood(argv: list[str]):
     assert ended.value.code == 2
 
 
+def test_who_asks_nothing_is_told_the_commands(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.arguments([])
+    assert ended.value.code == 2
+    assert "name a command: init, sql, funnel, " in capsys.readouterr().err
+
+
 def test_own_artifacts_are_not_mixed_with_the_digits(artifacts: TABLES):
     """Who names an artifact gets no embedding or class of another cohort."""
     spec = asked("funnel", *(f"{key}={uri}" for key, uri in artifacts().items()))
