@@ -40,6 +40,11 @@ def is_text(file: Path) -> bool:
     return file.suffix.lower() in TEXT
 
 
+def unread(file: Path) -> str:
+    """Return what a file is that cannot be read as Parquet, in words."""
+    return "a table of text (CSV), not Parquet" if is_text(file) else "not a whole Parquet file"
+
+
 def recipe(table: Path) -> str:
     """Return what writes a table of text as Parquet: names of slides stay text, 007 as well."""
     told = TEXT[table.suffix.lower()]

@@ -331,17 +331,11 @@ def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
-            f"{file} is {_named(file)}",
+            f"{file} is {foreign.unread(file)}",
             found=f"{file.stat().st_size if file.exists() else 'no'} bytes; "
             + str(error).splitlines()[0],
             fix=foreign.advice(file) or "write or copy the file again",
         ) from error
-
-
-def _named(file: Path) -> str:
-    """Return what a file is that cannot be read, in words."""
-    text = foreign.is_text(file)
-    return "a table of text (CSV), not Parquet" if text else "not a whole Parquet file"
 
 
 def _neighbours(path: Path) -> str:
