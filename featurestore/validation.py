@@ -1,10 +1,8 @@
 """All that is wrong with the artifacts, in one table: what a data team asks before it trains."""
 
-import operator
 import warnings as python_warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import reduce
 
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -25,11 +23,10 @@ from featurestore.errors import (
 )
 from featurestore.spec.encoders import encoder_of
 from featurestore.store import FeatureStore
-from featurestore.views.classes import BACKGROUND, COVERAGE, ClassSpec, class_names, class_specs
+from featurestore.views.classes import BACKGROUND, ClassSpec, class_names, class_specs
 from featurestore.views.filters import filtered
 from featurestore.views.folds import KEY
 from featurestore.views.labels import label_view
-from featurestore.views.precision import exact
 
 TILES = ("tiles", "test_tiles", "predict_tiles")
 EMBEDDINGS = ("embeddings", "test_embeddings")
@@ -67,12 +64,19 @@ def violations(
     -------
     pa.Table
         ``severity, artifact, wrong, rows, found, to do``; no row where all is well.
+
+    Raises
+    ------
+    ArtifactError
+        No artifact is configured.
     """
+    store.spec.check_artifacts()
     tables: dict[str, ir.Table] = {}
     rows = []
     for name in store.spec.uris():
         rows += [row(name, v) for v in _artifact(store, name, embeddings, tables)]
     rows += [row("tiles", v) for v in _where(store, tables)]
+    rows += [row("tiles", v) for v in _folds(store)]
     rows += [row(name, v) for name, _, v in (joins(store) if joined is None else joined) if v]
     rows += [row("all", v) for v in across(store, tables)]
     rows.sort(key=lambda row: row["severity"] != "error")
@@ -167,6 +171,8 @@ def _artifact(
         return
     yield from files
     if any(violation.severity == "error" for violation in files):
+        if name != "slides":
+            yield from rules.lacking_key(store.sources.dataset(name).columns, title)
         return  # the rows have no one meaning
     yield from schemas.renamed(store.connection, store.sources.dataset(name), title)
     options = ReadOptions(absent_coverage=absent)
@@ -200,7 +206,7 @@ def _tiles(store: FeatureStore, name: str, tiles: ir.Table) -> Iterator[Violatio
     if not broken:
         yield from rules.merged_coverages(tiles, specs, title)
     if set(KEY) <= set(tiles.columns):
-        yield from _overfull(tiles, title)
+        yield from rules.overfull(tiles, title)
     if name == "tiles" and "fold" in tiles.columns:
         yield from rules.fold_column(tiles)
     if name == "tiles" and spec.kfold_strategy == "stratified_group":
@@ -220,17 +226,24 @@ def _where(store: FeatureStore, tables: dict[str, ir.Table]) -> Iterator[Violati
             yield as_violation(error)
 
 
-def _overfull(tiles: ir.Table, title: str) -> Iterator[Violation]:
-    names = [COVERAGE + name for name in class_names(tiles.columns)]
-    shares = [exact(tiles[n]) for n in names if tiles.schema()[n].is_numeric()]
-    if shares:
-        total = reduce(operator.add, shares)
-        yield from violations_of(
-            tiles.filter((total > rules.OVERFULL) & ~total.isnan()),
-            f"{title} have coverages that sum to more than 1",
-            f"look whether classes overlap, or a {COVERAGE} column is no class",
-            "warning",
-        )
+def _folds(store: FeatureStore) -> Iterator[Violation]:
+    """Find folds that training would refuse or warn of, if there are tiles to be assigned."""
+    if not store.spec.tiles:
+        return
+    refusals = []
+    with python_warnings.catch_warnings(record=True) as heard:
+        python_warnings.simplefilter("ignore")
+        with suppress(FeatureStoreError):  # which the tiles, or how they meet embeddings, have told
+            store.survivors("")
+            python_warnings.simplefilter("always", FeatureStoreWarning)
+            try:
+                store.view("folds")
+            except FeatureStoreError as error:
+                refusals.append(as_violation(error))
+    yield from refusals
+    for one in heard:
+        advice = "set a smaller k, or expect fewer classes"
+        yield Violation(str(one.message), f"k={store.spec.k}", advice, severity="warning")
 
 
 def warnings(store: FeatureStore) -> Iterator[Violation]:
@@ -240,7 +253,7 @@ def warnings(store: FeatureStore) -> Iterator[Violation]:
     tables |= {name: store.keys_of(name) for kind in EMBEDDINGS for name in spec.artifacts(kind)}
     for name in TILES[:2]:
         if name in tables:
-            yield from _overfull(tables[name], name.replace("_", " "))
+            yield from rules.overfull(tables[name], name.replace("_", " "))
     if "slides" in tables:
         yield from (v for v in rules.slides(tables["slides"]) if v.severity == "warning")
     yield from across(store, tables)

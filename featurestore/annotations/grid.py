@@ -26,6 +26,10 @@ from featurestore.views.folds import KEY
 
 Pair = tuple[int, int]
 Reach = tuple[float, float, float, float]
+TILE_SIZE = "--tile-size 224"
+SIZES = f"--slides slides.parquet or {TILE_SIZE}"
+SAID_BY = {"clam": "--coords patches/, where CLAM says it"}
+"""By the tool that slides were imported from: the option that brings the size of tiles."""
 Corners = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
@@ -135,7 +139,7 @@ class SlidesGrid:
         """Yield the tiles of slides."""
         for name in sorted(wanted):
             row = self.rows[name]
-            tile = self.options.tile or pair(row, "tile_extent", "--tile-size 224")
+            tile = self.options.tile or pair(row, "tile_extent", TILE_SIZE)
             extent = pair(row, "extent", "a grid of your own: --tiles coordinates.parquet")
             stated = row.get("stride_x") and row.get("stride_y")
             stride = self.options.stride or (pair(row, "stride", "--stride") if stated else tile)
@@ -176,7 +180,7 @@ class TilesGrid:
             batches = chosen.order_by(list(KEY)).to_pyarrow_batches()
         for name, rows in by_slide(batches):
             row = self.rows.get(name, {"id": name})
-            tile = self.options.tile or pair(row, "tile_extent", "--slides or --tile-size 224")
+            tile = self.options.tile or pair(row, "tile_extent", TILE_SIZE if self.rows else SIZES)
             yield SlideGrid(name, tile, downsample(row, self.options), partial(_as_it_is, rows))
 
 
@@ -241,13 +245,18 @@ def pair(row: dict[str, Any], name: str, fix: str) -> Pair:
     SchemaError
         One of them is not there, or no number of pixels.
     """
-    values = [row.get(f"{name}_{axis}") or 0 for axis in "xy"]
-    if min(values) < 1:
+    columns = [f"{name}_{axis}" for axis in "xy"]
+    width, height = (row.get(column) for column in columns)
+    if not width or not height or min(width, height) < 1:
+        lacking = "no such columns" if not set(columns) <= row.keys() else f"{width} and {height}"
+        source = row.get("source")
+        again = f"import again with {SAID_BY[source]}; or " if source in SAID_BY else ""
         raise SchemaError(
-            f"Nothing says what {name}_x and {name}_y are of slide {row['id']}",
-            found=f"{values[0]} and {values[1]}", fix=f"write them into the slides, or set {fix}",
-        )  # fmt: skip
-    return int(values[0]), int(values[1])
+            f"Nothing says what {' and '.join(columns)} are of slide {row['id']}",
+            found=f"{lacking} in its row of slides" + (f", which is of {source}" if source else ""),
+            fix=f"{again}set {fix}, or write them into the slides",
+        )
+    return int(width), int(height)
 
 
 def downsample(row: dict[str, Any], options: GridOptions) -> float:

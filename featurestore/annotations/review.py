@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.annotations.grid import GridOptions, downsample, pair
+from featurestore.annotations.grid import TILE_SIZE, GridOptions, downsample, pair
 from featurestore.io.atomic import new_folder
 
 FILE = "label_issues.parquet"
@@ -62,7 +62,7 @@ def collection(
     rows: Sequence[dict[str, Any]], slide: dict[str, Any], options: GridOptions
 ) -> bytes:
     """Return the tiles of a slide as GeoJSON, in pixels of full resolution."""
-    tile = options.tile or pair(slide, "tile_extent", "--tile-size 224")
+    tile = options.tile or pair(slide, "tile_extent", TILE_SIZE)
     factor = downsample(slide, options)
     features = [_feature(row, tile, factor) for row in rows]
     content = {"type": "FeatureCollection", "features": features}

@@ -7,6 +7,7 @@ import pyarrow as pa
 from featurestore.console.settings import open_store
 from featurestore.console.tables import print_findings, print_matches
 from featurestore.printing import Console, counted, say
+from featurestore.snapshots.leakage import refused
 from featurestore.snapshots.verify import damages
 from featurestore.validation import joins, violations
 
@@ -15,7 +16,8 @@ def run(options: argparse.Namespace) -> int:
     """Print all that is wrong; return 2 if anything is an error."""
     store = open_store(options)
     joined = list(joins(store))
-    table = violations(store, not options.quick, joined)
+    listed = violations(store, not options.quick, joined)
+    table = pa.concat_tables([refused(store), listed])
     if options.verify:
         table = pa.concat_tables([table, damages(store)])
     errors = table["severity"].to_pylist().count("error")

@@ -30,6 +30,7 @@ from featurestore.errors import FeatureStoreError, FeatureStoreWarning
 from featurestore.interpreter import collect_seldom
 from featurestore.printing import Console, is_quiet, print_error, quietly, say
 from featurestore.spec import store_arguments
+from featurestore.spec.places import file_question
 
 WITHOUT_KEYS = ("import", "cover", "completion")
 """Commands that read no configuration."""
@@ -119,14 +120,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     quiet = [word for word in argv if word == QUIET]  # it may stand anywhere
     argv = [*quiet, *(word for word in argv if word != QUIET)]
     options, words = argument_parser.parse_known_args(argv)
+    if options.command is None:
+        names = ", ".join(options.commands)
+        argument_parser.error(f"name a command: {names}; `featurestore --help` says what they do")
     keyed = options.command not in WITHOUT_KEYS
     _refuse(argument_parser, [word for word in words if not keyed or word.startswith("-")])
     if keyed:
         words = [*_taken(options), *words]
         given = [word for word in words if keys.is_setting(word)]
-        _refuse(
-            argument_parser, _given_back(options, [word for word in words if word not in given])
-        )
+        left = _given_back(options, [word for word in words if word not in given])
+        _refuse(argument_parser, left, "".join(dict.fromkeys(map(file_question, left))))
         keys.take(options, given)
     return options
 
@@ -146,9 +149,9 @@ def _given_back(options: argparse.Namespace, words: list[str]) -> list[str]:
     return words[1:] if options.optional else words
 
 
-def _refuse(asked: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def _refuse(asked: argparse.ArgumentParser, words: Sequence[str], question: str = "") -> None:
     if words:
-        asked.error(f"unrecognized arguments: {' '.join(words)}")
+        asked.error(f"unrecognized arguments: {' '.join(words)}{question}")
 
 
 class Version(argparse.Action):
@@ -192,10 +195,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-limit", metavar="SIZE", help="for example 4GB")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version, and leave")
     parser.add_argument(QUIET, action="store_true", help="no progress, no warnings; errors alone")
-    parser.set_defaults(optional=None, runs=[])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for group in (init, questions, cover, label_issues, split, training_sets, imports, completion):
         group.add(commands)
+    parser.set_defaults(optional=None, runs=[], commands=[*commands.choices])
     return parser
 
 

@@ -21,8 +21,9 @@ def description(store: FeatureStore) -> list[tuple[str, pa.Table]]:
     Raises
     ------
     FeatureStoreError
-        The artifacts break the contract.
+        The artifacts break the contract, or none is configured.
     """
+    store.spec.check_artifacts()
     prefixes = [prefix for prefix in ("", "test_") if getattr(store.spec, prefix + "tiles")]
     for prefix in prefixes:
         store.survivors(prefix)
@@ -126,12 +127,5 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
 def _funnel(rows: Sequence[dict[str, Any]]) -> pa.Table:
     total = max(rows[0]["tiles"], 1)
     return pa.Table.from_pylist(
-        [
-            {
-                "reason": r["reason"],
-                "tiles": r["tiles"],
-                "percent": round(100 * r["tiles"] / total, 1),
-            }
-            for r in rows
-        ]
+        [{"reason": r["reason"], "tiles": r["tiles"], "share": r["tiles"] / total} for r in rows]
     )

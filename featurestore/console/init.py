@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from shlex import quote
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featurestore.console import settings
 from featurestore.console.commands.init import FLAGS
-from featurestore.console.tables import print_table
+from featurestore.console.tables import print_findings, print_table
 from featurestore.discovery import choice, cohort, data_file, folders, kinds
 from featurestore.discovery.cohort import Cohort
 from featurestore.discovery.folders import Candidate
@@ -20,10 +20,10 @@ from featurestore.discovery.grouping import Grouping, suggested
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import atomic, mlflow_artifacts, uris
 from featurestore.printing import Console, counted, say
-from featurestore.spec.places import is_path
+from featurestore.spec.places import YAML, is_path
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.store import FeatureStore
-from featurestore.validation import violations
+from featurestore.validation import COLUMNS, violations
 from featurestore.views.classes import class_names, merged_classes
 
 THRESHOLD = 0.5
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     columns = _columns(options, chosen, values.get("columns") or {})
     uris_of = {name: one.uri for name, one in chosen.items() if one is not None}
     spec = StoreSpec().overlaid({**uris_of, **values, "columns": columns})
+    given = spec.thresholds or {}
     spec = replace(spec, **_suggested_classes(spec, chosen["tiles"]))
     store = _checked(spec, options)
     cohorts = {name: cohort.cohort_of(store, name) for name in uris_of}
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     content = data_file.text(spec, _name(options), options.to, (fold, folds.why))
     _print(chosen, cohorts, store, options.to)
     atomic.write_bytes(options.to, content.encode())
-    _print_end(spec, folds, options.to, fold)
+    _print_end(spec, folds, options.to, fold, given)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_target(options: argparse.Namespace) -> None:
-    if options.to.suffix not in settings.SUFFIXES:
+    if options.to.suffix not in YAML:
         raise ConfigError(
             f"{options.to} is not the name of a file of YAML",
             found=options.to.suffix or "no suffix",
@@ -184,10 +185,10 @@ def _checked(spec: StoreSpec, options: argparse.Namespace) -> FeatureStore:
     """
     store = FeatureStore(spec, options.threads, options.memory_limit)
     # Tiles without embeddings are shown slide by slide, and are the next command's to judge.
-    errors = [row for row in violations(store, embeddings=False, joined=()).to_pylist()
-              if row["severity"] == "error"]  # fmt: skip
-    if errors:
-        print_table(pa.Table.from_pylist(errors), Console())
+    rows = violations(store, embeddings=False, joined=()).to_pylist()
+    by_wording = {row["wrong"]: row for row in rows if row["severity"] == "error"}
+    if errors := list(by_wording.values()):  # of tiles and of test tiles alike: told once
+        print_findings(pa.Table.from_pylist(errors[1:], COLUMNS), Console(stderr=True))
         raise ArtifactError(
             f"What is there cannot be used, nothing was written: {errors[0]['wrong']}",
             found=f"{counted(len(errors), 'error')}; {errors[0]['found']}",
@@ -231,10 +232,17 @@ def _print(
             say("  training refuses them and says why; allow_missing=1 leaves them out")
 
 
-def _print_end(spec: StoreSpec, folds: Grouping, to: Path, fold: int) -> None:
-    thresholds = [f"{name} {least:g}" for name, least in (spec.thresholds or {}).items()]
-    say(f"thresholds: {kinds.spelled(thresholds, 10)}; {THRESHOLD} is a suggestion, see "
-        f"`featurestore plot thresholds data={quote(str(to))}`")  # fmt: skip
+def _print_end(
+    spec: StoreSpec, folds: Grouping, to: Path, fold: int, given: Mapping[str, float]
+) -> None:
+    """Print what was decided, and what to run next; which thresholds nobody has given."""
+    thresholds = spec.thresholds or {}
+    spelled = kinds.spelled([f"{name} {least:g}" for name, least in thresholds.items()], 10)
+    suggested = [name for name in thresholds if name not in given]
+    names = f" of {kinds.spelled(suggested)}" if given else ""
+    advice = f"see `featurestore plot thresholds data={quote(str(to))}`"
+    say(f"thresholds: {spelled}"
+        + (f"; {THRESHOLD}{names} is a suggestion, {advice}" if suggested else ""))  # fmt: skip
     for name, column in spec.columns.items():
         say(f"column {name} is read from {column!r}")
     if folds.why:

@@ -1,6 +1,7 @@
 """What ``featurestore`` is asked of: files and ``key=value`` arguments, made one store."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,17 @@ from typing import Any
 from featurestore import examples
 from featurestore.errors import ArtifactError, ConfigError
 from featurestore.io import mlflow_artifacts, uris
+from featurestore.printing import is_quiet, say
 from featurestore.spec import bounds
 from featurestore.spec.bounds import THREADS
 from featurestore.spec.keys import MISSING, unset
+from featurestore.spec.places import YAML, file_question
 from featurestore.spec.rules import Artifacts, field_names
 from featurestore.spec.store_spec import KEYS, StoreSpec
 from featurestore.store import FeatureStore
 
-SUFFIXES = (".yaml", ".yml")
+DEFAULT_NAME = "data.yaml"
+"""What `featurestore init` writes, unless another name is asked for."""
 MANDATORY = ("tiles", "embeddings", "class_indices", "thresholds")
 
 
@@ -54,6 +58,7 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     named = any(values.get(name) is not None for name in field_names(Artifacts))
     overlays = [values_of(group, uri) for group, uri in files.items()]  # before digits are made
     if data == "digits" or (data is None and not named):
+        _say_default(data)
         spec = examples.digits_spec(log=False)
     elif data in (None, "files"):
         spec = StoreSpec()
@@ -66,6 +71,16 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     return spec
 
 
+def _say_default(data: str | None) -> None:
+    """Tell whoever named no data, in a folder that has some of its own, that it is not asked."""
+    if data is None and Path(DEFAULT_NAME).is_file() and not is_quiet():
+        say(
+            f"data: the embedded digits; {DEFAULT_NAME} here is not read, name it: "
+            f"data={DEFAULT_NAME} (or data=digits)",
+            sys.stderr,
+        )
+
+
 def _check_mandatory(spec: StoreSpec) -> None:
     missing = [KEYS[name] for name in MANDATORY if getattr(spec, name) is None]
     if missing:
@@ -74,11 +89,11 @@ def _check_mandatory(spec: StoreSpec) -> None:
 
 def values_of(group: str, uri: str, any_name: bool = False) -> dict[str, Any]:
     """Return what a file sets, which ``--config`` may name without the suffix of YAML."""
-    if not any_name and not uri.endswith(SUFFIXES):
+    if not any_name and not uri.endswith(YAML):
         others = ": digits, files, or a file" if group == "data" else ""
         raise ConfigError(
             f"`featurestore` has no {group}={uri}",
-            found=f"names of configs/ are those of the scripts{others}",
+            found=f"names of configs/ are those of the scripts{others}" + file_question(uri, group),
             fix=f"name a file, for example {group}=configs/{group}/{uri}.yaml"
             + ("; `featurestore init FOLDER` writes data.yaml" if group == "data" else ""),
         )

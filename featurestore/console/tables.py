@@ -5,7 +5,7 @@ of their columns, over as many lines as it takes. In a pipe, where nobody says h
 is, tables take 80 columns, as Rich has it, and prose is not broken.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from featurestore.printing import Console, counted, printable
 SHOWN = 200  # rows that a table in the terminal shows
 WORST = 10  # slides that lack embeddings
 BORDER = 3  # characters that a column of a table takes beside its cells; one more takes the table
+SHARE = "share"  # a column of fractions of a whole
 INDENT = 2  # of what goes on with a record or a paragraph
 LABEL, TITLE = "table.header", "table.title"  # styles of Rich's
 
@@ -61,12 +62,22 @@ class Column:
 
 
 def print_table(
-    answer: pa.Table, console: Console, title: str | None = None, limit: int = SHOWN
+    answer: pa.Table,
+    console: Console,
+    title: str | None = None,
+    limit: int = SHOWN,
+    cell: Callable[[object, str], str] = lambda value, _: text(value),
 ) -> None:
-    """Print an Arrow table, at most ``limit`` rows of it, and say what was left out."""
+    """Print an Arrow table, at most ``limit`` rows of it, and say what was left out.
+
+    Parameters
+    ----------
+    cell
+        Spells a value of a column.
+    """
     values = answer.slice(0, limit).to_pydict()
     columns = [
-        Column(field.name, [text(value) for value in values[field.name]],
+        Column(field.name, [cell(value, field.name) for value in values[field.name]],
                pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
         for field in answer.schema
     ]  # fmt: skip
@@ -166,9 +177,9 @@ def wrapped(content: str, width: int) -> list[str]:
 
 
 def print_tables(tables: Iterable[tuple[str, pa.Table]], console: Console) -> None:
-    """Print several tables, each below its title."""
+    """Print several tables of figures, each below its title."""
     for title, table in tables:
-        print_table(table, console, title)
+        print_table(table, console, title, cell=figure)
 
 
 def print_finding(label: str, wrong: str, found: str, fix: str, console: Console) -> None:
@@ -194,8 +205,8 @@ def print_funnel(rows: list[dict[str, Any]], console: Console, title: str = "til
     total = max(rows[0]["tiles"], 1)
     columns = [
         Column("reason", [row["reason"] for row in rows]),
-        Column("tiles", [f"{row['tiles']:,}" for row in rows], True),
-        Column("share", [f"{row['tiles'] / total:.1%}" for row in rows], True),
+        Column("tiles", [figure(row["tiles"]) for row in rows], True),
+        Column(SHARE, [figure(row["tiles"] / total, SHARE) for row in rows], True),
     ]
     print_columns(columns, console, title)
 
@@ -208,6 +219,19 @@ def print_matches(matches: pa.Table, console: Console, title: str) -> None:
         print_table(named, console, title)
     if len(poor) > WORST:
         console.print(f"... and {len(poor) - WORST:,} more slides")
+
+
+def figure(value: object, column: str = "") -> str:
+    """Return a value among figures: of a whole number its thousands, of a share its percentage.
+
+    Examples
+    --------
+    >>> figure(1170), figure(0.0456, "share"), figure(0.0456)
+    ('1,170', '4.6%', '0.0456')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.1%}" if column == SHARE and isinstance(value, float) else text(value)
 
 
 def text(value: object) -> str:

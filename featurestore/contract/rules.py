@@ -21,7 +21,8 @@ from featurestore.errors import (
     EmbeddingError,
     EmptyViewError,
 )
-from featurestore.views.classes import ClassSpec
+from featurestore.spec.typed import nearest_name
+from featurestore.views.classes import COVERAGE, ClassSpec, class_names
 from featurestore.views.fates import funnel_view
 from featurestore.views.folds import KEY
 from featurestore.views.precision import exact
@@ -91,20 +92,34 @@ def key(table: ir.Table, artifact: str) -> Iterator[Violation]:
 
 def _key_columns(table: ir.Table, artifact: str) -> Iterator[Violation]:
     schema = table.schema()
+    yield from lacking_key(schema.names, artifact)
     for name, kind in zip(KEY, (dt.String, dt.Integer, dt.Integer), strict=True):
-        if name not in schema:
-            yield Violation(
-                f"{artifact} lack the key column {name}",
-                f"columns {', '.join(schema.names[:12])}",
-                "write slide_id (string), x and y (integers), or say which column it is: "
-                f"data.columns.{name}=COLUMN",
-            )
-        elif not isinstance(schema[name], kind):
+        if name in schema and not isinstance(schema[name], kind):
+            what, pandas = ("a string", "str") if kind is dt.String else ("an integer", "int64")
             yield Violation(
                 f"column {name} of the {artifact} has the wrong type",
                 str(schema[name]),
-                f"write it as {'a string' if kind is dt.String else 'an integer'}",
+                f"write it as {what}, by pandas: .astype({{{name!r}: {pandas!r}}})",
             )
+
+
+def lacking_key(columns: Sequence[str], artifact: str) -> Iterator[Violation]:
+    """Find columns of the key that are not there, and those that may be meant.
+
+    Parameters
+    ----------
+    columns
+        Names of those that are.
+    """
+    folded = {name.casefold() for name in columns}  # another case is told of as such
+    others = [name for name in columns if name.casefold() not in KEY]
+    for name in (name for name in KEY if name not in folded):
+        yield Violation(
+            f"{artifact} lack the key column {name}",
+            f"columns {', '.join(columns[:12])}",
+            "write slide_id (string), x and y (integers), or say which column it is: "
+            f"data.columns.{name}={nearest_name(name, others) or 'COLUMN'}",
+        )
 
 
 def slides(slides: ir.Table) -> Iterator[Violation]:
@@ -176,6 +191,20 @@ def merged_coverages(
             f"{artifact} have coverages of {', '.join(spec.members)} that sum to more than 1, "
             f"which is what they count as: {spec.name}",
             "look whether these classes overlap",
+            "warning",
+        )
+
+
+def overfull(tiles: ir.Table, artifact: str) -> Iterator[Violation]:
+    """Find tiles of which all classes together cover more than there is."""
+    names = [COVERAGE + name for name in class_names(tiles.columns)]
+    shares = [exact(tiles[n]) for n in names if tiles.schema()[n].is_numeric()]
+    if shares:
+        total = reduce(operator.add, shares)
+        yield from violations_of(
+            tiles.filter((total > OVERFULL) & ~total.isnan()),
+            f"{artifact} have coverages that sum to more than 1",
+            f"look whether classes overlap, or a {COVERAGE} column is no class",
             "warning",
         )
 
@@ -272,7 +301,7 @@ def check_survivors(tiles: ir.Table, kept: ir.Table, embeddings: ir.Table) -> No
 
 
 def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:
-    """Return the refusal of rules that drop every tile, with the funnel.
+    """Return the refusal of rules that drop every tile, with the funnel; or of no tile at all.
 
     Parameters
     ----------
@@ -281,6 +310,12 @@ def every_tile_dropped(tiles: ir.Table) -> EmptyViewError:
     """
     with translated():
         reasons = funnel_view(tiles).to_pyarrow().to_pylist()
+    if not reasons[0]["tiles"]:
+        return EmptyViewError(
+            "There is no tile: the artifact has no rows",
+            found="Parquet with 0 rows",
+            fix="look at what wrote it, or name other tiles",
+        )
     lost = {row["reason"] for row in reasons if row["tiles"]}
     looser = [advice for reason, advice in LOOSER.items() if reason in lost]
     return EmptyViewError(

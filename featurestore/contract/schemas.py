@@ -32,6 +32,7 @@ from featurestore.contract.violation import Violation, heed
 from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import AbsentCoverage
+from featurestore.spec.store_spec import COLUMNS
 from featurestore.views.classes import COVERAGE
 from featurestore.views.columns import passed
 from featurestore.views.folds import KEY
@@ -178,7 +179,12 @@ def _names(columns: Collection[str], artifact: str) -> Iterator[Violation]:
             yield Violation(
                 f"{artifact} have a column {names[0]!r} that differs from {meant!r} in case alone",
                 f"columns {', '.join(columns)}",
-                f"rename it to {meant!r}, or to something else",
+                f"rename it to {meant!r}, or to something else"
+                + (
+                    f"; or say that it is that column: data.columns.{meant}={names[0]}"
+                    if meant in COLUMNS
+                    else ""
+                ),
             )
 
 

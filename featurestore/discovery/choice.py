@@ -52,6 +52,7 @@ def check(contents: Contents, chosen: Mapping[str, Candidate | None], places: st
         seen = [f"{one.uri}: {', '.join(sorted(one.kinds))}" for one in contents.candidates]
         seen += [f"{folder}: {suffix}" for folder, suffix in contents.annotations.items()]
         seen += [f"{folder}: of another tool" for folder in contents.foreign]
+        seen += [f"{table}: a table of text (CSV)" for table in contents.tables]
         raise ArtifactError(
             f"There are no {' and no '.join(missing)} in {places}",
             found="; ".join(seen[:8]) or "no Parquet file",
@@ -66,6 +67,8 @@ def _tiles_advice(contents: Contents) -> str:
             f"make tiles of the annotations: `featurestore cover --annotations {files} "
             "--classes classes.yaml --to tiles.parquet`"
         )
+    if contents.tables:
+        return _recipe(contents, "tile")
     return "write tiles with a column roi_coverage_<Class> for each class, or name them: --tiles"
 
 
@@ -73,4 +76,12 @@ def _embeddings_advice(contents: Contents) -> str:
     for folder in contents.foreign:
         if advice := foreign.advice(folder):
             return advice
+    if contents.tables:
+        return _recipe(contents, "emb")
     return "write embeddings as Parquet with a column embedding, or name them: --embeddings"
+
+
+def _recipe(contents: Contents, word: str) -> str:
+    """Return how a table of text becomes Parquet: the first that has a word in its name, if any."""
+    named = sorted(contents.tables, key=lambda table: word not in table.name.casefold())
+    return foreign.recipe(named[0])

@@ -72,11 +72,14 @@ class Contents:
         Folders, or files, with embeddings that other tools wrote.
     annotations
         Folders with annotations, and the suffix of these.
+    tables
+        Tables of text: CSV.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
     annotations: dict[Path, str] = field(default_factory=dict)
+    tables: list[Path] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[Candidate]:
         """Return what can be of a kind."""
@@ -136,6 +139,8 @@ def _look_below(folder: Path, uri: str, contents: Contents) -> None:
         elif name.endswith(tuple(foreign.TOOLS)):
             if entry.parent not in contents.foreign:
                 contents.foreign.append(entry.parent)
+        elif foreign.is_text(entry):
+            contents.tables.append(entry)
         elif name.endswith(ANNOTATIONS):
             suffix = next(one for one in ANNOTATIONS if name.endswith(one))
             contents.annotations.setdefault(entry.parent, suffix)

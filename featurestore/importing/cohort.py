@@ -23,12 +23,19 @@ from featurestore.errors import (
     os_errors_refused,
 )
 from featurestore.importing.geometry import Placement, place
-from featurestore.importing.parquet_file import SlideFile, file_name, is_whole, read_record
+from featurestore.importing.parquet_file import (
+    SlideFile,
+    check_places,
+    file_name,
+    is_whole,
+    read_record,
+)
 from featurestore.importing.registry import reader
 from featurestore.importing.slide import Request, Slide
 from featurestore.importing.write_behind import WriteBehind
 from featurestore.io import atomic, digests, locks, preflight
 from featurestore.io.progress import Rows
+from featurestore.printing import counted
 
 EMBEDDINGS, SLIDES = "embeddings", "slides.parquet"
 LOCK, BUILDING = ".import.lock", ".building-"
@@ -81,7 +88,8 @@ def import_slides(
     FeatureStoreError
         A file is not whole, has another number of coordinates than of embeddings, embeddings of
         another length or encoder than the rest, values that are not finite, or no tile; or two
-        files are of one slide. All but the values is found before anything is written.
+        files are of one slide. All but what is among the values of embeddings is found before
+        anything is written; slides that were whole until then stay.
     """
     preflight.check_folder(to, "name a folder elsewhere: --to FOLDER")
     if to.resolve().is_relative_to(request.source.resolve()):
@@ -117,6 +125,8 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     tiles = sum(slide.rows for slide in slides)
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
     before = digests.identities(file for some in sources.values() for file in some)
+    for number in sorted(missing):
+        check_places(slides[number], placements[number])
     with rows.counting(request.format, tiles) as done, WriteBehind() as behind:
         for number, slide in enumerate(slides):
             if number in missing:
@@ -211,12 +221,14 @@ def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]])
     foreign: dict[str, list[Path]] = defaultdict(list)
     for file, (before, now) in pairs.items():
         if before and _made_by(before) != _made_by(now):
-            foreign[f"of {' '.join(map(str, _made_by(before)))}"].append(file)
+            foreign[_described(before)].append(file)
         elif not before and is_whole(file):
             foreign["of no import"].append(file)
     if foreign:
         files = [file for some in foreign.values() for file in some]
-        counts = ", ".join(f"{len(some):,} {what}" for what, some in foreign.items())
+        counts = ", ".join(
+            f"{counted(len(some), 'slide')} {what}" for what, some in foreign.items()
+        )
         raise ArtifactError(
             f"{len(files):,} of the slides are in {files[0].parent} already, and not of this tool "
             "and encoder",
@@ -226,8 +238,13 @@ def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]])
 
 
 def _made_by(record: dict[str, Any]) -> tuple[Any, ...]:
-    encoder = record["slide"].get("encoder")
-    return (record.get("format"), *([encoder] if encoder else []), f"{record['dim']} numbers")
+    return record.get("format"), record["slide"].get("encoder"), record["dim"]
+
+
+def _described(record: dict[str, Any]) -> str:
+    tool, encoder, dim = _made_by(record)
+    encoded = f"embeddings of {encoder}" if encoder else "embeddings"
+    return f"of {tool} ({encoded}: {dim:,} numbers a tile)"
 
 
 def _records(

@@ -71,14 +71,21 @@ def rows(values: Any, start: int, stop: int) -> Array:
     return np.asarray(block)
 
 
+def places(file: Path) -> Array:
+    """Read the coordinates of a file."""
+    with opened(file) as content:
+        values = dataset(file, content, COORDINATES)
+        return _reader(file, content, values)(0, shape(values)[0])
+
+
 def blocks(file: Path, names: tuple[str, ...], most: int) -> Blocks:
     """Read the tiles of a file, about so many at a time: whole chunks, each of them once."""
     with opened(file) as content:
-        values, places = dataset(file, content, *names), dataset(file, content, COORDINATES)
+        values, coordinates = (dataset(file, content, *each) for each in (names, (COORDINATES,)))
         count = shape(values)[0]
         chunk = values.chunks[-2] if values.chunks else 1
         step = max(most // chunk, 1) * chunk
-        read = [_reader(file, content, each) for each in (places, values)]
+        read = [_reader(file, content, each) for each in (coordinates, values)]
         for start in range(0, count, step):
             stop = min(start + step, count)
             yield read[0](start, stop), read[1](start, stop)

@@ -52,6 +52,46 @@ def _publish(fresh: Path, final: Path) -> None:
     atomic.publish(fresh, final)
 
 
+def pixels(slide: Slide, placement: Placement, coordinates: Array) -> Array:
+    """Return coordinates of a slide as x and y.
+
+    Raises
+    ------
+    SchemaError
+        One is no whole number.
+    """
+    places = np.rint(coordinates.astype(np.float64) * placement.scale)
+    is_whole = places == coordinates if placement.scale == 1 else np.isfinite(places)
+    if not is_whole.all():
+        raise SchemaError(
+            f"{slide.files[0]} has x and y that are no whole pixels",
+            found=f"{coordinates[~is_whole.all(axis=1)][0].tolist()}",
+            fix="name the columns of whole pixels, or write the coordinates again",
+        )
+    return places.astype(np.int64)
+
+
+def check_places(slide: Slide, placement: Placement) -> None:
+    """Refuse tiles that cannot be told apart, of which the coordinates alone are read.
+
+    Raises
+    ------
+    SchemaError
+        Two tiles are at one place, or a coordinate is no whole number.
+    """
+    places = pixels(slide, placement, slide.places())
+    keys = pa.table({"x": places[:, 0].copy(), "y": places[:, 1].copy()})
+    distinct = keys.group_by(["x", "y"]).aggregate([([], "count_all")])
+    if len(distinct) < len(keys):
+        often = distinct.sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()[0]
+        raise SchemaError(
+            f"{slide.files[0]} has two tiles at one place",
+            found=f"{often['count_all']} at x={often['x']}, y={often['y']}, of "
+            f"{len(keys):,} tiles at {len(distinct):,} places",
+            fix="correct the coordinates, or how they are converted",
+        )
+
+
 class SlideFile:
     """Writes the tiles of a slide.
 
@@ -97,7 +137,7 @@ class SlideFile:
         EmbeddingError
             A value is not finite.
         SchemaError
-            Two tiles are at one place, or a coordinate is no whole number.
+            A coordinate is no whole number.
         """
         fresh = building / final.name
         writer = pq.ParquetWriter(
@@ -115,7 +155,7 @@ class SlideFile:
         for coordinates, block in self.slide.blocks(most):
             with np.errstate(over="ignore"):  # what does not fit is found not to be finite
                 block = np.ascontiguousarray(block, self.dtype)
-            places.append(self._pixels(coordinates))
+            places.append(pixels(self.slide, self.placement, coordinates))
             invalid.checked(self._vectors(block), read)
             read += len(block)
             yield self._table(places[-1], self._vectors(block))
@@ -131,26 +171,6 @@ class SlideFile:
             raise type(error)(
                 error.wrong, found=f"{error.found}, in {source}", fix=error.fix
             ) from None
-        distinct = keys.group_by(["x", "y"]).aggregate([([], "count_all")])
-        if len(distinct) < read:
-            often = distinct.sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()[0]
-            raise SchemaError(
-                f"{source} has two tiles at one place",
-                found=f"{often['count_all']} at x={often['x']}, y={often['y']}, of "
-                f"{read:,} tiles at {len(distinct):,} places",
-                fix="correct the coordinates, or how they are converted",
-            )
-
-    def _pixels(self, coordinates: Array) -> Array:
-        pixels = np.rint(coordinates.astype(np.float64) * self.placement.scale)
-        is_whole = pixels == coordinates if self.placement.scale == 1 else np.isfinite(pixels)
-        if not is_whole.all():
-            raise SchemaError(
-                f"{self.slide.files[0]} has x and y that are no whole pixels",
-                found=f"{coordinates[~is_whole.all(axis=1)][0].tolist()}",
-                fix="name the columns of whole pixels, or write the coordinates again",
-            )
-        return pixels.astype(np.int64)
 
     def _vectors(self, block: Array) -> pa.FixedSizeListArray:
         return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=self.width)

@@ -62,6 +62,8 @@ class Slide:
         Number of tiles, and length and type of their embeddings.
     geometry
         Of its coordinates.
+    places
+        Read the coordinates alone, of all tiles: shape (rows, 2).
     blocks
         Read the tiles, at most so many at a time.
     attributes
@@ -74,6 +76,7 @@ class Slide:
     dim: int
     dtype: np.dtype[Any]
     geometry: Geometry
+    places: Callable[[], Array]
     blocks: Callable[[int], Blocks]
     attributes: dict[str, Any] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
 """Tables with a row a tile, of any number of slides in any order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from featurestore.spec.typed import nearest_name
 
 KEY = ("slide_id", "x", "y")
 BATCH_BYTES = 2**24
+PLACES = 2**16  # rows of which x and y alone are read
+Codes = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,17 @@ def slides(request: Request, source: Source) -> list[Slide]:
     names, codes = _slide_codes(source, columns["slide_id"])
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     rows = _Rows(source, columns, dim, dtype)
+    places = _Places(source, columns, codes)
     if len(starts) == len(names):  # every slide is one run, and so they are coded in order
         stops = [*starts[1:].tolist(), len(codes)]
-        reads = [partial(rows.run, int(a), b) for a, b in zip(starts, stops, strict=True)]
+        runs = [*zip(starts.tolist(), stops, strict=True)]
+        reads = [(partial(places.run, a, b), partial(rows.run, a, b)) for a, b in runs]
     else:
         spool = _Spool(rows, codes, request.scratch)
-        reads = [partial(spool.read, code) for code in range(len(names))]
+        codes_of = range(len(names))
+        reads = [(partial(places.read, code), partial(spool.read, code)) for code in codes_of]
     return [
-        Slide(name, source.files, int(count), dim, dtype, Geometry(), read)
+        Slide(name, source.files, int(count), dim, dtype, Geometry(), *read)
         for name, count, read in zip(names, np.bincount(codes), reads, strict=True)
     ]
 
@@ -117,7 +122,7 @@ def _embeddings(source: Source, column: str) -> tuple[int, np.dtype[Any]]:
     return int(lengths(_storage(first.column(0)))[0]), dtype
 
 
-def _slide_codes(source: Source, column: str) -> tuple[list[str], npt.NDArray[np.int32]]:
+def _slide_codes(source: Source, column: str) -> tuple[list[str], Codes]:
     """Return the slides by number, and the number of the slide of each row."""
     numbers: dict[str, int] = {}
     codes = [np.empty(0, np.int32)]
@@ -135,23 +140,36 @@ def _slide_codes(source: Source, column: str) -> tuple[list[str], npt.NDArray[np
     return list(numbers), np.concatenate(codes)
 
 
-class _Rows:
-    """The rows of a table as coordinates and embeddings, read from its beginning to its end."""
+def _coordinates(source: Source, columns: dict[str, str], batch: pa.RecordBatch) -> Array:
+    """Return x and y of some rows, as numbers."""
+    return np.stack([_numbers(source, columns[axis], axis, batch) for axis in ("x", "y")], axis=1)
 
-    def __init__(
-        self, source: Source, columns: dict[str, str], dim: int, dtype: np.dtype[Any]
-    ) -> None:
-        self.source, self.columns, self.dim, self.dtype = source, columns, dim, dtype
-        self._ahead = self.batches()
+
+def _numbers(source: Source, name: str, axis: str, batch: pa.RecordBatch) -> Array:
+    column = batch.column(batch.schema.get_field_index(name))
+    kind = column.type
+    if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise SchemaError(
+            f"Column {name!r} of {source.files[0]} does not hold the {axis} of every tile",
+            found=f"{kind}, {column.null_count:,} nulls in a batch of {len(column):,} rows",
+            fix=f"name a column of whole numbers: --columns {axis}=COLUMN",
+        )
+    return column.to_numpy()
+
+
+class _Ahead:
+    """Some columns of a table, read from its beginning to its end."""
+
+    def __init__(self, source: Source, names: Sequence[str], most: int) -> None:
+        self.source, self.names, self.most = source, names, most
+        self._left = self.batches()
         self._batch: Any = ()  # a record batch, once there is one
         self._at = 0  # the number of its first row
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        names = [self.columns[name] for name in ("x", "y", "embedding")]
-        most = max(1, BATCH_BYTES // (self.dtype.itemsize * max(self.dim, 1)))
-        return self.source.read(names, most)
+        return self.source.read(self.names, self.most)
 
-    def run(self, start: int, stop: int, most: int) -> Blocks:
+    def run(self, start: int, stop: int, most: int) -> Iterator[pa.RecordBatch]:
         """Read the rows from one number up to another, none of which was read before."""
         while start < stop:
             end = self._at + len(self._batch)
@@ -159,11 +177,11 @@ class _Rows:
                 self._at, self._batch = end, self._next()
                 continue
             count = min(stop, end, start + most) - start
-            yield self.arrays(self._batch.slice(start - self._at, count))
+            yield self._batch.slice(start - self._at, count)
             start += count
 
     def _next(self) -> pa.RecordBatch:
-        batch = next(self._ahead, None)
+        batch = next(self._left, None)
         if batch is None:
             raise fault(
                 self.source.files[0], "was changed while it was read", "fewer rows than before",
@@ -171,9 +189,53 @@ class _Rows:
             )  # fmt: skip
         return batch
 
+
+class _Places:
+    """The coordinates of a table, those of each slide read once."""
+
+    def __init__(self, source: Source, columns: dict[str, str], codes: Codes) -> None:
+        self.source, self.columns, self.codes = source, columns, codes
+        self._ahead = _Ahead(source, [columns[axis] for axis in ("x", "y")], PLACES)
+
+    def run(self, start: int, stop: int) -> Array:
+        """Return those of the rows from one number up to another."""
+        return self._joined(self._ahead.run(start, stop, PLACES))
+
+    def read(self, code: int) -> Array:
+        """Return those of a slide by its number."""
+        return self._by_slide.pop(code)
+
+    @cached_property
+    def _by_slide(self) -> dict[int, Array]:
+        order = np.argsort(self.codes, kind="stable")
+        rows = self._joined(self._ahead.batches())[order]
+        return dict(enumerate(np.split(rows, np.cumsum(np.bincount(self.codes))[:-1])))
+
+    def _joined(self, batches: Iterable[pa.RecordBatch]) -> Array:
+        return np.concatenate([_coordinates(self.source, self.columns, one) for one in batches])
+
+
+class _Rows:
+    """The rows of a table as coordinates and embeddings, read from its beginning to its end."""
+
+    def __init__(
+        self, source: Source, columns: dict[str, str], dim: int, dtype: np.dtype[Any]
+    ) -> None:
+        self.source, self.columns, self.dim, self.dtype = source, columns, dim, dtype
+        names = [columns[name] for name in ("x", "y", "embedding")]
+        most = max(1, BATCH_BYTES // (dtype.itemsize * max(dim, 1)))
+        self._ahead = _Ahead(source, names, most)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return self._ahead.batches()
+
+    def run(self, start: int, stop: int, most: int) -> Blocks:
+        """Read the rows from one number up to another, none of which was read before."""
+        yield from map(self.arrays, self._ahead.run(start, stop, most))
+
     def arrays(self, batch: pa.RecordBatch) -> tuple[Array, Array]:
         """Return coordinates and embeddings of some rows."""
-        places = np.stack([self._integers(batch, axis) for axis in ("x", "y")], axis=1)
+        places = _coordinates(self.source, self.columns, batch)
         column = _storage(batch.column(batch.schema.get_field_index(self.columns["embedding"])))
         sizes = lengths(column)
         if (sizes != self.dim).any():
@@ -185,23 +247,11 @@ class _Rows:
         with np.errstate(over="ignore"):  # what does not fit is found not to be finite
             return places, as_matrix(column, self.dim).astype(self.dtype, copy=False)
 
-    def _integers(self, batch: pa.RecordBatch, axis: str) -> Array:
-        name = self.columns[axis]
-        column = batch.column(batch.schema.get_field_index(name))
-        kind = column.type
-        if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise SchemaError(
-                f"Column {name!r} of {self.source.files[0]} does not hold the {axis} of every tile",
-                found=f"{kind}, {column.null_count:,} nulls in a batch of {len(column):,} rows",
-                fix=f"name a column of whole numbers: --columns {axis}=COLUMN",
-            )
-        return column.to_numpy()
-
 
 class _Spool:
     """The rows of a table in a file a slide, written when they are first asked for."""
 
-    def __init__(self, rows: _Rows, codes: npt.NDArray[np.int32], folder: Path) -> None:
+    def __init__(self, rows: _Rows, codes: Codes, folder: Path) -> None:
         self.rows, self.codes, self.folder = rows, codes, folder
         self._written = False
 

@@ -331,7 +331,7 @@ def _footer(file: Path) -> tuple[Identity, pq.FileMetaData]:
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(
-            f"{file} is not a whole Parquet file",
+            f"{file} is {foreign.unread(file)}",
             found=f"{file.stat().st_size if file.exists() else 'no'} bytes; "
             + str(error).splitlines()[0],
             fix=foreign.advice(file) or "write or copy the file again",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 
 from featurestore.backend import engine, errors
 from featurestore.contract import rules
-from featurestore.errors import FeatureStoreWarning, LeakageError
+from featurestore.errors import FeatureStoreError, FeatureStoreWarning, LeakageError
 from featurestore.snapshots.duplicates import duplicates
 from featurestore.snapshots.layout import Matrices
 from featurestore.spec.literals import Leakage, Strategy
 from featurestore.store import FeatureStore
+from featurestore.validation import COLUMNS, as_violation, row
 from featurestore.views import leakage as views_leakage
 
 SHOWN = 3  # offenders named in a message
@@ -84,13 +86,36 @@ def raise_leaks(findings: list[Finding], leakage: Leakage) -> list[str]:
     leaks = [finding for finding in findings if finding.count]
     for leak in leaks:
         if leak.is_error and leakage == "refuse":
-            raise LeakageError(
-                f"There are {leak.check}, though kfold_strategy=stratified_group promises "
-                "that there are none",
-                found=f"{leak.count:,}; the first: {leak.first}",
-                fix="correct the artifacts, or set leakage=warn or kfold_strategy=stratified",
-            )
+            raise _refusal(leak)
     return [f"{leak.count:,} {leak.check}: {leak.first}" for leak in leaks]
+
+
+def _refusal(leak: Finding) -> LeakageError:
+    return LeakageError(
+        f"There are {leak.check}, though kfold_strategy=stratified_group promises "
+        "that there are none",
+        found=f"{leak.count:,}; the first: {leak.first}",
+        fix="correct the artifacts, or set leakage=warn or kfold_strategy=stratified",
+    )
+
+
+def refused(store: FeatureStore) -> pa.Table:
+    """Return the leaks, of those that are found without an embedding, for which training stops.
+
+    Of tiles that break a rule, or have no folds, none is looked for.
+
+    Returns
+    -------
+    pa.Table
+        As `featurestore.validation.violations`.
+    """
+    spec = store.spec
+    leaks: list[Finding] = []
+    if spec.tiles and spec.leakage == "refuse" and spec.kfold_strategy == "stratified_group":
+        with suppress(FeatureStoreError):
+            leaks = [leak for leak in find_leaks(store) if leak.count and leak.is_error]
+    rows = [row("tiles", as_violation(_refusal(leak))) for leak in leaks]
+    return pa.Table.from_pylist(rows, COLUMNS)
 
 
 def find_leaks(store: FeatureStore) -> list[Finding]:

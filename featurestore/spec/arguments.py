@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError
 from featurestore.spec.keys import MISSING, documented, unset
+from featurestore.spec.places import file_question
 from featurestore.spec.trees import Tree, leaves
 from featurestore.spec.typed import Reader, composed, holds_text
 
@@ -64,7 +65,7 @@ def check_form(argument: str, argv: list[str], example: str) -> None:
     if "=" not in argument or argument.startswith("-"):
         raise ConfigError(
             f"The argument {argument!r} is not of the form key=value",
-            found=" ".join(argv),
+            found=" ".join(argv) + file_question(argument),
             fix=f"write for example {example}; --help lists the keys",
         )
     try:

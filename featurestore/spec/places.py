@@ -14,6 +14,8 @@ from featurestore.spec.rules import Artifacts, field_names
 from featurestore.spec.typed import Reader
 
 KEY = "data.root"
+YAML = (".yaml", ".yml")
+"""The suffixes of a file of keys."""
 
 
 def divided(reader: Reader, root: MappingNode) -> tuple[MappingNode, str | None]:
@@ -52,6 +54,16 @@ def _below(folder: Path, uris: Any) -> Any:
         case dict():
             return {name: _below(folder, uri) for name, uri in uris.items()}
     return str(folder / uris) if is_path(uris) else uris
+
+
+def file_question(word: str, group: str = "data") -> str:
+    """Return a question for the file of keys that a word means, with or without its suffix.
+
+    Nothing is asked of a word without the suffix beside which no such file lies.
+    """
+    names = [word] if word.endswith(YAML) else [word + suffix for suffix in YAML]
+    meant = [name for name in names if name == word or Path(name).is_file()]
+    return f"; did you mean {group}={meant[0]}?" if meant else ""
 
 
 def absolute(path: Path) -> Path:

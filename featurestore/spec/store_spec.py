@@ -186,6 +186,17 @@ class StoreSpec(FoldRules, LabelRules, Artifacts):
         names = [name for kind in ARTIFACTS for name in self.artifacts(kind)]
         return {name: uri for name in names if (uri := self.uri(name))}
 
+    def check_artifacts(self) -> None:
+        """Refuse a spec of no artifact at all, as one that lacks tiles is refused.
+
+        Raises
+        ------
+        ArtifactError
+            None is configured.
+        """
+        if not self.uris():
+            raise not_configured("tiles")
+
     def title(self, artifact: str) -> str:
         """Return what an artifact is called in a sentence."""
         kind = kind_of(artifact).replace("_", " ")

@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 
 from featurestore.errors import SchemaError, UnknownClassError
 from featurestore.spec.rules import LabelRules
-from featurestore.spec.typed import nearest
+from featurestore.spec.typed import nearest, nearest_name
 
 COVERAGE = "roi_coverage_"
 BACKGROUND = "background"
@@ -172,14 +172,17 @@ def class_view(classes: Sequence[ClassSpec]) -> ir.Table:
 
 def _same(names: Sequence[str], configured: Mapping[str, object], key: str) -> None:
     missing = [name for name in names if name not in configured]
+    extra = [name for name in configured if name not in names]
     if missing:
+        first = missing[0]
+        typo = nearest_name(first, extra)
+        advice = f"write {key}.{first} in place of {key}.{typo}; or " if typo else ""
         raise UnknownClassError(
             f"{key} has no entry for classes of the data: {_quoted(missing)}",
-            found=_listed(key, configured) + nearest(missing[0], configured),
-            fix=f"set {key}.{missing[0]}=..., merge.CLASS=[{missing[0]}] or drop=[{missing[0]}]; "
+            found=_listed(key, configured) + (f"; no class is called {typo!r}" if typo else ""),
+            fix=f"{advice}set {key}.{first}=..., merge.CLASS=[{first}] or drop=[{first}]; "
             "or pick the right classes=...",
         )
-    extra = [name for name in configured if name not in names]
     if extra:
         raise UnknownClassError(
             f"{key} names classes that are not in the data: {_quoted(extra)}",

@@ -13,6 +13,7 @@ import pytest
 from conftest import CLASSES, TABLES
 
 from featurestore import FeatureStore, StoreSpec
+from featurestore.console import cli
 from featurestore.console.describe import description
 from featurestore.errors import FeatureStoreWarning, JoinError
 from featurestore.examples import digits_spec
@@ -53,6 +54,12 @@ BROKEN: dict[str, tuple[dict, dict, dict, list[tuple[str, str, str, int | None]]
         [("error", "tiles", "more than once", 1), ("warning", "all", "of no tile", 1)],
     ),
     "missing key column": ({"y": None}, {}, {}, [("error", "tiles", "key column y", None)]),
+    "key in other words": (
+        {"slide_id": None, "x": None, "Slide": ["s"] * 12, "X": [0] * 12},
+        {"slide_id": ["s"] * 12}, {},
+        [("error", "tiles", "'X' that differs from 'x' in case alone", None),
+         ("error", "tiles", "lack the key column slide_id", None)],
+    ),
     "coverage out of range, in two columns": (
         {"roi_coverage_Fat": with_(FAT, n1=1.5, n3=math.nan),
          "roi_coverage_Muscle": with_([0.0 if n % 2 else 0.8 for n in range(12)], n4=-1.0)},
@@ -196,6 +203,57 @@ def test_slides_and_cohorts_that_do_not_fit(artifacts: TABLES, tmp_path: Path):
     ]
 
 
+def test_folds_that_training_would_refuse_are_errors_and_rare_classes_warnings(artifacts: TABLES):
+    """Two patients make no three folds; a class in one tile is in too few groups."""
+    named = artifacts({"fold": None, "patient_id": [f"p{n // 6}" for n in range(12)]})
+    patients = {"kfold_strategy": "stratified_group", "kfold_group": "patient_id"}
+    [row] = found(named, **patients, k=3)
+    assert row == ("error", "tiles", "3 folds cannot be assigned: no class has 3 different values "
+                   "of patient_id", None)  # fmt: skip
+    assert found(named, **patients, k=2) == []
+    named = artifacts({"fold": None, "roi_coverage_Fat": with_([0.0] * 12, n1=0.9)})
+    [row] = found(named, k=3)
+    assert row[:2] == ("warning", "tiles")
+    assert "'Fat' is in 1 of the 3 groups" in row[2]
+
+
+def test_a_patient_in_two_folds_is_an_error_where_none_is_promised(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str]
+):
+    arguments = [f"{key}={uri}" for key, uri in artifacts({"fold": [0, 1] * 6}).items()]
+    arguments += [f"{key}.{c}={n}" for key, values in CLASSES.items() for c, n in values.items()]
+    assert cli.main(["check", *arguments]) == 0
+    assert cli.main(["check", *arguments, "kfold_strategy=stratified_group"]) == 2
+    assert "There are values of slide_id in several folds" in capsys.readouterr().out
+
+
+def test_what_is_to_be_done_about_a_column_names_the_key_or_the_type(artifacts: TABLES):
+    """A name in another case, one that is near, and whole numbers in floats."""
+    named = artifacts({"slide_id": None, "x": None, "Slide": ["s"] * 12, "X": [0] * 12,
+                       "y": [0.0] * 12}, {"slide_id": ["s"] * 12})  # fmt: skip
+    places = {key.removeprefix("data."): value for key, value in named.items()}
+    fixes = violations(FeatureStore(StoreSpec(**CLASSES, **places)))["to do"].to_pylist()
+    assert [fix.partition("data.columns.")[2] for fix in fixes] == ["x=X", "slide_id=Slide"]
+    artifacts({"y": [0.0] * 12})  # in the same place
+    table = violations(FeatureStore(StoreSpec(**CLASSES, **places)))
+    assert table["to do"].to_pylist() == [
+        "write it as an integer, by pandas: .astype({'y': 'int64'})"
+    ]
+
+
+def test_tiles_without_a_row_are_said_to_have_none(artifacts: TABLES):
+    named = artifacts()
+    pq.write_table(pq.read_table(named["data.tiles"]).slice(0, 0), named["data.tiles"])
+    assert ("error", "tiles", "There is no tile: the artifact has no rows", None) in found(named)
+
+
+def test_no_artifact_is_refused_alike_by_all_who_ask(capsys: pytest.CaptureFixture[str]):
+    Path("empty.yaml").touch()
+    for command in ("check", "describe", "funnel"):
+        assert cli.main([command, "data=empty.yaml"]) == 2
+        assert "the artifact tiles, and none is configured" in capsys.readouterr().err
+
+
 def test_first_keys_are_named_in_order(artifacts: TABLES):
     fat = with_(FAT, n11=2.0, n5=2.0, n3=2.0, n9=2.0)
     spec = {key.removeprefix("data."): v for key, v in artifacts({"roi_coverage_Fat": fat}).items()}
@@ -236,7 +294,7 @@ def test_description_counts_what_pandas_counts(described):
         assert (row["tiles"], row["classes"]) == (len(part), 10)
         assert row["fewest"] == part.label.value_counts().min()
     assert tables["tiles: what is dropped"].to_pylist()[-1] == {
-        "reason": "kept", "tiles": 1430, "percent": 100.0,
+        "reason": "kept", "tiles": 1430, "share": 1.0,
     }  # fmt: skip
 
 

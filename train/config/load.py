@@ -26,6 +26,7 @@ from featurestore.errors import ConfigError
 from featurestore.spec import bounds, places
 from featurestore.spec.arguments import check_form, given, twice
 from featurestore.spec.keys import documented, unset
+from featurestore.spec.places import file_question
 from featurestore.spec.trees import Tree, changed, leaves, one_values
 from featurestore.spec.typed import TEXT, Reader, nearest
 from train.config import encoders
@@ -225,14 +226,15 @@ def _check_numbers(settings: Any) -> None:
 
 
 def _file(group: str, name: str) -> Path:
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(places.YAML):
         return Path(name)
     file = CONFIGS / group / f"{name}.yaml"
     if not file.exists():
         names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        question = file_question(name, group) or nearest(name, names)
         raise ConfigError(
             f"There is no {group}={name}",
-            found=f"{group}: {', '.join(names)}{nearest(name, names)}",
+            found=f"{group}: {', '.join(names)}{question}",
             fix=f"pick one of them, or name a file: {group}=path/to/mine.yaml",
         )
     return file

@@ -52,6 +52,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=_geometry(patches),
+        places=partial(hdf5.places, places),
         blocks=blocks,
     )
 

@@ -71,6 +71,7 @@ def _of_tiles(manifest: Path, names: list[str], files: list[Path], places: Array
                 dim=shape[1],
                 dtype=tensors.matrix(_one(first)).dtype,
                 geometry=Geometry(),
+                places=partial(np.asarray, places[rows]),
                 blocks=partial(_tile_blocks, slide_files, places[rows]),
             )
         )
@@ -131,6 +132,7 @@ def _of_slides(
                 dim=shape[1],
                 dtype=tensors.matrix(saved[:1]).dtype,
                 geometry=geometry,
+                places=partial(np.asarray, in_file),
                 blocks=partial(_slide_blocks, file, in_file),
             )
         )

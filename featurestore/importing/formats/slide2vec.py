@@ -51,6 +51,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=_geometry(_json(meta) if meta.exists() else {}),
+        places=lambda: places,
         blocks=partial(_blocks, file, places),
         attributes={"encoder": metadata.get("encoder_name"), "path": metadata.get("image_path")},
     )

@@ -44,6 +44,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=geometry,
+        places=partial(hdf5.places, file),
         blocks=partial(hdf5.blocks, file, FEATURES),
         attributes={
             "encoder": attributes.get("extractor"),

@@ -224,7 +224,14 @@ REFUSED = {
                              ["does not say which slide", "s1"]),
     "pattern": (["--tile-size", "20", "--slide-id", "("], ["is no regular expression"]),
     "no size of tiles": ([], ["how large tiles are", "--tile-size"]),
-    "tiles without size": (["--tiles", "tiles.parquet"], ["tile_extent_x", "--tile-size"]),
+    "tiles without size": (["--tiles", "tiles.parquet"],
+                           ["tile_extent_x", "set --slides slides.parquet or --tile-size 224"]),
+    "slides without size": (["--tiles", "tiles.parquet", "--slides", "sizeless.parquet"],
+                            ["no such columns", "to do: set --tile-size 224"]),
+    "CLAM's, without patches": (
+        ["--slides", "clam.parquet"],
+        ["no such columns in its row of slides, which is of clam",
+         "import again with --coords patches/", "--tile-size 224"]),
     "coverages": (["--tiles", "covered.parquet"], ["coverages already", "roi_coverage_Fat"]),
     "keys twice": (["--tiles", "twice.parquet", "--tile-size", "9"], ["more than once"]),
     "level": (["--tiles", "level.parquet"], ["full resolution", "level 2", "--downsample 4"]),
@@ -259,6 +266,9 @@ def test_refused(name: str, capsys: pytest.CaptureFixture[str]):
     tiles({name: column * 2 for name, column in key.items()}, "twice.parquet")
     tiles({"class": ["Fat"]}, "classes.parquet")
     slides({"s1": {"level": 2}}, "level.parquet")
+    unsaid = {"id": ["s1", "s2"], "level": [0, 0]}
+    tiles(unsaid, "sizeless.parquet")
+    tiles(unsaid | {"source": ["clam"] * 2}, "clam.parquet")
     Path("empty.yaml").write_text("tissue_prop_min: 0.1\n")
     Path("key.yaml").write_text("class_index: {Fat: 0}\n")
     if name == "unknown classes":

@@ -102,7 +102,9 @@ def test_what_was_written_is_asked_from_anywhere(
     ]
 
 
-def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(tmp_path: Path):
+def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Folds of the tiles stand; a class that is merged or dropped has no index."""
     folder = cohorts.write(tmp_path / "c")
     tiles = pd.read_parquet(folder / "kfold_tiles.parquet").assign(fold=3, roi_coverage_Pen=0.0)
@@ -116,6 +118,20 @@ def test_what_a_file_brings_and_what_is_dropped_is_not_suggested(tmp_path: Path)
     assert written["drop"] == ["Pen"]
     assert not {"slides", "test_tiles"} & written["data"].keys()
     assert not any(key.startswith("kfold") for key in written)
+    assert f"{MUSCLE} 0.5; 0.5 of {MUSCLE} is a suggestion" in capsys.readouterr().out
+    (tmp_path / "mine.yaml").write_text(f"thresholds: {{{FAT}: 0.25, {MUSCLE}: 0.5}}")
+    assert init("c", "classes=mine.yaml", "drop=[Pen]", "--force") == 0
+    assert "suggestion" not in capsys.readouterr().out
+
+
+def test_a_class_that_is_misspelt_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Of tiles and of test tiles; in the words of the data, not in those of the typo."""
+    cohorts.write(tmp_path / "c")
+    Path("mine.yaml").write_text(f"class_indices: {{{FAT}: 0, {MUSCLE}e: 1}}")
+    assert init("c", "classes=mine.yaml") == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count(f"no entry for classes of the data: {MUSCLE!r}")) == ("", 1)
+    assert f"write class_indices.{MUSCLE} in place of class_indices.{MUSCLE}e" in said.err
 
 
 def test_few_patients_make_few_folds_and_the_comment_says_so(tmp_path: Path):

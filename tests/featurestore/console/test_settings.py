@@ -119,11 +119,45 @@ def test_data_is_not_named_twice():
         cli.arguments(["--config", "a.yaml", "check", "data=b.yaml"])
 
 
+def test_a_file_of_keys_without_its_key_is_asked_after(capsys: pytest.CaptureFixture[str]):
+    """By the command and by the scripts; a word beside which no such file lies is not."""
+    Path("own.yaml").write_text(OWN)
+    with pytest.raises(SystemExit):
+        cli.arguments(["check", "own.yaml"])
+    assert "arguments: own.yaml; did you mean data=own.yaml?" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"did you mean data=own\.yaml\?"):
+        load(["own.yaml", "fold=0"])
+    for read in (lambda argv: load([*argv, "fold=0"]), lambda argv: asked("check", *argv)):
+        with pytest.raises(ConfigError, match=r"did you mean data=own\.yaml\?"):
+            read(["data=own"])
+        with pytest.raises(ConfigError) as refusal:
+            read(["data=other"])
+        assert "other.yaml?" not in refusal.value.found
+
+
+def test_who_names_no_data_beside_a_file_of_it_is_told(capsys: pytest.CaptureFixture[str]):
+    asked("check")
+    Path("data.yaml").write_text(OWN)
+    asked("check", "data=digits")
+    asked("check", "data=data.yaml")
+    assert capsys.readouterr().err == ""
+    asked("check")
+    line = "data: the embedded digits; data.yaml here is not read, name it: data=data.yaml"
+    assert capsys.readouterr().err == f"{line} (or data=digits)\n"
+
+
 @pytest.mark.parametrize("argv", [["check", "word"], ["check", "--fast"], ["cover", "k=3"]])
 def test_words_that_no_command_takes_are_not_understood(argv: list[str]):
     with pytest.raises(SystemExit) as ended:
         cli.arguments(argv)
     assert ended.value.code == 2
+
+
+def test_who_asks_nothing_is_told_the_commands(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.arguments([])
+    assert ended.value.code == 2
+    assert "name a command: init, sql, funnel, " in capsys.readouterr().err
 
 
 def test_own_artifacts_are_not_mixed_with_the_digits(artifacts: TABLES):

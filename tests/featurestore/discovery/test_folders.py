@@ -86,6 +86,15 @@ def test_held_out_tiles_and_embeddings_go_together(tmp_path: Path):
         ("cohort.lance/data.bin", ["featurestore import lance"]),
         ("drawn/a.geojson", ["featurestore cover --annotations", "/drawn/*.geojson"]),
         ("drawn/a.b.xml.gz", ["featurestore cover --annotations", "/drawn/*.xml.gz"]),
+        (
+            "a/my tiles.csv",
+            [
+                "a/my tiles.csv: a table of text (CSV)",
+                "write tables of text as Parquet: ",
+                'read_csv("',
+                '/my tiles.csv", dtype={"slide_id": str})',
+            ],
+        ),
         ("readme.txt", ["no Parquet file", "roi_coverage_<Class>", "--embeddings"]),
     ],
 )

@@ -247,13 +247,21 @@ def test_a_fault_is_one_error_that_names_file_and_cause(
     assert found in said
     assert "B.h5" in said
     assert "Traceback" not in said
-    read = damage in (
-        not_finite,
-        overlaid,
-        between_pixels,
-    )  # before these are found, the first slide is whole
+    read = damage is not_finite  # before a value is read, the first slide is whole
     assert list(files()) == (["embeddings/A.parquet"] if read else [])
     assert TO.exists() == read
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3]], ids=["sorted", "mixed"])
+def test_coordinates_of_a_table_are_looked_at_before_anything_is_written(
+    order: list[int], tmp_path: Path
+):
+    columns = {"slide_id": ["A", "A", "B", "B"], "x": [0, 1, 5, 5], "y": [0, 0, 7, 7]}
+    table = pa.table({**columns, "embedding": [[float(n)] for n in range(4)]}).take(order)
+    pq.write_table(table, tmp_path / "all.parquet")
+    with pytest.raises(FeatureStoreError, match="2 at x=5, y=7, of 2 tiles at 1 places"):
+        bring(tmp_path / "all.parquet", "arrow")
+    assert not TO.exists()
 
 
 def test_empty_slides_are_left_out_when_asked(tmp_path: Path):
@@ -280,7 +288,9 @@ def test_slides_of_another_tool_or_encoder_are_not_replaced_unasked(
     assert cli.main([*clam, "--to", "artifacts"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "1 of the slides are in artifacts/embeddings already" in said
-    assert "1 of trident uni_v1 4 numbers; the first: B.parquet" in said
+    assert (
+        "1 slide of trident (embeddings of uni_v1: 4 numbers a tile); the first: B.parquet" in said
+    )
     assert "--to FOLDER, or replace them: --replace" in said
     with pytest.raises(FeatureStoreError, match="not of this tool and encoder"):
         bring(tools.trident(tmp_path / "virchow", tools.tiles(), encoder="virchow"))
@@ -290,7 +300,7 @@ def test_slides_of_another_tool_or_encoder_are_not_replaced_unasked(
     Path("own/embeddings").mkdir(parents=True)
     pq.write_table(pa.table({"a": [1]}), "own/embeddings/B.parquet")
     assert cli.main([*clam, "--to", "own"]) == 2
-    assert "1 of no import" in capsys.readouterr().err
+    assert "1 slide of no import" in capsys.readouterr().err
     Path("own/embeddings/B.parquet").write_bytes(b"PAR1")  # what is not whole is nobody's loss
     assert cli.main([*clam, "--to", "own"]) == 0
 

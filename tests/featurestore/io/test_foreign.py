@@ -1,7 +1,9 @@
 """What other tools wrote, given as an artifact, is answered by the command that reads it."""
 
+import shlex
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import ArtifactError
@@ -45,6 +47,20 @@ def test_a_folder_is_answered_by_the_import_to_run(files: list[str], tool: str, 
     with pytest.raises(ArtifactError) as refused:
         parquet.dataset(str(tmp_path))
     assert f"featurestore import {tool} {tmp_path} --to artifacts/" in refused.value.fix
+
+
+def test_a_table_of_text_is_answered_by_what_writes_it_as_parquet(tmp_path: Path):
+    """The command that is named does so, whatever signs the name has; slide 007 stays one."""
+    file = tmp_path / 'it\'s "$1".tsv'
+    file.write_text("slide_id\tx\n007\t1\n")
+    for place in (file, tmp_path):
+        with pytest.raises(ArtifactError) as refused:
+            parquet.dataset(str(place))
+        code = shlex.split(refused.value.fix.split("`")[1])[2]
+    assert "table of text (CSV)" in str(refused.value) or "There is no" in refused.value.wrong
+    exec(code)
+    written = pq.read_table(file.with_suffix(".parquet")).to_pylist()
+    assert written == [{"slide_id": "007", "x": 1}]
 
 
 def test_other_folders_are_told_what_they_were(tmp_path: Path):
