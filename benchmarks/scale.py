@@ -23,7 +23,10 @@ from benchmarks.materialise import cohort, scan, store
 from benchmarks.turns import peak, take_turns
 
 GB = 10**9
-LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+LEAN = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "1073741824",
+}  # fmt: skip
 
 
 def materialised(root: Path, options: argparse.Namespace) -> dict[str, float]:
