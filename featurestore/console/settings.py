@@ -13,13 +13,11 @@ from featurestore.printing import is_quiet, say
 from featurestore.spec import bounds
 from featurestore.spec.bounds import THREADS
 from featurestore.spec.keys import MISSING, unset
-from featurestore.spec.places import YAML, file_question
+from featurestore.spec.places import YAML, file_question, unread_default
 from featurestore.spec.rules import Artifacts, field_names
 from featurestore.spec.store_spec import KEYS, StoreSpec
 from featurestore.store import FeatureStore
 
-DEFAULT_NAME = "data.yaml"
-"""What `featurestore init` writes, unless another name is asked for."""
 MANDATORY = ("tiles", "embeddings", "class_indices", "thresholds")
 
 
@@ -58,7 +56,9 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     named = any(values.get(name) is not None for name in field_names(Artifacts))
     overlays = [values_of(group, uri) for group, uri in files.items()]  # before digits are made
     if data == "digits" or (data is None and not named):
-        _say_default(data)
+        note = unread_default() if data is None else None
+        if note and not is_quiet():
+            say(note, sys.stderr)
         spec = examples.digits_spec(log=False)
     elif data in (None, "files"):
         spec = StoreSpec()
@@ -69,16 +69,6 @@ def configured(options: argparse.Namespace) -> StoreSpec:
     if data == "files":
         _check_mandatory(spec)
     return spec
-
-
-def _say_default(data: str | None) -> None:
-    """Tell whoever named no data, in a folder that has some of its own, that it is not asked."""
-    if data is None and Path(DEFAULT_NAME).is_file() and not is_quiet():
-        say(
-            f"data: the embedded digits; {DEFAULT_NAME} here is not read, name it: "
-            f"data={DEFAULT_NAME} (or data=digits)",
-            sys.stderr,
-        )
 
 
 def _check_mandatory(spec: StoreSpec) -> None:

@@ -16,6 +16,8 @@ from featurestore.spec.typed import Reader
 KEY = "data.root"
 YAML = (".yaml", ".yml")
 """The suffixes of a file of keys."""
+DEFAULT_NAME = "data.yaml"
+"""What `featurestore init` writes, unless another name is asked for."""
 
 
 def divided(reader: Reader, root: MappingNode) -> tuple[MappingNode, str | None]:
@@ -64,6 +66,16 @@ def file_question(word: str, group: str = "data") -> str:
     names = [word] if word.endswith(YAML) else [word + suffix for suffix in YAML]
     meant = [name for name in names if name == word or Path(name).is_file()]
     return f"; did you mean {group}={meant[0]}?" if meant else ""
+
+
+def unread_default() -> str | None:
+    """Return a note for who names no data, in a folder that has some of its own."""
+    if not Path(DEFAULT_NAME).is_file():
+        return None
+    return (
+        f"data: the embedded digits; {DEFAULT_NAME} here is not read, name it: "
+        f"data={DEFAULT_NAME} (or data=digits)"
+    )
 
 
 def absolute(path: Path) -> Path:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from featurestore.errors import ConfigError, FeatureStoreError
-from featurestore.printing import print_error
+from featurestore.printing import is_quiet, print_error, say
 from featurestore.spec.keys import documented
+from featurestore.spec.places import unread_default
 from train.config.load import CONFIGS, GROUPS, LATE, load
 from train.config.ranks import speaks
 from train.config.schema import MISSING, Config
@@ -88,3 +89,6 @@ def _check(argv: list[str]) -> None:
             # The first says the same and its launcher ends this one, unless arguments differ.
             time.sleep(LATE)
         raise
+    names_data = any(argument.startswith(("data=", "data.")) for argument in argv)
+    if not names_data and (note := unread_default()) and speaks(os.environ) and not is_quiet():
+        say(note, sys.stderr)

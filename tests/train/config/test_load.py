@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from featurestore.examples import digits_spec
 from featurestore.spec.store_spec import StoreSpec
+from train.config import help as config_help
 from train.config import load as config_load
 from train.config import rules, schema
 from train.config import text as config_text
@@ -290,3 +291,15 @@ def test_embedded_digits_follow_their_classes_file():
     assert spec.class_indices == file["class_indices"]
     assert spec.thresholds == file["thresholds"]
     assert spec.tissue_prop_min == file["tissue_prop_min"]
+
+
+def test_who_names_no_data_beside_data_yaml_is_told_what_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    config_help.check_or_exit(["fold=4"])
+    (tmp_path / "data.yaml").write_text("")
+    config_help.check_or_exit(["fold=4", "data=digits"])
+    assert capsys.readouterr().err == ""
+    config_help.check_or_exit(["fold=4"])
+    assert "data.yaml here is not read" in capsys.readouterr().err
