@@ -5,12 +5,13 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from featurestore.errors import ConfigError, FeatureStoreError
 from featurestore.printing import is_quiet, print_error, say
 from featurestore.spec.keys import documented
 from featurestore.spec.places import unread_default
+from train.config.hyperparameters import method, unused
 from train.config.load import CONFIGS, GROUPS, LATE, load
 from train.config.ranks import speaks
 from train.config.schema import MISSING, Config
@@ -83,12 +84,22 @@ def help_or_refuse(
 
 def _check(argv: list[str]) -> None:
     try:
-        load(argv)
+        config = load(argv)
     except ConfigError:
         if not speaks(os.environ):
             # The first says the same and its launcher ends this one, unless arguments differ.
             time.sleep(LATE)
         raise
-    names_data = any(argument.startswith(("data=", "data.")) for argument in argv)
-    if not names_data and (note := unread_default()) and speaks(os.environ) and not is_quiet():
-        say(note, sys.stderr)
+    if speaks(os.environ) and not is_quiet():
+        for note in _notes(argv, config):
+            say(note, sys.stderr)
+
+
+def _notes(argv: Sequence[str], config: Config) -> Iterator[str]:
+    """Yield what arguments that are understood may not mean as they were meant."""
+    names = {argument.partition("=")[0] for argument in argv}
+    if not any(name.partition(".")[0] == "data" for name in names) and (note := unread_default()):
+        yield note
+    if idle := [key for key in unused(config) if key in names]:
+        context = method(config) if config.mode == "fit" else f"mode={config.mode}"
+        yield f"without effect: {', '.join(idle)} with {context}"

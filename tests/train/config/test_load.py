@@ -303,3 +303,19 @@ def test_who_names_no_data_beside_data_yaml_is_told_what_is_read(
     assert capsys.readouterr().err == ""
     config_help.check_or_exit(["fold=4"])
     assert "data.yaml here is not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["optimizer=lbfgs", "learning_rate=0.01"], "learning_rate with optimizer=lbfgs"),
+        (["probe=knn", "patience=3", "neighbours=5"], "patience with probe=knn"),
+        (["optimizer=lbfgs", "weight_decay=0.01"], ""),
+    ],
+)
+def test_an_argument_without_effect_is_said_to_have_none(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    config_help.check_or_exit(["fold=4", *argv])
+    error = capsys.readouterr().err
+    assert words in error and bool(error) == bool(words)
