@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TABLES, launch
 
-from train.predictions.files import predictions
+from train.predictions.files import all_predictions
 
 pytestmark = pytest.mark.slow
 PROBE = str(ROOT / "train" / "probe.py")
@@ -254,7 +254,7 @@ def test_other_modes_apply_a_checkpoint(
     named = "checkpoint=" + checkpoint.format(run=run.info.run_id)
     assert probe.main([f"mode={mode}", named, "output=out", uri, *fold]) == 0
     name = "predictions" if mode == "predict" else "predictions.parquet"
-    table = predictions(f"out/{name}", None)
+    [table] = all_predictions(f"out/{name}", None)
     assert len(table) == rows
     accuracy = np.mean(table["pred"].to_numpy() == table["target"].to_numpy())
     assert accuracy > 0.85  # three writers that nobody trained on

@@ -25,7 +25,7 @@ from train import compare, probe
 from train.inference.writer import PredictionWriter
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.predictions import partitions
+from train.predictions import files, partitions
 
 PROBE = str(ROOT / "train" / "probe.py")
 NAMES = ["a b", "c/d", "e'\";--", "Öl=%20", "001", "f*?[g]", "..", "#&+"]
@@ -208,7 +208,7 @@ def test_predictions_in_folders_of_hive_are_read_as_they_were_meant(name: str):
         folder = Path("id=7/predictions") / f"slide_id={slide}"
         folder.mkdir(parents=True)
         pq.write_table(shares, folder / "tiles.parquet")
-    table = compare.predictions("id=7/predictions", None)
+    [table] = files.all_predictions("id=7/predictions", None)
     assert table["slide_id"].to_pylist() == sorted([name, "c/d"])
     assert table.column_names == ["x", "y", "pred", "prob_Fat", "slide_id"]
 
@@ -366,7 +366,7 @@ def test_what_is_whole_is_not_read_again(
     assert run.info.status == "FINISHED"
     tags = {tag.key for item in run.inputs.dataset_inputs for tag in item.tags}
     assert {"sha256", "stamp"} <= tags  # the embeddings are not read a second time
-    table = compare.predictions(run.info.run_id, None)
+    [table] = files.all_predictions(run.info.run_id, None)
     assert same(table.sort_by([(key, "ascending") for key in KEY]), expected())
     logged = [item.path for item in client.list_artifacts(run.info.run_id)]
     assert "predictions" in logged

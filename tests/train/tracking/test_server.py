@@ -22,7 +22,7 @@ import yaml
 from conftest import ROOT, Server, answers, free_port, launch
 
 from train import probe
-from train.predictions.files import predictions
+from train.predictions.files import all_predictions
 from train.tracking.runs import load_run
 
 pytestmark = pytest.mark.slow
@@ -105,7 +105,7 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
         tmp_path, MLFLOW_TRACKING_URI=server.uri,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    bare = predictions(str(tmp_path / "out" / "predictions"), None)
+    [bare] = all_predictions(str(tmp_path / "out" / "predictions"), None)
     assert len(bare) == 230  # every tile with an embedding, whatever the rules would say
     assert bare["target"].null_count == 230
     kind = np.where(np.arange(240) < 2, 3, np.arange(240) % 3)[bare["x"].to_numpy()]
