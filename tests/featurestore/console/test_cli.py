@@ -110,6 +110,7 @@ def test_views_are_listed_with_their_columns(capsys: pytest.CaptureFixture[str],
         assert name in said
 
 
+@pytest.mark.slow
 def test_configuration_of_a_run_can_be_asked(
     capsys: pytest.CaptureFixture[str], tracking: str, tmp_path: Path
 ):

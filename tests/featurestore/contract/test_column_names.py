@@ -137,6 +137,7 @@ def test_a_configuration_names_them(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "kept" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_suffix_of_slides_is_taken_away_by_every_reader(tmp_path: Path):
     """Of tiles, embeddings, slides and folders; at the end alone, and part of the digests."""
     tiles, embeddings = rows(USUAL)

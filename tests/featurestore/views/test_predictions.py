@@ -78,6 +78,7 @@ def test_areas_are_not_known_without_slides(artifacts: TABLES):
     assert rows["mm2"].null_count == len(rows) == 8
 
 
+@pytest.mark.slow
 def test_runs_are_named_on_the_command_line(
     store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ):

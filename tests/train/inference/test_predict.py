@@ -126,6 +126,7 @@ def test_probabilities_are_those_of_the_network_on_gathered_rows(cohort: Cohort,
     assert lacking == pq.read_table("tiles.parquet").select(KEY).to_pylist()[-3:]
 
 
+@pytest.mark.slow
 def test_a_mask_limits_what_is_predicted(cohort: Cohort, capsys: pytest.CaptureFixture[str]):
     """It is part of what determines predictions; those outside are neither there nor missing."""
     argv = [*cohort(), QUIET, "output=out"]
