@@ -134,7 +134,7 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
         check_folds(sides[0], other, request)
     rows: list[dict[str, Any]] = []
     differing: dict[str, dict[str, Estimate]] = {}
-    pairs = [pair_of(sides[0].run, side.run, request) for side in sides[1:]]
+    pairs = pairs_of(sides[0].run, [side.run for side in sides[1:]], request)
     for side, pair in zip(sides[1:], pairs, strict=True):
         check_pair(sides[0], side, pair, request)
     for side, pair in zip(sides[1:], pairs, strict=True):
@@ -153,8 +153,8 @@ def compare(runs: list[str], request: Request, console: Console) -> None:
     print_field("written", f"{output / 'comparison.parquet'}, {picture}", console, indent=0)
 
 
-def pair_of(run: str, other: str, request: Request) -> Pair:
-    """Return what two runs have predicted of the same tiles.
+def pairs_of(run: str, others: Sequence[str], request: Request) -> list[Pair]:
+    """Return what a run and each of others have predicted of the same tiles.
 
     Tiles that one has held out the other may have predicted out of fold: where the predictions that
     each is judged by are of other tiles, all that they have are looked through.
@@ -164,15 +164,34 @@ def pair_of(run: str, other: str, request: Request) -> Pair:
     EmptyViewError
         None of them have a tile in common.
     """
-    uri, refusal = request.tracking.uri, None
-    for one in all_predictions(run, uri):
-        for two in all_predictions(other, uri):
+    pairs: dict[str, Pair] = {}
+    refusals: dict[str, EmptyViewError] = {}
+    for predictions in all_predictions(run, request.tracking.uri):
+        for other in [other for other in others if other not in pairs]:
             try:
-                return paired(one, two, request.evidence.resample)
+                pairs[other] = pair_of(predictions, other, request)
             except EmptyViewError as error:
-                refusal = refusal or error
-    assert refusal
-    raise refusal
+                refusals.setdefault(other, error)
+        if pairs.keys() >= set(others):
+            return [pairs[other] for other in others]
+    raise next(refusals[other] for other in others if other not in pairs)
+
+
+def pair_of(predictions: pa.Table, other: str, request: Request) -> Pair:
+    """Return some predictions with those of another run for the same tiles.
+
+    Raises
+    ------
+    EmptyViewError
+        None of its predictions are of these tiles.
+    """
+    refusals = []
+    for others in all_predictions(other, request.tracking.uri):
+        try:
+            return paired(predictions, others, request.evidence.resample)
+        except EmptyViewError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def check_folds(one: Compared, other: Compared, request: Request) -> None:

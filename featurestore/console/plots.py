@@ -141,7 +141,7 @@ def funnel_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def survival_figure(survival: pa.Table, thresholds: Mapping[str, float]) -> Figure:
     """Draw the share of each class's tiles that reaches each threshold, the chosen one marked.
 
-    Of more than `MANY` classes those that lose the most have a colour and a name, others are grey.
+    Of more than `LINES` classes those with the most tiles have colour and name, others are grey.
 
     Parameters
     ----------

@@ -47,9 +47,9 @@ def unread(file: Path) -> str:
 
 def recipe(table: Path) -> str:
     """Return what writes a table of text as Parquet: names of slides stay text, 007 as well."""
-    told = TEXT[table.suffix.lower()]
+    separator = TEXT[table.suffix.lower()]
     source, target = json.dumps(str(table)), json.dumps(str(table.with_suffix(".parquet")))
-    code = f'read_csv({source}{told}, dtype={{"slide_id": str}}).to_parquet({target})'
+    code = f'read_csv({source}{separator}, dtype={{"slide_id": str}}).to_parquet({target})'
     return (
         f"write tables of text as Parquet: `python -c {quote(f'import pandas as pd; pd.{code}')}`"
     )

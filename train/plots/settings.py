@@ -72,8 +72,8 @@ def settings_png(path: Path, points: Sequence[SettingPoint], best: int, over: st
         axes.errorbar(mean[mask], places[mask], xerr=spread[mask], color=colour, fmt="o", capsize=3)
     row_names(axes, [points[index].name for index in shown], 2 * LONGEST)
     axes.get_yticklabels()[shown.index(best)].set_fontweight("bold")
-    told = f"macro F1: mean and deviation over folds\nband: 95 % over {shortened(over)}"
-    axes.set_xlabel(told, parse_math=False)
+    caption = f"macro F1: mean and deviation over folds\nband: 95 % over {shortened(over)}"
+    axes.set_xlabel(caption, parse_math=False)
     of = f" ({len(shown)} of {len(points)})" if len(shown) < len(points) else ""
     axes.set_title(f"Settings{of}, the best in orange", loc="left", fontsize=10)
     return save(figure, path)
