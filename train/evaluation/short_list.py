@@ -8,7 +8,7 @@ MOST_CLASSES = 20  # of which each has metrics of its own
 TABLES = frozenset({"class_weight", "folds", "learning_rate", "registered_fold"})
 """What the names of metrics begin with that stand in tables alone."""
 MAIN = "f1_macro"  # has its interval in the list
-WHOLE = frozenset({"best", "mean"})
+OVERALL = frozenset({"best", "mean"})
 """What the names begin with that tell of all folds, or of a whole split."""
 OF_FOLD = frozenset({"f1_macro", "accuracy", "loss", "converged"})
 ENDS = ("_low", "_high", "_sd")  # of the names of what tells how sure a metric is
@@ -46,7 +46,7 @@ def is_short(name: str, classes: int) -> bool:
         return last == "kept"
     kind = middle[-1] if middle else ""
     if of_class := METRICS.get(f"{kind.removesuffix('_low').removesuffix('_high')}/{CLASS}"):
-        is_value, is_final = f"{kind}/{CLASS}" in METRICS, begin in WHOLE and of_class.final
+        is_value, is_final = f"{kind}/{CLASS}" in METRICS, begin in OVERALL and of_class.final
         return is_value and is_final and classes <= MOST_CLASSES and "compare" in of_class.shown_in
     if last.startswith(MAIN):
         return True
