@@ -21,6 +21,7 @@ from train.engine.monitor import F1, f1_macro, f1_of_confusion, monitored
 from train.engine.problem import Problem, TrainPlan
 from train.engine.shard import DROPPED
 from train.engine.stepper import Stepper
+from train.engine.threads import few_threads
 from train.engine.trainer import Epoch, FitResult
 from train.engine.weights import LinearHeads
 
@@ -58,6 +59,10 @@ class MiniBatchTrainer:
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train until every head has stopped."""
+        with few_threads(self.problem, self.plan.batch_size):
+            yield from self._epochs()
+
+    def _epochs(self) -> Iterator[Epoch]:
         participants = 0
         while len(self.active) and self.epoch < self.plan.max_epochs:
             if len(self.active) != participants:  # at first, and whenever heads have left

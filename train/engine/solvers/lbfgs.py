@@ -24,6 +24,7 @@ from train.engine.evaluate import evaluate
 from train.engine.problem import Problem, TrainPlan
 from train.engine.solvers.objective import Objective, single_precision
 from train.engine.solvers.quasi_newton import CurvaturePairs, Guess, add_scaled, difference, dot
+from train.engine.threads import few_threads
 from train.engine.trainer import Epoch, FitResult
 from train.engine.weights import LinearHeads
 
@@ -74,6 +75,10 @@ class LbfgsTrainer:
 
     def __iter__(self) -> Iterator[Epoch]:
         """Minimise the objectives of all heads at once; each leaves the product when it is done."""
+        with few_threads(self.problem, self.problem.train.local_rows):
+            yield from self._iterations()
+
+    def _iterations(self) -> Iterator[Epoch]:
         objective, weights, most = self.objective, self.weights.clone(), self.plan.max_epochs
         active = torch.arange(len(self.values))
         logits = objective.logits(weights)
