@@ -1,6 +1,5 @@
 """From a configuration to what a run works on: refused here is whatever can be refused."""
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -124,8 +123,9 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
-        rehearse(config, (tracker, model), console)
-        job = open_tiles(config, (tracker, open_store(config), model), console)
+        with cache.undone_if_refused():  # what the rehearsal has made as well
+            rehearse(config, (tracker, model), console)
+            job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
         states = find_state(config, (tracker, digests), processes, locks)
@@ -136,7 +136,7 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
 def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
-    It works on a copy of them, of which nothing is left.
+    The snapshot that is made of those in the working folder is found again by what is in them.
 
     Parameters
     ----------
@@ -151,15 +151,10 @@ def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], consol
     tracker, model = opened
     if not logs_digits(config):
         return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        cache.always_undone(),
-    ):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
-        examples.write_digits(Path(folder))
-        copied = with_artifacts(config, examples.uris(folder))
-        open_tiles(copied, (tracker, open_store(copied), model), console)
+        local = with_artifacts(config, examples.digits(log=False))
+        open_tiles(local, (tracker, open_store(local), model), console)
 
 
 def open_tiles(
