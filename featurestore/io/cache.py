@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -127,18 +127,39 @@ def undone_if_refused(kind: str | None = None) -> Iterator[None]:
     kind
         Undo entries of this kind alone.
     """
+    with _on_trial(kind) as trials:
+        try:
+            yield
+        except FeatureStoreError:
+            _undo_all(trials)
+            raise
+
+
+@contextmanager
+def undone(kind: str) -> Iterator[None]:
+    """Undo what is built of a kind in the meantime, as `undone_if_refused`, whatever happens."""
+    with _on_trial(kind) as trials:
+        with undone_if_refused(kind):
+            yield
+        _undo_all(trials)
+
+
+@contextmanager
+def _on_trial(kind: str | None) -> Iterator[list[Trial]]:
+    """Yield a list of what is built in the meantime."""
     trials: list[Trial] = []
     _ON_TRIAL.append((kind, trials))
     try:
-        yield
-    except FeatureStoreError:
-        for trial in trials:
-            trial.let_go()  # or this process would be in its own way
-        for trial in reversed(trials):
-            trial.undo()
-        raise
+        yield trials
     finally:
         _ON_TRIAL.pop()
+
+
+def _undo_all(trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        trial.let_go()  # or this process would be in its own way
+    for trial in reversed(trials):
+        trial.undo()
 
 
 def try_out(let_go: Callable[[], object], undo: Callable[[], object], kind: str = "") -> None:

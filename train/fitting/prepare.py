@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from featurestore import examples
 from featurestore.errors import FeatureStoreWarning
+from featurestore.folds import artifact
 from featurestore.io import cache
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
@@ -136,7 +137,8 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
 def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
-    The snapshot that is made of those in the working folder is found again by what is in them.
+    The snapshot that is made of those in the working folder is found again by what is in them; its
+    folds are assigned once more, as the first.
 
     Parameters
     ----------
@@ -151,7 +153,7 @@ def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], consol
     tracker, model = opened
     if not logs_digits(config):
         return
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), cache.undone(artifact.NAME):
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
         local = with_artifacts(config, examples.digits(log=False))
         open_tiles(local, (tracker, open_store(local), model), console)
