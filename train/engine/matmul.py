@@ -13,7 +13,8 @@ from torch import Tensor
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 TILE = 8  # columns that OpenBLAS computes as fast as one
-LARGE = 2**20  # numbers: below, no kernel is so much quicker that it is worth another last digit
+SOME = 2**18  # numbers: below, no kernel is so much quicker that it is worth another last digit
+LARGE = 2**20  # numbers: below, NumPy's threads are started for less than they do
 FEW = 16  # columns that oneDNN multiplies faster than OpenBLAS, if embeddings are its rows
 WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
 
@@ -71,11 +72,12 @@ def kernel_of(columns: int, right: Tensor) -> str:
         The embeddings; in a gradient a transposed view of them.
     """
     has_onednn, forward, few = "onednn" in KERNELS, right.is_contiguous(), columns <= FEW
-    if WIDE or right.numel() < LARGE:
+    if WIDE or right.numel() < SOME:
         return "onednn" if has_onednn else "torch"
     if has_onednn and few and forward:
         return "onednn, rows first"
-    if torch.get_num_threads() == 1:  # several of NumPy's and several of torch's wait by spinning
+    # Several threads of NumPy's and several of torch's would wait for each other by spinning.
+    if right.numel() >= LARGE and torch.get_num_threads() == 1:
         return "numpy"
     return "onednn" if has_onednn and few else "torch"
 
