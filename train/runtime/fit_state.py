@@ -77,15 +77,23 @@ def run_of(folder: Path) -> str | None:
     return run.read_text() if run.exists() else None
 
 
-def start_state(folder: Path, resume: object, run: str | None) -> None:
-    """Make the folder ready; what a killed fit left there goes, unless it is resumed."""
+def start_state(folder: Path, resume: object, run: str | None) -> str | None:
+    """Make the folder ready; what is there goes, unless it is resumed.
+
+    Returns
+    -------
+    str or None
+        The id of the run whose state or predictions went.
+    """
+    replaced = None if resume else run_of(folder)
     if not resume:
-        if run and (left := run_of(folder)):
-            set_status(left, "KILLED")  # it could not say so itself
+        if run and replaced:
+            set_status(replaced, "KILLED")  # it could not say so itself
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:
         write_bytes(folder / RUN, run.encode())
+    return replaced
 
 
 def remove_state(folder: Path) -> None:

@@ -114,7 +114,10 @@ def start_run(
             ending.left = partial(fit_state.saved_epochs, run)
             ending.mark = partial(fit_state.abandon, run)
         if inputs and keeps_state:
-            fit_state.start_state(run.states, run.config.resume, tracker.run)
+            replaced = fit_state.start_state(run.states, run.config.resume, tracker.run)
+            if replaced and run.config.mode == "predict":
+                line = f"{run.states}: the predictions of run {replaced} are replaced"
+                run.console.print(line, soft_wrap=True)
         yield run, job, inputs
         tracker.finish()
         fits = run.config.mode == "fit"

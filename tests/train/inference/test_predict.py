@@ -376,6 +376,8 @@ def test_what_is_whole_is_not_read_again(
         assert not part.exists()
         assert probe.main([*argv, "resume=auto"]) == 0
         assert "0 tiles of 0 slides" in capsys.readouterr().out
+        assert probe.main(argv) == 0
+        assert f"predictions of run {run.info.run_id} are replaced" in capsys.readouterr().out
     else:
         assert not folder.exists()
         assert probe.main([*argv, "resume=true"]) == 2
