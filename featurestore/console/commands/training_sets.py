@@ -36,8 +36,8 @@ def add(commands: Any) -> None:
         "gc", help="remove old training sets, downloads and killed fits, never one in use"
     )
     gc.add_argument("--keep", type=int, default=5,
-                    help="how many of the last used stay of each, training sets, downloads and killed fits, "
-                    "which can be resumed (5)")  # fmt: skip
+                    help="how many of the last used stay of each kind; a killed fit that stays "
+                    "can be resumed (5)")  # fmt: skip
     _add_place(gc, "remove in this store instead what no snapshot there needs, and nobody has used "
                "for a day")  # fmt: skip
     gc.set_defaults(run="training_sets:run_gc")
