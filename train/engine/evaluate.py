@@ -149,13 +149,14 @@ def _apply(problem: Problem, weights: LinearHeads) -> Iterator[Part]:
             if fold == DROPPED:
                 continue
             heads, head_losses = weights.select(members), losses.select(members)
+            alone = torch.zeros_like(members)  # of one variant
             for rows in (section.fold[variant] == fold).nonzero()[:, 0].split(shard.block):
                 assert isinstance(section.x, Tensor)
                 x, buffer = gather_rows(section.x, rows, buffer, shard.block)
                 logits = heads.logits(x.to(shard.device))
-                target = section.target[variant, rows].expand(len(members), -1)
-                mask = torch.ones_like(target, dtype=torch.bool)
-                sums = head_losses.residuals(logits, target, mask)[1]
+                target = section.target[variant, rows][None]
+                weight = head_losses.class_weights[:, target[0]]
+                sums = head_losses.residuals(logits, target, alone, weight)[1]
                 yield members, start + rows, logits, sums
 
 

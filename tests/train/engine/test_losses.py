@@ -25,8 +25,8 @@ def by_hand(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradient and the loss of the engine, for one head."""
     losses = HeadLosses(weights[None], torch.tensor([smoothing]))
-    mask = torch.ones((1, len(target)), dtype=torch.bool)
-    residual, sums = losses.residuals(logits.T[None].clone(), target[None], mask)
+    variant, weight = torch.zeros(1, dtype=torch.int64), weights[target][None]
+    residual, sums = losses.residuals(logits.T[None].clone(), target[None], variant, weight)
     return residual[0].T / sums[1], sums[0, 0] / sums[1, 0]
 
 
