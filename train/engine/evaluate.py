@@ -154,9 +154,10 @@ def _apply(problem: Problem, weights: LinearHeads) -> Iterator[Part]:
                 assert isinstance(section.x, Tensor)
                 x, buffer = gather_rows(section.x, rows, buffer, shard.block)
                 logits = heads.logits(x.to(shard.device))
-                target = section.target[variant, rows][None]
+                target = section.target[variant, rows][None].clamp(min=0)
                 weight = head_losses.class_weights[:, target[0]]
-                sums = head_losses.residuals(logits, target, alone, weight)[1]
+                _, loss_sums = head_losses.residuals(logits, target, alone, weight)
+                sums = torch.stack([loss_sums, weight.sum(dim=1, dtype=torch.float64)])
                 yield members, start + rows, logits, sums
 
 

@@ -89,7 +89,7 @@ class HeadLosses:
     def residuals(
         self, logits: Tensor, target: Tensor, variant: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradient with respect to the logits, and sums of losses and weights.
+        """Return the gradient with respect to the logits, and the sum of each head's losses.
 
         Parameters
         ----------
@@ -105,33 +105,31 @@ class HeadLosses:
         Returns
         -------
         residuals : Tensor, shape (H, K, rows)
-        sums : Tensor of double, shape (2, H)
-            Losses, and weights of the tiles.
+        losses : Tensor of double, shape (H,)
         """
         weight = weight.to(logits.dtype)
-        target_weight = (1 - self.label_smoothing[:, None]) * weight if self.smooths else weight
+        minus_target_weight = -weight
+        if self.smooths:
+            minus_target_weight *= 1 - self.label_smoothing[:, None]
         log_probability = logits.log_softmax(dim=1)
         flat, place = log_probability.view(-1), _places(target, variant, logits)
+        loss = flat.index_select(0, place).view_as(weight)
         # A class that cannot be predicted has -inf, which times a weight of 0 is no number.
-        of_target = flat.index_select(0, place).clamp_(min=torch.finfo(flat.dtype).min)
-        loss = of_target.view_as(weight).mul_(target_weight).neg_()
+        loss.clamp_(min=torch.finfo(loss.dtype).min).mul_(minus_target_weight)
         if self.smooths:
             even = self.label_smoothing[:, None] * smoothing_target(self.class_weights)
             even = even.to(logits.dtype)
             loss -= torch.einsum("hkr,hk->hr", log_probability, even) * weight
         residual = log_probability.exp_().mul_(weight[:, None])
-        flat.index_add_(0, place, target_weight.reshape(-1), alpha=-1)
+        flat.index_add_(0, place, minus_target_weight.view(-1))
         if self.smooths:
             residual -= even[..., None] * weight[:, None]
-        sums = torch.stack(
-            [loss.sum(dim=1, dtype=torch.float64), weight.sum(dim=1, dtype=torch.float64)]
-        )
-        return residual, sums
+        return residual, loss.sum(dim=1, dtype=torch.float64)
 
 
 def _places(target: Tensor, variant: Tensor, logits: Tensor) -> Tensor:
     """Return where the logits of the tiles' own classes stand, head by head; shape (H * rows,)."""
     heads, classes, rows = logits.shape
     row, head = (torch.arange(number, device=target.device) for number in (rows, heads))
-    within = row + target.clamp(min=0) * rows
-    return (within.index_select(0, variant).add_((head * (classes * rows))[:, None])).view(-1)
+    within = (target.clamp(min=0) * rows).add_(row)  # the logits of one head
+    return within.index_select(0, variant).add_((head * (classes * rows))[:, None]).view(-1)

@@ -29,10 +29,12 @@ def gradient(shard: Shard, weights: LinearHeads, problem: Problem) -> tuple[Line
     total: list[Tensor] = []
     for block in shard.blocks():
         x = block.x.to(device, non_blocking=True)
-        residual, sums = problem.losses.residuals(
-            weights.logits(x), block.target, problem.heads.variant, problem.tile_weights.on(block)
+        tile_weight, weight_sums = problem.tile_weights.on(block)
+        residual, loss_sums = problem.losses.residuals(
+            weights.logits(x), block.target, problem.heads.variant, tile_weight
         )
         weight = matmul(residual.view(number * classes, -1).to(x.dtype), x.T).float()
+        sums = torch.stack([loss_sums, weight_sums])
         parts = [weight.view_as(weights.weight), residual.sum(dim=-1), sums]
         if total:
             total = [added.add_(part) for added, part in zip(total, parts, strict=True)]

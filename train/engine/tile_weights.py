@@ -34,8 +34,9 @@ class TileWeights:
         first, kind = first_of_each(torch.cat([heads.training_sets, class_weights], dim=1))
         return cls(heads.select(first), class_weights[first], kind)
 
-    def on(self, shard: Shard) -> Tensor:
-        """Return what the rows of a shard weigh for each head, shape (H, rows)."""
+    def on(self, shard: Shard) -> tuple[Tensor, Tensor]:
+        """Return what the rows of a shard weigh for each head, shape (H, rows), and the sums."""
         target = shard.target.index_select(0, self.heads.variant).clamp_(min=0)
         weight = self.class_weights.gather(1, target) * train_mask(shard, self.heads)
-        return weight.index_select(0, self.kind)
+        total = weight.sum(dim=1, dtype=torch.float64)
+        return weight.index_select(0, self.kind), total.index_select(0, self.kind)
