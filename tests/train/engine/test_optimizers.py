@@ -36,7 +36,6 @@ def assert_same(result: list[torch.Tensor], expected: list[torch.Tensor]) -> Non
     assert all(torch.equal(*pair) for pair in zip(result, expected, strict=True))
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="another build of torch")
 def test_torch_has_the_private_kernel():
     """`_adamw_kernel` of train/engine/optimizers.py relies on `torch._fused_adamw_`."""
     assert optimizers.has_adamw_kernel()
