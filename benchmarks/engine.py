@@ -147,10 +147,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rival", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
     device = torch.device(options.device)
-    for kind in (torch.float32, torch.bfloat16):
-        measure(options, device, kind)
+    for precision in options.precision:
+        measure(options, device, getattr(torch, precision))
 
 
 def measure(options: argparse.Namespace, device: torch.device, kind: torch.dtype) -> None:

@@ -149,13 +149,15 @@ def _apply(problem: Problem, weights: LinearHeads) -> Iterator[Part]:
             if fold == DROPPED:
                 continue
             heads, head_losses = weights.select(members), losses.select(members)
+            alone = torch.zeros_like(members)  # of one variant
             for rows in (section.fold[variant] == fold).nonzero()[:, 0].split(shard.block):
                 assert isinstance(section.x, Tensor)
                 x, buffer = gather_rows(section.x, rows, buffer, shard.block)
                 logits = heads.logits(x.to(shard.device))
-                target = section.target[variant, rows].expand(len(members), -1)
-                mask = torch.ones_like(target, dtype=torch.bool)
-                sums = head_losses.residuals(logits, target, mask)[1]
+                target = section.target[variant, rows][None].clamp(min=0)
+                weight = head_losses.class_weights[:, target[0]]
+                _, loss_sums = head_losses.residuals(logits, target, alone, weight)
+                sums = torch.stack([loss_sums, weight.sum(dim=1, dtype=torch.float64)])
                 yield members, start + rows, logits, sums
 
 

@@ -1,6 +1,8 @@
 """Linear heads side by side: what tells them apart, and which tiles each one trains on."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,16 +39,29 @@ class HeadSpecs:
 
     def select(self, heads: Tensor) -> "HeadSpecs":
         """Return some of the heads."""
-        return HeadSpecs(**{name: column[heads] for name, column in vars(self).items()})
+        return self._mapped(lambda column: column[heads])
 
     def to(self, device: torch.device) -> "HeadSpecs":
         """Return the columns on a device."""
-        return HeadSpecs(**{name: column.to(device) for name, column in vars(self).items()})
+        return self._mapped(lambda column: column.to(device))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "HeadSpecs":
+        names = [field.name for field in fields(self)]
+        return HeadSpecs(**{name: change(getattr(self, name)) for name in names})
 
     @property
     def training_sets(self) -> Tensor:
         """What decides the tiles that a head trains on, shape (H, 3)."""
         return torch.stack([self.variant, self.fold, self.max_slide_rank], dim=1)
+
+    @cached_property
+    def by_training_set(self) -> tuple["HeadSpecs", Tensor]:
+        """One head of each training set, and the number of each head's set, shape (H,).
+
+        Asked once: to ask a GPU is to wait for it.
+        """
+        first, set_of_head = first_of_each(self.training_sets)
+        return self.select(first), set_of_head
 
     def by_validation_fold(self) -> list[tuple[int, int, Tensor]]:
         """Return (variant, fold, heads) of the heads that validate on the same tiles."""
@@ -57,11 +72,21 @@ class HeadSpecs:
         ]
 
 
+def first_of_each(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first of each distinct row, and which of these every row is."""
+    distinct, inverse = rows.unique(dim=0, return_inverse=True)
+    number = torch.arange(len(rows), device=rows.device)
+    first = number.new_zeros(len(distinct))
+    return first.scatter_reduce_(0, inverse, number, "amin", include_self=False), inverse
+
+
 def train_mask(shard: Shard, heads: HeadSpecs) -> Tensor:
     """Return which tiles each head trains on, shape (H, rows)."""
-    fold = shard.fold[heads.variant]
-    other_folds = (fold != DROPPED) & (fold != heads.fold[:, None])
-    return other_folds & (shard.slide_rank <= heads.max_slide_rank[:, None])
+    distinct, set_of_head = heads.by_training_set
+    fold = shard.fold.index_select(0, distinct.variant)
+    other_folds = (fold != DROPPED) & (fold != distinct.fold[:, None])
+    mask = other_folds & (shard.slide_rank <= distinct.max_slide_rank[:, None])
+    return mask.index_select(0, set_of_head)
 
 
 def balanced_class_weights(shard: Shard, heads: HeadSpecs, classes: int, reduce: Reduce) -> Tensor:

@@ -86,40 +86,50 @@ class HeadLosses:
         """Whether any head smooths: asked once, since to ask a GPU is to wait for it."""
         return bool(self.label_smoothing.any())
 
-    def residuals(self, logits: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient with respect to the logits, and sums of losses and weights.
+    def residuals(
+        self, logits: Tensor, target: Tensor, variant: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradient with respect to the logits, and the sum of each head's losses.
 
         Parameters
         ----------
         logits
             Shape (H, K, rows).
         target
-            Shape (H, rows).
-        mask
-            Which tiles count, shape (H, rows).
+            Of each variant of the rules, shape (variants, rows); negative where it drops the tile.
+        variant
+            Of each head, shape (H,).
+        weight
+            What the tiles weigh for each head, shape (H, rows).
 
         Returns
         -------
         residuals : Tensor, shape (H, K, rows)
-        sums : Tensor of double, shape (2, H)
-            Losses, and weights of the tiles.
+        losses : Tensor of double, shape (H,)
         """
-        target = target.clamp(min=0)
-        weight = (self.class_weights.gather(1, target) * mask).to(logits.dtype)
+        weight = weight.to(logits.dtype)
+        minus_target_weight = -weight
+        if self.smooths:
+            minus_target_weight *= 1 - self.label_smoothing[:, None]
         log_probability = logits.log_softmax(dim=1)
-        target_weight = (1 - self.label_smoothing[:, None]) * weight
-        of_target = log_probability.gather(1, target[:, None])[:, 0]
-        # A class that cannot be predicted has -inf: where it weighs nothing, it adds nothing.
-        loss = torch.where(weight > 0, -target_weight * of_target, 0.0)
+        flat, place = log_probability.view(-1), _places(target, variant, logits)
+        loss = flat.index_select(0, place).view_as(weight)
+        # A class that cannot be predicted has -inf, which times a weight of 0 is no number.
+        loss.clamp_(min=torch.finfo(loss.dtype).min).mul_(minus_target_weight)
         if self.smooths:
             even = self.label_smoothing[:, None] * smoothing_target(self.class_weights)
             even = even.to(logits.dtype)
             loss -= torch.einsum("hkr,hk->hr", log_probability, even) * weight
         residual = log_probability.exp_().mul_(weight[:, None])
-        residual.scatter_add_(1, target[:, None], -target_weight[:, None])
+        flat.index_add_(0, place, minus_target_weight.view(-1))
         if self.smooths:
             residual -= even[..., None] * weight[:, None]
-        sums = torch.stack(
-            [loss.sum(dim=1, dtype=torch.float64), weight.sum(dim=1, dtype=torch.float64)]
-        )
-        return residual, sums
+        return residual, loss.sum(dim=1, dtype=torch.float64)
+
+
+def _places(target: Tensor, variant: Tensor, logits: Tensor) -> Tensor:
+    """Return where the logits of the tiles' own classes stand, head by head; shape (H * rows,)."""
+    heads, classes, rows = logits.shape
+    row, head = (torch.arange(number, device=target.device) for number in (rows, heads))
+    within = (target.clamp(min=0) * rows).add_(row)  # the logits of one head
+    return within.index_select(0, variant).add_((head * (classes * rows))[:, None]).view(-1)

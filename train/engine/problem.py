@@ -1,6 +1,7 @@
 """What heads are trained on, and how."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from train.engine.losses import HeadLosses
 from train.engine.schedule import CONSTANT, Schedule
 from train.engine.shard import Reduce, Shard
 from train.engine.standardizer import Standardizer, fit_standardizer
+from train.engine.tile_weights import TileWeights
 from train.engine.weights import LinearHeads, initial_weights
 
 
@@ -67,6 +69,11 @@ class Problem:
     def classes(self) -> int:
         """Number of classes."""
         return self.losses.class_weights.shape[1]
+
+    @cached_property
+    def tile_weights(self) -> TileWeights:
+        """What tiles weigh: asked once, since to ask a GPU is to wait for it."""
+        return TileWeights.of(self.heads, self.losses.class_weights)
 
     def select(self, heads: Tensor) -> "Problem":
         """Return the problem of some of the heads."""

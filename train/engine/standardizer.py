@@ -49,9 +49,7 @@ def fit_standardizer(shard: Shard, heads: HeadSpecs, reduce: Reduce) -> Standard
     Heads of the same tiles share them; sums are in double, around the mean of all tiles, where the
     second moment cancels little. A constant dimension has scale 1: it stays at zero.
     """
-    sets, set_of_head = heads.training_sets.unique(dim=0, return_inverse=True)
-    one_of_each = [(set_of_head == number).nonzero()[0, 0] for number in range(len(sets))]
-    distinct = heads.select(torch.stack(one_of_each))
+    distinct, set_of_head = heads.by_training_set
     device = shard.device
 
     def moment(power: int, centre: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.engine.heads import HeadSpecs, train_mask
-from train.engine.losses import HeadLosses
+from train.engine.heads import HeadSpecs
 from train.engine.matmul import matmul
 from train.engine.optimizers import OPTIMIZERS
 from train.engine.problem import Problem
@@ -13,10 +12,8 @@ from train.engine.shard import Shard
 from train.engine.weights import LinearHeads
 
 
-def gradient(
-    shard: Shard, weights: LinearHeads, heads: HeadSpecs, losses: HeadLosses
-) -> tuple[LinearHeads, Tensor]:
-    """Return the gradient of the summed losses over the local rows, and the sums.
+def gradient(shard: Shard, weights: LinearHeads, problem: Problem) -> tuple[LinearHeads, Tensor]:
+    """Return the gradient of the summed losses over the local rows of a shard, and the sums.
 
     No autograd: the gradient of a linear head is ``residuals' @ embeddings``, and both products of
     a block of rows are done while the block is in the cache.
@@ -27,23 +24,26 @@ def gradient(
     sums : Tensor of double, shape (2, H)
         Losses, and weights of the tiles.
     """
-    number, classes, dim = weights.weight.shape
+    number, classes, _ = weights.weight.shape
     device = weights.weight.device
-    weight = torch.zeros((0, dim), device=device)
-    bias = torch.zeros((number, classes), device=device)
-    sums = torch.zeros((2, number), dtype=torch.float64, device=device)
+    total: list[Tensor] = []
     for block in shard.blocks():
         x = block.x.to(device, non_blocking=True)
-        residual, block_sums = losses.residuals(
-            weights.logits(x), block.target[heads.variant], train_mask(block, heads)
+        tile_weight, weight_sums = problem.tile_weights.on(block)
+        residual, loss_sums = problem.losses.residuals(
+            weights.logits(x), block.target, problem.heads.variant, tile_weight
         )
-        part = matmul(residual.view(number * classes, -1).to(x.dtype), x.T).float()
-        weight = weight.add_(part) if len(weight) else part  # most batches are one block
-        bias += residual.sum(dim=-1)
-        sums += block_sums
-    if not len(weight):  # this process owns no tile of the batch
-        weight = torch.zeros_like(weights.weight)
-    return LinearHeads(weight.view_as(weights.weight), bias), sums
+        weight = matmul(residual.view(number * classes, -1).to(x.dtype), x.T).float()
+        sums = torch.stack([loss_sums, weight_sums])
+        parts = [weight.view_as(weights.weight), residual.sum(dim=-1), sums]
+        if total:
+            total = [added.add_(part) for added, part in zip(total, parts, strict=True)]
+        else:  # most batches are one block
+            total = parts
+    if not total:  # this process owns no tile of the batch
+        sums = torch.zeros((2, number), dtype=torch.float64, device=device)
+        total = [torch.zeros_like(weights.weight), torch.zeros_like(weights.bias), sums]
+    return LinearHeads(total[0], total[1]), total[2]
 
 
 class Stepper:
@@ -122,7 +122,7 @@ class Stepper:
             Of the active heads.
         """
         raw = problem.on_raw(self.weights)
-        parts = [gradient(piece, raw, problem.heads, problem.losses) for piece in pieces]
+        parts = [gradient(piece, raw, problem) for piece in pieces]
         tensors = [(grad.weight, grad.bias, sums) for grad, sums in parts]
         for first, *others in zip(*tensors, strict=True):
             for other in others:  # of the batch that begins at the end of the order

@@ -47,7 +47,7 @@ class LinearHeads:
         """Return the logits of some rows, shape (H, K, rows): what runs over rows is quick."""
         heads, classes, dim = self.weight.shape
         flat = self.weight.reshape(heads * classes, dim).to(x.dtype)
-        return matmul(flat, x).float().view(heads, classes, -1) + self.bias[..., None]
+        return matmul(flat, x).float().view(heads, classes, -1).add_(self.bias[..., None])
 
 
 def initial_weights(heads: int, dim: int, classes: int, seed: int) -> LinearHeads:

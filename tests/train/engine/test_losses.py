@@ -25,9 +25,9 @@ def by_hand(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradient and the loss of the engine, for one head."""
     losses = HeadLosses(weights[None], torch.tensor([smoothing]))
-    mask = torch.ones((1, len(target)), dtype=torch.bool)
-    residual, sums = losses.residuals(logits.T[None].clone(), target[None], mask)
-    return residual[0].T / sums[1], sums[0, 0] / sums[1, 0]
+    variant, weight = torch.zeros(1, dtype=torch.int64), weights[target][None]
+    residual, loss = losses.residuals(logits.T[None].clone(), target[None], variant, weight)
+    return residual[0].T / weight.sum(), loss[0] / weight.double().sum()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])

@@ -30,16 +30,15 @@ def test_it_is_folded_into_the_weights(shard: Shard):
 
 
 def test_the_gradient_is_that_on_standardised_embeddings(shard: Shard):
-    weights, losses = make_weights(len(MANY)), make_problem(shard, MANY).losses
+    weights, problem = make_weights(len(MANY)), make_problem(shard, MANY)
     standardizer = fit_standardizer(shard, MANY, same)
-    raw, _ = gradient(shard, standardizer.fold_into(weights), MANY, losses)
+    raw, _ = gradient(shard, standardizer.fold_into(weights), problem)
     pulled = standardizer.pull_back(raw)
     for index in range(len(MANY)):
         z = (shard.x - standardizer.mean[index]) / standardizer.scale[index]
         head = one_head(index)
         expected, _ = gradient(
-            Shard(**vars(shard) | {"x": z}), weights.select(head), MANY.select(head),
-            losses.select(head),
+            Shard(**vars(shard) | {"x": z}), weights.select(head), problem.select(head)
         )  # fmt: skip
         torch.testing.assert_close(pulled.weight[index], expected.weight[0], rtol=1e-3, atol=1e-2)
         torch.testing.assert_close(pulled.bias[index], expected.bias[0], rtol=1e-3, atol=1e-3)

@@ -20,12 +20,12 @@ def layer_of(weights: LinearHeads, head: int) -> nn.Linear:
 
 
 def test_gradient_is_autograds(shard: Shard):
-    losses, weights = make_problem(shard, MANY).losses, make_weights(len(MANY))
-    grad, sums = gradient(shard, weights, MANY, losses)
+    problem, weights = make_problem(shard, MANY), make_weights(len(MANY))
+    grad, sums = gradient(shard, weights, problem)
     for index in range(len(MANY)):
         head, layer = MANY.select(one_head(index)), layer_of(weights, index)
         rows, target = train_mask(shard, head)[0], shard.target[int(head.variant)]
-        criterion = smoothed_loss(losses.class_weights[index], float(head.label_smoothing))
+        criterion = smoothed_loss(problem.losses.class_weights[index], float(head.label_smoothing))
         loss = criterion(layer(shard.x[rows]), target[rows])
         loss.backward()
         weight_sum = sums[1, index]

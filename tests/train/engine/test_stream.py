@@ -61,8 +61,8 @@ def on_disk(shard: Shard, rank: int = 0, world: int = 1) -> Shard:
 def test_passes_over_the_disk_are_passes_over_memory(shard: Shard):
     problem, weights, streamed = make_problem(shard, MANY), make_weights(len(MANY)), on_disk(shard)
     torch.testing.assert_close(
-        gradient(streamed, weights, MANY, problem.losses)[0].weight,
-        gradient(shard, weights, MANY, problem.losses)[0].weight, rtol=1e-4, atol=1e-5,
+        gradient(streamed, weights, problem)[0].weight,
+        gradient(shard, weights, problem)[0].weight, rtol=1e-4, atol=1e-5,
     )  # fmt: skip
     from_disk = of_rank(problem, streamed, same)
     for value, expected in zip(

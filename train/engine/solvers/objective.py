@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.engine.heads import train_mask
 from train.engine.matmul import matmul
 from train.engine.problem import Problem
 from train.engine.shard import Shard
@@ -46,7 +45,7 @@ class Objective:
         standardizer = problem.standardizer or fit_centre(shard, len(heads), problem.reduce)
         weight_sum = torch.zeros(len(heads), dtype=torch.float64, device=shard.device)
         for block in shard.without_embeddings().blocks():
-            weight_sum += tile_weights(block, problem).sum(dim=1, dtype=torch.float64)
+            weight_sum += problem.tile_weights.on(block)[1]
         return cls(problem, standardizer, problem.reduce(weight_sum))
 
     def select(self, places: Tensor) -> "Objective":
@@ -78,13 +77,15 @@ class Objective:
         bias = torch.zeros((number, classes), dtype=torch.float64, device=device)
         loss = torch.zeros(number, dtype=torch.float64, device=device)
         for rows, block in _blocks(problem.train):
-            target, mask = block.target[heads.variant], train_mask(block, heads)
-            residual, sums = problem.losses.residuals(logits[..., rows].double(), target, mask)
+            tile_weight, _ = problem.tile_weights.on(block)
+            residual, losses = problem.losses.residuals(
+                logits[..., rows].double(), block.target, heads.variant, tile_weight
+            )
             x = block.x.to(device)
             flat = residual.reshape(number * classes, -1).to(x.dtype)
             weight += matmul(flat, x.T).double()
             bias += residual.sum(dim=-1, dtype=torch.float64)
-            loss += sums[0]
+            loss += losses
         weight = problem.reduce(weight).view_as(weights.weight) / self.weight_sum[:, None, None]
         bias = problem.reduce(bias) / self.weight_sum[:, None]
         gradient = self.standardizer.pull_back(LinearHeads(weight, bias))
@@ -103,15 +104,14 @@ class Objective:
         problem, heads = self.problem, self.problem.heads
         sums = torch.zeros((3, len(step)), dtype=torch.float64, device=logits.device)
         for rows, block in _blocks(problem.train.without_embeddings()):
-            target, mask = block.target[heads.variant], train_mask(block, heads)
             moved = change[..., rows].double()
             at = logits[..., rows] + step[:, None, None] * moved
-            residual, loss_sums = problem.losses.residuals(at, target, mask)
-            weight = tile_weights(block, problem)
+            weight, _ = problem.tile_weights.on(block)
+            residual, losses = problem.losses.residuals(at, block.target, heads.variant, weight)
             probability = at.softmax(dim=1)
             mean = (probability * moved).sum(dim=1)
             curvature = (probability * (moved - mean[:, None]) ** 2).sum(dim=1) * weight
-            sums[0] += loss_sums[0]
+            sums[0] += losses
             sums[1] += (residual * moved).sum(dim=(1, 2), dtype=torch.float64)
             sums[2] += curvature.sum(dim=1, dtype=torch.float64)
         return problem.reduce(sums) / self.weight_sum
@@ -130,7 +130,7 @@ class Objective:
         hessian = hessian.to(logits.device)
         for rows, block in _blocks(problem.train.without_embeddings()):
             probability = logits[..., rows].double().softmax(dim=1)
-            weighted = probability * tile_weights(block, problem)[:, None]
+            weighted = probability * problem.tile_weights.on(block)[0][:, None]
             hessian += weighted.sum(dim=-1).diag_embed() - weighted @ probability.mT
         hessian = problem.reduce(hessian) / self.weight_sum[:, None, None]
         is_finite = hessian.isfinite().all(dim=(1, 2))
@@ -140,12 +140,6 @@ class Objective:
         squared = (gradient.weight**2).sum(dim=(1, 2))
         gap = squared / (2 * self.penalty[:, 0, 0]) + decrement
         return torch.where(is_finite, gap, torch.inf)
-
-
-def tile_weights(shard: Shard, problem: Problem) -> Tensor:
-    """Return what each tile weighs for each head, 0 where it does not train on it; (H, rows)."""
-    target = shard.target[problem.heads.variant].clamp(min=0)
-    return problem.losses.class_weights.gather(1, target) * train_mask(shard, problem.heads)
 
 
 def single_precision(weights: LinearHeads) -> LinearHeads:

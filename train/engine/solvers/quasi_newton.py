@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from train.engine.matmul import symmetric_product
-from train.engine.solvers.objective import Objective, tile_weights
+from train.engine.solvers.objective import Objective
 from train.engine.weights import LinearHeads
 
 MEMORY = 10  # pairs of steps and changes of gradient
@@ -44,7 +44,7 @@ class Guess:
         step = max(1, shard.rows // SAMPLE)
         sample = shard.without_embeddings().cut(slice(None, None, step))
         probability = logits[..., ::step].softmax(dim=1)
-        tile_weight = tile_weights(sample, problem)
+        tile_weight, _ = problem.tile_weights.on(sample)
         curvature = (probability * (1 - probability)).mean(dim=1)
         weight = (curvature * tile_weight).mean(dim=0)
         mean, scale = standardizer.mean.mean(dim=0), standardizer.scale.mean(dim=0)
