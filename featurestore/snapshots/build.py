@@ -44,6 +44,7 @@ from featurestore.snapshots.part_list import read_parts, remove_unnamed, write_p
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
+from featurestore.undo import try_out, undone_if_refused
 from featurestore.views.fates import distribution_view, funnel_view, possible_fates
 from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
@@ -120,7 +121,7 @@ def materialise(
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    with cache.undone_if_refused(), lease():
+    with undone_if_refused(), lease():
         snapshot = Materialisation(store, rows or Rows(None), folds).run()
     try:  # after all that is refused; a store that does not answer undoes nothing
         _share(store, snapshot)
@@ -237,7 +238,7 @@ class Materialisation:
         if name not in self.conversions:
             target = Target(dimension(self.dataset(prefix)), self.store.spec.storage)
             conversion = self.conversion(self.dataset(prefix), target, sums)
-            cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
+            try_out(lambda: None, lambda: remove_unnamed(conversion.new))
             self.conversions[name] = conversion
             conversion.run(self.rows)
             self.store.sources.confirm()
