@@ -30,7 +30,8 @@ from featurestore.printing import Console, print_error
 from featurestore.spec.bounds import SEEDS
 from train.config.help import help_or_refuse, keys
 from train.config.load import small
-from train.config.schema import Server, doc
+from train.config.schema import doc
+from train.config.sections import Server
 
 EXAMPLE = "RUN RUN output=comparison"
 BETTER = {True: "higher", False: "lower"}

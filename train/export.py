@@ -23,7 +23,8 @@ from pathlib import Path
 from featurestore.errors import ConfigError
 from train.config.help import help_or_refuse, keys
 from train.config.load import small
-from train.config.schema import Server, doc
+from train.config.schema import doc
+from train.config.sections import Server
 
 EXAMPLE = "models:/tissue-probe/1 output=exported"
 

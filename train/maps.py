@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.spec.rules import Uris
-from train.config.schema import MISSING, ConfigError, Maps, Server, doc
+from train.config.schema import MISSING, ConfigError, doc
+from train.config.sections import Maps, Server
 from train.overlays.checks import check_extra
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from featurestore.spec.rules import KEEPING
 from train.config.help import broken, help_or_refuse, keys
 from train.config.load import small
 from train.config.rules import check_model_name
-from train.config.schema import Config, ConfigError, Server, doc
+from train.config.schema import Config, ConfigError, doc
+from train.config.sections import Server
 from train.promotion.requirements import Gate, gate_file
 
 if TYPE_CHECKING:  # it imports torch
