@@ -145,7 +145,7 @@ from train.promotion import history as history_of
 from train.promotion.alias import OvertakenError
 from train.promotion.checks import Check, failed_checks, files_line, run_checks
 from train.promotion.decision import Decision, page, show, tags
-from train.tracking import registry
+from train.tracking import registry, version_files
 from train.tracking.provenance import git_commit
 from train.tracking.registry import Version
 
@@ -238,13 +238,15 @@ def examined(
     run, config = recorded_config(candidate, changes)
     versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [registry.fetch(candidate.model, candidate.number, Path(scratch, "candidate"))]
+        folders = [
+            version_files.fetch(candidate.model, candidate.number, Path(scratch, "candidate"))
+        ]
         if champion:
             folders.append(fetch_champion(champion, Path(scratch, "champion")))
         lines = []
         if asked.digests:
             changes_of_files = {
-                str(one): registry.verify_files(one, folder)
+                str(one): version_files.verify_files(one, folder)
                 for one, folder in zip(versions, folders, strict=True)
             }
             lines.append(files_line(changes_of_files))
@@ -272,10 +274,13 @@ def fetch_champion(champion: Version, folder: Path) -> Path:
         They are not there.
     """
     try:
-        copy, remains = registry.fetch(champion.model, champion.number, folder), "none of its files"
+        copy, remains = (
+            version_files.fetch(champion.model, champion.number, folder),
+            "none of its files",
+        )
     except ArtifactError as error:
         copy, remains = folder, f"{error.wrong}: {error.found}"
-    if registry.recorded_digests(copy):
+    if version_files.recorded_digests(copy):
         return copy
     raise ArtifactError(
         f"The champion, {champion}, cannot be compared with: its files are not there",
