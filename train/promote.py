@@ -134,18 +134,17 @@ from pathlib import Path
 
 from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_field, print_table
-from featurestore.errors import ArtifactError
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from train.config.load import filed
-from train.promotion import alias, gate, lock
+from train.promotion import alias, files, gate, lock
 from train.promotion import history as history_of
 from train.promotion.alias import OvertakenError
-from train.promotion.checks import Check, failed_checks, files_line, run_checks
+from train.promotion.checks import Check, failed_checks, run_checks
 from train.promotion.decision import Decision, page, show, tags
-from train.tracking import registry, version_files
+from train.tracking import registry
 from train.tracking.provenance import git_commit
 from train.tracking.registry import Version
 
@@ -236,22 +235,12 @@ def examined(
     )
 
     run, config = recorded_config(candidate, changes)
-    versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [
-            version_files.fetch(candidate.model, candidate.number, Path(scratch, "candidate"))
-        ]
-        if champion:
-            folders.append(fetch_champion(champion, Path(scratch, "champion")))
-        lines = []
-        if asked.digests:
-            changes_of_files = {
-                str(one): version_files.verify_files(one, folder)
-                for one, folder in zip(versions, folders, strict=True)
-            }
-            lines.append(files_line(changes_of_files))
+        copies = files.fetch(candidate, champion, Path(scratch))
+        lines = [files.check(copies)] if asked.digests else []
         if failed_checks(lines):
             return lines, None
+        folders = [folder for _, folder in copies]
         new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
     evaluation = evaluate_candidate(new, old, run, config, Rows(console))
@@ -263,31 +252,6 @@ def examined(
     for note in evaluation.notes if not is_quiet() else ():
         print_field("note", note, console, indent=0)
     return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
-
-
-def fetch_champion(champion: Version, folder: Path) -> Path:
-    """Copy the files of the champion; without them nothing can be compared with it.
-
-    Raises
-    ------
-    ArtifactError
-        They are not there.
-    """
-    try:
-        copy, remains = (
-            version_files.fetch(champion.model, champion.number, folder),
-            "none of its files",
-        )
-    except ArtifactError as error:
-        copy, remains = folder, f"{error.wrong}: {error.found}"
-    if version_files.recorded_digests(copy):
-        return copy
-    raise ArtifactError(
-        f"The champion, {champion}, cannot be compared with: its files are not there",
-        found=remains,
-        fix="restore them; or give the alias back to the version before by `python "
-        f"train/promote.py rollback model={champion.model}`, or delete the alias in MLflow",
-    )
 
 
 def signed(outcome: str, request: Request, command: str, version: Version) -> Decision:
