@@ -20,8 +20,8 @@ from refused import arguments, imported
 from featurestore.io import ledger
 from featurestore.snapshots import meaning
 from train import probe, replay
+from train.evaluation.reproduction import compared
 from train.models import checkpoint
-from train.replay import compared
 from train.tracking import version_files
 from train.tracking.mlflow_tracker import MlflowTracker
 
