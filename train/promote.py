@@ -29,12 +29,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from featurestore.errors import FeatureStoreError
-from featurestore.printing import Console, is_quiet, print_error, say
+from featurestore.printing import Console, is_quiet, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
-from train.config.help import broken, help_or_refuse, keys
+from train.config.help import broken, help_or_refuse, keys, run_command
 from train.config.load import small
 from train.config.rules import check_model_name
 from train.config.schema import Config, ConfigError, doc
@@ -151,24 +150,22 @@ from train.tracking.registry import Version
 
 def main(argv: Sequence[str]) -> int:
     """Promote, roll back or unlock; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        verb, request, changes = asked_of(argv)
-        use_tracking(request.tracking.uri)
-        registry.check_store(request.model)  # before a lock is written
-        command = shlex.join(["python", "train/promote.py", *argv])
-        if verb == "unlock":
-            return unlock(request.model)
-        if verb == "history":
-            return history(request)
-        if verb == "rollback":
-            return rollback(request, command)
-        return promote(request, changes, command, Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Do what the verb says."""
+    verb, request, changes = asked_of(argv)
+    use_tracking(request.tracking.uri)
+    registry.check_store(request.model)  # before a lock is written
+    command = shlex.join(["python", "train/promote.py", *argv])
+    if verb == "unlock":
+        return unlock(request.model)
+    if verb == "history":
+        return history(request)
+    if verb == "rollback":
+        return rollback(request, command)
+    return promote(request, changes, command, Console())
 
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:

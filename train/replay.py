@@ -17,9 +17,8 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-from featurestore.printing import print_error
 from featurestore.spec.arguments import given
-from train.config.help import help_or_refuse
+from train.config.help import help_or_refuse, run_command
 from train.config.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
@@ -59,7 +58,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.console.cli import shown_warnings
-from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
@@ -91,16 +90,14 @@ DIFFERS = 3  # the exit status
 
 def main(argv: list[str]) -> int:
     """Replay a run; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        check(argv)
-        with shown_warnings(Console(stderr=True)), names.resolved_once():
-            same = replay(argv[0], argv[1:], Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Replay what the arguments name."""
+    check(argv)
+    with shown_warnings(Console(stderr=True)), names.resolved_once():
+        same = replay(argv[0], argv[1:], Console())
     return 0 if same else DIFFERS
 
 
