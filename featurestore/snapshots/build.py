@@ -37,7 +37,6 @@ from featurestore.snapshots.layout import (
     SLIDES,
     SNAPSHOTS,
     Matrices,
-    combined_digest,
 )
 from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks, findings_of
 from featurestore.snapshots.part_list import read_parts, remove_unnamed, write_parts
@@ -173,7 +172,7 @@ class Materialisation:
             content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
         # What the store remembers is of these files, or nobody may call it by their digest.
         store.sources.confirm()
-        digest = combined_digest(content)
+        digest = digests.of_values(content)
         if spec.tiles and store.assignment:
             artifact.keep(store.assignment)
 
