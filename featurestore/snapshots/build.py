@@ -49,9 +49,9 @@ from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "embeddings/near",
-    "folds/assign", "folds/units", "io/parquet", "io/walk",
-    "snapshots/duplicates", "snapshots/leakage", "store",
+    "contract/artifacts", "contract/parquet_table", "embeddings/batches", "embeddings/near",
+    "folds/assign", "folds/units", "graph", "io/parquet", "io/walk",
+    "snapshots/duplicates", "snapshots/leakage",
     "views/classes", "views/fates", "views/filters", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
