@@ -116,7 +116,7 @@ def test_mlflow_evaluates_a_version_by_its_name(uri: str, digits_home: Path):
     predicted = mlflow.pyfunc.load_model(MODEL).predict(frame)
     right = np.arange(len(x)) % 3 > 0  # a third of the labels is made wrong
     frame["label"] = np.where(right, predicted, "9" if predicted.iloc[0] != "9" else "8")
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id="0"):  # else that of a test before, in another store
         evaluated = mlflow.models.evaluate(
             MODEL, frame, targets="label", model_type="classifier", evaluators=["default"],
         )  # fmt: skip
