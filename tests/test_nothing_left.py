@@ -47,6 +47,8 @@ def test_a_question_about_runs_makes_no_store_and_names_the_one_it_asked(
         (probe.main, ["fold=9"], "Fold 9 does not exist"),
         (probe.main, ["fold=9", "tracking.enabled=false"], "Fold 9 does not exist"),
         (probe.main, ["fold=1", "data.tiles=nowhere.parquet"], "no Parquet file at nowhere"),
+        (probe.main, ["fold=1", "resume=true"], "There is nothing to resume"),
+        (probe.main, ["fold=1", "sweep.tissue_prop_min=[0.2,1.1]"], "Every tile is dropped"),
         (cli.main, ["sql", "selec 1"], "could not run the query"),
     ],
 )

@@ -125,7 +125,7 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
         with cache.undone_if_refused():  # what the rehearsal has made as well
-            rehearse(config, (tracker, model), console)
+            rehearse(config, (tracker, model), console, processes)
             job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
@@ -134,7 +134,9 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     return inputs, replace(job, states=states, inputs=None)
 
 
-def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console) -> None:
+def rehearse(
+    config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console, processes: int
+) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
     The snapshot that is made of those in the working folder is found again by what is in them; its
@@ -144,11 +146,13 @@ def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], consol
     ----------
     opened
         As `train.runtime.inputs.open_model` returns it.
+    processes
+        As of `prepare_fit`.
 
     Raises
     ------
     FeatureStoreError
-        As `open_tiles`.
+        As `open_tiles`, or there is nothing to resume.
     """
     tracker, model = opened
     if not logs_digits(config):
@@ -156,7 +160,11 @@ def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], consol
     with warnings.catch_warnings(), cache.undone(artifact.NAME):
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
         local = with_artifacts(config, examples.digits(log=False))
-        open_tiles(local, (tracker, open_store(local), model), console)
+        job = open_tiles(local, (tracker, open_store(local), model), console)
+    if config.resume is True:  # a fit that was not tracked may have been killed
+        folder = fit_state.state_folder(local, job.digests, processes)
+        if not any(map(fit_state.has_state, places.taken_places(folder))):
+            fit_state.check(folder)
 
 
 def open_tiles(
