@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore import examples
-from featurestore.errors import FeatureStoreWarning
+from featurestore.errors import DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io import cache
 from featurestore.io.progress import Rows
@@ -159,6 +159,7 @@ def rehearse(
         return
     with warnings.catch_warnings(), cache.undone(artifact.NAME):
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
+        warnings.simplefilter("default", DamageWarning)  # but for what is mended now
         local = with_artifacts(config, examples.digits(log=False))
         job = open_tiles(local, (tracker, open_store(local), model), console)
     if config.resume is True:  # a fit that was not tracked may have been killed
