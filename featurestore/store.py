@@ -1,10 +1,7 @@
-"""FeatureStore: reads the artifacts, composes the views and names them for SQL."""
+"""FeatureStore: artifacts, views by name, what training asks for, and questions in SQL."""
 
 import html
-import warnings
-import weakref
 from collections.abc import Collection
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,50 +10,26 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import engine, errors, query, statements
-from featurestore.contract import predictions, rules, violation
-from featurestore.contract.parquet_table import NAMES, ReadOptions
-from featurestore.contract.schemas import checked_table
-from featurestore.contract.vectors import null_lists
-from featurestore.errors import FeatureStoreWarning, QueryError, about
-from featurestore.folds import artifact, growth
-from featurestore.folds.artifact import Wanted
-from featurestore.folds.assign import check_hashed
-from featurestore.folds.assignment import GONE, Assignment
-from featurestore.folds.units import fold_units
+from featurestore.contract import rules, violation
+from featurestore.contract.artifacts import Artifacts
+from featurestore.errors import QueryError
+from featurestore.folds.assignment import Assignment
+from featurestore.graph import ViewGraph
 from featurestore.io.objects import originals
-from featurestore.io.parquet import Dataset
 from featurestore.io.sources import Sources
 from featurestore.spec.store_spec import StoreSpec
 from featurestore.spec.typed import nearest
 from featurestore.views.catalogue import VIEWS, NamedView, describe_view
-from featurestore.views.classes import ClassSpec, class_names, class_specs, class_view
-from featurestore.views.fates import (
-    distribution_view,
-    fate_view,
-    funnel_view,
-    possible_fates,
-)
+from featurestore.views.classes import ClassSpec, class_names, class_specs
+from featurestore.views.fates import distribution_view
 from featurestore.views.filters import filtered
-from featurestore.views.folds import KEY, fold_view, hashed_fold_view
-from featurestore.views.joins import common_keys
-from featurestore.views.labels import coverage_view, label_view
-from featurestore.views.predictions import error_view, prediction_view
-from featurestore.views.summaries import slide_class_view, tile_classes
-from featurestore.views.thresholds import threshold_view
+from featurestore.views.labels import label_view
 
-MADE_HERE = (
-    "tissue_prop", "dominant", "label", "target", "dropped_by", "split", "row",
-)  # fmt: skip
-"""Columns of views and snapshots; SQL, which knows no case, would take an artifact's for them."""
-
-CACHED = ("thresholds", "fates")
-"""Views that many questions are asked of, and that Spark computes once."""
 OF_BOTH = ("tiles", "labels", "coverages", "thresholds", "embeddings")
 OF_TILES = (*OF_BOTH, "folds", "fates", "funnel", "classes")
 OF_TEST_TILES = tuple(f"test_{name}" for name in (*OF_BOTH, "fates", "funnel"))
 """The views that SQL may ask, of training tiles and of held-out ones."""
 EMBEDDINGS = ("embeddings", "test_embeddings")
-MANY_FILES = 64
 
 
 class FeatureStore:
@@ -118,84 +91,13 @@ class FeatureStore:
         folds: Collection[str] = (),
     ) -> None:
         self.spec, self.logged_folds = spec, folds
-        self.runs: tuple[str, ...] = ()
         self.sources = Sources(spec, outlined=database is None)  # whose readers fetch nothing
         self.threads, self.memory_limit = threads, memory_limit
         self.database = database
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
-        self._fold_file: Path | None = None
-        self._covered: set[str] = set()
-        self._kept: dict[str, ir.Table] = {}
-        self._keys: dict[str, ir.Table] = {}
-        self._keys_of: dict[str, ir.Table] = {}
-        self._views: dict[str, ir.Table] = {}
-        self._definitions: dict[str, ir.Table] = {}
-        self._cached: list[str] = []
-        weakref.finalize(self, engine.uncache, self.connection, self._cached)
-
-    # -- artifacts -----------------------------------------------------------------------------
-
-    def table(self, name: str) -> ir.Table:
-        """Return the rows of an artifact, whose files have been found to agree.
-
-        Raises
-        ------
-        SchemaError
-            They do not.
-        """
-        options = ReadOptions({*NAMES, self.spec.kfold_group}, self.spec.absent_coverage)
-        dataset, title = self.sources.dataset(name), self.spec.title(name)
-        with about(name):
-            return checked_table(self.connection, dataset, title, options)
-
-    def _tiles(self, name: str) -> ir.Table:
-        tiles, title = self.table(name), name.replace("_", " ")
-        with about(name):
-            violation.raise_first(rules.key(tiles, title))
-        clash = [column for column in tiles.columns if column.casefold() in MADE_HERE]
-        if clash:
-            warnings.warn(
-                f"The {title} bring columns that the views make: {', '.join(clash)}; "
-                "the views' own are used",
-                FeatureStoreWarning,
-                stacklevel=2,
-            )
-        # An exported training set is tiles and embeddings in one; views never carry vectors.
-        return tiles.drop(*clash, *(name for name in ("embedding",) if name in tiles.columns))
-
-    def _embeddings(self, name: str) -> ir.Table:
-        embeddings, title = self.table(name), self.spec.title(name)
-        dataset = self.sources.dataset(name)
-        with about(name):
-            violation.raise_first(rules.key(embeddings, title))
-            violation.raise_first(rules.embedding_column(embeddings, title))
-            violation.raise_first(null_lists(self.connection, dataset, title))
-        return embeddings.select(*KEY, "embedding")
-
-    def embedding_keys(self, prefix: str = "") -> ir.Table:
-        """Return the keys of the embeddings of the training or test tiles.
-
-        Of many files they are read once: to open a file costs as much as thousands of keys. A view
-        in a file of views reads them anew, as nothing else lies in that file.
-        """
-        prefix = prefix if self.spec.test_embeddings else ""  # both cohorts share one artifact
-        if prefix not in self._keys:
-            names = self.spec.artifacts(prefix + "embeddings") or (prefix + "embeddings",)
-            self._keys[prefix] = common_keys([self.keys_of(name) for name in names], KEY)
-        return self._keys[prefix]
-
-    def keys_of(self, artifact: str) -> ir.Table:
-        """Return the keys of one encoder's embeddings; `embedding_keys` are those that all have."""
-        if artifact not in self._keys_of:
-            named = artifact in ("embeddings", "test_embeddings")
-            embeddings = self._view(artifact) if named else self._embeddings(artifact)
-            keys = embeddings.select(*KEY)
-            many = len(self.sources.dataset(artifact).files) > MANY_FILES
-            if many and self.database is None and self.spec.backend == "duckdb":
-                keys = engine.keep(keys)
-            self._keys_of[artifact] = keys
-        return self._keys_of[artifact]
+        self.artifacts = Artifacts(spec, self.sources, self.connection)
+        self.graph = ViewGraph(self.artifacts, database, remember=remember, logged_folds=folds)
 
     # -- views ---------------------------------------------------------------------------------
 
@@ -207,18 +109,48 @@ class FeatureStore:
         keys_alone = bool(self.spec.encoders) and self.spec.encoder is None
         if name.endswith("embeddings") and not keys_alone:
             self.sources.dataset(name).fetch()
-        return self._view(name)
+        return self.graph.view(name)
 
-    def _view(self, name: str) -> ir.Table:
-        if name not in self._views:
-            prefix = "test_" if name.startswith("test_") else ""
-            view = self._make(name.removeprefix(prefix), prefix)
-            self._definitions[name] = view
-            self._views[name] = engine.create_view(self.connection, name, view)
-            if name.removeprefix(prefix) in CACHED:
-                engine.cache(self.connection, name)
-                self._cached.append(name)
-        return self._views[name]
+    def table(self, name: str) -> ir.Table:
+        """Return the rows of an artifact, see `featurestore.contract.artifacts.Artifacts`."""
+        return self.artifacts.table(name)
+
+    def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
+        """Return the classes in the column order of the tiles, their coverages checked."""
+        return self.graph.classes(prefix)
+
+    def survivors(self, prefix: str) -> ir.Table:
+        """Return the threshold survivors, after making sure that some can be trained on."""
+        return self.graph.survivors(prefix)
+
+    def embedding_keys(self, prefix: str = "") -> ir.Table:
+        """Return the keys of the embeddings of the training or test tiles."""
+        return self.graph.embedding_keys(prefix)
+
+    def keys_of(self, artifact: str) -> ir.Table:
+        """Return the keys of one encoder's embeddings; `embedding_keys` are those that all have."""
+        return self.graph.keys_of(artifact)
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """The assignment of folds, kept or made here; None where the tiles or a hash tell them."""
+        return self.graph.assignment
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs whose predictions are views."""
+        return self.graph.runs
+
+    def add_runs(self, *runs: str) -> Self:
+        """Make predictions views: ``predictions``, ``errors``, and a part of ``slide_classes``.
+
+        Parameters
+        ----------
+        runs
+            Whose: ids of runs, ``models:/`` URIs, files or folders.
+        """
+        self.graph.add_runs(*runs)
+        return self
 
     def __getitem__(self, name: str) -> NamedView:
         """Return a view as an Ibis table, which a notebook shows with its grain and its SQL."""
@@ -236,7 +168,7 @@ class FeatureStore:
             )
         table = self.view(name)
         self.sources.confirm()
-        return NamedView(name, table, self._definitions[name])
+        return NamedView(name, table, self.graph.definitions[name])
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.spec})"
@@ -250,155 +182,11 @@ class FeatureStore:
         head = "<tr><th>view</th><th>what it is</th><th>columns</th></tr>"
         return f"<table><thead>{head}</thead><tbody>{names}</tbody></table>"
 
-    def _make(self, name: str, prefix: str) -> ir.Table:
-        match name:
-            case "tiles":
-                return self._tiles(prefix + "tiles")
-            case "embeddings" if self.spec.encoders and self.spec.encoder is None:
-                return self.embedding_keys(prefix)
-            case "embeddings":
-                return self._embeddings(prefix + "embeddings")
-            case "slides":
-                slides = self.table("slides")
-                violation.raise_first(rules.slides(slides))
-                return slides
-            case "assigned_folds" if self.assigned is not None:
-                return self.assigned
-            case "predictions":
-                return prediction_view(predictions.tables(self.connection, self._predicted))
-            case "errors":
-                return error_view(self.view("predictions"))
-            case "slide_classes":
-                return self._slide_classes()
-        return self._derive(name, prefix)
-
-    def _derive(self, name: str, prefix: str) -> ir.Table:
-        spec, classes = self.spec, self.classes(prefix)
-        match name:
-            case "classes":
-                return class_view(classes)
-            case "coverages":
-                return coverage_view(self.view(prefix + "tiles"), classes)
-            case "labels":
-                return label_view(self.view(prefix + "tiles"), classes, spec.label_rule)
-            case "thresholds":
-                slides = self.view("slides") if spec.where and spec.slides else None
-                return threshold_view(self.view(prefix + "labels"), classes, spec, slides)
-            case "folds":
-                return self._folds()
-            case "fates":
-                tiles = self.view("test_thresholds" if prefix else "folds")
-                return fate_view(tiles, self.embedding_keys(prefix))
-            case "funnel":
-                return funnel_view(self.view(prefix + "fates"), possible_fates(spec))
-        raise KeyError(name)
-
-    def classes(self, prefix: str = "") -> tuple[ClassSpec, ...]:
-        """Return the classes in the column order of the tiles, their coverages checked."""
-        tiles = self.view(prefix + "tiles")
-        with about(prefix + "tiles"):
-            return self._checked_classes(tiles, prefix)
-
-    def _checked_classes(self, tiles: ir.Table, prefix: str) -> tuple[ClassSpec, ...]:
-        specs = class_specs(class_names(tiles.columns), self.spec)
-        if prefix not in self._covered:
-            title = (prefix + "tiles").replace("_", " ")
-            violation.raise_first(rules.coverages(tiles, specs, title))
-            violation.heed(rules.merged_coverages(tiles, specs, title))
-            if "fold" in tiles.columns and not prefix:
-                violation.raise_first(rules.fold_column(tiles))
-            if self.spec.kfold_strategy == "stratified_group" and not prefix:
-                violation.raise_first(rules.group(tiles, self.spec.kfold_group))
-            self._covered.add(prefix)
-        return specs
-
-    @cached_property
-    def assignment(self) -> Assignment | None:
-        """The assignment of folds, kept or made here; None where the tiles or a hash tell them."""
-        if self._brings_folds or self.spec.fold_rule == "hash":
-            return None
-        spec = self.spec
-        slides = self.sources.dataset("slides") if spec.where and spec.slides else None
-        logged = tuple(self.logged_folds)
-        wanted = Wanted(spec, self.sources.dataset("tiles"), self.remember, logged, slides)
-        return growth.assignment(wanted, lambda: fold_units(self.survivors(""), self.spec))
-
-    @property
-    def _brings_folds(self) -> bool:
-        return "fold" in self.sources.dataset("tiles").columns
-
-    @cached_property
-    def assigned(self) -> ir.Table | None:
-        """The assigned folds of what is in the cohort, or None, as `assignment`."""
-        if self.assignment is None:
-            return None
-        if self.database is None:
-            return engine.register(self.connection, "assigned_folds", self.assignment.present)
-        self._fold_file = artifact.keep(self.assignment)
-        kept = engine.read_parquet(self.connection, [self._fold_file])
-        present = kept.filter(~kept[GONE]).drop(GONE)
-        return engine.create_view(self.connection, "assigned_folds", present)
-
-    def _folds(self) -> ir.Table:
-        """Return the threshold view with the folds of its tiles."""
-        thresholds, spec = self.view("thresholds"), self.spec
-        if self._brings_folds:
-            return fold_view(thresholds)
-        if self.assignment is not None:
-            rare = self.assignment.rare
-            folds = fold_view(thresholds, self.assigned, rare)
-        else:
-            hashed = distribution_view(hashed_fold_view(self.survivors(""), spec.k, spec.seed))
-            with errors.translated():
-                rare = check_hashed(hashed.to_pyarrow(), spec)
-            folds = hashed_fold_view(thresholds, spec.k, spec.seed, rare)
-        for name, count in rare.items():
-            warnings.warn(
-                f"Class {name!r} is in {count} of the {spec.k} groups that {spec.k} folds need; "
-                "its tiles are dropped (rare_class)",
-                FeatureStoreWarning,
-                stacklevel=2,
-            )
-        return folds
-
-    def add_runs(self, *runs: str) -> Self:
-        """Make predictions views: ``predictions``, ``errors``, and a part of ``slide_classes``.
-
-        Parameters
-        ----------
-        runs
-            Whose: ids of runs, ``models:/`` URIs, files or folders.
-        """
-        self.runs = (*self.runs, *runs)
-        for name in (*query.OF_RUNS, "slide_classes"):
-            self._views.pop(name, None)
-        self.__dict__.pop("_predicted", None)
-        return self
-
-    @cached_property
-    def _predicted(self) -> list[tuple[str, str, Dataset]]:
-        return list(predictions.datasets(self.runs))
-
-    def _slide_classes(self) -> ir.Table:
-        cohorts = {"fates": self.spec.tiles, "test_fates": self.spec.test_tiles}
-        fates = {name: self.view(name) for name, uri in cohorts.items() if uri}
-        tiles = tile_classes(fates, self.view("predictions") if self.runs else None)
-        return slide_class_view(tiles, self.view("slides") if self.spec.slides else None)
-
-    def survivors(self, prefix: str) -> ir.Table:
-        """Return the threshold survivors, after making sure that some can be trained on."""
-        if prefix not in self._kept:
-            thresholds = self.view(prefix + "thresholds")
-            kept = thresholds.filter(thresholds.dropped_by.isnull())
-            rules.check_survivors(thresholds, kept, self.embedding_keys(prefix))
-            self._kept[prefix] = kept
-        return self._kept[prefix]
-
     # -- what training asks for ----------------------------------------------------------------
 
     def folds(self) -> list[int]:
         """Return the folds that there are."""
-        if not self._brings_folds:
+        if not self.graph.brings_folds:
             return list(range(self.spec.k))
         tiles = self.view("tiles")
         with errors.translated():
@@ -410,7 +198,7 @@ class FeatureStore:
         Those alone for which ``where`` holds, if it is asked; no other rule drops one.
         """
         name = "predict_tiles" if self.spec.predict_tiles else "test_tiles"
-        tiles = self._tiles(name)
+        tiles = self.artifacts.tiles(name)
         if class_names(tiles.columns):
             specs = class_specs(class_names(tiles.columns), self.spec)
             violation.raise_first(rules.coverages(tiles, specs, name.replace("_", " ")))
@@ -491,18 +279,18 @@ class FeatureStore:
     @property
     def files(self) -> list[Path]:
         """The files that the views read: of artifacts, of runs, and that of folds in a catalog."""
-        files = self.sources.files() + [f for *_, one in self._predicted for f in one.files]
-        return files if self._fold_file is None else [*files, self._fold_file]
+        files = self.sources.files() + [f for *_, one in self.graph.predictions for f in one.files]
+        return files if self.graph.fold_file is None else [*files, self.graph.fold_file]
 
     def name_views(self) -> list[tuple[str, list[str]]]:
         """Create each view that the artifacts allow; return names and columns."""
         if self.spec.tiles:
             self.survivors("")
             for name in OF_TILES:
-                self._view(name)
+                self.graph.view(name)
         if self.spec.test_tiles:
             for name in OF_TEST_TILES:
-                self._view(name)
+                self.graph.view(name)
         if self.spec.slides:
             self.view("slides")
         if self.runs:

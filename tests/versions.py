@@ -13,7 +13,7 @@ from featurestore.io import digests
 from train.config import load, text
 from train.models import checkpoint
 from train.models.checkpoint import ModelSpec, TrainedModel
-from train.tracking import registry
+from train.tracking import version_files
 from train.tracking.mlflow_tracker import MlflowTracker
 
 MODEL = "tissue-probe"
@@ -83,7 +83,7 @@ def register(noise: float, names: list[str] = NAMES, dim: int = 3, **changes) ->
         client.create_registered_model(MODEL)
     source = f"{client.get_run(run).info.artifact_uri}/model"
     made = client.create_model_version(MODEL, source, run)
-    registry.record_digests(MODEL, str(made.version))
+    version_files.record_digests(MODEL, str(made.version))
     return str(made.version)
 
 

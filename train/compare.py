@@ -25,12 +25,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featurestore.errors import ArtifactError, FeatureStoreError
-from featurestore.printing import Console, print_error
+from featurestore.errors import ArtifactError
+from featurestore.printing import Console
 from featurestore.spec.bounds import SEEDS
-from train.config.help import help_or_refuse, keys
+from train.config.help import help_or_refuse, keys, run_command
 from train.config.load import small
-from train.config.schema import Server, doc
+from train.config.schema import doc
+from train.config.sections import Server
 
 EXAMPLE = "RUN RUN output=comparison"
 BETTER = {True: "higher", False: "lower"}
@@ -113,16 +114,14 @@ from train.tracking.compared import Compared, fold_differences, look_up
 
 def main(argv: Sequence[str]) -> int:
     """Compare runs; return the exit status, 2 after a refusal."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        runs, request = understood(argv)
-        with resolved_once():
-            compare(runs, request, Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Compare what the arguments name."""
+    runs, request = understood(argv)
+    with resolved_once():
+        compare(runs, request, Console())
     return 0
 
 

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from featurestore.errors import ConfigError
-from train.config.help import help_or_refuse, keys
+from train.config.help import help_or_refuse, keys, run_command
 from train.config.load import small
-from train.config.schema import Server, doc
+from train.config.schema import doc
+from train.config.sections import Server
 
 EXAMPLE = "models:/tissue-probe/1 output=exported"
 
@@ -70,10 +71,10 @@ import tempfile
 from typing import Any
 
 from featurestore.console.cli import shown_warnings
-from featurestore.errors import ArtifactError, FeatureStoreError
+from featurestore.errors import ArtifactError
 from featurestore.io import mlflow_artifacts, names
 from featurestore.io.atomic import publish
-from featurestore.printing import Console, print_error, say
+from featurestore.printing import Console, say
 from featurestore.spec.rules import LabelRules, field_names
 from featurestore.views import precision
 from train.config.load import excerpt
@@ -129,17 +130,15 @@ magnification and stains. It is no diagnosis.
 
 def main(argv: Sequence[str]) -> int:
     """Export a model; return the exit status, 2 after a refusal."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        model, request = understood(argv)
-        output = Path(request.output)
-        with shown_warnings(Console(stderr=True)), names.resolved_once():
-            export(model, output, request.tracking.uri)
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Export what the arguments name."""
+    model, request = understood(argv)
+    output = Path(request.output)
+    with shown_warnings(Console(stderr=True)), names.resolved_once():
+        export(model, output, request.tracking.uri)
     say(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
     return 0
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.spec.rules import Uris
-from train.config.schema import MISSING, ConfigError, Maps, Server, doc
+from train.config.schema import MISSING, ConfigError, doc
+from train.config.sections import Maps, Server
 from train.overlays.checks import check_extra
 
 if TYPE_CHECKING:
@@ -59,21 +60,26 @@ class Keys:
 
 def main(argv: Sequence[str]) -> int:
     """Write maps; return the exit status, 2 after a refusal."""
-    from featurestore.errors import FeatureStoreError
-    from featurestore.io import names
-    from featurestore.printing import print_error
-    from train.config import help, load
+    from train.config.help import run_command
 
-    if {"-h", "--help"} & set(argv):
-        print("usage: python train/maps.py predictions=... [key=value ...]\n")
-        print("\n".join(help.keys(Keys)))
-        return 0
-    try:
-        with names.resolved_once():
-            run(load.small(Keys, list(argv), EXAMPLE))
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def usage() -> str:
+    """Return the help: the keys."""
+    from train.config.help import keys
+
+    head = "usage: python train/maps.py predictions=... [key=value ...]"
+    return "\n".join([head, "", *keys(Keys)])
+
+
+def work(argv: list[str]) -> int:
+    """Write the maps that the arguments name."""
+    from featurestore.io import names
+    from train.config.load import small
+
+    with names.resolved_once():
+        run(small(Keys, argv, EXAMPLE))
     return 0
 
 

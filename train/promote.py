@@ -29,15 +29,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from featurestore.errors import FeatureStoreError
-from featurestore.printing import Console, is_quiet, print_error, say
+from featurestore.printing import Console, is_quiet, say
 from featurestore.spec.arguments import given
 from featurestore.spec.bounds import COUNTS
 from featurestore.spec.rules import KEEPING
-from train.config.help import broken, help_or_refuse, keys
+from train.config.help import broken, help_or_refuse, keys, run_command
 from train.config.load import small
 from train.config.rules import check_model_name
-from train.config.schema import Config, ConfigError, Server, doc
+from train.config.schema import Config, ConfigError, doc
+from train.config.sections import Server
 from train.promotion.requirements import Gate, gate_file
 
 if TYPE_CHECKING:  # it imports torch
@@ -133,16 +133,15 @@ from pathlib import Path
 
 from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_field, print_table
-from featurestore.errors import ArtifactError
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
 from featurestore.io.progress import Rows
 from train.config.load import filed
-from train.promotion import alias, gate, lock
+from train.promotion import alias, files, gate, lock
 from train.promotion import history as history_of
 from train.promotion.alias import OvertakenError
-from train.promotion.checks import Check, failed_checks, files_line, run_checks
+from train.promotion.checks import Check, failed_checks, run_checks
 from train.promotion.decision import Decision, page, show, tags
 from train.tracking import registry
 from train.tracking.provenance import git_commit
@@ -151,24 +150,22 @@ from train.tracking.registry import Version
 
 def main(argv: Sequence[str]) -> int:
     """Promote, roll back or unlock; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        verb, request, changes = asked_of(argv)
-        use_tracking(request.tracking.uri)
-        registry.check_store(request.model)  # before a lock is written
-        command = shlex.join(["python", "train/promote.py", *argv])
-        if verb == "unlock":
-            return unlock(request.model)
-        if verb == "history":
-            return history(request)
-        if verb == "rollback":
-            return rollback(request, command)
-        return promote(request, changes, command, Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Do what the verb says."""
+    verb, request, changes = asked_of(argv)
+    use_tracking(request.tracking.uri)
+    registry.check_store(request.model)  # before a lock is written
+    command = shlex.join(["python", "train/promote.py", *argv])
+    if verb == "unlock":
+        return unlock(request.model)
+    if verb == "history":
+        return history(request)
+    if verb == "rollback":
+        return rollback(request, command)
+    return promote(request, changes, command, Console())
 
 
 def promote(request: Request, changes: list[str], command: str, console: Console) -> int:
@@ -235,20 +232,12 @@ def examined(
     )
 
     run, config = recorded_config(candidate, changes)
-    versions = [one for one in (candidate, champion) if one]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [registry.fetch(candidate.model, candidate.number, Path(scratch, "candidate"))]
-        if champion:
-            folders.append(fetch_champion(champion, Path(scratch, "champion")))
-        lines = []
-        if asked.digests:
-            changes_of_files = {
-                str(one): registry.verify_files(one, folder)
-                for one, folder in zip(versions, folders, strict=True)
-            }
-            lines.append(files_line(changes_of_files))
+        copies = files.fetch(candidate, champion, Path(scratch))
+        lines = [files.check(copies)] if asked.digests else []
         if failed_checks(lines):
             return lines, None
+        folders = [folder for _, folder in copies]
         new, old = load_candidate(folders[0], folders[1] if champion else None)
     gate.check_classes(asked, new.spec.classes)
     evaluation = evaluate_candidate(new, old, run, config, Rows(console))
@@ -260,28 +249,6 @@ def examined(
     for note in evaluation.notes if not is_quiet() else ():
         print_field("note", note, console, indent=0)
     return [*lines, *run_checks(asked, evaluation.evidence)], evaluation
-
-
-def fetch_champion(champion: Version, folder: Path) -> Path:
-    """Copy the files of the champion; without them nothing can be compared with it.
-
-    Raises
-    ------
-    ArtifactError
-        They are not there.
-    """
-    try:
-        copy, remains = registry.fetch(champion.model, champion.number, folder), "none of its files"
-    except ArtifactError as error:
-        copy, remains = folder, f"{error.wrong}: {error.found}"
-    if registry.recorded_digests(copy):
-        return copy
-    raise ArtifactError(
-        f"The champion, {champion}, cannot be compared with: its files are not there",
-        found=remains,
-        fix="restore them; or give the alias back to the version before by `python "
-        f"train/promote.py rollback model={champion.model}`, or delete the alias in MLflow",
-    )
 
 
 def signed(outcome: str, request: Request, command: str, version: Version) -> Decision:

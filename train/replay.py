@@ -17,9 +17,8 @@ from train.config import installed
 if __name__ == "__main__":
     installed.check_or_exit()
 
-from featurestore.printing import print_error
 from featurestore.spec.arguments import given
-from train.config.help import help_or_refuse
+from train.config.help import help_or_refuse, run_command
 from train.config.schema import Config, ConfigError
 
 EXAMPLE = "models:/tissue-probe/7 data.tiles=/new/place/kfold_tiles.parquet"
@@ -51,9 +50,7 @@ if __name__ == "__main__":
     help_or_refuse(sys.argv[1:], usage, check)
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,12 +58,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.console.cli import shown_warnings
-from featurestore.console.tables import print_table
-from featurestore.errors import ArtifactError, FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
-from featurestore.redaction import redacted
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from train.config.encoders import encoders
@@ -77,36 +72,32 @@ from train.config.sweep import chosen_config, rule_variants
 from train.evaluation.confusion import fold_confusions
 from train.evaluation.evaluate import evaluate, evaluation_metrics
 from train.evaluation.jackknife import METHOD
-from train.evaluation.metrics import is_interval_end, needs_probabilities
+from train.evaluation.metrics import is_interval_end
 from train.evaluation.predict import predict_tile_set
+from train.evaluation.reproduction import COUNTED, MEASURED, ROUNDED, compared, judged, same_data
 from train.fitting import selection
 from train.fitting.settings import summary
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import KEYS, Predictions
+from train.reports.replayed import show_data, show_figures, show_run
 from train.runtime.snapshots import inputs_of, make_snapshots
 from train.tracking import registered_models
-from train.tracking.provenance import git_commit
 from train.tracking.runs import FOLDS, INTERVALS, RunRecord, load_run
 
-COUNTED, MEASURED, ROUNDED = 1e-6, 1e-4, 2e-3
-"""How far figures may be apart: counts of tiles; what probabilities make, whose last digits depend
-on the blocks they were computed in; and either, where they were computed in bf16."""
 DIFFERS = 3  # the exit status
 
 
 def main(argv: list[str]) -> int:
     """Replay a run; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(usage())
-        return 0
-    try:
-        check(argv)
-        with shown_warnings(Console(stderr=True)), names.resolved_once():
-            same = replay(argv[0], argv[1:], Console())
-    except FeatureStoreError as error:
-        print_error(error)
-        return 2
+    return run_command(argv, usage, work)
+
+
+def work(argv: list[str]) -> int:
+    """Replay what the arguments name."""
+    check(argv)
+    with shown_warnings(Console(stderr=True)), names.resolved_once():
+        same = replay(argv[0], argv[1:], Console())
     return 0 if same else DIFFERS
 
 
@@ -156,27 +147,6 @@ def folds_of(record: RunRecord) -> list[str]:
     return [value for name, value in record.params.items() if name.startswith(FOLDS)]
 
 
-def judged(rows: list[dict[str, Any]], same: Mapping[str, bool | None]) -> tuple[str, bool]:
-    """Return the verdict on figures and data in words, and whether all is the same."""
-    differing = [row for row in rows if not row["same"]]
-    changed = [key for key, is_same in same.items() if is_same is False]
-    if differing or changed:
-        inputs = f", and the data: {', '.join(changed)}" if changed else ""
-        return f"NOT the same: {len(differing)} of {len(rows)} figures differ{inputs}", False
-    return (
-        f"the same: {len(rows)} figures and all the {'data' if same['snapshot'] else 'artifacts'}",
-        True,
-    )
-
-
-def show_run(record: RunRecord, changes: Mapping[str, str], console: Console) -> None:
-    """Print which run it was, by which code, and what was changed of its configuration."""
-    for key, value in changes.items():
-        console.print(f"changed: {key}={redacted(value)}", soft_wrap=True)
-    console.print(f"run: {record.run}", f"its commit: {record.commit or 'not known'}", sep="\n")
-    console.print(f"commit here: {git_commit() or 'not known'}", soft_wrap=True)
-
-
 def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
     """Return the configuration that a run has recorded, for one that records nothing."""
     if not record.config:
@@ -197,65 +167,6 @@ def replayed_config(record: RunRecord, overrides: list[str]) -> Config:
             fix="replay the run that trained the model",
         )  # fmt: skip
     return replace(config, output=None, resume=False)
-
-
-# -- the data -------------------------------------------------------------------------------------
-
-
-def same_data(
-    record: RunRecord, read: Mapping[str, str], earlier: Mapping[str, str], snapshot: Snapshot
-) -> dict[str, bool | None]:
-    """Return whether each input is as it was recorded; None where only the figures can tell.
-
-    A snapshot is the same if its rows are, whatever rules and code have made them.
-
-    Parameters
-    ----------
-    read, earlier
-        Digests of the artifacts now, by today's rule and by that of runs recorded earlier.
-    """
-    names = [name for name in record.data if not name.startswith("snapshot")]
-    same: dict[str, bool | None] = {
-        name: record.data[name] in (read.get(name), earlier.get(name)) for name in names
-    }
-    if record.contents:
-        same["snapshot"] = snapshot.content in record.contents
-    else:
-        same["snapshot"] = True if snapshot.digest in record.data.values() else None
-    return same
-
-
-def show_data(
-    record: RunRecord, same: Mapping[str, bool | None], digests: Mapping[str, str], console: Console
-) -> None:
-    """Print the digests of the inputs, recorded and found, and what they mean."""
-    snapshots = [digest for name, digest in record.data.items() if name.startswith("snapshot")]
-    same_rules = digests["snapshot"] in snapshots
-    before = record.data | {
-        "snapshot": digests["snapshot"] if same_rules else min(snapshots, default="")
-    }
-    table = pa.table({
-        "input": list(same),
-        "recorded": [before[name][:12] for name in same],
-        "found": [digests.get(name, "")[:12] for name in same],
-        "same": [{True: "yes", False: "NO", None: "?"}[is_same] for is_same in same.values()],
-    })  # fmt: skip
-    print_table(table, console, "data, by the beginning of their digests")
-    if same["snapshot"] is None:
-        console.print(
-            "the run was recorded before the rows of a snapshot had a digest of their own: its "
-            "figures decide"
-        )
-    elif same["snapshot"] and not same_rules:
-        console.print("the rows are the same: other rules, or another code of the views, make them")
-    elif [name for name, is_same in same.items() if not is_same] == ["snapshot"]:
-        console.print(
-            "the artifacts are the same: the rules or the code of the views have changed; "
-            "to tell them apart, replay with the run's commit checked out"
-        )
-
-
-# -- the figures ----------------------------------------------------------------------------------
 
 
 def evaluated(
@@ -339,42 +250,6 @@ def out_of_fold(record: RunRecord, config: Config, snapshot: Snapshot) -> dict[s
     by_fold = {f"best/{name}": value for name, value in summary(score).items()}
     by_fold = {name: value for name, value in by_fold.items() if "loss" not in name}
     return by_fold | evaluation_metrics(evaluation, "oof")
-
-
-def compared(
-    metrics: Mapping[str, float], figures: Mapping[str, float], counted: float, measured: float
-) -> list[dict[str, Any]]:
-    """Return a row for every recorded figure that was found again.
-
-    Parameters
-    ----------
-    counted, measured
-        How far those that count tiles may be apart, and those that probabilities make.
-    """
-    rows = []
-    for name, value in figures.items():
-        if (before := metrics.get(name)) is None:
-            continue
-        tolerance = measured if needs_probabilities(name) else counted
-        same = abs(before - value) <= tolerance or np.isnan([before, value]).all()
-        rows.append({"figure": name, "recorded": before, "found": value, "same": bool(same)})
-    return rows
-
-
-def show_figures(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the figures that differ, then those over all classes; count the others."""
-    overall = [row for row in rows if row["same"] and row["figure"].count("/") == 2]
-    printed = [row for row in rows if not row["same"]] + overall
-    others, rows = len(rows) - len(printed), printed
-    table = pa.table({
-        "figure": [row["figure"] for row in rows],
-        "recorded": [f"{row['recorded']:.6f}" for row in rows],
-        "found": [f"{row['found']:.6f}" for row in rows],
-        "same": ["yes" if row["same"] else "NO" for row in rows],
-    })  # fmt: skip
-    print_table(table, console, "figures")
-    if others:
-        console.print(f"and {others} figures of single classes or groups, all the same")
 
 
 if __name__ == "__main__":

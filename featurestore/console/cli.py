@@ -31,6 +31,7 @@ from featurestore.interpreter import collect_seldom
 from featurestore.printing import Console, is_quiet, print_error, quietly, say
 from featurestore.spec import store_arguments
 from featurestore.spec.places import file_question
+from featurestore.undo import undone_if_refused
 
 WITHOUT_KEYS = ("import", "cover", "completion")
 """Commands that read no configuration."""
@@ -70,12 +71,12 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     collect_seldom()
     # Help and refused arguments do not wait for what reads artifacts.
-    from featurestore.io import cache, names
+    from featurestore.io import names
     from featurestore.io.objects import shared
 
     with shown_warnings(Console(stderr=True)), names.resolved_once():
         shared.use(options.store)
-        with cache.undone_if_refused("digits"):  # which nobody asked for who was refused
+        with undone_if_refused("digits"):  # which nobody asked for who was refused
             return work(options.run)(options) or 0
 
 

@@ -1,9 +1,7 @@
 """Assignments of folds as artifacts: on this machine, and in MLflow; found again, never remade."""
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +22,8 @@ from featurestore.spec.rules import FoldRules, LabelRules, field_names, values_o
 from featurestore.spec.store_spec import StoreSpec
 
 T = TypeVar("T")
+Damaged = Callable[[Path, str], ArtifactError]
+"""Makes a refusal of a file and what is wrong with it."""
 NAME = "folds"
 FILE = "folds.parquet"
 RULES = field_names(LabelRules, FoldRules)
@@ -67,7 +67,7 @@ class Wanted:
     @cached_property
     def rules(self) -> str:
         """The digest of rules and method: assignments that share it may extend each other."""
-        return _digest(_how(self.spec, METHOD))
+        return digests.of_values(_how(self.spec, METHOD))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def content(spec: StoreSpec, tiles: str, method: int = METHOD) -> str:
     tiles
         The digest of the artifact.
     """
-    return _digest([tiles, *_how(spec, method)])
+    return digests.of_values([tiles, *_how(spec, method)])
 
 
 def _how(spec: StoreSpec, method: int) -> list[Any]:
@@ -111,10 +111,6 @@ def _how(spec: StoreSpec, method: int) -> list[Any]:
     if spec.kfold_strategy == "stratified_group" and method > 1:  # the others are as ever
         parts.append({"method": method})
     return parts
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 # -- to find them ----------------------------------------------------------------------------------
@@ -153,9 +149,21 @@ def _here() -> list[Kept]:
     for name in set(shared.names(NAME, again=True)) - set(cache.names(NAME)):
         with suppress(ArtifactError):  # a damaged one has been warned of
             cache.open_entry(NAME, name).lock.close()  # which brings it here
-    files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
-    origins = ((file, origin_of(opened(file, pq.read_schema, _damaged))) for file in files)
-    return [Kept(str(file), origin) for file, origin in origins if origin]
+    return [Kept(str(file), origin) for file, origin in in_cache(NAME, FILE, _damaged)]
+
+
+def in_cache(kind: str, name: str, damaged: Damaged) -> Iterator[tuple[Path, Origin]]:
+    """Yield the files of a name in the cache's folders of a kind, those that have an origin.
+
+    Raises
+    ------
+    ArtifactError
+        As `opened`.
+    """
+    for folder in cache.names(kind):
+        file = cache.place(kind, folder) / name
+        if origin := origin_of(opened(file, pq.read_schema, damaged)):
+            yield file, origin
 
 
 def _logged(tag: str, value: str) -> list[Kept]:
@@ -171,7 +179,7 @@ def _logged_by_tile(wanted: Wanted, method: int) -> list[Kept]:
     if not any(fragment.partition for fragment in wanted.tiles.fragments):  # which it left out
         sums.append(digests.earlier(named))
     cohorts = [content(wanted.spec, one, method) for one in dict.fromkeys(sums)]
-    rules = _digest(_how(wanted.spec, method))
+    rules = digests.of_values(_how(wanted.spec, method))
     return [
         Kept(f"{one.root}/{FILE}", Origin(cohorts[0], rules, "", one.made, CONVERTED), by_tile=True)
         for cohort in cohorts
@@ -212,12 +220,24 @@ def _file(kept: Kept) -> Path:
     """Return the file of an assignment, downloaded if it is not here, sound if it is."""
     file = Path(uris.local_path(kept.uri))
     is_here = kept.uri == str(file)
-    if is_here and (wrong := seals.fault(file.parent, file.parent.name, cache.NONE)):
-        raise _damaged(file, wrong)
+    if is_here:
+        check_seal(file, _damaged)
     return file
 
 
-def opened(file: Path, reader: Callable[[Path], T], damaged: Callable[..., ArtifactError]) -> T:
+def check_seal(file: Path, damaged: Damaged) -> None:
+    """Refuse a file whose folder is not as it was sealed.
+
+    Raises
+    ------
+    ArtifactError
+        What ``damaged`` makes of the file and what is wrong with it.
+    """
+    if wrong := seals.fault(file.parent, file.parent.name, cache.NONE):
+        raise damaged(file, wrong)
+
+
+def opened(file: Path, reader: Callable[[Path], T], damaged: Damaged) -> T:
     """Return what a reader of Parquet makes of a file.
 
     Raises

@@ -10,7 +10,7 @@ import numpy as np
 
 from featurestore.errors import library_needed
 from featurestore.importing.chunks import stored_rows
-from featurestore.importing.slide import Array, Blocks, fault
+from featurestore.importing.slide import Array, Blocks, fault, size_of
 
 COORDINATES = "coords"
 
@@ -32,13 +32,9 @@ def opened(file: Path) -> Iterator[Any]:
             yield content
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # as what is damaged has it
         raise fault(
-            file, "is not a whole HDF5 file", f"{_size(file)}; {error}",
+            file, "is not a whole HDF5 file", f"{size_of(file)}; {error}",
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip
-
-
-def _size(file: Path) -> str:
-    return f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
 
 
 def dataset(file: Path, content: Any, *names: str) -> Any:

@@ -136,6 +136,11 @@ def fault(file: Path, wrong: str, found: object, fix: str) -> ArtifactError:
     return ArtifactError(f"{file} {wrong}", found=str(found), fix=fix)
 
 
+def size_of(file: Path) -> str:
+    """Return how large a file is, in words, for the refusal of one that is not whole."""
+    return f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
+
+
 def check_lengths(file: Path, embeddings: tuple[int, ...], coordinates: tuple[int, ...]) -> None:
     """Refuse embeddings and coordinates that do not belong together, by their shapes.
 

@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from featurestore.errors import library_needed
-from featurestore.importing.slide import Array, fault
+from featurestore.importing.slide import Array, fault, size_of
 
 
 def load(file: Path) -> Any:
@@ -47,9 +47,8 @@ def _loaded(file: Path) -> Any:
             str(error).splitlines()[0][:200], "save the tensor alone: torch.save(features, FILE)",
         ) from error  # fmt: skip
     except Exception as error:  # of a damaged pickle: of any kind
-        size = f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
         raise fault(
-            file, "is not a whole file of torch", f"{size}; {str(error).splitlines()[:1]}",
+            file, "is not a whole file of torch", f"{size_of(file)}; {str(error).splitlines()[:1]}",
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip
 

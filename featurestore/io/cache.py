@@ -10,19 +10,20 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, NamedTuple
+from typing import IO
 
-from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreError
+from featurestore.errors import ArtifactError, DamageWarning
 from featurestore.io import locks, seals
 from featurestore.io.atomic import HOME, publish
 from featurestore.io.objects import shared
 from featurestore.io.seals import Checks
+from featurestore.undo import try_out
 
 NAME_LENGTH = 16  # hexadecimal digits of a digest: 64 bits
 BUILDING, REMOVING, BROKEN = ".building-", ".removing-", ".broken-"
@@ -32,14 +33,6 @@ AGAIN = "make it again, for example by `featurestore materialise`"
 
 
 _BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
-_ON_TRIAL: list[tuple[str | None, list["Trial"]]] = []  # kind, trials of each `undone_if_refused`
-
-
-class Trial(NamedTuple):
-    """What `undone_if_refused` does after a refusal: all is let go of, then undone."""
-
-    let_go: Callable[[], object]
-    undo: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def get_or_build(
     checks
         Of files that have a checksum of their own, see `featurestore.io.seals`.
     on_trial
-        Whether `undone_if_refused` may remove it.
+        Whether `featurestore.undo.undone_if_refused` may remove it.
 
     Raises
     ------
@@ -113,60 +106,6 @@ def get_or_build(
                     is_new = True
     except OSError as error:
         raise refusal(folder, error) from error
-
-
-@contextmanager
-def undone_if_refused(kind: str | None = None) -> Iterator[None]:
-    """Undo what is built in the meantime if it ends in a refusal, the last first.
-
-    What another process has begun to use stays. So does all after an interruption, which refuses
-    nothing: the next run goes on with it.
-
-    Parameters
-    ----------
-    kind
-        Undo entries of this kind alone.
-    """
-    with _on_trial(kind) as trials:
-        try:
-            yield
-        except FeatureStoreError:
-            _undo_all(trials)
-            raise
-
-
-@contextmanager
-def undone(kind: str) -> Iterator[None]:
-    """Undo what is built of a kind in the meantime, as `undone_if_refused`, whatever happens."""
-    with _on_trial(kind) as trials:
-        with undone_if_refused(kind):
-            yield
-        _undo_all(trials)
-
-
-@contextmanager
-def _on_trial(kind: str | None) -> Iterator[list[Trial]]:
-    """Yield a list of what is built in the meantime."""
-    trials: list[Trial] = []
-    _ON_TRIAL.append((kind, trials))
-    try:
-        yield trials
-    finally:
-        _ON_TRIAL.pop()
-
-
-def _undo_all(trials: Sequence[Trial]) -> None:
-    for trial in trials:
-        trial.let_go()  # or this process would be in its own way
-    for trial in reversed(trials):
-        trial.undo()
-
-
-def try_out(let_go: Callable[[], object], undo: Callable[[], object], kind: str = "") -> None:
-    """Have something, or an entry of a kind, undone after a refusal, see `undone_if_refused`."""
-    for only, trials in _ON_TRIAL:
-        if only in (None, kind):
-            trials.append(Trial(let_go, undo))
 
 
 def _undo(folder: Path, is_new: bool) -> None:

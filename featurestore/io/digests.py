@@ -5,13 +5,14 @@ see `Identity`. `featurestore.io.ledger` keeps it between processes.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from featurestore.errors import ArtifactError
 from featurestore.io import ledger
@@ -57,6 +58,11 @@ def earlier(files: Mapping[str, Path]) -> str:
 def _combined(named: Iterable[tuple[str, Path]], by_path: Mapping[Path, str]) -> str:
     lines = (f"{name}:{by_path[file]}\n" for name, file in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def of_values(values: Any) -> str:
+    """Return the SHA-256 of plain values: of lists in their order, of mappings in any."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def stamp(files: Mapping[str, Path]) -> str:

@@ -37,21 +37,21 @@ from featurestore.snapshots.layout import (
     SLIDES,
     SNAPSHOTS,
     Matrices,
-    combined_digest,
 )
 from featurestore.snapshots.leakage import Finding, find_duplicates, find_leaks, findings_of
 from featurestore.snapshots.part_list import read_parts, remove_unnamed, write_parts
 from featurestore.snapshots.snapshot import Snapshot
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
+from featurestore.undo import try_out, undone_if_refused
 from featurestore.views.fates import distribution_view, funnel_view, possible_fates
 from featurestore.views.folds import KEY, check_fold
 from featurestore.views.joins import look_up
 
 VIEWS = (
-    "contract/parquet_table", "embeddings/batches", "embeddings/near",
-    "folds/assign", "folds/units", "io/parquet", "io/walk",
-    "snapshots/duplicates", "snapshots/leakage", "store",
+    "contract/artifacts", "contract/parquet_table", "embeddings/batches", "embeddings/near",
+    "folds/assign", "folds/units", "graph", "io/parquet", "io/walk",
+    "snapshots/duplicates", "snapshots/leakage",
     "views/classes", "views/fates", "views/filters", "views/folds", "views/joins", "views/labels",
     "views/leakage", "views/precision", "views/thresholds",
 )  # fmt: skip
@@ -121,8 +121,8 @@ def materialise(
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
     if not ledger.exists():  # what is refused later, as another variant, undoes it
-        cache.try_out(lambda: None, ledger.remove)
-    with cache.undone_if_refused(), lease():
+        try_out(lambda: None, ledger.remove)
+    with undone_if_refused(), lease():
         snapshot = Materialisation(store, rows or Rows(None), folds).run()
     try:  # after all that is refused; a store that does not answer undoes nothing
         _share(store, snapshot)
@@ -174,7 +174,7 @@ class Materialisation:
             content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
         # What the store remembers is of these files, or nobody may call it by their digest.
         store.sources.confirm()
-        digest = combined_digest(content)
+        digest = digests.of_values(content)
         if spec.tiles and store.assignment:
             artifact.keep(store.assignment)
 
@@ -239,7 +239,7 @@ class Materialisation:
         if name not in self.conversions:
             target = Target(dimension(self.dataset(prefix)), self.store.spec.storage)
             conversion = self.conversion(self.dataset(prefix), target, sums)
-            cache.try_out(lambda: None, lambda: remove_unnamed(conversion.new))
+            try_out(lambda: None, lambda: remove_unnamed(conversion.new))
             self.conversions[name] = conversion
             conversion.run(self.rows)
             self.store.sources.confirm()

@@ -1,9 +1,5 @@
 """What a snapshot's folder holds."""
 
-import hashlib
-import json
-from typing import Any
-
 import pyarrow as pa
 
 from featurestore.embeddings.matrix import EmbeddingMatrix
@@ -42,8 +38,3 @@ PART = pa.schema(
 
 Matrices = dict[str, EmbeddingMatrix]
 """By the prefix of a cohort."""
-
-
-def combined_digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of plain values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()

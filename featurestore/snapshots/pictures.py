@@ -6,8 +6,8 @@ import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
 
-from featurestore.io import cache
-from featurestore.snapshots.layout import SNAPSHOTS, combined_digest
+from featurestore.io import cache, digests
+from featurestore.snapshots.layout import SNAPSHOTS
 from featurestore.snapshots.snapshot import Snapshot
 
 KIND = "pictures"
@@ -39,7 +39,7 @@ def drawn(snapshot: Snapshot, draw: Callable[[Path], object]) -> list[Path]:
         draw(folder)
         (folder / OF).write_text(snapshot.folder.name)
 
-    return sorted(cache.built(KIND, combined_digest(content), build).glob("*.png"))
+    return sorted(cache.built(KIND, digests.of_values(content), build).glob("*.png"))
 
 
 def collect() -> list[Path]:

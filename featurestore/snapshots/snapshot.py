@@ -19,8 +19,8 @@ from featurestore.backend import engine, errors
 from featurestore.errors import EmptyViewError
 from featurestore.folds import artifact
 from featurestore.folds.origin import Origin
-from featurestore.io import cache
-from featurestore.snapshots.layout import FATES, SLIDES, Matrices, combined_digest
+from featurestore.io import cache, digests
+from featurestore.snapshots.layout import FATES, SLIDES, Matrices
 from featurestore.snapshots.leakage import Finding, findings_of
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.rules import LabelRules, field_names
@@ -59,7 +59,7 @@ class Snapshot:
     @property
     def content(self) -> str:
         """SHA-256 of the fates: equal where the rows are, however they came about."""
-        return combined_digest(
+        return digests.of_values(
             {name: part["content"] for name, part in self.manifest["cohorts"].items()}
         )
 

@@ -17,15 +17,8 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.representer import SafeRepresenter
 
 from featurestore.errors import ConfigError
+from featurestore.spec.scalars import FRACTION, NULL, SCALARS, TEXT, is_plain, is_quoted, scalar
 
-NULL, TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
-SCALARS = {f"tag:yaml.org,2002:{name}" for name in
-           ("str", "null", "bool", "int", "float", "timestamp", "value", "merge")}  # fmt: skip
-TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True)
-TRUTH |= dict.fromkeys(("false", "no", "off", "0"), False)
-WHOLE = r"[+-]?(0|[1-9][0-9]*(_[0-9]+)*)"
-FRACTION = rf"({WHOLE}\.?|{WHOLE}?\.[0-9]+(_[0-9]+)*|[+-]\.[0-9]+)([eE][+-]?[0-9]+)?"
-DIGITS = 300  # a longer number is none
 EXAMPLES = {int: "4", float: "0.1", bool: "true", list[int]: "[0,1,4]", list[float]: "[0.1,0.2]"}
 
 
@@ -81,7 +74,7 @@ class Reader:
         contents: dict[str, Node] = {}
         spellings: dict[str, Node] = {}
         for name, content in node.value:
-            if not isinstance(name, ScalarNode) or not _plain(name):
+            if not isinstance(name, ScalarNode) or not is_plain(name):
                 raise ConfigError(
                     f"A key of {key or self.source} is not text",
                     found=self.excerpt(name, "key"),
@@ -132,9 +125,9 @@ class Reader:
                 for name, content in self.entries(node, key).items()
             }
         if isinstance(node, ScalarNode):
-            scalar = _scalar(kind, node)
-            if scalar is not None:
-                return scalar
+            value = scalar(kind, node)
+            if value is not None:
+                return value
         raise self.refused(kind, node, key)
 
     def argument(self, kind: Any, text: str, key: str) -> Any:
@@ -187,7 +180,7 @@ class Reader:
         if not self.source:
             return f"{key}={text}"
         line = f", line {node.start_mark.line + 1}" if node.start_mark else ""
-        quote = "'" if _quoted(node) else ""
+        quote = "'" if is_quoted(node) else ""
         return f"{key}: {quote}{text}{quote} in {self.source}{line}"
 
     def _one_of(self, kind: Any, node: Node, key: str) -> Any:
@@ -305,37 +298,6 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def _scalar(kind: Any, node: ScalarNode) -> str | int | float | bool | None:
-    """Return the value of a word; None if it is none of the type."""
-    word = node.value
-    if kind is str:
-        return word if _plain(node) and node.tag != NULL else None
-    if get_origin(kind) is Literal:
-        return word if word in get_args(kind) else None
-    if _quoted(node) or len(word) > DIGITS:
-        return None
-    if kind is bool:
-        return TRUTH.get(word.lower())
-    if kind is int and re.fullmatch(WHOLE, word, re.ASCII):
-        return int(word)
-    if kind is float and re.fullmatch(FRACTION, word, re.ASCII):
-        number = float(word)
-        return number if abs(number) != float("inf") else None
-    return None
-
-
-def _plain(node: ScalarNode) -> bool:
-    """Return whether a word was written, or is text in Python: not a number, nor a truth."""
-    return node.start_mark is not None or node.tag == TEXT
-
-
-def _quoted(node: Node) -> bool:
-    """Return whether somebody has said that a word is text."""
-    if not isinstance(node, ScalarNode):
-        return False
-    return bool(node.style) if node.start_mark else node.tag == TEXT
-
-
 def _advice(kind: Any, node: Node, key: str) -> str:
     """Return what to write instead of a value that is not of its key's type."""
     word = node.value if isinstance(node, ScalarNode) else ""
@@ -346,7 +308,7 @@ def _advice(kind: Any, node: Node, key: str) -> str:
     ]
     if plain != word and (int in kinds or float in kinds) and re.fullmatch(FRACTION, plain):
         return f"write {plain}: readers differ about numbers with a 0 in front"
-    if _quoted(node) and re.fullmatch(FRACTION, word):
+    if is_quoted(node) and re.fullmatch(FRACTION, word):
         return f"write {word} without quotes"
     if node.tag == NULL and str in kinds:
         return "quote it, if that is the text: 'null'"

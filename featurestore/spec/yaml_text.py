@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from featurestore.spec.typed import TEXT
+from featurestore.spec.scalars import TEXT
 
 
 class Dumper(yaml.SafeDumper):

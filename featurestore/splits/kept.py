@@ -1,22 +1,19 @@
 """Splits that were made: in a folder, on this machine, in MLflow; found again, never remade."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
-from featurestore.folds.artifact import opened
+from featurestore.folds.artifact import check_seal, in_cache, opened
 from featurestore.folds.assignment import Assignment, origin_of
 from featurestore.folds.origin import Origin
-from featurestore.io import cache, mlflow_artifacts, seals, uris
+from featurestore.io import cache, digests, mlflow_artifacts, uris
 from featurestore.spec.rules import LabelRules, field_names, values_of
 from featurestore.spec.split_rules import SplitRules
 from featurestore.spec.store_spec import StoreSpec
@@ -49,7 +46,7 @@ class Wanted:
     def cohort(self) -> str:
         """The digest of artifacts, rules and method, by which a split is found."""
         labels = values_of(self.spec, field_names(LabelRules))
-        return _digest([dict(self.artifacts), labels, self.under])
+        return digests.of_values([dict(self.artifacts), labels, self.under])
 
     @cached_property
     def under(self) -> str:
@@ -58,11 +55,7 @@ class Wanted:
         Label rules are none of them: who tries another threshold keeps what is held out.
         """
         rules = asdict(self.rules) | {"stratify": sorted(self.rules.stratify)}
-        return _digest([rules, METHOD])
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=dict).encode()).hexdigest()
+        return digests.of_values([rules, METHOD])
 
 
 @dataclass(frozen=True)
@@ -90,9 +83,7 @@ def in_folder(folder: Path) -> Kept | None:
 
 def find(wanted: Wanted) -> list[Kept]:
     """Return the splits under the same rules on this machine and in MLflow, of any cohort."""
-    files = (cache.place(NAME, name) / FILE for name in cache.names(NAME))
-    origins = ((file, origin_of(opened(file, pq.read_schema, _damaged))) for file in files)
-    kept = [Kept(str(file), origin) for file, origin in origins if origin]
+    kept = [Kept(str(file), origin) for file, origin in in_cache(NAME, FILE, _damaged)]
     kept = [one for one in kept if one.origin.rules == wanted.under]
     for build in mlflow_artifacts.find_builds(NAME, {f"{TAG}rules": wanted.under}):
         tags = {k.removeprefix(TAG): v for k, v in build.tags.items() if k.startswith(TAG)}
@@ -107,9 +98,8 @@ def read(kept: Kept, rules: SplitRules) -> Assignment:
 
 def _rows(kept: Kept, rules: SplitRules) -> pa.Table:
     file = Path(uris.local_path(kept.uri))
-    is_cached = file.parent == cache.place(NAME, kept.origin.name)
-    if is_cached and (wrong := seals.fault(file.parent, file.parent.name, cache.NONE)):
-        raise _damaged(file, wrong)
+    if file.parent == cache.place(NAME, kept.origin.name):
+        check_seal(file, _damaged)
     table = opened(file, pq.read_table, _damaged)
     if rules.group not in table.column_names:
         raise _damaged(file, f"columns {', '.join(table.column_names)}, not {rules.group}")

@@ -20,9 +20,9 @@ from refused import arguments, imported
 from featurestore.io import ledger
 from featurestore.snapshots import meaning
 from train import probe, replay
+from train.evaluation.reproduction import compared
 from train.models import checkpoint
-from train.replay import compared
-from train.tracking import registry
+from train.tracking import version_files
 from train.tracking.mlflow_tracker import MlflowTracker
 
 
@@ -164,11 +164,11 @@ def test_a_tampered_model(run: str, recorded: bool, capsys: pytest.CaptureFixtur
     network.get_submodule("head").bias += 100 * torch.arange(2)
     checkpoint.save(file, trained)
     client = mlflow.MlflowClient(database())
-    sums = client.get_run(run).data.tags[registry.DIGESTS_TAG]
+    sums = client.get_run(run).data.tags[version_files.DIGESTS_TAG]
     if not recorded:  # as of a run before there were digests
-        client.delete_tag(run, registry.DIGESTS_TAG)
+        client.delete_tag(run, version_files.DIGESTS_TAG)
     status, output = again(capsys, run)
-    client.set_tag(run, registry.DIGESTS_TAG, sums)
+    client.set_tag(run, version_files.DIGESTS_TAG, sums)
     file.write_bytes(kept)
     if recorded:
         assert (status, f"found: {checkpoint.FILE} changed" in output) == (2, True)

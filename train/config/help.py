@@ -60,6 +60,28 @@ def check_or_exit(argv: list[str]) -> None:
     help_or_refuse(argv, usage, _check)
 
 
+def run_command(
+    argv: Sequence[str], usage: Callable[[], str], work: Callable[[list[str]], int]
+) -> int:
+    """Print the help, or do the work of a command; return the exit status, 2 after a refusal.
+
+    Parameters
+    ----------
+    usage
+        Returns the help.
+    work
+        Is given the arguments; returns the exit status.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(usage(), flush=True)
+        return 0
+    try:
+        return work([*argv])
+    except FeatureStoreError as error:
+        print_error(error)
+        return 2
+
+
 def help_or_refuse(
     argv: Sequence[str], usage: Callable[[], str], check: Callable[[list[str]], object]
 ) -> None:

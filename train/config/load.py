@@ -27,8 +27,9 @@ from featurestore.spec import bounds, places
 from featurestore.spec.arguments import check_form, given, twice
 from featurestore.spec.keys import documented, unset
 from featurestore.spec.places import file_question
+from featurestore.spec.scalars import TEXT
 from featurestore.spec.trees import Tree, changed, leaves, one_values
-from featurestore.spec.typed import TEXT, Reader, nearest
+from featurestore.spec.typed import Reader, nearest
 from train.config import encoders
 from train.config.compose import Templates
 from train.config.rules import check, check_sweep

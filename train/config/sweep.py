@@ -6,7 +6,8 @@ from typing import Any
 
 from featurestore.spec.rules import FoldRules, LabelRules, field_names
 from featurestore.spec.trees import Tree, changed
-from train.config.schema import Config, Sweep
+from train.config.schema import Config
+from train.config.sections import Sweep
 
 SWEPT = set(field_names(Sweep)) - {"thresholds"}  # whose classes are swept one by one
 RULES = tuple(name for name in field_names(FoldRules, LabelRules) if name in SWEPT)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from train.config.schema import Evidence
+from train.config.sections import Evidence
 from train.evaluation.calibration import risk_coverage
 from train.evaluation.confusion import absent_classes, confusions, slide_accuracy, slide_summary
 from train.evaluation.curves import Curve

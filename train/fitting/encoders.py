@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from featurestore.errors import ArtifactError
-from featurestore.io import cache
 from featurestore.printing import Console
+from featurestore.undo import undone_if_refused
 from train.config.encoders import encoders, named, of_encoder
 from train.config.schema import Config
 from train.config.store import open_store
@@ -33,7 +33,7 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
     with ExitStack() as locks:
         tracker = open_tracker(config, locks)
         jobs = []
-        with cache.undone_if_refused(), each_once():
+        with undone_if_refused(), each_once():
             for name in encoders(config):
                 with named(name):
                     jobs.append(open_encoder(of_encoder(config, name), console))

@@ -13,7 +13,6 @@ import pyarrow as pa
 from featurestore import examples
 from featurestore.errors import DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
-from featurestore.io import cache
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.snapshots.leakage import Finding, raise_leaks
@@ -21,6 +20,7 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
+from featurestore.undo import undone, undone_if_refused
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
@@ -124,7 +124,7 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
-        with cache.undone_if_refused():  # what the rehearsal has made as well
+        with undone_if_refused():  # what the rehearsal has made as well
             rehearse(config, (tracker, model), console, processes)
             job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
@@ -157,7 +157,7 @@ def rehearse(
     tracker, model = opened
     if not logs_digits(config):
         return
-    with warnings.catch_warnings(), cache.undone(artifact.NAME):
+    with warnings.catch_warnings(), undone(artifact.NAME):
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
         warnings.simplefilter("default", DamageWarning)  # but for what is mended now
         local = with_artifacts(config, examples.digits(log=False))
@@ -184,7 +184,7 @@ def open_tiles(
     variants = rule_variants(config) if is_sweep(config) else [{}]
     stores = [with_rules(store, rules) for rules in variants]
     rows, folds = Rows(console), asked_folds(config, [])
-    with cache.undone_if_refused():  # one of several variants may be
+    with undone_if_refused():  # one of several variants may be
         snapshots = make_snapshots(config, stores, rows, folds)
         job = replace(_choose(snapshots, config), model=model)
         check_fits(job)

@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 from featurestore.io import atomic
 from featurestore.io.parquet import Dataset
 from featurestore.printing import Console
-from train.config.schema import Config, Maps
+from train.config.schema import Config
+from train.config.sections import Maps
 from train.overlays import geojson
 from train.overlays.label_map import (
     NONE,

@@ -13,10 +13,10 @@ from typing import Protocol, Self, TypeVar
 import pyarrow as pa
 from accelerate.utils import set_seed
 
-from featurestore.io import cache
 from featurestore.io.names import resolved_once
 from featurestore.io.objects import shared
 from featurestore.printing import Console
+from featurestore.undo import undone_if_refused
 from train.config.encoders import encoders, named
 from train.config.ranks import speaks
 from train.config.schema import Config
@@ -94,7 +94,7 @@ def start_run(
         opened: list[tuple[Inputs, J]] = []  # what the main process keeps to itself
 
         def open_all() -> J:
-            with cache.undone_if_refused("digits"):
+            with undone_if_refused("digits"):
                 inputs, job = prepare(config, console, processes.world)
             stack.callback(inputs.locks.close)
             check(config, job.slides)

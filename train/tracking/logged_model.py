@@ -9,7 +9,7 @@ from typing import Any
 from featurestore.io import names
 from featurestore.io.mlflow_artifacts import unsaid
 from train.models.checkpoint import TrainedModel
-from train.tracking import model_folder, registry
+from train.tracking import model_folder, registry, version_files
 from train.tracking.batches import METRICS, batched
 from train.tracking.datasets import by_metric
 
@@ -132,4 +132,4 @@ def register(uri: str, name: str, described: Described) -> str:
 def complete_version(model: str, number: str, described: Described) -> None:
     """Describe and tag a version that was registered; it ends with the digests of its files."""
     registry.describe(model, number, described.card, described.tags)
-    registry.record_digests(model, number)
+    version_files.record_digests(model, number)

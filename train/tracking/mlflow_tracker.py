@@ -15,7 +15,7 @@ from featurestore.io.mlflow_artifacts import make_tables, use_tracking
 from featurestore.redaction import redacted
 from train.models.checkpoint import TrainedModel
 from train.predictions.files import as_json
-from train.tracking import datasets, logged_model, registry
+from train.tracking import datasets, logged_model, registry, version_files
 from train.tracking.batches import METRICS, PARAMS, batched
 from train.tracking.experiments import open_experiment
 from train.tracking.left_over import forget_left_over
@@ -23,6 +23,7 @@ from train.tracking.lost_server import survives_lost_server
 from train.tracking.provenance import git_commit
 from train.tracking.runs import FIGURES, get_run
 from train.tracking.tracker import Step, every
+from train.tracking.version_files import DIGESTS_TAG
 
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
 SYSTEM = "system/"  # begins the names of MLflow's metrics of the machine
@@ -287,7 +288,7 @@ class MlflowTracker:
     @survives_lost_server
     def checkpoint(self, path: Path) -> None:
         """Record a file as an artifact, and its digest in a tag of the run."""
-        self.client.set_tag(self._now, registry.DIGESTS_TAG, registry.line(path, path.name))
+        self.client.set_tag(self._now, DIGESTS_TAG, version_files.line(path, path.name))
         self.client.log_artifact(self._now, str(path))
 
     @survives_lost_server
@@ -331,7 +332,7 @@ class MlflowTracker:
         described = logged_model.Described(card, self.named, self.datasets)
         for version in self._versions() if self.goes_on else []:
             if name and version.name == name:
-                if registry.DIGESTS_TAG not in version.tags:  # it was cut off before
+                if DIGESTS_TAG not in version.tags:  # it was cut off before
                     logged_model.complete_version(name, str(version.version), described)
                 return f"models:/{name}/{version.version}"
         model = logged_model.log(

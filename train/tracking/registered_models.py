@@ -8,7 +8,8 @@ from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import downloads, names, uris
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
-from train.tracking import registry, runs
+from train.tracking import registry, runs, version_files
+from train.tracking.version_files import DIGESTS_TAG
 
 
 def load(uri: str) -> TrainedModel:
@@ -70,10 +71,10 @@ def unlike(uri: str) -> list[str]:
 def _of_version(uri: str) -> list[str]:
     model, number = names.numbered(uri)
     version = registry.version(model, int(number))
-    wrong = registry.verify_files(version, Path(uris.local_path(names.split(uri)[0])))
+    wrong = version_files.verify_files(version, Path(uris.local_path(names.split(uri)[0])))
     if wrong is None:
         warnings.warn(
-            f"Nobody has recorded the digests of {uri} (its tag {registry.DIGESTS_TAG}): that its "
+            f"Nobody has recorded the digests of {uri} (its tag {DIGESTS_TAG}): that its "
             "files are those that were registered is not known; versions of train/probe.py "
             "have them",
             FeatureStoreWarning,
@@ -84,7 +85,7 @@ def _of_version(uri: str) -> list[str]:
 
 def _of_run(uri: str) -> list[str]:
     run, _, inside = uri.removeprefix("runs:/").partition("/")
-    recorded = registry.by_name(runs.get_run(run).data.tags.get(registry.DIGESTS_TAG, ""))
+    recorded = version_files.by_name(runs.get_run(run).data.tags.get(DIGESTS_TAG, ""))
     file = Path(uris.local_path(uri))
     if inside not in recorded or not file.is_file():
         return []

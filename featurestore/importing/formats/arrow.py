@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from featurestore.importing import tables
 from featurestore.importing.files import slide_name, source_files
-from featurestore.importing.slide import Request, Slide, fault
+from featurestore.importing.slide import Request, Slide, fault, size_of
 from featurestore.importing.tables import Source
 from featurestore.io import parquet
 
@@ -132,9 +132,8 @@ def _schema(file: Path) -> pa.Schema:
         schema.names  # noqa: B018 -- they may be no text
         return schema
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        size = f"{file.stat().st_size:,} bytes" if file.is_file() else "no file"
         raise fault(
-            file, "is not a whole Arrow file", f"{size}; {str(error).splitlines()[0]}",
+            file, "is not a whole Arrow file", f"{size_of(file)}; {str(error).splitlines()[0]}",
             "copy it again, or write it again",
         ) from error  # fmt: skip
 

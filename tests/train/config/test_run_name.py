@@ -7,7 +7,8 @@ import pytest
 
 from train.config.load import load
 from train.config.run_name import LONGEST, run_name
-from train.config.schema import Config, Data, Sweep, Tracking
+from train.config.schema import Config
+from train.config.sections import Data, Sweep, Tracking
 
 GROUP = Config(
     data=Data(name="virchow2"), fold=4, kfold_strategy="stratified_group", optimizer="lbfgs"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from predicted import predictions
 
-from train.config.schema import Evidence
+from train.config.sections import Evidence
 from train.engine.confusion import confusion_index
 from train.evaluation.evaluate import Evaluation, evaluate, evaluation_metrics
 from train.predictions.table import Predictions

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from train.config.schema import Config, Data, Sweep
+from train.config.schema import Config
+from train.config.sections import Data, Sweep
 from train.config.text import text
 from train.promotion import candidate, checks, decision
 from train.promotion.candidate import CandidateEvaluation, recorded_config, training_differences

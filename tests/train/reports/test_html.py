@@ -16,7 +16,7 @@ from refused import arguments
 from selenium.webdriver.common.by import By
 
 from train import probe
-from train.config.schema import Evidence
+from train.config.sections import Evidence
 from train.evaluation.evaluate import evaluate
 from train.predictions.table import Predictions
 from train.reports import results

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore.printing import Console
-from train.config.schema import Config, Sweep
+from train.config.schema import Config
+from train.config.sections import Sweep
 from train.evaluation.calibration import calibrate
 from train.predictions.table import Predictions
 from train.reports.calibration import say, show

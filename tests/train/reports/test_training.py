@@ -21,7 +21,8 @@ from test_html import Reader
 
 from train import export, probe
 from train.config.hyperparameters import HYPERPARAMETERS, MODEL, PROBE, unused
-from train.config.schema import PROBES, Config, Evidence, Sweep
+from train.config.schema import PROBES, Config
+from train.config.sections import Evidence, Sweep
 from train.config.sweep import SLIDES, chosen_config, settings, trained_config
 from train.config.text import text
 from train.engine.heads import train_mask

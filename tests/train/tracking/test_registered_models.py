@@ -12,7 +12,7 @@ from featurestore.io import mlflow_artifacts
 from train import export, probe, replay
 from train.models import checkpoint
 from train.predictions import partitions
-from train.tracking import registered_models, registry
+from train.tracking import registered_models, version_files
 from train.tracking.mlflow_tracker import MlflowTracker
 
 
@@ -105,7 +105,7 @@ def test_files_that_are_not_as_registered_are_refused_by_every_command(
 
 def test_a_version_without_digests_is_loaded_with_a_warning(uri: str):
     number = register(BETTER)
-    mlflow.MlflowClient().delete_model_version_tag(MODEL, number, registry.DIGESTS_TAG)
+    mlflow.MlflowClient().delete_model_version_tag(MODEL, number, version_files.DIGESTS_TAG)
     with pytest.warns(FeatureStoreWarning, match=f"digests of models:/{MODEL}/{number}"):
         registered_models.load(f"models:/{MODEL}/{number}")
 
