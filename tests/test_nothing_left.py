@@ -47,6 +47,8 @@ def test_a_question_about_runs_makes_no_store_and_names_the_one_it_asked(
         (probe.main, ["fold=9"], "Fold 9 does not exist"),
         (probe.main, ["fold=9", "tracking.enabled=false"], "Fold 9 does not exist"),
         (probe.main, ["fold=1", "data.tiles=nowhere.parquet"], "no Parquet file at nowhere"),
+        (probe.main, ["fold=1", "resume=true"], "There is nothing to resume"),
+        (probe.main, ["fold=1", "sweep.tissue_prop_min=[0.2,1.1]"], "Every tile is dropped"),
         (cli.main, ["sql", "selec 1"], "could not run the query"),
     ],
 )
@@ -59,7 +61,13 @@ def test_digits_that_were_not_used_are_not_kept(
     assert not list(empty.iterdir())
 
 
-def test_digits_that_were_there_before_stay(empty: Path):
+def test_digits_that_were_there_before_stay_and_damage_is_told(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+):
     assert cli.main(["funnel"]) == 0
     assert cli.main(["sql", "selec 1"]) == 2
-    assert list((empty / ".featurestore" / "digits").glob("*/kfold_tiles.parquet"))
+    [tiles] = (empty / ".featurestore" / "digits").glob("*/kfold_tiles.parquet")
+    tiles.write_bytes(tiles.read_bytes()[:-1])
+    capsys.readouterr()
+    assert probe.main(["fold=9"]) == 2
+    assert "is damaged (kfold_tiles.parquet" in " ".join(capsys.readouterr().out.split())

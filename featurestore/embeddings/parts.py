@@ -77,6 +77,11 @@ def known_sums(dataset: Dataset) -> dict[Path, str]:
     Of an object that another machine has read it is known where machines share parts. Who may not
     write converts nothing, and hashes all: what is there is found by its name. So it is of few
     bytes: a copy of what is there is known before a view is asked.
+
+    Raises
+    ------
+    ArtifactError
+        A file was changed while it was read, or is gone.
     """
     unread = {file: dataset.identities[file] for file in dataset.unread}
     if any(one.is_object for one in unread.values()):
@@ -86,7 +91,11 @@ def known_sums(dataset: Dataset) -> dict[Path, str]:
     known = digests.remembered(dataset.identities)
     files = {f: one for f, one in unread.items() if f not in known and not one.is_object}
     if sum(one.size for one in files.values()) <= FEW_BYTES:
-        known |= digests.sums(files)
+        try:
+            known |= digests.sums(files)
+        except OSError:
+            digests.confirm(files)
+            raise
     return known
 
 

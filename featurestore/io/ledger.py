@@ -111,6 +111,18 @@ def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
     _use("rw", keep)
 
 
+def exists() -> bool:
+    """Return whether anything was ever recorded here."""
+    return (HOME / FILE).exists()
+
+
+def remove() -> None:
+    """Remove all that is recorded, and the folder if it is empty: files are hashed again."""
+    (HOME / FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        HOME.rmdir()
+
+
 def forget_gone() -> int:
     """Drop the entries of files that are gone or were changed; return how many.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore import examples
-from featurestore.errors import FeatureStoreWarning
+from featurestore.errors import DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
@@ -125,7 +125,7 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
         with undone_if_refused():  # what the rehearsal has made as well
-            rehearse(config, (tracker, model), console)
+            rehearse(config, (tracker, model), console, processes)
             job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
@@ -134,7 +134,9 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
     return inputs, replace(job, states=states, inputs=None)
 
 
-def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console) -> None:
+def rehearse(
+    config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console, processes: int
+) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
     The snapshot that is made of those in the working folder is found again by what is in them; its
@@ -144,19 +146,26 @@ def rehearse(config: Config, opened: tuple[Tracker, TrainedModel | None], consol
     ----------
     opened
         As `train.runtime.inputs.open_model` returns it.
+    processes
+        As of `prepare_fit`.
 
     Raises
     ------
     FeatureStoreError
-        As `open_tiles`.
+        As `open_tiles`, or there is nothing to resume.
     """
     tracker, model = opened
     if not logs_digits(config):
         return
     with warnings.catch_warnings(), undone(artifact.NAME):
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
+        warnings.simplefilter("default", DamageWarning)  # but for what is mended now
         local = with_artifacts(config, examples.digits(log=False))
-        open_tiles(local, (tracker, open_store(local), model), console)
+        job = open_tiles(local, (tracker, open_store(local), model), console)
+    if config.resume is True:  # a fit that was not tracked may have been killed
+        folder = fit_state.state_folder(local, job.digests, processes)
+        if not any(map(fit_state.has_state, places.taken_places(folder))):
+            fit_state.check(folder)
 
 
 def open_tiles(

@@ -10,6 +10,7 @@ from featurestore.redaction import redacted
 DIGEST = 32  # of the 36 characters that MLflow keeps of a dataset's digest
 LOCAL = "local"  # MLflow's type of sources that `mlflow.artifacts.download_artifacts` gets
 WILDCARDS = "*?["
+ATTEMPTS = 3
 
 
 def dataset(name: str, uri: str, digest: str) -> Any:
@@ -29,6 +30,25 @@ def dataset(name: str, uri: str, digest: str) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
 
     return MetaDataset(source(redacted(uri)), name=name, digest=digest[:DIGEST])
+
+
+def log(dataset: Any, context: str, tags: Mapping[str, str]) -> None:
+    """Record an input of the active run.
+
+    MLflow looks for a dataset, then adds it: of runs that start together, its database refuses
+    those that come second, by a constraint. Asked again, they find what the first has added.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            mlflow.log_input(dataset, context=context, tags=dict(tags))
+        except MlflowException as error:
+            if attempt == ATTEMPTS or "IntegrityError" not in str(error):
+                raise
+        else:
+            return
 
 
 def source(uri: str) -> Any:

@@ -299,10 +299,8 @@ class MlflowTracker:
     @survives_lost_server
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
         """Record an input with its digests (MLflow keeps 36 characters; all stand in tags)."""
-        import mlflow
-
         dataset = datasets.dataset(name, uri, next(iter(digests.values())))
-        mlflow.log_input(dataset, context=context, tags={"uri": redacted(uri), **digests})
+        datasets.log(dataset, context, {"uri": redacted(uri), **digests})
         self.datasets[name] = dataset.digest
 
     @survives_lost_server

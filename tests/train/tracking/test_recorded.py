@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TABLES
+from mlflow.exceptions import MlflowException
 from refused import arguments
 
 from featurestore.errors import ArtifactError
@@ -158,3 +160,21 @@ def test_system_metrics_without_psutil_are_refused_before_anything_is_written(
     with pytest.raises(ArtifactError, match=r"system_metrics=true needs psutil"):
         MlflowTracker(None, "fits", None, system_metrics=True)
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("refusals", "calls"), [(1, 2), (9, 3)])
+def test_a_dataset_that_another_run_adds_at_the_same_time_is_asked_for_again(
+    refusals: int, calls: int, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def log_input(*_: object, **__: object) -> None:
+        asked.append(1)
+        if len(asked) <= refusals:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets")
+
+    monkeypatch.setattr(mlflow, "log_input", log_input)
+    one = datasets.dataset("tiles", "tiles.parquet", "0" * 32)
+    with nullcontext() if refusals < calls else pytest.raises(MlflowException):
+        datasets.log(one, "training", {})
+    assert len(asked) == calls
