@@ -6,7 +6,6 @@ Both write exactly the artifacts of the input contract: ``kfold_tiles.parquet``,
 
 import hashlib
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,20 +43,12 @@ def digits_spec(log: bool = True) -> StoreSpec:
 def digits(log: bool = True) -> dict[str, str]:
     """Return the URIs of the digits' artifacts, built on the first use and found again later.
 
-    They are kept in the working folder; where ``log`` is true they are logged to MLflow as well,
-    under a run id, and named by ``runs:/`` URIs.
+    They are logged to MLflow under a run id and named by ``runs:/`` URIs, or kept in the working
+    folder where ``log`` is false.
     """
     if log:
-        return uris(mlflow_artifacts.logged(DIGITS, _digits_content(), _copy_digits))
-    return uris(_local_digits())
-
-
-def _local_digits() -> Path:
-    return cache.built(DIGITS, _digits_content(), write_digits, on_trial=True)
-
-
-def _copy_digits(folder: Path) -> None:
-    shutil.copytree(_local_digits(), folder, dirs_exist_ok=True)
+        return uris(mlflow_artifacts.logged(DIGITS, _digits_content(), write_digits))
+    return uris(cache.built(DIGITS, _digits_content(), write_digits, on_trial=True))
 
 
 def are_digits_logged() -> bool:

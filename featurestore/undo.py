@@ -40,10 +40,10 @@ def undone_if_refused(kind: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def undone(kind: str) -> Iterator[None]:
-    """Undo what is built of a kind in the meantime, as `undone_if_refused`, whatever happens."""
-    with _on_trial(kind) as trials:
-        with undone_if_refused(kind):
+def always_undone() -> Iterator[None]:
+    """Undo what is built in the meantime, as `undone_if_refused`, also if nothing is refused."""
+    with _on_trial(None) as trials:
+        with undone_if_refused():
             yield
         _undo_all(trials)
 

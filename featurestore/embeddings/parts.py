@@ -28,7 +28,6 @@ from featurestore.io.parquet import Dataset, Fragment
 from featurestore.spec.literals import Storage
 
 NAME_LENGTH = 32  # hexadecimal digits
-FEW_BYTES = 16 * 2**20  # hashed in less time than the views of their tiles take
 
 
 def named(
@@ -75,28 +74,14 @@ def known_sums(dataset: Dataset) -> dict[Path, str]:
     """Return the SHA-256 of an artifact's files; the others are hashed as they are converted.
 
     Of an object that another machine has read it is known where machines share parts. Who may not
-    write converts nothing, and hashes all: what is there is found by its name. So it is of few
-    bytes: a copy of what is there is known before a view is asked.
-
-    Raises
-    ------
-    ArtifactError
-        A file was changed while it was read, or is gone.
+    write converts nothing, and hashes all: what is there is found by its name.
     """
     unread = {file: dataset.identities[file] for file in dataset.unread}
     if any(one.is_object for one in unread.values()):
         digests.believe(provenance.known(unread), unread)
     if folder().exists() and not os.access(folder(), os.W_OK):
         return digests.sums(dataset.fetch(unread=True).identities)
-    known = digests.remembered(dataset.identities)
-    files = {f: one for f, one in unread.items() if f not in known and not one.is_object}
-    if sum(one.size for one in files.values()) <= FEW_BYTES:
-        try:
-            known |= digests.sums(files)
-        except OSError:
-            digests.confirm(files)
-            raise
-    return known
+    return digests.remembered(dataset.identities)
 
 
 def share_provenance(dataset: Dataset, storage: Storage) -> None:

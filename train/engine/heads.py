@@ -1,4 +1,4 @@
-"""Linear heads side by side: what tells them apart, and which tiles each one trains on."""
+"""Linear heads side by side: what tells them apart, which tiles each trains on, what they weigh."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -87,6 +87,39 @@ def train_mask(shard: Shard, heads: HeadSpecs) -> Tensor:
     other_folds = (fold != DROPPED) & (fold != distinct.fold[:, None])
     mask = other_folds & (shard.slide_rank <= distinct.max_slide_rank[:, None])
     return mask.index_select(0, set_of_head)
+
+
+@dataclass(frozen=True)
+class TileWeights:
+    """What a tile weighs for a head: as its class does, or 0 where the head does not train on it.
+
+    Heads of the same training tiles and class weights, as those of all settings of a fold, weigh
+    tiles alike: they are weighed once.
+
+    Parameters
+    ----------
+    heads, class_weights
+        One head of each kind, and its class weights, shape (kinds, K).
+    kind
+        Of each head, shape (H,).
+    """
+
+    heads: HeadSpecs
+    class_weights: Tensor
+    kind: Tensor
+
+    @classmethod
+    def of(cls, heads: HeadSpecs, class_weights: Tensor) -> "TileWeights":
+        """Return those of some heads and their class weights, shape (H, K)."""
+        first, kind = first_of_each(torch.cat([heads.training_sets, class_weights], dim=1))
+        return cls(heads.select(first), class_weights[first], kind)
+
+    def on(self, shard: Shard) -> tuple[Tensor, Tensor]:
+        """Return what the rows of a shard weigh for each head, shape (H, rows), and the sums."""
+        target = shard.target.index_select(0, self.heads.variant).clamp_(min=0)
+        weight = self.class_weights.gather(1, target) * train_mask(shard, self.heads)
+        total = weight.sum(dim=1, dtype=torch.float64)
+        return weight.index_select(0, self.kind), total.index_select(0, self.kind)
 
 
 def balanced_class_weights(shard: Shard, heads: HeadSpecs, classes: int, reduce: Reduce) -> Tensor:

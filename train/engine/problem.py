@@ -5,12 +5,11 @@ from functools import cached_property
 
 from torch import Tensor
 
-from train.engine.heads import HeadSpecs, balanced_class_weights
+from train.engine.heads import HeadSpecs, TileWeights, balanced_class_weights
 from train.engine.losses import HeadLosses
 from train.engine.schedule import CONSTANT, Schedule
 from train.engine.shard import Reduce, Shard
 from train.engine.standardizer import Standardizer, fit_standardizer
-from train.engine.tile_weights import TileWeights
 from train.engine.weights import LinearHeads, initial_weights
 
 

@@ -1,5 +1,6 @@
 """From a configuration to what a run works on: refused here is whatever can be refused."""
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore import examples
-from featurestore.errors import DamageWarning, FeatureStoreWarning
-from featurestore.folds import artifact
+from featurestore.errors import FeatureStoreWarning
 from featurestore.io.progress import Rows
 from featurestore.printing import Console
 from featurestore.snapshots.leakage import Finding, raise_leaks
@@ -20,7 +20,7 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.snapshots.tile_set import TileSet
 from featurestore.spec.store_spec import not_configured
 from featurestore.store import FeatureStore
-from featurestore.undo import undone, undone_if_refused
+from featurestore.undo import always_undone, undone_if_refused
 from featurestore.views.folds import check_fold
 from train.config.rules import asked_folds, is_sweep
 from train.config.schema import Config
@@ -124,9 +124,8 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
-        with undone_if_refused():  # what the rehearsal has made as well
-            rehearse(config, (tracker, model), console, processes)
-            job = open_tiles(config, (tracker, open_store(config), model), console)
+        rehearse(config, (tracker, model), console, processes)
+        job = open_tiles(config, (tracker, open_store(config), model), console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
         states = find_state(config, (tracker, digests), processes, locks)
@@ -139,8 +138,7 @@ def rehearse(
 ) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
-    The snapshot that is made of those in the working folder is found again by what is in them; its
-    folds are assigned once more, as the first.
+    It works on a copy of them, of which nothing is left.
 
     Parameters
     ----------
@@ -157,13 +155,13 @@ def rehearse(
     tracker, model = opened
     if not logs_digits(config):
         return
-    with warnings.catch_warnings(), undone(artifact.NAME):
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), always_undone():
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
-        warnings.simplefilter("default", DamageWarning)  # but for what is mended now
-        local = with_artifacts(config, examples.digits(log=False))
-        job = open_tiles(local, (tracker, open_store(local), model), console)
+        examples.write_digits(Path(folder))
+        copied = with_artifacts(config, examples.uris(folder))
+        job = open_tiles(copied, (tracker, open_store(copied), model), console)
     if config.resume is True:  # a fit that was not tracked may have been killed
-        folder = fit_state.state_folder(local, job.digests, processes)
+        folder = fit_state.state_folder(copied, job.digests, processes)
         if not any(map(fit_state.has_state, places.taken_places(folder))):
             fit_state.check(folder)
 

@@ -11,9 +11,7 @@ from snapshots import snapshot
 
 from featurestore.console import cli
 from featurestore.embeddings import folder
-from featurestore.embeddings.parts import known_sums
 from featurestore.errors import ArtifactError, LeakageError
-from featurestore.io.parquet import dataset
 from featurestore.snapshots import collection
 from featurestore.snapshots.diff import changed_parts
 from featurestore.snapshots.snapshot import Snapshot
@@ -116,13 +114,6 @@ def test_a_refusal_removes_what_it_has_converted_and_nothing_else(cohort: Cohort
     with pytest.raises(LeakageError, match="tiles with the embedding of a tile in another fold"):
         cohort.snapshot(kfold_strategy="stratified_group")
     assert len(folder.names()) == 4
-
-
-def test_a_file_that_goes_before_it_is_hashed_is_refused(cohort: Cohort):
-    embeddings = dataset("embeddings")
-    Path("embeddings/a.parquet").unlink()
-    with pytest.raises(ArtifactError, match=r"a\.parquet was changed while it was read"):
-        known_sums(embeddings)
 
 
 @pytest.mark.slow

@@ -5,9 +5,8 @@ from dataclasses import replace
 import torch
 from engine_problems import MANY, make_heads, make_problem
 
-from train.engine.heads import HeadSpecs, train_mask
+from train.engine.heads import HeadSpecs, TileWeights, train_mask
 from train.engine.shard import DROPPED, Shard
-from train.engine.tile_weights import TileWeights
 
 
 def by_hand(shard: Shard, heads: HeadSpecs, class_weights: torch.Tensor) -> list[list[float]]:
