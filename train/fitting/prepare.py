@@ -161,9 +161,9 @@ def rehearse(
         copied = with_artifacts(config, examples.uris(folder))
         job = open_tiles(copied, (tracker, open_store(copied), model), console)
     if config.resume is True:  # a fit that was not tracked may have been killed
-        folder = fit_state.state_folder(copied, job.digests, processes)
-        if not any(map(fit_state.has_state, places.taken_places(folder))):
-            fit_state.check(folder)
+        state = fit_state.state_folder(copied, job.digests, processes)
+        if not any(map(fit_state.has_state, places.taken_places(state))):
+            fit_state.check(state)
 
 
 def open_tiles(

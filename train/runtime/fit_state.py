@@ -83,12 +83,15 @@ def start_state(folder: Path, resume: object, run: str | None) -> str | None:
     Returns
     -------
     str or None
-        The id of the run whose state or predictions went.
+        Whose state or predictions went, in words.
     """
-    replaced = None if resume else run_of(folder)
+    replaced = None
     if not resume:
-        if run and replaced:
-            set_status(replaced, "KILLED")  # it could not say so itself
+        left = run_of(folder)
+        if run and left:
+            set_status(left, "KILLED")  # it could not say so itself
+        if folder.exists():
+            replaced = f"run {left}" if left else "a run that was not tracked"
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if run:

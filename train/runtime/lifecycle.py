@@ -116,7 +116,7 @@ def start_run(
         if inputs and keeps_state:
             replaced = fit_state.start_state(run.states, run.config.resume, tracker.run)
             if replaced and run.config.mode == "predict":
-                line = f"{run.states}: the predictions of run {replaced} are replaced"
+                line = f"{run.states}: the predictions of {replaced} are replaced"
                 run.console.print(line, soft_wrap=True)
         yield run, job, inputs
         tracker.finish()
