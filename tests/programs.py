@@ -5,6 +5,7 @@ process that has imported them, the fork server of `multiprocessing`, is copied 
 """
 
 import atexit
+import io
 import multiprocessing
 import os
 import re
@@ -17,16 +18,80 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from subprocess import run as run_process
+from typing import cast
+
+from mlflow_tables import copying
 
 TESTS = Path(__file__).resolve().parent
 LIBRARIES = [
     "torch", "mlflow", "mlflow.pyfunc", "ibis", "duckdb", "sklearn.metrics", "scipy.stats",
-    "pandas", "matplotlib.figure", "accelerate", "torchmetrics", "omegaconf",
+    "pandas", "matplotlib.backends.backend_agg", "accelerate", "torchmetrics", "omegaconf",
+    "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store", "ibis.backends.duckdb",
+    "pyarrow.dataset", "pyarrow.parquet", "jinja2", "ml_dtypes", "git", "torch.export._trace",
+    "sklearn.datasets", "sklearn.model_selection", "IPython",
 ]  # fmt: skip
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(LIBRARIES)
+TABLES: Path | None = None
+"""Where MLflow's tables are copied from, see `mlflow_tables`; None to make them anew."""
+
+# Of what a short program of Spark does, little runs often enough to be worth optimising.
+JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+for started in ("SPARK_SUBMIT_OPTS", "SPARK_LAUNCHER_OPTS", "SPARK_DAEMON_JAVA_OPTS"):
+    os.environ.setdefault(started, JAVA)
+
 PLAIN = re.compile(r"[^|&;<>$`*?~#\n]+")
 """A line of which the shell makes words, and no more."""
+
+
+class Program:
+    """A script in Python that runs as a copy of the prepared process; used as `Popen` is."""
+
+    def __init__(
+        self, argv: Sequence[str | Path], folder: Path, environment: Mapping[str, str]
+    ) -> None:
+        self._scratch = tempfile.TemporaryDirectory()
+        self._printed = [Path(self._scratch.name, name) for name in ("stdout", "stderr")]
+        words = [str(word) for word in argv]
+        self._process = SERVER.Process(
+            target=_become, args=(words, folder, dict(environment), self._printed, TABLES)
+        )
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; minus the number of the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return the exit status, if it has ended."""
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self._process.kill()
+
+    @property
+    def stderr(self) -> io.TextIOBase:
+        """What it has written to its standard error so far."""
+        return io.StringIO(self._printed[1].read_text())
+
+    def communicate(self, timeout: float = 300) -> list[str]:
+        """Wait until it ends; return what it wrote to its standard output and error.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It did not end: it is killed.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            self.kill()
+            self._process.join()
+            raise TimeoutExpired(str(self._process), timeout)
+        return [path.read_text() for path in self._printed]
 
 
 def run_program(
@@ -45,16 +110,26 @@ def run_program(
             command, cwd=folder, env=environment, capture_output=True, text=True,
             timeout=timeout, check=False,
         )  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        printed = [Path(scratch, "stdout"), Path(scratch, "stderr")]
-        process = SERVER.Process(target=_become, args=(argv, folder, dict(environment), printed))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise TimeoutExpired(command, timeout)
-        return CompletedProcess(command, process.exitcode, *(path.read_text() for path in printed))
+    program = Program(argv, folder, environment)
+    printed = program.communicate(timeout)
+    return CompletedProcess(command, cast(int, program.returncode), *printed)
+
+
+def run_ranks(
+    number: int, argv: Sequence[str], folder: Path, environment: Mapping[str, str], port: int
+) -> CompletedProcess[str]:
+    """Run a script as the processes that torchrun starts, without the launcher itself."""
+    together = {
+        "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
+    }  # fmt: skip
+    programs = [
+        Program(argv, folder, {**environment, **together, "RANK": str(n), "LOCAL_RANK": str(n)})
+        for n in range(number)
+    ]
+    printed = [program.communicate() for program in programs]
+    status = next((program.returncode for program in programs if program.returncode), 0)
+    return CompletedProcess(argv, status, *map("".join, zip(*printed, strict=True)))
 
 
 def run_line(
@@ -84,9 +159,17 @@ def _script(command: Sequence[str], environment: Mapping[str, str]) -> list[str]
 
 
 def _become(
-    argv: list[str], folder: Path, environment: dict[str, str], printed: list[Path]
+    argv: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    printed: list[Path],
+    tables: Path | None,
 ) -> None:
     """Be the process of a script."""
+    if tables:
+        from mlflow.store.db import utils
+
+        utils._initialize_tables = copying(utils._initialize_tables, tables)
     for descriptor, path in enumerate(printed, start=1):
         with path.open("w") as file:
             os.dup2(file.fileno(), descriptor)
