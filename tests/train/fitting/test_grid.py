@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     shutil.copytree(digits_cache, folder / ".featurestore")
     done = launch(
-        ["accelerate", "launch", PROBE, "fold=all", "sweep.learning_rate=[0.002,0.02]",
+        [sys.executable, PROBE, "fold=all", "sweep.learning_rate=[0.002,0.02]",
          "sweep.label_smoothing=[0.0,0.1]", "final=true", "max_epochs=12", "output=out"],
         folder,
     )  # fmt: skip
@@ -122,7 +123,7 @@ def test_the_final_head_alone_is_registered_and_tested_once(home: Path, runs: li
 def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
     """The standardisation of the fit is in the weights; another mode finds the same figures."""
     done = launch(
-        ["accelerate", "launch", PROBE, "mode=test", "checkpoint=models:/tissue-probe/1",
+        [sys.executable, PROBE, "mode=test", "checkpoint=models:/tissue-probe/1",
          "output=again"], home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -74,7 +74,7 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
     common = [f"classes={cohort / 'classes.yaml'}", "data.name=hostile", "data.slides=null",
               "data=prov-gigapath", f"data.embeddings={root}/embeddings"]  # fmt: skip
     done = launch(
-        ["accelerate", "launch", str(ROOT / "train" / "probe.py"), *common, "fold=1", "k=3",
+        [sys.executable, PROBE, *common, "fold=1", "k=3",
          f"data.tiles=runs:/{logged.info.run_id}/kfold_tiles.parquet", "data.test_tiles=null",
          "kfold_strategy=stratified_group", "kfold_group=patient_id", "learning_rate=0.05",
          "max_epochs=20", "patience=5", "tracking.model=cohort"],
