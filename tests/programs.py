@@ -1,7 +1,8 @@
 """Programs of this environment, run as a user would, without importing their libraries each time.
 
 torch, MLflow, Ibis, DuckDB and scikit-learn take several seconds of processor time to import. A
-process that has imported them, the fork server of `multiprocessing`, is copied for each program.
+process that has imported them and this project, the fork server of `multiprocessing`, is copied for
+each program.
 """
 
 import atexit
@@ -15,10 +16,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from subprocess import run as run_process
 from typing import cast
+from unittest.mock import patch
 
 from mlflow_tables import copying
 
@@ -29,10 +34,9 @@ LIBRARIES = [
     "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store", "ibis.backends.duckdb",
     "pyarrow.dataset", "pyarrow.parquet", "jinja2", "ml_dtypes", "git", "torch.export._trace",
-    "sklearn.datasets", "sklearn.model_selection", "IPython",
+    "sklearn.datasets", "sklearn.model_selection", "IPython", "pytest", "hypothesis",
 ]  # fmt: skip
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(LIBRARIES)
+PROJECT = ["featurestore.console.cli", "featurestore.snapshots.build", "train.probe"]
 TABLES: Path | None = None
 """Where MLflow's tables are copied from, see `mlflow_tables`; None to make them anew."""
 
@@ -45,6 +49,17 @@ PLAIN = re.compile(r"[^|&;<>$`*?~#\n]+")
 """A line of which the shell makes words, and no more."""
 
 
+@cache
+def fork_server() -> ForkServerContext:
+    """Return the prepared process, which is started at the first call; it has opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*LIBRARIES, *PROJECT, "frozen"])
+    places = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, places))):
+        ensure_running()  # it takes this checkout's modules, wherever it is installed from
+    return context
+
+
 class Program:
     """A script in Python that runs as a copy of the prepared process; used as `Popen` is."""
 
@@ -54,7 +69,7 @@ class Program:
         self._scratch = tempfile.TemporaryDirectory()
         self._printed = [Path(self._scratch.name, name) for name in ("stdout", "stderr")]
         words = [str(word) for word in argv]
-        self._process = SERVER.Process(
+        self._process = fork_server().Process(
             target=_become, args=(words, folder, dict(environment), self._printed, TABLES)
         )
         self._process.start()
