@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from mlflow_tables import copying
-from programs import run_line, run_program, run_ranks
+from programs import end_ranks, run_line, run_program, start_ranks
 
 from featurestore.interpreter import SELDOM
 
@@ -206,9 +206,8 @@ def launch_line(line: str, folder: Path, **environment: str) -> subprocess.Compl
 
 def launch_ranks(number: int, argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a script as several processes on the CPU, as torchrun does."""
-    return run_ranks(
-        number, argv, folder, environment_with({"ACCELERATE_USE_CPU": "1"}), free_port()
-    )
+    environment = environment_with({"ACCELERATE_USE_CPU": "1"})
+    return end_ranks(start_ranks(number, argv, folder, environment, free_port()))
 
 
 def environment_with(changes: dict[str, str]) -> dict[str, str]:

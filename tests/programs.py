@@ -130,21 +130,25 @@ def run_program(
     return CompletedProcess(command, cast(int, program.returncode), *printed)
 
 
-def run_ranks(
+def start_ranks(
     number: int, argv: Sequence[str], folder: Path, environment: Mapping[str, str], port: int
-) -> CompletedProcess[str]:
-    """Run a script as the processes that torchrun starts, without the launcher itself."""
+) -> list[Program]:
+    """Start a script as the processes that torchrun starts, without the launcher itself."""
     together = {
         "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none",
     }  # fmt: skip
-    programs = [
+    return [
         Program(argv, folder, {**environment, **together, "RANK": str(n), "LOCAL_RANK": str(n)})
         for n in range(number)
     ]
+
+
+def end_ranks(programs: Sequence[Program]) -> CompletedProcess[str]:
+    """Wait until all of several ranks have ended."""
     printed = [program.communicate() for program in programs]
     status = next((program.returncode for program in programs if program.returncode), 0)
-    return CompletedProcess(argv, status, *map("".join, zip(*printed, strict=True)))
+    return CompletedProcess([], status, *map("".join, zip(*printed, strict=True)))
 
 
 def run_line(
