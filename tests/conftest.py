@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,21 +11,22 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
-from sqlite3 import connect
 from typing import Any
 
 # Before torch is imported. Tests run side by side, and so small a product gains nothing from more
 # threads: they would wait for each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import programs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
-from programs import run_line, run_program
+from mlflow_tables import copying
+from programs import end_ranks, run_line, run_program, start_ranks
 
 from featurestore.interpreter import SELDOM
 
@@ -68,24 +70,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let MLflow make the tables of one sqlite database, and copy them into the other tests' own.
 
-    It takes a second of migrations each time; what comes out is the same.
+    The programs that tests start take them as well.
     """
     from mlflow.store.db import utils
 
-    make, kept = utils._initialize_tables, tmp_path_factory.mktemp("tables") / "mlflow.db"
-
-    def copied(engine: Any) -> None:
-        if engine.dialect.name != "sqlite" or not kept.exists():
-            make(engine)
-            if engine.dialect.name == "sqlite":
-                with closing(engine.raw_connection()) as ready, closing(connect(kept)) as copy:
-                    ready.driver_connection.backup(copy)
-            return
-        with closing(connect(kept)) as ready, closing(engine.raw_connection()) as copy:
-            ready.backup(copy.driver_connection)
-
+    kept = tmp_path_factory.mktemp("tables") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "_initialize_tables", copied)
+        patch.setattr(programs, "TABLES", kept)
+        patch.setattr(utils, "_initialize_tables", copying(utils._initialize_tables, kept))
         yield
 
 
@@ -181,6 +173,25 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
 
 
+@pytest.fixture(scope="session")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the cache of a fit of the digits: artifacts, folds, snapshot and pictures."""
+    from train import probe
+
+    home = tmp_path_factory.mktemp("digits-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        argv = ["fold=4", "max_epochs=1", "tracking.enabled=false", "output=out"]
+        assert probe.main(argv) == 0
+    return home / ".featurestore"
+
+
+@pytest.fixture
+def digits_made(digits_cache: Path, tmp_path: Path) -> None:
+    """Let the digits lie in the test's folder, where no test of its file is about making them."""
+    shutil.copytree(digits_cache, tmp_path / ".featurestore")
+
+
 def launch(
     command: list[str], folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -191,6 +202,12 @@ def launch(
 def launch_line(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a line of a shell in a folder."""
     return run_line(line, folder, environment_with(environment))
+
+
+def launch_ranks(number: int, argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script as several processes on the CPU, as torchrun does."""
+    environment = environment_with({"ACCELERATE_USE_CPU": "1"})
+    return end_ranks(start_ranks(number, argv, folder, environment, free_port()))
 
 
 def environment_with(changes: dict[str, str]) -> dict[str, str]:

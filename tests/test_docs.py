@@ -233,8 +233,7 @@ def as_of(command: str, uri: str) -> str:
     if "RUN" in shlex.split(command):
         version = mlflow.MlflowClient(uri).get_model_version(MODEL, "1")
         return command.replace(" RUN", f" {version.run_id}")
-    solved = "optimizer=lbfgs" in command
-    return command + (SHORT.replace(" max_epochs=3", "") if solved else SHORT) * fit
+    return command + SHORT * fit
 
 
 @pytest.mark.slow

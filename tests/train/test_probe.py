@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, TABLES, launch
+from conftest import ROOT, TABLES, launch, launch_ranks
 
 from train.predictions.files import all_predictions
 
@@ -274,10 +274,7 @@ def test_three_ranks_share_a_single_validation_tile(artifacts: TABLES, tmp_path:
     (tmp_path / "none.yaml").write_text("{}")
     common = ["data=own.yaml", "classes=none.yaml", "fold=1", "tracking.enabled=false",
               *(f"{key}={value}" for key, value in named.items())]  # fmt: skip
-    three = launch(
-        ["torchrun", "--nproc_per_node", "3", PROBE, *common, "output=three"],
-        tmp_path, ACCELERATE_USE_CPU="1",
-    )  # fmt: skip
+    three = launch_ranks(3, [PROBE, *common, "output=three"], tmp_path)
     assert three.returncode == 0, three.stderr
     assert probe.main([*common, "output=one"]) == 0
     tables = [pq.read_table(tmp_path / n / "predictions.parquet") for n in ("one", "three")]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import CLASSES, ROOT, launch
+from conftest import CLASSES, ROOT, launch_ranks
 from sklearn.metrics import f1_score
 
 from featurestore.console import plots
@@ -265,9 +265,7 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
 @pytest.mark.slow
 def test_two_ranks_compare_as_one_process(trained: tuple[Path, list[str]]):
     home, argv = trained
-    two = launch(
-        ["torchrun", "--nproc_per_node", "2", PROBE, *argv, "fold=2"], home, ACCELERATE_USE_CPU="1"
-    )
+    two = launch_ranks(2, [PROBE, *argv, "fold=2"], home)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("differences, on the same tiles") == 1
     for row in rows(home / "all" / "leaderboard.json"):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from programs import JAVA
 
 from benchmarks.cluster import driver_environment, standalone
 from featurestore import FeatureStore, StoreSpec
@@ -83,6 +84,7 @@ def driver(cluster: str, folder: Path, rules: list[dict[str, Any]], store: str) 
     settings = {
         "spark.driver.maxResultSize": f"{MOST}m", "spark.sql.shuffle.partitions": 2,
         "spark.executor.memory": "600m", "spark.ui.enabled": "false",
+        "spark.executor.extraJavaOptions": f'"{JAVA}"',
     }  # fmt: skip
     environment = driver_environment(cluster, settings)
     command = [sys.executable, "-c", DRIVER, json.dumps(rules), store]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conftest import ROOT
 from expressions import EXPRESSIONS
 from expressions import TILES as EXPRESSED
 from ibis.formats.pyarrow import PyArrowType
+from programs import JAVA
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.backend import engine, statements
@@ -49,6 +51,7 @@ from train.inference.cohort import PredictionSet
 from train.inference.writer import PredictionWriter
 
 pytestmark = pytest.mark.slow
+ENGINES = ["duckdb", "pyspark"]
 NAMES = ["Connective-Tissue", 'O\'Brien; drop "x" --', "Öl & Fett"]
 KEY = ["slide_id", "x", "y"]
 # Ties, zeros, coverages at their class's threshold and just beside it, sums in every rounding.
@@ -100,10 +103,11 @@ def spark() -> Iterator[Any]:
         assert session is not None
         session.conf.set("spark.sql.shuffle.partitions", "2")
         yield session
+        viewed.cache_clear()
         session.stop()
 
 
-@pytest.fixture(scope="module", params=["duckdb", "pyspark"])
+@pytest.fixture(scope="module", params=ENGINES)
 def connection(request: pytest.FixtureRequest) -> Any:
     return engine.connect(engine=request.param)
 
@@ -158,6 +162,13 @@ def views(connection: Any, rule: str = "dominant") -> dict[str, Any]:
     }
 
 
+@cache
+def viewed(name: str, rule: str) -> tuple[Any, dict[str, Any]]:
+    """Return a connection to an engine in which nothing but all views are, and the views."""
+    connection = engine.connect(threads=1, engine=name)  # type: ignore[arg-type]
+    return connection, views(connection, rule)
+
+
 def rows(view: Any) -> list[tuple]:
     return sorted((tuple(row.values()) for row in view.to_pyarrow().to_pylist()), key=repr)
 
@@ -169,11 +180,11 @@ GUARD = ["spread", "common", "overlap", "spacing", "twins", "matches", "extents"
 
 
 @pytest.mark.parametrize("name", TWINS + GUARD + HASHED)
-def test_views_agree_with_their_sql_twins_on_every_engine(connection: Any, name: str):
+@pytest.mark.parametrize("on", ENGINES)
+def test_views_agree_with_their_sql_twins_on_every_engine(on: str, name: str):
     """The twins run on DuckDB: plain SQL, written by hand, is the oracle of both."""
-    view = views(connection)[name]
-    oracle = engine.connect(threads=1)
-    views(oracle)
+    view = viewed(on, "dominant")[1][name]
+    oracle, _ = viewed("duckdb", "dominant")
     text = (ROOT / "tests" / "sql" / f"{name}.sql").read_text()
     used = {key: value for key, value in TWIN.items() if f"${key}" in text}
     expected = sorted(oracle.con.execute(text, used).fetchall(), key=repr)
@@ -182,9 +193,10 @@ def test_views_agree_with_their_sql_twins_on_every_engine(connection: Any, name:
 
 
 @pytest.mark.parametrize("name", TWINS + GUARD)
-def test_spark_gives_the_twins_rows_when_it_runs_them_itself(on_spark: Any, name: str):
+def test_spark_gives_the_twins_rows_when_it_runs_them_itself(name: str):
     """The same hand-written SQL in Spark's dialect, over Spark's tables."""
-    view = views(on_spark)[name]
+    on_spark, made = viewed("pyspark", "dominant")
+    view = made[name]
     text = (ROOT / "tests" / "sql" / f"{name}.sql").read_text()
     (translated,) = sqlglot.transpile(text, read="duckdb", write="spark")
     used = {key: value for key, value in TWIN.items() if f":{key}" in translated}
@@ -219,8 +231,8 @@ def test_a_filter_means_the_same_on_every_engine(connection: Any):
 
 
 @pytest.mark.parametrize("rule", ["dominant", "any_passing"])
-def test_both_rules_give_the_same_rows_on_both_engines(connection: Any, rule: str):
-    here, on_spark = views(connection, rule), views(engine.connect(threads=1), rule)
+def test_both_rules_give_the_same_rows_on_both_engines(rule: str):
+    here, on_spark = viewed("duckdb", rule)[1], viewed("pyspark", rule)[1]
     for name in here:
         assert rows(here[name]) == rows(on_spark[name]), name
 
@@ -306,8 +318,9 @@ ONLY_SPARKS = {
 
 
 @pytest.mark.parametrize("query", REFUSED)
-def test_sql_takes_one_statement_that_reads(connection: Any, query: str):
-    views(connection)
+@pytest.mark.parametrize("on", ENGINES)
+def test_sql_takes_one_statement_that_reads(on: str, query: str):
+    connection, _ = viewed(on, "dominant")
     words = "Only what reads|Spark is asked SELECT|no one table|Nothing is asked"
     with pytest.raises(QueryError, match=words) as refusal:
         statements.select(connection, query)
@@ -330,8 +343,8 @@ def test_sql_on_spark_changes_nothing_and_runs_no_program(on_spark: Any, query: 
         ("select 1 +", ["could not be parsed", "Line 1"]),
     ],
 )
-def test_what_spark_says_is_kept(on_spark: Any, query: str, words: list[str]):
-    views(on_spark)
+def test_what_spark_says_is_kept(query: str, words: list[str]):
+    on_spark, _ = viewed("pyspark", "dominant")
     with pytest.raises(QueryError) as refusal:
         statements.select(on_spark, query)
     for word in words:
@@ -536,7 +549,8 @@ context = engine.connect(threads=2, engine="pyspark").session.sparkContext
 print(context.master, context.getConf().get("spark.ui.showConsoleProgress"))
 context.stop()
 """
-    assert python(code, PATH="/usr/bin:/bin", MASTER="local[1]").stdout == "local[1] true\n"
+    named = {"PATH": "/usr/bin:/bin", "MASTER": "local[1]", "SPARK_SUBMIT_OPTS": JAVA}
+    assert python(code, **named).stdout == "local[1] true\n"
 
 
 def test_common_keys_are_those_that_all_tables_have(connection: Any):

@@ -1,6 +1,5 @@
 """The catalog: a DuckDB file of views that any client opens, and a view in a notebook."""
 
-import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import CLASSES, TABLES
+from programs import fork_server
 
 from featurestore import FeatureStore, StoreSpec
 from featurestore.console import catalog
@@ -82,7 +82,7 @@ def build(spec: StoreSpec, path: Path) -> None:
 def test_several_readers_at_once_while_another_process_builds(store: FeatureStore, tmp_path: Path):
     path = tmp_path / "v.duckdb"
     catalog.write(store, path)
-    builder = multiprocessing.get_context("spawn").Process(target=build, args=(store.spec, path))
+    builder = fork_server().Process(target=build, args=(store.spec, path))
     builder.start()
     readers = [subprocess.Popen([sys.executable, "-c", READ, str(path)]) for _ in range(3)]
     assert [reader.wait() for reader in readers] == [0, 0, 0]

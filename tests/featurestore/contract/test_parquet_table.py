@@ -289,7 +289,7 @@ CHECKED = settings(deadline=None, suppress_health_check=list(HealthCheck), datab
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::featurestore.errors.FeatureStoreWarning")
-@settings(CHECKED, max_examples=30)
+@settings(CHECKED, max_examples=20)
 @given(cohorts())
 def test_any_layout_says_what_one_file_says(cohort: dict[str, Any]):
     with folder() as base:
@@ -298,10 +298,10 @@ def test_any_layout_says_what_one_file_says(cohort: dict[str, Any]):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::featurestore.errors.FeatureStoreWarning")
-@settings(CHECKED, max_examples=200)
+@settings(CHECKED, max_examples=80)
 @given(cohorts(), st.integers(0, 7).map(lambda number: number == 0))
-def test_hundreds_of_artifacts_say_what_one_file_says(cohort: dict[str, Any], views: bool):
-    """Tiles and embeddings of two hundred cohorts; of some the fates as well, which cost more."""
+def test_many_artifacts_say_what_one_file_says(cohort: dict[str, Any], views: bool):
+    """Tiles and embeddings of eighty cohorts; of some the fates as well, which cost more."""
     with folder() as base:
         compare(cohort, base, views)
 

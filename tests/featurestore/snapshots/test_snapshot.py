@@ -1,7 +1,6 @@
 """Snapshots: their name, what is read again, what a reader sees, what the guard proves."""
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
+from programs import fork_server
 from snapshots import RULES, slides, snapshot, spec
 
 from featurestore import FeatureStore, StoreSpec
@@ -308,13 +308,9 @@ def write(cohort: Path, folder: Path, pipe: Connection) -> None:
 
 
 def start(cohort: Path, folder: Path) -> tuple[BaseProcess, Connection]:
-    """Start a writer from a server that has imported everything but opened nothing."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(
-        ["featurestore.snapshots.build", "featurestore.examples", "sklearn.model_selection"]
-    )
-    ours, theirs = server.Pipe(duplex=False)
-    writer = server.Process(target=write, args=(cohort, folder, theirs))
+    """Start a writer as a copy of a process that has imported the libraries but opened nothing."""
+    ours, theirs = fork_server().Pipe(duplex=False)
+    writer = fork_server().Process(target=write, args=(cohort, folder, theirs))
     writer.start()
     theirs.close()
     assert ours.recv() == "ready"

@@ -180,7 +180,7 @@ def by_x(view: Any, column: str) -> list[Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(cases(classes=3))
 @example(TIES)
 def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
@@ -212,7 +212,7 @@ def test_views_agree_with_their_sql_twins(case: dict[str, Any]):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(cases())
 @example(TIES)
 @example(TIES | {"rule": "any_passing"})
@@ -276,7 +276,7 @@ def test_the_text_of_a_view_grows_as_the_classes_do():
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(decimals())
 @example(AT_THE_BOUND)
 def test_the_same_decimals_have_the_same_fates_in_every_type(case: dict[str, Any]):

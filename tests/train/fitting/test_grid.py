@@ -1,6 +1,8 @@
 """Heads side by side from the command line: what is trained, recorded, predicted and refused."""
 
 import json
+import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, launch
+from conftest import ROOT, launch, launch_ranks
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -27,11 +29,12 @@ PROBE = str(ROOT / "train" / "probe.py")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
     """Return a folder in which four settings were trained on five folds, and a final head."""
     folder = tmp_path_factory.mktemp("sweep")
+    shutil.copytree(digits_cache, folder / ".featurestore")
     done = launch(
-        ["accelerate", "launch", PROBE, "fold=all", "sweep.learning_rate=[0.002,0.02]",
+        [sys.executable, PROBE, "fold=all", "sweep.learning_rate=[0.002,0.02]",
          "sweep.label_smoothing=[0.0,0.1]", "final=true", "max_epochs=12", "output=out"],
         folder,
     )  # fmt: skip
@@ -49,7 +52,7 @@ def runs(home: Path) -> list:
     return [children[0], *(r for r in children if r.data.tags.get("mlflow.parentRunId"))]
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("digits_made")]
 
 
 def test_every_tile_is_predicted_by_the_head_that_did_not_see_it(home: Path, runs: list):
@@ -120,7 +123,7 @@ def test_the_final_head_alone_is_registered_and_tested_once(home: Path, runs: li
 def test_the_registered_weights_take_embeddings_as_they_are(home: Path):
     """The standardisation of the fit is in the weights; another mode finds the same figures."""
     done = launch(
-        ["accelerate", "launch", PROBE, "mode=test", "checkpoint=models:/tissue-probe/1",
+        [sys.executable, PROBE, "mode=test", "checkpoint=models:/tissue-probe/1",
          "output=again"], home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -137,8 +140,7 @@ def test_processes_give_what_one_gives(
             "final=true", "tracking.enabled=false"]  # fmt: skip
     assert probe.main([*argv, "output=one"]) == 0
     assert "train_fraction" in capsys.readouterr().out
-    command = ["torchrun", "--nproc_per_node", str(ranks), PROBE, *argv, "output=many"]
-    done = launch(command, tmp_path, ACCELERATE_USE_CPU="1")
+    done = launch_ranks(ranks, [PROBE, *argv, "output=many"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "train_fraction" in done.stdout
     one, two = (pq.read_table(f"{name}/oof_predictions.parquet") for name in ("one", "many"))
@@ -288,10 +290,7 @@ def test_baselines_are_tested_on_held_out_tiles(name: str):
 def test_streamed_neighbours_of_two_processes_are_the_neighbours(tmp_path: Path):
     argv = ["fold=[0,3]", "probe=knn", "tracking.enabled=false"]
     assert probe.main([*argv, "output=one"]) == 0
-    done = launch(
-        ["torchrun", "--nproc_per_node", "2", PROBE, *argv, "stream=always", "output=two"],
-        tmp_path, ACCELERATE_USE_CPU="1",
-    )  # fmt: skip
+    done = launch_ranks(2, [PROBE, *argv, "stream=always", "output=two"], tmp_path)
     assert done.returncode == 0, done.stderr
     one, two = (pq.read_table(f"{folder}/oof_predictions.parquet") for folder in ("one", "two"))
     for digit in range(10):

@@ -3,9 +3,6 @@
 import importlib
 import importlib.util
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +16,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, launch
+from conftest import ROOT, environment_with, launch_ranks
+from programs import Program
 
 from train import compare, probe
 from train.inference.writer import PredictionWriter
@@ -428,8 +426,7 @@ def test_two_ranks_write_what_one_process_writes(cohort: Cohort, order: str, tmp
     bad = [float("nan")] * DIM
     argv = [*cohort(order=order, faults={3: bad, 310: bad} if order == "sorted" else None), QUIET]
     assert probe.main([*argv, "output=one"]) == (2 if order == "sorted" else 0)
-    two = ["torchrun", "--nproc_per_node", "2", PROBE]
-    done = launch([*two, *argv, "output=two"], tmp_path, ACCELERATE_USE_CPU="1")
+    done = launch_ranks(2, [PROBE, *argv, "output=two"], tmp_path)
     counts = done.stderr.count("2 of 317 rows"), done.stdout.count("317 tiles of 8 slides")
     assert counts == ((1, 0) if order == "sorted" else (0, 1)), done.stderr
     ours, theirs = (partitions.read(Path(f"{name}/predictions")) for name in ("one", "two"))
@@ -449,13 +446,12 @@ def test_a_killed_process_leaves_whole_slides(cohort: Cohort, tmp_path: Path):
     for file in Path("in").iterdir():
         file.unlink()
     pq.write_table(pa.table({**keys, "embedding": vectors}), "in/a.parquet", row_group_size=50)
-    command = [sys.executable, PROBE, *argv, "output=out"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Program([PROBE, *argv, "output=out"], tmp_path, environment_with({}))
     while len(written_files := list(Path("out/predictions").rglob("*.parquet"))) < 20:
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     times = {file: file.stat().st_mtime_ns for file in written_files}
     assert probe.main([*argv, "output=out", "resume=true"]) == 0
     assert probe.main([*argv, "output=whole"]) == 0

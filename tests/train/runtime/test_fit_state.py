@@ -1,15 +1,13 @@
 """Fits that were killed go on from their last epoch, and end as if nothing had happened."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import ROOT, runs, states
+from conftest import ROOT, environment_with, runs, states
+from programs import Program
 
 from featurestore.errors import ArtifactError
 from train import probe
@@ -20,18 +18,15 @@ PROBE = str(ROOT / "train" / "probe.py")
 
 def killed(argv: list[str], home: Path, state: str) -> None:
     """Run the script; kill it without warning once it has kept some epochs."""
-    process = subprocess.Popen(
-        [sys.executable, PROBE, *argv], cwd=home, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if "MLFLOW" not in k},
-    )  # fmt: skip
+    process = Program([PROBE, *argv], home, environment_with({}))
     seen: set[int] = set()
     while len(seen) < 4:
         assert process.poll() is None, "it ended before it was killed"
         for file in home.glob(f".featurestore/fits/*/{state}.pt"):
             seen.add(file.stat().st_mtime_ns)
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
 
 
 def terminated(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +45,7 @@ def terminated(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits_made")
 @pytest.mark.parametrize(
     ("argv", "state"),
     [

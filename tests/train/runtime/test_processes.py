@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import programs
 import pytest
 from conftest import ROOT, TABLES, free_port, states
+from programs import Program
 
 from train.config.schema import Config, ConfigError
 from train.engine.lanes import LANES
@@ -39,27 +42,23 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "ACCELERATE_USE_CPU": "1", **more}
 
 
-def ranks(commands: list[list[str]], home: Path) -> list[subprocess.Popen[str]]:
+def ranks(commands: list[list[str]], home: Path) -> list[Program]:
     """Start ranks as on machines of their own: no launcher ends them."""
     together = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(free_port())}  # fmt: skip
     return [
-        subprocess.Popen(
-            [sys.executable, *command], cwd=home, text=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment(RANK=str(number), LOCAL_RANK="0", **together),
-        )
+        Program(command, home, environment(RANK=str(number), LOCAL_RANK="0", **together))
         for number, command in enumerate(commands)
-    ]  # fmt: skip
+    ]
 
 
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+def ends(processes: Sequence[Program | subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Return exit statuses and errors."""
     errors = [process.communicate(timeout=120)[1] for process in processes]
     return [(each.returncode, err) for each, err in zip(processes, errors, strict=True)]
 
 
-def trains(process: subprocess.Popen[str], home: Path) -> None:
+def trains(process: Program | subprocess.Popen[str], home: Path) -> None:
     """Wait until a fit has kept an epoch."""
     while not list(home.glob(".featurestore/fits/*/head.pt")):
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -187,15 +186,13 @@ def test_a_launcher_that_is_terminated_ends_its_ranks(argv: list[str], tmp_path:
 
 
 @pytest.mark.slow
-def test_two_processes_make_mlflows_tables_at_once(tmp_path: Path):
+def test_two_processes_make_mlflows_tables_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The first runs of two people in one folder: one makes them, the other waits."""
-    code = "from featurestore.io import mlflow_artifacts as m; m.use_tracking(); m.make_tables()"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), text=True,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    monkeypatch.setattr(programs, "TABLES", None)  # by MLflow's own migrations
+    script = tmp_path / "prepare.py"
+    script.write_text(
+        "from featurestore.io import mlflow_artifacts as m; m.use_tracking(); m.make_tables()"
+    )
+    both = [Program([script], tmp_path, environment()) for _ in range(2)]
     assert [status for status, _ in ends(both)] == [0, 0]
     assert not list(tmp_path.glob("*.lock"))

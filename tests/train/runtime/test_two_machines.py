@@ -1,8 +1,5 @@
 """Two machines without a shared disk: working folders of their own, and one object store."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT, environment_with, free_port
+from programs import Program
 
 PROBE = str(ROOT / "train" / "probe.py")
 SLIDES, TILES = 12, 20
@@ -47,7 +45,6 @@ def fit(folders: list[Path], *more: str) -> None:
     """Train with a rank in each folder."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_RANK": "0",
              "WORLD_SIZE": str(len(folders)), "ACCELERATE_USE_CPU": "1"}  # fmt: skip
-    inherited = {key: value for key, value in os.environ.items() if "MLFLOW" not in key}
     alone = len(folders) == 1
     arguments = ["data=own.yaml", "classes=none.yaml", "fold=1", "output=out",
                  "tracking.enabled=false", *more]  # fmt: skip
@@ -55,11 +52,8 @@ def fit(folders: list[Path], *more: str) -> None:
     for rank, folder in enumerate(folders):
         configure(folder)
         ranked = {"ACCELERATE_USE_CPU": "1"} if alone else {**place, "RANK": str(rank)}
-        running.append(subprocess.Popen(
-            [sys.executable, PROBE, *arguments], cwd=folder, env={**inherited, **ranked},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ))  # fmt: skip
-    outputs = [process.communicate(timeout=300)[0] for process in running]
+        running.append(Program([PROBE, *arguments], folder, environment_with(ranked)))
+    outputs = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0] * len(running), outputs
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, Server, answers, free_port, launch
+from conftest import ROOT, Server, answers, environment_with, free_port, launch, launch_line
+from programs import Program, start_ranks
 
 from train import probe
 from train.predictions.files import all_predictions
@@ -74,7 +76,7 @@ def test_fit_on_a_server_reading_its_artifacts(server: Server, cohort: Path, tmp
     common = [f"classes={cohort / 'classes.yaml'}", "data.name=hostile", "data.slides=null",
               "data=prov-gigapath", f"data.embeddings={root}/embeddings"]  # fmt: skip
     done = launch(
-        ["accelerate", "launch", str(ROOT / "train" / "probe.py"), *common, "fold=1", "k=3",
+        [sys.executable, PROBE, *common, "fold=1", "k=3",
          f"data.tiles=runs:/{logged.info.run_id}/kfold_tiles.parquet", "data.test_tiles=null",
          "kfold_strategy=stratified_group", "kfold_group=patient_id", "learning_rate=0.05",
          "max_epochs=20", "patience=5", "tracking.model=cohort"],
@@ -164,37 +166,41 @@ PROBE = str(ROOT / "train" / "probe.py")
 EPOCHS = 20  # more than one job is ahead of the other when the server is killed
 LONG = ["fold=4", "learning_rate=0.001", "min_delta=0", f"max_epochs={EPOCHS}",
         f"patience={EPOCHS}"]  # fmt: skip
-RANKS = {"one": [sys.executable], "two": ["torchrun", "--nproc_per_node", "2"]}
+RANKS = {"one": 1, "two": 2}
 
 
 def test_a_server_killed_in_mid_run_ends_the_jobs_and_a_resume_completes_them(
-    server: Server, tmp_path: Path
+    server: Server, digits_cache: Path, tmp_path: Path
 ):
     """A job of one process and one of two, side by side; each ends with one error, none hangs."""
-    bin_, impatient = Path(sys.executable).parent, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-    environment = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1", **impatient,
-           "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    environment = {"MLFLOW_TRACKING_URI": server.uri, "ACCELERATE_USE_CPU": "1",
+                   "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # fmt: skip
     jobs = {}
-    for name, launcher in RANKS.items():
+    for name, number in RANKS.items():
         (tmp_path / name).mkdir()
-        argv = [*launcher, PROBE, *LONG, "output=out", f"tracking.model={name}",
+        shutil.copytree(digits_cache, tmp_path / name / ".featurestore")
+        argv = [PROBE, *LONG, "output=out", f"tracking.model={name}",
                 f"tracking.experiment={name}"]  # fmt: skip
-        jobs[name] = subprocess.Popen(
-            argv, cwd=tmp_path / name, env={**os.environ, **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        started = environment_with(environment)
+        if number > 1:
+            jobs[name] = start_ranks(number, argv, tmp_path / name, started, free_port())
+        else:
+            jobs[name] = [Program(argv, tmp_path / name, started)]
     seen: dict[str, set[int]] = {name: set() for name in jobs}
     while min(map(len, seen.values())) < 2:
         for name, job in jobs.items():
             for file in (tmp_path / name).glob(".featurestore/fits/*/head.pt"):
                 seen[name].add(file.stat().st_mtime_ns)
-            assert job.poll() is None or len(seen[name]) > 1, job.communicate()[1]
+            assert job[0].poll() is None or len(seen[name]) > 1, job[0].communicate()[1]
         time.sleep(0.001)
     server.kill()
-    errors = {name: job.communicate(timeout=120)[1] for name, job in jobs.items()}
+    errors = {
+        name: "".join(process.communicate(timeout=120)[1] for process in job)
+        for name, job in jobs.items()
+    }
     server.start()
-    assert jobs["one"].returncode == 2, errors["one"]
-    assert jobs["two"].returncode != 0
+    assert jobs["one"][0].returncode == 2, errors["one"]
+    assert all(process.returncode != 0 for process in jobs["two"])
     assert errors["one"].startswith("error: ")
     assert "Traceback" not in errors["one"]
     for name, err in errors.items():
@@ -251,7 +257,7 @@ def test_the_walk_through_runs_as_written(server: Server, tmp_path: Path):
                 stack.callback(os.killpg, serving.pid, signal.SIGTERM)
                 answers(serving, f"http://127.0.0.1:{port}/ping", log)
             else:
-                done = launch(["bash", "-c", line], tmp_path, **environment)
+                done = launch_line(line, tmp_path, **environment)
                 assert done.returncode == 0, line + done.stderr
     shares = np.array(json.loads(done.stdout)["predictions"])
     assert shares.shape == (2, 10)
