@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from sqlite3 import connect
+from sqlite3 import Error, connect
 from typing import Any
 
 
@@ -25,8 +25,11 @@ def copying(make: Callable[[Any], None], kept: Path) -> Callable[[Any], None]:
         if engine.dialect.name != "sqlite":
             make(engine)
         elif kept.exists():
-            with closing(connect(kept)) as ready, closing(engine.raw_connection()) as new:
-                ready.backup(new.driver_connection)
+            try:
+                with closing(connect(kept)) as ready, closing(engine.raw_connection()) as new:
+                    ready.backup(new.driver_connection)
+            except Error:  # a disk that is full, say, which MLflow is to find out by itself
+                make(engine)
         else:
             make(engine)
             partial = kept.with_name(f"{kept.name}.{os.getpid()}")
