@@ -47,7 +47,7 @@ CLASSES = {
 
 gc.set_threshold(*SELDOM)  # to look through all that was imported is an eighth of the time
 # Garbage of this process may wait for a thread of its own when it is taken away, and a copy of the
-# process has no other thread: a reader of `test_seals` once waited for ever. It looks for none of it.
+# process has no other thread: a reader of `test_seals` once waited for ever. It looks for none.
 os.register_at_fork(after_in_child=gc.freeze)
 
 
