@@ -72,7 +72,7 @@ def run_command(
     work
         Is given the arguments; returns the exit status.
     """
-    if {"-h", "--help"} & set(argv):
+    if _asks_help(argv):
         print(usage(), flush=True)
         return 0
     try:
@@ -80,6 +80,10 @@ def run_command(
     except FeatureStoreError as error:
         print_error(error)
         return 2
+
+
+def _asks_help(argv: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(argv))
 
 
 def help_or_refuse(
@@ -94,14 +98,14 @@ def help_or_refuse(
     check
         Is given the arguments.
     """
-    if {"-h", "--help"} & set(argv):
-        print(usage(), flush=True)
-        sys.exit(0)
-    try:
-        check([*argv])
-    except FeatureStoreError as error:
-        print_error(error)
-        sys.exit(2)
+
+    def work(arguments: list[str]) -> int:
+        check(arguments)
+        return 0
+
+    status = run_command(argv, usage, work)
+    if status or _asks_help(argv):
+        sys.exit(status)
 
 
 def _check(argv: list[str]) -> None:
