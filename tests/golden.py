@@ -59,13 +59,13 @@ VARIES = {
     r"\b[0-9a-f]{40}\b(-dirty)?": "COMMIT",
     r"\b(m-)?[0-9a-f]{32}\b": "ID",
     r"\b\d{4}-\d\d-\d\d \d\d:\d\d UTC": "TIME",
-    r"\b[0-9a-f]{16}\b": "SNAPSHOT",
+    r"(?<!\.)\b[0-9a-f]{16}\b": "SNAPSHOT",  # and no decimals
     r"\b\d+\.\d+\.\d+[\w.+]*": "VERSION",
     r"[\d.,]+ (ms|s|min)\b": "DURATION",
     r"[\d.,]+ rows/s": "RATE",
     r"[━─]+": "-",  # long lines of the console's tables
 }
-NUMBER = r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]\d+"  # integers are exact everywhere
+NUMBER = r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]\d+"  # integers are exact everywhere
 
 
 # -- running the commands -------------------------------------------------------------------------
