@@ -315,6 +315,4 @@ def confusion_png(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.suptitle(shortened(title, 32), x=0.02, ha="left", fontsize=10, parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save(figure, path, is_framed=True)
