@@ -100,7 +100,7 @@ def _merged(layers: Sequence[Tree], replaced: Collection[tuple[str, ...]]) -> Di
     for layer in layers:
         for path in _replaced(OmegaConf.to_container(config, resolve=False), layer, replaced):
             del reduce(getitem, path[:-1], config)[path[-1]]
-        merged = OmegaConf.merge(config, layer)
+        merged = OmegaConf.unsafe_merge(config, layer)  # which copies nothing first
         assert isinstance(merged, DictConfig)
         config = merged
         for path, value in leaves(layer):
