@@ -3,12 +3,14 @@
     python -m benchmarks.startup --other /path/to/checkout --repeats 3
 
 Each command is a process of its own; counted are the seconds of all cores of it and its children,
-the system's share counted in. The first run of the main command makes everything in an empty
-folder; the later ones find an unchanged snapshot there; the last of them goes through
-`accelerate launch`, which imports torch as well. Fits of many classes: `benchmarks/classes.py`.
+the system's share counted in; Python's bytecode is there, as it is from a second command on. The
+first run of the main command makes everything in an empty folder; the later ones find an unchanged
+snapshot there; the last of them goes through `accelerate launch`, which imports torch as well. Fits
+of many classes: `benchmarks/classes.py`.
 """
 
 import argparse
+import compileall
 import os
 import resource
 import statistics
@@ -43,10 +45,11 @@ def seconds(checkout: Path, folder: Path, command: tuple[str, ...]) -> float:
     program = ["-c", CONSOLE] if name == "featurestore" else [str(checkout / name)]
     if name == "launch":
         program = ["-m", "accelerate.commands.accelerate_cli", "launch", str(checkout / MAIN[0])]
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *program, *arguments], cwd=folder, check=False,
-        env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True,
+        env={**inherited, "PYTHONPATH": str(checkout)}, capture_output=True,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -59,6 +62,9 @@ def compare(checkouts: list[Path], repeats: int) -> None:
     def note(label: str, number: int, took: float) -> None:
         times.setdefault(label, [[] for _ in checkouts])[number].append(took)
 
+    for checkout in checkouts:
+        for package in ("featurestore", "train"):
+            compileall.compile_dir(checkout / package, quiet=1)
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as scratch:
             folders = [Path(scratch) / str(number) for number in range(len(checkouts))]
