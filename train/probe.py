@@ -57,12 +57,12 @@ from train.predictions import files
 from train.predictions.table import Predictions
 from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
-from train.runtime.ending import Ending
 from train.runtime.fit_state import FileCheckpointer, end_if_lost
 from train.runtime.inputs import Inputs
 from train.runtime.lifecycle import exit_status, start_child, start_run
 from train.runtime.progress import EpochBar
 from train.runtime.run import Run
+from train.runtime.shutdown import Shutdown
 
 Work = Callable[[Run, RunLogger, Any], None]
 
@@ -71,15 +71,15 @@ Work = Callable[[Run, RunLogger, Any], None]
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    return exit_status(lambda ending, command: run(load(argv), ending, command), argv)
+    return exit_status(lambda shutdown, command: run(load(argv), shutdown, command), argv)
 
 
-def run(config: Config, ending: Ending, command: str = "") -> None:
+def run(config: Config, shutdown: Shutdown, command: str = "") -> None:
     """Do what ``config.mode`` says; the same code on every process."""
     prepare, work = MODES["encoders" if encoders(config) else config.mode]
     # Accelerate's processes meet; the main one alone opens MLflow, store and snapshots, and refuses
     # whatever can be refused: nothing is written yet, and no embedding is read.
-    with start_run(config, prepare, check_maps, ending, command) as (this, job, inputs):
+    with start_run(config, prepare, check_maps, shutdown, command) as (this, job, inputs):
         record(this, job, inputs, work)
 
 
