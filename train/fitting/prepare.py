@@ -37,8 +37,8 @@ from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
 from train.runtime import fit_state, places
 from train.runtime.inputs import Inputs, open_model
-from train.runtime.seen import Seen, seen_in_fit, seen_in_training
 from train.runtime.snapshots import make_snapshots
+from train.runtime.train_test_overlap import TrainTestOverlap, overlap_of_checkpoint, overlap_of_fit
 from train.tracking.tracker import Tracker
 
 
@@ -186,31 +186,31 @@ def open_tiles(
         snapshots = make_snapshots(config, stores, rows, folds)
         job = replace(_choose(snapshots, config), model=model)
         check_fits(job)
-        seen = _seen(job, snapshots)
+        overlap = _find_overlap(job, snapshots)
     if job.grid:
         warn_of_small_classes(job.grid, config)
     return replace(
         job,
         digests=tuple(snapshot.digest for snapshot in snapshots),
-        doubt=seen.doubt if seen else "",
-        inputs=Inputs(tracker, stores[0], snapshots, seen),
+        doubt=overlap.doubt if overlap else "",
+        inputs=Inputs(tracker, stores[0], snapshots, overlap),
     )
 
 
-def _seen(job: Job, snapshots: list[Snapshot]) -> Seen | None:
-    """Return whether the test tiles were trained on, None where there are none; warn if so."""
+def _find_overlap(job: Job, snapshots: list[Snapshot]) -> TrainTestOverlap | None:
+    """Return the test tiles that were trained on, None without test tiles; warn of them."""
     config = job.config
     if config.mode == "test":
         assert job.model
-        seen = seen_in_training(job.model, config, snapshots[0])
+        overlap = overlap_of_checkpoint(job.model, config, snapshots[0])
         # Where nothing is known of the checkpoint, there are still today's training tiles.
         today = [one for one in snapshots[0].findings if one.concerns_test]
-        warn_of_leaks(seen.findings or today, config)
-        if seen.unknown:
-            message = f"whether test tiles were trained on is not known: {seen.unknown}"
+        warn_of_leaks(overlap.findings or today, config)
+        if overlap.unknown:
+            message = f"whether test tiles were trained on is not known: {overlap.unknown}"
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
-        return seen
-    return seen_in_fit(snapshots) if job.held_out else None
+        return overlap
+    return overlap_of_fit(snapshots) if job.held_out else None
 
 
 def _choose(snapshots: list[Snapshot], config: Config) -> Job:

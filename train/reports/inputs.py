@@ -17,8 +17,8 @@ from train.reports import training
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
-from train.runtime.seen import Seen
 from train.runtime.snapshots import inputs_of
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking.runs import CONTENT, FOLDS, versions
 from train.tracking.tracker import NullTracker, Tracker
 
@@ -53,8 +53,8 @@ def record(run: Run, page: Page, opened: Inputs) -> None:
         if mode in ("fit", "validate"):
             record_folds(run, tracker, page, snapshot)
         else:
-            test_leakage(page, snapshot.findings, opened.seen)
-    record_seen(run, tracker, opened.seen)
+            test_leakage(page, snapshot.findings, opened.overlap)
+    record_overlap(run, tracker, opened.overlap)
     for number, snapshot in enumerate(snapshots[1:], 2):
         keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
     # A prediction reads its embeddings once: it does not read them again to hash them.
@@ -126,7 +126,7 @@ def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     ))  # fmt: skip
 
 
-def test_leakage(page: Page, findings: Sequence[Finding], seen: Seen | None) -> None:
+def test_leakage(page: Page, findings: Sequence[Finding], overlap: TrainTestOverlap | None) -> None:
     """Tell which test tiles the model was trained on; of today's training tiles if it is not known.
 
     Parameters
@@ -134,26 +134,26 @@ def test_leakage(page: Page, findings: Sequence[Finding], seen: Seen | None) -> 
     findings
         Of the snapshot of the test tiles.
     """
-    if seen and seen.unknown:
+    if overlap and overlap.unknown:
         page.add("data", Text(
-            f"Whether test tiles were trained on is not known: {seen.unknown}.", doubtful=True
+            f"Whether test tiles were trained on is not known: {overlap.unknown}.", doubtful=True
         ))  # fmt: skip
     today = [finding for finding in findings if finding.concerns_test]
-    if seen and seen.findings:
-        leakage(page, seen.findings, seen.unknown)
+    if overlap and overlap.findings:
+        leakage(page, overlap.findings, overlap.unknown)
     else:
-        leakage(page, today, seen.unknown if seen else "")
+        leakage(page, today, overlap.unknown if overlap else "")
 
 
-def record_seen(run: Run, tracker: Tracker, seen: Seen | None) -> None:
+def record_overlap(run: Run, tracker: Tracker, overlap: TrainTestOverlap | None) -> None:
     """Record how many test slides, patients and tiles were trained on, and by what it is known."""
-    if seen is None:
+    if overlap is None:
         return
-    tracker.metrics(seen.metrics)
-    trained_on = seen.trained_on or f"not known: {seen.unknown}"
+    tracker.metrics(overlap.metrics)
+    trained_on = overlap.trained_on or f"not known: {overlap.unknown}"
     tracker.params({"trained_on": trained_on})
     if run.config.mode == "test":
-        tracker.table(columns([finding.as_dict() for finding in seen.findings]), "leakage.json")
+        tracker.table(columns([finding.as_dict() for finding in overlap.findings]), "leakage.json")
         run.console.print(f"trained on: {trained_on}", soft_wrap=True)
 
 

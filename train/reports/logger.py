@@ -41,7 +41,7 @@ from train.reports import training as training_report
 from train.reports.html import FILE, Page, write_page
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
-from train.runtime.seen import Seen
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking.names import encode_name
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ class RunLogger:
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
         self.snapshots: Sequence[Snapshot] = ()
-        self.seen: Seen | None = None
+        self.overlap: TrainTestOverlap | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
         self.tags: dict[str, str] = {}
 
@@ -99,7 +99,7 @@ class RunLogger:
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        self.snapshots, self.seen = opened.snapshots, opened.seen
+        self.snapshots, self.overlap = opened.snapshots, opened.overlap
         self.tags = card.tags(self.config, opened.snapshots)
         self.tracker.tags(self.tags)
         if self.config.mode != "fit" and is_registered(self.config.checkpoint or ""):
@@ -311,7 +311,7 @@ class RunLogger:
         """
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
-            doubt = self.seen.doubt if self.seen else ""
+            doubt = self.overlap.doubt if self.overlap else ""
             model, trained = evaluated, training_report.of_evaluated(evaluated, mode, doubt)
             if mode == "test":
                 self.tracker.params({"untouched": trained.verdict})

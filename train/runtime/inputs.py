@@ -17,7 +17,7 @@ from train.config.store import check_places, open_store
 from train.config.text import plain
 from train.models.checkpoint import TrainedModel
 from train.runtime import places
-from train.runtime.seen import Seen
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -36,8 +36,8 @@ class Inputs:
         On the artifacts, under the first variant of the rules.
     snapshots
         One for each variant.
-    seen
-        Where test tiles are evaluated: whether the model was trained on them.
+    overlap
+        Where test tiles are evaluated: those that the model was trained on.
     locks
         Of the output and of the state, until the run ends.
     """
@@ -45,7 +45,7 @@ class Inputs:
     tracker: Tracker
     store: FeatureStore
     snapshots: list[Snapshot] = field(default_factory=list)
-    seen: Seen | None = None
+    overlap: TrainTestOverlap | None = None
     locks: ExitStack = field(default_factory=ExitStack)
 
 
