@@ -35,7 +35,7 @@ from train.fitting.tile_table import TileTable
 from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
-from train.runtime import fit_state, places
+from train.runtime import fit_state, run_locks
 from train.runtime.inputs import Inputs, open_model
 from train.runtime.snapshots import make_snapshots
 from train.runtime.train_test_overlap import TrainTestOverlap, overlap_of_checkpoint, overlap_of_fit
@@ -162,7 +162,7 @@ def rehearse(
         job = open_tiles(copied, (tracker, open_store(copied), model), console)
     if config.resume is True:  # a fit that was not tracked may have been killed
         state = fit_state.state_folder(copied, job.digests, processes)
-        if not any(map(fit_state.has_state, places.taken_places(state))):
+        if not any(map(fit_state.has_state, run_locks.existing_folders(state))):
             fit_state.check(state)
 
 
@@ -289,10 +289,9 @@ def find_state(
     """
     tracker, digests = tracked
     folder = fit_state.state_folder(config, digests, processes)
-    states, taken, goes_on = places.find(folder, config.resume, fit_state.has_state)
-    if taken:
-        locks.callback(taken.close)
-    if config.resume and (goes_on or config.resume is True):
+    states, lock, is_resumed = run_locks.lock_state(folder, config.resume, fit_state.has_state)
+    locks.callback(lock.close)
+    if config.resume and (is_resumed or config.resume is True):
         tracker.run = fit_state.check(states)
-    config.resume = goes_on
+    config.resume = is_resumed
     return states

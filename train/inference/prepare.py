@@ -11,7 +11,7 @@ from featurestore.printing import Console
 from train.config.schema import Config
 from train.evaluation.groups import check_group_values
 from train.inference.cohort import PredictionSet, prediction_set
-from train.inference.stream import place
+from train.inference.stream import lock_folder
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.runtime.inputs import Inputs, open_artifacts
@@ -59,8 +59,8 @@ def prepare_prediction(
         cohort = replace(cohort, model=config.checkpoint)
         check_group_values(cohort.values(config.evidence.groups), len(cohort))
         checkpoint.check_dimension(model.spec, cohort.dim)
-        states, taken = place(config, cohort, tracker)
-        if taken:
-            locks.callback(taken.close)
+        states, lock = lock_folder(config, cohort, tracker)
+        if lock:
+            locks.callback(lock.close)
         inputs = Inputs(tracker, store, locks=locks.pop_all())
     return inputs, PredictionJob(config, states, cohort, model)

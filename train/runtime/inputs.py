@@ -16,7 +16,7 @@ from train.config.schema import Config
 from train.config.store import check_places, open_store
 from train.config.text import plain
 from train.models.checkpoint import TrainedModel
-from train.runtime import places
+from train.runtime import run_locks
 from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
@@ -78,7 +78,7 @@ def open_tracker(config: Config, locks: ExitStack) -> Tracker:
         As of `open_artifacts`.
     """
     if config.output:
-        locks.callback(places.output(Path(config.output)).close)
+        locks.callback(run_locks.lock_output(Path(config.output)).close)
     check_places(config)
     return new_tracker(config)
 
