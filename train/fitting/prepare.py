@@ -124,17 +124,17 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
-        rehearse(config, (tracker, model), console, processes)
-        job = open_tiles(config, (tracker, open_store(config), model), console)
+        dry_run(config, tracker, model, console, processes)
+        job = open_tiles(config, tracker, open_store(config), model, console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
-        states = find_state(config, (tracker, digests), processes, locks)
+        states = find_state(config, tracker, digests, processes, locks)
         inputs = replace(job.inputs, locks=locks.pop_all())
     return inputs, replace(job, states=states, inputs=None)
 
 
-def rehearse(
-    config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console, processes: int
+def dry_run(
+    config: Config, tracker: Tracker, model: TrainedModel | None, console: Console, processes: int
 ) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
@@ -142,8 +142,6 @@ def rehearse(
 
     Parameters
     ----------
-    opened
-        As `train.runtime.inputs.open_model` returns it.
     processes
         As of `prepare_fit`.
 
@@ -152,14 +150,13 @@ def rehearse(
     FeatureStoreError
         As `open_tiles`, or there is nothing to resume.
     """
-    tracker, model = opened
     if not logs_digits(config):
         return
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), always_undone():
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
         examples.write_digits(Path(folder))
         copied = with_artifacts(config, examples.uris(folder))
-        job = open_tiles(copied, (tracker, open_store(copied), model), console)
+        job = open_tiles(copied, tracker, open_store(copied), model, console)
     if config.resume is True:  # a fit that was not tracked may have been killed
         state = fit_state.state_folder(copied, job.digests, processes)
         if not any(map(fit_state.has_state, run_locks.existing_folders(state))):
@@ -167,16 +164,19 @@ def rehearse(
 
 
 def open_tiles(
-    config: Config, opened: tuple[Tracker, FeatureStore, TrainedModel | None], console: Console
+    config: Config,
+    tracker: Tracker,
+    store: FeatureStore,
+    model: TrainedModel | None,
+    console: Console,
 ) -> Job:
     """Return the job of a fit, or of an evaluation, whose state is yet to be found.
 
     Parameters
     ----------
-    opened
-        As `train.runtime.inputs.open_artifacts` returns it.
+    model
+        The network to evaluate; None for a fit.
     """
-    tracker, store, model = opened
     if not config.data.snapshot:  # whose columns are looked at as its tiles are chosen
         check_group_columns(store, config)
     variants = rule_variants(config) if is_sweep(config) else [{}]
@@ -275,19 +275,19 @@ def check_fits(job: Job) -> None:
 
 
 def find_state(
-    config: Config,
-    tracked: tuple[Tracker, list[str]],
-    processes: int,
-    locks: ExitStack,
+    config: Config, tracker: Tracker, digests: list[str], processes: int, locks: ExitStack
 ) -> Path:
     """Return where the state is kept, which is locked; what is resumed goes on in its own run.
 
     Parameters
     ----------
-    tracked
-        The tracker, and the digests of the snapshots.
+    digests
+        Of the snapshots.
+    processes
+        How many share the work.
+    locks
+        Gets that of the state.
     """
-    tracker, digests = tracked
     folder = fit_state.state_folder(config, digests, processes)
     states, lock, is_resumed = run_locks.lock_state(folder, config.resume, fit_state.has_state)
     locks.callback(lock.close)

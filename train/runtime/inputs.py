@@ -13,7 +13,7 @@ from train.config.encoders import encoders
 from train.config.rules import registers
 from train.config.run_name import run_name
 from train.config.schema import Config
-from train.config.store import check_places, open_store
+from train.config.store import check_places
 from train.config.text import plain
 from train.models.checkpoint import TrainedModel
 from train.runtime import run_locks
@@ -49,22 +49,16 @@ class Inputs:
     locks: ExitStack = field(default_factory=ExitStack)
 
 
-def open_artifacts(
-    config: Config, locks: ExitStack
-) -> tuple[Tracker, FeatureStore, TrainedModel | None]:
-    """Return tracker, store and, where one is evaluated, the network of a run.
+def open_model(config: Config, locks: ExitStack) -> tuple[Tracker, TrainedModel | None]:
+    """Return the tracker and, where one is evaluated, the network of a run.
+
+    The encoder of the network is picked in the configuration: a store is opened after that.
 
     Parameters
     ----------
     locks
         Gets that of the output.
     """
-    tracker, model = open_model(config, locks)
-    return tracker, open_store(config), model
-
-
-def open_model(config: Config, locks: ExitStack) -> tuple[Tracker, TrainedModel | None]:
-    """Return tracker and network, as `open_artifacts`; it may pick the encoder."""
     tracker = open_tracker(config, locks)
     return tracker, open_checkpoint(config) if config.checkpoint else None
 
@@ -75,7 +69,7 @@ def open_tracker(config: Config, locks: ExitStack) -> Tracker:
     Parameters
     ----------
     locks
-        As of `open_artifacts`.
+        As of `open_model`.
     """
     if config.output:
         locks.callback(run_locks.lock_output(Path(config.output)).close)
