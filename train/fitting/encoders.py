@@ -51,7 +51,7 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
             job.config.resume = bool(config.resume) and fit_state.has_state(place)
             if job.config.resume and (run := fit_state.run_of(place)):
                 inputs.tracker.run = run
-                tracker.going_on |= {run}
+                tracker.resumed_children |= {run}
         jobs = [replace(job, states=states / str(job.config.data.encoder)) for job in jobs]
         inputs = replace(opened[0], tracker=tracker, locks=locks.pop_all())
     return inputs, Job(config, states, encoders=tuple(jobs))

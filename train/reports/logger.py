@@ -80,7 +80,7 @@ class RunLogger:
         self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
         self.classes = run.config.class_names
         if self.config.metrics == "short":
-            self.tracker.shown = partial(is_short, classes=len(self.classes))
+            self.tracker.is_logged = partial(is_short, classes=len(self.classes))
         self.page = Page()
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None
