@@ -16,7 +16,7 @@ from featurestore.console import cli
 from featurestore.embeddings import conversion
 from featurestore.errors import ArtifactError, FeatureStoreWarning
 from featurestore.io import digests, ledger
-from featurestore.snapshots import collection, meaning
+from featurestore.snapshots import collection, fingerprints
 
 FORK = multiprocessing.get_context("fork")
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
@@ -234,8 +234,8 @@ def one(x):
 
 def test_comments_are_no_code():
     bare = b"def one(x): return x+1"
-    assert meaning.source(CODE) == meaning.source(bare)
-    assert meaning.source(CODE.replace(b"+ 1", b"+ 2")) != meaning.source(bare)
+    assert fingerprints.of_source(CODE) == fingerprints.of_source(bare)
+    assert fingerprints.of_source(CODE.replace(b"+ 1", b"+ 2")) != fingerprints.of_source(bare)
 
 
 FATES = {
@@ -251,7 +251,7 @@ FATES = {
 
 def rows(table: pa.Table, **how: int) -> str:
     pq.write_table(table, "fates.parquet", **how)
-    return meaning.rows([Path("fates.parquet")])
+    return fingerprints.of_rows([Path("fates.parquet")])
 
 
 def test_rows_are_the_same_in_any_file():
