@@ -24,7 +24,7 @@ from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.parts import known_sums, named, share, share_provenance
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
-from featurestore.io import cache, digests, ledger
+from featurestore.io import cache, digest_cache, digests
 from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
@@ -120,8 +120,8 @@ def materialise(
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    if not ledger.exists():  # what is refused later, as another variant, undoes it
-        try_out(lambda: None, ledger.remove)
+    if not digest_cache.exists():  # what is refused later, as another variant, undoes it
+        try_out(lambda: None, digest_cache.remove)
     with undone_if_refused(), lease():
         snapshot = Materialisation(store, rows or Rows(None), folds).run()
     try:  # after all that is refused; a store that does not answer undoes nothing

@@ -26,10 +26,10 @@ from featurestore.embeddings.part import Part
 from featurestore.embeddings.parts import may_be_there, name_of, share
 from featurestore.errors import ArtifactError, QueryError
 from featurestore.io import digests
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 from featurestore.io.objects import fetching, originals, shared
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import Stored
+from featurestore.io.objects.store import StoredObject
 from featurestore.io.objects.workplace import Workplace
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.io.progress import Rows
@@ -50,7 +50,7 @@ class ConversionTask(NamedTuple):
 
     fragment: Fragment
     sha256: str | None
-    stored: Stored | None
+    stored: StoredObject | None
 
 
 class HashingTask(NamedTuple):
@@ -58,7 +58,7 @@ class HashingTask(NamedTuple):
 
     path: Path
     identity: Identity
-    stored: Stored | None
+    stored: StoredObject | None
 
 
 class ConversionResult(NamedTuple):
@@ -118,9 +118,9 @@ class SparkConversion(Conversion):
             self.files |= {part.name: fragment.name for part in converted.parts}
             self.new += converted.new
             self._faults.append(converted.faults)
-        digests.believe(self.sums, self.dataset.identities)
+        digests.remember_remote(self.sums, self.dataset.identities)
         if (store := shared.current()) is not None:
-            store.things(FOLDER, again=True)
+            store.entries(FOLDER, refresh=True)
 
 
 def convert_file(
@@ -224,7 +224,7 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
     tasks = [HashingTask(file, identities[file], objects.get(file)) for file in files]
     work = partial(hash_file, workplace=Workplace.here(), code=fingerprints.of_code(*CODE))
     hashed = executors.run(connection, work, tasks)
-    digests.believe(dict(zip(files, hashed, strict=True)), identities)
+    digests.remember_remote(dict(zip(files, hashed, strict=True)), identities)
 
 
 def hash_file(task: HashingTask, workplace: Workplace, code: str) -> str:

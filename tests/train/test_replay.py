@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 from refused import arguments, imported
 
-from featurestore.io import ledger
+from featurestore.io import digest_cache
 from featurestore.snapshots import fingerprints
 from train import probe, replay
 from train.evaluation.reproduction import compared
@@ -90,7 +90,7 @@ def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]
     """
 
     def files() -> set[Path]:
-        return {file for file in home.rglob("*") if not file.name.startswith(ledger.FILE)}
+        return {file for file in home.rglob("*") if not file.name.startswith(digest_cache.FILE)}
 
     before = files()
     status, output = again(capsys, run)

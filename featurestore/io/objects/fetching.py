@@ -24,13 +24,13 @@ from featurestore.io import cache, downloads, garbage, locks, seals
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import outlines
 from featurestore.io.objects.listing import Listing, connect, listed
-from featurestore.io.objects.stored import (
+from featurestore.io.objects.store import (
     NAME,
     OBJECTS,
     OUTLINES,
     RECORD,
     Store,
-    Stored,
+    StoredObject,
     entry_of,
     translated,
 )
@@ -126,7 +126,7 @@ def _link(store: Store, listing: Listing, folder: Path, outlined: bool) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def refuse_too_large(objects: Collection[Stored]) -> None:
+def refuse_too_large(objects: Collection[StoredObject]) -> None:
     """Refuse objects for which the disk has too little room.
 
     Raises
@@ -148,7 +148,7 @@ def refuse_too_large(objects: Collection[Stored]) -> None:
 
 
 @contextmanager
-def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> Iterator[Path]:
+def fetched(store: Store, stored: StoredObject, ended: Callable[[], bool] = bool) -> Iterator[Path]:
     """Yield the file of one object, fetched if it is not here; it stays until the block ends.
 
     Parameters
@@ -168,7 +168,7 @@ def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> I
         yield entry.folder / NAME
 
 
-def _bring(store: Store, stored: Stored, ended: Callable[[], bool], folder: Path) -> None:
+def _bring(store: Store, stored: StoredObject, ended: Callable[[], bool], folder: Path) -> None:
     """Bring one object, from the byte that is not here yet, and verify the whole."""
     file = folder / NAME
     with translated(stored.uri, store.refusal):

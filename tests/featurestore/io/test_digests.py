@@ -15,7 +15,7 @@ from snapshots import snapshot
 from featurestore.console import cli
 from featurestore.embeddings import conversion
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import digests, ledger
+from featurestore.io import digest_cache, digests
 from featurestore.snapshots import collection, fingerprints
 
 FORK = multiprocessing.get_context("fork")
@@ -109,7 +109,7 @@ def test_a_file_younger_than_two_seconds_is_read_again(hashed: list[str]):
     for _ in range(2):
         digests.digest({"a": file})
     assert hashed == ["a", "a"]
-    assert not ledger.recall([digests.identity(file)])
+    assert not digest_cache.load([digests.identity(file)])
 
 
 def cut(file: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_damaged_memory_is_made_anew(
 ):
     files = {"a": written("a", "abc")}
     first = digests.digest(files)
-    damage(Path(".featurestore") / ledger.FILE)
+    damage(Path(".featurestore") / digest_cache.FILE)
     for _ in range(3):
         forget()
         assert digests.digest(files) == first
@@ -146,7 +146,7 @@ def test_a_damaged_memory_is_made_anew(
 
 def test_what_is_no_memory_is_set_aside_in_words(settled: None):
     digests.digest({"a": written("a", "abc")})
-    foreign(Path(".featurestore") / ledger.FILE)
+    foreign(Path(".featurestore") / digest_cache.FILE)
     forget()
     with pytest.warns(FeatureStoreWarning, match=r"digests.db is damaged .*set aside as .broken-"):
         digests.digest({"a": Path("a")})
@@ -165,7 +165,7 @@ def test_processes_that_write_at_once_lose_nothing(settled: None):
         worker.start()
     for worker in workers:
         worker.join()
-    assert len(ledger.recall(map(digests.identity, files))) == 40
+    assert len(digest_cache.load(map(digests.identity, files))) == 40
 
 
 def test_entries_of_files_that_are_gone_go(settled: None, capsys: pytest.CaptureFixture[str]):
@@ -175,7 +175,7 @@ def test_entries_of_files_that_are_gone_go(settled: None, capsys: pytest.Capture
     gone.unlink()
     assert cli.main(["gc"]) == 0
     assert "forgot the digests of 1 files" in capsys.readouterr().out
-    assert list(ledger.recall([digests.identity(kept), was])) == [digests.identity(kept)]
+    assert list(digest_cache.load([digests.identity(kept), was])) == [digests.identity(kept)]
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_verify_reads_again_what_is_remembered(
     command = ["--config", "config.yaml", "check", "--verify"]
     assert cli.main(command) == 0
     file = Path(named["data.embeddings"])
-    ledger.record({file: (digests.identity(file), "0" * 64)})
+    digest_cache.save({file: (digests.identity(file), "0" * 64)})
     forget()
     capsys.readouterr()
     assert cli.main(command) == 2

@@ -205,7 +205,7 @@ def test_one_thing_is_looked_up_without_listing_the_others(
     for name in ("a" * 32, "b" * 32):
         for file in (shared.PART_KEYS, shared.PART_VALUES):
             cloud_bucket.put(f"parts/{name}/{'0' * 16}/{file}", b"1")
-    place = shared.Shared.open(cloud_bucket.root, at_once=False)
+    place = shared.SharedStore.open(cloud_bucket.root, list_all=False)
     list_pages, listed = clouds._client("").list, []
     client = SimpleNamespace(list=lambda folder: listed.append(folder) or list_pages(folder))
     monkeypatch.setattr(place.store, "_client", client)
