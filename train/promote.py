@@ -131,8 +131,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_field, print_table
+from featurestore.errors import shown_warnings
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once

@@ -13,8 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, set_seed
 from torch.distributed import distributed_c10d
 
-from featurestore.console.cli import shown_warnings
-from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import FeatureStoreError, FeatureStoreWarning, shown_warnings
 from featurestore.printing import Console, is_quiet
 from train.config.schema import Config
 from train.runtime import agreement
