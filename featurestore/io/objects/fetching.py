@@ -162,7 +162,7 @@ def fetched(store: Store, stored: StoredObject, ended: Callable[[], bool] = bool
         The object was replaced, the storage refuses or does not answer, what came is not what the
         store says, or the disk is full.
     """
-    build = downloads.resumed(OBJECTS, stored.digest, partial(_bring, store, stored, ended))
+    build = downloads.resumable(OBJECTS, stored.digest, partial(_bring, store, stored, ended))
     entry = cache.get_or_build(OBJECTS, stored.digest, build, on_trial=False)
     with entry.lock:
         yield entry.folder / NAME

@@ -171,7 +171,7 @@ def test_what_was_converted_is_not_fetched_after_gc(cloud_bucket: Bucket):
     name = made(cloud_bucket).digest
     assert cli.main(["snapshots", "--tag", "kept", name]) == 0
     for folder in list(cache._BUILT):  # as of a process that has ended
-        cache.let_go(folder)
+        cache.release(folder)
     assert cli.main(["gc", "--keep", "0"]) == 0
     cloud_bucket.asked.clear()
     assert made(cloud_bucket).digest == name
