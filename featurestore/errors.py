@@ -1,9 +1,10 @@
 """Every refusal of this project: what was wrong, what is there, what to do."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from featurestore.printing import printable
+from featurestore.printing import Console, is_quiet, printable
 from featurestore.redaction import redacted
 
 
@@ -101,6 +102,16 @@ class QueryError(FeatureStoreError):
 
 class TrackingError(FeatureStoreError):
     """MLflow does not answer, or takes no run."""
+
+
+@contextmanager
+def shown_warnings(console: Console) -> Iterator[None]:
+    """Print this project's warnings as lines; other libraries' are for us, not for users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore" if is_quiet() else "always", FeatureStoreWarning)
+        warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
+        yield
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def everything(kind: str) -> dict[str, str]:
     """Return the keys of all files of a kind in the store, by the name of the file."""
     store = shared.current()
     assert store is not None
-    things = store.things(kind, again=True).values()
+    things = store.entries(kind, refresh=True).values()
     return {
         file: stored.key
         for variants in things
@@ -67,7 +67,7 @@ def change(key: str, place: int) -> None:
     """Change a bit of a file in the store."""
     store = shared.current()
     assert store is not None
-    (stored,) = [one for one in store.store.beginning(key) if one.key == key]
+    (stored,) = [one for one in store.store.list_prefix(key) if one.key == key]
     content = bytearray(b"".join(store.store.read(stored, 0, stored.size)))
     content[place] ^= 1
     Path("harmed").write_bytes(content)

@@ -111,7 +111,7 @@ def test_each_command_names_a_function_that_does_its_work(command: str):
         [formats] = [action for action in parsers[0]._actions if action.dest == "format"]
         parsers = list(formats.choices.values())
     for one in parsers:
-        assert callable(cli.work(one.get_default("run")))
+        assert callable(cli.load_command(one.get_default("run")))
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -70,8 +70,7 @@ import json
 import tempfile
 from typing import Any
 
-from featurestore.console.cli import shown_warnings
-from featurestore.errors import ArtifactError
+from featurestore.errors import ArtifactError, shown_warnings
 from featurestore.io import mlflow_artifacts, names
 from featurestore.io.atomic import publish
 from featurestore.printing import Console, say

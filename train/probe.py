@@ -57,12 +57,12 @@ from train.predictions import files
 from train.predictions.table import Predictions
 from train.reports.history import GridHistory, HeadHistory, History
 from train.reports.logger import RunLogger
-from train.runtime.ending import Ending
 from train.runtime.fit_state import FileCheckpointer, end_if_lost
 from train.runtime.inputs import Inputs
 from train.runtime.lifecycle import exit_status, start_child, start_run
 from train.runtime.progress import EpochBar
 from train.runtime.run import Run
+from train.runtime.shutdown import Shutdown
 
 Work = Callable[[Run, RunLogger, Any], None]
 
@@ -71,35 +71,35 @@ Work = Callable[[Run, RunLogger, Any], None]
 
 def main(argv: list[str]) -> int:
     """Run the script; return the exit status, 2 after a refusal, 143 after SIGTERM."""
-    return exit_status(lambda ending, command: run(load(argv), ending, command), argv)
+    return exit_status(lambda shutdown, command: run_mode(load(argv), shutdown, command), argv)
 
 
-def run(config: Config, ending: Ending, command: str = "") -> None:
+def run_mode(config: Config, shutdown: Shutdown, command: str = "") -> None:
     """Do what ``config.mode`` says; the same code on every process."""
     prepare, work = MODES["encoders" if encoders(config) else config.mode]
     # Accelerate's processes meet; the main one alone opens MLflow, store and snapshots, and refuses
     # whatever can be refused: nothing is written yet, and no embedding is read.
-    with start_run(config, prepare, check_maps, ending, command) as (this, job, inputs):
-        record(this, job, inputs, work)
+    with start_run(config, prepare, check_maps, shutdown, command) as (run, job, inputs):
+        record(run, job, inputs, work)
 
 
-def record(this: Run, job: Any, inputs: Inputs | None, work: Work) -> RunLogger:
+def record(run: Run, job: Any, inputs: Inputs | None, work: Work) -> RunLogger:
     """Do the work of a run; console, MLflow and report.html are told the same."""
-    log = RunLogger(this)
+    log = RunLogger(run)
     if inputs:
         log.inputs(inputs)  # versions, digests, funnel, leakage
-    end_if_lost(this)  # a tracking server that was lost ends all processes, here as below
-    work(this, log, job)
+    end_if_lost(run)  # a tracking server that was lost ends all processes, here as below
+    work(run, log, job)
     log.close(job.model)  # report.html
     return log
 
 
-def fit_encoders(this: Run, log: RunLogger, job: Job) -> None:
+def fit_encoders(run: Run, log: RunLogger, job: Job) -> None:
     """Fit on the embeddings of one encoder after another, the tiles the same; compare them."""
     logs = []
     for each in job.encoders:  # each in a run below this one, with a model of its own
         tracker = each.inputs.tracker if each.inputs else None
-        with start_child(this, each, tracker) as child:
+        with start_child(run, each, tracker) as child:
             logs.append(record(child, each, each.inputs, fit))
     log.encoders(logs)  # a leaderboard, and what each pair differs by
 
@@ -107,17 +107,17 @@ def fit_encoders(this: Run, log: RunLogger, job: Job) -> None:
 # -- data -> heads -> loop ------------------------------------------------------------------------
 
 
-def fit(this: Run, log: RunLogger, job: Job) -> None:
+def fit(run: Run, log: RunLogger, job: Job) -> None:
     """Train a head for every setting and fold in one pass over the embeddings; keep the best."""
-    config, processes, grid = this.config, this.processes, job.grid
+    config, processes, grid = run.config, run.processes, job.grid
     assert grid
     assert job.table is not None  # of no tile, but on the main rank
     # This rank's rows, in memory or read as they are used. Of `fold=4` the validation tiles are
     # a shard of their own; else all folds are one shard, and masks tell the heads apart.
     shards = load_shards(job.table, grid, config, processes)
     trainer = build_trainer(config, grid, shards, processes)
-    history = HeadHistory(this) if grid.is_single else GridHistory(grid)
-    result = train(this, log, trainer, history)
+    history = HeadHistory(run) if grid.is_single else GridHistory(grid)
+    result = train(run, log, trainer, history)
     log.solver(result, grid.names)  # L-BFGS says how far it is from the optimum
 
     # -- metrics ----------------------------------------------------------------------------------
@@ -134,9 +134,9 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     predictions = held_out.predictions(probabilities, config)
     if isinstance(history, HeadHistory):
         log.class_weights(result.problem.losses.class_weights[0].tolist())
-        publish(this, log, predictions, "validation", choice.loss)
+        publish(run, log, predictions, "validation", choice.loss)
     else:
-        publish(this, log, predictions, "oof")
+        publish(run, log, predictions, "oof")
         scores, losses = choice.scores, history.losses
         log.settings(SettingResults(
             grid, scores, choice.setting, losses, result.diagnostics, choice.curve
@@ -151,12 +151,12 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     training = replace(describe_training(config, grid, choice, is_tested), doubt=job.doubt)
     log.training(training)
     if config.probe == "knn":  # votes of neighbours have no weights: no model is registered
-        evaluate_votes(this, log, job, shards, choice)
+        evaluate_votes(run, log, job, shards, choice)
         return
     head = choice.head  # of the best setting's heads the one with the lowest validation loss
     if config.final:  # or one more, on all folds, for as many epochs as they took at the median
         trainer = build_final_trainer(config, grid, shards, processes, choice)
-        final = train(this, log, trainer, GridHistory(None))
+        final = train(run, log, trainer, GridHistory(None))
         log.solver(final, ["the final head"], "final/solver")
         result, head = final.with_temperature(result.temperature), 0
     elif not grid.is_single:
@@ -168,18 +168,18 @@ def fit(this: Run, log: RunLogger, job: Job) -> None:
     log.checkpoint(model)
     if job.held_out:  # under the same rules, and looked at once, after every choice was made
         tiles = job.held_out[grid.settings[choice.setting].variant]
-        evaluate_model(this, log, replace(job, model=model, tiles=tiles))
+        evaluate_model(run, log, replace(job, model=model, tiles=tiles))
     log.model(model)
 
 
-def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitResult:
+def train(run: Run, log: RunLogger, trainer: Trainer, history: History) -> FitResult:
     """Train all heads; every epoch is recorded and saved, so that a killed fit can go on."""
-    config, alone = this.config, len(trainer.problem.heads) == 1
-    state = FileCheckpointer(this, trainer, history)
+    config, alone = run.config, len(trainer.problem.heads) == 1
+    state = FileCheckpointer(run, trainer, history)
     if isinstance(history, HeadHistory):  # what is left of a fit whose tracking server was lost
         state.save_best = lambda: log.checkpoint(build_network(trainer.result(), 0, config))
     state.restore()  # resume=true: bit for bit where it was
-    with EpochBar(this.console, config.max_epochs, rows=len(trainer.problem.train)) as bar:
+    with EpochBar(run.console, config.max_epochs, rows=len(trainer.problem.train)) as bar:
         for epoch in trainer:  # AdamW: epochs; L-BFGS: iterations; ridge, lda, neighbours: none
             bar.update(epoch)
             if alone:  # of several heads, one that diverges leaves, and the others go on
@@ -194,64 +194,64 @@ def train(this: Run, log: RunLogger, trainer: Trainer, history: History) -> FitR
 # -- the other modes ------------------------------------------------------------------------------
 
 
-def evaluate_model(this: Run, log: RunLogger, job: Job) -> None:
+def evaluate_model(run: Run, log: RunLogger, job: Job) -> None:
     """Evaluate a network on validation tiles of a fold, or on held-out ones; all ranks share it."""
     assert job.model and job.tiles
-    predictions, loss = predict_split(job.model, job.tiles, this.processes, this.config)
-    split = "validation" if this.config.mode == "validate" else "test"
-    publish(this, log, predictions, split, loss)
+    predictions, loss = predict_split(job.model, job.tiles, run.processes, run.config)
+    split = "validation" if run.config.mode == "validate" else "test"
+    publish(run, log, predictions, split, loss)
 
 
-def evaluate_votes(this: Run, log: RunLogger, job: Job, shards: Shards, choice: Choice) -> None:
+def evaluate_votes(run: Run, log: RunLogger, job: Job, shards: Shards, choice: Choice) -> None:
     """Let the tiles of all folds vote on held-out ones, under the rules of the best setting."""
-    config, processes, grid = this.config, this.processes, job.grid
+    config, processes, grid = run.config, run.processes, job.grid
     assert grid
     if job.held_out:
         voters = build_voters(config, grid, shards, processes, choice)
         tiles = job.held_out[grid.settings[choice.setting].variant]
         transform = embedding_transform(config)
         predictions, loss = vote_split(voters, transform, tiles, processes, config)
-        publish(this, log, predictions, "test", loss)
+        publish(run, log, predictions, "test", loss)
 
 
-def predict(this: Run, log: RunLogger, job: PredictionJob) -> None:
+def predict(run: Run, log: RunLogger, job: PredictionJob) -> None:
     """Predict a whole cohort in a stream, a file a slide; labels are not needed."""
-    config, cohort = this.config, job.cohort
-    predict_cohort(this, cohort, job.model)
-    if not this.is_main:
+    config, cohort = run.config, job.cohort
+    predict_cohort(run, cohort, job.model)
+    if not run.is_main:
         return
-    log.cohort(this.states, len(cohort), cohort.labelled)
+    log.cohort(run.states, len(cohort), cohort.labelled)
     assert cohort.missing is not None
     log.without_embedding(cohort.missing, len(cohort))
-    draw_maps(this, log, files.dataset(str(this.states), None))
+    draw_maps(run, log, files.dataset(str(run.states), None))
     if config.abstain_below is not None:  # of all predictions those that are doubtful are read
-        log.abstentions(read_doubtful(this.states, job.model.spec, config), tiles=len(cohort))
+        log.abstentions(read_doubtful(run.states, job.model.spec, config), tiles=len(cohort))
     if cohort.labelled:
-        predictions, loss = read_cohort(this.states, job.model.spec, config)
+        predictions, loss = read_cohort(run.states, job.model.spec, config)
         log.evaluation(evaluate(predictions, config.evidence, loss), "predict")
 
 
 def publish(
-    this: Run, log: RunLogger, predictions: Predictions, split: str, loss: float | None = None
+    run: Run, log: RunLogger, predictions: Predictions, split: str, loss: float | None = None
 ) -> None:
     """Record predictions, their maps and, where there are labels, how good they are."""
-    if not this.is_main:
+    if not run.is_main:
         return
     prefix = "oof_" if split == "oof" else ""
     log.predictions(predictions, split, prefix)
-    draw_maps(this, log, ds.dataset(predictions.table()), prefix)
+    draw_maps(run, log, ds.dataset(predictions.table()), prefix)
     if predictions.labelled:  # computed by a pure function, then recorded
-        evaluation = evaluate(predictions, this.config.evidence, loss)
+        evaluation = evaluate(predictions, run.config.evidence, loss)
         log.evaluation(evaluation, split, prefix)
 
 
-def draw_maps(this: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = "") -> None:
+def draw_maps(run: Run, log: RunLogger, predicted: ds.Dataset, prefix: str = "") -> None:
     """Draw predictions as maps that a pathologist opens, if there are to be any."""
-    if this.config.maps.slides:
+    if run.config.maps.slides:
         from train.overlays.write import write_overlays  # wants the extra `maps`
 
         name = f"{prefix}maps"
-        log.maps(write_overlays(predicted, this.config, this.folder, this.console, name))
+        log.maps(write_overlays(predicted, run.config, run.folder, run.console, name))
 
 
 MODES: dict[str, tuple[Callable[..., Any], Work]] = {

@@ -131,8 +131,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featurestore.console.cli import shown_warnings
 from featurestore.console.tables import print_field, print_table
+from featurestore.errors import shown_warnings
 from featurestore.io.atomic import write_bytes
 from featurestore.io.mlflow_artifacts import use_tracking
 from featurestore.io.names import resolved_once
@@ -291,7 +291,7 @@ def refuse(decision: Decision) -> int:
     outcome = f"{version} does not become {decision.alias} of {decision.model}"
     print_field("refused", outcome, console, indent=0)
     for line in failed_checks(decision.lines):
-        short = f", {line.room}" if line.room else ""
+        short = f", {line.margin_text}" if line.margin_text else ""
         print_field(line.name, f"{line.measured} (asked: {line.required}{short})", console)
     return REFUSED
 
@@ -312,7 +312,7 @@ def rollback(request: Request, command: str) -> int:
 
 def history(request: Request) -> int:
     """List the versions that had the alias."""
-    kept = history_of.reigns(request.model, request.alias)
+    kept = history_of.alias_moves(request.model, request.alias)
     if not kept:
         say(f"no version of {request.model} has been {request.alias}")
         return 0

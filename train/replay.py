@@ -57,8 +57,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featurestore.console.cli import shown_warnings
-from featurestore.errors import ArtifactError, FeatureStoreWarning
+from featurestore.errors import ArtifactError, FeatureStoreWarning, shown_warnings
 from featurestore.io import mlflow_artifacts, names, uris
 from featurestore.io.progress import Rows
 from featurestore.printing import Console

@@ -34,7 +34,7 @@ from featurestore.spec.bounds import COUNTS
 from train.config import load, text
 from train.config.run_name import run_name
 from train.config.schema import ConfigError
-from train.runtime.job import PROBE, Job
+from train.runtime.cluster_job import PROBE, ClusterJob
 from train.runtime.manifests import manifests
 from train.tracking.provenance import git_commit
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def planned(options: argparse.Namespace) -> Job:
+def planned(options: argparse.Namespace) -> ClusterJob:
     """Return the job, its configuration checked.
 
     Raises
@@ -117,12 +117,12 @@ def planned(options: argparse.Namespace) -> Job:
     arguments = tuple(
         a for a in options.arguments if not a.startswith(("tracking.run_name=", "resume="))
     )
-    job = Job(name, arguments, text.text(config), commit, options.nodes, options.gpus)
-    load.load(job.given())
+    job = ClusterJob(name, arguments, text.text(config), commit, options.nodes, options.gpus)
+    load.load(job.probe_arguments())
     return job
 
 
-def keep(job: Job, folder: Path) -> None:
+def keep(job: ClusterJob, folder: Path) -> None:
     """Record what is submitted: configuration, commit and command."""
     content = {"commit": job.commit, "run_name": job.name,
                "command": shlex.join(job.command("train/probe.py"))}  # fmt: skip
@@ -133,7 +133,7 @@ def keep(job: Job, folder: Path) -> None:
 # -- Slurm ----------------------------------------------------------------------------------------
 
 
-def slurm(job: Job, options: argparse.Namespace) -> str:
+def slurm(job: ClusterJob, options: argparse.Namespace) -> str:
     """Submit to Slurm by submitit; return what to tell, or what would be submitted."""
     with library_needed("Slurm is submitted to by submitit", "cluster"):
         import submitit
@@ -179,7 +179,7 @@ def sbatch_script(folder: Path, parameters: Mapping[str, Any]) -> str:
 # -- Kubernetes -----------------------------------------------------------------------------------
 
 
-def kubernetes(job: Job, options: argparse.Namespace) -> str:
+def kubernetes(job: ClusterJob, options: argparse.Namespace) -> str:
     """Submit to Kubernetes by its client; return what to tell, or what would be submitted."""
     objects = manifests(job, options)
     if options.dry_run:

@@ -11,9 +11,7 @@ import argparse
 import importlib
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from featurestore.console import keys
 from featurestore.console.commands import (
@@ -26,9 +24,9 @@ from featurestore.console.commands import (
     split,
     training_sets,
 )
-from featurestore.errors import FeatureStoreError, FeatureStoreWarning
+from featurestore.errors import FeatureStoreError, shown_warnings
 from featurestore.interpreter import collect_seldom
-from featurestore.printing import Console, is_quiet, print_error, quietly, say
+from featurestore.printing import Console, print_error, quietly, say
 from featurestore.spec import store_arguments
 from featurestore.spec.places import file_question
 from featurestore.undo import undone_if_refused
@@ -40,9 +38,9 @@ QUIET = "--quiet"
 
 def version() -> str:
     """Return the version of this package, as it is installed."""
-    from importlib.metadata import version as installed
+    import importlib.metadata
 
-    return installed("tissue-probe")
+    return importlib.metadata.version("tissue-probe")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say("interrupted", sys.stderr)
         sys.stderr.flush()
-        os._exit(130)  # what holds the answer would wait for its query, which goes on to its end
+        os._exit(130)  # a normal exit would wait for the query, which runs to its end
     except BrokenPipeError:  # `featurestore sql ... | head`
         sys.stderr.close()
     return 0
@@ -76,34 +74,24 @@ def _run(options: argparse.Namespace) -> int:
 
     with shown_warnings(Console(stderr=True)), names.resolved_once():
         shared.use(options.store)
-        with undone_if_refused("digits"):  # which nobody asked for who was refused
-            return work(options.run)(options) or 0
+        with undone_if_refused("digits"):
+            return load_command(options.run)(options) or 0
 
 
-def work(target: str) -> Callable[[argparse.Namespace], int | None]:
-    """Return the function that does the work of a command.
+def load_command(target: str) -> Callable[[argparse.Namespace], int | None]:
+    """Import the function that runs a command.
 
     Parameters
     ----------
     target
-        ``module:function`` of this room, as the arguments of the command name it: one command
-        imports what it needs, and not what others do.
+        ``module:function`` of this room, as `featurestore.console.commands` sets it: a command
+        imports what it needs, and not what others need.
     """
     module, _, name = target.partition(":")
     run: Callable[[argparse.Namespace], int | None] = getattr(
         importlib.import_module(f"featurestore.console.{module}"), name
     )
     return run
-
-
-@contextmanager
-def shown_warnings(console: Console) -> Iterator[None]:
-    """Print this project's warnings as lines; other libraries' are for us, not for users."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("ignore" if is_quiet() else "always", FeatureStoreWarning)
-        warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
-        yield
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -114,7 +102,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     SystemExit
         argparse does not understand it, or was asked for help.
     FeatureStoreError
-        A ``key=value`` is not understood, see `featurestore.console.keys.take`.
+        A ``key=value`` is not understood, see `featurestore.console.keys.read_settings`.
     """
     argument_parser = parser()
     argv = sys.argv[1:] if argv is None else argv
@@ -127,22 +115,23 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     keyed = options.command not in WITHOUT_KEYS
     _refuse(argument_parser, [word for word in words if not keyed or word.startswith("-")])
     if keyed:
-        words = [*_taken(options), *words]
-        given = [word for word in words if keys.is_setting(word)]
-        left = _given_back(options, [word for word in words if word not in given])
-        _refuse(argument_parser, left, "".join(dict.fromkeys(map(file_question, left))))
-        keys.take(options, given)
+        words = [*_positional_words(options), *words]
+        settings = [word for word in words if keys.is_setting(word)]
+        unknown = _assign_words(options, [word for word in words if word not in settings])
+        question = "".join(dict.fromkeys(map(file_question, unknown)))
+        _refuse(argument_parser, unknown, question)
+        keys.read_settings(options, settings)
     return options
 
 
-def _taken(options: argparse.Namespace) -> list[str]:
-    """Return what argparse took for the arguments of a command: it may be a key=value."""
-    taken = getattr(options, options.optional) if options.optional else None
-    return taken if isinstance(taken, list) else [] if taken is None else [taken]
+def _positional_words(options: argparse.Namespace) -> list[str]:
+    """Return the words that argparse took for positional arguments: they may be key=value."""
+    words = getattr(options, options.optional) if options.optional else None
+    return words if isinstance(words, list) else [] if words is None else [words]
 
 
-def _given_back(options: argparse.Namespace, words: list[str]) -> list[str]:
-    """Give a command the words that are its own, and return those that are too many."""
+def _assign_words(options: argparse.Namespace, words: list[str]) -> list[str]:
+    """Assign words to the positional argument of a command; return those that are too many."""
     if options.optional == "places":
         options.places, words = words, []
     elif options.optional:
@@ -150,16 +139,16 @@ def _given_back(options: argparse.Namespace, words: list[str]) -> list[str]:
     return words[1:] if options.optional else words
 
 
-def _refuse(asked: argparse.ArgumentParser, words: Sequence[str], question: str = "") -> None:
+def _refuse(parser: argparse.ArgumentParser, words: Sequence[str], question: str = "") -> None:
     if words:
-        asked.error(f"unrecognized arguments: {' '.join(words)}{question}")
+        parser.error(f"unrecognized arguments: {' '.join(words)}{question}")
 
 
 class Version(argparse.Action):
-    """Prints the version and leaves; it is looked up by who asks for it."""
+    """Prints the version and exits; the package's metadata is read only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Do so."""
+        """Print it."""
         say(f"{parser.prog} {version()}")
         parser.exit()
 

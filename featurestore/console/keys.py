@@ -1,4 +1,4 @@
-"""``key=value`` arguments of ``featurestore``: told from other words, and read before any work."""
+"""``key=value`` arguments of ``featurestore``: recognised, and read before any work."""
 
 import argparse
 import re
@@ -28,14 +28,14 @@ def is_setting(word: str) -> bool:
     return SETTING.fullmatch(word) is not None
 
 
-def take(options: argparse.Namespace, words: Sequence[str]) -> None:
+def read_settings(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Read the arguments ``key=value`` into the options, before any work.
 
     Parameters
     ----------
     options
-        Gets ``files``, that are to be overlaid in this order, and ``values``, that go before them;
-        keys that are options as well are set as such.
+        Gets ``files``, to be overlaid in this order, and ``values``, which override them; keys that
+        are options as well are set as such.
 
     Raises
     ------

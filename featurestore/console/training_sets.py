@@ -10,10 +10,10 @@ from rich.filesize import decimal
 from featurestore.console.settings import open_store, use_tracking
 from featurestore.console.tables import print_finding, print_funnel, print_table, print_tables
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import downloads, garbage, ledger
+from featurestore.io import digest_cache, downloads, garbage
 from featurestore.io.objects import collection as objects
 from featurestore.io.objects import shared
-from featurestore.io.objects.shared import Shared
+from featurestore.io.objects.shared import SharedStore
 from featurestore.io.progress import Rows
 from featurestore.printing import Console, say
 from featurestore.snapshots import build, collection, diff, pictures, shared_store, tags
@@ -56,7 +56,7 @@ def run_verify(options: argparse.Namespace) -> int:
     return 2 if rows else 0
 
 
-def _verify_shared(store: Shared, repair: bool) -> int:
+def _verify_shared(store: SharedStore, repair: bool) -> int:
     damaged = 0
     for one in shared_store.verify(store, repair):
         damaged += 1
@@ -66,7 +66,7 @@ def _verify_shared(store: Shared, repair: bool) -> int:
     return 2 if damaged else 0
 
 
-def _place(options: argparse.Namespace) -> Shared:
+def _place(options: argparse.Namespace) -> SharedStore:
     """Return the store that a command is to work on."""
     shared.use(options.place)
     store = shared.current()
@@ -117,7 +117,7 @@ def run_gc(options: argparse.Namespace) -> None:
     )
     for folder in [*(folder for kind in kinds for folder in kind), *garbage.collect_broken()]:
         say(f"removed {folder}")
-    if forgotten := ledger.forget_gone():
+    if forgotten := digest_cache.drop_stale():
         say(f"forgot the digests of {forgotten} files that are gone or changed")
 
 

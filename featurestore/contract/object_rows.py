@@ -20,15 +20,15 @@ from featurestore.backend import engine, executors
 from featurestore.backend.spark import refusing, spark_schema
 from featurestore.io.objects import fetching, originals, outlines, shared
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import Stored
+from featurestore.io.objects.store import StoredObject
 from featurestore.io.objects.workplace import Workplace
 from featurestore.io.parquet import Fragment
 
-Item = tuple[Stored, Mapping[str, str | None]]
+Item = tuple[StoredObject, Mapping[str, str | None]]
 """An object, and what the names of its folders say."""
 
 
-def objects_of(connection: SQLBackend, files: Collection[Path]) -> dict[Path, Stored]:
+def objects_of(connection: SQLBackend, files: Collection[Path]) -> dict[Path, StoredObject]:
     """Return the objects that Spark's executors read instead of files of this machine.
 
     Without a store they have its working folder, and read outlines from there as DuckDB does.
@@ -39,7 +39,7 @@ def objects_of(connection: SQLBackend, files: Collection[Path]) -> dict[Path, St
 
 
 def object_rows(
-    connection: SQLBackend, fragments: Sequence[Fragment], objects: Mapping[Path, Stored]
+    connection: SQLBackend, fragments: Sequence[Fragment], objects: Mapping[Path, StoredObject]
 ) -> ir.Table:
     """Return what some objects of one schema hold, and what their folders say.
 
@@ -95,7 +95,7 @@ def read_object(item: Item, schema: pa.Schema, workplace: Workplace) -> Iterator
             yield from table.select(schema.names).cast(schema).to_batches()
 
 
-def _without_lists(stored: Stored) -> AbstractContextManager[Path]:
+def _without_lists(stored: StoredObject) -> AbstractContextManager[Path]:
     """Return the outline of an object on this machine, or all of one that has none."""
     store = connect(stored.uri)
     if outlines.applies(PurePosixPath(stored.key).name, stored):

@@ -71,14 +71,14 @@ def _bring(name: str, ends: Iterable[str], is_whole: Callable[[str, Files], bool
                 for end, file in files.items():
                     atomic.publish(file, folder() / f"{name}{end}")
                 return True
-            store.damaged(name, variant.number)
+            store.report_damage(name, variant.number)
         finally:
             for file in files.values():
                 file.unlink(missing_ok=True)
     return False
 
 
-def _fetched(store: shared.Shared, variant: shared.Variant, files: Files) -> bool:
+def _fetched(store: shared.SharedStore, variant: shared.Variant, files: Files) -> bool:
     """Bring files of a part, if it has lost none."""
     if not variant.files.keys() >= set(SHARED.values()):
         return False

@@ -30,7 +30,7 @@ from featurestore.embeddings.layout import (
 from featurestore.errors import ArtifactError
 from featurestore.io.atomic import HOME
 from featurestore.io.cache import AGAIN
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 from featurestore.io.objects import shared
 from featurestore.io.parquet import read_footer
 from featurestore.spec.literals import Storage

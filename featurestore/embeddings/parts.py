@@ -78,7 +78,7 @@ def known_sums(dataset: Dataset) -> dict[Path, str]:
     """
     unread = {file: dataset.identities[file] for file in dataset.unread}
     if any(one.is_object for one in unread.values()):
-        digests.believe(provenance.known(unread), unread)
+        digests.remember_remote(provenance.known(unread), unread)
     if folder().exists() and not os.access(folder(), os.W_OK):
         return digests.sums(dataset.fetch(unread=True).identities)
     return digests.remembered(dataset.identities)
@@ -101,7 +101,7 @@ def share(parts: Iterable[Part]) -> None:
     if store is not None:
         for part in [part for part in parts if not is_shared(part.name)]:
             files = {shared.PART_VALUES: part.values, shared.PART_KEYS: part.keys}
-            store.send(FOLDER, part.name, files)
+            store.upload(FOLDER, part.name, files)
 
 
 def opened(parts: Sequence[Part]) -> EmbeddingMatrix:
@@ -128,7 +128,7 @@ def present(names: Iterable[str]) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     names = list(names)
     if store := shared.current():
-        store.keep(FOLDER, names)
+        store.mark_used(FOLDER, names)
     with ThreadPoolExecutor(AT_ONCE) as pool:  # the embeddings come when they are asked for
         list(pool.map(fetch_keys, names))
     existing = [name for name in names if (folder() / f"{name}{KEYS}").exists()]

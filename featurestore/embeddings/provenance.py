@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from featurestore.embeddings.layout import FOLDER
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 from featurestore.io.objects import shared
 
 NAME = "object-{inode:016x}-{size}-{sha256}"
@@ -24,7 +24,7 @@ def known(files: Mapping[Path, Identity]) -> dict[Path, str]:
     if store is None:
         return {}
     sums: dict[Identity, str] = {}
-    for variants in store.things(FOLDER).values():
+    for variants in store.entries(FOLDER).values():
         for match in (PATTERN.fullmatch(file) for one in variants for file in one.files):
             if match:
                 sums[Identity.of_object(match[1], int(match[2]))] = match[3]
@@ -36,7 +36,7 @@ def note(made_of: Mapping[str, tuple[Identity, str]]) -> None:
     store = shared.current()
     if store is None or not made_of:
         return
-    things = store.things(FOLDER)
+    things = store.entries(FOLDER)
     keys = [
         f"{FOLDER}/{shared.place(name, variant.number)}/{file}"
         for name, (one, sha256) in made_of.items()

@@ -58,5 +58,5 @@ class Publisher:
         for part, values in batch:
             values.replace(part.values)
             values.with_suffix(KEYS).replace(part.keys)
-            digests.note(dict.fromkeys((part.keys, part.values), part.when_whole))
+            digests.remember_here(dict.fromkeys((part.keys, part.values), part.when_whole))
             self._named(part)

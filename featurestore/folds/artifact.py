@@ -146,7 +146,7 @@ def find_related(wanted: Wanted) -> list[Kept]:
 
 def _here() -> list[Kept]:
     """Return the assignments on this machine."""
-    for name in set(shared.names(NAME, again=True)) - set(cache.names(NAME)):
+    for name in set(shared.names(NAME, refresh=True)) - set(cache.names(NAME)):
         with suppress(ArtifactError):  # a damaged one has been warned of
             cache.open_entry(NAME, name).lock.close()  # which brings it here
     return [Kept(str(file), origin) for file, origin in in_cache(NAME, FILE, _damaged)]

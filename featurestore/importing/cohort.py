@@ -22,10 +22,10 @@ from featurestore.errors import (
     SchemaError,
     os_errors_refused,
 )
-from featurestore.importing.geometry import Placement, place
+from featurestore.importing.geometry import Placement, placement_of
 from featurestore.importing.parquet_file import (
     SlideFile,
-    check_places,
+    check_coordinates,
     file_name,
     is_whole,
     read_record,
@@ -112,7 +112,7 @@ def import_slides(
 
 def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Imported:
     slides = _with_tiles(reader(request.format)(request), skip_empty)
-    placements = [place(slide, request) for slide in slides]
+    placements = [placement_of(slide, request) for slide in slides]
     files = [to / EMBEDDINGS / file_name(slide.slide_id) for slide in slides]
     records = _records(slides, placements, request)
     existing = {file: read_record(file) for file in sorted((to / EMBEDDINGS).glob("*.parquet"))}
@@ -126,7 +126,7 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
     before = digests.identities(file for some in sources.values() for file in some)
     for number in sorted(missing):
-        check_places(slides[number], placements[number])
+        check_coordinates(slides[number], placements[number])
     with rows.counting(request.format, tiles) as done, WriteBehind() as behind:
         for number, slide in enumerate(slides):
             if number in missing:

@@ -28,8 +28,8 @@ class Placement:
     row: dict[str, Any]
 
 
-def place(slide: Slide, request: Request) -> Placement:
-    """Return how the coordinates of a slide are written.
+def placement_of(slide: Slide, request: Request) -> Placement:
+    """Return how the coordinates of a slide become x and y.
 
     Raises
     ------

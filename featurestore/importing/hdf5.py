@@ -10,7 +10,7 @@ import numpy as np
 
 from featurestore.errors import library_needed
 from featurestore.importing.chunks import stored_rows
-from featurestore.importing.slide import Array, Blocks, fault, size_of
+from featurestore.importing.slide import Array, Blocks, file_error, size_of
 
 COORDINATES = "coords"
 
@@ -27,11 +27,11 @@ def opened(file: Path) -> Iterator[Any]:
     with library_needed(f"{file} cannot be read without h5py", "h5"):
         import h5py
     try:
-        # Without a cache of chunks they are read to where they are wanted, each of them once.
+        # Each chunk is read once: a cache of chunks would be copied from for nothing.
         with h5py.File(file, "r", rdcc_nbytes=0) as content:
             yield content
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # as what is damaged has it
-        raise fault(
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises of damage
+        raise file_error(
             file, "is not a whole HDF5 file", f"{size_of(file)}; {error}",
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip
@@ -48,7 +48,7 @@ def dataset(file: Path, content: Any, *names: str) -> Any:
     for name in names:
         if name in content and hasattr(content[name], "shape"):
             return content[name]
-    raise fault(
+    raise file_error(
         file, f"has no dataset {' or '.join(names)}", f"{', '.join(content) or 'nothing'}",
         "name the folder of the embeddings, and the tool that wrote it",
     )  # fmt: skip
@@ -56,9 +56,8 @@ def dataset(file: Path, content: Any, *names: str) -> Any:
 
 def shape(values: Any) -> tuple[int, ...]:
     """Return the shape of a dataset without an axis of one slide, as (1, tiles, dim) has."""
-    return tuple(values.shape[1:]) if len(values.shape) == 3 and values.shape[0] == 1 else (
-        tuple(values.shape)
-    )  # fmt: skip
+    sizes = tuple(values.shape)
+    return sizes[1:] if len(sizes) == 3 and sizes[0] == 1 else sizes
 
 
 def rows(values: Any, start: int, stop: int) -> Array:
@@ -67,24 +66,31 @@ def rows(values: Any, start: int, stop: int) -> Array:
     return np.asarray(block)
 
 
-def places(file: Path) -> Array:
+def coordinates(file: Path) -> Array:
     """Read the coordinates of a file."""
     with opened(file) as content:
         values = dataset(file, content, COORDINATES)
         return _reader(file, content, values)(0, shape(values)[0])
 
 
-def blocks(file: Path, names: tuple[str, ...], most: int) -> Blocks:
-    """Read the tiles of a file, about so many at a time: whole chunks, each of them once."""
+def blocks(file: Path, names: tuple[str, ...], max_rows: int) -> Blocks:
+    """Read the tiles of a file, about so many at a time: whole chunks, each of them once.
+
+    Parameters
+    ----------
+    names
+        Of the dataset of embeddings, see `dataset`.
+    """
     with opened(file) as content:
-        values, coordinates = (dataset(file, content, *each) for each in (names, (COORDINATES,)))
+        values = dataset(file, content, *names)
+        read_coordinates = _reader(file, content, dataset(file, content, COORDINATES))
+        read_embeddings = _reader(file, content, values)
         count = shape(values)[0]
         chunk = values.chunks[-2] if values.chunks else 1
-        step = max(most // chunk, 1) * chunk
-        read = [_reader(file, content, each) for each in (coordinates, values)]
+        step = max(max_rows // chunk, 1) * chunk
         for start in range(0, count, step):
             stop = min(start + step, count)
-            yield read[0](start, stop), read[1](start, stop)
+            yield read_coordinates(start, stop), read_embeddings(start, stop)
 
 
 def _reader(file: Path, content: Any, values: Any) -> Callable[[int, int], Array]:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from featurestore.importing.slide import Array, fault
+from featurestore.importing.slide import Array, file_error
 
 
 def header(file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -26,7 +26,7 @@ def array(file: Path, name: str) -> Array:
         return np.frombuffer(stream.read(), dtype).reshape(shape)
 
 
-def rows(file: Path, name: str, most: int) -> Iterator[Array]:
+def rows(file: Path, name: str, max_rows: int) -> Iterator[Array]:
     """Read the rows of an array of an archive, at most so many at a time.
 
     Raises
@@ -37,8 +37,8 @@ def rows(file: Path, name: str, most: int) -> Iterator[Array]:
     with _opened(file, name) as stream:
         shape, dtype = _header(stream)
         width = dtype.itemsize * int(np.prod(shape[1:]))
-        for start in range(0, shape[0], most):
-            count = min(most, shape[0] - start)
+        for start in range(0, shape[0], max_rows):
+            count = min(max_rows, shape[0] - start)
             yield np.frombuffer(_whole(stream, count * width), dtype).reshape(count, *shape[1:])
 
 
@@ -65,12 +65,12 @@ def _opened(file: Path, name: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError as error:
-        raise fault(
+        raise file_error(
             file, f"has no array {name}", ", ".join(_names(file)),
             "name the folder of the embeddings, and the tool that wrote it",
         ) from error  # fmt: skip
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
-        raise fault(
+        raise file_error(
             file, "is not a whole archive of NumPy", str(error),
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip

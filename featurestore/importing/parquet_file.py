@@ -60,18 +60,18 @@ def pixels(slide: Slide, placement: Placement, coordinates: Array) -> Array:
     SchemaError
         One is no whole number.
     """
-    places = np.rint(coordinates.astype(np.float64) * placement.scale)
-    is_whole = places == coordinates if placement.scale == 1 else np.isfinite(places)
+    xy = np.rint(coordinates.astype(np.float64) * placement.scale)
+    is_whole = xy == coordinates if placement.scale == 1 else np.isfinite(xy)
     if not is_whole.all():
         raise SchemaError(
             f"{slide.files[0]} has x and y that are no whole pixels",
             found=f"{coordinates[~is_whole.all(axis=1)][0].tolist()}",
             fix="name the columns of whole pixels, or write the coordinates again",
         )
-    return places.astype(np.int64)
+    return xy.astype(np.int64)
 
 
-def check_places(slide: Slide, placement: Placement) -> None:
+def check_coordinates(slide: Slide, placement: Placement) -> None:
     """Refuse tiles that cannot be told apart, of which the coordinates alone are read.
 
     Raises
@@ -79,8 +79,8 @@ def check_places(slide: Slide, placement: Placement) -> None:
     SchemaError
         Two tiles are at one place, or a coordinate is no whole number.
     """
-    places = pixels(slide, placement, slide.places())
-    keys = pa.table({"x": places[:, 0].copy(), "y": places[:, 1].copy()})
+    xy = pixels(slide, placement, slide.coordinates())
+    keys = pa.table({"x": xy[:, 0].copy(), "y": xy[:, 1].copy()})
     distinct = keys.group_by(["x", "y"]).aggregate([([], "count_all")])
     if len(distinct) < len(keys):
         often = distinct.sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()[0]
@@ -130,7 +130,7 @@ class SlideFile:
         building
             A folder on the same disk.
         done
-            Is told how many rows were read.
+            Called with the number of rows that were read.
 
         Raises
         ------
@@ -145,22 +145,22 @@ class SlideFile:
             compression=dict.fromkeys(KEYS, "zstd") | {"embedding.list.element": "none"},
         )  # fmt: skip
         for table in self._tables(done):
-            behind.do(writer.write_table, table)
-        behind.do(writer.close)
-        behind.do(_publish, fresh, final)
+            behind.submit(writer.write_table, table)
+        behind.submit(writer.close)
+        behind.submit(_publish, fresh, final)
 
     def _tables(self, done: Callable[[int], None]) -> Iterator[pa.Table]:
-        most = max(1, BLOCK_BYTES // (self.dtype.itemsize * self.slide.dim))
-        invalid, read, places = InvalidEmbeddings(self.slide.dim, "float32"), 0, []
-        for coordinates, block in self.slide.blocks(most):
+        max_rows = max(1, BLOCK_BYTES // (self.dtype.itemsize * self.slide.dim))
+        invalid, read, xy = InvalidEmbeddings(self.slide.dim, "float32"), 0, []
+        for coordinates, block in self.slide.blocks(max_rows):
             with np.errstate(over="ignore"):  # what does not fit is found not to be finite
                 block = np.ascontiguousarray(block, self.dtype)
-            places.append(pixels(self.slide, self.placement, coordinates))
+            xy.append(pixels(self.slide, self.placement, coordinates))
             invalid.checked(self._vectors(block), read)
             read += len(block)
-            yield self._table(places[-1], self._vectors(block))
+            yield self._table(xy[-1], self._vectors(block))
             done(len(block))
-        keys = self._keys(np.concatenate(places))
+        keys = self._keys(np.concatenate(xy))
         self._check(keys, invalid, read)
 
     def _check(self, keys: pa.Table, invalid: InvalidEmbeddings, read: int) -> None:
@@ -175,10 +175,10 @@ class SlideFile:
     def _vectors(self, block: Array) -> pa.FixedSizeListArray:
         return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=self.width)
 
-    def _keys(self, places: Array) -> pa.Table:
-        name = pa.repeat(pa.scalar(self.slide.slide_id), len(places))
-        return pa.table({"slide_id": name, "x": places[:, 0].copy(), "y": places[:, 1].copy()})
+    def _keys(self, xy: Array) -> pa.Table:
+        name = pa.repeat(pa.scalar(self.slide.slide_id), len(xy))
+        return pa.table({"slide_id": name, "x": xy[:, 0].copy(), "y": xy[:, 1].copy()})
 
-    def _table(self, places: Array, vectors: pa.FixedSizeListArray) -> pa.Table:
-        keys = self._keys(places)
+    def _table(self, xy: Array, vectors: pa.FixedSizeListArray) -> pa.Table:
+        keys = self._keys(xy)
         return pa.Table.from_arrays([*keys.columns, vectors], schema=self.schema)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a format is.
+class FormatInfo:
+    """What the command line says of a format.
 
     Parameters
     ----------
     source
-        What the source is.
+        What the argument SOURCE names.
     takes
         The options that mean something to it, see `featurestore.importing.slide.Request`.
     """
@@ -28,18 +28,18 @@ class Reading:
 
 
 PIXELS = ("level", "downsample", "mpp")
-"""The options that say what x and y are."""
+"""The options that say of which pixels x and y are."""
 FORMATS = {
-    "trident": Reading("TRIDENT's features_ENCODER/*.h5", PIXELS),
-    "clam": Reading("CLAM's h5_files/ or pt_files/", ("coordinates", *PIXELS)),
-    "stamp": Reading("STAMP's *.h5", ("level", "mpp")),
-    "slide2vec": Reading("slide2vec's output folder", ("coordinates",)),
-    "eva": Reading(
+    "trident": FormatInfo("TRIDENT's features_ENCODER/*.h5", PIXELS),
+    "clam": FormatInfo("CLAM's h5_files/ or pt_files/", ("coordinates", *PIXELS)),
+    "stamp": FormatInfo("STAMP's *.h5", ("level", "mpp")),
+    "slide2vec": FormatInfo("slide2vec's output folder", ("coordinates",)),
+    "eva": FormatInfo(
         "eva's folder with manifest.csv",
         ("coordinates", "save_every", "columns", "level", "downsample", "mpp"),
     ),
-    "lance": Reading("a table NAME.lance", ("columns", *PIXELS)),
-    "arrow": Reading(
+    "lance": FormatInfo("a table NAME.lance", ("columns", *PIXELS)),
+    "arrow": FormatInfo(
         "Parquet, Arrow, or a data set of Hugging Face",
         ("columns", *PIXELS),
     ),

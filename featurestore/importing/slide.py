@@ -62,10 +62,10 @@ class Slide:
         Number of tiles, and length and type of their embeddings.
     geometry
         Of its coordinates.
-    places
+    coordinates
         Read the coordinates alone, of all tiles: shape (rows, 2).
     blocks
-        Read the tiles, at most so many at a time.
+        Given a number of rows, read the tiles in blocks of about that size.
     attributes
         What else is said of the slide, by the names of columns of ``slides.parquet``.
     """
@@ -76,7 +76,7 @@ class Slide:
     dim: int
     dtype: np.dtype[Any]
     geometry: Geometry
-    places: Callable[[], Array]
+    coordinates: Callable[[], Array]
     blocks: Callable[[int], Blocks]
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -131,8 +131,8 @@ class Format(Protocol):
         """Return the slides of a source: their shapes are known, their tiles not yet read."""
 
 
-def fault(file: Path, wrong: str, found: object, fix: str) -> ArtifactError:
-    """Return the refusal of a file."""
+def file_error(file: Path, wrong: str, found: object, fix: str) -> ArtifactError:
+    """Return the error that refuses a file, whose name begins the sentence."""
     return ArtifactError(f"{file} {wrong}", found=str(found), fix=fix)
 
 
@@ -149,18 +149,18 @@ def check_lengths(file: Path, embeddings: tuple[int, ...], coordinates: tuple[in
     ArtifactError
         They are not (rows, dim) and (rows, 2).
     """
-    again = "write the file again with the tool that made it"
+    rewrite = "write the file again with the tool that made it"
     if len(embeddings) != 2:
-        raise fault(
+        raise file_error(
             file, "does not hold one embedding a tile", f"embeddings of shape {embeddings}",
             "name the tool's embeddings of tiles, not those of slides or regions",
         )  # fmt: skip
     if len(coordinates) != 2 or coordinates[1] != 2:
-        raise fault(
-            file, "does not hold one x and y a tile", f"coordinates of shape {coordinates}", again
+        raise file_error(
+            file, "does not hold one x and y a tile", f"coordinates of shape {coordinates}", rewrite
         )
     if embeddings[0] != coordinates[0]:
-        raise fault(
+        raise file_error(
             file, "has another number of embeddings than of coordinates",
-            f"{embeddings[0]:,} embeddings, {coordinates[0]:,} coordinates", again,
+            f"{embeddings[0]:,} embeddings, {coordinates[0]:,} coordinates", rewrite,
         )  # fmt: skip

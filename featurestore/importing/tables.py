@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from featurestore.embeddings.batches import as_matrix, lengths
 from featurestore.errors import ConfigError, EmbeddingError, SchemaError
-from featurestore.importing.slide import Array, Blocks, Geometry, Request, Slide, fault
+from featurestore.importing.slide import Array, Blocks, Geometry, Request, Slide, file_error
 from featurestore.spec.typed import nearest_name
 
 KEY = ("slide_id", "x", "y")
 BATCH_BYTES = 2**24
-PLACES = 2**16  # rows of which x and y alone are read
+COORDINATE_ROWS = 2**16  # rows of which x and y alone are read
 Codes = npt.NDArray[np.int32]
 
 
@@ -39,7 +39,7 @@ class Source:
     schema: pa.Schema
     batches: Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]
 
-    def read(self, names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    def read(self, names: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
         """Do as ``batches``.
 
         Raises
@@ -48,9 +48,9 @@ class Source:
             The files are not whole.
         """
         try:
-            yield from self.batches(names, most)
+            yield from self.batches(names, max_rows)
         except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise fault(
+            raise file_error(
                 self.files[0], "or a file beside it is not whole", str(error).splitlines()[0][:200],
                 "copy it again, or write it again",
             ) from error  # fmt: skip
@@ -74,15 +74,15 @@ def slides(request: Request, source: Source) -> list[Slide]:
     names, codes = _slide_codes(source, columns["slide_id"])
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     rows = _Rows(source, columns, dim, dtype)
-    places = _Places(source, columns, codes)
+    coordinates = _Coordinates(source, columns, codes)
     if len(starts) == len(names):  # every slide is one run, and so they are coded in order
         stops = [*starts[1:].tolist(), len(codes)]
         runs = [*zip(starts.tolist(), stops, strict=True)]
-        reads = [(partial(places.run, a, b), partial(rows.run, a, b)) for a, b in runs]
+        reads = [(partial(coordinates.run, a, b), partial(rows.run, a, b)) for a, b in runs]
     else:
         spool = _Spool(rows, codes, request.scratch)
         codes_of = range(len(names))
-        reads = [(partial(places.read, code), partial(spool.read, code)) for code in codes_of]
+        reads = [(partial(coordinates.read, code), partial(spool.read, code)) for code in codes_of]
     return [
         Slide(name, source.files, int(count), dim, dtype, Geometry(), *read)
         for name, count, read in zip(names, np.bincount(codes), reads, strict=True)
@@ -157,49 +157,49 @@ def _numbers(source: Source, name: str, axis: str, batch: pa.RecordBatch) -> Arr
     return column.to_numpy()
 
 
-class _Ahead:
-    """Some columns of a table, read from its beginning to its end."""
+class _ForwardReader:
+    """Reads some columns of a table once, from its beginning to its end."""
 
-    def __init__(self, source: Source, names: Sequence[str], most: int) -> None:
-        self.source, self.names, self.most = source, names, most
-        self._left = self.batches()
-        self._batch: Any = ()  # a record batch, once there is one
-        self._at = 0  # the number of its first row
+    def __init__(self, source: Source, names: Sequence[str], max_rows: int) -> None:
+        self.source, self.names, self.max_rows = source, names, max_rows
+        self._batches = self.batches()
+        self._batch: Any = ()  # the record batch that was read last
+        self._first_row = 0  # its number of the table
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return self.source.read(self.names, self.most)
+        return self.source.read(self.names, self.max_rows)
 
-    def run(self, start: int, stop: int, most: int) -> Iterator[pa.RecordBatch]:
+    def run(self, start: int, stop: int, max_rows: int) -> Iterator[pa.RecordBatch]:
         """Read the rows from one number up to another, none of which was read before."""
         while start < stop:
-            end = self._at + len(self._batch)
+            end = self._first_row + len(self._batch)
             if start >= end:
-                self._at, self._batch = end, self._next()
+                self._first_row, self._batch = end, self._next()
                 continue
-            count = min(stop, end, start + most) - start
-            yield self._batch.slice(start - self._at, count)
+            count = min(stop, end, start + max_rows) - start
+            yield self._batch.slice(start - self._first_row, count)
             start += count
 
     def _next(self) -> pa.RecordBatch:
-        batch = next(self._left, None)
+        batch = next(self._batches, None)
         if batch is None:
-            raise fault(
+            raise file_error(
                 self.source.files[0], "was changed while it was read", "fewer rows than before",
                 "run again, once nobody writes there",
             )  # fmt: skip
         return batch
 
 
-class _Places:
+class _Coordinates:
     """The coordinates of a table, those of each slide read once."""
 
     def __init__(self, source: Source, columns: dict[str, str], codes: Codes) -> None:
         self.source, self.columns, self.codes = source, columns, codes
-        self._ahead = _Ahead(source, [columns[axis] for axis in ("x", "y")], PLACES)
+        self._reader = _ForwardReader(source, [columns["x"], columns["y"]], COORDINATE_ROWS)
 
     def run(self, start: int, stop: int) -> Array:
         """Return those of the rows from one number up to another."""
-        return self._joined(self._ahead.run(start, stop, PLACES))
+        return self._joined(self._reader.run(start, stop, COORDINATE_ROWS))
 
     def read(self, code: int) -> Array:
         """Return those of a slide by its number."""
@@ -208,7 +208,7 @@ class _Places:
     @cached_property
     def _by_slide(self) -> dict[int, Array]:
         order = np.argsort(self.codes, kind="stable")
-        rows = self._joined(self._ahead.batches())[order]
+        rows = self._joined(self._reader.batches())[order]
         return dict(enumerate(np.split(rows, np.cumsum(np.bincount(self.codes))[:-1])))
 
     def _joined(self, batches: Iterable[pa.RecordBatch]) -> Array:
@@ -223,19 +223,19 @@ class _Rows:
     ) -> None:
         self.source, self.columns, self.dim, self.dtype = source, columns, dim, dtype
         names = [columns[name] for name in ("x", "y", "embedding")]
-        most = max(1, BATCH_BYTES // (dtype.itemsize * max(dim, 1)))
-        self._ahead = _Ahead(source, names, most)
+        max_rows = max(1, BATCH_BYTES // (dtype.itemsize * max(dim, 1)))
+        self._reader = _ForwardReader(source, names, max_rows)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return self._ahead.batches()
+        return self._reader.batches()
 
-    def run(self, start: int, stop: int, most: int) -> Blocks:
+    def run(self, start: int, stop: int, max_rows: int) -> Blocks:
         """Read the rows from one number up to another, none of which was read before."""
-        yield from map(self.arrays, self._ahead.run(start, stop, most))
+        yield from map(self.arrays, self._reader.run(start, stop, max_rows))
 
     def arrays(self, batch: pa.RecordBatch) -> tuple[Array, Array]:
         """Return coordinates and embeddings of some rows."""
-        places = _coordinates(self.source, self.columns, batch)
+        coordinates = _coordinates(self.source, self.columns, batch)
         column = _storage(batch.column(batch.schema.get_field_index(self.columns["embedding"])))
         sizes = lengths(column)
         if (sizes != self.dim).any():
@@ -245,36 +245,37 @@ class _Rows:
                 fix="write one embedding of the same model per tile",
             )
         with np.errstate(over="ignore"):  # what does not fit is found not to be finite
-            return places, as_matrix(column, self.dim).astype(self.dtype, copy=False)
+            return coordinates, as_matrix(column, self.dim).astype(self.dtype, copy=False)
 
 
 class _Spool:
-    """The rows of a table in a file a slide, written when they are first asked for."""
+    """Sorts the rows of a table by slide on disk, a file a slide, when they are first asked for."""
 
     def __init__(self, rows: _Rows, codes: Codes, folder: Path) -> None:
         self.rows, self.codes, self.folder = rows, codes, folder
         self._written = False
 
-    def read(self, code: int, most: int) -> Blocks:
+    def read(self, code: int, max_rows: int) -> Blocks:
         """Read the rows of a slide by its number, at most so many at a time."""
         if not self._written:
             self._write()
             self._written = True
         row = self._row()
         with self._file(code).open("rb") as stream:
-            while content := stream.read(most * row.itemsize):
+            while content := stream.read(max_rows * row.itemsize):
                 block = np.frombuffer(content, row)
-                yield block["place"], np.ascontiguousarray(block["embedding"])
+                yield block["coordinates"], np.ascontiguousarray(block["embedding"])
 
     def _write(self) -> None:
         start = 0
         for batch in self.rows.batches():
-            places, embeddings = self.rows.arrays(batch)
+            coordinates, embeddings = self.rows.arrays(batch)
             codes = self.codes[start : start + len(batch)]
             start += len(batch)
             order = np.argsort(codes, kind="stable")
             sorted_rows = np.empty(len(order), self._row())
-            sorted_rows["place"], sorted_rows["embedding"] = places[order], embeddings[order]
+            sorted_rows["coordinates"] = coordinates[order]
+            sorted_rows["embedding"] = embeddings[order]
             present, firsts = np.unique(codes[order], return_index=True)
             pieces = np.split(sorted_rows, firsts[1:])
             for code, piece in zip(present.tolist(), pieces, strict=True):
@@ -282,7 +283,9 @@ class _Spool:
                     stream.write(piece.tobytes())
 
     def _row(self) -> np.dtype[np.void]:
-        return np.dtype([("place", np.float64, 2), ("embedding", self.rows.dtype, self.rows.dim)])
+        return np.dtype(
+            [("coordinates", np.float64, 2), ("embedding", self.rows.dtype, self.rows.dim)]
+        )
 
     def _file(self, code: int) -> Path:
         return self.folder / f"slide-{code}.rows"

@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from featurestore.errors import library_needed
-from featurestore.importing.slide import Array, fault, size_of
+from featurestore.importing.slide import Array, Blocks, file_error, size_of
 
 
 def load(file: Path) -> Any:
@@ -26,7 +26,7 @@ def load(file: Path) -> Any:
     if isinstance(saved, list) and saved and all(hasattr(tensor, "shape") for tensor in saved):
         return saved
     if not hasattr(saved, "shape"):
-        raise fault(
+        raise file_error(
             file, "does not hold a tensor", type(saved).__name__,
             "name the folder of the embeddings, and the tool that wrote it",
         )  # fmt: skip
@@ -42,12 +42,12 @@ def _loaded(file: Path) -> Any:
         except RuntimeError:  # before torch 1.6 files were no zip, and cannot be mapped
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise fault(
+        raise file_error(
             file, "is no file of tensors alone, and opening it could run code",
             str(error).splitlines()[0][:200], "save the tensor alone: torch.save(features, FILE)",
         ) from error  # fmt: skip
     except Exception as error:  # of a damaged pickle: of any kind
-        raise fault(
+        raise file_error(
             file, "is not a whole file of torch", f"{size_of(file)}; {str(error).splitlines()[:1]}",
             "copy it again, or write it again with the tool that made it",
         ) from error  # fmt: skip
@@ -65,11 +65,25 @@ def shape(file: Path, saved: Any) -> tuple[int, ...]:
         return tuple(saved.shape)
     shapes = {tuple(size for size in tensor.shape if size != 1) for tensor in saved}
     if len(shapes) > 1:
-        raise fault(
+        raise file_error(
             file, "holds embeddings of unequal length", f"shapes {sorted(shapes)[:3]}",
             "compute them again with one model",
         )  # fmt: skip
     return (len(saved), *shapes.pop())
+
+
+def blocks(file: Path, coordinates: Array, max_rows: int) -> Blocks:
+    """Read the tiles of a file that torch saved, at most so many at a time.
+
+    Parameters
+    ----------
+    coordinates
+        Of the tiles in the file, shape (rows, 2).
+    """
+    saved = load(file)
+    for start in range(0, len(saved), max_rows):
+        block = matrix(saved[start : start + max_rows])
+        yield coordinates[start : start + len(block)], block
 
 
 def matrix(saved: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Work that is done behind the one who asks for it, in order."""
+"""Writing in a thread, in order, while the caller reads on."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-AHEAD = 2  # pieces of work that wait, each with a block of embeddings
+AHEAD = 2  # calls that may be pending, each with a block of embeddings
 
 
 class WriteBehind:
-    """Does things in their order, one after another, while the caller goes on reading.
+    """An executor of one thread: calls run in their order, while the caller goes on reading.
 
-    Once one of them has failed none is done any more, and a later call raises its error, at the
-    latest the end of the block. What is pending when the caller fails is done.
+    Once a call has failed no other runs, and a later `submit` raises its error, at the latest the
+    end of the ``with`` block. Calls that are pending when the caller fails still run.
     """
 
     def __init__(self) -> None:
@@ -21,17 +21,17 @@ class WriteBehind:
         self._pending: deque[Future[None]] = deque()
         self._failed = False
 
-    def do(self, work: Callable[..., object], *arguments: object) -> None:
-        """Do something after all that is pending, of which only so much may wait."""
+    def submit(self, call: Callable[..., object], *arguments: object) -> None:
+        """Run a call after all that are pending; wait where `AHEAD` of them are."""
         while len(self._pending) >= AHEAD:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._run, work, *arguments))
+        self._pending.append(self._pool.submit(self._run, call, *arguments))
 
-    def _run(self, work: Callable[..., object], *arguments: object) -> None:
+    def _run(self, call: Callable[..., object], *arguments: object) -> None:
         if self._failed:
             return
         try:
-            work(*arguments)
+            call(*arguments)
         except BaseException:
             self._failed = True
             raise

@@ -32,7 +32,7 @@ PATIENCE = 5.0  # seconds to wait for those who use what is damaged
 AGAIN = "make it again, for example by `featurestore materialise`"
 
 
-_BUILT: dict[Path, "CacheEntry"] = {}  # what this process keeps
+_BUILT: dict[Path, "CacheEntry"] = {}  # what this process holds
 
 
 @dataclass(frozen=True)
@@ -114,34 +114,28 @@ def _undo(folder: Path, is_new: bool) -> None:
 
 
 def built(
-    name: str,
-    content: str,
+    kind: str,
+    digest: str,
     build: Callable[[Path], object],
     checks: Checks = NONE,
     on_trial: bool = False,
 ) -> Path:
-    """Return a folder that nobody removes as long as this process lives, see `get_or_build`.
+    """Return a folder as `get_or_build`, held as long as this process lives.
 
     Parameters
     ----------
-    name
-        The kind of entry, as of `get_or_build`.
-    content
-        A digest of all that determines the result.
-    build
-        Writes the result into the folder that it is given.
-    checks, on_trial
+    kind, digest, build, checks, on_trial
         As of `get_or_build`.
     """
-    folder = place(name, content).absolute()
-    if folder in _BUILT and seals.fault(folder, content, checks):
-        let_go(folder)  # it is gone or was harmed: this process must not wait for itself
-    entry = get_or_build(name, content, build, checks, on_trial)
+    folder = place(kind, digest).absolute()
+    if folder in _BUILT and seals.fault(folder, digest, checks):
+        release(folder)  # it is gone or was harmed: this process must not wait for itself
+    entry = get_or_build(kind, digest, build, checks, on_trial)
     return _BUILT.setdefault(folder, entry).folder
 
 
-def let_go(path: Path) -> Path | None:
-    """Let go of the folder of `built` that a path lies in; return it, or None."""
+def release(path: Path) -> Path | None:
+    """Release the folder of `built` that a path lies in; return it, or None."""
     folder = next((folder for folder in _BUILT if path.absolute().is_relative_to(folder)), None)
     if folder:
         _BUILT.pop(folder).lock.close()

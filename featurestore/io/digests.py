@@ -1,7 +1,7 @@
 """SHA-256 of files, remembered, so that a cohort of 20 GB is hashed once.
 
 What was found is remembered under what the file system says of a file and no program can set back:
-see `Identity`. `featurestore.io.ledger` keeps it between processes.
+see `Identity`. `featurestore.io.digest_cache` keeps it between processes.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from featurestore.errors import ArtifactError
-from featurestore.io import ledger
+from featurestore.io import digest_cache
 from featurestore.io.atomic import HOME
-from featurestore.io.ledger import Identity
-from featurestore.io.objects.stored import OUTLINES, entry_of
+from featurestore.io.digest_cache import Identity
+from featurestore.io.objects.store import OUTLINES, entry_of
 
 T = TypeVar("T")
 
@@ -85,14 +85,14 @@ def identities(files: Iterable[Path]) -> dict[Path, Identity]:
     return {file: identity(file) for file in files}
 
 
-def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> dict[Path, str]:
+def sums(files: Iterable[Path], remember: bool = False, reread: bool = False) -> dict[Path, str]:
     """Return the SHA-256 of each of some files.
 
     Parameters
     ----------
     remember
         Whether to keep what is found for other processes.
-    anew
+    reread
         Whether to read every file, whatever is remembered of it.
 
     Raises
@@ -101,9 +101,9 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
         A file was changed while it was read.
     """
     are = identities(files)
-    asked = set(are.values()) - (set() if anew else _HASHED.keys())
-    recorded = {} if anew else ledger.recall(asked)
-    recorded |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not anew}
+    asked = set(are.values()) - (set() if reread else _HASHED.keys())
+    recorded = {} if reread else digest_cache.load(asked)
+    recorded |= {one: _HASHED[one] for one in are.values() if one in _HASHED and not reread}
     fresh = [file for file, one in are.items() if one not in recorded]
     stable = _settled(are[file] for file in fresh)  # before it is read, or a change could hide
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -112,7 +112,9 @@ def sums(files: Iterable[Path], remember: bool = False, anew: bool = False) -> d
     result = {file: hashed[file] if file in hashed else recorded[one] for file, one in are.items()}
     _HASHED.update({one: result[file] for file, one in are.items() if one in {*recorded, *stable}})
     if remember:
-        ledger.record({file: (one, result[file]) for file, one in are.items() if one in _HASHED})
+        digest_cache.save(
+            {file: (one, result[file]) for file, one in are.items() if one in _HASHED}
+        )
     return result
 
 
@@ -182,22 +184,22 @@ def known(identities: Iterable[Identity]) -> dict[Identity, str]:
             here[one] = _HASHED[one]
         else:
             asked.append(one)
-    return here | ledger.recall(asked)
+    return here | digest_cache.load(asked)
 
 
-def note(sums: Mapping[Path, str]) -> None:
-    """Remember what this process knows of files, having written or compared them."""
+def remember_here(sums: Mapping[Path, str]) -> None:
+    """Remember digests in this process, of files that it has written or compared."""
     _HASHED.update({identity(file): value for file, value in sums.items()})
 
 
 def remember(sums: Mapping[Path, str]) -> None:
-    """Do as `note`, for other processes as well."""
-    note(sums)
-    ledger.record({file: (identity(file), value) for file, value in sums.items()})
+    """Remember the same in the cache, for other processes as well."""
+    remember_here(sums)
+    digest_cache.save({file: (identity(file), value) for file, value in sums.items()})
 
 
-def believe(sums: Mapping[Path, str], before: Mapping[Path, Identity]) -> None:
-    """Remember what another machine has hashed, of the files that have lain still.
+def remember_remote(sums: Mapping[Path, str], before: Mapping[Path, Identity]) -> None:
+    """Remember in this process what another machine has hashed, of files that lay still.
 
     Parameters
     ----------
@@ -241,11 +243,11 @@ def changed(before: Mapping[Path, Identity]) -> Iterator[Path]:
             yield file
 
 
-def mistaken(files: Iterable[Path]) -> list[Path]:
+def wrongly_remembered(files: Iterable[Path]) -> list[Path]:
     """Return the files whose content is not what is remembered of them; that is corrected."""
     are = identities(files)
-    recorded = ledger.recall(are.values())
-    hashed = sums(are, remember=True, anew=True)
+    recorded = digest_cache.load(are.values())
+    hashed = sums(are, remember=True, reread=True)
     return [file for file, one in are.items() if one in recorded and recorded[one] != hashed[file]]
 
 

@@ -16,7 +16,7 @@ KIND = "downloads"
 PART = ".part-"  # before the name of a download that was cut
 
 
-def kept(content: str, fill: Callable[[Path], object]) -> Path:
+def get_or_download(content: str, fill: Callable[[Path], object]) -> Path:
     """Return the folder of a download, made the first time.
 
     Processes that ask at once share one download.
@@ -30,18 +30,18 @@ def kept(content: str, fill: Callable[[Path], object]) -> Path:
         same content has left.
     """
     digest = hashlib.sha256(content.encode()).hexdigest()
-    return cache.built(KIND, digest, resumed(KIND, digest, fill))
+    return cache.built(KIND, digest, resumable(KIND, digest, fill))
 
 
-def resumed(kind: str, digest: str, fill: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Return what builds a folder of the cache, going on with what a cut call of it has left.
+def resumable(kind: str, digest: str, fill: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return a function that builds a folder of the cache, going on where a cut call has ended.
 
     Parameters
     ----------
     kind, digest
         As of `featurestore.io.cache.get_or_build`.
     fill
-        As of `kept`.
+        As of `get_or_download`.
     """
     begun = part(cache.place(kind, digest))
 
@@ -54,8 +54,8 @@ def resumed(kind: str, digest: str, fill: Callable[[Path], object]) -> Callable[
     return build
 
 
-def compared(fill: Callable[[Path], object]) -> Path:
-    """Return the folder of a download whose content nothing tells before it is here.
+def download_and_compare(fill: Callable[[Path], object]) -> Path:
+    """Return the folder of a download whose storage does not say what its content is.
 
     It is downloaded at each call, and kept once for each content.
     """
@@ -87,7 +87,7 @@ def discard(path: Path) -> bool:
     bool
         Whether there was one and it went, so that asking again downloads again.
     """
-    folder = cache.let_go(path)
+    folder = cache.release(path)
     return folder is not None and cache.remove(folder)
 
 

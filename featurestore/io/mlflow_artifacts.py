@@ -23,7 +23,7 @@ EXPERIMENT = "feature-store"
 DIGEST_TAG = "featurestore.digest"
 
 
-class Discreet(logging.Filter):
+class RedactingFilter(logging.Filter):
     """Takes the secrets out of what MLflow logs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -62,8 +62,8 @@ def use_tracking(uri: str | None = None) -> str:
     # Its INFO lines on tables made and versions created would drown what the user asked for.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     for handler in logging.getLogger("mlflow").handlers:
-        if not any(isinstance(other, Discreet) for other in handler.filters):
-            handler.addFilter(Discreet())
+        if not any(isinstance(other, RedactingFilter) for other in handler.filters):
+            handler.addFilter(RedactingFilter())
     for repeating in ("store.db.utils", "utils.databricks_utils"):  # what is raised anyway
         logging.getLogger(f"mlflow.{repeating}").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -89,10 +89,10 @@ def _silence() -> None:
 
 
 @contextmanager
-def unsaid() -> Iterator[None]:
-    """Let MLflow print nothing in the block, if nobody wants to read it; what it raises is told.
+def silenced() -> Iterator[None]:
+    """Let MLflow print nothing in the block under ``--quiet``; what it raises is raised.
 
-    Of a model that is registered it tells by no logger, whose level would decide.
+    Of a registered model it prints without a logger, so that no level silences it.
     """
     from mlflow.utils.logging_utils import disable_logging, enable_logging
 
@@ -212,8 +212,8 @@ def logged(
             make_tables()
             client = mlflow.MlflowClient()
             experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
-            known = {**tags, DIGEST_TAG: f"{name}-{content}"}
-            run = client.create_run(experiment, run_name=name, tags=known).info.run_id
+            all_tags = {**tags, DIGEST_TAG: f"{name}-{content}"}
+            run = client.create_run(experiment, run_name=name, tags=all_tags).info.run_id
             client.log_artifacts(run, folder)
-            client.set_terminated(run)  # only now can `found` find it
+            client.set_terminated(run)  # only now can `find_artifact` find it
     return f"runs:/{run}"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
 from featurestore.io import digests, foreign, walk
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 from featurestore.io.objects import originals
 from featurestore.io.tables import find
 from featurestore.io.tables.version import Partition, TableVersion

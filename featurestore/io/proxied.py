@@ -66,13 +66,13 @@ def fetched(place: str, uri: str) -> Path:
                 )
 
     if content is not None:
-        return downloads.kept(content, fill) / name
+        return downloads.get_or_download(content, fill) / name
     warnings.warn(
         f"{uri}: its storage does not say whether it has changed, so it is downloaded at each run",
         FeatureStoreWarning,
         stacklevel=2,
     )
-    return downloads.compared(fill) / name
+    return downloads.download_and_compare(fill) / name
 
 
 def _opened(place: str) -> tuple[Any, str]:

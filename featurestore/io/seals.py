@@ -16,7 +16,7 @@ from typing import Any
 from featurestore.errors import ArtifactError
 from featurestore.io import digests
 from featurestore.io.atomic import write_bytes
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 
 SUFFIX = ".seal"
 SMALL = 64 * 2**20  # bytes of all files that are hashed whenever their folder is opened
@@ -120,7 +120,7 @@ def digest_of(content: bytes, fresh: Path) -> str | None:
     """
     try:
         record = _record(content)
-        sums = digests.sums(_within(fresh).values(), anew=True)
+        sums = digests.sums(_within(fresh).values(), reread=True)
         said = {name: one["sha256"] for name, one in record["files"].items()}
         came = {name: sums[file] for name, file in _within(fresh).items()}
         return str(record["digest"]) if said == came else None
@@ -155,7 +155,7 @@ def _bytes(folder: Path, files: Files, checks: Checks, wholly: bool) -> str | No
     large = _large(files)
     asked = [n for n in files if wholly or n not in large or files[n]["is"] != _is(folder / n)]
     paths = {name: folder / name for name in asked if name not in checks}
-    sums = digests.sums(paths.values(), anew=wholly)
+    sums = digests.sums(paths.values(), reread=wholly)
     for name, file in paths.items():
         if sums[file] != files[name]["sha256"]:
             return f"{name} has another SHA-256 than what was written"

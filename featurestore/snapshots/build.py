@@ -24,11 +24,11 @@ from featurestore.embeddings.matrix import EmbeddingMatrix
 from featurestore.embeddings.parts import known_sums, named, share, share_provenance
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning
 from featurestore.folds import artifact
-from featurestore.io import cache, digests, ledger
+from featurestore.io import cache, digest_cache, digests
 from featurestore.io.objects import shared
 from featurestore.io.parquet import Dataset
 from featurestore.io.progress import Rows
-from featurestore.snapshots import leakage, meaning, spark
+from featurestore.snapshots import fingerprints, leakage, spark
 from featurestore.snapshots.layout import (
     FATES,
     FORMAT,
@@ -80,7 +80,7 @@ def inputs(store: FeatureStore, embeddings: Mapping[str, str]) -> dict[str, str 
         digest_of[name] = store.sources.dataset(name).digest(remember=False)
     if spec.tiles and store.assignment:  # the rows of it, however they came about
         digest_of["folds"] = store.assignment.origin.digest
-    return digest_of | {"views": meaning.code(*VIEWS)}
+    return digest_of | {"views": fingerprints.of_code(*VIEWS)}
 
 
 def other_encoders(store: FeatureStore) -> list[str]:
@@ -120,8 +120,8 @@ def materialise(
             found="neither data.tiles nor data.test_tiles is set",
             fix="set one of them to a URI, for example data.tiles=runs:/RUN/tiles",
         )
-    if not ledger.exists():  # what is refused later, as another variant, undoes it
-        try_out(lambda: None, ledger.remove)
+    if not digest_cache.exists():  # what is refused later, as another variant, undoes it
+        try_out(lambda: None, digest_cache.remove)
     with undone_if_refused(), lease():
         snapshot = Materialisation(store, rows or Rows(None), folds).run()
     try:  # after all that is refused; a store that does not answer undoes nothing
@@ -154,7 +154,7 @@ class Materialisation:
 
     def __init__(self, store: FeatureStore, rows: Rows, folds: Sequence[int]) -> None:
         self.store, self.rows, self.folds = store, rows, folds
-        self.heard: list[str] = []
+        self.messages: list[str] = []
         self.conversions: dict[str, Conversion] = {}
         self.joins: dict[str, dict[str, Any]] = {}
 
@@ -170,7 +170,7 @@ class Materialisation:
             spark.hash_files(store.connection, read)
         embeddings = {prefix: self.root(prefix, known) for prefix, known in sums.items()}
         rules = values_of(spec, RULES)
-        with self.listening():  # folds that are not assigned yet ask the views
+        with self.recording_warnings():  # folds that are not assigned yet ask the views
             content = {"format": FORMAT, "inputs": inputs(store, embeddings), "rules": rules}
         # What the store remembers is of these files, or nobody may call it by their digest.
         store.sources.confirm()
@@ -179,7 +179,7 @@ class Materialisation:
             artifact.keep(store.assignment)
 
         def build(folder: Path) -> None:
-            with self.listening():
+            with self.recording_warnings():
                 findings = self.findings
                 matrices_of = {prefix: self.matrix(prefix, known) for prefix, known in sums.items()}
                 manifest = content | {"digest": digest}
@@ -191,7 +191,7 @@ class Materialisation:
                 leakage.raise_leaks(findings_of(manifest), spec.leakage)
                 store.sources.confirm()
             manifest["sources"] = store.sources.digests()
-            manifest["warnings"] = self.heard
+            manifest["warnings"] = self.messages
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=dict))
 
         entry = cache.get_or_build(SNAPSHOTS, digest, build)
@@ -228,7 +228,7 @@ class Materialisation:
         """Return the digest of a cohort's embeddings."""
         files = self.dataset(prefix).filled
         if any(fragment.path not in sums for fragment in files):  # hashed as they are converted
-            with self.listening():
+            with self.recording_warnings():
                 return self.matrix(prefix, sums).digest
         return matrix.root(named(files, self.store.spec.storage, sums))
 
@@ -268,14 +268,14 @@ class Materialisation:
         return findings
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Keep this project's warnings, to be given whenever the snapshot is used."""
-        with warnings.catch_warnings(record=True) as heard:
+    def recording_warnings(self) -> Iterator[None]:
+        """Record this project's warnings, to be given again whenever the snapshot is used."""
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FeatureStoreWarning)
             yield
-        self.heard += [str(w.message) for w in heard if w.category is FeatureStoreWarning]
-        for one in heard:
-            if one.category is DamageWarning:  # which says nothing of the snapshot
+        self.messages += [str(w.message) for w in caught if w.category is FeatureStoreWarning]
+        for one in caught:
+            if one.category is DamageWarning:  # of parts, not of the snapshot
                 warnings.warn(one.message, stacklevel=2)
 
 
@@ -298,7 +298,7 @@ def write(
         manifest["cohorts"][prefix + "tiles"] = {
             "funnel": _rows(funnel_view(fates_of[prefix], possible_fates(store.spec))),
             "rows": sum(pq.read_metadata(file).num_rows for file in files),
-            "content": meaning.rows(files),
+            "content": fingerprints.of_rows(files),
             "parts": len(embedding_matrix.parts),
             "dim": embedding_matrix.dim,
         }

@@ -53,7 +53,7 @@ def opened(name: str) -> Snapshot:
     """
     full = full_name(name)
     if store := shared.current():
-        store.keep(SNAPSHOTS, [full])
+        store.mark_used(SNAPSHOTS, [full])
     entry = cache.open_entry(SNAPSHOTS, full)
     manifest = json.loads((entry.folder / MANIFEST).read_text())
     if fault := _earlier(manifest):
@@ -73,7 +73,7 @@ def full_name(name: str) -> str:
         No snapshot, or more than one, has a name that begins so.
     """
     wanted = tags().get(name, name)[: cache.NAME_LENGTH]
-    existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS, again=True)])
+    existing = dict.fromkeys([*names(), *shared.names(SNAPSHOTS, refresh=True)])
     candidates = [name for name in existing if name.startswith(wanted)]
     if len(candidates) != 1:
         named = [*tags(), *names()]

@@ -18,7 +18,14 @@ from featurestore.folds import artifact
 from featurestore.io import cache, digests, seals
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import shared
-from featurestore.io.objects.shared import GRACE, PART_KEYS, PART_VALUES, PROOFS, Shared, Variant
+from featurestore.io.objects.shared import (
+    GRACE,
+    PART_KEYS,
+    PART_VALUES,
+    PROOFS,
+    SharedStore,
+    Variant,
+)
 from featurestore.snapshots.collection import opened
 from featurestore.snapshots.layout import PARTS, SNAPSHOTS
 from featurestore.snapshots.tags import shared_tags
@@ -33,7 +40,7 @@ def share_snapshot(name: str) -> None:
         It, or a part of it, is damaged; or the store does not answer.
     """
     store = shared.current()
-    if store is not None and name not in store.things(SNAPSHOTS):
+    if store is not None and name not in store.entries(SNAPSHOTS):
         snapshot = opened(name)
         parts.share(part for matrix in snapshot.matrices.values() for part in matrix.parts)
         shared.share(snapshot.folder)
@@ -42,7 +49,7 @@ def share_snapshot(name: str) -> None:
 # -- collected ------------------------------------------------------------------------------------
 
 
-def collect(store: Shared, keep: int) -> list[str]:
+def collect(store: SharedStore, keep: int) -> list[str]:
     """Remove from a store what none of its last used or tagged snapshots names.
 
     What was written or used within `GRACE` stays: the snapshot that names it may be about to come.
@@ -64,7 +71,7 @@ def collect(store: Shared, keep: int) -> list[str]:
         A snapshot that stays is damaged: nobody knows which parts it names.
     """
     before = time.time() - GRACE
-    snapshots = store.things(SNAPSHOTS, again=True)
+    snapshots = store.entries(SNAPSHOTS, refresh=True)
     used = {name: max(one.used for one in variants) for name, variants in snapshots.items()}
     last_used = sorted(used, key=lambda name: -used[name])
     recent = [name for name in used if used[name] > before]
@@ -73,10 +80,10 @@ def collect(store: Shared, keep: int) -> list[str]:
     gone = _remove(store, SNAPSHOTS, kept, before)
     gone += _remove(store, layout.FOLDER, named, before)
     gone += _remove_sent(store, before)
-    return gone + _remove(store, artifact.NAME, store.things(artifact.NAME), before)
+    return gone + _remove(store, artifact.NAME, store.entries(artifact.NAME), before)
 
 
-def _named_parts(store: Shared, name: str) -> set[str]:
+def _named_parts(store: SharedStore, name: str) -> set[str]:
     for variant in store.variants(SNAPSHOTS, name):
         with _folder() as fresh:
             if shared.sealed(store, name, variant, fresh):
@@ -89,7 +96,7 @@ def _named_parts(store: Shared, name: str) -> set[str]:
     )
 
 
-def _remove(store: Shared, kind: str, needed: Collection[str], before: float) -> list[str]:
+def _remove(store: SharedStore, kind: str, needed: Collection[str], before: float) -> list[str]:
     """Remove what is not needed, and what killed writers left, unless it was used since."""
     return [
         f"{kind}/{shared.place(name, variant.number)}"
@@ -100,7 +107,7 @@ def _remove(store: Shared, kind: str, needed: Collection[str], before: float) ->
     ]
 
 
-def _remove_sent(store: Shared, before: float) -> list[str]:
+def _remove_sent(store: SharedStore, before: float) -> list[str]:
     """Remove what executors have sent to a driver that was killed."""
     old = {key: one for key, one in store.objects(shared.SENT).items() if one.modified < before}
     store.remove_files(old.values())
@@ -128,7 +135,7 @@ class Damage(NamedTuple):
     advice: str
 
 
-def verify(store: Shared, repair: bool) -> Iterator[Damage]:
+def verify(store: SharedStore, repair: bool) -> Iterator[Damage]:
     """Read every byte of what machines share; yield what is damaged.
 
     Parameters
@@ -137,7 +144,7 @@ def verify(store: Shared, repair: bool) -> Iterator[Damage]:
         Whether to remove it, and to send it again where this machine has it whole.
     """
     for kind in PROOFS:
-        for name, variants in store.things(kind, again=True).items():
+        for name, variants in store.entries(kind, refresh=True).items():
             for variant in variants:
                 if fault := _fault(store, kind, name, variant):
                     advice = f"featurestore verify --store {store.uri} --repair"
@@ -148,7 +155,7 @@ def verify(store: Shared, repair: bool) -> Iterator[Damage]:
                     yield Damage(f"{kind}/{place}", fault, advice)
 
 
-def _fault(store: Shared, kind: str, name: str, variant: Variant) -> str | None:
+def _fault(store: SharedStore, kind: str, name: str, variant: Variant) -> str | None:
     with _folder() as fresh:
         if kind == layout.FOLDER:
             return _part_fault(store, name, variant, fresh)
@@ -157,7 +164,7 @@ def _fault(store: Shared, kind: str, name: str, variant: Variant) -> str | None:
     return None
 
 
-def _part_fault(store: Shared, name: str, variant: Variant, fresh: Path) -> str | None:
+def _part_fault(store: SharedStore, name: str, variant: Variant, fresh: Path) -> str | None:
     if PART_VALUES not in variant.files:
         return f"{PART_VALUES} is missing"
     keys = store.fetch(variant.files[PART_KEYS], fresh / PART_KEYS)

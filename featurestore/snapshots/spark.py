@@ -1,4 +1,4 @@
-"""What executors do of a snapshot: they hash and convert files, and write the fates.
+"""What executors do for a snapshot: they hash and convert files, and write the fates.
 
 The driver is told of files, slides, groups and classes, never of tiles.
 """
@@ -26,14 +26,14 @@ from featurestore.embeddings.part import Part
 from featurestore.embeddings.parts import may_be_there, name_of, share
 from featurestore.errors import ArtifactError, QueryError
 from featurestore.io import digests
-from featurestore.io.ledger import Identity
+from featurestore.io.digest_cache import Identity
 from featurestore.io.objects import fetching, originals, shared
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import Stored
+from featurestore.io.objects.store import StoredObject
 from featurestore.io.objects.workplace import Workplace
 from featurestore.io.parquet import Dataset, Fragment
 from featurestore.io.progress import Rows
-from featurestore.snapshots import meaning
+from featurestore.snapshots import fingerprints
 from featurestore.views.folds import KEY
 
 CODE = (
@@ -45,16 +45,24 @@ CODE = (
 ROW_GROUP = 122_880  # rows: what DuckDB writes
 
 
-class Asked(NamedTuple):
-    """A file to convert: its SHA-256 if that is known, and its object, see `elsewhere`."""
+class ConversionTask(NamedTuple):
+    """A file to convert: its SHA-256 if that is known, and its object if it lies in a store."""
 
     fragment: Fragment
     sha256: str | None
-    stored: Stored | None
+    stored: StoredObject | None
 
 
-class Converted(NamedTuple):
-    """What came of a file: its SHA-256, its parts, those of them that are new, and its faults."""
+class HashingTask(NamedTuple):
+    """A file to hash: its identity on the driver, and its object if it lies in a store."""
+
+    path: Path
+    identity: Identity
+    stored: StoredObject | None
+
+
+class ConversionResult(NamedTuple):
+    """A converted file: its SHA-256, its parts, the names of new ones, and its faults."""
 
     sha256: str
     parts: list[Part]
@@ -99,29 +107,31 @@ class SparkConversion(Conversion):
         fragments = self.dataset.filled
         work = partial(
             convert_file,
-            target=self.target, workplace=Workplace.here(), code=meaning.code(*CODE),
+            target=self.target, workplace=Workplace.here(), code=fingerprints.of_code(*CODE),
         )  # fmt: skip
         objects = originals.elsewhere(fragment.path for fragment in fragments)
-        files = [Asked(f, self.sums.get(f.path), objects.get(f.path)) for f in fragments]
-        results = executors.run(self.connection, work, files)
+        tasks = [ConversionTask(f, self.sums.get(f.path), objects.get(f.path)) for f in fragments]
+        results = executors.run(self.connection, work, tasks)
         for fragment, converted in zip(fragments, results, strict=True):
             self.sums[fragment.path] = converted.sha256
             self.parts |= {part.name: part for part in converted.parts}
             self.files |= {part.name: fragment.name for part in converted.parts}
             self.new += converted.new
             self._faults.append(converted.faults)
-        digests.believe(self.sums, self.dataset.identities)
+        digests.remember_remote(self.sums, self.dataset.identities)
         if (store := shared.current()) is not None:
-            store.things(FOLDER, again=True)
+            store.entries(FOLDER, refresh=True)
 
 
-def convert_file(file: Asked, target: Target, workplace: Workplace, code: str) -> Converted:
+def convert_file(
+    task: ConversionTask, target: Target, workplace: Workplace, code: str
+) -> ConversionResult:
     """Convert a file on an executor, unless its parts are there.
 
     Parameters
     ----------
-    file
-        By a path that all machines have, or an object, which is fetched from its store.
+    task
+        A file by a path that all machines have, or an object, which is fetched from its store.
     target
         What its embeddings are converted to.
     workplace
@@ -135,38 +145,40 @@ def convert_file(file: Asked, target: Target, workplace: Workplace, code: str) -
         The executor lacks the file, has another version of this package, or too little room.
     """
     _check_code(code)
-    fragment, sha256, stored = file
+    fragment, sha256, stored = task
     if stored is None:
-        fragment = replace(fragment, identity=_looked_up(fragment.path, fragment.identity))
-    with workplace.entered(), _fetched(file, fragment, target) as here:
+        fragment = replace(fragment, identity=_verified_identity(fragment.path, fragment.identity))
+    with workplace.entered(), _fetched(task, fragment, target) as here:
         sums = {here.path: sha256} if sha256 else {}
         conversion = Conversion(Dataset((here,), here.name), target, sums, threads=1)
         conversion.convert(Rows(None))
         parts = list(conversion.parts.values())
         share(parts)
-        return Converted(conversion.sums[here.path], parts, conversion.new, conversion.faults)
+        return ConversionResult(
+            conversion.sums[here.path], parts, conversion.new, conversion.faults
+        )
 
 
 @contextmanager
-def _fetched(file: Asked, fragment: Fragment, target: Target) -> Iterator[Fragment]:
+def _fetched(task: ConversionTask, fragment: Fragment, target: Target) -> Iterator[Fragment]:
     """Yield a file of this machine, an object among its own, unless its parts are there."""
-    if file.stored is None or _is_converted(file, target):
+    if task.stored is None or _is_converted(task, target):
         yield fragment
         return
-    with fetching.fetched(connect(file.stored.uri), file.stored) as original:
+    with fetching.fetched(connect(task.stored.uri), task.stored) as original:
         path = original.absolute()
         yield replace(fragment, path=path, identity=digests.identity(path))
 
 
-def _is_converted(file: Asked, target: Target) -> bool:
-    if file.sha256 is None or file.fragment.identity.size > SLICE_BYTES:
+def _is_converted(task: ConversionTask, target: Target) -> bool:
+    if task.sha256 is None or task.fragment.identity.size > SLICE_BYTES:
         return False
-    [piece] = slices(file.fragment)
-    return may_be_there(name_of(piece, target.storage, file.sha256))
+    [piece] = slices(task.fragment)
+    return may_be_there(name_of(piece, target.storage, task.sha256))
 
 
 def _check_code(code: str) -> None:
-    if meaning.code(*CODE) != code:
+    if fingerprints.of_code(*CODE) != code:
         raise QueryError(
             "An executor has another version of this package than the driver",
             found=f"other code in {os.uname().nodename}",
@@ -174,8 +186,8 @@ def _check_code(code: str) -> None:
         )
 
 
-def _looked_up(file: Path, expected: Identity) -> Identity:
-    """Return what this machine says of a file, once it is known to be the driver's.
+def _verified_identity(file: Path, expected: Identity) -> Identity:
+    """Return the identity of a file on this machine, after a check that it is the driver's file.
 
     Devices, and on some disks inodes, are numbered otherwise on each machine.
     """
@@ -209,20 +221,20 @@ def hash_files(connection: SQLBackend, datasets: Iterable[Dataset]) -> None:
     identities = {path: one for dataset in datasets for path, one in dataset.identities.items()}
     files = sorted(identities.keys() - digests.remembered(identities).keys())
     objects = originals.elsewhere(files)
-    asked = [(file, identities[file], objects.get(file)) for file in files]
-    work = partial(hash_file, workplace=Workplace.here(), code=meaning.code(*CODE))
-    hashed = executors.run(connection, work, asked)
-    digests.believe(dict(zip(files, hashed, strict=True)), identities)
+    tasks = [HashingTask(file, identities[file], objects.get(file)) for file in files]
+    work = partial(hash_file, workplace=Workplace.here(), code=fingerprints.of_code(*CODE))
+    hashed = executors.run(connection, work, tasks)
+    digests.remember_remote(dict(zip(files, hashed, strict=True)), identities)
 
 
-def hash_file(file: tuple[Path, Identity, Stored | None], workplace: Workplace, code: str) -> str:
+def hash_file(task: HashingTask, workplace: Workplace, code: str) -> str:
     """Return the SHA-256 of a file on an executor, or of an object, which it fetches."""
-    path, expected, stored = file
+    path, expected, stored = task
     _check_code(code)
     if stored is not None:
         with workplace.entered(), fetching.fetched(connect(stored.uri), stored) as original:
             return digests.sha256(original)
-    here = _looked_up(path, expected)
+    here = _verified_identity(path, expected)
     sha256 = digests.sha256(path)
     digests.confirm({path: here})
     return sha256
@@ -254,7 +266,7 @@ class Destination:
         return self.folder / f"range-{number}-{self.name}.parquet"
 
 
-class Written(NamedTuple):
+class FatesFile(NamedTuple):
     """A file of fates: its number, and the keys of its first and last row."""
 
     number: int
@@ -288,7 +300,7 @@ def write_fates(fates: ir.Table, folder: Path, name: str) -> list[Path]:
 
 def write_range(
     number: int, batches: Iterator[pa.RecordBatch], destination: Destination
-) -> Written | None:
+) -> FatesFile | None:
     """Write the fates of a range of keys on an executor; return None if there is no row in it."""
     first = last = None
     with destination.workplace.entered():
@@ -304,7 +316,7 @@ def write_range(
             destination.workplace.send(fresh, destination.draft(number))
         finally:
             fresh.unlink(missing_ok=True)
-    return Written(number, first, last)
+    return FatesFile(number, first, last)
 
 
 def _key(rows: pa.Table, row: int) -> tuple[str, int, int]:

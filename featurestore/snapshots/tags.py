@@ -39,7 +39,7 @@ def tags() -> dict[str, str]:
     return dict(sorted((elsewhere | here).items()))
 
 
-def shared_tags(store: shared.Shared) -> dict[str, str]:
+def shared_tags(store: shared.SharedStore) -> dict[str, str]:
     """Return the tags of a store."""
     named = {}
     for name, stored in store.objects(FOLDER).items():

@@ -30,7 +30,9 @@ def damages(store: FeatureStore) -> pa.Table:
         try:
             identities = store.sources.dataset(name).identities
             # An object's digest is that of the store: a copy here is looked at with what is kept.
-            changed = digests.mistaken(f for f, one in identities.items() if not one.is_object)
+            changed = digests.wrongly_remembered(
+                f for f, one in identities.items() if not one.is_object
+            )
         except FeatureStoreError as error:
             rows.append(row(name, as_violation(error)))
             continue

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from featurestore.backend import engine
 from featurestore.console import cli
-from featurestore.console.keys import take
+from featurestore.console.keys import read_settings
 from featurestore.console.settings import configured
 from featurestore.embeddings.layout import VALUES
 from featurestore.errors import ArtifactError, ConfigError, FeatureStoreError
@@ -217,6 +217,6 @@ def test_other_encoders_take_the_place_of_those_of_a_file(capsys: pytest.Capture
     again = recorded(text(config), ["data.embeddings={d: d.parquet}"])
     assert again.data.embeddings == {"d": "d.parquet"}
     options = argparse.Namespace(config=None)
-    take(options, argv)
+    read_settings(options, argv)
     store = configured(options)
     assert (store.embeddings, store.thresholds) == ({"c": "c.parquet"}, {"Fat": 0.1, "Muscle": 0.5})

@@ -122,13 +122,13 @@ def test_better_is_promoted_worse_refused_and_rollback_undoes_itself(
     lines = capsys.readouterr().out.splitlines()
     moved = [line.split("version: ")[1][0] for line in lines if line.startswith("since (UTC): 20")]
     assert moved == [good, better, good, better]
-    reigns = history.reigns(MODEL, "champion")
-    assert [(one.author, one.outcome) for one in reigns] == [
+    alias_moves = history.alias_moves(MODEL, "champion")
+    assert [(one.author, one.outcome) for one in alias_moves] == [
         ("Ada", "promoted"), ("Ada", "promoted"), ("Bo", "restored"), ("Bo", "restored"),
     ]  # fmt: skip
-    assert reigns[0].why == "all 10 lines of the gate hold"
-    assert reigns[1].figures.startswith("macro F1 1.0000 ")
-    assert reigns[1].figures.endswith(" against version 1")
+    assert alias_moves[0].why == "all 10 lines of the gate hold"
+    assert alias_moves[1].figures.startswith("macro F1 1.0000 ")
+    assert alias_moves[1].figures.endswith(" against version 1")
 
 
 @pytest.mark.slow
@@ -148,11 +148,11 @@ def test_an_equal_version_is_promoted_by_the_name_of_the_latest(
     page = pages(equal)[0]
     assert "- why: the same, of a run that is kept" in page
     assert "| difference | holds | +0.0000" in page
-    [reign] = history.reigns(MODEL, "champion")
-    assert (reign.version, reign.why) == (equal, "the same, of a run that is kept")
-    assert "+0.0000 against version 1" in reign.figures
+    [move] = history.alias_moves(MODEL, "champion")
+    assert (move.version, move.why) == (equal, "the same, of a run that is kept")
+    assert "+0.0000 against version 1" in move.figures
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", good)
-    assert [one.why for one in history.reigns(MODEL, "champion")][1:] == ["not written down"]
+    assert [one.why for one in history.alias_moves(MODEL, "champion")][1:] == ["not written down"]
 
 
 @pytest.mark.slow

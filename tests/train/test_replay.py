@@ -17,8 +17,8 @@ import torch
 from conftest import ROOT
 from refused import arguments, imported
 
-from featurestore.io import ledger
-from featurestore.snapshots import meaning
+from featurestore.io import digest_cache
+from featurestore.snapshots import fingerprints
 from train import probe, replay
 from train.evaluation.reproduction import compared
 from train.models import checkpoint
@@ -90,7 +90,7 @@ def test_the_same_again(run: str, home: Path, capsys: pytest.CaptureFixture[str]
     """
 
     def files() -> set[Path]:
-        return {file for file in home.rglob("*") if not file.name.startswith(ledger.FILE)}
+        return {file for file in home.rglob("*") if not file.name.startswith(digest_cache.FILE)}
 
     before = files()
     status, output = again(capsys, run)
@@ -146,7 +146,7 @@ def test_what_makes_the_same_rows_is_the_same(
     other: str, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     if other == "code":
-        monkeypatch.setattr(meaning, "code", lambda *_: "other")
+        monkeypatch.setattr(fingerprints, "of_code", lambda *_: "other")
     status, output = again(capsys, run, *(["thresholds.Fat=0.6"] if other == "a rule" else []))
     assert status == 0, output
     assert "the rows are the same: other rules, or another code of the views, make them" in output

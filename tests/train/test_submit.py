@@ -19,7 +19,7 @@ from conftest import ROOT, launch
 from train import submit
 from train.config import text
 from train.config.load import load
-from train.runtime.job import Job
+from train.runtime.cluster_job import ClusterJob
 from train.runtime.manifests import fill, label, manifests
 
 SUBMIT = str(ROOT / "train" / "submit.py")
@@ -45,7 +45,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def arguments(argv: list[str]) -> tuple[Job, object]:
+def arguments(argv: list[str]) -> tuple[ClusterJob, object]:
     options = submit.parser().parse_args(argv)
     return submit.planned(options), options
 

@@ -13,7 +13,7 @@ from featurestore.spec.keys import documented
 from featurestore.spec.places import unread_default
 from train.config.hyperparameters import method, unused
 from train.config.load import CONFIGS, GROUPS, LATE, load
-from train.config.ranks import speaks
+from train.config.ranks import prints_errors
 from train.config.schema import MISSING, Config
 
 NAMES = 26  # characters that keys take in the help, at least
@@ -112,11 +112,11 @@ def _check(argv: list[str]) -> None:
     try:
         config = load(argv)
     except ConfigError:
-        if not speaks(os.environ):
+        if not prints_errors(os.environ):
             # The first says the same and its launcher ends this one, unless arguments differ.
             time.sleep(LATE)
         raise
-    if speaks(os.environ) and not is_quiet():
+    if prints_errors(os.environ) and not is_quiet():
         for note in _notes(argv, config):
             say(note, sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Which of several processes speaks for all."""
+"""Which of several processes prints_errors for all."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ LAUNCHED = ("LOCAL_RANK", "MASTER_ADDR")
 """What torchrun and accelerate set beside the rank, for several processes alone to meet by."""
 
 
-def speaks(environment: Mapping[str, str]) -> bool:
+def prints_errors(environment: Mapping[str, str]) -> bool:
     """Return whether this process is to print the errors: the only one, or the first of several.
 
     A rank that an earlier launch has left in the environment silences nothing.

@@ -33,7 +33,7 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
     with ExitStack() as locks:
         tracker = open_tracker(config, locks)
         jobs = []
-        with undone_if_refused(), each_once():
+        with undone_if_refused(), each_warning_once():
             for name in encoders(config):
                 with named(name):
                     jobs.append(open_encoder(of_encoder(config, name), console))
@@ -44,14 +44,14 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
             for job, inputs in zip(jobs, opened, strict=True)
             for snapshot in inputs.snapshots
         ]
-        states = find_state(config, (tracker, digests), processes, locks)
+        states = find_state(config, tracker, digests, processes, locks)
         for job, inputs in zip(jobs, opened, strict=True):
             # Of what is resumed, an encoder whose fit has not begun is trained from its beginning.
             place = states / str(job.config.data.encoder)
             job.config.resume = bool(config.resume) and fit_state.has_state(place)
             if job.config.resume and (run := fit_state.run_of(place)):
                 inputs.tracker.run = run
-                tracker.going_on |= {run}
+                tracker.resumed_children |= {run}
         jobs = [replace(job, states=states / str(job.config.data.encoder)) for job in jobs]
         inputs = replace(opened[0], tracker=tracker, locks=locks.pop_all())
     return inputs, Job(config, states, encoders=tuple(jobs))
@@ -60,7 +60,7 @@ def prepare_encoders(config: Config, console: Console, processes: int) -> tuple[
 def open_encoder(config: Config, console: Console) -> Job:
     """Return the job of one of several encoders, its state yet to be found."""
     tracker = new_tracker(config, nested=True)
-    return open_tiles(config, (tracker, open_store(config), None), console)
+    return open_tiles(config, tracker, open_store(config), None, console)
 
 
 def check_alike(jobs: list[Job]) -> None:
@@ -87,7 +87,7 @@ def check_alike(jobs: list[Job]) -> None:
 
 
 @contextmanager
-def each_once() -> Iterator[None]:
+def each_warning_once() -> Iterator[None]:
     """Give each warning once: what is wrong with tiles is wrong for all encoders."""
     with warnings.catch_warnings():
         show, given = warnings.showwarning, set[str]()

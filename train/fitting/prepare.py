@@ -35,10 +35,10 @@ from train.fitting.tile_table import TileTable
 from train.models import checkpoint, onnx_graph
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import count_by_slide, count_values
-from train.runtime import fit_state, places
+from train.runtime import fit_state, run_locks
 from train.runtime.inputs import Inputs, open_model
-from train.runtime.seen import Seen, seen_in_fit, seen_in_training
 from train.runtime.snapshots import make_snapshots
+from train.runtime.train_test_overlap import TrainTestOverlap, overlap_of_checkpoint, overlap_of_fit
 from train.tracking.tracker import Tracker
 
 
@@ -124,17 +124,17 @@ def prepare_fit(config: Config, console: Console, processes: int) -> tuple[Input
         raise not_configured("test_tiles", "mode=test evaluates held-out tiles, and none are named")
     with ExitStack() as locks:
         tracker, model = open_model(config, locks)
-        rehearse(config, (tracker, model), console, processes)
-        job = open_tiles(config, (tracker, open_store(config), model), console)
+        dry_run(config, tracker, model, console, processes)
+        job = open_tiles(config, tracker, open_store(config), model, console)
         assert job.inputs
         digests = [snapshot.digest for snapshot in job.inputs.snapshots]
-        states = find_state(config, (tracker, digests), processes, locks)
+        states = find_state(config, tracker, digests, processes, locks)
         inputs = replace(job.inputs, locks=locks.pop_all())
     return inputs, replace(job, states=states, inputs=None)
 
 
-def rehearse(
-    config: Config, opened: tuple[Tracker, TrainedModel | None], console: Console, processes: int
+def dry_run(
+    config: Config, tracker: Tracker, model: TrainedModel | None, console: Console, processes: int
 ) -> None:
     """Refuse what can be refused of digits before their first use logs them to MLflow.
 
@@ -142,8 +142,6 @@ def rehearse(
 
     Parameters
     ----------
-    opened
-        As `train.runtime.inputs.open_model` returns it.
     processes
         As of `prepare_fit`.
 
@@ -152,31 +150,33 @@ def rehearse(
     FeatureStoreError
         As `open_tiles`, or there is nothing to resume.
     """
-    tracker, model = opened
     if not logs_digits(config):
         return
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), always_undone():
         warnings.simplefilter("ignore", FeatureStoreWarning)  # they are given later
         examples.write_digits(Path(folder))
         copied = with_artifacts(config, examples.uris(folder))
-        job = open_tiles(copied, (tracker, open_store(copied), model), console)
+        job = open_tiles(copied, tracker, open_store(copied), model, console)
     if config.resume is True:  # a fit that was not tracked may have been killed
         state = fit_state.state_folder(copied, job.digests, processes)
-        if not any(map(fit_state.has_state, places.taken_places(state))):
+        if not any(map(fit_state.has_state, run_locks.existing_folders(state))):
             fit_state.check(state)
 
 
 def open_tiles(
-    config: Config, opened: tuple[Tracker, FeatureStore, TrainedModel | None], console: Console
+    config: Config,
+    tracker: Tracker,
+    store: FeatureStore,
+    model: TrainedModel | None,
+    console: Console,
 ) -> Job:
     """Return the job of a fit, or of an evaluation, whose state is yet to be found.
 
     Parameters
     ----------
-    opened
-        As `train.runtime.inputs.open_artifacts` returns it.
+    model
+        The network to evaluate; None for a fit.
     """
-    tracker, store, model = opened
     if not config.data.snapshot:  # whose columns are looked at as its tiles are chosen
         check_group_columns(store, config)
     variants = rule_variants(config) if is_sweep(config) else [{}]
@@ -186,31 +186,31 @@ def open_tiles(
         snapshots = make_snapshots(config, stores, rows, folds)
         job = replace(_choose(snapshots, config), model=model)
         check_fits(job)
-        seen = _seen(job, snapshots)
+        overlap = _find_overlap(job, snapshots)
     if job.grid:
         warn_of_small_classes(job.grid, config)
     return replace(
         job,
         digests=tuple(snapshot.digest for snapshot in snapshots),
-        doubt=seen.doubt if seen else "",
-        inputs=Inputs(tracker, stores[0], snapshots, seen),
+        doubt=overlap.doubt if overlap else "",
+        inputs=Inputs(tracker, stores[0], snapshots, overlap),
     )
 
 
-def _seen(job: Job, snapshots: list[Snapshot]) -> Seen | None:
-    """Return whether the test tiles were trained on, None where there are none; warn if so."""
+def _find_overlap(job: Job, snapshots: list[Snapshot]) -> TrainTestOverlap | None:
+    """Return the test tiles that were trained on, None without test tiles; warn of them."""
     config = job.config
     if config.mode == "test":
         assert job.model
-        seen = seen_in_training(job.model, config, snapshots[0])
+        overlap = overlap_of_checkpoint(job.model, config, snapshots[0])
         # Where nothing is known of the checkpoint, there are still today's training tiles.
         today = [one for one in snapshots[0].findings if one.concerns_test]
-        warn_of_leaks(seen.findings or today, config)
-        if seen.unknown:
-            message = f"whether test tiles were trained on is not known: {seen.unknown}"
+        warn_of_leaks(overlap.findings or today, config)
+        if overlap.unknown:
+            message = f"whether test tiles were trained on is not known: {overlap.unknown}"
             warnings.warn(message, FeatureStoreWarning, stacklevel=2)
-        return seen
-    return seen_in_fit(snapshots) if job.held_out else None
+        return overlap
+    return overlap_of_fit(snapshots) if job.held_out else None
 
 
 def _choose(snapshots: list[Snapshot], config: Config) -> Job:
@@ -275,24 +275,23 @@ def check_fits(job: Job) -> None:
 
 
 def find_state(
-    config: Config,
-    tracked: tuple[Tracker, list[str]],
-    processes: int,
-    locks: ExitStack,
+    config: Config, tracker: Tracker, digests: list[str], processes: int, locks: ExitStack
 ) -> Path:
     """Return where the state is kept, which is locked; what is resumed goes on in its own run.
 
     Parameters
     ----------
-    tracked
-        The tracker, and the digests of the snapshots.
+    digests
+        Of the snapshots.
+    processes
+        How many share the work.
+    locks
+        Gets that of the state.
     """
-    tracker, digests = tracked
     folder = fit_state.state_folder(config, digests, processes)
-    states, taken, goes_on = places.find(folder, config.resume, fit_state.has_state)
-    if taken:
-        locks.callback(taken.close)
-    if config.resume and (goes_on or config.resume is True):
+    states, lock, is_resumed = run_locks.lock_state(folder, config.resume, fit_state.has_state)
+    locks.callback(lock.close)
+    if config.resume and (is_resumed or config.resume is True):
         tracker.run = fit_state.check(states)
-    config.resume = goes_on
+    config.resume = is_resumed
     return states

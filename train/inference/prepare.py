@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from featurestore.printing import Console
 from train.config.schema import Config
+from train.config.store import open_store
 from train.evaluation.groups import check_group_values
 from train.inference.cohort import PredictionSet, prediction_set
-from train.inference.stream import place
+from train.inference.stream import lock_folder
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
-from train.runtime.inputs import Inputs, open_artifacts
+from train.runtime.inputs import Inputs, open_model
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ def prepare_prediction(
 ) -> tuple[Inputs, PredictionJob]:
     """Open all that a prediction needs; its state is that of any number of processes."""
     with ExitStack() as locks:
-        tracker, store, model = open_artifacts(config, locks)
+        tracker, model = open_model(config, locks)
         assert model
+        store = open_store(config)
         cohort = prediction_set(store, model.digest, config.evidence.columns())
         cohort = replace(cohort, model=config.checkpoint)
         check_group_values(cohort.values(config.evidence.groups), len(cohort))
         checkpoint.check_dimension(model.spec, cohort.dim)
-        states, taken = place(config, cohort, tracker)
-        if taken:
-            locks.callback(taken.close)
+        states, lock = lock_folder(config, cohort, tracker)
+        if lock:
+            locks.callback(lock.close)
         inputs = Inputs(tracker, store, locks=locks.pop_all())
     return inputs, PredictionJob(config, states, cohort, model)

@@ -34,7 +34,7 @@ from train.inference.writer import PredictionWriter
 from train.models.checkpoint import TrainedModel
 from train.models.inference import logits_of
 from train.predictions import partitions
-from train.runtime import fit_state, places
+from train.runtime import fit_state, run_locks
 from train.runtime.run import Run
 from train.tracking.tracker import Tracker
 
@@ -43,17 +43,20 @@ AHEAD = 2  # row groups a thread that are waited for
 BATCH_BYTES = 4 * 2**20  # fewer would cost more in calls than they save in cache
 
 
-def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path, FileLock | None]:
+def lock_folder(
+    config: Config, cohort: PredictionSet, tracker: Tracker
+) -> tuple[Path, FileLock | None]:
     """Return the folder of the predictions: where the user wants them, else beside fits' states.
 
-    What is resumed goes on in its own run. Who holds the output needs no lock of its own.
+    A resumed prediction goes on in its own run. In an output the lock of the output is enough: None
+    is returned for one of its own.
 
     Raises
     ------
     ArtifactError
         There is nothing to resume, or something else; or what lies there are no predictions.
     """
-    taken = None
+    lock = None
     if config.output:
         folder = Path(config.output) / partitions.FOLDER
         config.resume = config.resume is True or (
@@ -61,16 +64,16 @@ def place(config: Config, cohort: PredictionSet, tracker: Tracker) -> tuple[Path
         )
     else:
         state = cache.place(fit_state.KIND, partitions.digest(cohort.manifest))
-        folder, taken, goes_on = places.find(
+        folder, lock, is_resumed = run_locks.lock_state(
             state, config.resume, lambda folder: partitions.recorded(folder) is not None
         )
-        config.resume = goes_on or config.resume is True
+        config.resume = is_resumed or config.resume is True
     if config.resume:
         partitions.check_same(folder, cohort.manifest)
         tracker.run = fit_state.run_of(folder)
     else:
         partitions.check_replaceable(folder)
-    return folder, taken
+    return folder, lock
 
 
 def predict_cohort(run: Run, cohort: PredictionSet, model: TrainedModel) -> None:

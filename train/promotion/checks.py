@@ -15,6 +15,8 @@ Digests = Mapping[str, str]
 ROUNDING = 1e-9  # 0.85 - 0.9 is below -0.05
 NO_TILE = "no tile of it in the test view"
 NO_CHAMPION = "no champion yet"
+ALLOWED_PATIENTS = "allowed by unknown_patients of the gate"
+GIVE_PATIENTS = "give the tiles a column patient_id, or set unknown_patients: allow in the gate"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Check:
         return self.name.partition(": ")[0]
 
     @property
-    def room(self) -> str:
+    def margin_text(self) -> str:
         """The margin in words, empty where there is none."""
         if self.margin is None or not math.isfinite(self.margin):
             return ""
@@ -58,7 +60,7 @@ class Check:
     def sentence(self) -> str:
         """The line in words: figure, limit, and by how much."""
         verdict = "holds" if self.passed else "does not hold"
-        by = f", {self.room}" if self.room else ""
+        by = f", {self.margin_text}" if self.margin_text else ""
         return f"{self.name} {verdict}: {self.measured}; asked is {self.required}{by}"
 
 
@@ -252,11 +254,7 @@ def _shared(gate: Gate, evidence: Evidence) -> list[Check]:
         passed = group == "patients" and gate.unknown_patients == "allow"
         measured = "not known: training and test tiles do not both tell them"
         if group == "patients":
-            allows, to_do = (
-                "allowed by unknown_patients of the gate",
-                ("give the tiles a column patient_id, or set unknown_patients: allow in the gate"),
-            )
-            measured += f"; {allows if passed else to_do}"
+            measured += "; " + (ALLOWED_PATIENTS if passed else GIVE_PATIENTS)
         lines.append(Check(name, passed, measured, required))
     return lines
 

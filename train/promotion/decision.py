@@ -137,7 +137,7 @@ def show(decision: Decision, console: Console) -> None:
 
 
 def _row(line: Check) -> list[str]:
-    return [line.name, HOLDS[line.passed], line.measured, line.required, line.room]
+    return [line.name, HOLDS[line.passed], line.measured, line.required, line.margin_text]
 
 
 def page(decision: Decision) -> str:

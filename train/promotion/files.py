@@ -32,7 +32,7 @@ def _champion(champion: Version, folder: Path) -> Copy:
         copy = version_files.fetch(champion.model, champion.number, folder)
     except ArtifactError as error:
         copy, remains = folder, f"{error.wrong}: {error.found}"
-    if version_files.recorded_digests(copy):
+    if version_files.sha256_lines(copy):
         return champion, copy
     raise ArtifactError(
         f"The champion, {champion}, cannot be compared with: its files are not there",

@@ -14,13 +14,13 @@ OUTCOMES = ("promoted", "restored")  # of versions that an alias pointed at from
 
 
 @dataclass(frozen=True)
-class Reign:
-    """A version that an alias pointed at from a time on.
+class AliasMove:
+    """A move of an alias to a version.
 
     Parameters
     ----------
     time
-        When it was moved there, UTC.
+        When, UTC.
     version
         Its number.
     outcome
@@ -46,19 +46,18 @@ def record(decision: Decision, version: Version) -> None:
     registry.record_move(version, decision.alias, decision.time.astimezone(UTC), facts)
 
 
-def reigns(model: str, alias: str) -> list[Reign]:
-    """Return the versions that an alias has pointed at, in their order.
+def alias_moves(model: str, alias: str) -> list[AliasMove]:
+    """Return the moves of an alias, in their order.
 
-    Of what was moved before moves were written down, the version that the alias points at is told
-    by its own tags.
+    A last move that was not written down is read from the tags of its version.
 
     Raises
     ------
     RegistryError
         There is no such model.
     """
-    kept = [
-        Reign(
+    moves = [
+        AliasMove(
             datetime.strptime(time, STAMP).replace(tzinfo=UTC),
             **{name: str(facts.get(name, "")) for name in
                ("version", "outcome", "figures", "author", "why")},
@@ -66,11 +65,11 @@ def reigns(model: str, alias: str) -> list[Reign]:
         for time, facts in registry.moves(model, alias).items()
     ]  # fmt: skip
     now = registry.alias_version(model, alias)
-    if now and (not kept or kept[-1].version != now.number):
+    if now and (not moves or moves[-1].version != now.number):
         tags = {name: now.tags.get(f"promotion.{name}", "") for name in ("time", "author")}
-        moved = _time(tags["time"])
-        kept.append(Reign(moved, now.number, "", "", tags["author"], "not written down"))
-    return kept
+        time = _time(tags["time"])
+        moves.append(AliasMove(time, now.number, "", "", tags["author"], "not written down"))
+    return moves
 
 
 def _time(text: str) -> datetime:
@@ -80,16 +79,16 @@ def _time(text: str) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def table(kept: list[Reign]) -> pa.Table:
-    """Return them for people, the latest last."""
+def table(moves: list[AliasMove]) -> pa.Table:
+    """Return moves as a table for people, the latest last."""
     return pa.table(
         {
             "since (UTC)": [f"{one.time:%Y-%m-%d %H:%M}" if one.time.year > 1970 else "not known"
-                            for one in kept],
-            "version": [one.version for one in kept],
-            "figures": [one.figures for one in kept],
-            "author": [one.author for one in kept],
+                            for one in moves],
+            "version": [one.version for one in moves],
+            "figures": [one.figures for one in moves],
+            "author": [one.author for one in moves],
             "why": [" ".join(filter(None, [one.outcome, one.why and f"({one.why})"]))
-                    for one in kept],
+                    for one in moves],
         }
     )  # fmt: skip

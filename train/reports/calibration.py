@@ -1,4 +1,4 @@
-"""What a run says of the temperature that it has fitted."""
+"""What a run reports of the temperature that it has fitted."""
 
 from featurestore.printing import Console
 from train.config import sweep
@@ -9,8 +9,10 @@ from train.predictions.table import Predictions
 from train.reports.html import Page, Table, Text
 
 
-def show(page: Page, calibration: Calibration, predictions: Predictions, config: Config) -> None:
-    """Tell what a temperature does, which tiles it was fitted on, and what else these chose.
+def add_to_page(
+    page: Page, calibration: Calibration, predictions: Predictions, config: Config
+) -> None:
+    """Add what a temperature does, on which tiles it was fitted, and what else these chose.
 
     Parameters
     ----------
@@ -19,7 +21,7 @@ def show(page: Page, calibration: Calibration, predictions: Predictions, config:
     """
     tiles = f"{len(predictions):,} {fitted_on(config)}, of {len(predictions.slides):,} slides"
     clusters = predictions.cluster_name
-    honest = (
+    cross_fitted = (
         f"Cross-fitted: {calibration.parts} parts of whole {clusters}, each with the temperature "
         "of the others, which tells how well calibrated other tiles may be expected to be."
         if calibration.parts > 1
@@ -31,7 +33,8 @@ def show(page: Page, calibration: Calibration, predictions: Predictions, config:
         "calibration error": [calibration.error_before, calibration.error_cross_fitted,
                               calibration.error_after],
     }, f"The temperature {calibration.temperature:.4g} was fitted on the logits of {tiles}."
-        f"{also_chosen(config)} {honest} All other figures are of the temperature as registered.",
+        f"{also_chosen(config)} {cross_fitted} "
+        "All other figures are of the temperature as registered.",
         folded=True)
     )  # fmt: skip
     if calibration.doubt:
@@ -53,15 +56,13 @@ def also_chosen(config: Config) -> str:
     return f" They have chosen {' and '.join(chosen)}, too." if chosen else ""
 
 
-def say(console: Console, calibration: Calibration, predictions: Predictions) -> None:
+def print_summary(console: Console, calibration: Calibration, predictions: Predictions) -> None:
     """Print a temperature, and the calibration errors without and with it."""
-    clusters, errors = (
-        predictions.cluster_name,
-        f"calibration error {calibration.error_before:.4f} -> ",
-    )
-    errors += (
+    clusters = predictions.cluster_name
+    after = (
         f"{calibration.error_cross_fitted:.4f}, cross-fitted over {clusters}"
         if calibration.parts > 1
         else f"not known, as one of the {clusters} has all tiles"
     )
+    errors = f"calibration error {calibration.error_before:.4f} -> {after}"
     console.print(f"temperature {calibration.temperature:.4g}: {errors}")

@@ -1,4 +1,4 @@
-"""What a run says of itself where MLflow lists runs and models: description, tags, card."""
+"""What describes a run where MLflow lists runs and models: description, tags, card."""
 
 import json
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ def tags(config: Config, snapshots: Sequence[Snapshot]) -> dict[str, str]:
 
 def description(headlines: Sequence[Headline], command: str) -> str:
     """Return what a run is about in Markdown: its headlines, and the command that repeats it."""
-    return f"{listed(headlines)}\n\n```sh\n{command}\n```\n"
+    return f"{markdown_list(headlines)}\n\n```sh\n{command}\n```\n"
 
 
-def listed(headlines: Sequence[Headline]) -> str:
+def markdown_list(headlines: Sequence[Headline]) -> str:
     """Return headlines as a list in Markdown, what is doubtful marked."""
     lines = (
         f"- {'**!** ' * one.doubtful}{one.name}: **{one.value}**"
@@ -62,7 +62,7 @@ A {spec.head} head on tile embeddings of {subject}, {spec.dim} numbers each: pro
 
 ## How good it is
 
-{listed(headlines)}
+{markdown_list(headlines)}
 
 ## How it was trained
 

@@ -1,4 +1,4 @@
-"""What a run says of several encoders that were trained on the same tiles."""
+"""What a run reports of several encoders that were trained on the same tiles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,12 +65,12 @@ def record(
     page.add("data", Table("Encoders", {"encoder": list(facts), **known}, folded=True))
     for board in boards:
         tracker.metrics(metrics(board))
-        show(page, board)
+        add_to_page(page, board)
         if tracker.records or run.config.output:
-            picture = encoders_png(run.folder / f"{prefix(board)}{PICTURE}", board)
+            picture = encoders_png(run.folder / f"{file_prefix(board)}{PICTURE}", board)
             tracker.file(picture)
-            page.add("good", Picture(f"Encoders, {name_of(board)}", picture.read_bytes()))
-        say(run, board)
+            page.add("good", Picture(f"Encoders, {split_title(board)}", picture.read_bytes()))
+        print_board(run, board)
     value = boards[0].entries[0].metrics[RANKED_BY]
     detail = f"macro F1 {value.value:.3f}, {value.text(3)}"
     page.headlines.insert(0, Headline("Best encoder", best, detail))
@@ -99,12 +99,12 @@ def facts(run: Run, snapshot: Snapshot, model: str | None) -> dict[str, Any]:
     }
 
 
-def prefix(board: Leaderboard) -> str:
-    """Return what begins the names of files of a split."""
+def file_prefix(board: Leaderboard) -> str:
+    """Return the prefix of the names of a split's files."""
     return "test_" if board.split == TEST else ""
 
 
-def name_of(board: Leaderboard) -> str:
+def split_title(board: Leaderboard) -> str:
     """Return what a split is called for people."""
     return SPLITS.get(board.split, board.split)
 
@@ -168,12 +168,12 @@ def metrics(board: Leaderboard) -> dict[str, float]:
     return values
 
 
-def show(page: Page, board: Leaderboard) -> None:
-    """Tell on the page how good the encoders are, and by how much they differ."""
-    entries, name = board.entries, name_of(board)
+def add_to_page(page: Page, board: Leaderboard) -> None:
+    """Add to the page how good the encoders are, and by how much they differ."""
+    entries, name = board.entries, split_title(board)
     over = entries[0].predictions.cluster_name
     f1 = [entry.metrics[RANKED_BY] for entry in entries]
-    others = [key for key in ("accuracy", "balanced_accuracy", "kappa") if key in METRICS]
+    others = ("accuracy", "balanced_accuracy", "kappa")
     page.add("good", Table(f"Encoders, {name}", {
         "encoder": [entry.encoder for entry in entries],
         **{METRICS[key].title: [entry.metrics[key].value for entry in entries] for key in others},
@@ -197,10 +197,10 @@ def show(page: Page, board: Leaderboard) -> None:
             "all figures."))  # fmt: skip
 
 
-def say(run: Run, board: Leaderboard) -> None:
+def print_board(run: Run, board: Leaderboard) -> None:
     """Print the leaderboard, and by how much each pair differs."""
     entries, title = board.entries, METRICS[RANKED_BY].title
-    over, name = entries[0].predictions.cluster_name, name_of(board)
+    over, name = entries[0].predictions.cluster_name, split_title(board)
     print_table(pa.table({
         "encoder": [entry.encoder for entry in entries],
         title: [f"{entry.metrics[RANKED_BY].value:.4f}" for entry in entries],
@@ -218,7 +218,7 @@ def say(run: Run, board: Leaderboard) -> None:
         }), run.answers, "differences, on the same tiles")  # fmt: skip
 
 
-def of_best(training: Training, tested: bool) -> Training:
+def training_of_best(training: Training, tested: bool) -> Training:
     """Return how the best encoder's head was trained, and that the encoder was selected as well.
 
     Parameters

@@ -31,8 +31,8 @@ def record(run: Run, page: Page, evaluation: Evaluation, split: str, prefix: str
     run.tracker.table(results.estimates_table(evaluation), f"{prefix}evidence.json")
     run.tracker.table(evaluation.confusions, f"{prefix}confusions.json")
     run.tracker.table(evaluation.slides, f"{prefix}slides.json")
-    results.metrics(page, evaluation, split)
-    results.failures(page, evaluation, split)
+    results.add_metrics(page, evaluation, split)
+    results.add_failures(page, evaluation, split)
     if run.visible:
         confusion, *others = evaluation_pngs(evaluation, run.folder, split, prefix)
         _picture(run, page, confusion)
@@ -57,7 +57,7 @@ def _groups(run: Run, page: Page, evaluation: Evaluation, split: str, prefix: st
             _picture(run, page, groups_png(file, largest, evaluation.metrics, clusters), "evidence")
         title = f"{split} by {column}, the worst first; 95 % over {clusters}"
         print_table(worst_groups(largest), run.console, title)
-        results.groups(page, title, worst_groups(largest))
+        results.add_groups(page, title, worst_groups(largest))
         if len(groups) > len(largest):
             run.console.print(
                 f"{column} has {len(groups):,} values, all in {prefix}groups.json; intervals, "
@@ -67,4 +67,4 @@ def _groups(run: Run, page: Page, evaluation: Evaluation, split: str, prefix: st
 
 def _picture(run: Run, page: Page, file: Path, folder: str | None = None) -> None:
     run.tracker.file(file, folder)
-    results.picture(page, file)
+    results.add_picture(page, file)

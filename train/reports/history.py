@@ -70,7 +70,7 @@ class HeadHistory:
         }
         metrics = encode_metrics(confusion_metrics(confusion, self.classes), "validation")
         # What is not logged is not saved with the state either: of many classes it is most of it.
-        logged = {name: value for name, value in metrics.items() if tracker.shown(name)}
+        logged = {name: value for name, value in metrics.items() if tracker.is_logged(name)}
         self.unsent.append(Step(epoch.number, time.time(), {**losses, **logged}))
         if time.monotonic() - self.sent >= EVERY:
             self._send()

@@ -1,4 +1,4 @@
-"""What a run says of its data."""
+"""What a run reports of its data."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from train.reports import training
 from train.reports.html import Headline, Page, Picture, Table, Text, columns
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
-from train.runtime.seen import Seen
 from train.runtime.snapshots import inputs_of
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking.runs import CONTENT, FOLDS, versions
 from train.tracking.tracker import NullTracker, Tracker
 
@@ -49,12 +49,12 @@ def record(run: Run, page: Page, opened: Inputs) -> None:
         print_funnel(rows, run.console)
         tracker.metrics({f"funnel/{row['reason']}": row["tiles"] for row in rows})
         tracker.table(columns(rows), "funnel.json")
-        funnel(page, rows, len(snapshots))
+        add_funnel(page, rows, len(snapshots))
         if mode in ("fit", "validate"):
             record_folds(run, tracker, page, snapshot)
         else:
-            test_leakage(page, snapshot.findings, opened.seen)
-    record_seen(run, tracker, opened.seen)
+            add_test_leakage(page, snapshot.findings, opened.overlap)
+    record_overlap(run, tracker, opened.overlap)
     for number, snapshot in enumerate(snapshots[1:], 2):
         keep_folds(run, tracker, snapshot, f"{FOLDS}_{number}")
     # A prediction reads its embeddings once: it does not read them again to hash them.
@@ -63,13 +63,13 @@ def record(run: Run, page: Page, opened: Inputs) -> None:
     for name, (uri, digest) in artifacts.items():
         kind = "stamp" if name in unread else "sha256"
         tracker.dataset(name, uri, {kind: digest}, context=mode)
-    sources(page, snapshots, artifacts)
+    add_sources(page, snapshots, artifacts)
 
 
-def sources(
+def add_sources(
     page: Page, snapshots: Sequence[Snapshot], inputs: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Tell where the data come from, and their digests."""
+    """Add where the data come from, and their digests."""
     places = dict(inputs)
     numbered = len(snapshots) > 1
     for number, snapshot in enumerate(snapshots, 1):
@@ -84,8 +84,8 @@ def sources(
         folded=True))  # fmt: skip
 
 
-def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
-    """Tell how many tiles there were, and why some were dropped.
+def add_funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
+    """Add how many tiles there were, and why some were dropped.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def funnel(page: Page, rows: list[dict[str, Any]], variants: int = 1) -> None:
     page.headlines.append(Headline("Tiles kept", f"{number[-1]:,}", share + of_first))
 
 
-def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
-    """Tell how many tiles of each class a fold has.
+def add_folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
+    """Add how many tiles of each class a fold has.
 
     Parameters
     ----------
@@ -126,39 +126,41 @@ def folds(page: Page, snapshot: Snapshot, drawn: Sequence[Path]) -> None:
     ))  # fmt: skip
 
 
-def test_leakage(page: Page, findings: Sequence[Finding], seen: Seen | None) -> None:
-    """Tell which test tiles the model was trained on; of today's training tiles if it is not known.
+def add_test_leakage(
+    page: Page, findings: Sequence[Finding], overlap: TrainTestOverlap | None
+) -> None:
+    """Add which test tiles the model was trained on; of today's training tiles if it is not known.
 
     Parameters
     ----------
     findings
         Of the snapshot of the test tiles.
     """
-    if seen and seen.unknown:
+    if overlap and overlap.unknown:
         page.add("data", Text(
-            f"Whether test tiles were trained on is not known: {seen.unknown}.", doubtful=True
+            f"Whether test tiles were trained on is not known: {overlap.unknown}.", doubtful=True
         ))  # fmt: skip
     today = [finding for finding in findings if finding.concerns_test]
-    if seen and seen.findings:
-        leakage(page, seen.findings, seen.unknown)
+    if overlap and overlap.findings:
+        add_leakage(page, overlap.findings, overlap.unknown)
     else:
-        leakage(page, today, seen.unknown if seen else "")
+        add_leakage(page, today, overlap.unknown if overlap else "")
 
 
-def record_seen(run: Run, tracker: Tracker, seen: Seen | None) -> None:
+def record_overlap(run: Run, tracker: Tracker, overlap: TrainTestOverlap | None) -> None:
     """Record how many test slides, patients and tiles were trained on, and by what it is known."""
-    if seen is None:
+    if overlap is None:
         return
-    tracker.metrics(seen.metrics)
-    trained_on = seen.trained_on or f"not known: {seen.unknown}"
+    tracker.metrics(overlap.metrics)
+    trained_on = overlap.trained_on or f"not known: {overlap.unknown}"
     tracker.params({"trained_on": trained_on})
     if run.config.mode == "test":
-        tracker.table(columns([finding.as_dict() for finding in seen.findings]), "leakage.json")
+        tracker.table(columns([finding.as_dict() for finding in overlap.findings]), "leakage.json")
         run.console.print(f"trained on: {trained_on}", soft_wrap=True)
 
 
-def leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
-    """Tell what the guard found, as a headline and as a table.
+def add_leakage(page: Page, findings: Sequence[Finding], unknown: str = "") -> None:
+    """Add what the checks for leakage found, as a headline and as a table.
 
     Parameters
     ----------
@@ -223,12 +225,12 @@ def _draw(snapshot: Snapshot, folder: Path) -> None:
 
 
 def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> None:
-    """Record the shared slides, the guard's proof, the labels per fold, the folds.
+    """Record the shared slides, the checks for leakage, the labels per fold, the folds.
 
     Parameters
     ----------
     tracker
-        One that forgets, where a run that is resumed has recorded them.
+        One that records nothing, where a resumed run has recorded them.
     """
     fold = run.config.fold
     numbers = fold if isinstance(fold, list) else snapshot.manifest["folds"]
@@ -255,6 +257,6 @@ def record_folds(run: Run, tracker: Tracker, page: Page, snapshot: Snapshot) -> 
     brought = f"Assigned: {uri or snapshot.folder}; {snapshot.lineage}." if snapshot.lineage else (
         "By a hash of the key." if run.config.fold_rule == "hash" else "As the tiles bring them."
     )  # fmt: skip
-    leakage(page, snapshot.findings)
+    add_leakage(page, snapshot.findings)
     page.add("data", Table("On both sides of the split", columns(rows), brought, folded=True))
-    folds(page, snapshot, drawn)
+    add_folds(page, snapshot, drawn)

@@ -1,4 +1,4 @@
-"""The one thing that records: MLflow, the console and the page of a run are told the same."""
+"""The logger of a run: MLflow, the console and the report get the same."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ from train.reports import training as training_report
 from train.reports.html import FILE, Page, write_page
 from train.runtime.inputs import Inputs
 from train.runtime.run import Run
-from train.runtime.seen import Seen
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking.names import encode_name
 
 P = ParamSpec("P")
@@ -72,7 +72,7 @@ class RunLogger:
     Attributes
     ----------
     page
-        What the run says of itself; written by `close`.
+        The report of the run; written by `close`.
     """
 
     def __init__(self, run: Run) -> None:
@@ -80,13 +80,13 @@ class RunLogger:
         self.tracker, self.console, self.folder = run.tracker, run.console, run.folder
         self.classes = run.config.class_names
         if self.config.metrics == "short":
-            self.tracker.shown = partial(is_short, classes=len(self.classes))
+            self.tracker.is_logged = partial(is_short, classes=len(self.classes))
         self.page = Page()
         self.trained: Training | None = None
         self.registered: TrainedModel | None = None
         self.model_uri: str | None = None
         self.snapshots: Sequence[Snapshot] = ()
-        self.seen: Seen | None = None
+        self.overlap: TrainTestOverlap | None = None
         self.evaluated: dict[str, encoders.Evaluated] = {}
         self.tags: dict[str, str] = {}
 
@@ -99,7 +99,7 @@ class RunLogger:
         Of several variants of the rules, the funnel and the folds of the first. What is resumed has
         recorded them, and tells them once more.
         """
-        self.snapshots, self.seen = opened.snapshots, opened.seen
+        self.snapshots, self.overlap = opened.snapshots, opened.overlap
         self.tags = card.tags(self.config, opened.snapshots)
         self.tracker.tags(self.tags)
         if self.config.mode != "fit" and is_registered(self.config.checkpoint or ""):
@@ -127,7 +127,7 @@ class RunLogger:
         """
         if len(names) == 1:
             solver.record(self.tracker, result, prefix)
-        solver.mark(self.page, result, names)
+        solver.mark_unconverged(self.page, result, names)
 
     @on_main
     def calibration(self, calibration: Calibration, predictions: Predictions) -> None:
@@ -140,8 +140,8 @@ class RunLogger:
         """
         values = calibration.metrics
         self.tracker.metrics({f"calibration/{name}": value for name, value in values.items()})
-        temperature.say(self.console, calibration, predictions)
-        temperature.show(self.page, calibration, predictions, self.config)
+        temperature.print_summary(self.console, calibration, predictions)
+        temperature.add_to_page(self.page, calibration, predictions, self.config)
         if calibration.doubt:
             warnings.warn(calibration.doubt, FeatureStoreWarning, stacklevel=2)
 
@@ -155,7 +155,7 @@ class RunLogger:
         """Record how the registered head was trained, and what was selected by which figure."""
         self.trained = trained
         self.tracker.params(training_report.chosen(self.config, trained))
-        training_report.say(self.console, trained, self.config.mode)
+        training_report.print_summary(self.console, trained, self.config.mode)
 
     @on_main
     def registered_head(self, choice: Choice) -> None:
@@ -296,7 +296,7 @@ class RunLogger:
         best = by_encoder[encoders.record(self.run, self.page, evaluated, facts)]
         self.registered, self.model_uri = best.registered, best.model_uri
         if best.trained:
-            self.trained = encoders.of_best(best.trained, encoders.TEST in best.evaluated)
+            self.trained = encoders.training_of_best(best.trained, encoders.TEST in best.evaluated)
 
     # -- all of it --------------------------------------------------------------------------------
 
@@ -311,18 +311,18 @@ class RunLogger:
         """
         model, trained, mode = self.registered, self.trained, self.config.mode
         if evaluated:
-            doubt = self.seen.doubt if self.seen else ""
+            doubt = self.overlap.doubt if self.overlap else ""
             model, trained = evaluated, training_report.of_evaluated(evaluated, mode, doubt)
             if mode == "test":
                 self.tracker.params({"untouched": trained.verdict})
-            training_report.say(self.console, trained, mode)
+            training_report.print_summary(self.console, trained, mode)
         if not self.run.visible:
             return
         self.tracker.describe(card.description(self.page.headlines, self.run.command))
         uri = self.model_uri if mode == "fit" else self.config.checkpoint
-        reproduce.heading(self.page, self.run)
-        results.model(self.page, self.config, model, trained, uri)
-        reproduce.again(self.page, self.run, uri)
+        reproduce.add_heading(self.page, self.run)
+        results.add_model(self.page, self.config, model, trained, uri)
+        reproduce.add_instructions(self.page, self.run, uri)
         file = self.folder / FILE
         write_page(file, self.page)
         self.tracker.file(file)

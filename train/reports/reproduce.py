@@ -1,4 +1,4 @@
-"""What a run says on its page of how to do it again."""
+"""How to reproduce a run, on its page."""
 
 import platform
 import shlex
@@ -13,8 +13,8 @@ from train.tracking.provenance import git_commit
 from train.tracking.runs import versions
 
 
-def heading(page: Page, run: Run) -> None:
-    """Tell which run it is."""
+def add_heading(page: Page, run: Run) -> None:
+    """Add which run it is."""
     config, id_ = run.config, run.tracker.run
     page.title = run_name(config)
     when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
@@ -23,8 +23,8 @@ def heading(page: Page, run: Run) -> None:
     page.subtitle = f"{config.data.name} · {fold}{when} · {tracked}"
 
 
-def again(page: Page, run: Run, uri: str | None) -> None:
-    """Tell how to do the run again, and how to see whether its figures are the same.
+def add_instructions(page: Page, run: Run, uri: str | None) -> None:
+    """Add how to do the run again, and how to see whether its figures are the same.
 
     Parameters
     ----------

@@ -17,10 +17,10 @@ from train.evaluation.unit_sums import Counts
 from train.models.checkpoint import TrainedModel
 from train.models.training import Training
 from train.reports.html import Headline, Page, Picture, Table, Text
-from train.reports.training import show
+from train.reports.training import add_to_page
 from train.tracking.names import decode_name
 
-WORST, SUREST = 5, 5  # slides and errors that are listed
+WORST, MOST_CONFIDENT = 5, 5  # slides and errors that are listed
 FOLDED = 12  # classes of which there is a row each, to be opened where there are more
 FEW = f" (fewer than {FEW_UNITS}: they may be too narrow)"
 PICTURES = {
@@ -39,14 +39,12 @@ SPLITS = {"oof": "out of fold"}
 HEADLINES = {"f1_macro": "Macro F1", "accuracy": "Accuracy"}
 
 
-def metrics(page: Page, evaluation: Evaluation, split: str) -> None:
-    """Tell how good predictions are, overall and by class."""
+def add_metrics(page: Page, evaluation: Evaluation, split: str) -> None:
+    """Add how good predictions are, overall and by class."""
     predictions, name = evaluation.predictions, SPLITS.get(split, split)
     values, over = evaluation.metrics, predictions.cluster_name
     ends = f"95 % over {over}"
-    overall = {
-        METRICS[key].title: values[key] for key in shown_in("page") if key in values
-    }  # fmt: skip
+    overall = {METRICS[key].title: values[key] for key in shown_in("page") if key in values}
     page.add("good", Table(f"Figures, {name}", {
         "figure": list(overall),
         "value": [estimate.value for estimate in overall.values()],
@@ -84,16 +82,16 @@ def estimates_table(evaluation: Evaluation) -> dict[str, list[Any]]:
     }
 
 
-def groups(page: Page, title: str, worst: pa.Table) -> None:
-    """Tell how good predictions are by group, see `train.evaluation.groups.worst_groups`."""
+def add_groups(page: Page, title: str, worst: pa.Table) -> None:
+    """Add how good predictions are by group, see `train.evaluation.groups.worst_groups`."""
     page.add("fails", Table(title, worst.to_pydict()))
 
 
-def failures(page: Page, evaluation: Evaluation, split: str) -> None:
-    """Tell the worst slides, the errors that it is surest of, and what is taken for what."""
+def add_failures(page: Page, evaluation: Evaluation, split: str) -> None:
+    """Add the worst slides, the errors with the highest confidence, and the confusions."""
     name = SPLITS.get(split, split)
     page.add(
-        "fails", worst_slides(evaluation, name), surest_errors(evaluation, name),
+        "fails", worst_slides(evaluation, name), most_confident_errors(evaluation, name),
         confusions(evaluation, name),
     )  # fmt: skip
 
@@ -112,13 +110,13 @@ def worst_slides(evaluation: Evaluation, name: str) -> Table:
     return Table(f"Worst slides, {name}", worst)
 
 
-def surest_errors(evaluation: Evaluation, name: str) -> Table:
+def most_confident_errors(evaluation: Evaluation, name: str) -> Table:
     """Return the wrong predictions with the highest probability."""
     predictions = evaluation.predictions
     target, predicted, classes = predictions.target, predictions.predicted, predictions.classes
     probabilities = predictions.probabilities
     wrong = predictions.by_confidence(predicted != target, "descending")
-    rows = wrong[:SUREST]
+    rows = wrong[:MOST_CONFIDENT]
     keys = predictions.keys.select(["slide_id", "x", "y"]).take(pa.array(rows)).to_pydict()
     keys |= {axis: list(map(str, keys[axis])) for axis in "xy"}  # to be copied: without commas
     return Table(f"Errors that it is surest of, {name}", {
@@ -127,8 +125,8 @@ def surest_errors(evaluation: Evaluation, name: str) -> Table:
         "predicted": [classes[index] for index in predicted[rows]],
         "probability": predictions.confidence[rows].astype(float).tolist(),
         "of the true class": probabilities[rows, target[rows]].astype(float).tolist(),
-    }, f"{len(wrong):,} of {len(predictions):,} tiles are predicted wrongly; at most {SUREST} are "
-        "listed.")  # fmt: skip
+    }, f"{len(wrong):,} of {len(predictions):,} tiles are predicted wrongly; "
+        f"at most {MOST_CONFIDENT} are listed.")  # fmt: skip
 
 
 def confusions(evaluation: Evaluation, name: str) -> Table:
@@ -150,21 +148,21 @@ def confused(confusion: Counts, classes: Sequence[str]) -> str:
     return f"{most[0]} for {most[1]} ({most[2]:,})" if most else ""
 
 
-def picture(page: Page, file: Path) -> None:
-    """Show a picture that the run has drawn, as it is now."""
+def add_picture(page: Page, file: Path) -> None:
+    """Add a picture that the run has drawn, as it is now."""
     kind = decode_name(file.stem.removeprefix("oof_"))
     section, caption = PICTURES.get(kind, ("good", kind.replace("groups_", "By ")))
     page.add(section, Picture(caption, file.read_bytes()))
 
 
-def model(
+def add_model(
     page: Page,
     config: Config,
     trained: TrainedModel | None,
     training: Training | None,
     uri: str | None,
 ) -> None:
-    """Tell what was trained, how, and where it is registered.
+    """Add what was trained, how, and where it is registered.
 
     Parameters
     ----------
@@ -183,7 +181,7 @@ def model(
         "what": list(how), "value": [str(value) for value in how.values()]
     }, folded=True))  # fmt: skip
     if training:
-        show(page, training, config.mode)
+        add_to_page(page, training, config.mode)
     classes = spec.classes if spec else config.class_names
     weights = spec.weights if spec else [None] * len(classes)
     # A fit's are those of the tiles that were trained on; else of the tiles that are evaluated.

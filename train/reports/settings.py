@@ -14,7 +14,7 @@ from train.fitting.settings import SettingResults, class_means, summary
 from train.plots.settings import SettingPoint, axis_png, settings_png
 from train.predictions.table import plural
 from train.reports.html import Page, Table, Text
-from train.reports.results import picture
+from train.reports.results import add_picture
 from train.runtime.run import Run
 from train.tracking.names import encode_name
 from train.tracking.runs import FIGURES
@@ -29,10 +29,10 @@ def record(run: Run, page: Page, trained: SettingResults) -> None:
     if trained.curve:
         print_table(few_shot_table(trained, clusters), run.console, "few-shot curve")
         tracker.table(trained.few_shot(), "few_shot.json")
-    pictures = draw(trained, run.folder, clusters)
+    pictures = draw_pictures(trained, run.folder, clusters)
     for file in pictures:
         tracker.file(file)
-    show(page, trained, pictures, clusters)
+    add_to_page(page, trained, pictures, clusters)
     if (gap := trained.leak_gap()) is not None:
         tracker.metrics({"leak_gap/f1_macro": gap})
         run.console.print(f"leak gap: {gap:+.4f} macro F1 where folds share slides")
@@ -43,7 +43,7 @@ def record(run: Run, page: Page, trained: SettingResults) -> None:
     tracker.metrics({f"best/{name}": value for name, value in best.items()})
 
 
-def draw(trained: SettingResults, folder: Path, clusters: str) -> list[Path]:
+def draw_pictures(trained: SettingResults, folder: Path, clusters: str) -> list[Path]:
     """Draw the settings side by side, and along each key that was swept."""
     points = [
         SettingPoint(setting.name, setting.overrides, tiles, score.mean("f1_macro"),
@@ -89,8 +89,10 @@ def few_shot_table(trained: SettingResults, clusters: str) -> pa.Table:
     })  # fmt: skip
 
 
-def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters: str) -> None:
-    """Tell on the page how good the settings are."""
+def add_to_page(
+    page: Page, trained: SettingResults, pictures: Sequence[Path], clusters: str
+) -> None:
+    """Add to the page how good the settings are."""
     columns = trained.columns()
     f1 = [score.f1_macro for score in trained.scores]
     hidden = ("low", "high", "loss", "best")
@@ -113,7 +115,7 @@ def show(page: Page, trained: SettingResults, pictures: Sequence[Path], clusters
     if (gap := trained.leak_gap()) is not None:
         page.add("good", Text(f"Leak gap: {gap:+.4f} macro F1 where folds share slides."))
     for file in pictures:
-        picture(page, file)
+        add_picture(page, file)
 
 
 def record_child(

@@ -1,4 +1,4 @@
-"""What a run says of a solver: how far its heads are from their optimum."""
+"""What a run reports of a solver: how far its heads are from their optimum."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def record(tracker: Tracker, result: FitResult, prefix: str) -> None:
     tracker.metrics({name: value for name, value in values.items() if np.isfinite(value)})
 
 
-def mark(page: Page, result: FitResult, names: Sequence[str]) -> None:
+def mark_unconverged(page: Page, result: FitResult, names: Sequence[str]) -> None:
     """Warn of heads that ended before their optimum, and mark the page.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What a run says of how its model was trained: as parameters, in the terminal and on its page."""
+"""What a run reports of how its model was trained: parameters, console and page."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,14 +70,14 @@ def facts(training: Training, mode: str) -> dict[str, str]:
     return {what: named[what] for what in named if mode != "predict" or what != UNTOUCHED}
 
 
-def say(console: Console, training: Training, mode: str) -> None:
+def print_summary(console: Console, training: Training, mode: str) -> None:
     """Print which head is registered, what was selected by which figure, and which by none."""
     for what, fact in facts(training, mode).items():
         console.print(f"{what}: {fact}", soft_wrap=True)
 
 
-def show(page: Page, training: Training, mode: str) -> None:
-    """Tell the same on the page, the figure that selected nothing among its headlines."""
+def add_to_page(page: Page, training: Training, mode: str) -> None:
+    """Add the same to the page, the figure that selected nothing among its headlines."""
     by_subject = facts(training, mode)
     page.add("model", Table("What was selected, and by which figure", {
         "what": list(by_subject), "value": list(by_subject.values())

@@ -13,11 +13,11 @@ from train.config.encoders import encoders
 from train.config.rules import registers
 from train.config.run_name import run_name
 from train.config.schema import Config
-from train.config.store import check_places, open_store
+from train.config.store import check_places
 from train.config.text import plain
 from train.models.checkpoint import TrainedModel
-from train.runtime import places
-from train.runtime.seen import Seen
+from train.runtime import run_locks
+from train.runtime.train_test_overlap import TrainTestOverlap
 from train.tracking import registered_models
 from train.tracking.mlflow_tracker import MlflowTracker
 from train.tracking.names import check_spelled
@@ -36,8 +36,8 @@ class Inputs:
         On the artifacts, under the first variant of the rules.
     snapshots
         One for each variant.
-    seen
-        Where test tiles are evaluated: whether the model was trained on them.
+    overlap
+        Where test tiles are evaluated: those that the model was trained on.
     locks
         Of the output and of the state, until the run ends.
     """
@@ -45,26 +45,20 @@ class Inputs:
     tracker: Tracker
     store: FeatureStore
     snapshots: list[Snapshot] = field(default_factory=list)
-    seen: Seen | None = None
+    overlap: TrainTestOverlap | None = None
     locks: ExitStack = field(default_factory=ExitStack)
 
 
-def open_artifacts(
-    config: Config, locks: ExitStack
-) -> tuple[Tracker, FeatureStore, TrainedModel | None]:
-    """Return tracker, store and, where one is evaluated, the network of a run.
+def open_model(config: Config, locks: ExitStack) -> tuple[Tracker, TrainedModel | None]:
+    """Return the tracker and, where one is evaluated, the network of a run.
+
+    The encoder of the network is picked in the configuration: a store is opened after that.
 
     Parameters
     ----------
     locks
         Gets that of the output.
     """
-    tracker, model = open_model(config, locks)
-    return tracker, open_store(config), model
-
-
-def open_model(config: Config, locks: ExitStack) -> tuple[Tracker, TrainedModel | None]:
-    """Return tracker and network, as `open_artifacts`; it may pick the encoder."""
     tracker = open_tracker(config, locks)
     return tracker, open_checkpoint(config) if config.checkpoint else None
 
@@ -75,10 +69,10 @@ def open_tracker(config: Config, locks: ExitStack) -> Tracker:
     Parameters
     ----------
     locks
-        As of `open_artifacts`.
+        As of `open_model`.
     """
     if config.output:
-        locks.callback(places.output(Path(config.output)).close)
+        locks.callback(run_locks.lock_output(Path(config.output)).close)
     check_places(config)
     return new_tracker(config)
 

@@ -18,13 +18,13 @@ from featurestore.io.objects import shared
 from featurestore.printing import Console
 from featurestore.undo import undone_if_refused
 from train.config.encoders import encoders, named
-from train.config.ranks import speaks
+from train.config.ranks import prints_errors
 from train.config.schema import Config
 from train.runtime import fit_state
-from train.runtime.ending import Ending, watched
 from train.runtime.inputs import Inputs
-from train.runtime.meeting import start_processes
+from train.runtime.process_group import start_processes
 from train.runtime.run import Run
+from train.runtime.shutdown import Shutdown, handle_signals
 from train.tracking import provenance
 from train.tracking.tracker import NullTracker, Tracker
 
@@ -55,28 +55,28 @@ Check = Callable[[Config, pa.Table], None]
 """Refuses what cannot be done with some slides."""
 
 
-def exit_status(work: Callable[[Ending, str], None], argv: Sequence[str]) -> int:
+def exit_status(work: Callable[[Shutdown, str], None], argv: Sequence[str]) -> int:
     """Do the work of a script; return 0, 2 after a refusal, or 128 and the signal that ended it.
 
     Parameters
     ----------
     work
-        Takes the ending of this process and the command that does the work again.
+        Takes the shutdown of this process and the command that does the work again.
     argv
         Arguments of the script.
     """
     provenance.follow_launcher(os.environ)
-    with watched(speaks(os.environ)) as ending, resolved_once():
+    with handle_signals(prints_errors(os.environ)) as shutdown, resolved_once():
         try:
-            work(ending, provenance.command(argv, os.environ, sys.argv[0]))
+            work(shutdown, provenance.command(argv, os.environ, sys.argv[0]))
         except BaseException as error:
-            return ending.close(error)
+            return shutdown.report(error)
     return 0
 
 
 @contextmanager
 def start_run(
-    config: Config, prepare: Prepare[J], check: Check, ending: Ending, command: str
+    config: Config, prepare: Prepare[J], check: Check, shutdown: Shutdown, command: str
 ) -> Iterator[tuple[Run, J, Inputs | None]]:
     """Yield a run, what all processes work on, and what the main one alone has opened.
 
@@ -84,13 +84,13 @@ def start_run(
     ----------
     prepare, check
         Called on the main process alone, before anything is written.
-    ending
+    shutdown
         How a killed process, or a lost one, ends.
     command
         What started the run, as a shell takes it.
     """
     shared.use(config.store)
-    with start_processes(config, ending) as (processes, console), ExitStack() as stack:
+    with start_processes(config, shutdown) as (processes, console), ExitStack() as stack:
         opened: list[tuple[Inputs, J]] = []  # what the main process keeps to itself
 
         def open_all() -> J:
@@ -108,11 +108,11 @@ def start_run(
         tracker = stack.enter_context(inputs.tracker if inputs else NullTracker())
         output = Path(job.config.output or folder)
         run = Run(job.config, processes, console, tracker, output, job.states, command)
-        stack.push(ending.begin)  # other processes hear of an error before the tracker does
+        stack.push(shutdown.begin)  # other processes hear of an error before the tracker does
         keeps_state = run.config.mode in ("fit", "predict")
         if keeps_state:
-            ending.left = partial(fit_state.saved_epochs, run)
-            ending.mark = partial(fit_state.abandon, run)
+            shutdown.saved_state = partial(fit_state.saved_epochs, run)
+            shutdown.set_run_status = partial(fit_state.abandon, run)
         if inputs and keeps_state:
             replaced = fit_state.start_state(run.states, run.config.resume, tracker.run)
             if replaced and run.config.mode == "predict":

@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from train.config.schema import ConfigError
-from train.runtime.job import PROBE, Job
+from train.runtime.cluster_job import PROBE, ClusterJob
 from train.tracking.provenance import COMMIT
 
 TEMPLATE = PROBE.parents[1] / "configs" / "cluster" / "job.yaml"
 
 
-def manifests(job: Job, options: Namespace) -> list[dict[str, Any]]:
+def manifests(job: ClusterJob, options: Namespace) -> list[dict[str, Any]]:
     """Return the objects of a job: itself last; before it the service by which its nodes meet."""
     service, workload = yaml.safe_load_all(TEMPLATE.read_text("utf-8"))
     values = manifest_values(job, options)
@@ -35,7 +35,7 @@ def fill(template: Any, values: Mapping[str, Any]) -> Any:
     return values[placeholder[1]] if placeholder else template
 
 
-def manifest_values(job: Job, options: Namespace) -> dict[str, Any]:
+def manifest_values(job: ClusterJob, options: Namespace) -> dict[str, Any]:
     """Return what takes the places of the template.
 
     Raises

@@ -81,7 +81,7 @@ def loadable(uri: str) -> str:
     return uri if ":/" in uri else str(Path(uri).expanduser().absolute())
 
 
-def by_metric(metric: str, datasets: Mapping[str, str]) -> tuple[str | None, str | None]:
+def dataset_of_metric(metric: str, datasets: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return name and digest of the dataset that a metric is of; twice None for none.
 
     Parameters
@@ -91,9 +91,9 @@ def by_metric(metric: str, datasets: Mapping[str, str]) -> tuple[str | None, str
 
     Examples
     --------
-    >>> by_metric("best/test/f1_macro", {"tiles": "1f", "test_tiles": "2e"})
+    >>> dataset_of_metric("best/test/f1_macro", {"tiles": "1f", "test_tiles": "2e"})
     ('test_tiles', '2e')
-    >>> by_metric("best/oof/f1_macro", {"tiles": "1f", "test_tiles": "2e"})
+    >>> dataset_of_metric("best/oof/f1_macro", {"tiles": "1f", "test_tiles": "2e"})
     ('tiles', '1f')
     """
     parts = metric.split("/")

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.io import names
-from featurestore.io.mlflow_artifacts import unsaid
+from featurestore.io.mlflow_artifacts import silenced
 from train.models.checkpoint import TrainedModel
 from train.tracking import model_folder, registry, version_files
 from train.tracking.batches import METRICS, batched
-from train.tracking.datasets import by_metric
+from train.tracking.datasets import dataset_of_metric
 
 NAME = "model"
 LOGGED = "models:/"  # begins the source of a version that is a logged model, before its id
 
 
 @dataclass(frozen=True)
-class Described:
-    """What is told of a model beside its files.
+class ModelDescription:
+    """What a model is registered with beside its files.
 
     Parameters
     ----------
@@ -36,8 +36,10 @@ class Described:
     datasets: Mapping[str, str] = field(default_factory=dict)
 
 
-def figures(metrics: Sequence[Any], model: str, run: str, datasets: Mapping[str, str]) -> list[Any]:
-    """Return metrics of a run as those of a model, on the datasets that they are of.
+def metrics_of_model(
+    metrics: Sequence[Any], model: str, run: str, datasets: Mapping[str, str]
+) -> list[Any]:
+    """Return metrics of a run as metrics of a model, each on the dataset that it is of.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def figures(metrics: Sequence[Any], model: str, run: str, datasets: Mapping[str,
     return [
         Metric(
             each.key, each.value, each.timestamp, each.step, model,
-            *by_metric(each.key, datasets), run,
+            *dataset_of_metric(each.key, datasets), run,
         )
         for each in metrics
     ]  # fmt: skip
@@ -78,7 +80,11 @@ def use(client: Any, run: str, uri: str) -> str | None:
 
 
 def log(
-    run: Any, trained: TrainedModel, checkpoint: Path, metrics: Sequence[Any], described: Described
+    run: Any,
+    trained: TrainedModel,
+    checkpoint: Path,
+    metrics: Sequence[Any],
+    described: ModelDescription,
 ) -> str:
     """Log a model as an exported graph (no pickle); return its URI.
 
@@ -102,7 +108,7 @@ def log(
     status = LoggedModelStatus.FAILED
     try:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        of_model = figures(metrics, model.model_id, run_id, described.datasets)
+        of_model = metrics_of_model(metrics, model.model_id, run_id, described.datasets)
         for batch in batched(of_model, METRICS):
             client.log_batch(run_id, metrics=batch)
         with tempfile.TemporaryDirectory() as scratch:
@@ -119,17 +125,17 @@ def log(
     return str(model.model_uri)
 
 
-def register(uri: str, name: str, described: Described) -> str:
+def register(uri: str, name: str, described: ModelDescription) -> str:
     """Make a logged model a version of a registered one; return its URI."""
     import mlflow
 
-    with unsaid():
+    with silenced():
         number = str(mlflow.register_model(uri, name).version)
     complete_version(name, number, described)
     return f"models:/{name}/{number}"
 
 
-def complete_version(model: str, number: str, described: Described) -> None:
+def complete_version(model: str, number: str, described: ModelDescription) -> None:
     """Describe and tag a version that was registered; it ends with the digests of its files."""
     registry.describe(model, number, described.card, described.tags)
     version_files.record_digests(model, number)

@@ -14,8 +14,8 @@ class Recorder(Protocol):
     uri: str
     failure: TrackingError | None
 
-    def leave(self, status: str) -> None:
-        """End what is left open."""
+    def end_open_runs(self, status: str) -> None:
+        """End the runs that are open."""
 
 
 R = TypeVar("R", bound=Recorder)
@@ -43,7 +43,7 @@ def survives_lost_server(
                 return call(self, *given, **named)
         except FeatureStoreError as error:
             self.failure = as_failure(error)
-            self.leave("FAILED")
+            self.end_open_runs("FAILED")
             return None
 
     return wrapped

@@ -18,11 +18,11 @@ from train.predictions.files import as_json
 from train.tracking import datasets, logged_model, registry, version_files
 from train.tracking.batches import METRICS, PARAMS, batched
 from train.tracking.experiments import open_experiment
-from train.tracking.left_over import forget_left_over
 from train.tracking.lost_server import survives_lost_server
 from train.tracking.provenance import git_commit
 from train.tracking.runs import FIGURES, get_run
-from train.tracking.tracker import Step, every
+from train.tracking.stale_state import clear_stale_state
+from train.tracking.tracker import Step, log_all
 from train.tracking.version_files import DIGESTS_TAG
 
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow shows artifacts as tables
@@ -33,8 +33,8 @@ DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as the descript
 class MlflowTracker:
     """One MLflow run.
 
-    A run that goes on records nothing twice: what it holds of a metric stays, a table is replaced,
-    a nested run or a model that was cut off goes, a version that was registered is returned.
+    A resumed run records nothing twice: logged steps of a metric stay, a table is replaced,
+    nested runs and unregistered models are deleted, a version that was registered is returned.
 
     Parameters
     ----------
@@ -77,24 +77,24 @@ class MlflowTracker:
         if preflight.is_made(self.uri):
             make_tables()  # another run's first process may be in the midst of it
         preflight.check(self.uri, experiment, model)
-        forget_left_over(experiment)
+        clear_stale_state(experiment)
         self.experiment, self.run_name, self.nested = experiment, run_name, nested
         self.system_metrics = system_metrics
         self.run: str | None = None
-        self.beside: set[str] = set()  # runs of others, left active in this process
+        self.outer_runs: set[str] = set()  # active in this process before this one
         self.failure: TrackingError | None = None
-        self.goes_on = False
-        self.going_on: frozenset[str] = frozenset()
-        self.logged_steps: dict[str, set[int]] = {}  # of a run that goes on: steps by metric
-        self.first: list[Any] = []  # those of them that are logged
+        self.is_resumed = False
+        self.resumed_children: frozenset[str] = frozenset()
+        self.logged_steps: dict[str, set[int]] = {}  # of a resumed run: steps by metric
         self.tables: list[str] = []
         self.datasets: dict[str, str] = {}  # the digests of the inputs by name
-        self.named: dict[str, str] = {}  # the tags by which the run and its model are found
-        self.evaluated: str | None = None  # the id of the model whose figures are recorded
-        self.shown: Callable[[str], bool] = every
-        self.figures: dict[str, float] = {}  # metrics of the run that are of no step: all
+        self.run_tags: dict[str, str] = {}  # its model gets them as well
+        self.evaluated_model: str | None = None  # id of the model whose metrics are recorded
+        self.is_logged: Callable[[str], bool] = log_all
+        self.run_metrics: dict[str, float] = {}  # all that are of the run and of no step
+        self.model_metrics: list[Any] = []  # those of them that are logged, for its model
         self.experiment_id: str | None = None
-        self.below: str | None = None  # the nested run that is recorded now
+        self.child_run: str | None = None  # id of the nested run that is recorded now
 
     @cached_property
     def client(self) -> Any:
@@ -104,10 +104,10 @@ class MlflowTracker:
         return mlflow.MlflowClient()
 
     @property
-    def _now(self) -> str:
+    def _current_run(self) -> str:
         """The id of the run that is recorded now."""
         assert self.run
-        return self.below or self.run
+        return self.child_run or self.run
 
     @property
     def records(self) -> bool:
@@ -125,27 +125,27 @@ class MlflowTracker:
         make_tables()
         open_experiment(self.client, self.experiment)
         if other := mlflow.active_run():
-            self.beside = {other.info.run_id}
-        self.goes_on = self.run is not None
+            self.outer_runs = {other.info.run_id}
+        self.is_resumed = self.run is not None
         if self.run:
             get_run(self.run)  # it may be recorded elsewhere, or deleted since
         name = None if self.run else self.run_name
         run = mlflow.start_run(
             run_id=self.run,
             run_name=name,
-            nested=bool(self.beside),
+            nested=bool(self.outer_runs),
             log_system_metrics=self.system_metrics or None,  # or as MLflow's own variable says
         )
         self.run, self.experiment_id = run.info.run_id, run.info.experiment_id
-        if self.beside and not self.goes_on and not self.nested:
+        if self.outer_runs and not self.is_resumed and not self.nested:
             mlflow.delete_tag("mlflow.parentRunId")
-        if self.goes_on:
-            self._look_back(run)
+        if self.is_resumed:
+            self._load_recorded(run)
         if commit := git_commit():
             self.client.set_tag(self.run, "mlflow.source.git.commit", commit)
 
-    def _look_back(self, run: Any) -> None:
-        """See what a run that goes on holds; delete its nested runs and models: it makes them anew.
+    def _load_recorded(self, run: Any) -> None:
+        """Load what a resumed run has recorded; delete nested runs and models, which it makes anew.
 
         A model that is registered stays.
         """
@@ -156,12 +156,12 @@ class MlflowTracker:
             history = client.get_metric_history(self.run, key)
             self.logged_steps[key] = {entry.step for entry in history}
             if {entry.step for entry in history} == {0} and not key.startswith(SYSTEM):
-                self.first += [entry for entry in history if not entry.model_id]
+                self.model_metrics += [entry for entry in history if not entry.model_id]
         self.tables = [entry["path"] for entry in json.loads(run.data.tags.get(TABLES, "[]"))]
         inputs = (one.dataset for one in run.inputs.dataset_inputs)
         self.datasets = {dataset.name: dataset.digest for dataset in inputs}
         for nested in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{self.run}'"):
-            if nested.info.run_id not in self.going_on:
+            if nested.info.run_id not in self.resumed_children:
                 client.delete_run(nested.info.run_id)
         registered = {version.source for version in self._versions()}
         for model in mlflow.search_logged_models(
@@ -187,20 +187,20 @@ class MlflowTracker:
 
         active = mlflow.active_run()
         if active and active.info.run_id == self.run:
-            if not all(map(self.shown, self.figures)):
-                names, values = [*self.figures], [float(each) for each in self.figures.values()]
-                self.table({"metric": names, "value": values}, FIGURES)
+            if not all(map(self.is_logged, self.run_metrics)):
+                values = map(float, self.run_metrics.values())
+                self.table({"metric": [*self.run_metrics], "value": [*values]}, FIGURES)
             if self.tables:
                 entries = [{"path": name, "type": "table"} for name in self.tables]
                 self.client.set_tag(self.run, TABLES, json.dumps(entries))
             mlflow.end_run("FINISHED")
 
-    def leave(self, status: str) -> None:
-        """End what is left open, asking once: MLflow would at exit, with all its patience."""
+    def end_open_runs(self, status: str) -> None:
+        """End the runs that are open, asking once: MLflow would at exit, with all its retries."""
         import mlflow
 
         with tracking_server.impatient():
-            while (active := mlflow.active_run()) and active.info.run_id not in self.beside:
+            while (active := mlflow.active_run()) and active.info.run_id not in self.outer_runs:
                 with suppress(Exception):
                     mlflow.end_run(status)
 
@@ -208,29 +208,29 @@ class MlflowTracker:
         if kind is None:
             self.finish()
         killed = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.leave("KILLED" if killed else "FAILED")
+        self.end_open_runs("KILLED" if killed else "FAILED")
         if kind is None and self.failure:
             raise self.failure
 
     @contextmanager
     def child(self, name: str) -> Iterator[None]:
         """Record what is recorded meanwhile under a nested run."""
-        self._begin(name)
+        self._start_child(name)
         yield
-        self._end()
+        self._end_child()
 
     @survives_lost_server
-    def _begin(self, name: str) -> None:
+    def _start_child(self, name: str) -> None:
         import mlflow
 
         nested = mlflow.start_run(run_name=name, nested=True, experiment_id=self.experiment_id)
-        self.below = nested.info.run_id
+        self.child_run = nested.info.run_id
 
     @survives_lost_server
-    def _end(self) -> None:
+    def _end_child(self) -> None:
         import mlflow
 
-        self.below = None
+        self.child_run = None
         mlflow.end_run()
 
     @survives_lost_server
@@ -240,12 +240,12 @@ class MlflowTracker:
 
         texts = (Param(key, redacted(str(value))) for key, value in values.items())
         for batch in batched(texts, PARAMS):
-            self.client.log_batch(self._now, params=batch)
+            self.client.log_batch(self._current_run, params=batch)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers."""
-        if step is None and self.below is None:
-            self.figures |= values
+        if step is None and self.child_run is None:
+            self.run_metrics |= values
         self.steps([Step(step or 0, time.time(), values)])
 
     @survives_lost_server
@@ -253,48 +253,51 @@ class MlflowTracker:
         """Record the numbers of several steps together."""
         from mlflow.entities import Metric
 
-        is_own = self.below is None
+        is_own = self.child_run is None
         logged = self.logged_steps if is_own else {}
         fresh = [
             Metric(key, float(value), int(1000 * step.time), step.number)
             for step in steps
             for key, value in step.values.items()
-            if self.shown(key) and step.number not in logged.get(key, ())
+            if self.is_logged(key) and step.number not in logged.get(key, ())
         ]
-        if self.evaluated:
-            fresh = logged_model.figures(fresh, self.evaluated, self._now, self.datasets)
+        if self.evaluated_model:
+            fresh = logged_model.metrics_of_model(
+                fresh, self.evaluated_model, self._current_run, self.datasets
+            )
         for batch in batched(fresh, METRICS):
-            self.client.log_batch(self._now, metrics=batch)
-        # Of a model that of the best epoch is told, and not what the first one was.
-        self.first += [metric for metric in fresh if is_own and metric.key in self.figures]
+            self.client.log_batch(self._current_run, metrics=batch)
+        # A model is shown with the metrics of its best epoch, not with those of epoch 0.
+        if is_own:
+            self.model_metrics += [metric for metric in fresh if metric.key in self.run_metrics]
 
     @survives_lost_server
     def text(self, content: str, name: str) -> None:
         """Record a text as an artifact."""
-        self.client.log_text(self._now, redacted(content), name)
+        self.client.log_text(self._current_run, redacted(content), name)
 
     @survives_lost_server
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """Record a table, shown as such in the UI; one that is there is replaced."""
-        self.client.log_text(self._now, as_json(columns), name)
+        self.client.log_text(self._current_run, as_json(columns), name)
         if name not in self.tables:
             self.tables.append(name)
 
     @survives_lost_server
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file as an artifact."""
-        self.client.log_artifact(self._now, str(path), folder)
+        self.client.log_artifact(self._current_run, str(path), folder)
 
     @survives_lost_server
     def checkpoint(self, path: Path) -> None:
         """Record a file as an artifact, and its digest in a tag of the run."""
-        self.client.set_tag(self._now, DIGESTS_TAG, version_files.line(path, path.name))
-        self.client.log_artifact(self._now, str(path))
+        self.client.set_tag(self._current_run, DIGESTS_TAG, version_files.line(path, path.name))
+        self.client.log_artifact(self._current_run, str(path))
 
     @survives_lost_server
     def folder(self, path: Path, name: str) -> None:
         """Record all that is in a folder under a name."""
-        self.client.log_artifacts(self._now, str(path), name)
+        self.client.log_artifacts(self._current_run, str(path), name)
 
     @survives_lost_server
     def dataset(self, name: str, uri: str, digests: Mapping[str, str], context: str) -> None:
@@ -306,20 +309,20 @@ class MlflowTracker:
     @survives_lost_server
     def tags(self, values: Mapping[str, str]) -> None:
         """Record tags, by which a run is searched for; its model gets them as well."""
-        self.named = {key: redacted(value) for key, value in values.items()}
-        for key, value in self.named.items():
-            self.client.set_tag(self._now, key, value)
+        self.run_tags = {key: redacted(value) for key, value in values.items()}
+        for key, value in self.run_tags.items():
+            self.client.set_tag(self._current_run, key, value)
 
     @survives_lost_server
     def describe(self, text: str) -> None:
         """Write the description of the run, which MLflow shows as Markdown."""
-        self.client.set_tag(self._now, DESCRIPTION, redacted(text)[: registry.LONGEST])
+        self.client.set_tag(self._current_run, DESCRIPTION, redacted(text)[: registry.LONGEST])
 
     @survives_lost_server
     def evaluates(self, uri: str) -> None:
         """Let the figures that follow be those of a registered version as well."""
         if self.run:
-            self.evaluated = logged_model.use(self.client, self.run, uri)
+            self.evaluated_model = logged_model.use(self.client, self.run, uri)
 
     @survives_lost_server
     def model(
@@ -329,13 +332,13 @@ class MlflowTracker:
 
         A registered version has the card as its description, and the tags of the run.
         """
-        described = logged_model.Described(card, self.named, self.datasets)
-        for version in self._versions() if self.goes_on else []:
+        described = logged_model.ModelDescription(card, self.run_tags, self.datasets)
+        for version in self._versions() if self.is_resumed else []:
             if name and version.name == name:
                 if DIGESTS_TAG not in version.tags:  # it was cut off before
                     logged_model.complete_version(name, str(version.version), described)
                 return f"models:/{name}/{version.version}"
         model = logged_model.log(
-            self.client.get_run(self.run), trained, checkpoint, self.first, described
+            self.client.get_run(self.run), trained, checkpoint, self.model_metrics, described
         )
         return logged_model.register(model, name, described) if name else model

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from featurestore.io import cache
-from featurestore.snapshots import meaning
+from featurestore.snapshots import fingerprints
 from train.models import checkpoint
 from train.models import heads as model_heads
 from train.models.checkpoint import ModelSpec, TrainedModel
@@ -73,7 +73,7 @@ def served(network: nn.Module) -> nn.Module:
 
 def shape_digest(spec: ModelSpec) -> str:
     """Digest all that determines the graph of a network, and what MLflow says of it."""
-    code = meaning.source(
+    code = fingerprints.of_source(
         *(Path(str(file)).read_bytes() for file in (__file__, model_heads.__file__, CODE))
     )
     libraries = [importlib.metadata.version(name) for name in ("torch", "mlflow", "numpy")]

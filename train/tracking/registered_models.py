@@ -1,11 +1,10 @@
 """Trained models by name: resolved, compared with what was recorded of their files, and read."""
 
-import hashlib
 import warnings
 from pathlib import Path
 
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import downloads, names, uris
+from featurestore.io import digests, downloads, names, uris
 from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.tracking import registry, runs, version_files
@@ -46,9 +45,9 @@ def checked(uri: str) -> Path:
     """
     uri = names.resolved(uri)
     path = Path(uris.local_path(uri))
-    wrong = unlike(uri)
+    wrong = file_differences(uri)
     if wrong and downloads.discard(path):
-        path, wrong = Path(uris.local_path(uri)), unlike(uri)
+        path, wrong = Path(uris.local_path(uri)), file_differences(uri)
     if wrong:
         raise ArtifactError(
             f"The files of {uri} are not those that were recorded of it",
@@ -59,8 +58,8 @@ def checked(uri: str) -> Path:
     return path
 
 
-def unlike(uri: str) -> list[str]:
-    """Return what is not as recorded of a resolved model; warn of a version without digests."""
+def file_differences(uri: str) -> list[str]:
+    """Return which files of a resolved model are not as recorded; warn if no digest is recorded."""
     if names.is_registered(uri):
         return _of_version(uri)
     if uri.startswith("runs:/"):
@@ -89,5 +88,4 @@ def _of_run(uri: str) -> list[str]:
     file = Path(uris.local_path(uri))
     if inside not in recorded or not file.is_file():
         return []
-    now = hashlib.sha256(file.read_bytes()).hexdigest()
-    return [] if now == recorded[inside] else [f"{inside} changed"]
+    return [] if digests.sha256(file) == recorded[inside] else [f"{inside} changed"]

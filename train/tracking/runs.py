@@ -95,18 +95,16 @@ def load_run(run: str) -> RunRecord:
     contents: set[str] = set()
     for one in entity.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in one.tags}
-        name, alike = (
-            one.dataset.name,
-            sum(other.split(" ")[0] == one.dataset.name for other in inputs),
-        )
-        key = f"{name} {alike + 1}" if alike else name
+        name = one.dataset.name
+        same_name = sum(other.split(" ")[0] == name for other in inputs)
+        key = f"{name} {same_name + 1}" if same_name else name
         inputs[key] = tags.get("sha256", one.dataset.digest)
         contents |= {tags[CONTENT]} if CONTENT in tags else set()
     return RunRecord(
         run=run,
         commit=entity.data.tags.get("mlflow.source.git.commit"),
         config=config.read_text() if config.is_file() else "",
-        metrics=figures(run) | entity.data.metrics,
+        metrics=table_metrics(run) | entity.data.metrics,
         data=inputs,
         params=dict(entity.data.params),
         contents=frozenset(contents),
@@ -114,8 +112,8 @@ def load_run(run: str) -> RunRecord:
     )
 
 
-def figures(run: str) -> dict[str, float]:
-    """Return the metrics of a run that stand in its table; none of one that has logged them all."""
+def table_metrics(run: str) -> dict[str, float]:
+    """Return the metrics in the table of a run; none of a run that has logged all its metrics."""
     try:
         table = json.loads(Path(local_path(f"runs:/{run}/{FIGURES}")).read_text())
     except (ArtifactError, OSError):
@@ -153,10 +151,8 @@ def set_status(run: str, status: str) -> None:
     import mlflow
 
     client = mlflow.MlflowClient()
-    with (
-        tracking_server.impatient(),
-        suppress(Exception),
-    ):  # to record it is all that there is to lose
+    # Whatever is raised: no more than the status would be lost.
+    with tracking_server.impatient(), suppress(Exception):
         parent = client.get_run(run)
         below = f"tags.`mlflow.parentRunId` = '{run}'"
         for one in (*client.search_runs([parent.info.experiment_id], below), parent):

@@ -28,8 +28,8 @@ class Step(NamedTuple):
     values: Mapping[str, float]
 
 
-def every(metric: str) -> bool:
-    """Return that a metric is logged, whatever it is."""
+def log_all(metric: str) -> bool:
+    """Return True: every metric is logged."""
     return True
 
 
@@ -37,13 +37,13 @@ class Tracker(Protocol):
     """What the scripts ask of a tracker."""
 
     run: str | None
-    """The run's id; set beforehand, that run goes on."""
-    going_on: frozenset[str]
-    """Of a run that goes on, the runs below it that do so too; the others are made anew."""
+    """The run's id; set before it starts, that run is resumed."""
+    resumed_children: frozenset[str]
+    """Of a resumed run, the runs below it that are resumed too; the others are made anew."""
     failure: TrackingError | None
     """Why nothing is recorded any more: the server was lost."""
-    shown: Callable[[str], bool]
-    """Which metrics are logged by their names; those of the run stand in one table, all of them."""
+    is_logged: Callable[[str], bool]
+    """Says of a metric's name whether it is logged; a table of the run holds all of them."""
 
     @property
     def records(self) -> bool:
@@ -113,9 +113,9 @@ class NullTracker:
 
     records = False
     run: str | None = None
-    going_on: frozenset[str] = frozenset()
+    resumed_children: frozenset[str] = frozenset()
     failure: TrackingError | None = None
-    shown: Callable[[str], bool] = staticmethod(every)
+    is_logged: Callable[[str], bool] = staticmethod(log_all)
 
     def child(self, name: str) -> AbstractContextManager[None]:
         """Record nothing below it."""

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from featurestore.errors import ArtifactError
-from featurestore.io import tracking_server
+from featurestore.io import digests, tracking_server
 from train.tracking import registry
 from train.tracking.registry import Version
 
@@ -19,7 +19,7 @@ SUMS = "sha256sums"  # the folder of a run with the digests of the versions that
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
 
 
-def recorded_digests(folder: Path) -> str:
+def sha256_lines(folder: Path) -> str:
     """Return the SHA-256 of each file of a registered model, as ``sha256sum`` writes them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ADDED)
     return "".join(line(file, file.relative_to(folder).as_posix()) for file in files)
@@ -27,24 +27,24 @@ def recorded_digests(folder: Path) -> str:
 
 def line(file: Path, name: str) -> str:
     """Return the SHA-256 of a file as ``sha256sum`` writes it."""
-    return f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n"
+    return f"{digests.sha256(file)}  {name}\n"
 
 
 def by_name(lines: str) -> dict[str, str]:
-    """Return the digests that `recorded_digests` or `line` wrote, by the names of the files."""
+    """Return the digests that `sha256_lines` or `line` wrote, by the names of the files."""
     return {line[66:]: line[:64] for line in lines.splitlines()}
 
 
 def record_digests(model: str, number: str) -> None:
     """Record the digests of a version's files as the registry gives them out, and tag it."""
     with tempfile.TemporaryDirectory() as scratch:
-        digests = recorded_digests(fetch(model, number, Path(scratch)))
-    made = registry.version(model, int(number))
-    if made.run:
-        registry.write(made, digests, sums_file(made))
-        digests = hashlib.sha256(digests.encode()).hexdigest()
+        sums = sha256_lines(fetch(model, number, Path(scratch)))
+    version = registry.version(model, int(number))
+    if version.run:
+        registry.write(version, sums, sums_file(version))
+        sums = hashlib.sha256(sums.encode()).hexdigest()
     with registry.translated(f"Version {number} of {model} could not be tagged"):
-        registry.client().set_model_version_tag(model, number, DIGESTS_TAG, digests)
+        registry.client().set_model_version_tag(model, number, DIGESTS_TAG, sums)
 
 
 def sums_file(version: Version) -> str:
@@ -71,7 +71,7 @@ def fetch(model: str, number: str, folder: Path) -> Path:
 
 def verify_files(version: Version, folder: Path) -> list[str] | None:
     """Return what is not as registered: files changed, gone or new; None without digests."""
-    recorded, sums = version.tags.get(DIGESTS_TAG), recorded_digests(folder)
+    recorded, sums = version.tags.get(DIGESTS_TAG), sha256_lines(folder)
     if recorded is None:
         return None
     if recorded == hashlib.sha256(sums.encode()).hexdigest():

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from featurestore.importing import tables
 from featurestore.importing.files import slide_name, source_files
-from featurestore.importing.slide import Request, Slide, fault, size_of
+from featurestore.importing.slide import Request, Slide, file_error, size_of
 from featurestore.importing.tables import Source
 from featurestore.io import parquet
 
@@ -43,7 +43,7 @@ def _listed(state: Path) -> list[str]:
     try:
         return [entry["filename"] for entry in json.loads(state.read_text())["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise fault(
+        raise file_error(
             state, "is not what Hugging Face's save_to_disk writes", repr(error),
             "name a file of the data set, or save it again",
         ) from error  # fmt: skip
@@ -53,14 +53,14 @@ def _of_arrow(request: Request, files: list[Path]) -> Source:
     schema = _schema(files[0])
     named = _is_named(request, schema)
 
-    def batches(names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    def batches(names: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
         for file in files:
             constant: dict[str, str | None] = {} if named else {NAME: slide_name(request, file)}
             for batch in _record_batches(file):
                 rows = _picked(file, batch, names, constant)
                 rows.validate(full=True)  # offsets of a damaged file would be followed anywhere
-                for start in range(0, len(rows), most):
-                    yield rows.slice(start, most)
+                for start in range(0, len(rows), max_rows):
+                    yield rows.slice(start, max_rows)
 
     return Source(tuple(files), schema if named else _with_name(schema), batches)
 
@@ -73,7 +73,7 @@ def _of_parquet(request: Request) -> Source:
             schema = schema.append(pa.field(name, pa.string()))
     named = _is_named(request, schema)
 
-    def batches(names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    def batches(names: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
         for fragment in dataset.filled:
             constant = dict(fragment.partition)
             if not named:
@@ -81,7 +81,9 @@ def _of_parquet(request: Request) -> Source:
             present = [name for name in names if name in fragment.schema.names]
             with pq.ParquetFile(fragment.path, pre_buffer=False) as file:
                 # A column at least: the number of rows comes with it.
-                for batch in file.iter_batches(most, columns=present or fragment.schema.names[:1]):
+                for batch in file.iter_batches(
+                    max_rows, columns=present or fragment.schema.names[:1]
+                ):
                     yield _picked(fragment.path, batch, names, constant)
 
     schema = schema if named else _with_name(schema)
@@ -109,7 +111,7 @@ def _picked(
         elif name in batch.schema.names:
             columns.append(batch.column(batch.schema.get_field_index(name)))
         else:
-            raise fault(
+            raise file_error(
                 file, f"has no column {name}", f"columns {', '.join(batch.schema.names)}",
                 "write all files of the data set with the same columns",
             )  # fmt: skip
@@ -132,7 +134,7 @@ def _schema(file: Path) -> pa.Schema:
         schema.names  # noqa: B018 -- they may be no text
         return schema
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise fault(
+        raise file_error(
             file, "is not a whole Arrow file", f"{size_of(file)}; {str(error).splitlines()[0]}",
             "copy it again, or write it again",
         ) from error  # fmt: skip

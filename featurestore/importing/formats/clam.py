@@ -13,7 +13,7 @@ from typing import Any
 
 from featurestore.importing import hdf5, tensors
 from featurestore.importing.files import slide_name, source_files
-from featurestore.importing.slide import Blocks, Geometry, Request, Slide, check_lengths, fault
+from featurestore.importing.slide import Blocks, Geometry, Request, Slide, check_lengths, file_error
 
 FEATURES = "features"
 
@@ -31,20 +31,21 @@ def _slide(request: Request, file: Path) -> Slide:
     patches = _patches(request, file)
     if file.suffix == ".pt":
         if patches is None:
-            raise fault(
+            raise file_error(
                 file, "holds embeddings without coordinates", "a tensor alone",
                 "name CLAM's folder of patches as well: --coords patches/; or import h5_files",
             )  # fmt: skip
         tensor = tensors.load(file)
         shape, dtype = tensors.shape(file, tensor), tensors.matrix(tensor[:1]).dtype
-        places, blocks = patches, partial(_tensor_blocks, file, patches)
+        coordinates_file, blocks = patches, partial(_tensor_blocks, file, patches)
     else:
         with hdf5.opened(file) as content:
             features = hdf5.dataset(file, content, FEATURES)
             shape, dtype = hdf5.shape(features), features.dtype
-        places, blocks = file, partial(hdf5.blocks, file, (FEATURES,))
-    with hdf5.opened(places) as content:
-        check_lengths(file, shape, hdf5.shape(hdf5.dataset(places, content, hdf5.COORDINATES)))
+        coordinates_file, blocks = file, partial(hdf5.blocks, file, (FEATURES,))
+    with hdf5.opened(coordinates_file) as content:
+        coordinates = hdf5.dataset(coordinates_file, content, hdf5.COORDINATES)
+        check_lengths(file, shape, hdf5.shape(coordinates))
     return Slide(
         slide_id=name,
         files=(file,) if patches is None else (file, patches),
@@ -52,7 +53,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=_geometry(patches),
-        places=partial(hdf5.places, places),
+        coordinates=partial(hdf5.coordinates, coordinates_file),
         blocks=blocks,
     )
 
@@ -80,10 +81,10 @@ def _geometry(patches: Path | None) -> Geometry:
     )
 
 
-def _tensor_blocks(file: Path, patches: Path, most: int) -> Blocks:
+def _tensor_blocks(file: Path, patches: Path, max_rows: int) -> Blocks:
     tensor = tensors.load(file)
     with hdf5.opened(patches) as content:
         coordinates = hdf5.dataset(patches, content, hdf5.COORDINATES)
-        for start in range(0, len(tensor), most):
-            block = tensors.matrix(tensor[start : start + most])
+        for start in range(0, len(tensor), max_rows):
+            block = tensors.matrix(tensor[start : start + max_rows])
             yield hdf5.rows(coordinates, start, start + len(block)), block

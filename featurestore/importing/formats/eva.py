@@ -27,7 +27,7 @@ from featurestore.importing.slide import (
     Request,
     Slide,
     check_lengths,
-    fault,
+    file_error,
 )
 
 MANIFEST = "manifest.csv"
@@ -45,15 +45,17 @@ def slides(request: Request) -> list[Slide]:
     columns = request.columns
     if "x" in columns or {"x", "y"} <= set(table.column_names):
         x, y = (_column(manifest, table, columns.get(axis, axis)) for axis in "xy")
-        places = np.stack([c.cast(pa.int64()).to_numpy() for c in (x, y)], axis=1)
-        return _of_tiles(manifest, names, files, places)
+        coordinates = np.stack([c.cast(pa.int64()).to_numpy() for c in (x, y)], axis=1)
+        return _of_tiles(manifest, names, files, coordinates)
     return _of_slides(request, manifest, names, files)
 
 
 # -- a row a tile ---------------------------------------------------------------------------------
 
 
-def _of_tiles(manifest: Path, names: list[str], files: list[Path], places: Array) -> list[Slide]:
+def _of_tiles(
+    manifest: Path, names: list[str], files: list[Path], coordinates: Array
+) -> list[Slide]:
     by_slide: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         by_slide.setdefault(name, []).append(row)
@@ -71,8 +73,8 @@ def _of_tiles(manifest: Path, names: list[str], files: list[Path], places: Array
                 dim=shape[1],
                 dtype=tensors.matrix(_one(first)).dtype,
                 geometry=Geometry(),
-                places=partial(np.asarray, places[rows]),
-                blocks=partial(_tile_blocks, slide_files, places[rows]),
+                coordinates=partial(np.asarray, coordinates[rows]),
+                blocks=partial(_tile_blocks, slide_files, coordinates[rows]),
             )
         )
     return made
@@ -83,19 +85,19 @@ def _one(saved: object) -> object:
     return saved if isinstance(saved, list) else [saved]
 
 
-def _tile_blocks(files: list[Path], places: Array, most: int) -> Blocks:
-    for start in range(0, len(files), most):
-        some = files[start : start + most]
-        loaded = [tensors.matrix(_one(tensors.load(file))) for file in some]
-        for file, block in zip(some, loaded, strict=True):
+def _tile_blocks(files: list[Path], coordinates: Array, max_rows: int) -> Blocks:
+    for start in range(0, len(files), max_rows):
+        batch = files[start : start + max_rows]
+        loaded = [tensors.matrix(_one(tensors.load(file))) for file in batch]
+        for file, block in zip(batch, loaded, strict=True):
             check_lengths(file, block.shape, (1, 2))
         lengths = {block.shape[1] for block in loaded}
         if len(lengths) > 1:
-            raise fault(
-                some[0].parent, "holds embeddings of unequal length", sorted(lengths),
+            raise file_error(
+                batch[0].parent, "holds embeddings of unequal length", sorted(lengths),
                 "compute them again with one model",
             )  # fmt: skip
-        yield places[start : start + len(some)], np.concatenate(loaded)
+        yield coordinates[start : start + len(batch)], np.concatenate(loaded)
 
 
 # -- a row a slide --------------------------------------------------------------------------------
@@ -111,19 +113,19 @@ def _of_slides(
             found="no --save-every-n: it puts the tiles of a later write before the earlier ones",
             fix="add the save_every_n of eva's writer, for example --save-every-n 100, its default",
         )
-    coordinates = _coordinates(request, manifest)
+    by_slide = _coordinates(request, manifest)
     made, start = [], 0
     for name, file in zip(names, files, strict=True):
-        if name not in coordinates:
-            raise fault(
+        if name not in by_slide:
+            raise file_error(
                 file, "is of a slide without coordinates", f"no {name} in coords_*.csv",
                 "name the file with its coordinates: --coords coords_train.csv",
             )  # fmt: skip
-        places, geometry, source = coordinates[name]
+        coordinates, geometry, source = by_slide[name]
         saved = tensors.load(file)
         shape = tensors.shape(file, saved)
-        check_lengths(file, shape, places.shape)
-        in_file = places[order(start, shape[0], every)]
+        check_lengths(file, shape, coordinates.shape)
+        in_file = coordinates[order(start, shape[0], every)]
         made.append(
             Slide(
                 slide_id=name,
@@ -132,8 +134,8 @@ def _of_slides(
                 dim=shape[1],
                 dtype=tensors.matrix(saved[:1]).dtype,
                 geometry=geometry,
-                places=partial(np.asarray, in_file),
-                blocks=partial(_slide_blocks, file, in_file),
+                coordinates=partial(np.asarray, in_file),
+                blocks=partial(tensors.blocks, file, in_file),
             )
         )
         start += shape[0]
@@ -157,13 +159,6 @@ def order(start: int, rows: int, every: int) -> Array:
     return np.argsort(-writes, kind="stable")
 
 
-def _slide_blocks(file: Path, places: Array, most: int) -> Blocks:
-    saved = tensors.load(file)
-    for start in range(0, len(saved), most):
-        block = tensors.matrix(saved[start : start + most])
-        yield places[start : start + len(block)], block
-
-
 def _coordinates(request: Request, manifest: Path) -> dict[str, tuple[Array, Geometry, Path]]:
     """Return the coordinates of each slide, what is said of them, and where they are written."""
     given = request.coordinates
@@ -181,7 +176,7 @@ def _coordinates(request: Request, manifest: Path) -> dict[str, tuple[Array, Geo
                 geometry = Geometry(level=0, tile=float(row["width"]) if is_full_size else None)
                 by_slide[name] = _pairs(row["x_y"]), geometry, file
             except ValueError as error:
-                raise fault(
+                raise file_error(
                     file, f"has no list of x and y of slide {name}", str(error), "write it again"
                 ) from error
     return by_slide
@@ -201,7 +196,7 @@ def _slide_ids(request: Request, manifest: Path, table: pa.Table) -> list[str]:
 
 def _column(file: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        raise fault(
+        raise file_error(
             file, f"has no column {name}", f"columns {', '.join(table.column_names)}",
             "name the columns: --columns slide_id=wsi_id x=x y=y",
         )  # fmt: skip
@@ -221,7 +216,7 @@ def _csv(file: Path, needed: tuple[str, ...], text: tuple[str, ...] = ()) -> pa.
             _column(file, table, name)
         return table
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise fault(
+        raise file_error(
             file, "is no manifest of eva", str(error).splitlines()[0][:200],
             "name the folder that eva's ClassificationEmbeddingsWriter wrote",
         ) from error  # fmt: skip

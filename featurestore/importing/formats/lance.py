@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from featurestore.errors import library_needed
 from featurestore.importing import tables
-from featurestore.importing.slide import Request, Slide, fault
+from featurestore.importing.slide import Request, Slide, file_error
 from featurestore.importing.tables import Source
 
 BUFFER = 2**28  # bytes that it may read ahead; 2 GB unless it is told
@@ -20,10 +20,10 @@ def slides(request: Request) -> list[Slide]:
     """Return the slides of the newest version of a table."""
     dataset = _opened(request)
 
-    def batches(names: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    def batches(names: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
         columns = list(names)
         for batch in dataset.to_batches(
-            columns=columns, batch_size=most, batch_readahead=2, io_buffer_size=BUFFER
+            columns=columns, batch_size=max_rows, batch_readahead=2, io_buffer_size=BUFFER
         ):
             yield batch.select(columns)
 
@@ -38,7 +38,7 @@ def _opened(request: Request) -> Any:
     try:
         return lance.dataset(str(request.source))
     except (ValueError, OSError, RuntimeError) as error:
-        raise fault(
+        raise file_error(
             request.source, "is no table of Lance", str(error).splitlines()[0][:200],
             "name the folder NAME.lance",
         ) from error  # fmt: skip

@@ -21,7 +21,7 @@ from featurestore.importing.slide import (
     Request,
     Slide,
     check_lengths,
-    fault,
+    file_error,
 )
 
 FEATURES = "features"
@@ -34,25 +34,27 @@ def slides(request: Request) -> list[Slide]:
 
 
 def _slide(request: Request, file: Path) -> Slide:
-    coordinates, meta = _tiles(request, file)
-    places = _places(coordinates)
+    coordinates_file, meta = _tiles(request, file)
+    coordinates = _coordinates(coordinates_file)
     if file.suffix == ".npz":
         shape, dtype = npz.header(file, FEATURES)
     else:
         saved = tensors.load(file)
         shape, dtype = tensors.shape(file, saved), tensors.matrix(saved[:1]).dtype
-    check_lengths(file, shape, places.shape)
+    check_lengths(file, shape, coordinates.shape)
     metadata_file = file.with_suffix(".meta.json")
     metadata = _json(metadata_file) if metadata_file.exists() else {}
     return Slide(
         slide_id=slide_name(request, file),
-        files=tuple(path for path in (file, coordinates, meta, metadata_file) if path.exists()),
+        files=tuple(
+            path for path in (file, coordinates_file, meta, metadata_file) if path.exists()
+        ),
         rows=shape[0],
         dim=shape[1],
         dtype=dtype,
         geometry=_geometry(_json(meta) if meta.exists() else {}),
-        places=lambda: places,
-        blocks=partial(_blocks, file, places),
+        coordinates=lambda: coordinates,
+        blocks=partial(_blocks, file, coordinates),
         attributes={"encoder": metadata.get("encoder_name"), "path": metadata.get("image_path")},
     )
 
@@ -65,20 +67,20 @@ def _tiles(request: Request, file: Path) -> tuple[Path, Path]:
     folder = next((p for p in file.parents if p.name == EMBEDDINGS), file.parent)
     root = request.coordinates or folder.parent / TILES
     stem = root / file.relative_to(folder).parent / f"{file.stem}.coordinates"
-    coordinates = stem.with_name(f"{stem.name}.npz")
-    if not coordinates.is_file():
-        raise fault(
-            file, "has no coordinates beside it", f"no file {coordinates}",
+    coordinates_file = stem.with_name(f"{stem.name}.npz")
+    if not coordinates_file.is_file():
+        raise file_error(
+            file, "has no coordinates beside it", f"no file {coordinates_file}",
             "name the folder of the coordinates as well: --coords tiles/",
         )  # fmt: skip
-    return coordinates, stem.with_name(f"{stem.name}.meta.json")
+    return coordinates_file, stem.with_name(f"{stem.name}.meta.json")
 
 
-def _places(coordinates: Path) -> Array:
-    x, y = npz.array(coordinates, "x"), npz.array(coordinates, "y")
+def _coordinates(file: Path) -> Array:
+    x, y = npz.array(file, "x"), npz.array(file, "y")
     if x.shape != y.shape:
-        raise fault(
-            coordinates, "has another number of x than of y", f"{x.shape}, {y.shape}",
+        raise file_error(
+            file, "has another number of x than of y", f"{x.shape}, {y.shape}",
             "run slide2vec's tiling again",
         )  # fmt: skip
     return np.stack([x, y], axis=1)
@@ -88,7 +90,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise fault(file, "cannot be read", error, "copy it again") from error
+        raise file_error(file, "cannot be read", error, "copy it again") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -104,14 +106,11 @@ def _geometry(metadata: dict[str, Any]) -> Geometry:
     )
 
 
-def _blocks(file: Path, places: Array, most: int) -> Blocks:
+def _blocks(file: Path, coordinates: Array, max_rows: int) -> Blocks:
     if file.suffix == ".npz":
         start = 0
-        for block in npz.rows(file, FEATURES, most):
-            yield places[start : start + len(block)], block
+        for block in npz.rows(file, FEATURES, max_rows):
+            yield coordinates[start : start + len(block)], block
             start += len(block)
     else:
-        saved = tensors.load(file)
-        for start in range(0, len(saved), most):
-            block = tensors.matrix(saved[start : start + most])
-            yield places[start : start + len(block)], block
+        yield from tensors.blocks(file, coordinates, max_rows)

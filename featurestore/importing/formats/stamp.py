@@ -12,7 +12,7 @@ import numpy as np
 
 from featurestore.importing import hdf5
 from featurestore.importing.files import slide_name, source_files
-from featurestore.importing.slide import Array, Geometry, Request, Slide, check_lengths, fault
+from featurestore.importing.slide import Array, Geometry, Request, Slide, check_lengths, file_error
 
 FEATURES = ("feats", "patch_embeddings")
 HISTORIC = 224
@@ -28,7 +28,7 @@ def _slide(request: Request, file: Path) -> Slide:
     with hdf5.opened(file) as content:
         attributes = hdf5.attributes(content)
         if attributes.get("feat_type", "tile") != "tile":
-            raise fault(
+            raise file_error(
                 file, "does not hold one embedding a tile", f"feat_type: {attributes['feat_type']}",
                 "name the folder that `stamp preprocess` wrote",
             )  # fmt: skip
@@ -44,7 +44,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=geometry,
-        places=partial(hdf5.places, file),
+        coordinates=partial(hdf5.coordinates, file),
         blocks=partial(hdf5.blocks, file, FEATURES),
         attributes={
             "encoder": attributes.get("extractor"),
@@ -63,7 +63,7 @@ def _geometry(file: Path, attributes: dict[str, Any], coordinates: Any) -> Geome
         )
     if round(attributes.get("tile_size") or _step(coordinates[:])) == HISTORIC:
         return Geometry(micrometres=256 / HISTORIC, tile=HISTORIC, tile_pixels=HISTORIC)
-    raise fault(
+    raise file_error(
         file, "does not say in which unit its coordinates are",
         f"attributes {', '.join(map(str, attributes)) or 'none'}",
         "extract the features again by a newer STAMP",

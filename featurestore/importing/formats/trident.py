@@ -25,11 +25,11 @@ def _slide(request: Request, file: Path) -> Slide:
         features = hdf5.dataset(file, content, FEATURES)
         coordinates = hdf5.dataset(file, content, hdf5.COORDINATES)
         shape, dtype = hdf5.shape(features), features.dtype
-        places, attributes = hdf5.shape(coordinates), hdf5.attributes(coordinates)
+        coordinates_shape, attributes = hdf5.shape(coordinates), hdf5.attributes(coordinates)
         encoder = hdf5.attributes(features).get("encoder")
     if shape == (0,):  # of a slide without tissue, where the encoder does not say its width
         shape = (0, 0)
-    check_lengths(file, shape, places)
+    check_lengths(file, shape, coordinates_shape)
     return Slide(
         slide_id=slide_name(request, file),
         files=(file,),
@@ -37,7 +37,7 @@ def _slide(request: Request, file: Path) -> Slide:
         dim=shape[1],
         dtype=dtype,
         geometry=geometry(attributes),
-        places=partial(hdf5.places, file),
+        coordinates=partial(hdf5.coordinates, file),
         blocks=partial(hdf5.blocks, file, (FEATURES,)),
         attributes={"encoder": encoder},
     )

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ArtifactError
-from featurestore.io.objects.stored import (
-    Stored,
+from featurestore.io.objects.store import (
+    StoredObject,
     missing,
     refused,
     replaced,
@@ -45,7 +45,7 @@ class Cloud:
             raise missing(root, "obstore", "az" if azure else "gs") from error
         self._client = _client(root)
 
-    def named(self, key: str) -> Iterator[Stored]:
+    def list_key(self, key: str) -> Iterator[StoredObject]:
         """Return the objects below a key; where there is none, that of the key itself.
 
         Azure has an empty object for a folder, too.
@@ -58,22 +58,22 @@ class Cloud:
             with suppress(FileNotFoundError):
                 yield self._stored(self._client.head(key))
 
-    def beginning(self, prefix: str) -> Iterator[Stored]:
+    def list_prefix(self, prefix: str) -> Iterator[StoredObject]:
         """Return the objects of the folder that a prefix ends in: keys are listed by folders."""
         return self._below(prefix.rpartition("/")[0])
 
-    def _below(self, folder: str) -> Iterator[Stored]:
+    def _below(self, folder: str) -> Iterator[StoredObject]:
         for page in self._client.list(folder.strip("/") or None):
             yield from map(self._stored, page)
 
-    def _stored(self, entry: Any) -> Stored:
+    def _stored(self, entry: Any) -> StoredObject:
         etag = _quoted(entry["e_tag"])
-        return Stored(
+        return StoredObject(
             self.root, entry["path"], etag, entry["size"], entry["version"], self.endpoint,
             entry["last_modified"].timestamp(),
         )  # fmt: skip
 
-    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, stored: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object, refusing one of another content."""
         for begin in range(start, stop, RANGE):
             options = {"range": (begin, min(begin + RANGE, stop)), "if_match": stored.etag}
@@ -82,7 +82,7 @@ class Cloud:
                 raise replaced(stored.uri)
             yield bytes(answer.bytes())
 
-    def is_whole(self, stored: Stored, file: Path) -> bool:
+    def is_whole(self, stored: StoredObject, file: Path) -> bool:
         """Return True: each range was read of the same ETag, and the size has been compared."""
         return True
 
@@ -93,7 +93,7 @@ class Cloud:
         with suppress(AlreadyExistsError):
             self._client.put(key, file, mode="create" if once else "overwrite")
 
-    def remove(self, stored: Stored) -> None:
+    def remove(self, stored: StoredObject) -> None:
         """Remove an object; one that is gone already is no error."""
         with suppress(FileNotFoundError):
             self._client.delete(stored.key)

@@ -5,7 +5,7 @@ from pathlib import Path
 from featurestore.io import downloads, garbage, locks
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import fetching
-from featurestore.io.objects.stored import OBJECTS, OUTLINES, entry_of
+from featurestore.io.objects.store import OBJECTS, OUTLINES, entry_of
 
 
 def collect(keep: int) -> list[Path]:

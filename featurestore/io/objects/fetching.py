@@ -24,13 +24,13 @@ from featurestore.io import cache, downloads, garbage, locks, seals
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import outlines
 from featurestore.io.objects.listing import Listing, connect, listed
-from featurestore.io.objects.stored import (
+from featurestore.io.objects.store import (
     NAME,
     OBJECTS,
     OUTLINES,
     RECORD,
     Store,
-    Stored,
+    StoredObject,
     entry_of,
     translated,
 )
@@ -126,7 +126,7 @@ def _link(store: Store, listing: Listing, folder: Path, outlined: bool) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def refuse_too_large(objects: Collection[Stored]) -> None:
+def refuse_too_large(objects: Collection[StoredObject]) -> None:
     """Refuse objects for which the disk has too little room.
 
     Raises
@@ -148,7 +148,7 @@ def refuse_too_large(objects: Collection[Stored]) -> None:
 
 
 @contextmanager
-def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> Iterator[Path]:
+def fetched(store: Store, stored: StoredObject, ended: Callable[[], bool] = bool) -> Iterator[Path]:
     """Yield the file of one object, fetched if it is not here; it stays until the block ends.
 
     Parameters
@@ -162,13 +162,13 @@ def fetched(store: Store, stored: Stored, ended: Callable[[], bool] = bool) -> I
         The object was replaced, the storage refuses or does not answer, what came is not what the
         store says, or the disk is full.
     """
-    build = downloads.resumed(OBJECTS, stored.digest, partial(_bring, store, stored, ended))
+    build = downloads.resumable(OBJECTS, stored.digest, partial(_bring, store, stored, ended))
     entry = cache.get_or_build(OBJECTS, stored.digest, build, on_trial=False)
     with entry.lock:
         yield entry.folder / NAME
 
 
-def _bring(store: Store, stored: Stored, ended: Callable[[], bool], folder: Path) -> None:
+def _bring(store: Store, stored: StoredObject, ended: Callable[[], bool], folder: Path) -> None:
     """Bring one object, from the byte that is not here yet, and verify the whole."""
     file = folder / NAME
     with translated(stored.uri, store.refusal):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featurestore.errors import ArtifactError
 from featurestore.io import atomic
-from featurestore.io.objects.stored import CHUNK, Stored, replaced
+from featurestore.io.objects.store import CHUNK, StoredObject, replaced
 
 
 class Folder:
@@ -26,11 +26,11 @@ class Folder:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def named(self, key: str) -> Iterator[Stored]:
+    def list_key(self, key: str) -> Iterator[StoredObject]:
         """Return the file of a key and those below it."""
-        return self.beginning(key)
+        return self.list_prefix(key)
 
-    def beginning(self, prefix: str) -> Iterator[Stored]:
+    def list_prefix(self, prefix: str) -> Iterator[StoredObject]:
         """Return the files whose paths begin with a prefix."""
         folder, _, start = prefix.rpartition("/")
         for place in sorted(Path(self.root, folder).glob(f"{escape(start)}*")):
@@ -38,13 +38,13 @@ class Folder:
                 if path.is_file() and not path.name.startswith("."):
                     yield self._stored(path)
 
-    def _stored(self, path: Path) -> Stored:
+    def _stored(self, path: Path) -> StoredObject:
         stat = path.stat()
         etag = hashlib.sha256(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}".encode())
         key, modified = path.relative_to(self.root).as_posix(), stat.st_mtime
-        return Stored(self.root, key, etag.hexdigest(), stat.st_size, modified=modified)
+        return StoredObject(self.root, key, etag.hexdigest(), stat.st_size, modified=modified)
 
-    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, stored: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of a file, refusing one of another content."""
         path = Path(self.root, stored.key)
         if self._stored(path) != stored:
@@ -55,7 +55,7 @@ class Folder:
                 start += len(chunk)
                 yield chunk
 
-    def is_whole(self, stored: Stored, file: Path) -> bool:
+    def is_whole(self, stored: StoredObject, file: Path) -> bool:
         """Return True: a file system says no more of a file's content than its size."""
         return True
 
@@ -73,7 +73,7 @@ class Folder:
             with suppress(FileNotFoundError):
                 os.unlink(fresh)  # noqa: PTH108 - it is there only after a failure
 
-    def remove(self, stored: Stored) -> None:
+    def remove(self, stored: StoredObject) -> None:
         """Remove a file, and the folders that are left empty; one that is gone is no error."""
         path = Path(self.root, stored.key)
         path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from featurestore.errors import ArtifactError
 from featurestore.io.objects.clouds import Cloud
 from featurestore.io.objects.s3 import S3
-from featurestore.io.objects.stored import Store, Stored, translated
+from featurestore.io.objects.store import Store, StoredObject, translated
 
 SIGNS = "*?["
 SCHEMES: Mapping[str, Callable[[str], Store]] = {
@@ -27,7 +27,7 @@ class Listing:
         Whether the URI names one object by its whole key.
     """
 
-    objects: Mapping[str, Stored]
+    objects: Mapping[str, StoredObject]
     is_object: bool
 
 
@@ -61,7 +61,7 @@ def listed(store: Store, uri: str) -> Listing:
     with translated(uri, store.refusal):
         objects = [
             stored
-            for stored in (store.named(key) if glob == key else store.beginning(glob))
+            for stored in (store.list_key(key) if glob == key else store.list_prefix(glob))
             if not stored.key.endswith("/")  # a folder's mark
         ]
     base, chosen = _chosen(key, objects)
@@ -79,7 +79,7 @@ def _fixed(key: str) -> int:
     return min((key.find(sign) for sign in SIGNS if sign in key), default=len(key))
 
 
-def _chosen(key: str, objects: Iterable[Stored]) -> tuple[str, list[Stored]]:
+def _chosen(key: str, objects: Iterable[StoredObject]) -> tuple[str, list[StoredObject]]:
     """Return what names leave out of the keys, and the object, those below it, or a glob's."""
     by_key = {stored.key: stored for stored in objects}
     if key in by_key:  # though it may hold the signs of a glob
@@ -91,8 +91,8 @@ def _chosen(key: str, objects: Iterable[Stored]) -> tuple[str, list[Stored]]:
     return key[: key.rfind("/", 0, _fixed(key)) + 1], matches
 
 
-def _named(base: str, objects: Iterable[Stored]) -> dict[str, Stored]:
-    by_name: dict[str, Stored] = {}
+def _named(base: str, objects: Iterable[StoredObject]) -> dict[str, StoredObject]:
+    by_name: dict[str, StoredObject] = {}
     for stored in objects:
         parts = [part for part in stored.key.removeprefix(base).split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
@@ -111,7 +111,7 @@ def _named(base: str, objects: Iterable[Stored]) -> dict[str, Stored]:
     return dict(sorted(by_name.items()))
 
 
-def _clash(one: Stored, other: Stored) -> ArtifactError:
+def _clash(one: StoredObject, other: StoredObject) -> ArtifactError:
     return ArtifactError(
         "Two objects cannot lie in one folder of files",
         found=f"{one.key} and {other.key}",

@@ -14,16 +14,16 @@ from threading import Event, Lock
 from featurestore.io import cache, locks
 from featurestore.io.objects import fetching, outlines, shared
 from featurestore.io.objects.listing import connect
-from featurestore.io.objects.stored import NAME, OBJECTS, Store, Stored, object_behind
+from featurestore.io.objects.store import NAME, OBJECTS, Store, StoredObject, object_behind
 
 
-def lacking(files: Iterable[Path]) -> dict[Path, Stored]:
+def lacking(files: Iterable[Path]) -> dict[Path, StoredObject]:
     """Return those of an artifact's files that are outlines, each with its object."""
     objects = ((file, outlines.object_of(file)) for file in files)
     return {file: stored for file, stored in objects if stored}
 
 
-def elsewhere(files: Iterable[Path]) -> dict[Path, Stored]:
+def elsewhere(files: Iterable[Path]) -> dict[Path, StoredObject]:
     """Return the objects that tasks on other machines read instead of files of this one.
 
     Where both share no store, they share the working folder: then objects that are here are files
@@ -98,7 +98,7 @@ class Originals:
         """Go on with nothing that is under way: nobody waits for it any more."""
         self._ended.set()
 
-    def _store(self, stored: Stored) -> Store:
+    def _store(self, stored: StoredObject) -> Store:
         with self._connecting:
             if stored.root not in self._stores:
                 self._stores[stored.root] = connect(stored.uri)

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
-from featurestore.io.objects.stored import (
+from featurestore.io.objects.store import (
     NAME,
     OUTLINES,
     RECORD,
     Store,
-    Stored,
+    StoredObject,
     entry_of,
     object_behind,
     translated,
@@ -40,7 +40,7 @@ END = 8  # bytes: the length of the footer, and what every Parquet file ends wit
 Ranges = list[tuple[int, int]]
 
 
-def applies(name: str, stored: Stored) -> bool:
+def applies(name: str, stored: StoredObject) -> bool:
     """Return whether an object has an outline.
 
     It is a Parquet file of some size, and not of the log of a table, which is read as a whole.
@@ -56,7 +56,7 @@ def applies(name: str, stored: Stored) -> bool:
 
 
 @contextmanager
-def outline(store: Store, stored: Stored) -> Iterator[Path]:
+def outline(store: Store, stored: StoredObject) -> Iterator[Path]:
     """Yield the outline of an object, read if it is not here; it stays until the block ends.
 
     Raises
@@ -71,13 +71,13 @@ def outline(store: Store, stored: Stored) -> Iterator[Path]:
         yield entry.folder / NAME
 
 
-def object_of(file: Path) -> Stored | None:
+def object_of(file: Path) -> StoredObject | None:
     """Return the object that a file of an artifact is the outline of; None if it is no outline."""
     entry = entry_of(file)
     return object_behind(file) if entry is not None and entry[0] == OUTLINES else None
 
 
-def _read(store: Store, stored: Stored, folder: Path) -> None:
+def _read(store: Store, stored: StoredObject, folder: Path) -> None:
     file = folder / NAME
     with translated(stored.uri, store.refusal), FileIO(file, "w+") as sparse:
         sparse.truncate(stored.size)
@@ -100,7 +100,9 @@ def _read(store: Store, stored: Stored, folder: Path) -> None:
     (folder / RECORD).write_text(json.dumps(record))
 
 
-def _bring(store: Store, stored: Stored, ranges: Iterable[tuple[int, int]], sparse: FileIO) -> None:
+def _bring(
+    store: Store, stored: StoredObject, ranges: Iterable[tuple[int, int]], sparse: FileIO
+) -> None:
     for start, stop in ranges:
         sparse.seek(start)
         for chunk in store.read(stored, start, stop):
@@ -161,7 +163,7 @@ def _fault(file: Path) -> str | None:
     return None
 
 
-def _no_parquet(stored: Stored, reason: str) -> ArtifactError:
+def _no_parquet(stored: StoredObject, reason: str) -> ArtifactError:
     return ArtifactError(
         f"{stored.uri} is not a whole Parquet file",
         found=f"{stored.size:,} bytes; {reason}",

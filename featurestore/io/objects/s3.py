@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import ArtifactError
-from featurestore.io.objects.stored import (
+from featurestore.io.objects.store import (
     CHUNK,
-    Stored,
+    StoredObject,
     missing,
     refused,
     replaced,
@@ -48,21 +48,21 @@ class S3:
         host = place.hostname or ""
         self.endpoint = "" if host.endswith(OWN) else f"{host}:{place.port}"
 
-    def named(self, key: str) -> Iterator[Stored]:
+    def list_key(self, key: str) -> Iterator[StoredObject]:
         """Return the object of a key and those below it, and others that begin alike."""
-        return self.beginning(key)
+        return self.list_prefix(key)
 
-    def beginning(self, prefix: str) -> Iterator[Stored]:
+    def list_prefix(self, prefix: str) -> Iterator[StoredObject]:
         """Return the objects whose keys begin with a prefix, page by page."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
-                yield Stored(
+                yield StoredObject(
                     self.root, entry["Key"], entry["ETag"], entry["Size"],
                     endpoint=self.endpoint, modified=entry["LastModified"].timestamp(),
                 )  # fmt: skip
 
-    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, stored: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object, refusing one of another content."""
         if start >= stop:  # of an empty object no range can be asked
             return
@@ -71,7 +71,7 @@ class S3:
             wanted["Range"] = f"bytes={start}-{stop - 1}"
         yield from self._client.get_object(**wanted)["Body"].iter_chunks(CHUNK)
 
-    def is_whole(self, stored: Stored, file: Path) -> bool:
+    def is_whole(self, stored: StoredObject, file: Path) -> bool:
         """Compare with the ETag where that is an MD5, of the whole or of the parts of an upload."""
         digest, _, parts = stored.etag.strip('"').partition("-")
         named = {"Bucket": self.bucket, "Key": stored.key}
@@ -101,7 +101,7 @@ class S3:
             if error.response.get("Error", {}).get("Code") not in THERE:
                 raise
 
-    def remove(self, stored: Stored) -> None:
+    def remove(self, stored: StoredObject) -> None:
         """Remove an object; one that is gone already is no error."""
         self._client.delete_object(Bucket=self.bucket, Key=stored.key)
 

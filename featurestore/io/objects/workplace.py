@@ -10,7 +10,7 @@ from pathlib import Path
 from featurestore.errors import ArtifactError
 from featurestore.io import atomic
 from featurestore.io.objects import shared
-from featurestore.io.objects.stored import translated
+from featurestore.io.objects.store import translated
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Workplace:
         ArtifactError
             This machine does not have it.
         """
-        shared.use(self.store, at_once=False)
+        shared.use(self.store, list_all=False)
         if self.store is None:
             if not self.home.is_dir():
                 raise ArtifactError(
@@ -82,10 +82,10 @@ class Workplace:
         if store is None:
             return
         with translated(store.uri, store.store.refusal):
-            for stored in list(store.store.beginning(_key(store, folder))):
+            for stored in list(store.store.list_prefix(_key(store, folder))):
                 store.fetch(stored, folder / stored.key.rpartition("/")[2])
                 store.store.remove(stored)
 
 
-def _key(store: shared.Shared, folder: Path) -> str:
+def _key(store: shared.SharedStore, folder: Path) -> str:
     return f"{store.prefix}{shared.SENT}/{folder.name.lstrip('.')}/"

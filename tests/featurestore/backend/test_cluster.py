@@ -129,7 +129,7 @@ def test_executors_make_what_duckdb_makes(
         tiles = fetched.fit_set(0)
         embeddings = tiles.matrix.read_rows(tiles.keys["row"].to_numpy())
         assert embeddings.shape == (len(tiles.keys), DIM)
-        left = [one.key for one in shared.current().store.beginning("spark/sent/")]  # type: ignore[union-attr]
+        left = [one.key for one in shared.current().store.list_prefix("spark/sent/")]  # type: ignore[union-attr]
         assert left == []
     finally:
         shared.use(None)

@@ -88,7 +88,7 @@ def test_quiet_silences_warnings_and_no_error(
     def warn(_: argparse.Namespace) -> None:
         warnings.warn("a slide is odd", FeatureStoreWarning, stacklevel=1)
 
-    monkeypatch.setattr(cli, "work", lambda _: warn)
+    monkeypatch.setattr(cli, "load_command", lambda _: warn)
     for argv, text in ((["views"], "warning: a slide is odd\n"), (["views", "--quiet"], "")):
         assert cli.main(argv) == 0
         assert capsys.readouterr().err == text
@@ -103,7 +103,7 @@ def test_an_interrupted_command_ends_in_one_line(
     def interrupted(_: argparse.Namespace) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "work", lambda _: interrupted)
+    monkeypatch.setattr(cli, "load_command", lambda _: interrupted)
     assert cli.main(["views"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -15,8 +15,8 @@ from snapshots import snapshot
 from featurestore.console import cli
 from featurestore.embeddings import conversion
 from featurestore.errors import ArtifactError, FeatureStoreWarning
-from featurestore.io import digests, ledger
-from featurestore.snapshots import collection, meaning
+from featurestore.io import digest_cache, digests
+from featurestore.snapshots import collection, fingerprints
 
 FORK = multiprocessing.get_context("fork")
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
@@ -109,7 +109,7 @@ def test_a_file_younger_than_two_seconds_is_read_again(hashed: list[str]):
     for _ in range(2):
         digests.digest({"a": file})
     assert hashed == ["a", "a"]
-    assert not ledger.recall([digests.identity(file)])
+    assert not digest_cache.load([digests.identity(file)])
 
 
 def cut(file: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_damaged_memory_is_made_anew(
 ):
     files = {"a": written("a", "abc")}
     first = digests.digest(files)
-    damage(Path(".featurestore") / ledger.FILE)
+    damage(Path(".featurestore") / digest_cache.FILE)
     for _ in range(3):
         forget()
         assert digests.digest(files) == first
@@ -146,7 +146,7 @@ def test_a_damaged_memory_is_made_anew(
 
 def test_what_is_no_memory_is_set_aside_in_words(settled: None):
     digests.digest({"a": written("a", "abc")})
-    foreign(Path(".featurestore") / ledger.FILE)
+    foreign(Path(".featurestore") / digest_cache.FILE)
     forget()
     with pytest.warns(FeatureStoreWarning, match=r"digests.db is damaged .*set aside as .broken-"):
         digests.digest({"a": Path("a")})
@@ -165,7 +165,7 @@ def test_processes_that_write_at_once_lose_nothing(settled: None):
         worker.start()
     for worker in workers:
         worker.join()
-    assert len(ledger.recall(map(digests.identity, files))) == 40
+    assert len(digest_cache.load(map(digests.identity, files))) == 40
 
 
 def test_entries_of_files_that_are_gone_go(settled: None, capsys: pytest.CaptureFixture[str]):
@@ -175,7 +175,7 @@ def test_entries_of_files_that_are_gone_go(settled: None, capsys: pytest.Capture
     gone.unlink()
     assert cli.main(["gc"]) == 0
     assert "forgot the digests of 1 files" in capsys.readouterr().out
-    assert list(ledger.recall([digests.identity(kept), was])) == [digests.identity(kept)]
+    assert list(digest_cache.load([digests.identity(kept), was])) == [digests.identity(kept)]
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_verify_reads_again_what_is_remembered(
     command = ["--config", "config.yaml", "check", "--verify"]
     assert cli.main(command) == 0
     file = Path(named["data.embeddings"])
-    ledger.record({file: (digests.identity(file), "0" * 64)})
+    digest_cache.save({file: (digests.identity(file), "0" * 64)})
     forget()
     capsys.readouterr()
     assert cli.main(command) == 2
@@ -234,8 +234,8 @@ def one(x):
 
 def test_comments_are_no_code():
     bare = b"def one(x): return x+1"
-    assert meaning.source(CODE) == meaning.source(bare)
-    assert meaning.source(CODE.replace(b"+ 1", b"+ 2")) != meaning.source(bare)
+    assert fingerprints.of_source(CODE) == fingerprints.of_source(bare)
+    assert fingerprints.of_source(CODE.replace(b"+ 1", b"+ 2")) != fingerprints.of_source(bare)
 
 
 FATES = {
@@ -251,7 +251,7 @@ FATES = {
 
 def rows(table: pa.Table, **how: int) -> str:
     pq.write_table(table, "fates.parquet", **how)
-    return meaning.rows([Path("fates.parquet")])
+    return fingerprints.of_rows([Path("fates.parquet")])
 
 
 def test_rows_are_the_same_in_any_file():

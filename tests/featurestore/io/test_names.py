@@ -215,7 +215,7 @@ def test_a_storage_that_does_not_tell_contents_apart_is_asked_each_time(
 
 
 def write(text: str) -> Path:
-    return downloads.kept(text, lambda folder: (folder / "file").write_text(text))
+    return downloads.get_or_download(text, lambda folder: (folder / "file").write_text(text))
 
 
 def in_another_process(work: object) -> None:
@@ -232,7 +232,7 @@ def test_gc_removes_all_but_the_last_used_downloads(capsys: pytest.CaptureFixtur
             write(f"spare {number}")
             time.sleep(0.02)
         with pytest.raises(OSError, match="cut"):
-            downloads.kept("cut", lambda _: (_ for _ in ()).throw(OSError("cut")))
+            downloads.get_or_download("cut", lambda _: (_ for _ in ()).throw(OSError("cut")))
 
     in_another_process(earlier)
     mine = write("in use")

@@ -36,7 +36,7 @@ def test_they_are_drawn_once_and_go_with_their_snapshot(
     assert pictures.collect() == []
     one.folder.rmdir()
     assert pictures.collect() == []  # this process has them in use
-    cache.let_go(file)
+    cache.release(file)
     assert [folder.absolute() for folder in pictures.collect()] == [file.parent.absolute()]
     assert not file.exists()
 

@@ -171,7 +171,7 @@ def test_what_was_converted_is_not_fetched_after_gc(cloud_bucket: Bucket):
     name = made(cloud_bucket).digest
     assert cli.main(["snapshots", "--tag", "kept", name]) == 0
     for folder in list(cache._BUILT):  # as of a process that has ended
-        cache.let_go(folder)
+        cache.release(folder)
     assert cli.main(["gc", "--keep", "0"]) == 0
     cloud_bucket.asked.clear()
     assert made(cloud_bucket).digest == name
@@ -205,7 +205,7 @@ def test_one_thing_is_looked_up_without_listing_the_others(
     for name in ("a" * 32, "b" * 32):
         for file in (shared.PART_KEYS, shared.PART_VALUES):
             cloud_bucket.put(f"parts/{name}/{'0' * 16}/{file}", b"1")
-    place = shared.Shared.open(cloud_bucket.root, at_once=False)
+    place = shared.SharedStore.open(cloud_bucket.root, list_all=False)
     list_pages, listed = clouds._client("").list, []
     client = SimpleNamespace(list=lambda folder: listed.append(folder) or list_pages(folder))
     monkeypatch.setattr(place.store, "_client", client)

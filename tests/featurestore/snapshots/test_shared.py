@@ -14,7 +14,7 @@ from featurestore.embeddings import conversion
 from featurestore.errors import ArtifactError, DamageWarning, FeatureStoreWarning, LeakageError
 from featurestore.io import cache
 from featurestore.io.objects import shared
-from featurestore.io.objects.stored import unreachable
+from featurestore.io.objects.store import unreachable
 from featurestore.snapshots import build, collection
 
 
@@ -100,7 +100,7 @@ def test_a_store_that_does_not_answer_undoes_nothing(
         raise unreachable("the store", ConnectionError())
 
     machines.enter("one")
-    monkeypatch.setattr(shared.Shared, "send", lost)
+    monkeypatch.setattr(shared.SharedStore, "upload", lost)
     with pytest.warns(FeatureStoreWarning, match="is not shared: the store cannot be reached"):
         made = snapshot(artifacts())
     assert rows(made)
@@ -162,12 +162,12 @@ def test_two_machines_that_make_one_part_never_mix_files(machines: Machines, art
     expected = rows(snapshot(named))
     machines.enter("two")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared.Shared, "variants", lambda *_: [])  # it has looked too early
+        patch.setattr(shared.SharedStore, "variants", lambda *_: [])  # it has looked too early
         write = pq.write_table
         patch.setattr(pq, "write_table", lambda *a, **k: write(*a, **{**k, "compression": "none"}))
         assert rows(snapshot(named, thresholds={"Fat": 0.6, "Muscle": 0.5})) == expected
     store = shared.current()
     assert store is not None
-    assert [len(variants) for variants in store.things("parts", again=True).values()] == [2]
+    assert [len(variants) for variants in store.entries("parts", refresh=True).values()] == [2]
     machines.enter("three")
     assert rows(snapshot(named)) == expected

@@ -21,7 +21,7 @@ OTHER = {"thresholds": {"Fat": 0.6, "Muscle": 0.5}}
 in_a_folder = pytest.mark.parametrize("store", ["folder"], indirect=True)
 
 
-def current() -> shared.Shared:
+def current() -> shared.SharedStore:
     store = shared.current()
     assert store is not None
     return store
@@ -86,7 +86,7 @@ def test_the_last_used_stay(machines: Machines, artifacts: TABLES):
     collection.opened(first.folder.name)
     [*_, gone, _] = shared_store.collect(current(), keep=1)
     assert gone.startswith(f"snapshots/{second.folder.name}/")
-    assert shared.names("snapshots", again=True) == [first.folder.name]
+    assert shared.names("snapshots", refresh=True) == [first.folder.name]
 
 
 @pytest.mark.slow
@@ -122,15 +122,15 @@ def test_what_was_used_while_it_is_collected_stays(
     snapshot(artifacts())
     age(3 * shared.GRACE)
     machines.enter("one")
-    remove = shared.Shared.remove
+    remove = shared.SharedStore.remove
 
     def late(
-        self: shared.Shared, kind: str, name: str, variant: shared.Variant, before: float
+        self: shared.SharedStore, kind: str, name: str, variant: shared.Variant, before: float
     ) -> bool:
-        self.keep(kind, [name])
+        self.mark_used(kind, [name])
         return remove(self, kind, name, variant, before)
 
-    monkeypatch.setattr(shared.Shared, "remove", late)
+    monkeypatch.setattr(shared.SharedStore, "remove", late)
     assert shared_store.collect(current(), keep=0) == []
 
 

@@ -120,7 +120,7 @@ def test_other_code_of_the_views_gives_another_name(artifacts: TABLES, monkeypat
 
     named = artifacts()
     before = snapshot(named).digest
-    monkeypatch.setattr(build.meaning, "code", lambda *_: "other")
+    monkeypatch.setattr(build.fingerprints, "of_code", lambda *_: "other")
     assert snapshot(named).digest != before
 
 

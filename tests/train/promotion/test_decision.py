@@ -25,10 +25,10 @@ def test_lines_of_the_gate_and_the_history_stand_whole(
         outcome="refused", model="tissue-probe", version="7", alias="champion", champion="6",
         author="Ada", command="", commit="", time=TIME, lines=lines,
     )  # fmt: skip
-    reign = history.Reign(TIME, "7", "promoted", "macro F1 0.9000 0.8000 – 1.0000, +0.1000 "
+    move = history.AliasMove(TIME, "7", "promoted", "macro F1 0.9000 0.8000 – 1.0000, +0.1000 "
                           "against version 6", "Ada", decision.reason)  # fmt: skip
     show(decision, Console())
-    print_table(history.table([reign]), Console(), "champion of tissue-probe, the latest last")
+    print_table(history.table([move]), Console(), "champion of tissue-probe, the latest last")
     promote.refuse(decision)
     captured = capsys.readouterr()
     for printed, times in ((captured.out, 2), (captured.err, 1)):

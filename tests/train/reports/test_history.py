@@ -15,14 +15,14 @@ from train.engine.trainer import Epoch
 from train.plots.evaluation import MANY, confusion_png
 from train.reports import history as histories
 from train.reports.history import HeadHistory
-from train.tracking.tracker import Step, every
+from train.tracking.tracker import Step, log_all
 
 
 class Recorder:
     """A tracker that keeps what it is told."""
 
     records = True
-    shown = staticmethod(every)
+    is_logged = staticmethod(log_all)
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -45,12 +45,12 @@ class Recorder:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("every", "drawn"), [(None, [1, 5]), (2, [0, 1, 2, 4, 5]), (5, [0, 1, 5]), (9, [0, 1, 5])]
+    ("log_all", "drawn"), [(None, [1, 5]), (2, [0, 1, 2, 4, 5]), (5, [0, 1, 5]), (9, [0, 1, 5])]
 )
 def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
-    every: int | None, drawn: list[int], tmp_path: Path
+    log_all: int | None, drawn: list[int], tmp_path: Path
 ):
-    config = load(["fold=0", *([f"confusion_every={every}"] if every else [])])
+    config = load(["fold=0", *([f"confusion_every={log_all}"] if log_all else [])])
     tracker = Recorder()
     run: Any = SimpleNamespace(
         config=config, tracker=tracker, is_main=True, folder=tmp_path, states=tmp_path
@@ -71,7 +71,7 @@ def test_the_best_and_the_last_epoch_are_drawn_and_others_on_request(
 
 def test_many_classes_are_kept_as_cells_and_what_is_not_logged_is_not_saved(tmp_path: Path):
     recorder: Any = Recorder()
-    recorder.shown = lambda name: name.endswith("f1_macro")
+    recorder.is_logged = lambda name: name.endswith("f1_macro")
     config = load(["fold=0"])
     config.class_indices = {f"class {number}": number for number in range(MANY + 1)}
     run: Any = SimpleNamespace(

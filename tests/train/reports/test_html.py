@@ -129,7 +129,7 @@ def failing() -> Page:
     })  # fmt: skip
     page = Page()
     predictions = Predictions.from_table(table.take([1, 2, 0, 3]), ["a", "b"])
-    results.failures(page, evaluate(predictions, Evidence()), "test")
+    results.add_failures(page, evaluate(predictions, Evidence()), "test")
     return page
 
 

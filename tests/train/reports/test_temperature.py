@@ -9,7 +9,7 @@ from train.config.schema import Config
 from train.config.sections import Sweep
 from train.evaluation.calibration import calibrate
 from train.predictions.table import Predictions
-from train.reports.calibration import say, show
+from train.reports.calibration import add_to_page, print_summary
 from train.reports.html import Page
 
 NAMES = ["a", "b"]
@@ -24,8 +24,8 @@ def reported(config: Config, slides: list[str], wrong: int = 3) -> tuple[Page, s
     predictions = Predictions(keys, target, logits, NAMES, config.evidence.resample)
     calibration, page, console = calibrate(logits, target, predictions.cluster), Page(), Console()
     with console.capture() as printed:
-        say(console, calibration, predictions)
-    show(page, calibration, predictions, config)
+        print_summary(console, calibration, predictions)
+    add_to_page(page, calibration, predictions, config)
     return page, " ".join(printed.get().split()), calibration.metrics
 
 

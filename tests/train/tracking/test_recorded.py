@@ -95,7 +95,7 @@ def test_runs_and_versions_are_found_by_what_they_are_about(
     assert "extra_files/checkpoint.safetensors" in text
     assert len(version.tags["sha256sums"]) == 64
     Path(local_path(f"runs:/{version.run_id}/{sums}")).write_text("")
-    assert registered_models.unlike(f"models:/{MODEL}/1") == []
+    assert registered_models.file_differences(f"models:/{MODEL}/1") == []
 
     # About thirty figures by themselves, with each class's; all of them in a table.
     assert len(fit.data.metrics) < 30

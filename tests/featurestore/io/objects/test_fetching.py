@@ -22,7 +22,7 @@ from featurestore.io import cache, parquet, uris
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import clouds, fetching, listing
 from featurestore.io.objects.fetching import artifact
-from featurestore.io.objects.stored import OBJECTS, Stored
+from featurestore.io.objects.store import OBJECTS, StoredObject
 
 FORK = multiprocessing.get_context("fork")
 
@@ -109,7 +109,7 @@ def test_a_key_may_begin_with_a_slash(s3_bucket: Bucket):
 def test_keys_that_no_folder_can_hold_are_refused(keys: list[str], words: str):
     store = SimpleNamespace(
         root="s3://cohort",
-        named=lambda key: [Stored("s3://cohort", key, "1", 1) for key in keys],
+        list_key=lambda key: [StoredObject("s3://cohort", key, "1", 1) for key in keys],
         refusal=lambda uri, error: None,
     )
     with pytest.raises(ArtifactError, match=words):
@@ -123,7 +123,7 @@ def test_names_are_what_is_below_the_prefix(folders: list[str]):
     names = {"/".join([*folders[:end], "file"]) for end in range(len(folders) + 1)}
     store = SimpleNamespace(
         root="s3://b",
-        named=lambda key: [Stored("s3://b", f"e/{name}", "1", 1) for name in names],
+        list_key=lambda key: [StoredObject("s3://b", f"e/{name}", "1", 1) for name in names],
         refusal=lambda uri, error: None,
     )
     assert set(listing.listed(store, "s3://b/e").objects) == names
@@ -218,7 +218,7 @@ def test_another_machine_opens_an_object_by_what_was_listed(bucket: Bucket):
     (stored,) = listing.listed(listing.connect(bucket.root), f"{bucket.root}/e").objects.values()
     fields = (stored.root, stored.key, stored.etag, stored.size, stored.version, stored.endpoint)
     os.chdir(os.path.realpath("/tmp"))
-    with fetching.fetched(listing.connect(stored.uri), Stored(*fields)) as file:
+    with fetching.fetched(listing.connect(stored.uri), StoredObject(*fields)) as file:
         assert file.read_bytes() == b"1"
 
 
@@ -346,7 +346,7 @@ def test_a_refusal_ends_the_downloads_that_have_not_begun(bucket: Bucket, monkey
     bring = fetching._bring
     brought: list[str] = []
 
-    def refused(store: object, stored: Stored, ended: object, folder: Path) -> None:
+    def refused(store: object, stored: StoredObject, ended: object, folder: Path) -> None:
         brought.append(stored.key)
         if len(brought) == 2:
             raise ArtifactError("no", found="no", fix="no")
@@ -365,7 +365,7 @@ def test_a_refusal_ends_the_downloads_under_way_and_keeps_what_came(
     cloud_bucket.fill(e__endless=b"12345", e__gone=b"1")
     begun = Event()
 
-    def read(store: object, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+    def read(store: object, stored: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         if stored.key == "e/gone":
             assert begun.wait(10)
             raise FileNotFoundError

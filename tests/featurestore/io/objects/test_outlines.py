@@ -16,7 +16,7 @@ from featurestore.console import cli
 from featurestore.errors import ArtifactError
 from featurestore.io import cache, digests, parquet
 from featurestore.io.objects import fetching, listing, originals, outlines
-from featurestore.io.objects.stored import OBJECTS, OUTLINES, Store, Stored
+from featurestore.io.objects.store import OBJECTS, OUTLINES, Store, StoredObject
 from featurestore.snapshots import collection
 
 ROWS, DIM = 2_000, 512
@@ -37,7 +37,7 @@ def parquet_bytes(content: pa.Table, **how: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-def one(bucket: Bucket, name: str = "e.parquet") -> tuple[Store, Stored]:
+def one(bucket: Bucket, name: str = "e.parquet") -> tuple[Store, StoredObject]:
     store = listing.connect(bucket.root)
     (stored,) = listing.listed(store, f"{bucket.root}/{name}").objects.values()
     return store, stored

@@ -15,7 +15,7 @@ from featurestore.io import cache, downloads
 from featurestore.io.atomic import HOME
 from featurestore.io.objects import fetching, listing, s3
 from featurestore.io.objects.fetching import artifact
-from featurestore.io.objects.stored import NAME, OBJECTS
+from featurestore.io.objects.store import NAME, OBJECTS
 
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
 

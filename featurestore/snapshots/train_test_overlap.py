@@ -1,6 +1,6 @@
-"""Test tiles that a model has seen: those of one snapshot among the training tiles of another.
+"""Test tiles of one snapshot that are among the training tiles of another.
 
-Every kept training tile counts as seen: one that a head was not fitted on has selected something.
+Every kept training tile counts: one that a head was not fitted on has selected something.
 """
 
 import ibis
@@ -15,16 +15,16 @@ from featurestore.snapshots.snapshot import Snapshot
 from featurestore.views.leakage import group_counts, groups_in_train_and_test
 
 GROUPS = ("slide_id", "patient_id")
-TILES = "test tiles with the embedding of a tile that the model was trained on"
+TILES_CHECK = "test tiles with the embedding of a tile that the model was trained on"
 TEST = "test_"
 
 
 def groups_check(group: str) -> str:
-    """Return what must not be of a column of slides or patients."""
+    """Return the name of the check of a column of slides or patients."""
     return f"values of {group} among both test tiles and those that the model was trained on"
 
 
-def seen_groups(training: ir.Table, tested: Snapshot) -> list[Finding]:
+def overlapping_groups(training: ir.Table, tested: Snapshot) -> list[Finding]:
     """Return the slides and patients of test tiles that are among those of training tiles.
 
     Parameters
@@ -35,7 +35,7 @@ def seen_groups(training: ir.Table, tested: Snapshot) -> list[Finding]:
         The snapshot of the test tiles.
     """
     test = engine.read_parquet(training.get_backend(), tested.files(TEST))
-    promised = _promised(tested)
+    undivided = _undivided(tested)
     groups = [name for name in GROUPS if {name} <= {*training.columns} & {*test.columns}]
     counts, test_counts = (group_counts(fates, groups) for fates in (training, test))
     findings = []
@@ -44,12 +44,12 @@ def seen_groups(training: ir.Table, tested: Snapshot) -> list[Finding]:
         with errors.translated():
             count = int(common.count().to_pyarrow().as_py())
             first = common.limit(SHOWN).to_pyarrow()
-        findings.append(finding(groups_check(group), group in promised, count, first))
+        findings.append(finding(groups_check(group), group in undivided, count, first))
     return findings
 
 
-def seen_tiles(trained: Snapshot, tested: Snapshot) -> list[Finding]:
-    """Return what `seen_groups` does, and the test tiles whose embedding was trained on.
+def find_overlap(trained: Snapshot, tested: Snapshot) -> list[Finding]:
+    """Return `overlapping_groups`, and what is found of test tiles whose embedding was trained on.
 
     Parameters
     ----------
@@ -58,25 +58,26 @@ def seen_tiles(trained: Snapshot, tested: Snapshot) -> list[Finding]:
     """
     connection = engine.connect()
     training = engine.read_parquet(connection, trained.files())
-    return [*seen_groups(training, tested), _seen_embeddings(training, trained, tested)]
+    findings = overlapping_groups(training, tested)
+    return [*findings, _overlapping_embeddings(training, trained, tested)]
 
 
-def _seen_embeddings(training: ir.Table, trained: Snapshot, tested: Snapshot) -> Finding:
+def _overlapping_embeddings(training: ir.Table, trained: Snapshot, tested: Snapshot) -> Finding:
     """Look for one embedding under two keys; in one snapshot it has been looked for already."""
-    promised = bool(_promised(tested))
+    promised = bool(_undivided(tested))
     known = trained.findings[-1:] if trained.digest == tested.digest else []
     if known and not known[0].count:  # neither across folds nor in the test set
-        return Finding(TILES, promised, 0, "")
+        return Finding(TILES_CHECK, promised, 0, "")
     test = engine.read_parquet(training.get_backend(), tested.files(TEST))
     one_side = training.mutate(fold=ibis.literal(0))  # or those of two folds are duplicates, too
     matrices = {"": trained.matrices[""], TEST: tested.matrices[TEST]}
     pairs: pa.Table = duplicates({"": one_side, TEST: test}, matrices)
     pairs = pairs.filter(pc.equal(pairs["side"], "test"))
     names = ["slide_id", "x", "y", "other_slide_id", "other_x", "other_y"]
-    return finding(TILES, promised, len(pairs), pairs.select(names))
+    return finding(TILES_CHECK, promised, len(pairs), pairs.select(names))
 
 
-def _promised(tested: Snapshot) -> tuple[str, ...]:
+def _undivided(tested: Snapshot) -> tuple[str, ...]:
     """Return the groups of which the folds' strategy promises that none is on both sides."""
     rules = tested.manifest["rules"]
     grouped = rules["kfold_strategy"] == "stratified_group"

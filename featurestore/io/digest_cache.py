@@ -5,13 +5,13 @@ hashed again. Each entry has a checksum of its own, for a flipped byte makes ano
 """
 
 import hashlib
+import json
 import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +30,11 @@ create table if not exists hashed (
 )
 """
 BY_PATH = "create index if not exists by_path on hashed (path)"
-AT_ONCE = 500  # parameters of a query
+QUERY = """
+select identity, path, sha256, checksum
+from hashed
+where identity in (select value from json_each(?))
+"""
 PATIENCE = 10.0  # seconds to wait for other writers
 OBJECT = -1  # in place of the number of a device
 
@@ -72,26 +76,24 @@ class Identity(NamedTuple):
         return "|".join(map(str, self))
 
 
-def recall(identities: Iterable[Identity]) -> dict[Identity, str]:
-    """Return the SHA-256 of those that are known."""
+def load(identities: Iterable[Identity]) -> dict[Identity, str]:
+    """Return the SHA-256 of those files that are in the cache, by their identities."""
+    by_text = {str(identity): identity for identity in identities}
 
     def ask(connection: sqlite3.Connection) -> dict[Identity, str]:
-        answers = {}
-        for asked in batched({str(one): one for one in identities}.items(), AT_ONCE):
-            by_text = dict(asked)
-            query = "select identity, path, sha256, checksum from hashed where identity in "
-            rows = connection.execute(query + f"({', '.join('?' * len(by_text))})", [*by_text])
-            for text, path, sha256, checksum in rows:
-                if checksum == _checksum(by_text[text], path, sha256):
-                    answers[by_text[text]] = str(sha256)
-        return answers
+        rows = connection.execute(QUERY, [json.dumps([*by_text])])
+        return {
+            by_text[text]: str(sha256)
+            for text, path, sha256, checksum in rows
+            if checksum == _checksum(by_text[text], path, sha256)
+        }
 
     return _use("ro", ask) or {}
 
 
-def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
-    """Keep the SHA-256 of some files, in place of what was known of the same paths."""
-    recorded, rows = recall(one for one, _ in sums.values()), []
+def save(sums: Mapping[Path, tuple[Identity, str]]) -> None:
+    """Save the SHA-256 of some files, in place of entries with the same paths."""
+    recorded, rows = load(identity for identity, _ in sums.values()), []
     for file, (one, sha256) in sums.items():
         if recorded.get(one) != sha256:
             path = os.fsencode(file.resolve())
@@ -99,7 +101,7 @@ def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
     if not rows:
         return
 
-    def keep(connection: sqlite3.Connection) -> None:
+    def insert(connection: sqlite3.Connection) -> None:
         connection.execute(TABLE)
         connection.execute(BY_PATH)
         connection.executemany("delete from hashed where path = ?", [row[1:2] for row in rows])
@@ -108,42 +110,35 @@ def record(sums: Mapping[Path, tuple[Identity, str]]) -> None:
     with suppress(OSError):  # a reader may not be allowed to write
         HOME.mkdir(exist_ok=True)
         (HOME / FILE).open("ab").close()  # sqlite itself would keep a group from writing
-    _use("rw", keep)
+    _use("rw", insert)
 
 
 def exists() -> bool:
-    """Return whether anything was ever recorded here."""
+    """Return whether anything was ever saved here."""
     return (HOME / FILE).exists()
 
 
 def remove() -> None:
-    """Remove all that is recorded, and the folder if it is empty: files are hashed again."""
+    """Remove the cache, and its folder if that is empty: files are hashed again."""
     (HOME / FILE).unlink(missing_ok=True)
     with suppress(OSError):  # not empty
         HOME.rmdir()
 
 
-def forget_gone() -> int:
+def drop_stale() -> int:
     """Drop the entries of files that are gone or were changed; return how many.
 
     Those of objects stay: their content never changes, and to ask for it again is dear.
     """
 
-    def forget(connection: sqlite3.Connection) -> int:
+    def drop(connection: sqlite3.Connection) -> int:
         rows = connection.execute("select identity, path from hashed").fetchall()
         kept = f"{OBJECT}|"
         gone = [(key,) for key, path in rows if not key.startswith(kept) and _now(path) != key]
         connection.executemany("delete from hashed where identity = ?", gone)
         return len(gone)
 
-    return _use("rw", forget) or 0
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Yield items in groups of a size; itertools has it from Python 3.12 on."""
-    iterator = iter(items)
-    while group := tuple(islice(iterator, size)):
-        yield group
+    return _use("rw", drop) or 0
 
 
 def _now(path: bytes) -> str | None:

@@ -1,19 +1,19 @@
-"""What an earlier run has left in the environment, or in this process, and MLflow would follow."""
+"""State of an earlier run, in the environment or in this process, that would lead MLflow astray."""
 
 import os
 import warnings
 
 from featurestore.errors import FeatureStoreWarning
 
-LEFT_OVER = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
+VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_EXPERIMENT_NAME")
 """Variables by which MLflow would record a run in another run, model or experiment."""
 
 
-def forget_left_over(experiment: str) -> None:
-    """Take what would lead a run elsewhere out of the environment and of MLflow; warn of it."""
+def clear_stale_state(experiment: str) -> None:
+    """Remove such state, with a warning: a run is to be one of its own, in its own experiment."""
     import mlflow
 
-    left = {name: os.environ.pop(name) for name in LEFT_OVER if os.environ.get(name)}
+    left = {name: os.environ.pop(name) for name in VARIABLES if os.environ.get(name)}
     if left.get("MLFLOW_EXPERIMENT_NAME") == experiment:
         del left["MLFLOW_EXPERIMENT_NAME"]
     if active := mlflow.active_run():

@@ -11,8 +11,13 @@ from featurestore.io import names
 from featurestore.printing import counted
 from featurestore.snapshots.collection import opened
 from featurestore.snapshots.leakage import Finding
-from featurestore.snapshots.seen import GROUPS, TILES, groups_check, seen_groups, seen_tiles
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.snapshots.train_test_overlap import (
+    TILES_CHECK,
+    find_overlap,
+    groups_check,
+    overlapping_groups,
+)
 from featurestore.store import FeatureStore
 from train.config.load import recorded
 from train.config.schema import Config
@@ -20,23 +25,25 @@ from train.config.store import open_store
 from train.models.checkpoint import TrainedModel
 from train.tracking.runs import RunRecord, load_run
 
-METRICS = {groups_check(group): f"leakage/trained_{name}"
-           for group, name in zip(GROUPS, ("slides", "patients"), strict=True)}  # fmt: skip
-METRICS[TILES] = "leakage/trained_tiles"
+SLIDES_CHECK, PATIENTS_CHECK = groups_check("slide_id"), groups_check("patient_id")
+METRICS = {
+    SLIDES_CHECK: "leakage/trained_slides",
+    PATIENTS_CHECK: "leakage/trained_patients",
+    TILES_CHECK: "leakage/trained_tiles",
+}
 """The metric of each check."""
-NOUNS = {groups_check("slide_id"): "slide", groups_check("patient_id"): "patient",
-         TILES: "embedding"}  # fmt: skip
+NOUNS = {SLIDES_CHECK: "slide", PATIENTS_CHECK: "patient", TILES_CHECK: "embedding"}
 """What each check counts."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainTestOverlap:
     """What is known of the test tiles that a model was trained on.
 
     Parameters
     ----------
     trained_on
-        By what it is known what the model was trained on, for people; empty where it is not.
+        What the model was trained on, for people; empty where it is not known.
     findings
         What was looked for, and how much of it there is.
     unknown
@@ -62,17 +69,19 @@ class Seen:
         return {METRICS[finding.check]: finding.count for finding in self.findings}
 
 
-def seen_in_fit(snapshots: Sequence[Snapshot]) -> Seen:
-    """Return what a final head has seen of the test tiles of its own snapshots."""
-    findings = [finding for one in snapshots for finding in seen_tiles(one, one)]
+def overlap_of_fit(snapshots: Sequence[Snapshot]) -> TrainTestOverlap:
+    """Return the test tiles of a fit's own snapshots that its final head was trained on."""
+    findings = [finding for one in snapshots for finding in find_overlap(one, one)]
     most = {}  # of several variants of the rules
     for finding in sorted(findings, key=lambda finding: finding.count):
         most[finding.check] = finding
-    return Seen(_named(snapshots[0]), tuple(most.values()))
+    return TrainTestOverlap(_named(snapshots[0]), tuple(most.values()))
 
 
-def seen_in_training(model: TrainedModel, config: Config, tested: Snapshot) -> Seen:
-    """Return what a checkpoint has seen of the test tiles of a snapshot.
+def overlap_of_checkpoint(
+    model: TrainedModel, config: Config, tested: Snapshot
+) -> TrainTestOverlap:
+    """Return the test tiles of a snapshot that a checkpoint was trained on.
 
     It was trained on the snapshot that it names, or that its run recorded. Where that is not on
     this machine any more, the tiles that the run recorded are read again.
@@ -84,7 +93,7 @@ def seen_in_training(model: TrainedModel, config: Config, tested: Snapshot) -> S
         with suppress(ArtifactError):
             trained = trained or opened(digest)
         if trained:
-            return Seen(_named(trained), tuple(seen_tiles(trained, tested)))
+            return TrainTestOverlap(_named(trained), tuple(find_overlap(trained, tested)))
     store = _recorded_store(record)
     if record and store:
         training = store.view("tiles").mutate(dropped_by=ibis.null("string"))
@@ -92,10 +101,10 @@ def seen_in_training(model: TrainedModel, config: Config, tested: Snapshot) -> S
             f"snapshot {digest[:16]}, which it was trained on, is not here, so no embedding could "
             "be compared" if digest else "no embedding could be compared"
         )  # fmt: skip
-        groups = tuple(seen_groups(training, tested))
-        return Seen(f"the tiles that run {record.run} recorded", groups, unknown)
+        groups = tuple(overlapping_groups(training, tested))
+        return TrainTestOverlap(f"the tiles that run {record.run} recorded", groups, unknown)
     missing = f": snapshot {digest[:16]} is not here" if digest else " is not recorded with it"
-    return Seen("", unknown=f"what the checkpoint was trained on{missing}")
+    return TrainTestOverlap("", unknown=f"what the checkpoint was trained on{missing}")
 
 
 def _named(snapshot: Snapshot) -> str:

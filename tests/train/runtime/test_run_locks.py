@@ -14,7 +14,7 @@ from conftest import TABLES
 from featurestore.errors import ArtifactError
 from featurestore.io import cache
 from train import probe
-from train.runtime import places
+from train.runtime import run_locks
 from train.runtime.fit_state import FileCheckpointer
 
 Probe = Callable[..., int]
@@ -33,10 +33,10 @@ def left(folder: Path) -> None:
 
 @pytest.mark.parametrize("resume", [False, "auto"])
 def test_a_second_run_gets_a_state_of_its_own(resume: bool | str):
-    first, one, _ = places.find(BASE, False, resumable)
+    first, one, _ = run_locks.lock_state(BASE, False, resumable)
     left(first)
-    second, two, goes_on = places.find(BASE, resume, resumable)
-    third, three, _ = places.find(BASE, False, resumable)
+    second, two, goes_on = run_locks.lock_state(BASE, resume, resumable)
+    third, three, _ = run_locks.lock_state(BASE, False, resumable)
     assert not goes_on
     names = [folder.name for folder in (first, second, third)]
     assert names == [BASE.name, f"{BASE.name}-2", f"{BASE.name}-3"]
@@ -48,25 +48,25 @@ def test_a_second_run_gets_a_state_of_its_own(resume: bool | str):
 
 
 def test_what_is_still_running_is_not_resumed():
-    folder, taken, _ = places.find(BASE, False, resumable)
+    folder, taken, _ = run_locks.lock_state(BASE, False, resumable)
     left(folder)
     with pytest.raises(ArtifactError) as refusal:
-        places.find(BASE, True, resumable)
+        run_locks.lock_state(BASE, True, resumable)
     assert "still running" in str(refusal.value)
     assert f"process {os.getpid()} on {socket.gethostname()} works in {folder}" in str(
         refusal.value
     )
     taken.close()
-    assert places.find(BASE, True, resumable)[::2] == (BASE, True)
+    assert run_locks.lock_state(BASE, True, resumable)[::2] == (BASE, True)
 
 
 def test_a_killed_run_is_resumed_beside_one_that_runs():
-    one = places.find(BASE, False, resumable)[1]
-    two = places.find(BASE, False, resumable)
+    one = run_locks.lock_state(BASE, False, resumable)[1]
+    two = run_locks.lock_state(BASE, False, resumable)
     left(BASE)
     left(two[0])
     two[1].close()  # as the system does for who is killed
-    place, _, goes_on = places.find(BASE, True, resumable)
+    place, _, goes_on = run_locks.lock_state(BASE, True, resumable)
     assert (place, goes_on) == (two[0], True)
     one.close()
 
@@ -80,21 +80,21 @@ def test_the_lock_of_a_killed_process_goes_with_it():
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert BASE.with_suffix(".lock").exists()
-    folder, taken, _ = places.find(BASE, False, resumable)
+    folder, taken, _ = run_locks.lock_state(BASE, False, resumable)
     assert folder == BASE
     taken.close()
     assert not Path("fits").exists() or not list(Path("fits").iterdir())
 
 
 def test_an_output_is_one_runs():
-    taken = places.output(Path("new/out"))
+    taken = run_locks.lock_output(Path("new/out"))
     with pytest.raises(ArtifactError, match="Another run writes to new/out"):
-        places.output(Path("new/out"))
+        run_locks.lock_output(Path("new/out"))
     taken.close()
     assert not Path("new").exists()  # nothing was written
     Path("file").write_text("")
     with pytest.raises(ArtifactError, match="file cannot be written"):
-        places.output(Path("file"))
+        run_locks.lock_output(Path("file"))
 
 
 @pytest.fixture

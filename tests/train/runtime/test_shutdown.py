@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT
 
 from featurestore.errors import ArtifactError, FeatureStoreError
-from train.runtime.ending import Ended, Ending, LostError, Rank, Stopped
-from train.runtime.lifeline import OPTIONS, Lifeline, Peer, accept, joined, listener
+from train.runtime.peers import KEEPALIVE, Peer, PeerConnections, accept_peers, connect, listen
+from train.runtime.shutdown import LostProcessError, ProcessExit, Rank, Shutdown, Stopped
 
 KEPT = "5 epochs of the fit in head.pt"
 
@@ -35,11 +35,11 @@ def started(code: str, *argv: str, folder: Path = ROOT) -> subprocess.Popen[str]
 
 WORKER = """
 import signal, sys, time
-from train.runtime import ending
-ending.ECHO = 0.5
+from train.runtime import shutdown
+shutdown.REPEAT_WINDOW = 0.5
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-with ending.watched(True) as end:
-    end.left = lambda: ["5 epochs of the fit in head.pt"]
+with shutdown.handle_signals(True) as end:
+    end.saved_state = lambda: ["5 epochs of the fit in head.pt"]
     try:
         try:
             print("ready", flush=True)
@@ -48,7 +48,7 @@ with ending.watched(True) as end:
             time.sleep({leaving})  # closes what is open
             print("left", flush=True)
     except BaseException as error:
-        sys.exit(end.close(error))
+        sys.exit(end.report(error))
 """
 
 
@@ -80,14 +80,14 @@ def test_who_waits_for_a_rank_that_is_gone_is_ended():
     """Its main thread sits in C code and takes no signal; the run's status is set all the same."""
     process = started("""
         import signal, time
-        from train.runtime import ending
-        ending.GRACE = 0.4
+        from train.runtime import shutdown
+        shutdown.GRACE = 0.4
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        with ending.watched(True) as end:
-            end.left = lambda: ["5 epochs of the fit in head.pt"]
-            end.mark = lambda status: print(status, flush=True)
+        with shutdown.handle_signals(True) as end:
+            end.saved_state = lambda: ["5 epochs of the fit in head.pt"]
+            end.set_run_status = lambda status: print(status, flush=True)
             print("ready", flush=True)
-            end.hear(ending.Ended(1, None, "Rank 1 is gone", "no word"))
+            end.on_peer_exit(shutdown.ProcessExit(1, None, "Rank 1 is gone", "no word"))
             time.sleep(60)
     """)
     out, err = process.communicate(timeout=30)
@@ -119,85 +119,86 @@ def test_a_process_ends_with_its_launcher(tmp_path: Path):
     assert process.communicate(timeout=30)[0] == ""  # once the script has closed it as well
 
 
-GONE = Ended(1, None, "Rank 1 (process 7 on node) is gone", "no word")
-FAILED = Ended(1, 1, "Rank 1 (process 7 on node) failed: ValueError", "boom")
-REFUSED = Ended(1, 2, "No tile is left", "0 tiles", "loosen the thresholds")
+GONE = ProcessExit(1, None, "Rank 1 (process 7 on node) is gone", "no word")
+FAILED = ProcessExit(1, 1, "Rank 1 (process 7 on node) failed: ValueError", "boom")
+REFUSED = ProcessExit(1, 2, "No tile is left", "0 tiles", "loosen the thresholds")
 
 
 @pytest.mark.parametrize(
-    ("news", "kind", "words"),
+    ("peer_exit", "kind", "words"),
     [
-        (GONE, LostError, "run the same command again with resume=true"),
-        (FAILED, LostError, "found: boom; kept: 5 epochs of the fit in head.pt"),
-        (FAILED, LostError, "mend what its traceback says, then run the same command again"),
+        (GONE, LostProcessError, "run the same command again with resume=true"),
+        (FAILED, LostProcessError, "found: boom; kept: 5 epochs of the fit in head.pt"),
+        (FAILED, LostProcessError, "mend what its traceback says, then run the same command again"),
         (REFUSED, FeatureStoreError, "to do: loosen the thresholds"),
-        (Ended(1, 143), Stopped, "15"),
+        (ProcessExit(1, 143), Stopped, "15"),
     ],
 )
-def test_what_comes_of_another_end_is_told_as_that(news: Ended, kind: type, words: str):
+def test_what_comes_of_another_end_is_told_as_that(peer_exit: ProcessExit, kind: type, words: str):
     """Torch says that a connection is closed; the cause is what a person wants to know."""
-    ending = Ending(speaks=True)
-    ending.rank, ending.left = Rank(0, 2, 0), lambda: [KEPT]
-    ending._done.set()  # nobody is to be interrupted here
-    ending.hear(news)
+    shutdown = Shutdown(prints_errors=True)
+    shutdown.rank, shutdown.saved_state = Rank(0, 2, 0), lambda: [KEPT]
+    shutdown._finished.set()  # nobody is to be interrupted here
+    shutdown.on_peer_exit(peer_exit)
     error = RuntimeError("Connection closed by peer")
     with pytest.raises(kind) as raised:
-        ending.begin(RuntimeError, error, None)
+        shutdown.begin(RuntimeError, error, None)
     assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("error", "last"),
     [
-        (ArtifactError("a", found="b", fix="c"), Ended(3, 2, "a", "b", "c")),
-        (KeyboardInterrupt(), Ended(3, 130)),
-        (Stopped(signal.SIGTERM), Ended(3, 143)),
-        (None, Ended(3, 0)),
+        (ArtifactError("a", found="b", fix="c"), ProcessExit(3, 2, "a", "b", "c")),
+        (KeyboardInterrupt(), ProcessExit(3, 130)),
+        (Stopped(signal.SIGTERM), ProcessExit(3, 143)),
+        (None, ProcessExit(3, 0)),
     ],
 )
-def test_last_words(error: BaseException | None, last: Ended):
-    ending, messages = Ending(speaks=False), []
-    ending.rank, ending.say = Rank(3, 1, 0), messages.append
-    ending.begin(type(error) if error else None, error, None)
-    ending.begin(None, None, None)  # there is one ending
+def test_last_words(error: BaseException | None, last: ProcessExit):
+    shutdown, messages = Shutdown(prints_errors=False), []
+    shutdown.rank, shutdown.notify_peers = Rank(3, 1, 0), messages.append
+    shutdown.begin(type(error) if error else None, error, None)
+    shutdown.begin(None, None, None)  # there is one shutdown
     assert messages == [last]
 
 
 def test_an_exception_of_any_kind_is_told_and_shown_where_it_was(
     capsys: pytest.CaptureFixture[str],
 ):
-    ending, messages = Ending(speaks=True), []
-    ending.rank, ending.say = Rank(0, 1, 0), messages.append
+    shutdown, messages = Shutdown(prints_errors=True), []
+    shutdown.rank, shutdown.notify_peers = Rank(0, 1, 0), messages.append
     error = MemoryError("no room\nat all")
-    ending.begin(MemoryError, error, None)
+    shutdown.begin(MemoryError, error, None)
     [last] = messages
     assert (last.status, last.found) == (1, "no room")
     assert last.wrong.startswith("Rank 0 (process ")
     assert last.wrong.endswith("failed: MemoryError")
     with pytest.raises(MemoryError):
-        ending.close(error)
+        shutdown.report(error)
     assert capsys.readouterr().err == ""
 
 
 # -- the connections -----------------------------------------------------------------------------
 
 
-def star(number: int) -> tuple[list[Lifeline], list[Queue[Ended]]]:
+def star(number: int) -> tuple[list[PeerConnections], list[Queue[ProcessExit]]]:
     """Return connected processes and what each is told; one without the token comes first."""
-    with listener("localhost") as door:
-        port = door.getsockname()[1]
+    with listen("localhost") as server:
+        port = server.getsockname()[1]
         stranger = socket.create_connection(("127.0.0.1", port))
         stranger.sendall(b'{"token": "guessed", "rank": 1, "name": "rank 1"}\n')
         peers: list = []
-        meeting = threading.Thread(target=accept, args=(door, "token", number - 1, peers))
-        meeting.start()
-        links = [joined("127.0.0.1", port, "token", Rank(n, number)) for n in range(1, number)]
-        meeting.join(30)
+        arguments = (server, "token", number - 1, peers)
+        accepting = threading.Thread(target=accept_peers, args=arguments)
+        accepting.start()
+        links = [connect("127.0.0.1", port, "token", Rank(n, number)) for n in range(1, number)]
+        accepting.join(30)
         stranger.close()
-    heard: list[Queue[Ended]] = [Queue() for _ in range(number)]
-    first = Lifeline(0, peers, heard[0].put)
+    heard: list[Queue[ProcessExit]] = [Queue() for _ in range(number)]
+    first = PeerConnections(0, peers, heard[0].put)
     others = [
-        Lifeline(n, [Peer(0, "rank 0 (process 1 on node)", link)], heard[n].put)
+        PeerConnections(n, [Peer(0, "rank 0 (process 1 on node)", link)], heard[n].put)
         for n, link in enumerate(links, 1)
     ]
     return [first, *others], heard
@@ -208,19 +209,19 @@ def test_all_hear_of_a_process_that_is_gone(dying: int):
     lines, heard = star(3)
     lines[dying].close()  # without a word, as the system does for who is killed
     for rank in {0, 1, 2} - {dying}:
-        news = heard[rank].get(timeout=10)
-        assert (news.rank, news.status) == (dying, None)
-        assert news.wrong.startswith(f"Rank {dying} (process ")
+        peer_exit = heard[rank].get(timeout=10)
+        assert (peer_exit.rank, peer_exit.status) == (dying, None)
+        assert peer_exit.wrong.startswith(f"Rank {dying} (process ")
     for line in lines:
         line.close()
 
 
 def test_last_words_reach_all_and_who_has_done_is_not_missed():
     lines, heard = star(3)
-    lines[1].say(Ended(1, 0))
+    lines[1].send(ProcessExit(1, 0))
     lines[1].close()
     last = replace(FAILED, rank=2)
-    lines[2].say(last)
+    lines[2].send(last)
     assert heard[0].get(timeout=10) == last
     assert all(queue.empty() for queue in heard)
     for line in lines:
@@ -236,20 +237,21 @@ def test_a_cut_network_is_noticed():
         pytest.skip("needs a network namespace")
     code = """
         import subprocess, threading, queue
-        from train.runtime import lifeline
-        from train.runtime.ending import Rank
-        lifeline.OPTIONS = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 1,
+        from train.runtime import peers as connections
+        from train.runtime.shutdown import Rank
+        connections.KEEPALIVE = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 1,
                             "TCP_USER_TIMEOUT": 2000}
         loopback = ["ip", "link", "set", "lo"]
         subprocess.run([*loopback, "up"], check=True)
         peers, heard = [], queue.Queue()
-        with lifeline.listener("localhost") as door:
-            port = door.getsockname()[1]
-            meeting = threading.Thread(target=lifeline.accept, args=(door, "token", 1, peers))
-            meeting.start()
-            link = lifeline.joined("127.0.0.1", port, "token", Rank(1, 2))
-            meeting.join()
-        lifeline.Lifeline(0, peers, heard.put)
+        with connections.listen("localhost") as server:
+            port = server.getsockname()[1]
+            arguments = (server, "token", 1, peers)
+            accepting = threading.Thread(target=connections.accept_peers, args=arguments)
+            accepting.start()
+            link = connections.connect("127.0.0.1", port, "token", Rank(1, 2))
+            accepting.join()
+        connections.PeerConnections(0, peers, heard.put)
         subprocess.run([*loopback, "down"], check=True)
         print("ready", flush=True)
         print(heard.get(timeout=20).found, flush=True)
@@ -260,5 +262,5 @@ def test_a_cut_network_is_noticed():
 
 @pytest.mark.slow
 def test_silence_of_half_a_minute_is_the_most():
-    asked = OPTIONS["TCP_KEEPIDLE"] + OPTIONS["TCP_KEEPINTVL"] * OPTIONS["TCP_KEEPCNT"]
-    assert asked == OPTIONS["TCP_USER_TIMEOUT"] / 1000 == 30
+    asked = KEEPALIVE["TCP_KEEPIDLE"] + KEEPALIVE["TCP_KEEPINTVL"] * KEEPALIVE["TCP_KEEPCNT"]
+    assert asked == KEEPALIVE["TCP_USER_TIMEOUT"] / 1000 == 30

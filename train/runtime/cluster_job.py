@@ -14,8 +14,8 @@ PORT = 29500  # at which the processes of several nodes meet
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run on a cluster; called on each node, it is that node's part of it.
+class ClusterJob:
+    """A run on a cluster. Calling it on a node runs that node's part.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class Job:
         if self.nodes > 1:
             launch += ["--machine_rank", rank, "--main_process_ip", host]
             launch += ["--main_process_port", str(PORT)]
-        return [*launch, script, *self.given()]
+        return [*launch, script, *self.probe_arguments()]
 
-    def given(self) -> list[str]:
+    def probe_arguments(self) -> list[str]:
         """Return the arguments of train/probe.py, with those that let it go on."""
         return [*self.arguments, f"tracking.run_name={self.name}", "resume=auto"]
 

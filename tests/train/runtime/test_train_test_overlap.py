@@ -24,7 +24,7 @@ from train.config.store import open_store
 from train.config.text import text
 from train.models import checkpoint
 from train.reports.training import of_evaluated
-from train.runtime import inputs, seen
+from train.runtime import inputs, train_test_overlap
 from train.runtime.snapshots import make_snapshots
 from train.tracking.runs import RunRecord
 from train.tracking.tracker import NullTracker
@@ -107,7 +107,9 @@ def test_what_was_trained_on_is_found_among_test_tiles(
     assert model.snapshot
     config = load(arguments({}, *argv))
     [test_tiles] = make_snapshots(config, [open_store(config)], Rows(None))
-    result = seen.seen_in_training(replace(model, snapshot=None), config, test_tiles)
+    result = train_test_overlap.overlap_of_checkpoint(
+        replace(model, snapshot=None), config, test_tiles
+    )
     training = of_evaluated(model, "test", result.doubt)
     assert (result.findings, training.verdict) == ((), "not known")
     assert training.facts["untouched number"] == (
@@ -120,17 +122,21 @@ def test_what_was_trained_on_is_found_among_test_tiles(
     store.view("tiles")
     digest = store.sources.digests()["tiles"][1]
     config = replace(config, checkpoint="runs:/x/y")
-    monkeypatch.setattr(seen, "load_run", lambda _: record(trained, digest))
-    result = seen.seen_in_training(replace(model, snapshot="f" * 64), config, test_tiles)
+    monkeypatch.setattr(train_test_overlap, "load_run", lambda _: record(trained, digest))
+    result = train_test_overlap.overlap_of_checkpoint(
+        replace(model, snapshot="f" * 64), config, test_tiles
+    )
     assert [result.metrics.get(name) for name in METRICS] == [2, 1, None]
     assert result.doubt.startswith("none: ")
-    monkeypatch.setattr(seen, "load_run", lambda _: record(trained, "0" * 64))
-    result = seen.seen_in_training(replace(model, snapshot="f" * 64), config, test_tiles)
+    monkeypatch.setattr(train_test_overlap, "load_run", lambda _: record(trained, "0" * 64))
+    result = train_test_overlap.overlap_of_checkpoint(
+        replace(model, snapshot="f" * 64), config, test_tiles
+    )
     assert (result.findings, result.doubt.partition(":")[0]) == ((), "not known")
 
     cohort(["t0", "t1", "t2", "t3"], ["q0", "q1", "q2", "q3"], 100.0)
     [test_tiles] = make_snapshots(config, [open_store(config)], Rows(None))
-    result = seen.seen_in_training(model, config, test_tiles)
+    result = train_test_overlap.overlap_of_checkpoint(model, config, test_tiles)
     assert [result.metrics[name] for name in METRICS] == [0, 0, 0]
     training = of_evaluated(model, "test", result.doubt)
     assert (result.doubt, training.verdict) == ("", "best/test/*")

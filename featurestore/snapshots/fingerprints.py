@@ -1,4 +1,4 @@
-"""Digests of what is meant: of code whatever its comments, of rows whatever file they lie in."""
+"""Digests of code, whatever its comments, and of rows, whatever files they lie in."""
 
 import ast
 import functools
@@ -25,13 +25,13 @@ FATE = {
 
 
 @functools.cache
-def code(*modules: str) -> str:
-    """Return the SHA-256 of some modules of this package, see `source`."""
+def of_code(*modules: str) -> str:
+    """Return the SHA-256 of some modules of this package, see `of_source`."""
     files = (importlib.resources.files("featurestore") / f"{name}.py" for name in modules)
-    return source(*(file.read_bytes() for file in files))
+    return of_source(*(file.read_bytes() for file in files))
 
 
-def source(*texts: bytes) -> str:
+def of_source(*texts: bytes) -> str:
     """Return the SHA-256 of the definitions in some source texts.
 
     Comments, docstrings and imports are left out, and so is which text a definition is in: none of
@@ -42,19 +42,19 @@ def source(*texts: bytes) -> str:
         tree = ast.parse(text)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [line for line in node.body if not _is_aside(line)]
+                node.body = [line for line in node.body if not _is_import_or_docstring(line)]
         definitions += [ast.dump(line) for line in tree.body]
     return hashlib.sha256("\n".join(sorted(definitions)).encode()).hexdigest()
 
 
-def _is_aside(line: ast.stmt) -> bool:
-    """Return whether a statement is an import or a bare string: documentation."""
+def _is_import_or_docstring(line: ast.stmt) -> bool:
+    """Return whether a statement is an import or a bare string."""
     if isinstance(line, ast.Import | ast.ImportFrom):
         return True
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
 
-def rows(fates: Sequence[Path]) -> str:
+def of_rows(fates: Sequence[Path]) -> str:
     """Return the SHA-256 of fates, whatever other columns they have.
 
     Parameters
@@ -68,14 +68,14 @@ def rows(fates: Sequence[Path]) -> str:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=list(hashes)):
                 for name, both in hashes.items():
-                    for one, content in zip(both, _bytes(batch[name], name), strict=True):
-                        one.update(content)
+                    for sha256, content in zip(both, _bytes(batch[name], name), strict=True):
+                        sha256.update(content)
     lines = (f"{name}:{a.hexdigest()}:{b.hexdigest()}\n" for name, (a, b) in hashes.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _bytes(column: pa.Array, name: str) -> tuple[bytes | memoryview, bytes | memoryview]:
-    """Return a column's values, and what tells nulls and the ends of texts."""
+    """Return the bytes of a column's values, and those of its nulls and lengths of texts."""
     column = column.cast(FATE[name])
     if pa.types.is_integer(column.type):
         valid = np.asarray(column.is_valid())

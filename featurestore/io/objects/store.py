@@ -23,7 +23,7 @@ LINK = re.compile(rf"(?:.*/)?({OBJECTS}|{OUTLINES})/([0-9a-f]+)/{NAME}")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """An object with one content: all that another process or machine needs to read it.
 
     Parameters
@@ -80,7 +80,7 @@ def entry_of(file: Path) -> tuple[str, str] | None:
     return (link[1], link[2]) if link else None
 
 
-def object_behind(file: Path) -> Stored | None:
+def object_behind(file: Path) -> StoredObject | None:
     """Return the object that a file of an artifact, or its outline, was fetched from.
 
     None where the file is no object, or was fetched before that was written beside it.
@@ -88,7 +88,7 @@ def object_behind(file: Path) -> Stored | None:
     if entry_of(file) is None:
         return None
     record = file.resolve().parent / RECORD
-    return Stored(**json.loads(record.read_bytes())["object"]) if record.exists() else None
+    return StoredObject(**json.loads(record.read_bytes())["object"]) if record.exists() else None
 
 
 class Store(Protocol):
@@ -96,22 +96,22 @@ class Store(Protocol):
 
     root: str
 
-    def named(self, key: str) -> Iterable[Stored]:
+    def list_key(self, key: str) -> Iterable[StoredObject]:
         """Return the object of a key and those below it, and maybe others."""
 
-    def beginning(self, prefix: str) -> Iterable[Stored]:
+    def list_prefix(self, prefix: str) -> Iterable[StoredObject]:
         """Return the objects whose keys begin with a prefix, and maybe others."""
 
-    def read(self, stored: Stored, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, stored: StoredObject, start: int, stop: int) -> Iterator[bytes]:
         """Yield some bytes of an object, refusing one of another content."""
 
-    def is_whole(self, stored: Stored, file: Path) -> bool:
+    def is_whole(self, stored: StoredObject, file: Path) -> bool:
         """Return whether a file of the right size is what the store has, as far as it says."""
 
     def write(self, key: str, file: Path, once: bool) -> None:
         """Write an object; with ``once`` one that is there already stays."""
 
-    def remove(self, stored: Stored) -> None:
+    def remove(self, stored: StoredObject) -> None:
         """Remove an object; one that is gone already is no error."""
 
     def refusal(self, uri: str, error: Exception) -> ArtifactError | None:
