@@ -1,6 +1,8 @@
 """FeatureStore: artifacts, views by name, what training asks for, and questions in SQL."""
 
 import html
+import os
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +39,8 @@ class FeatureStore:
 
     Views are lazy Ibis tables, made when first asked for: ``store.view("labels")``. Those of the
     held-out tiles bear the prefix ``test_``. Files and digests of the artifacts are those of
-    ``store.sources`` (`featurestore.io.sources.Sources`).
+    ``store.sources`` (`featurestore.io.sources.Sources`). A store belongs to the thread that opened
+    it; its tables are joined with others of its own, or with `ibis.memtable` of whatever else.
 
     Parameters
     ----------
@@ -97,7 +100,34 @@ class FeatureStore:
         self.connection = engine.connect(threads, memory_limit, temp_folder, spec.backend, database)
         self.remember = remember
         self.artifacts = Artifacts(spec, self.sources, self.connection)
-        self.graph = ViewGraph(self.artifacts, database, remember=remember, logged_folds=folds)
+        self._graph = ViewGraph(self.artifacts, database, remember=remember, logged_folds=folds)
+        self._opened_in = os.getpid(), threading.get_ident()
+
+    @property
+    def graph(self) -> ViewGraph:
+        """What the views are made of.
+
+        Raises
+        ------
+        QueryError
+            This is another thread, or process, than the one that opened the store: engines hang
+            there rather than answer.
+        """
+        if self._opened_in != (os.getpid(), threading.get_ident()):
+            raise QueryError(
+                "A store is asked by the thread that opened it alone",
+                found=f"thread {threading.current_thread().name!r} of process {os.getpid()}",
+                fix="open one there: FeatureStore(store.spec)",
+            )
+        return self._graph
+
+    def __getstate__(self) -> object:
+        """Refuse to be pickled: an engine runs in one process."""
+        raise QueryError(
+            "A store cannot be sent to another process",
+            found="an open engine",
+            fix="send store.spec, and open it there: FeatureStore(spec)",
+        )
 
     # -- views ---------------------------------------------------------------------------------
 

@@ -2,11 +2,12 @@
 
     python train/replay.py models:/tissue-probe/7
     python train/replay.py RUN data.tiles=/new/place/kfold_tiles.parquet
+    python train/replay.py RUN data.snapshot=RUN
 
 Takes a registered model, or the id of a run; further arguments change the recorded configuration,
-for artifacts that have moved, and say where MLflow is (tracking.uri=...). Compares the digests of
-the data and every figure that the run has recorded of its model; the verdict comes first. Exit
-status 0: all are the same; 3: a figure or the data differ; 2: it cannot be replayed.
+for artifacts that have moved or changed since, and say where MLflow is (tracking.uri=...). Compares
+the digests of the data and every figure that the run has recorded of its model; the verdict comes
+first. Exit status 0: all are the same; 3: a figure or the data differ; 2: it cannot be replayed.
 """
 
 import sys
@@ -80,7 +81,7 @@ from train.models import checkpoint
 from train.models.checkpoint import TrainedModel
 from train.predictions.table import KEYS, Predictions
 from train.reports.replayed import show_data, show_figures, show_run
-from train.runtime.snapshots import inputs_of, make_snapshots
+from train.runtime.snapshots import inputs_of, make_snapshots, still_here
 from train.tracking import registered_models
 from train.tracking.runs import FOLDS, INTERVALS, RunRecord, load_run
 
@@ -134,6 +135,8 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     console.print(verdict, soft_wrap=True)
     show_run(record, changes, console)
     show_data(record, same, read | {"snapshot": snapshot.digest}, console)
+    if same["snapshot"] is False and (own := still_here(record)):
+        console.print(f"what it was trained on is here still: replay it with data.snapshot={own}")
     show_figures(rows, console)
     if earlier:
         console.print("its intervals were made in another way: they are not compared")

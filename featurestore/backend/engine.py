@@ -61,9 +61,12 @@ def connect(
         return spark_connection(threads, temp_folder)
     limits: dict[str, object] = {"threads": threads, "memory_limit": memory_limit}
     limits["temp_directory"] = temp_folder
+    # Ibis tells engines apart by the name of their database: without one of its own, a view of one
+    # store would be looked up, by its name, in another.
+    own = ":memory:" + ibis.util.gen_name("store")
     with translated():
         connection = ibis.duckdb.connect(
-            ":memory:" if database is None else database,
+            own if database is None else database,
             **{k: v for k, v in limits.items() if v is not None},
         )
         for statement in settings():

@@ -44,6 +44,8 @@ def _advice(error: duckdb.Error) -> str:
         return "give it more memory (memory_limit=...) or fewer threads"
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
         return "`featurestore views` lists the views and their columns"
+    if isinstance(error, duckdb.ConnectionException):
+        return "open the store again: FeatureStore(store.spec)"
     if isinstance(error, duckdb.IOException):
         return "check that the files are whole and that the disk has room"
     return "correct the query or the data that it reads"

@@ -10,13 +10,15 @@ from featurestore.io.walk import SUFFIXES
 from featurestore.store import FeatureStore
 
 
-def check(store: FeatureStore, path: Path) -> None:
+def check(store: FeatureStore, path: Path, fix: str = "name another file") -> None:
     """Refuse a path at which an output would replace a file of an artifact, or become one.
 
     Parameters
     ----------
     path
         Where a file is to be written.
+    fix
+        What to do instead.
 
     Raises
     ------
@@ -25,31 +27,28 @@ def check(store: FeatureStore, path: Path) -> None:
     """
     for name, uris in store.spec.uris().items():
         for uri in [uris] if isinstance(uris, str) else uris:
-            if urlsplit(uri).scheme in ("", "file"):
-                _check(store, path, name, uri)
+            is_local = urlsplit(uri).scheme in ("", "file")
+            if is_local and (reason := _reason(store, path, name, uri)):
+                raise ArtifactError(
+                    f"{path} is a place of the artifacts that are asked", found=reason, fix=fix
+                )
 
 
-def _check(store: FeatureStore, path: Path, name: str, uri: str) -> None:
+def _reason(store: FeatureStore, path: Path, name: str, uri: str) -> str | None:
+    """Return why a path is one of an artifact, in words, if it is."""
     folder = Path(local_path(find.asked(uri)[0]))
     # What is not there yet is no file of an artifact.
     files = store.sources.dataset(name).named.values() if path.exists() else ()
     if any(file.name == path.name and _place(file) == _place(path) for file in files):
-        raise _refusal(path, f"a file of data.{name}={uri}")
+        return f"a file of data.{name}={uri}"
     if (
         folder.is_dir()
         and path.suffix.lower() in SUFFIXES
         and _place(path).is_relative_to(folder.resolve())
     ):
-        raise _refusal(path, f"a Parquet file below data.{name}={uri}, which would be part")
+        return f"a Parquet file below data.{name}={uri}, which would be part"
+    return None
 
 
 def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name  # a link is replaced itself
-
-
-def _refusal(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path} is a place of the artifacts that are asked",
-        found=reason,
-        fix="name another file",
-    )

@@ -24,9 +24,10 @@ def run(options: argparse.Namespace) -> None:
     """Write a split, and print its balance."""
     rules = SplitRules(options.test, options.group, options.stratify, options.seed)
     rules.check()
-    store = open_store(options)
+    # Test tiles are what this makes: a configuration may name those of the split already.
+    store = open_store(options, test_tiles=None)
     for name in TILES:
-        outputs.check(store, options.to / name)
+        outputs.check(store, options.to / name, "set data.tiles to the tiles that it is to divide")
     if not options.no_log:
         use_tracking(options)
         preflight.check(names.tracking(), mlflow_artifacts.EXPERIMENT, None)

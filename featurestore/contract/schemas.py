@@ -189,15 +189,20 @@ def _names(columns: Collection[str], artifact: str) -> Iterator[Violation]:
 
 
 def _folders(dataset: Dataset, artifact: str) -> Iterator[Violation]:
-    """Find files below other partitions than the first: folders ``name=value``."""
-    first = dataset.filled[0]
+    """Find files below other partitions, folders ``name=value``, than the first of their place.
+
+    What folders say in one place may be a column in another: each is a writer's of its own.
+    """
+    firsts: dict[int, Fragment] = {}
     for fragment in dataset.filled:
+        first = firsts.setdefault(fragment.place, fragment)
         if list(fragment.partition) != list(first.partition):
             yield Violation(
                 f"the files of the {artifact} lie below different partitions",
                 f"{first.name}: {', '.join(first.partition) or 'none'}; "
                 f"{fragment.name}: {', '.join(fragment.partition) or 'none'}",
-                "move them, or name the folders otherwise than NAME=VALUE",
+                "move them, name the folders otherwise than NAME=VALUE, or list the places one by "
+                "one",
             )
             return
 

@@ -52,6 +52,8 @@ class Fragment:
         Names of columns in the file, by those under which they are read, where these differ.
     suffixes
         What is taken away from the end of texts, by the column as it is read.
+    place
+        Of an artifact in several places: which of them it lies in, from 1.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Fragment:
     identity: Identity
     written: Mapping[str, str] = field(default_factory=dict)
     suffixes: Mapping[str, str] = field(default_factory=dict)
+    place: int = 1
 
     def column(self, name: str) -> str:
         """Return the name in the file of a column that is read under a name."""

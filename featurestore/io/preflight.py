@@ -75,15 +75,41 @@ def check(uri: str, experiment: str, model: str | None) -> None:
         with tracking_server.translated(uri, f"MLflow at {uri} cannot be used", fix=advice(uri)):
             experiment_record = mlflow.MlflowClient().get_experiment_by_name(experiment)
         check_experiment(experiment_record, experiment)
-        if experiment_record and is_folder(experiment_record.artifact_location):
-            check_folder(
-                Path(unquote(urlsplit(experiment_record.artifact_location).path)),
-                f"set tracking.experiment to one whose artifacts go elsewhere{AGAIN}",
-            )
+        if experiment_record:
+            location = experiment_record.artifact_location
+            fix = f"set tracking.experiment to one whose artifacts go elsewhere{AGAIN}"
+            check_artifacts(location, fix)
     if model and (made or registry != uri):
         wrong = f"The registry cannot be asked for {model}"
         with tracking_server.translated(registry, wrong, fix=advice(registry)):
             registered(mlflow.MlflowClient(), model)
+
+
+def check_artifacts(location: str, instead: str) -> None:
+    """Refuse a folder of artifacts that cannot be written, or for which MLflow takes another.
+
+    Parameters
+    ----------
+    location
+        A path, or a URI; that of a store is not looked at.
+    instead
+        What to do.
+
+    Raises
+    ------
+    ArtifactError
+        MLflow decodes a path as if it were a URI: what is of ``a%20b`` it would write to ``a b``.
+    """
+    if location.startswith("/"):
+        if unquote(location) != location:
+            raise ArtifactError(
+                f"MLflow would not write artifacts to {location}",
+                found=f"a percent sign, which it decodes: {unquote(location)}",
+                fix=instead,
+            )
+        check_folder(Path(location), instead)
+    elif is_folder(location):
+        check_folder(Path(unquote(urlsplit(location).path)), instead)
 
 
 def is_folder(uri: str) -> bool:
@@ -110,7 +136,7 @@ def is_made(uri: str) -> bool:
     if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
         made = check_database(uri)
         if not made:
-            check_folder(ARTIFACTS, instead)
+            check_artifacts(str(ARTIFACTS.absolute()), instead)
         return made
     if _keeps_files(uri):
         folder = Path(unquote(urlsplit(uri).path))

@@ -32,7 +32,7 @@ def united(
     if len(parts) == 1:
         return parts[0]
     fragments = [
-        replace(fragment, name=f"{number}/{name}")
+        replace(fragment, name=f"{number}/{name}", place=number)
         for number, part in enumerate(parts, 1)
         for name, fragment in zip(_names(part), part.fragments, strict=True)
     ]

@@ -1,16 +1,22 @@
-"""FeatureStore: choosing tiles, rare classes, folds found again, columns that clash."""
+"""FeatureStore: choosing tiles, rare classes, folds found again, columns that clash,
+and where a store may be asked."""
 
+import os
+import pickle
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import ibis
 import pyarrow.parquet as pq
 import pytest
 from conftest import TABLES
+from ibis.common.exceptions import IbisError
 
 from featurestore import FeatureStore, StoreSpec
-from featurestore.errors import FeatureStoreWarning, UnknownClassError
+from featurestore.errors import FeatureStoreWarning, QueryError, UnknownClassError
 from featurestore.folds import artifact
 from featurestore.io import digests, mlflow_artifacts
 from featurestore.io.mlflow_artifacts import use_tracking
@@ -125,3 +131,41 @@ def test_views_are_lazy_and_named_for_sql(artifacts: TABLES):
     assert sorted(kept.to_pyarrow().to_pylist(), key=lambda r: r["fold"]) == [
         {"fold": 0, "n": 6}, {"fold": 1, "n": 6},
     ]  # fmt: skip
+
+
+def test_tables_of_two_stores_are_never_taken_for_each_other(artifacts: TABLES):
+    """Their views bear the same names: Ibis refuses to join them, and takes their rows."""
+    strict = {"thresholds": {"Fat": 0.85, "Muscle": 0.85}}
+    one, other = FeatureStore(spec(artifacts())), FeatureStore(spec(artifacts(), **strict))
+    kept = [table.filter(table.dropped_by.isnull()) for table in (one["fates"], other["fates"])]
+    key = ["slide_id", "x", "y"]
+    with pytest.raises(IbisError, match="Multiple backends"):
+        kept[0].anti_join(kept[1], key).count().execute()
+    rows = ibis.memtable(kept[1].select(key).to_pyarrow())
+    assert kept[0].anti_join(rows, key).x.to_pyarrow().to_pylist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_store_belongs_to_the_thread_and_process_that_opened_it(
+    artifacts: TABLES, monkeypatch: pytest.MonkeyPatch
+):
+    """Engines hang elsewhere; a store is opened there, of the same spec."""
+    store = FeatureStore(spec(artifacts()))
+    count = store["fates"].count().execute()
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(QueryError, match="the thread that opened it"):
+            pool.submit(store.sql, "select 1").result()
+        own = pool.submit(lambda: FeatureStore(store.spec)["fates"].count().execute())
+        assert own.result() == count
+    with pytest.raises(QueryError, match=r"send store\.spec"):
+        pickle.dumps(store)
+    assert pickle.loads(pickle.dumps(store.spec)) == store.spec
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a process that was forked
+    with pytest.raises(QueryError, match="process -1"):
+        store.view("fates")
+
+
+def test_a_store_whose_engine_was_closed_is_to_be_opened_again(artifacts: TABLES):
+    store = FeatureStore(spec(artifacts()))
+    store.connection.disconnect()
+    with pytest.raises(QueryError, match=r"FeatureStore\(store\.spec\)"):
+        store.sql("select 1")

@@ -163,7 +163,7 @@ def test_whatever_trains_one_encoder_trains_several_one_after_another(
     [
         (["learning_rate=1e38"], ["Encoder full: Training diverged"]),
         (["sweep.tissue_prop_min=[0.1,0.2]"], ["the same tiles", "tissue_prop_min"]),
-        (["data.snapshot=x"], ["A snapshot has the embeddings of one encoder"]),
+        (["data.snapshot=x"], ["A snapshot has the embeddings of one encoder", "data.encoder"]),
         (["data.encoder=ful"], ["There is no encoder 'ful'", "did you mean 'full'?"]),
         (["resume=true"], ["There is nothing to resume"]),
     ],
@@ -209,9 +209,15 @@ def test_a_checkpoint_picks_its_encoder(
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
-    trained: tuple[Path, list[str]], argv: list[str], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, list[str]],
+    argv: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    """What had ended is gone through, not trained again; MLflow knows one run and one of each."""
+    """What had ended is gone through, not trained again; MLflow knows one run and one of each.
+
+    Each of these is replayed: on its own snapshot, once its tiles have changed.
+    """
     uri = f"sqlite:///{Path('mlflow.db').absolute()}"  # MLflow keeps stores by name
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     models: list[str | None] = []  # to export one takes seconds
@@ -256,10 +262,23 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_was_at(
     assert value == pytest.approx(board[0]["f1_macro"])
     pair = f"difference/{board[0]['encoder']}/{board[1]['encoder']}/validation/f1_macro"
     assert {pair, f"{pair}_low", f"{pair}_high"} <= set(parent.data.metrics)
-    [child] = [run for run in children if run.info.run_name == "half.b"]
-    assert child.data.params["tracking.model"] == "tissue-probe-half.b"
-    assert replay.main([child.info.run_id]) == 0
+    run_of = {run.info.run_name: run.info.run_id for run in children}
+    named = client.get_run(run_of["half.b"]).data.params["tracking.model"]
+    assert named == "tissue-probe-half.b"
     assert replay.main([parent.info.run_id]) == 2
+    check_replays(run_of["half.b"], run_of["full"], capsys)
+
+
+def check_replays(run: str, other: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Replay the run of half.b, as it was, and on its own snapshot once its tiles have changed."""
+    assert replay.main([run]) == 0
+    pq.write_table(pq.read_table("tiles.parquet").slice(5), "tiles.parquet")
+    capsys.readouterr()
+    assert replay.main([run]) == 3
+    [own] = re.findall(r"here still: replay it with\s+(data.snapshot=\w+)", capsys.readouterr().out)
+    assert replay.main([run, own]) == 0
+    assert replay.main([run, f"data.snapshot={other}"]) == 2
+    assert "was not made for encoder half.b" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -47,12 +47,12 @@ def check(config: Config) -> None:
     check_encoders(data.embeddings, data.test_embeddings, data.encoder)
     if not isinstance(data.embeddings, dict):
         return
-    if data.snapshot:
+    if data.snapshot and data.encoder is None:
         raise ConfigError(
             "A snapshot has the embeddings of one encoder",
             found=f"data.snapshot={data.snapshot} and data.embeddings of "
             f"{', '.join(data.embeddings)}",
-            fix="leave data.snapshot out, or set data.embeddings=null",
+            fix="set data.encoder to the one that it was made for, or leave data.snapshot out",
         )
     if encoders(config) and rule_variants(config) != [{}]:
         raise ConfigError(

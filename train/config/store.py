@@ -35,7 +35,7 @@ def open_store(config: Config, folds: Collection[str] = ()) -> FeatureStore:
     built: dict[str, str] = {}
     spec = StoreSpec.from_config(plain(config))
     if config.data.snapshot:  # which holds what it was made of
-        nowhere: dict[str, Any] = dict.fromkeys(ARTIFACTS)
+        nowhere: dict[str, Any] = dict.fromkeys((*ARTIFACTS, "encoder"))
         return _opened(replace(spec, **nowhere), config)
     if config.data.builder == "digits":
         built = examples.digits(log=config.tracking.enabled)

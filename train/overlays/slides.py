@@ -88,7 +88,8 @@ def read_slides(
         raise SchemaError(
             f"Slides lack {', '.join(lacking)}: no map can be laid over them",
             found=f"columns {', '.join(table.column_names)} in {uri}",
-            fix="write one row per slide, as the README's table of artifacts says",
+            fix="write them for each slide, as the README's table of artifacts says; `featurestore "
+            "import --mpp 0.25` does where the tool's files do not say it",
         )
     names = table["id"].cast(pa.string()).to_pylist()
     if wanted is not None and (unknown := sorted(set(wanted) - set(names))):

@@ -212,16 +212,17 @@ def overview(
 
 
 def file_stems(names: Sequence[str]) -> dict[str, str]:
-    """Return a file's name for each slide: percent-encoded, so that decoding gives the slide back.
+    """Return a file's name for each slide: percent-encoded, but that the sign is ``=``.
 
+    MLflow's server decodes percent signs, and refuses what it then finds, or keeps it elsewhere.
     One that is too long for a file, or that some disks would take for another's (``a`` and ``A``),
     ends in a digest; the index has it whole.
     """
-    stems = {name: quote(name, safe=" ") for name in names}
+    stems = {name: quote(name, safe=" ").replace("%", "=") for name in names}
     alike = Counter(stem.casefold() for stem in stems.values())
     return {
         name: stem
         if len(stem) <= LONGEST and alike[stem.casefold()] == 1
-        else f"{stem[: LONGEST - 18]}%%{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        else f"{stem[: LONGEST - 18]}=={hashlib.sha256(name.encode()).hexdigest()[:16]}"
         for name, stem in stems.items()
     }

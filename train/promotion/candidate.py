@@ -185,7 +185,7 @@ def test_view(
     held_out = FeatureStore(spec, store.threads, store.memory_limit)
     with warnings.catch_warnings():
         # Of training tiles, which this view leaves out.
-        warnings.filterwarnings("ignore", "embeddings of no tile")
+        warnings.filterwarnings("ignore", r"embeddings( of .+)? of no tile")
         tiles = materialise(held_out, rows).test_set(more)
     return tiles, held_out.sources.digests()
 
@@ -242,8 +242,8 @@ def training_differences(run: RunRecord, champion: Version) -> list[str]:
     ]
     if run.data.get("embeddings") != trained.data.get("embeddings"):
         notes.append(
-            "the champion was trained on other embeddings: of another foundation model, it is "
-            "judged on what it does not know"
+            "the champion was trained on other embeddings: of a cohort that has grown since, or of "
+            "another foundation model, which it does not know"
         )
     return notes
 

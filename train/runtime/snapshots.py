@@ -7,14 +7,15 @@ from typing import Any
 
 from featurestore.errors import ArtifactError, ConfigError, JoinError
 from featurestore.io.progress import Rows
+from featurestore.snapshots import collection
 from featurestore.snapshots.build import RULES, materialise, refused_joins
-from featurestore.snapshots.collection import opened
 from featurestore.snapshots.snapshot import Snapshot
+from featurestore.spec.encoders import encoder_of
 from featurestore.spec.rules import values_of
 from featurestore.store import FeatureStore
 from train.config.encoders import encoders
 from train.config.schema import Config
-from train.tracking.runs import load_run
+from train.tracking.runs import RunRecord, load_run
 
 RUN = r"(?:runs:/)?([0-9a-f]{32})"
 FREE = ("seed",)  # of folds that are there it decides nothing, and of a fit much
@@ -45,8 +46,9 @@ def make_snapshots(
             found=f"data.snapshot={config.data.snapshot}, and a sweep over rules",
             fix="sweep what is none of the rules, or leave data.snapshot out",
         )
-    snapshot = opened(_digest(config.data.snapshot))
+    snapshot = collection.opened(_digest(config.data.snapshot))
     check_rules(snapshot, stores[0], config.data.snapshot)
+    check_encoder(snapshot, config)
     check_joins(snapshot, config)
     return [snapshot]
 
@@ -56,8 +58,7 @@ def _digest(name: str) -> str:
     run = re.fullmatch(RUN, name)
     if run is None:
         return name
-    data = load_run(run[1]).data
-    digests = sorted({digest for key, digest in data.items() if key.startswith("snapshot")})
+    digests = digests_of(load_run(run[1]))
     if len(digests) != 1:
         raise ArtifactError(
             f"Run {run[1]} has used {len(digests)} snapshots",
@@ -65,6 +66,18 @@ def _digest(name: str) -> str:
             fix="name one of them by the beginning of its digest",
         )
     return digests[0]
+
+
+def digests_of(record: RunRecord) -> list[str]:
+    """Return the digests of the snapshots that a run has used, each once."""
+    return sorted({digest for key, digest in record.data.items() if key.startswith("snapshot")})
+
+
+def still_here(record: RunRecord) -> str | None:
+    """Return the name of the one snapshot that a run has used, if this machine has it still."""
+    if len(digests := digests_of(record)) != 1:
+        return None
+    return next((name for name in collection.names() if digests[0].startswith(name)), None)
 
 
 def check_rules(snapshot: Snapshot, store: FeatureStore, name: str) -> None:
@@ -84,6 +97,32 @@ def check_rules(snapshot: Snapshot, store: FeatureStore, name: str) -> None:
             f"The snapshot {name} was made by other rules than are configured",
             found="; ".join(differing),
             fix="give the arguments of the command that made it, or leave data.snapshot out",
+        )
+
+
+def check_encoder(snapshot: Snapshot, config: Config) -> None:
+    """Refuse a snapshot of other encoders than are configured, or of another one of them.
+
+    Its inputs name the encoders whose keys alone it has: the one that they leave over is its own.
+
+    Raises
+    ------
+    ConfigError
+        It was made for another one.
+    """
+    several, picked = config.data.embeddings, config.data.encoder
+    if not isinstance(several, dict):
+        return
+    others = {name for uri in snapshot.manifest["inputs"] if (name := encoder_of(uri))}
+    if others != several.keys() - {picked}:
+        own = ", ".join(sorted(several.keys() - others))
+        raise ConfigError(
+            f"The snapshot {config.data.snapshot} was not made for encoder {picked}",
+            found=f"it is that of {own}, beside {', '.join(sorted(others))}"
+            if others
+            else "a snapshot of embeddings that were not compared with others",
+            fix="set data.encoder to its own, or name another snapshot; `featurestore snapshots` "
+            "lists them",
         )
 
 

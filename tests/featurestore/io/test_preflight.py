@@ -292,6 +292,24 @@ def test_a_database_or_its_artifacts_that_cannot_be_written(database: str, tmp_p
                 preflight.check(mlflow_artifacts.use_tracking(place), "far", None)
 
 
+def test_a_folder_whose_name_mlflow_would_decode(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Artifacts would lie in another one, where nothing that this project reads looks for them."""
+    mlflow.MlflowClient(database).create_experiment("far", str(tmp_path / "a%20b"))
+    with pytest.raises(ArtifactError, match=r"it decodes: .*/a b"):
+        preflight.check(mlflow_artifacts.use_tracking(database), "far", None)
+    for name in ("50%", "what? #1", "ä=[b]"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        preflight.check(mlflow_artifacts.use_tracking("sqlite:///m.db"), "any", None)
+    (tmp_path / "c%41").mkdir()
+    monkeypatch.chdir(tmp_path / "c%41")
+    with pytest.raises(ArtifactError, match="would not write artifacts"):
+        preflight.check(mlflow_artifacts.use_tracking("sqlite:///m.db"), "any", None)
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [["tracking.enabled=false"], ["tracking.enabled=false", "mode=test"]]

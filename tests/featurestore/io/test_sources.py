@@ -102,3 +102,26 @@ def test_a_list_without_a_uri_is_refused(uris: list[str]):
 def test_a_split_that_is_not_there_is_named(split: StoreSpec):
     with pytest.raises(ArtifactError, match="There is no Parquet file at 2/tiles"):
         FeatureStore(replace(split, tiles=["0/tiles", "2/tiles"])).view("tiles")
+
+
+def test_what_folders_say_in_one_place_is_a_column_in_another(artifacts: TABLES):
+    """Two deliveries: pandas writes the site into its file, Spark into the names of folders."""
+    named = artifacts({"site": ["Brno"] * 6 + ["Olomouc"] * 6})
+    table = pq.read_table(named["data.tiles"])
+    pq.write_table(table.slice(0, 6), "september.parquet")
+    Path("october/site=Olomouc").mkdir(parents=True)
+    part = "october/site=Olomouc/part-0.parquet"
+    pq.write_table(table.slice(6).drop_columns(["site"]), part)
+    spec = StoreSpec(
+        **CLASSES,  # type: ignore[arg-type]
+        tiles=["september.parquet", "october"],
+        embeddings=named["data.embeddings"],
+    )
+    whole = FeatureStore(replace(spec, tiles=named["data.tiles"]))
+    store = FeatureStore(spec)
+    assert list(violations(store)["wrong"]) == []
+    both = [each.view("tiles").order_by("slide_id", "x").to_pyarrow() for each in (store, whole)]
+    assert both[0].select(both[1].column_names).equals(both[1])
+    Path("october/part-1.parquet").write_bytes(Path("september.parquet").read_bytes())
+    with pytest.raises(SchemaError, match="different partitions"):
+        FeatureStore(spec).view("tiles")

@@ -352,7 +352,29 @@ def test_the_part_to_train_on_is_not_split_over_itself(
     rules = {"data": {"tiles": "out/kfold_tiles.parquet"}, **CLASSES}
     Path("store.yaml").write_text(json.dumps(rules))
     assert cli.main([*config, "--to", "out", "--no-log"]) == 2
-    assert "is a place of the artifacts that are asked" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is a place of the artifacts that are asked" in error
+    assert "set data.tiles to the tiles that it is to divide" in error
+
+
+def test_a_configuration_that_names_the_files_of_a_split_extends_it(
+    config: list[str], capsys: pytest.CaptureFixture[str]
+):
+    """What is trained on and tested is one configuration; what has joined is its own argument."""
+    rules = {"data": {"tiles": "out/kfold_tiles.parquet", "test_tiles": "out/test_tiles.parquet"}}
+    Path("store.yaml").write_text(json.dumps({**rules, **CLASSES}))
+    store(cohort(range(8, 32)), "later")
+    assert cli.main([*config, "data.tiles=tiles.parquet", "--to", "out", "--no-log"]) == 0
+    before = pq.read_table("out/split.parquet").to_pylist()
+    joined = "data.tiles=[tiles.parquet,later.parquet]"
+    store(cohort(range(8)))
+    assert cli.main([*config, joined, "--to", "out", "--no-log"]) == 0
+    assert "extends" in capsys.readouterr().out
+    after = {
+        row["patient_id"]: row["split"] for row in pq.read_table("out/split.parquet").to_pylist()
+    }
+    assert len(after) > len(before)
+    assert all(after[row["patient_id"]] == row["split"] for row in before)
 
 
 @pytest.mark.slow
