@@ -175,7 +175,9 @@ class PredictionWriter:
         """
         waiting = [str(self.folder / name) for name in files]
         for slides in stretches(self.cohort.counts, on_disk, world)[self.rank :: world]:
-            within = (slides[0] <= SLIDE) & (slides[-1] >= SLIDE)
+            # Python's numbers: those of NumPy before 2.3 ask a field for its truth value.
+            first, last = int(slides[0]), int(slides[-1])
+            within = (first <= SLIDE) & (last >= SLIDE)
             with os_errors_refused(f"Not all that was predicted is in {self.folder}", ELSEWHERE):
                 table = ds.dataset(waiting, format="parquet").to_table(filter=within)
             of_stretch = np.isin(table["slide_id"].to_numpy(), slides)

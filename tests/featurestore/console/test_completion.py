@@ -47,6 +47,7 @@ def test_bash_completes_commands_options_keys_and_files(tmp_path):
     }
 
 
+LISTENS = "\x1b[?2004h"  # the line editor of zsh asks for pasted text to be marked
 TYPED = {
     # what is typed before the tabulator -> what stands there after it
     "che": "check",
@@ -70,26 +71,27 @@ def test_zsh_loads_it_and_completes_the_same(tmp_path: Path):
     )  # fmt: skip
     os.close(its_end)
     try:
-        said(terminal, "source <(cat script); featurestore() print -r -- 'given:' $* .", "source")
-        answers = {
-            line: said(terminal, f"featurestore {line}\t", "given: ").removesuffix(" .")
-            for line in TYPED
-        }
-        assert answers == TYPED
+        until_it_listens(terminal)
+        said(terminal, "source <(cat script); featurestore() print -r -- 'given:' $* .")
+        answers = {line: said(terminal, f"featurestore {line}\t") for line in TYPED}
+        assert answers == {line: [f"given: {answer} ."] for line, answer in TYPED.items()}
     finally:
         os.close(terminal)
         process.kill()
         process.wait()
 
 
-def said(terminal: int, line: str, before: str) -> str:
-    """Type a line at a terminal; return what is printed in a line after these words."""
+def said(terminal: int, line: str) -> list[str]:
+    """Type a line at a terminal; return the lines of the answer that say what was given."""
     os.write(terminal, f"{line}\n".encode())
+    return [one for one in until_it_listens(terminal).splitlines() if one.startswith("given: ")]
+
+
+def until_it_listens(terminal: int) -> str:
+    """Return what zsh prints before it reads a line: what is typed earlier may be lost."""
     printed, end = "", time.monotonic() + 30
-    while time.monotonic() < end:
+    while LISTENS not in printed and time.monotonic() < end:
         if select.select([terminal], [], [], 0.1)[0]:
             printed += os.read(terminal, 65536).decode()
-        for one in printed.splitlines()[:-1]:
-            if one.startswith(before):
-                return one.removeprefix(before)
-    raise AssertionError(printed)
+    assert LISTENS in printed, printed
+    return printed

@@ -28,9 +28,10 @@ INTEGERS = [
 ]
 LISTS = [
     *map(pa.list_, (pa.float16(), pa.float32(), pa.float64())), pa.list_(pa.float64(), DIM),
-    pa.large_list(pa.float32()), pa.list_view(pa.float32()), pa.large_list_view(pa.float64()),
-    pa.fixed_shape_tensor(pa.float64(), [DIM]),
+    pa.large_list(pa.float32()), pa.fixed_shape_tensor(pa.float64(), [DIM]),
 ]  # fmt: skip
+if int(pa.__version__.partition(".")[0]) >= 25:  # the first that writes them to Parquet
+    LISTS += [pa.list_view(pa.float32()), pa.large_list_view(pa.float64())]
 OTHERS: dict[str, list[pa.DataType]] = {
     "slide_id": [pa.binary(), pa.int64()],
     "x": [pa.float64(), pa.float16(), pa.string(), pa.decimal128(19, 0), pa.date32()],

@@ -272,6 +272,12 @@ def commit(table: Path, *actions: dict[str, Any]) -> None:
     (log / f"{number:020}.json").write_text("\n".join(map(json.dumps, actions)))
 
 
+def first(table: Path, name: str) -> dict[str, Any]:
+    """Return the first action of a name in the log of a table of Delta Lake."""
+    log = table / "_delta_log" / f"{0:020}.json"
+    return next(of[name] for of in map(json.loads, log.read_text().splitlines()) if name in of)
+
+
 def protocol(*features: str) -> dict[str, Any]:
     asked = {"readerFeatures": list(features), "writerFeatures": list(features)}
     return {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **asked}}
@@ -291,9 +297,7 @@ def vector(row: int) -> dict[str, Any]:
 
 def test_rows_that_delta_deletes_in_its_log_alone_are_refused(tmp_path: Path):
     Delta(tmp_path / "t", TILES)
-    log = tmp_path / "t" / "_delta_log" / f"{0:020}.json"
-    actions = map(json.loads, log.read_text().splitlines())
-    add = next(action["add"] for action in actions if "add" in action)
+    add = first(tmp_path / "t", "add")
     commit(tmp_path / "t", protocol("deletionVectors"))
     assert read(tmp_path / "t") == TILES  # the feature is on, no row is deleted by it
     remove = {"path": add["path"], "deletionTimestamp": 1, "dataChange": True}
@@ -303,9 +307,15 @@ def test_rows_that_delta_deletes_in_its_log_alone_are_refused(tmp_path: Path):
 
 
 def test_columns_that_delta_names_in_its_log_alone_are_refused(tmp_path: Path):
-    deltalake = pytest.importorskip("deltalake", reason="the extra delta")
-    mapping = {"delta.columnMapping.mode": "name"}
-    deltalake.write_deltalake(tmp_path / "t", TILES, configuration=mapping)
+    Delta(tmp_path / "t", TILES)
+    meta = first(tmp_path / "t", "metaData")
+    schema = json.loads(meta["schemaString"])
+    for number, column in enumerate(schema["fields"], 1):
+        mapped = {"id": number, "physicalName": column["name"]}
+        column["metadata"] = {f"delta.columnMapping.{key}": of for key, of in mapped.items()}
+    meta["schemaString"] = json.dumps(schema)
+    meta["configuration"] = {"delta.columnMapping.mode": "name"}
+    commit(tmp_path / "t", protocol("columnMapping"), {"metaData": meta})
     with pytest.raises(ArtifactError, match="column mapping by name"):
         dataset(str(tmp_path / "t"))
 
