@@ -1,9 +1,16 @@
 """What a candidate is judged by: the rules that it was trained by, the unit that is resampled."""
 
+import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from featurestore.io.progress import Rows
+from featurestore.spec.store_spec import StoreSpec
+from featurestore.store import FeatureStore
 from train.config.schema import Config
 from train.config.sections import Data, Sweep
 from train.config.text import text
@@ -42,6 +49,41 @@ def test_two_settings_of_one_sweep_were_trained_under_other_rules(
     [note] = training_differences(run_of("thresholds.Fat=0.9"), VERSION)
     assert "under thresholds {'Fat': 0.2, 'Muscle': 0.5}, the candidate under" in note
     assert training_differences(run_of("thresholds.Fat=0.2"), VERSION) == []
+
+
+def test_other_embeddings_than_the_champions_are_said(monkeypatch: pytest.MonkeyPatch):
+    """Which a cohort that grows has, as well as another foundation model."""
+    champion, candidate_run = (
+        replace(run_of(None), data={"embeddings": digest}) for digest in ("a" * 64, "b" * 64)
+    )
+    monkeypatch.setattr(candidate, "load_run", lambda _: champion)
+    [note] = training_differences(candidate_run, VERSION)
+    assert "a cohort that has grown since, or of another foundation model" in note
+    assert training_differences(champion, VERSION) == []
+
+
+@pytest.mark.parametrize("embeddings", ["e.parquet", {"uni": "e.parquet", "virchow": "f.parquet"}])
+def test_embeddings_of_training_tiles_are_no_matter_of_the_test_view(
+    embeddings: str | dict[str, str], monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    """Of one encoder as of several, they are left out without a warning."""
+    keys = {"slide_id": ["s0", "s1"], "x": [0, 0], "y": [0, 0]}
+    shares = {"roi_coverage_Fat": [0.9], "roi_coverage_Muscle": [0.0]}
+    vectors = pa.table({**keys, "embedding": [[1.0, 0.0], [0.0, 1.0]]})
+    for name, place in (("tiles", 0), ("test_tiles", 1)):
+        row = {key: values[place : place + 1] for key, values in keys.items()}
+        pq.write_table(pa.table({**row, **shares}), f"{name}.parquet")
+    for name in ("e", "f"):
+        pq.write_table(vectors, f"{name}.parquet")
+    spec = StoreSpec(
+        class_indices={"Fat": 0, "Muscle": 1}, thresholds={"Fat": 0.5, "Muscle": 0.5},
+        tiles="tiles.parquet", test_tiles="test_tiles.parquet", embeddings=embeddings,
+        encoder="uni" if isinstance(embeddings, dict) else None,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*of no tile")
+        tiles, _ = candidate.test_view(FeatureStore(spec), Rows(None))
+    assert tiles.keys["slide_id"].to_pylist() == ["s1"]
 
 
 def test_the_page_of_a_decision_names_what_intervals_resample():
