@@ -24,6 +24,7 @@ from featurestore.errors import (
 )
 from featurestore.importing.geometry import Placement, placement_of
 from featurestore.importing.parquet_file import (
+    RECORD,
     SlideFile,
     check_coordinates,
     file_name,
@@ -70,7 +71,8 @@ def import_slides(
 ) -> Imported:
     """Write what a tool has written as artifacts.
 
-    A slide that is there already, made of the same files by the same options, is not made again.
+    A slide that is there already, made of the same files by the same options, is not made again:
+    what only its row of the table of slides says anew, as its spacing, leaves its file as it is.
 
     Parameters
     ----------
@@ -121,7 +123,11 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
         _check_replaced({file: (existing[file], record)
                          for file, record in zip(files, records, strict=True)
                          if file in existing})  # fmt: skip
-    missing = {number for number, file in enumerate(files) if existing.get(file) != records[number]}
+    missing = {
+        number
+        for number, (file, record) in enumerate(zip(files, records, strict=True))
+        if _content(existing.get(file)) != _content(record)
+    }
     tiles = sum(slide.rows for slide in slides)
     sources = {id(slide.files): slide.files for slide in slides}  # which slides of a table share
     before = digests.identities(file for some in sources.values() for file in some)
@@ -136,11 +142,9 @@ def _import(request: Request, to: Path, skip_empty: bool, rows: Rows) -> Importe
                 done(slide.rows)
     digests.confirm(before)  # a slide whose file was changed is made again, by its record
     existing |= dict(zip(files, records, strict=True))
-    _write_slides(
-        [existing[file]["slide"] for file in sorted(existing) if existing[file]],
-        to / SLIDES,
-        request,
-    )
+    latest = {row["id"]: row for row in [*_read_slides(to / SLIDES), *_slides(records)]}
+    imported = _slides(existing[file] for file in sorted(existing) if existing[file])
+    _write_slides([latest.get(row["id"], row) for row in imported], to / SLIDES, request)
     units = tuple(dict.fromkeys(placement.units for placement in placements))
     return Imported(to, len(slides), tiles, len(missing), units)
 
@@ -237,6 +241,11 @@ def _check_replaced(pairs: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]])
         )
 
 
+def _content(record: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what decides the rows of a slide's file: all of its record but the slide's own row."""
+    return {**record, "slide": record["slide"].get("encoder")} if record else {}
+
+
 def _made_by(record: dict[str, Any]) -> tuple[Any, ...]:
     return record.get("format"), record["slide"].get("encoder"), record["dim"]
 
@@ -267,10 +276,26 @@ def _records(
     return records
 
 
+def _slides(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record["slide"] for record in records]
+
+
+def _read_slides(file: Path) -> list[dict[str, Any]]:
+    """Return the rows that the last import has written; none of a table that no import wrote."""
+    rows: list[dict[str, Any]] = read_record(file).get("slides", [])
+    return rows
+
+
 def _write_slides(rows: Sequence[dict[str, Any]], file: Path, request: Request) -> None:
-    """Write the table of slides: the columns of which every slide's file says something."""
+    """Write the table of slides: the columns of which every slide's file says something.
+
+    The rows whole stand beside them, for the imports to come.
+    """
     names = [name for name in rows[0] if all(row.get(name) is not None for row in rows)]
     fresh = request.scratch / SLIDES
-    table = pa.table({name: pa.array([row[name] for row in rows]) for name in names})
+    table = pa.table(
+        {name: pa.array([row[name] for row in rows]) for name in names},
+        metadata={RECORD: json.dumps({"slides": rows})},
+    )
     pq.write_table(table, fresh)
     atomic.publish(fresh, file)

@@ -114,6 +114,25 @@ def test_a_slide_of_other_bytes_or_options_is_made_again(tmp_path: Path):
     assert import_slides(at_level_0, TO).written == 1
 
 
+def test_what_only_the_table_of_slides_says_leaves_their_files_as_they_are(tmp_path: Path):
+    """Embeddings keep their digests, and later imports of other slides what was said."""
+    source = tools.clam(tmp_path / "first", tools.tiles(("A", "B")))
+    import_slides(Request("clam", source, level=0), TO)
+    before = files()
+    assert "mpp_x" not in pq.read_schema(TO / "slides.parquet").names
+    assert import_slides(Request("clam", source, level=0, mpp=0.25), TO).written == 0
+    second = tools.clam(tmp_path / "second", tools.tiles(("C",)))
+    assert import_slides(Request("clam", second, level=0, mpp=0.5), TO).written == 1
+    after = files()
+    assert {name: after[name] for name in before if "embeddings" in name} == {
+        name: value for name, value in before.items() if "embeddings" in name
+    }
+    slides = pq.read_table(TO / "slides.parquet", columns=["id", "mpp_x", "mpp_y"])
+    assert [*map(tuple, zip(*slides.to_pydict().values(), strict=True))] == [
+        ("A", 0.25, 0.25), ("B", 0.25, 0.25), ("C", 0.5, 0.5)
+    ]  # fmt: skip
+
+
 def test_an_import_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The slides that were whole stay, nothing of the one at work."""
     source = tools.trident(tmp_path / "h5", tools.tiles(("A", "B", "C")))
