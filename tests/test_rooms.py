@@ -140,6 +140,12 @@ def is_there(reference: str, module: ModuleType, used: set[str]) -> bool:
 
 
 @pytest.mark.slow
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports them by their names, whatever their folders."""
+    names = [file.name for file in (ROOT / "tests").rglob("*.py") if file.name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_name_what_there_is(package: str):
     """`name` is a name of Python, ``text`` anything else; of a module, which may be a page that

@@ -274,7 +274,7 @@ def test_digests_that_nobody_recorded_are_refused(uri: str, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", ["changed", "gone", "new"])
+@pytest.mark.parametrize("harm", ["changed", "gone", "new", "new: remove it"])
 def test_files_that_are_not_as_registered_are_refused(
     uri: str, harm: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -286,8 +286,12 @@ def test_files_that_are_not_as_registered_are_refused(
     elif harm == "gone":
         (file.parent / "other").write_text("")
         file.unlink()
-    else:
+    elif harm == "new":
         (stored(number) / "code.py").write_text("")
+    else:  # bytecode, which Python would run in place of the code beside it
+        (stored(number) / "__pycache__").unlink(missing_ok=True)
+        (stored(number) / "__pycache__").mkdir()
+        (stored(number) / "__pycache__" / "served_model.cpython-311.pyc").write_bytes(b"")
     assert asked(number) == 3
     error = capsys.readouterr().err
     assert error.splitlines()[1].startswith("  files of the model: version 1: ")

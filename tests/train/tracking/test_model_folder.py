@@ -1,5 +1,6 @@
 """The folder that is registered: exported once for a shape, and then as MLflow would have it."""
 
+import sys
 import zipfile
 from pathlib import Path
 
@@ -29,8 +30,12 @@ def written(folder: Path, model: TrainedModel) -> Path:
 def test_a_shape_is_exported_once_and_each_model_has_its_own_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The folder serves what the network says, and holds what MLflow writes of it."""
+    """The folder serves what the network says, and holds what MLflow writes of it.
+
+    Nor does Python write bytecode into it as it is served.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = written(tmp_path / "first", trained(7))
     exported = mlflow.pytorch.save_model
     monkeypatch.setattr(mlflow.pytorch, "save_model", None)
