@@ -135,8 +135,10 @@ def replay(name: str, overrides: list[str], console: Console) -> bool:
     console.print(verdict, soft_wrap=True)
     show_run(record, changes, console)
     show_data(record, same, read | {"snapshot": snapshot.digest}, console)
-    if same["snapshot"] is False and (own := still_here(record)):
-        console.print(f"what it was trained on is here still: replay it with data.snapshot={own}")
+    if same["snapshot"] is False and (snapshot_name := still_here(record)):
+        console.print(
+            f"what it was trained on is here still: replay it with data.snapshot={snapshot_name}"
+        )
     show_figures(rows, console)
     if earlier:
         console.print("its intervals were made in another way: they are not compared")

@@ -63,10 +63,10 @@ def connect(
     limits["temp_directory"] = temp_folder
     # Ibis tells engines apart by the name of their database: without one of its own, a view of one
     # store would be looked up, by its name, in another.
-    own = ":memory:" + ibis.util.gen_name("store")
+    in_memory = ":memory:" + ibis.util.gen_name("store")
     with translated():
         connection = ibis.duckdb.connect(
-            own if database is None else database,
+            in_memory if database is None else database,
             **{k: v for k, v in limits.items() if v is not None},
         )
         for statement in settings():

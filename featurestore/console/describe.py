@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from featurestore.backend import errors
-from featurestore.contract.vectors import dimension
+from featurestore.contract.vectors import dimension, value_types
 from featurestore.spec.encoders import kind_of
 from featurestore.store import FeatureStore
 
@@ -108,8 +108,7 @@ def _artifacts(store: FeatureStore) -> list[dict[str, Any]]:
         kind = ""
         if kind_of(name).endswith("embeddings"):
             store.keys_of(name)  # or it has no such column, and nobody says so
-            lists = table.schema()["embedding"]
-            kind = f"{dimension(dataset)} {lists.value_type}"
+            kind = f"{dimension(dataset)} {value_types(dataset)}"
         rows.append(
             {
                 "artifact": name,

@@ -8,11 +8,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.sql import SQLBackend
 
-from featurestore.contract.parquet_table import open_table
+from featurestore.contract.parquet_table import kind, open_table
 from featurestore.contract.rules import violations_of
 from featurestore.contract.violation import Violation
 from featurestore.errors import EmbeddingError
 from featurestore.io.parquet import Dataset, Fragment, read_footer
+
+TYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""NumPy's names of Arrow's floating point numbers."""
+
+
+def value_types(dataset: Dataset) -> str:
+    """Return the types of the values of embeddings as their files say them, by NumPy's names.
+
+    An engine may widen them: DuckDB has no half floats.
+    """
+    kinds = {kind(fragment.schema.field("embedding").type) for fragment in dataset.filled}
+    names = [each.removeprefix("list of ") for each in sorted(kinds)]
+    return " and ".join(TYPES.get(name, name) for name in names)
 
 
 def dimension(dataset: Dataset) -> int:
@@ -37,10 +50,10 @@ def dimension(dataset: Dataset) -> int:
 
 def _written_length(fragment: Fragment) -> int | None:
     """Return the length of the lists of a file by its footer, if that says it."""
-    kind = fragment.schema.field("embedding").type
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if isinstance(kind, pa.FixedSizeListType):
-        return kind.list_size
+    lists = fragment.schema.field("embedding").type
+    lists = lists.storage_type if isinstance(lists, pa.BaseExtensionType) else lists
+    if isinstance(lists, pa.FixedSizeListType):
+        return lists.list_size
     footer = read_footer(fragment.path)
     values = sum(column.num_values for column in _columns(fragment, footer))
     length, rest = divmod(values, footer.num_rows)

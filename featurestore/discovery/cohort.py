@@ -6,15 +6,12 @@ import ibis
 import ibis.expr.types as ir
 
 from featurestore.backend.errors import translated
-from featurestore.contract import parquet_table
-from featurestore.contract.vectors import dimension
-from featurestore.io.parquet import Dataset
+from featurestore.contract.vectors import dimension, value_types
 from featurestore.printing import counted
 from featurestore.store import FeatureStore
 from featurestore.views.classes import class_names
 
 PATIENT = "patient_id"
-WIDTHS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
 @dataclass(frozen=True)
@@ -89,20 +86,13 @@ def cohort_of(store: FeatureStore, artifact: str) -> Cohort:
         slides = int(table.slide_id.nunique().to_pyarrow().as_py())
         if vectors:
             dataset = store.sources.dataset(artifact)
-            return Cohort(slides, vectors=f"{dimension(dataset)} numbers of {_width(dataset)}")
+            return Cohort(slides, vectors=f"{dimension(dataset)} numbers of {value_types(dataset)}")
         return Cohort(
             slides,
             tuple(class_names(table.columns)),
             tuple(map(int, _distinct(table, "fold"))),
             _patients(table),
         )
-
-
-def _width(dataset: Dataset) -> str:
-    """Return the type of the values of embeddings as their files say it, by NumPy's name."""
-    kinds = {parquet_table.kind(f.schema.field("embedding").type) for f in dataset.filled}
-    names = [kind.removeprefix("list of ") for kind in sorted(kinds)]
-    return " and ".join(WIDTHS.get(name, name) for name in names)
 
 
 def _distinct(table: ir.Table, name: str, most: int = 20) -> list[float]:

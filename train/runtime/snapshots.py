@@ -115,10 +115,10 @@ def check_encoder(snapshot: Snapshot, config: Config) -> None:
         return
     others = {name for uri in snapshot.manifest["inputs"] if (name := encoder_of(uri))}
     if others != several.keys() - {picked}:
-        own = ", ".join(sorted(several.keys() - others))
+        encoder = ", ".join(sorted(several.keys() - others))
         raise ConfigError(
             f"The snapshot {config.data.snapshot} was not made for encoder {picked}",
-            found=f"it is that of {own}, beside {', '.join(sorted(others))}"
+            found=f"it is that of {encoder}, beside {', '.join(sorted(others))}"
             if others
             else "a snapshot of embeddings that were not compared with others",
             fix="set data.encoder to its own, or name another snapshot; `featurestore snapshots` "

@@ -25,6 +25,7 @@ from train.models import checkpoint
 from train.models import heads as model_heads
 from train.models.checkpoint import ModelSpec, TrainedModel
 from train.models.heads import Finite
+from train.tracking import version_files
 
 KIND = "exports"
 FORMAT = 1  # of what is kept here
@@ -33,7 +34,6 @@ GRAPH = Path("data") / "model.pt2"
 EXTRA = Path("extra_files") / checkpoint.FILE
 MLMODEL = "MLmodel"
 CODE = Path(__file__).with_name("served_model.py")
-BYTECODE = Path("__pycache__")
 KEEPS_OUT = """A file of this name keeps Python from writing bytecode of served_model.py here,
 which would run in its place and is none of the files whose digests are recorded.
 """
@@ -170,7 +170,7 @@ def save(path: Path, described: Any, network: nn.Module, spec: ModelSpec, file: 
             pip_requirements=[f"torch=={importlib.metadata.version('torch')}", "numpy", "pandas"],
         )
     shutil.copyfile(CODE, path / CODE.name)
-    (path / BYTECODE).write_text(KEEPS_OUT)
+    (path / version_files.BYTECODE).write_text(KEEPS_OUT)
     graph = {"graph": {"path": GRAPH.as_posix(), "uri": GRAPH.as_posix()}}
     mlflow.pyfunc.add_to_model(
         described, "mlflow.pyfunc.model", model_code_path=CODE.name, artifacts=graph,

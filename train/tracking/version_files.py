@@ -17,7 +17,7 @@ from train.tracking.registry import Version
 DIGESTS_TAG = "sha256sums"
 SUMS = "sha256sums"  # the folder of a run with the digests of the versions that it has made
 ADDED = "registered_model_meta"  # MLflow writes it into what it downloads
-BYTECODE = "__pycache__/"  # Python wrote it into versions that have no file of this name
+BYTECODE = "__pycache__"  # where Python writes it, in versions that have no file of this name
 
 
 def sha256_lines(folder: Path) -> str:
@@ -85,7 +85,7 @@ def verify_files(version: Version, folder: Path) -> list[str] | None:
     before, now = by_name(recorded), by_name(sums)
     changes = {name: "gone" if name not in now else "changed" for name in before}
     return [
-        f"{name} {changes.get(name, 'new')}" + ": remove it" * name.startswith(BYTECODE)
+        f"{name} {changes.get(name, 'new')}" + ": remove it" * name.startswith(f"{BYTECODE}/")
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]

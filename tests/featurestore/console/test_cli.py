@@ -104,6 +104,16 @@ def test_funnel_prints_both_cohorts(capsys: pytest.CaptureFixture[str], tracking
         assert word in said
 
 
+def test_describe_names_the_type_of_embeddings_as_their_files_do(
+    artifacts: TABLES, capsys: pytest.CaptureFixture[str], tracking: str
+):
+    """Of half floats, which DuckDB reads as floats."""
+    halves = pa.array([[float(n), 1.0] for n in range(12)], pa.list_(pa.float16(), 2))
+    places = [f"{key}={uri}" for key, uri in artifacts(embeddings={"embedding": halves}).items()]
+    classes = ["class_indices={Fat: 0, Muscle: 1}", "thresholds={Fat: 0.5, Muscle: 0.5}"]
+    assert "2 float16" in ask(capsys, tracking, "describe", *places, *classes)
+
+
 def test_views_are_listed_with_their_columns(capsys: pytest.CaptureFixture[str], tracking: str):
     said = ask(capsys, tracking, "views")
     for name in ("fates", "test_fates", "funnel", "coverages", "classes", "slides", "dropped_by"):
